@@ -1,0 +1,66 @@
+# make quickstart   environment, then train, evaluate and transcribe on an embedded corpus (10 minutes, two cores)
+# make test         environment, lint, types, tests;  make test-slow   the tests that take minutes
+# make install      environment alone, in .venv
+# Another interpreter: make install PYTHON=/path/to/python3.12
+
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+EXTRAS := quickstart,test,dev
+
+CORPUS := runs/quickstart-corpus
+WORKDIR := runs/quickstart
+# One utterance of each of three voices that training never hears.
+UNSEEN := $(CORPUS)/eval/9001/1/9001-1-0000.flac,$(CORPUS)/eval/9002/1/9002-1-0000.flac,$(CORPUS)/eval/9003/1/9003-1-0000.flac
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: install quickstart test test-slow lint typecheck clean
+
+install: $(INSTALLED)
+
+# A candidate must answer: a pyenv shim of a version that is not there exists but does not run.
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	@set -e; \
+	if ! $(BIN)/python -c '' 2>/dev/null; then \
+	  python=""; \
+	  for candidate in $(PYTHON) $(if $(PYTHON),,python3.11 python3 python3.12 python3.13); do \
+	    if "$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; \
+	    then python="$$candidate"; break; fi; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo "make install: no Python 3.11 to 3.13 found$(if $(PYTHON), at $(PYTHON)); install one, or name it: make install PYTHON=/path/to/python3.11" >&2; exit 1; \
+	  fi; \
+	  echo "making $(VENV) with $$("$$python" --version)"; \
+	  "$$python" -m venv --clear $(VENV) || { \
+	    echo "make install: '$$python -m venv' failed; on Debian and Ubuntu install python3-venv first" >&2; exit 1; }; \
+	fi
+	@echo "installing (about 3.5 GB, most of it TensorFlow)"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(EXTRAS)]' || { \
+	  echo "make install: pip failed (its message is above); check the network and the free disk space (4 GB), then run it again" >&2; exit 1; }
+	@touch $@
+
+quickstart: install
+	$(BIN)/python -m data.synthetic --output=$(CORPUS)
+	$(BIN)/python run.py --config=configs/quickstart.py --workdir=$(WORKDIR)
+	$(BIN)/python run.py --mode=transcribe --checkpoint=$(WORKDIR) --inputs=$(UNSEEN) --output=$(WORKDIR)/transcripts.jsonl
+
+lint: install
+	$(BIN)/ruff check .
+
+typecheck: install
+	$(BIN)/mypy
+
+test: lint typecheck
+	$(BIN)/python -m pytest -q
+
+# pytest ends with 5 where it finds no test: nothing has failed, but say so.
+test-slow: install
+	@$(BIN)/python -m pytest -q -m slow; status=$$?; \
+	if [ $$status -eq 5 ]; then echo "make test-slow: no slow tests found"; exit 0; fi; exit $$status
+
+clean:
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
+	@echo "kept: $(VENV) (the environment) and runs/ (corpora and results); remove them by hand"

@@ -1,0 +1,1 @@
+"""Utterances in, batches out: manifests, audio, transcripts, shards and batch plans."""

@@ -1,0 +1,225 @@
+"""A corpus as the trainer and the evaluator see it: source, plan and pipeline put together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from data.audio import SAMPLE_RATE
+from data.errors import InputError
+from data.open import open_source
+from data.pipeline import build_dataset
+from data.plan import BatchPlan
+from data.sources import Source
+from data.text import CharTokenizer, normalize_transcript
+
+
+class SubsetSource:
+    """Some utterances of another source, renumbered from 0."""
+
+    def __init__(self, *, source: Source, indices: np.ndarray):
+        """Keeps the utterances of `source` at `indices` (int64 [N]), in that order."""
+        self._source = source
+        self._indices = np.asarray(indices, dtype=np.int64)
+        self.utterance_ids: Sequence[str] = [source.utterance_ids[i] for i in self._indices]
+        self.texts: Sequence[str] = [source.texts[i] for i in self._indices]
+        self.speaker_ids: Sequence[str] = [source.speaker_ids[i] for i in self._indices]
+        self.num_samples = source.num_samples[self._indices]
+
+    def read_waveform(self, index: int) -> np.ndarray:
+        """See `Source`."""
+        return self._source.read_waveform(int(self._indices[index]))
+
+
+class TrainData:
+    """An endless, planned stream of updates over one corpus."""
+
+    def __init__(
+        self,
+        *,
+        tokenizer: CharTokenizer,
+        text_style: str,
+        format: str,
+        input: str,
+        split: str = "",
+        speakers: Collection[str] = (),
+        exclude_speakers: Collection[str] = (),
+        on_rate_mismatch: str = "resample",
+        global_batch_size: int,
+        seed: int,
+        num_buckets: int = 8,
+        bucket_boundaries_samples: Sequence[int] = (),
+        min_duration_secs: float = 0.0,
+        max_duration_secs: float = 0.0,
+        join_max_utterances: int = 1,
+        join_max_secs: float = 0.0,
+        join_gap_secs: float = 0.0,
+        speed_factors: Sequence[float] = (1.0,),
+        num_parallel_calls: int = 2,
+        prefetch_batches: int = 4,
+    ):
+        """Reads the corpus' index and plans its first epoch; no audio is decoded.
+
+        Args:
+            tokenizer: Transcripts to labels.
+            text_style: `normalize_transcript`'s style.
+            format: As `open_source`; so are input, split, speakers, exclude_speakers, on_rate_mismatch.
+            input: See format.
+            split: See format.
+            speakers: See format.
+            exclude_speakers: See format.
+            on_rate_mismatch: See format.
+            global_batch_size: Rows of one update.
+            seed: Of the order.
+            num_buckets: Batch shapes to choose, unless `bucket_boundaries_samples` gives them.
+            bucket_boundaries_samples: Lengths that batches are padded to.
+            min_duration_secs: Shorter utterances are left out, and counted.
+            max_duration_secs: So are longer ones; 0 = no limit.
+            join_max_utterances: Most utterances of one speaker joined into a row.
+            join_max_secs: Longest joined row; 0 = no limit.
+            join_gap_secs: Silence between joined utterances.
+            speed_factors: Playing speeds to draw from.
+            num_parallel_calls: Batches made at the same time.
+            prefetch_batches: Finished batches kept ready.
+
+        Raises:
+            InputError: The corpus cannot be read, or nothing of it is left.
+        """
+        source = open_source(
+            format=format,
+            input=input,
+            split=split,
+            speakers=speakers,
+            exclude_speakers=exclude_speakers,
+            on_rate_mismatch=on_rate_mismatch,
+        )
+        durations = source.num_samples / SAMPLE_RATE
+        is_kept = (durations >= min_duration_secs) & (source.num_samples > 0)
+        if max_duration_secs:
+            is_kept &= durations <= max_duration_secs
+        self.num_left_out = int((~is_kept).sum())
+        if self.num_left_out:
+            first = source.utterance_ids[int(np.flatnonzero(~is_kept)[0])]
+            logging.warning(
+                "%d of %d training utterances are shorter than %g s or longer than %g s and left out, first %s",
+                self.num_left_out,
+                len(is_kept),
+                min_duration_secs,
+                max_duration_secs or float("inf"),
+                first,
+            )
+            if not is_kept.any():
+                raise InputError(
+                    f"{input}: every utterance is outside data.min_duration_secs={min_duration_secs:g} and "
+                    f"data.max_duration_secs={max_duration_secs:g}: change the limits or the corpus"
+                )
+            source = SubsetSource(source=source, indices=np.flatnonzero(is_kept))
+        self.source = source
+        self.plan = BatchPlan(
+            num_samples=source.num_samples,
+            global_batch_size=global_batch_size,
+            seed=seed,
+            bucket_boundaries=tuple(bucket_boundaries_samples) or num_buckets,
+            join_max_utterances=join_max_utterances,
+            join_max_samples=round(join_max_secs * SAMPLE_RATE),
+            join_gap_samples=round(join_gap_secs * SAMPLE_RATE),
+            speaker_ids=source.speaker_ids,
+            speed_factors=tuple(speed_factors),
+        )
+        self.updates_per_epoch = self.plan.updates_per_epoch
+        self.num_utterances = len(source.utterance_ids)
+        self.duration_secs = float(source.num_samples.sum()) / SAMPLE_RATE
+        self._tokenizer = tokenizer
+        self._text_style = text_style
+        self._num_parallel_calls = num_parallel_calls
+        self._prefetch_batches = prefetch_batches
+
+    def dataset(self, context: tf.distribute.InputContext, start_update: int) -> tf.data.Dataset:
+        """Returns the endless replica batches of one input pipeline, from `start_update` on."""
+        return build_dataset(
+            source=self.source,
+            plan=self.plan,
+            tokenizer=self._tokenizer,
+            text_style=self._text_style,
+            num_replicas=context.num_replicas_in_sync,
+            num_input_pipelines=context.num_input_pipelines,
+            input_pipeline_id=context.input_pipeline_id,
+            start_update=start_update,
+            num_parallel_calls=self._num_parallel_calls,
+            prefetch=self._prefetch_batches,
+        )
+
+
+class EvalData:
+    """One pass over an evaluation set, longest rows first; nothing is left out."""
+
+    def __init__(
+        self,
+        *,
+        tokenizer: CharTokenizer,
+        text_style: str,
+        format: str,
+        input: str,
+        split: str = "",
+        speakers: Collection[str] = (),
+        exclude_speakers: Collection[str] = (),
+        on_rate_mismatch: str = "resample",
+        batch_size: int,
+        num_buckets: int = 8,
+        join_max_utterances: int = 1,
+        join_gap_secs: float = 0.0,
+        num_parallel_calls: int = 2,
+        prefetch_batches: int = 4,
+    ):
+        """Reads the corpus' index; the arguments are those of `TrainData`, `batch_size` is over all replicas."""
+        self.source = open_source(
+            format=format,
+            input=input,
+            split=split,
+            speakers=speakers,
+            exclude_speakers=exclude_speakers,
+            on_rate_mismatch=on_rate_mismatch,
+        )
+        # A fixed seed: the rows of a joined set are part of its definition and must not follow the run's seed.
+        self.plan = BatchPlan(
+            num_samples=self.source.num_samples,
+            global_batch_size=batch_size,
+            seed=0,
+            bucket_boundaries=num_buckets,
+            shuffle=False,
+            join_max_utterances=join_max_utterances,
+            join_gap_samples=round(join_gap_secs * SAMPLE_RATE),
+            speaker_ids=self.source.speaker_ids,
+        )
+        self.num_batches = self.plan.updates_per_epoch
+        self.utterance_ids: dict[int, str] = {}
+        self.references: dict[int, str] = {}
+        for update in range(self.num_batches):
+            for row in self.plan.batch(update).rows:
+                if row.members:
+                    texts = [normalize_transcript(self.source.texts[i], text_style) for i in row.members]
+                    ids = [self.source.utterance_ids[i] for i in row.members]
+                    self.utterance_ids[row.members[0]] = "+".join(ids)
+                    self.references[row.members[0]] = " ".join(text for text in texts if text)
+        self._tokenizer = tokenizer
+        self._text_style = text_style
+        self._num_parallel_calls = num_parallel_calls
+        self._prefetch_batches = prefetch_batches
+
+    def dataset(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        """Returns the replica batches of one pass of one input pipeline."""
+        return build_dataset(
+            source=self.source,
+            plan=self.plan,
+            tokenizer=self._tokenizer,
+            text_style=self._text_style,
+            num_replicas=context.num_replicas_in_sync,
+            num_input_pipelines=context.num_input_pipelines,
+            input_pipeline_id=context.input_pipeline_id,
+            num_updates=self.num_batches,
+            num_parallel_calls=self._num_parallel_calls,
+            prefetch=self._prefetch_batches,
+        )

@@ -1,0 +1,349 @@
+"""Lists of utterances: LibriSpeech tree, JSON-lines manifest, CSV and TSV table.
+
+Whatever is wrong with a corpus raises `InputError` with the file, and the line where there is one;
+so do a transcript without audio and audio without a transcript.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from data.audio import read_header
+from data.errors import InputError
+from data.files import write_text_atomic
+
+MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv")
+_LIBRISPEECH_AUDIO = (".flac", ".wav")
+_HEADER_THREADS = 8
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording and its transcript.
+
+    Attributes:
+        utterance_id: unique within its list.
+        audio_filepath: path that opens from the current folder.
+        text: the transcript as read, not normalized.
+        num_samples: length per channel, at `sample_rate`.
+        sample_rate: the file's own rate in Hz.
+        speaker_id: "" where unknown.
+    """
+
+    utterance_id: str
+    audio_filepath: str
+    text: str
+    num_samples: int
+    sample_rate: int
+    speaker_id: str = ""
+
+    @property
+    def duration_secs(self) -> float:
+        return self.num_samples / self.sample_rate
+
+
+class _Row(NamedTuple):
+    """An utterance before its header is read."""
+
+    utterance_id: str
+    path: Path
+    text: str
+    speaker_id: str
+
+
+def read_librispeech(root: str | os.PathLike[str], split: str = "") -> list[Utterance]:
+    """Reads ROOT/SPLIT/SPEAKER/CHAPTER/*.trans.txt and the audio files beside them.
+
+    Args:
+        root: the folder that holds the splits.
+        split: the split's folder; "" where `root` itself is the split.
+
+    Returns:
+        The utterances, sorted by id; `speaker_id` is the speaker's folder.
+    """
+    folder = Path(root, split)
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}: check the path{_list_splits(root)}")
+    transcripts: list[tuple[str, str, Path]] = []
+    for trans_path in sorted(folder.glob("*/*/*.trans.txt")):
+        for line in _read_text(trans_path).splitlines():
+            if line.strip():
+                utterance_id, _, text = line.strip().partition(" ")
+                transcripts.append((utterance_id, text.strip(), trans_path.parent))
+    if not transcripts:
+        raise InputError(
+            f"no SPEAKER/CHAPTER/*.trans.txt under {folder}: give the folder of one split"
+            f"{_list_splits(root)}"
+        )
+    audio = {
+        (path.parent, path.stem): path
+        for path in sorted(folder.glob("*/*/*"))
+        if path.suffix.lower() in _LIBRISPEECH_AUDIO
+    }
+    without_audio = [key for key, _, parent in transcripts if (parent, key) not in audio]
+    if without_audio:
+        raise InputError(
+            f"{len(without_audio)} of {len(transcripts)} transcripts under {folder} have no audio, "
+            f"first {without_audio[0]}: fetch the split again"
+        )
+    rows = [
+        _Row(utterance_id, audio[parent, utterance_id], text, parent.parent.name)
+        for utterance_id, text, parent in transcripts
+    ]
+    without_text = sorted(set(audio.values()) - {row.path for row in rows})
+    if without_text:
+        raise InputError(
+            f"{len(without_text)} of {len(audio)} audio files under {folder} have no transcript, "
+            f"first {without_text[0]}: fetch the split again"
+        )
+    return _read_headers(sorted(rows), folder)
+
+
+def read_jsonl(path: str | os.PathLike[str], split: str = "") -> list[Utterance]:
+    """Reads a manifest of one JSON object a line.
+
+    Keys: `audio_filepath` (relative to the manifest's folder) and `text`; optional `duration` in
+    seconds (the header decides), `utterance_id` (default: the file's name without its suffix),
+    `speaker` or `speaker_id`, and `split`.
+
+    Args:
+        path: the manifest, or a folder that holds SPLIT.jsonl.
+        split: keep the lines whose `split` is this; "" keeps every line.
+
+    Returns:
+        The utterances in the manifest's order.
+    """
+    path, split = _locate(path, split, ".jsonl")
+    records: list[tuple[int, Mapping[str, object]]] = []
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{number} is not JSON ({error.msg}): mend the line") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{path}:{number} is not a JSON object: mend the line")
+        duration = record.get("duration", 0.0)
+        if isinstance(duration, bool) or not isinstance(duration, int | float):
+            raise InputError(f"{path}:{number} has duration {duration!r}: give seconds as a number")
+        records.append((number, record))
+    return _read_headers(_rows_of(records, path, split), path)
+
+
+def read_table(
+    path: str | os.PathLike[str], split: str = "", *, delimiter: str = ""
+) -> list[Utterance]:
+    """Reads a table with a header line.
+
+    Columns: `audio_filepath` or `path`, `text` or `sentence`; optional `utterance_id`, `speaker`,
+    `speaker_id` or `client_id`, and `split`. Paths are relative to the table's folder or, as in
+    Common Voice, to the folder `clips` beside it.
+
+    Args:
+        path: the table, or a folder that holds SPLIT.csv (SPLIT.tsv where `delimiter` is a tab).
+        split: keep the rows whose `split` is this; "" keeps every row.
+        delimiter: "," or a tab; "" goes by the suffix, .tsv or any other.
+
+    Returns:
+        The utterances in the table's order.
+    """
+    path, split = _locate(path, split, ".tsv" if delimiter == "\t" else ".csv")
+    delimiter = delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    text = io.StringIO(_read_text(path), newline="")
+    if delimiter == "\t":  # Common Voice writes quotation marks bare: they belong to the sentence
+        reader = csv.DictReader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.DictReader(text, delimiter=delimiter, strict=True)
+    records: list[tuple[int, Mapping[str, object]]] = []
+    try:
+        for record in reader:
+            if None in record or None in record.values():
+                raise InputError(
+                    f"{path}:{reader.line_num} has too few or too many columns: mend it"
+                )
+            records.append((reader.line_num, record))
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num} is malformed ({error}): mend it") from error
+    return _read_headers(_rows_of(records, path, split), path)
+
+
+def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
+    """Writes a manifest for `read_jsonl`, atomically; audio paths are relative to its folder."""
+    folder = Path(path).absolute().parent
+    lines = [
+        json.dumps(
+            {
+                "audio_filepath": os.path.relpath(utterance.audio_filepath, folder),
+                "text": utterance.text,
+                "duration": round(utterance.duration_secs, 4),
+                "utterance_id": utterance.utterance_id,
+                "speaker": utterance.speaker_id,
+            },
+            ensure_ascii=False,
+        )
+        for utterance in utterances
+    ]
+    write_text_atomic(path, "".join(line + "\n" for line in lines))
+
+
+def read_utterances(
+    *,
+    format: str,
+    input: str | os.PathLike[str],
+    split: str = "",
+    speakers: Collection[str] = (),
+    exclude_speakers: Collection[str] = (),
+) -> list[Utterance]:
+    """Reads a corpus in any of `MANIFEST_FORMATS`.
+
+    Args:
+        format: librispeech, jsonl, csv or tsv.
+        input: folder or file, as the format wants it.
+        split: a part of the corpus; "" for all.
+        speakers: keep these speakers alone; empty keeps all.
+        exclude_speakers: then drop these.
+
+    Returns:
+        At least one utterance.
+
+    Raises:
+        InputError: also where a named speaker is absent or nothing is left.
+    """
+    if format == "librispeech":
+        utterances = read_librispeech(input, split)
+    elif format == "jsonl":
+        utterances = read_jsonl(input, split)
+    elif format in ("csv", "tsv"):
+        utterances = read_table(input, split, delimiter="\t" if format == "tsv" else ",")
+    else:
+        raise InputError(f"unknown format {format!r}: use one of {', '.join(MANIFEST_FORMATS)}")
+    kept = select_speakers(
+        [utterance.speaker_id for utterance in utterances],
+        speakers=speakers,
+        exclude_speakers=exclude_speakers,
+        where=str(input),
+    )
+    return [utterances[index] for index in kept]
+
+
+def select_speakers(
+    speaker_ids: Sequence[str],
+    *,
+    speakers: Collection[str] = (),
+    exclude_speakers: Collection[str] = (),
+    where: str,
+) -> list[int]:
+    """Indices of the utterances that `read_utterances` keeps of `speaker_ids`, one per utterance.
+
+    Raises:
+        InputError: a named speaker is absent from `where`, or nothing is left.
+    """
+    known = set(speaker_ids)
+    absent = sorted((set(speakers) | set(exclude_speakers)) - known)
+    if absent:
+        names = sorted(known - {""})
+        shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+        raise InputError(f"no speaker {absent[0]!r} in {where}: it has {shown or 'no speakers'}")
+    wanted = (set(speakers) or known) - set(exclude_speakers)
+    kept = [index for index, speaker in enumerate(speaker_ids) if speaker in wanted]
+    if not kept:
+        raise InputError(f"no utterances left in {where}: check the split and the speakers")
+    return kept
+
+
+def _locate(path: str | os.PathLike[str], split: str, suffix: str) -> tuple[Path, str]:
+    """The manifest to read and the split still to select from it."""
+    located = Path(path)
+    if located.is_dir() and split:
+        located, split = located / f"{split}{suffix}", ""
+    if not located.is_file():
+        raise InputError(f"no manifest {located}: give the path of a file")
+    return located, split
+
+
+def _rows_of(
+    records: Sequence[tuple[int, Mapping[str, object]]], path: Path, split: str
+) -> Iterator[_Row]:
+    if split:
+        found = {str(record["split"]) for _, record in records if record.get("split")}
+        if split not in found:
+            has = f"it has {', '.join(sorted(found)[:10])}" if found else "it names no splits"
+            raise InputError(f"no split {split!r} in {path}: {has}")
+        records = [item for item in records if item[1].get("split") == split]
+    for number, record in records:
+        audio = _field(record, "audio_filepath", "path")
+        text = _field(record, "text", "sentence")
+        if not audio or text is None:
+            missing = "audio_filepath" if not audio else "text"
+            raise InputError(f"{path}:{number} has no {missing}: add it")
+        audio_path = path.parent / audio
+        if not audio_path.exists() and (path.parent / "clips" / audio).exists():
+            audio_path = path.parent / "clips" / audio
+        yield _Row(
+            utterance_id=_field(record, "utterance_id") or audio_path.stem,
+            path=audio_path,
+            text=text,
+            speaker_id=_field(record, "speaker", "speaker_id", "client_id") or "",
+        )
+
+
+def _field(record: Mapping[str, object], *names: str) -> str | None:
+    """The first of the named fields that is there, as text; numbers are common speaker names."""
+    for name in names:
+        value = record.get(name)
+        if value is not None and not isinstance(value, list | dict | bool):
+            return str(value)
+    return None
+
+
+def _read_headers(rows: Iterable[_Row], where: Path) -> list[Utterance]:
+    """Completes the rows with their headers; the threads hide the latency of a network disk."""
+    rows = list(rows)
+    counts = Counter(row.utterance_id for row in rows)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise InputError(
+            f"{len(repeated)} utterance ids occur more than once in {where}, first "
+            f"{repeated[0]!r}: give every utterance its own utterance_id"
+        )
+
+    def header_or_error(row: _Row) -> tuple[int, int] | InputError:
+        try:
+            return read_header(row.path)
+        except InputError as error:
+            return error
+
+    with ThreadPoolExecutor(_HEADER_THREADS) as pool:
+        headers = list(pool.map(header_or_error, rows))
+    errors = [header for header in headers if isinstance(header, InputError)]
+    if errors:
+        count = f" ({len(errors)} of {len(rows)} files fail)" if len(errors) > 1 else ""
+        raise InputError(f"{errors[0]}{count}")
+    return [
+        Utterance(row.utterance_id, str(row.path), row.text, *header, speaker_id=row.speaker_id)
+        for row, header in zip(rows, headers, strict=True)
+        if not isinstance(header, InputError)
+    ]
+
+
+def _list_splits(root: str | os.PathLike[str]) -> str:
+    """The splits under a corpus root, for the end of an error message."""
+    splits = sorted({path.parents[2].name for path in Path(root).glob("*/*/*/*.trans.txt")})
+    return f"; {root} has the splits {', '.join(splits[:10])}" if splits else ""
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): convert it") from error

@@ -1,0 +1,54 @@
+"""Opens a corpus in any format as a `Source`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+from data.errors import InputError
+from data.manifest import MANIFEST_FORMATS, read_utterances
+from data.sources import FileSource, Source
+from data.tfrecord import TFRecordSource
+
+FORMATS = ("tfrecord", *MANIFEST_FORMATS)
+
+
+def open_source(
+    *,
+    format: str,
+    input: str | os.PathLike[str],
+    split: str = "",
+    speakers: Collection[str] = (),
+    exclude_speakers: Collection[str] = (),
+    on_rate_mismatch: str = "resample",
+) -> Source:
+    """Opens a corpus.
+
+    Args:
+        format: one of `FORMATS`; all but tfrecord decode the raw files lazily.
+        input: folder or file, as the format wants it.
+        split: a part of the corpus; "" for all.
+        speakers: keep these speakers alone; empty keeps all.
+        exclude_speakers: then drop these.
+        on_rate_mismatch: "resample" or "refuse" raw files that do not have 16 kHz (shards do).
+
+    Returns:
+        A source of at least one utterance.
+
+    Raises:
+        InputError: one line that says what is wrong with the corpus.
+    """
+    if format not in FORMATS:
+        raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
+    if format == "tfrecord":
+        return TFRecordSource(
+            input=input, split=split, speakers=speakers, exclude_speakers=exclude_speakers
+        )
+    utterances = read_utterances(
+        format=format,
+        input=input,
+        split=split,
+        speakers=speakers,
+        exclude_speakers=exclude_speakers,
+    )
+    return FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch)

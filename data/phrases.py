@@ -1,0 +1,50 @@
+"""What synthetic speakers say: digit sequences and sentences of a small grammar."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
+NUM_DIGITS_PROB = (0.08, 0.16, 0.19, 0.19, 0.19, 0.19)  # of 1 to 6 digits
+SENTENCE_PROB = 0.25
+
+DETERMINERS = ("THE", "MY", "YOUR")
+ADJECTIVES = (
+    "RED", "GREEN", "BLUE", "WHITE", "BLACK", "OLD", "NEW", "SMALL", "BIG", "WARM", "COLD",
+)  # fmt: skip
+NOUNS = (
+    "DOOR", "WINDOW", "BOOK", "LAMP", "TABLE", "GARDEN", "HOUSE", "RIVER", "BOAT", "TREE",
+    "LETTER", "CUP",
+)  # fmt: skip
+ORDERS = ("OPEN", "CLOSE", "FIND", "BRING", "TAKE")
+VERBS = ("SEE", "WANT", "KNOW", "NEED", "HAVE")
+SUBJECTS = ("I", "YOU", "WE", "THEY")
+PLACES = ("NEAR", "BEHIND", "UNDER")
+TIMES = ("NOW", "TODAY", "AGAIN", "TOMORROW")
+
+
+def draw_text(rng: np.random.Generator) -> str:
+    """A digit sequence or a sentence: upper case, letters, apostrophes and single spaces only."""
+    if rng.random() >= SENTENCE_PROB:
+        count = 1 + rng.choice(len(NUM_DIGITS_PROB), p=NUM_DIGITS_PROB)
+        return " ".join(DIGITS[digit] for digit in rng.integers(10, size=count))
+
+    def one(words: Sequence[str]) -> str:
+        return words[int(rng.integers(len(words)))]
+
+    def thing() -> str:
+        adjective = one(ADJECTIVES) + " " if rng.random() < 0.7 else ""
+        return f"{one(DETERMINERS)} {adjective}{one(NOUNS)}"
+
+    kind = rng.integers(5)
+    if kind == 0:
+        return f"{one(('PLEASE ', ''))}{one(ORDERS)} {thing()}{one(('', ' ' + one(TIMES)))}"
+    if kind == 1:
+        return f"{one(SUBJECTS)} {one(('', 'DO NOT ', 'CAN '))}{one(VERBS)} {thing()}"
+    if kind == 2:
+        return f"DON'T {one(ORDERS)} {thing()} {one(TIMES)}"
+    if kind == 3:
+        return f"IT'S {one(PLACES)} {thing()}"
+    return f"WHERE IS {thing()}"

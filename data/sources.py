@@ -1,0 +1,83 @@
+"""What a pipeline reads from: texts and lengths at once, waveforms by index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from data.audio import SAMPLE_RATE, check_rate_policy, load_audio, resampled_length
+from data.errors import InputError
+from data.manifest import Utterance
+
+
+class Source(Protocol):
+    """N utterances with random access. `read_waveform` may be called from several threads."""
+
+    @property
+    def utterance_ids(self) -> Sequence[str]:
+        """N unique ids."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """N transcripts, as stored."""
+
+    @property
+    def speaker_ids(self) -> Sequence[str]:
+        """N speakers; "" where unknown."""
+
+    @property
+    def num_samples(self) -> np.ndarray:
+        """int64 [N], lengths at 16 kHz."""
+
+    def read_waveform(self, index: int) -> np.ndarray:
+        """float32 [num_samples[index]] in [-1, 1] at 16 kHz, not normalized.
+
+        Raises:
+            InputError: the recording cannot be read.
+        """
+
+
+class FileSource:
+    """A `Source` over audio files, decoded when asked for."""
+
+    def __init__(self, *, utterances: Sequence[Utterance], on_rate_mismatch: str = "resample"):
+        """Takes over the list.
+
+        Args:
+            utterances: from `data.manifest`.
+            on_rate_mismatch: "resample" to 16 kHz, or "refuse".
+
+        Raises:
+            InputError: a file has another rate while `on_rate_mismatch` is "refuse".
+        """
+        check_rate_policy(on_rate_mismatch)
+        other_rate = [item for item in utterances if item.sample_rate != SAMPLE_RATE]
+        if other_rate and on_rate_mismatch == "refuse":
+            raise InputError(
+                f"{len(other_rate)} of {len(utterances)} files do not have {SAMPLE_RATE} Hz, first "
+                f"{other_rate[0].audio_filepath} with {other_rate[0].sample_rate} Hz: "
+                "convert them, or allow resampling"
+            )
+        self._paths = [item.audio_filepath for item in utterances]
+        self._on_rate_mismatch = on_rate_mismatch
+        self.utterance_ids: Sequence[str] = [item.utterance_id for item in utterances]
+        self.texts: Sequence[str] = [item.text for item in utterances]
+        self.speaker_ids: Sequence[str] = [item.speaker_id for item in utterances]
+        lengths = [
+            resampled_length(item.num_samples, item.sample_rate, SAMPLE_RATE) for item in utterances
+        ]
+        self.num_samples = np.array(lengths, dtype=np.int64)
+
+    def read_waveform(self, index: int) -> np.ndarray:
+        """See `Source`."""
+        waveform = load_audio(self._paths[index], on_rate_mismatch=self._on_rate_mismatch)
+        wanted = int(self.num_samples[index])
+        # The plan was made with the header's length; another file has taken its place since.
+        if len(waveform) != wanted:
+            raise InputError(
+                f"{self._paths[index]} has {len(waveform)} samples, {wanted} when it was listed: "
+                "start again with the new files"
+            )
+        return waveform

@@ -1,0 +1,338 @@
+"""A speech corpus in LibriSpeech layout: eSpeak NG says digits and short sentences in many voices.
+
+    python -m data.synthetic --output=DIR [--num_train=3000] [--num_eval=200] [--seed=0]
+
+`DIR/train` and `DIR/eval` hold SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac (16 bits, 22,050 Hz) and
+the transcripts. No voice of `eval` is heard in `train`, in any accent. Chapter 1 of a training
+speaker is clean; chapter 2 went over a "telephone" (8 kHz, a microphone's tilt, noise), which helps
+a later fine-tuning on 8 kHz recordings. `eval` is clean. The bytes depend on the parameters alone
+(and on the versions of the synthesizer and the codec).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from tqdm import tqdm
+
+from data.audio import fit_length, resample
+from data.command import Parser, run_command
+from data.errors import InputError
+from data.espeak import SAMPLE_RATE, Synthesizer
+from data.phrases import DIGITS, draw_text
+
+TELEPHONE_RATE = 8000
+CLEAN_CHAPTER, TELEPHONE_CHAPTER = 1, 2
+FORMAT_VERSION = 1
+DIGIT_BY_DIGIT_PROB = 0.3  # of digit sequences: each digit spoken alone, joined with pauses
+
+ACCENTS = (
+    "en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029",
+    "en-us-nyc",
+)  # fmt: skip
+# eSpeak's voice variants that sound like a person; robots, whisperers and creaky ones stay out.
+TRAIN_VARIANTS = {
+    "F": ("f1", "f3", "f4", "Alicia", "Andrea", "Annie", "anika", "aunty", "belinda", "grandma",
+          "linda", "shelby", "steph"),
+    "M": ("m1", "m2", "m4", "m5", "m6", "m8", "Alex", "Andy", "Denis", "Diogo", "Gene", "Henrique",
+          "Lee", "Marco", "Mario", "Michael", "Mike", "Nguyen", "Reed", "adam", "announcer",
+          "benjamin", "boris", "david", "ed", "edward", "grandpa", "gustave", "ian", "john", "max",
+          "michel", "miguel", "norbert", "pablo", "paul", "quincy", "rob", "robert", "sandro",
+          "travis", "victor"),
+}  # fmt: skip
+EVAL_VARIANTS = {"F": ("f2", "f5"), "M": ("m3", "m7")}
+FIRST_SPEAKER_ID = {"train": 1001, "eval": 9001}
+
+
+@dataclasses.dataclass(frozen=True)
+class Speaker:
+    """One voice: an accent, a variant (the vocal tract) and habits. Rates in words a minute."""
+
+    speaker_id: int
+    sex: str
+    accent: str
+    variant: str
+    rate: int
+    pitch: int
+    pitch_range: int
+
+    @property
+    def voice(self) -> str:
+        return f"{self.accent}+{self.variant}"
+
+
+def make_speakers(*, split: str, num_speakers: int, seed: int) -> list[Speaker]:
+    """Draws `num_speakers` different voices, sexes in turn.
+
+    Raises:
+        InputError: there are not so many voices.
+    """
+    rng = np.random.default_rng([seed, FIRST_SPEAKER_ID[split]])
+    variants = TRAIN_VARIANTS if split == "train" else EVAL_VARIANTS
+    most = 2 * len(ACCENTS) * min(len(names) for names in variants.values())
+    if not 0 < num_speakers <= most:
+        raise InputError(f"data.synthetic: {num_speakers} {split} speakers asked, want 1 to {most}")
+    voices = {}
+    for sex, names in variants.items():
+        # A Latin square: every variant comes once before any comes again, in another accent.
+        shuffled = rng.permutation(np.array(names))
+        shift = rng.integers(len(ACCENTS), size=len(names))
+        voices[sex] = [
+            (ACCENTS[(shift[i] + turn) % len(ACCENTS)], str(name))
+            for turn in range(len(ACCENTS))
+            for i, name in enumerate(shuffled)
+        ]
+    speakers = []
+    for i in range(num_speakers):
+        sex = "FM"[i % 2]
+        accent, variant = voices[sex][i // 2]
+        speakers.append(
+            Speaker(
+                speaker_id=FIRST_SPEAKER_ID[split] + i,
+                sex=sex,
+                accent=accent,
+                variant=variant,
+                rate=int(rng.integers(125, 206)),
+                pitch=int(rng.integers(30, 71)),
+                pitch_range=int(rng.integers(25, 81)),
+            )
+        )
+    return speakers
+
+
+def say(
+    *, synthesizer: Synthesizer, speaker: Speaker, text: str, rng: np.random.Generator
+) -> np.ndarray:
+    """One clean utterance, float32 [T] at 22,050 Hz, with short silences around it.
+
+    Rate and pitch vary a little around the speaker's; a share of the digit sequences is said digit
+    by digit, each with the melody of a whole utterance, and joined with pauses.
+    """
+    manner = {
+        "rate": int(speaker.rate * rng.uniform(0.9, 1.1)),
+        "pitch": int(np.clip(speaker.pitch + rng.integers(-6, 7), 0, 99)),
+        "pitch_range": speaker.pitch_range,
+    }
+    words = text.split()
+    pieces = [silence(rng, 0.02, 0.25)]
+    if words[0] in DIGITS and rng.random() < DIGIT_BY_DIGIT_PROB:
+        for word in words:
+            pieces += [synthesizer.speak(word, **manner), silence(rng, 0.01, 0.3)]
+        pieces.pop()
+    else:
+        word_gap = int(rng.integers(0, 9)) if words[0] in DIGITS else int(rng.integers(0, 3))
+        pieces.append(synthesizer.speak(text, word_gap=word_gap, **manner))
+    pieces.append(silence(rng, 0.02, 0.25))
+    return np.concatenate(pieces)
+
+
+def silence(rng: np.random.Generator, shortest_secs: float, longest_secs: float) -> np.ndarray:
+    """Zeros, float32, of a random duration."""
+    return np.zeros(int(rng.uniform(shortest_secs, longest_secs) * SAMPLE_RATE), np.float32)
+
+
+def over_the_telephone(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The waveform [T] cut to the band of 8 kHz recordings, tilted, with noise; the same length."""
+    narrow = resample(waveform, SAMPLE_RATE, TELEPHONE_RATE)
+    tilt = rng.uniform(-0.6, 0.6)  # below 0 darker, above 0 brighter
+    narrow[1:] -= tilt * narrow[:-1].copy()
+    snr_db = rng.uniform(15.0, 45.0)
+    noise = rng.standard_normal(len(narrow), dtype=np.float32)
+    narrow += noise * (np.sqrt(np.mean(np.square(narrow))) * 10 ** (-snr_db / 20))
+    return fit_length(resample(narrow, TELEPHONE_RATE, SAMPLE_RATE), len(waveform))
+
+
+def write_split(
+    *,
+    folder: Path,
+    split: str,
+    num_utterances: int,
+    num_speakers: int,
+    telephone_share: float,
+    seed: int,
+) -> float:
+    """Writes one split in LibriSpeech layout, speakers in turn; adds its voices to SPEAKERS.TXT.
+
+    Returns:
+        the duration of all its utterances in seconds.
+    """
+    num_samples = 0
+    speakers = make_speakers(split=split, num_speakers=num_speakers, seed=seed)
+    progress = tqdm(total=num_utterances, desc=f"speaking {split}", unit="utt", disable=None)
+    with progress, (folder / "SPEAKERS.TXT").open("a", encoding="utf-8") as table:
+        for position, speaker in enumerate(speakers):
+            table.write(
+                f"{speaker.speaker_id} | {speaker.sex} | {split} | eSpeak NG {speaker.voice}\n"
+            )
+            synthesizer = Synthesizer(voice=speaker.voice, seed=seed + speaker.speaker_id)
+            transcripts: dict[int, list[str]] = {}
+            for index in range(position, num_utterances, num_speakers):
+                rng = np.random.default_rng([seed, FIRST_SPEAKER_ID[split], index])
+                text = draw_text(rng)
+                waveform = say(synthesizer=synthesizer, speaker=speaker, text=text, rng=rng)
+                chapter = CLEAN_CHAPTER
+                if rng.random() < telephone_share:
+                    chapter = TELEPHONE_CHAPTER
+                    waveform = over_the_telephone(waveform, rng)
+                waveform *= rng.uniform(0.1, 0.9) / np.abs(waveform).max()
+                lines = transcripts.setdefault(chapter, [])
+                stem = f"{speaker.speaker_id}-{chapter}"
+                utterance_id = f"{stem}-{len(lines):04d}"
+                target = folder / split / str(speaker.speaker_id) / str(chapter)
+                target.mkdir(parents=True, exist_ok=True)
+                soundfile.write(
+                    target / f"{utterance_id}.flac", waveform, SAMPLE_RATE, subtype="PCM_16"
+                )
+                lines.append(f"{utterance_id} {text}\n")
+                num_samples += len(waveform)
+                progress.update()
+            synthesizer.close()
+            for chapter, lines in transcripts.items():
+                stem = f"{speaker.speaker_id}-{chapter}"
+                path = folder / split / str(speaker.speaker_id) / str(chapter) / f"{stem}.trans.txt"
+                path.write_text("".join(lines), encoding="utf-8")
+    return num_samples / SAMPLE_RATE
+
+
+def write_synthetic_corpus(
+    *,
+    output: str | os.PathLike[str],
+    seed: int = 0,
+    num_train: int = 3000,
+    num_eval: int = 200,
+    num_train_speakers: int = 120,
+    num_eval_speakers: int = 12,
+    telephone_share: float = 0.4,
+) -> Path:
+    """Makes the corpus, or finds it made.
+
+    It is spoken into a folder beside `output` that takes its name when all is done, so `output` is
+    whole or not there; what an interrupted call left is spoken anew. `output/corpus.json` names the
+    parameters: a corpus made with the same ones is kept as it is, one made with others is refused
+    (nothing that exists is ever overwritten). `eval` does not depend on the parameters of `train`.
+
+    Args:
+        output: folder to make; its parent is made too.
+        seed: decides voices, texts, manners and noise.
+        num_train: utterances of `train`; they go to the speakers in turn.
+        num_eval: utterances of `eval`.
+        num_train_speakers: voices of `train` (fewer if there are fewer utterances).
+        num_eval_speakers: voices of `eval`, none of them in `train`.
+        telephone_share: share of the utterances of `train` that went over the telephone.
+
+    Returns:
+        the folder.
+
+    Raises:
+        InputError: a parameter is out of range, the synthesizer is missing, or `output` holds
+            something else.
+    """
+    output = Path(output)
+    if num_train < 1 or num_eval < 1 or seed < 0 or not 0.0 <= telephone_share <= 1.0:
+        raise InputError(
+            "data.synthetic: want num_train and num_eval of 1 or more, seed 0 or more and "
+            f"telephone_share 0 to 1, got {num_train}, {num_eval}, {seed} and {telephone_share}"
+        )
+    parameters: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "seed": seed,
+        "num_train": num_train,
+        "num_eval": num_eval,
+        "num_train_speakers": min(num_train_speakers, num_train),
+        "num_eval_speakers": min(num_eval_speakers, num_eval),
+        "telephone_share": telephone_share,
+    }
+    if _holds_corpus(output, parameters):
+        return output
+    output.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{output.name}.partial-"
+    for remains in output.parent.iterdir():
+        process_id = remains.name.removeprefix(prefix)
+        if remains.name.startswith(prefix) and not _is_running(int(process_id)):
+            shutil.rmtree(remains)
+    partial = output.parent / f"{prefix}{os.getpid()}"
+    partial.mkdir()
+    try:
+        durations = {}
+        for split, share in (("train", telephone_share), ("eval", 0.0)):
+            durations[split] = write_split(
+                folder=partial,
+                split=split,
+                num_utterances=parameters[f"num_{split}"],
+                num_speakers=parameters[f"num_{split}_speakers"],
+                telephone_share=share,
+                seed=seed,
+            )
+        described = {**parameters, "sample_rate": SAMPLE_RATE, "duration_secs": durations}
+        (partial / "corpus.json").write_text(json.dumps(described, indent=1) + "\n")
+        if not _holds_corpus(output, parameters):  # another process may have been faster
+            os.replace(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return output
+
+
+def _holds_corpus(output: Path, parameters: dict[str, Any]) -> bool:
+    """True if `output` is this corpus, False if it is free to be made, else raises InputError."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return False
+    try:
+        found = json.loads((output / "corpus.json").read_text(encoding="utf-8"))
+        differing = [
+            f"{name} {found.get(name)} not {value}"
+            for name, value in parameters.items()
+            if found.get(name) != value
+        ]
+    except (OSError, ValueError, AttributeError):
+        differing = ["no readable corpus.json"]
+    if differing:
+        raise InputError(
+            f"{output}: not the synthetic corpus asked for ({', '.join(differing)}); remove it or "
+            "choose another output"
+        )
+    return True
+
+
+def _is_running(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return process_id != os.getpid()  # an earlier failure of ours, or of a process with our number
+
+
+def _run(options: argparse.Namespace) -> None:
+    output = write_synthetic_corpus(**vars(options))
+    described = json.loads((output / "corpus.json").read_text(encoding="utf-8"))
+    for split, duration_secs in described["duration_secs"].items():
+        print(f"{output / split}: {duration_secs / 60:.1f} minutes of speech")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; `argv` are its flags, None takes the process's. Returns the exit status."""
+    parser = Parser(
+        prog="python -m data.synthetic",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--output", required=True, help="folder to make")
+    parser.add_argument("--num_train", type=int, default=3000, help="utterances of train")
+    parser.add_argument("--num_eval", type=int, default=200, help="utterances of eval")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another corpus")
+    return run_command(parser, _run, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

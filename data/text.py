@@ -1,0 +1,186 @@
+"""Transcripts: normalization, and the character tokenizer over a vocab.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from data.errors import InputError
+from data.files import write_text_atomic
+
+PAD, BOS, EOS, UNKNOWN, WORD_DELIMITER = "<pad>", "<s>", "</s>", "<unk>", "|"
+SPECIAL_TOKENS = (PAD, BOS, EOS, UNKNOWN)
+# Facebook's English vocabulary, in the order of the published checkpoints' output layer.
+FACEBOOK_TOKENS = (*SPECIAL_TOKENS, WORD_DELIMITER, *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
+TEXT_STYLES = ("librispeech", "unicode", "none")
+
+# Right and left quotation mark, modifier letters, prime, grave and acute accent, as typed for '.
+# Before NFKC, which takes the spacing acute accent apart into a space and a combining mark.
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\u02bb\u02b9\u2032\u0060\u00b4", "'"))
+
+
+def normalize_transcript(text: str, style: str = "librispeech") -> str:
+    """Brings a transcript to the form that is trained and scored; idempotent.
+
+    Args:
+        text: any transcript.
+        style: "librispeech": upper case; letters with their marks and apostrophes stay, all else
+            becomes a space. Digits are lost, so spell them out before (`has_digits` finds them).
+            "unicode": lower case, for any language; letters, marks, digits and apostrophes inside
+            words stay, punctuation and symbols become a space. "none": unchanged.
+
+    Returns:
+        The words, one space apart ("none" apart from that).
+
+    Raises:
+        ValueError: an unknown style.
+    """
+    if style == "none":
+        return text
+    if style not in TEXT_STYLES:
+        raise ValueError(f"text style is {style!r}, wanted one of {', '.join(TEXT_STYLES)}")
+    upper = style == "librispeech"
+    text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES))
+    # Changing the case can break the normal form (and bring forth an apostrophe: U+0149).
+    text = unicodedata.normalize("NFKC", text.upper() if upper else text.lower())
+    text = "".join(_kept(character, upper) for character in text.translate(_APOSTROPHES))
+    # Removing an invisible character can bring two together that compose.
+    words = unicodedata.normalize("NFKC", text).split()
+    if not upper:
+        words = [word.strip("'") for word in words]
+    return " ".join(word for word in words if word.strip("'"))
+
+
+def has_digits(text: str) -> bool:
+    """Whether a transcript holds digits, which the librispeech style would lose."""
+    return any(character.isdigit() for character in text)
+
+
+class CharTokenizer:
+    """Characters to token ids and back. The blank is `<pad>`, id 0."""
+
+    def __init__(self, *, tokens: Sequence[str]):
+        """Checks and keeps the vocabulary.
+
+        Args:
+            tokens: token of each id, `<pad>` first; must hold `<unk>` and the word delimiter.
+
+        Raises:
+            InputError: a token is missing, repeated or empty, or `<pad>` is not first.
+        """
+        self.tokens = tuple(tokens)
+        if not self.tokens or self.tokens[0] != PAD:
+            raise InputError(f"the vocabulary's token 0 must be {PAD}, the CTC blank: reorder it")
+        for token in (UNKNOWN, WORD_DELIMITER):
+            if token not in self.tokens:
+                raise InputError(f"the vocabulary lacks the token {token}: add it")
+        repeated = [token for token, count in Counter(self.tokens).items() if count > 1]
+        if repeated or "" in self.tokens:
+            raise InputError(
+                f"the vocabulary's token {(repeated or [''])[0]!r} is empty or repeated: remove it"
+            )
+        self._ids = {token: index for index, token in enumerate(self.tokens)}
+        self._unknown_id = self._ids[UNKNOWN]
+        self._pieces = [
+            " " if token == WORD_DELIMITER else "" if token in SPECIAL_TOKENS else token
+            for token in self.tokens
+        ]
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> CharTokenizer:
+        """Reads a vocab.json, one object of token -> id with the ids 0 to N - 1.
+
+        Raises:
+            InputError: no such file, not such an object, or a vocabulary that `__init__` refuses.
+        """
+        if not Path(path).is_file():
+            raise InputError(f"no vocabulary {path}: make one with python -m data.vocab")
+        try:
+            ids = json.loads(Path(path).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON ({error}): make it again") from error
+        if not isinstance(ids, dict) or not all(type(index) is int for index in ids.values()):
+            raise InputError(f"{path} is not an object of token -> id: make it again")
+        if sorted(ids.values()) != list(range(len(ids))):
+            raise InputError(f"the ids in {path} are not 0 to {len(ids) - 1}, each once: mend it")
+        try:
+            return cls(tokens=sorted(ids, key=ids.__getitem__))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the vocab.json that `from_file` reads, atomically."""
+        write_text_atomic(path, json.dumps(self._ids, ensure_ascii=False, indent=1) + "\n")
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def blank_id(self) -> int:
+        return 0
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a normalized text: a space becomes the word delimiter, the unknown `<unk>`."""
+        ids, unknown = self._ids, self._unknown_id
+        return [ids.get(character, unknown) for character in text.replace(" ", WORD_DELIMITER)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids that are already collapsed; special tokens are dropped, spaces collapsed.
+
+        Raises:
+            ValueError: an id outside the vocabulary.
+        """
+        pieces = []
+        for index in ids:
+            # A negative id would quietly count from the end.
+            if not 0 <= index < len(self._pieces):
+                raise ValueError(f"token id {index}, wanted 0 to {len(self._pieces) - 1}")
+            pieces.append(self._pieces[index])
+        return " ".join("".join(pieces).split())
+
+    def unknown_characters(self, text: str) -> set[str]:
+        """Characters of a normalized text that `encode` would turn into `<unk>`."""
+        return {character for character in text if character != " "} - self._ids.keys()
+
+
+def build_vocab(texts: Iterable[str]) -> tuple[str, ...]:
+    """Vocabulary of a corpus.
+
+    Args:
+        texts: normalized transcripts.
+
+    Returns:
+        The special tokens, the word delimiter, then every character by falling frequency, ties by
+        code point.
+
+    Raises:
+        InputError: the texts hold no character.
+    """
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    for character in (*filter(str.isspace, list(counts)), WORD_DELIMITER):
+        counts.pop(character, None)
+    if not counts:
+        raise InputError("the transcripts hold no characters: check the corpus")
+    characters = sorted(counts, key=lambda character: (-counts[character], character))
+    return (*SPECIAL_TOKENS, WORD_DELIMITER, *characters)
+
+
+def _kept(character: str, letters_only: bool) -> str:
+    """The character, a space in its place, or nothing where it is invisible."""
+    category = unicodedata.category(character)
+    if character == "'" or category[0] in ("L", "M") or (category[0] == "N" and not letters_only):
+        return character
+    # Soft hyphens, joiners, byte-order and direction marks stand inside words.
+    return "" if category == "Cf" else " "
+
+
+def load_tokenizer(vocab: str | os.PathLike[str] = "") -> CharTokenizer:
+    """Returns the tokenizer of a vocab.json, or with "" that of the published English models."""
+    return CharTokenizer.from_file(vocab) if vocab else CharTokenizer(tokens=FACEBOOK_TOKENS)

@@ -1,0 +1,43 @@
+"""Makes a vocabulary from a corpus's transcripts.
+
+python -m data.vocab --source=jsonl --input=manifest.jsonl --normalization=unicode \\
+    --output=vocab.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from data.command import Parser, add_corpus_flags, comma_list, run_command
+from data.open import FORMATS, open_source
+from data.text import CharTokenizer, build_vocab, normalize_transcript
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    parser = Parser(prog="data.vocab", description=(__doc__ or "").split("\n")[0])
+    add_corpus_flags(parser, FORMATS)
+    parser.add_argument("--output", required=True, help="the vocab.json to write")
+    return run_command(parser, _make, argv)
+
+
+def _make(flags: argparse.Namespace) -> None:
+    source = open_source(
+        format=flags.source,
+        input=flags.input,
+        split=flags.split,
+        speakers=comma_list(flags.speakers),
+        exclude_speakers=comma_list(flags.exclude_speakers),
+    )
+    texts = tqdm(source.texts, desc="vocab", unit="utt", disable=None)
+    tokens = build_vocab(normalize_transcript(text, flags.normalization) for text in texts)
+    CharTokenizer(tokens=tokens).save(flags.output)
+    print(f"{flags.output}: {len(tokens)} tokens from {len(source.texts)} transcripts")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

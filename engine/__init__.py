@@ -1,0 +1,1 @@
+"""Training and evaluation loops; data and models come in as arguments."""

@@ -1,0 +1,152 @@
+"""Evaluation: every utterance exactly once, integer error counts, one word error rate over the whole set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import orbit
+import tensorflow as tf
+from absl import logging
+
+from engine.metrics import TranscriptionScore
+from engine.progress import progress_bar
+from engine.protocols import AcousticModel, Batch, Decoder, EvalData, FeasibleFn, LossFn, Tokenizer
+
+
+class Evaluator(orbit.StandardEvaluator):
+    """Transcribes one evaluation set and scores it on the host."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        strategy: tf.distribute.Strategy,
+        model: AcousticModel,
+        data: EvalData,
+        loss_fn: LossFn,
+        feasible_fn: FeasibleFn,
+        decoder: Decoder,
+        tokenizer: Tokenizer,
+        num_logged: int = 3,
+    ) -> None:
+        """Creates the evaluator.
+
+        Args:
+            name: Of the evaluation set.
+            strategy: Where the step runs.
+            model: The model.
+            data: The set.
+            loss_fn: Loss of each row.
+            feasible_fn: Rows that can have a loss.
+            decoder: Logits to tokens, in the graph.
+            tokenizer: Tokens to text, on the host.
+            num_logged: Sample predictions in the log.
+        """
+        super().__init__(strategy.distribute_datasets_from_function(data.dataset))
+        self._set_name = name
+        self.score = TranscriptionScore()
+        self._strategy = strategy
+        self._model = model
+        self._data = data
+        self._loss_fn = loss_fn
+        self._feasible_fn = feasible_fn
+        self._decoder = decoder
+        self._tokenizer = tokenizer
+        self._num_logged = num_logged
+        self._bar: Any = None
+        self._start_secs = 0.0
+        self._sums = {"loss_sum": 0.0, "num_losses": 0.0, "audio_samples": 0.0}
+
+    def evaluate_all(self) -> dict[str, float]:
+        """Runs one whole pass; eager."""
+        # A known number of batches, the same on every replica: no replica ends before the others.
+        return self.evaluate(tf.constant(self._data.num_batches, tf.int32))
+
+    def eval_begin(self) -> TranscriptionScore:
+        """Starts a fresh score; eager."""
+        self.score = TranscriptionScore()
+        self._sums = dict.fromkeys(self._sums, 0.0)
+        self._start_secs = time.monotonic()
+        self._bar = progress_bar(total=self._data.num_batches, description=f"eval {self._set_name}", unit="batch")
+        return self.score
+
+    def eval_step(self, iterator: tf.data.Iterator) -> dict[str, tf.Tensor]:
+        """Transcribes one batch per replica; graph, cross-replica context."""
+        return self._strategy.run(self._transcribe, args=(next(iterator),))
+
+    def _transcribe(self, batch: Batch) -> dict[str, tf.Tensor]:
+        """Logits to tokens and losses; graph, replica context."""
+        logits = self._model(batch["waveform"], batch["waveform_lengths"], training=False)
+        lengths = self._model.output_lengths(batch["waveform_lengths"])
+        tokens, num_tokens = self._decoder(logits, lengths)
+        labels, label_lengths = batch["labels"], batch["label_lengths"]
+        losses = self._loss_fn(logits, lengths, labels, label_lengths)
+        is_scored = self._feasible_fn(labels, label_lengths, lengths) & (batch["weight"] > 0)
+        return {
+            "tokens": tokens,
+            "num_tokens": num_tokens,
+            "loss": tf.where(is_scored, losses, 0.0),
+            "is_scored": is_scored,
+            "waveform_lengths": batch["waveform_lengths"],
+            "utterance_index": batch["utterance_index"],
+        }
+
+    def eval_reduce(self, state: TranscriptionScore, step_outputs: dict[str, tf.Tensor]) -> TranscriptionScore:
+        """Decodes and counts on the host; eager."""
+        num_replicas = self._strategy.num_replicas_in_sync
+        local = {
+            key: [value.numpy() for value in self._strategy.experimental_local_results(values)]
+            for key, values in step_outputs.items()
+        }
+        for replica in range(num_replicas):
+            rows = {key: values[replica] for key, values in local.items()}
+            self._sums["loss_sum"] += float(rows["loss"].sum())
+            self._sums["num_losses"] += float(rows["is_scored"].sum())
+            self._sums["audio_samples"] += float(rows["waveform_lengths"].sum())
+            self._add_rows(state, rows)
+        self._bar.update(1)
+        return state
+
+    def _add_rows(self, score: TranscriptionScore, rows: Mapping[str, np.ndarray]) -> None:
+        for row, index in enumerate(rows["utterance_index"].tolist()):
+            if index < 0:
+                continue  # a row that only fills up the batch
+            tokens = rows["tokens"][row, : rows["num_tokens"][row]]
+            # An utterance whose audio could not be read counts with an empty hypothesis: it must not flatter the figure.
+            score.add(self._data.utterance_ids[index], self._data.references[index], self._tokenizer.decode(tokens))
+
+    def eval_end(self, state: TranscriptionScore) -> dict[str, float]:
+        """Checks that nothing is missing and returns the figures; eager."""
+        self._bar.close()
+        elapsed_secs = time.monotonic() - self._start_secs
+        summary = state.summary()
+        if summary["num_utterances"] != len(self._data.references):
+            raise RuntimeError(
+                f"evaluation set {self._set_name}: {summary['num_utterances']} utterances scored of {len(self._data.references)}"
+            )
+        for example in state.predictions()[: self._num_logged]:
+            logging.info("%s %s", self._set_name, example["utterance_id"])
+            logging.info("  reference:  %s", example["reference"])
+            logging.info("  hypothesis: %s", example["hypothesis"])
+        audio_secs = self._sums["audio_samples"] / 16_000
+        return {
+            **summary,
+            "loss": self._sums["loss_sum"] / max(self._sums["num_losses"], 1.0),
+            "audio_secs_per_sec": audio_secs / max(elapsed_secs, 1e-6),
+        }
+
+
+class EvaluatorGroup(orbit.AbstractEvaluator):
+    """Runs several evaluators in turn; the output is {set name: figures}."""
+
+    def __init__(self, evaluators: Mapping[str, Evaluator]) -> None:
+        """Takes the evaluators by name of their set."""
+        self.evaluators = dict(evaluators)
+
+    def evaluate(self, num_steps: tf.Tensor) -> dict[str, dict[str, float]]:
+        """Evaluates every set completely, whatever `num_steps` says: part of a set has no comparable error rate."""
+        del num_steps
+        return {name: evaluator.evaluate_all() for name, evaluator in self.evaluators.items()}

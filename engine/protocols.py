@@ -1,0 +1,107 @@
+"""What the engine asks of data and models: it knows them only through these types."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+
+Batch = dict[str, tf.Tensor]
+"""The rows of one replica: waveform [B, T] f32, waveform_lengths [B], labels [B, L] i32, label_lengths [B],
+weight [B] f32 (0 = padding row), utterance_index [B] i64."""
+
+
+class AcousticModel(Protocol):
+    """A network from waveforms to CTC logits whose rows do not influence each other."""
+
+    trainable_variables: list[tf.Variable]
+    variables: list[tf.Variable]
+
+    @property
+    def head_variables(self) -> list[tf.Variable]:
+        """Variables that train while `freeze_encoder_updates` holds the others back."""
+
+    def make_random(self, *, seed: int, update: tf.Tensor, row_ids: tf.Tensor) -> Any:
+        """Returns the random numbers of one update, keyed by row (opaque to the engine)."""
+
+    def __call__(
+        self, waveform: tf.Tensor, waveform_lengths: tf.Tensor, training: bool = False, random: Any = None
+    ) -> tf.Tensor:
+        """Returns float32 logits [B, F, V]."""
+
+    def output_lengths(self, waveform_lengths: tf.Tensor) -> tf.Tensor:
+        """Returns int32 [B], the valid frames of the logits."""
+
+
+class Tokenizer(Protocol):
+    """Token ids to text."""
+
+    num_tokens: int
+    blank_id: int
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of collapsed ids."""
+
+    def save(self, path: str) -> None:
+        """Writes vocab.json."""
+
+
+LossFn = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+"""(logits [B, F, V], logit_lengths [B], labels [B, L], label_lengths [B]) -> float32 [B]."""
+
+FeasibleFn = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+"""(labels [B, L], label_lengths [B], logit_lengths [B]) -> bool [B]: rows that CTC can align."""
+
+Decoder = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+"""(logits [B, F, V], logit_lengths [B]) -> tokens int32 [B, N] filled up with -1, and their numbers int32 [B]."""
+
+
+class TrainData(Protocol):
+    """The training side of a corpus."""
+
+    updates_per_epoch: int  # updates that see every utterance once
+    num_utterances: int
+    duration_secs: float  # of all utterances
+    num_left_out: int  # utterances outside the allowed durations
+
+    def dataset(self, context: tf.distribute.InputContext, start_update: int) -> tf.data.Dataset:
+        """Returns the endless replica batches of one input pipeline; the first belongs to `start_update`."""
+
+
+class EvalData(Protocol):
+    """One named evaluation set."""
+
+    num_batches: int  # of one pass; every replica gets as many
+    utterance_ids: dict[int, str]  # utterance_index -> id of the row
+    references: dict[int, str]  # utterance_index -> normalized transcript of the row
+
+    def dataset(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        """Returns the replica batches of one pass of one input pipeline."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The callables of data and models that an experiment is put together from (run.py fills this in).
+
+    Attributes:
+        build_tokenizer: (path of a vocab.json, "" = the default vocabulary) -> Tokenizer.
+        build_train_data: keyword arguments -> TrainData.
+        build_eval_data: keyword arguments -> EvalData.
+        build_model: keyword arguments -> AcousticModel.
+        load_waveform: (path, on_rate_mismatch) -> normalized float32 waveform [T] at 16 kHz.
+        loss_fn: The loss of each row.
+        feasible_fn: Which rows can have a loss.
+        decoder: Logits to tokens.
+    """
+
+    build_tokenizer: Callable[[str], Tokenizer]
+    build_train_data: Callable[..., TrainData]
+    build_eval_data: Callable[..., EvalData]
+    build_model: Callable[..., AcousticModel]
+    load_waveform: Callable[..., np.ndarray]
+    loss_fn: LossFn
+    feasible_fn: FeasibleFn
+    decoder: Decoder

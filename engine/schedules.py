@@ -1,0 +1,168 @@
+"""Learning-rate schedules: a linear warm-up, a hold at the peak, a decay of one of four shapes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+import tf_keras
+
+# Where the decay ends unless the caller says otherwise, as a share of the peak.
+_DEFAULT_FINAL_SCALES = {"constant": 1.0, "linear": 0.0, "cosine": 0.0, "tri_stage": 0.05}
+
+
+class WarmupHoldDecay(tf_keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate as a function of the number of updates already applied.
+
+    With w warm-up, h hold and n updates in all, the rate at step
+
+        0            is initial_scale * peak (peak if w is 0),
+        0 .. w       rises linearly,
+        w .. w + h   is the peak,
+        w + h .. n   falls to final_scale * peak by the shape,
+        from n on    is final_scale * peak.
+
+    The update number k (from 0) uses the rate at step k, so the last one stops just short of the
+    final rate. `tri_stage`, an exponential fall, is the fine-tuning schedule of wav2vec 2.0
+    (Baevski et al., 2020, https://arxiv.org/abs/2006.11477, section 4.3: 10 % warm-up, 40 % hold,
+    50 % decay; first rate 1 % and last rate 5 % of the peak).
+    """
+
+    def __init__(
+        self,
+        *,
+        decay: str,
+        peak_learning_rate: float,
+        num_updates: int,
+        warmup_updates: int,
+        hold_updates: int,
+        initial_scale: float,
+        final_scale: float,
+    ) -> None:
+        """Validates and keeps the corners; `build_schedule` has the defaults.
+
+        Args:
+            decay: constant, linear, cosine or tri_stage.
+            peak_learning_rate: Largest rate, positive.
+            num_updates: Number of updates of the whole training.
+            warmup_updates: Number of updates until the peak is reached; may be 0.
+            hold_updates: Number of updates at the peak; may be 0.
+            initial_scale: Rate at step 0 as a share of the peak, in [0, 1].
+            final_scale: Rate from `num_updates` on as a share of the peak, in [0, 1]; positive for
+                tri_stage, 1 for constant.
+
+        Raises:
+            ValueError: An argument is out of its range, or warm-up and hold exceed `num_updates`.
+        """
+        super().__init__()
+        if decay not in _DEFAULT_FINAL_SCALES:
+            names = ", ".join(_DEFAULT_FINAL_SCALES)
+            raise ValueError(f"learning-rate schedule {decay!r} is not known; choose from {names}")
+        if not (peak_learning_rate > 0 and math.isfinite(peak_learning_rate)):
+            raise ValueError(f"peak_learning_rate must be positive, got {peak_learning_rate}")
+        if num_updates < 1:
+            raise ValueError(f"num_updates must be at least 1, got {num_updates}")
+        if min(warmup_updates, hold_updates) < 0 or warmup_updates + hold_updates > num_updates:
+            raise ValueError(
+                f"warmup_updates ({warmup_updates}) and hold_updates ({hold_updates}) must be"
+                f" at least 0 and fit into num_updates ({num_updates})"
+            )
+        if not 0.0 <= initial_scale <= 1.0:
+            raise ValueError(f"initial_scale must be in [0, 1], got {initial_scale}")
+        if not 0.0 <= final_scale <= 1.0:
+            raise ValueError(f"final_scale must be in [0, 1], got {final_scale}")
+        if decay == "tri_stage" and final_scale == 0.0:
+            raise ValueError("final_scale must be positive for tri_stage, an exponential decay")
+        if decay == "constant" and final_scale != 1.0:
+            raise ValueError(f"final_scale must be 1 for the constant schedule, got {final_scale}")
+        self._decay = decay
+        self._peak = peak_learning_rate
+        self._num_updates = num_updates
+        self._warmup_updates = warmup_updates
+        self._hold_updates = hold_updates
+        self._initial_scale = initial_scale
+        self._final_scale = final_scale
+
+    def __call__(self, step: tf.Tensor | tf.Variable | int) -> tf.Tensor:
+        """Returns the learning rate, a float32 scalar; runs eagerly, in a graph and under XLA.
+
+        Args:
+            step: Number of updates applied so far: an integer scalar of any kind.
+        """
+        with tf.name_scope("learning_rate"):
+            # Differences are taken between integers: float32 has none above 2**24.
+            step = tf.cast(step, tf.int64)
+            if self._warmup_updates:
+                risen = tf.cast(step, tf.float32) / tf.cast(self._warmup_updates, tf.float32)
+            else:
+                risen = tf.constant(1.0, tf.float32)
+            rise = self._initial_scale + (1.0 - self._initial_scale) * tf.minimum(risen, 1.0)
+            decay_start = self._warmup_updates + self._hold_updates
+            decay_updates = max(self._num_updates - decay_start, 1)
+            left = tf.cast(decay_start + decay_updates - step, tf.float32)
+            left = tf.clip_by_value(left / tf.cast(decay_updates, tf.float32), 0.0, 1.0)
+            return self._peak * tf.where(step < self._warmup_updates, rise, self._fall(left))
+
+    def _fall(self, left: tf.Tensor) -> tf.Tensor:
+        """Maps the share of the decay that is left, float32 in [0, 1], to the share of the peak."""
+        if self._decay == "linear":
+            return self._final_scale + (1.0 - self._final_scale) * left
+        if self._decay == "cosine":
+            # (1 + cos(pi (1 - x))) / 2 in the form that keeps its digits where it is small.
+            height = tf.square(tf.sin(0.5 * math.pi * left))
+            return self._final_scale + (1.0 - self._final_scale) * height
+        if self._decay == "tri_stage":
+            return tf.exp(math.log(self._final_scale) * (1.0 - left))
+        return tf.ones_like(left)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            "decay": self._decay,
+            "peak_learning_rate": self._peak,
+            "num_updates": self._num_updates,
+            "warmup_updates": self._warmup_updates,
+            "hold_updates": self._hold_updates,
+            "initial_scale": self._initial_scale,
+            "final_scale": self._final_scale,
+        }
+
+
+def build_schedule(
+    *,
+    name: str,
+    peak_learning_rate: float,
+    num_updates: int,
+    warmup_updates: int,
+    hold_updates: int = 0,
+    initial_scale: float = 0.01,
+    final_scale: float | None = None,
+) -> WarmupHoldDecay:
+    """Builds a learning-rate schedule; see `WarmupHoldDecay` for its exact values.
+
+    Args:
+        name: constant, linear, cosine or tri_stage.
+        peak_learning_rate: Largest rate.
+        num_updates: Number of updates of the whole training.
+        warmup_updates: Number of updates of the linear rise.
+        hold_updates: Number of updates at the peak, before the decay.
+        initial_scale: First rate as a share of the peak; not 0 by default, for that would waste
+            the first update.
+        final_scale: Last rate as a share of the peak; None for 0.05 with tri_stage, 0 with linear
+            and cosine, 1 with constant.
+
+    Raises:
+        ValueError: The name is not known or an argument is out of its range.
+    """
+    if final_scale is None:
+        final_scale = _DEFAULT_FINAL_SCALES.get(name, 0.0)
+    return WarmupHoldDecay(
+        decay=name,
+        peak_learning_rate=peak_learning_rate,
+        num_updates=num_updates,
+        warmup_updates=warmup_updates,
+        hold_updates=hold_updates,
+        initial_scale=initial_scale,
+        final_scale=final_scale,
+    )

@@ -1,0 +1,278 @@
+"""The training step: one batch in, one optimizer update out.
+
+One `next(iterator)` delivers every row of one update. Each replica splits its rows into microbatches, sums their gradients
+locally, and one all-reduce makes the gradient of the whole update. The divisor of the loss, the number of valid utterances
+of the whole update, is known before the first backward pass; so any split into replicas and microbatches gives the same
+gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import orbit
+import tensorflow as tf
+import tf_keras
+
+from engine.optimizer import DynamicLossScale, clip_by_global_norm
+from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
+
+SAMPLE_RATE = 16_000
+# What a train loop sums up, in the order of the variable that holds it.
+_STATISTICS = (
+    "loss_sum",  # nats, over valid rows
+    "num_valid",  # rows with a loss
+    "num_rows",  # rows that are not padding rows
+    "num_infeasible",  # rows whose labels do not fit their frames
+    "num_bad",  # rows whose audio could not be read
+    "valid_samples",
+    "padded_samples",  # valid or not
+    "gradient_norm_sum",  # of applied updates
+    "num_clipped",
+    "num_skipped_updates",  # gradient not finite
+    "num_updates",
+)
+
+
+class Trainer(orbit.StandardTrainer):
+    """Drives one model and one optimizer; the outer loop is `orbit.Controller`."""
+
+    def __init__(
+        self,
+        *,
+        strategy: tf.distribute.Strategy,
+        model: AcousticModel,
+        optimizer: tf_keras.optimizers.Optimizer,
+        global_step: tf.Variable,
+        dataset_fn: Callable[[tf.distribute.InputContext, int], tf.data.Dataset],
+        loss_fn: LossFn,
+        feasible_fn: FeasibleFn,
+        loss_scale: DynamicLossScale | None = None,
+        accum_steps: int = 1,
+        clip_norm: float = 0.0,
+        freeze_encoder_updates: int = 0,
+        seed: int = 0,
+        loop_in_graph: bool = False,
+    ) -> None:
+        """Creates the step's state; call inside `strategy.scope()`.
+
+        Args:
+            strategy: Where the step runs.
+            model: The model; its variables exist.
+            optimizer: Applies already reduced gradients.
+            global_step: Counts updates, skipped ones included.
+            dataset_fn: (input_context, start_update) -> dataset of replica batches.
+            loss_fn: Loss of each row.
+            feasible_fn: Rows that can have a loss.
+            loss_scale: For float16 only.
+            accum_steps: Microbatches per update and replica; must divide the rows of a replica.
+            clip_norm: Largest global gradient norm; 0 = no clipping.
+            freeze_encoder_updates: Updates during which only `model.head_variables` train.
+            seed: Of dropout and masks.
+            loop_in_graph: Whether a train loop is one tf.while_loop (TPU) or one call per update.
+        """
+        # The dataset is made in `train_loop_begin`: only then has the controller restored the update to start from.
+        super().__init__(
+            train_dataset=None, options=orbit.StandardTrainerOptions(use_tf_while_loop=loop_in_graph)
+        )
+        if accum_steps < 1:
+            raise ValueError(f"train.accum_steps must be at least 1, got {accum_steps}")
+        self.strategy = strategy
+        self.model = model
+        self.optimizer = optimizer
+        self.global_step = global_step
+        self.loss_scale = loss_scale
+        self._dataset_fn = dataset_fn
+        self._loss_fn = loss_fn
+        self._feasible_fn = feasible_fn
+        self._accum_steps = accum_steps
+        self._clip_norm = clip_norm
+        self._freeze_encoder_updates = freeze_encoder_updates
+        self._seed = seed
+        self._variables = list(model.trainable_variables)
+        head = {variable.ref() for variable in model.head_variables}
+        self._is_head = [variable.ref() in head for variable in self._variables]
+        optimizer.build(self._variables)
+        self._statistics = tf.Variable(
+            tf.zeros([len(_STATISTICS)]), trainable=False, name="statistics"
+        )
+
+    def train_loop_begin(self) -> None:
+        """Clears the statistics and, in a fresh process, opens the data at the current update; eager."""
+        self._statistics.assign(tf.zeros([len(_STATISTICS)]))
+        if self._train_iter is None:
+            start_update = int(self.global_step.numpy())
+            self.train_dataset = self.strategy.distribute_datasets_from_function(
+                lambda context: self._dataset_fn(context, start_update)
+            )
+
+    def train_step(self, iterator: tf.data.Iterator) -> None:
+        """One update; graph, cross-replica context."""
+        batch = next(iterator)
+        gradients, statistics, norm = self.strategy.run(self._compute_gradients, args=(batch,))
+        # The gradients were summed over replicas: every replica holds the same norm.
+        norm = self.strategy.experimental_local_results(norm)[0]
+        is_finite = tf.math.is_finite(norm)
+
+        # A gradient that is not finite must not reach the weights: the update is skipped and counted.
+        num_skipped = tf.cond(is_finite, lambda: self._apply(gradients), lambda: tf.constant(1.0))
+        if self.loss_scale is not None:
+            self.loss_scale.update(is_finite)
+        clipped = tf.cast(is_finite & (norm > self._clip_norm), tf.float32) if self._clip_norm else 0.0
+        update = tf.stack([tf.where(is_finite, norm, 0.0), clipped, num_skipped, 1.0])
+        statistics = self.strategy.experimental_local_results(statistics)[0]
+        self._statistics.assign_add(tf.concat([statistics, update], axis=0))
+        self.global_step.assign_add(1)
+
+    def train_loop_end(self) -> dict[str, float]:
+        """Returns the loop's figures; eager."""
+        total = dict(zip(_STATISTICS, self._statistics.numpy().tolist(), strict=True))
+        num_updates = max(total["num_updates"], 1.0)
+        num_applied = total["num_updates"] - total["num_skipped_updates"]
+        figures = {
+            "loss": total["loss_sum"] / max(total["num_valid"], 1.0),
+            "learning_rate": float(self.optimizer.learning_rate.numpy()),
+            "gradient_norm": total["gradient_norm_sum"] / max(num_applied, 1.0),
+            "clipped_share": total["num_clipped"] / num_updates,
+            "audio_secs": total["valid_samples"] / SAMPLE_RATE,
+            "padding_share": 1.0 - total["valid_samples"] / max(total["padded_samples"], 1.0),
+            "num_rows": total["num_rows"],
+            "num_infeasible": total["num_infeasible"],
+            "num_bad": total["num_bad"],
+            "num_skipped_updates": total["num_skipped_updates"],
+        }
+        if self.loss_scale is not None:
+            figures["loss_scale"] = float(self.loss_scale.scale.numpy())
+        return figures
+
+    def _compute_gradients(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
+        """Gradient of the whole update, its statistics and its norm; graph, replica context."""
+        context = tf.distribute.get_replica_context()
+        weight = batch["weight"]
+        num_frames = self.model.output_lengths(batch["waveform_lengths"])
+        is_feasible = tf.cast(self._feasible_fn(batch["labels"], batch["label_lengths"], num_frames), tf.float32)
+        valid = weight * is_feasible
+        num_valid = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(valid))
+        row_scale = valid / tf.maximum(num_valid, 1.0)
+
+        gradients, loss_sum = self._accumulate(batch, valid, row_scale)
+        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        if self.loss_scale is not None:
+            gradients = self.loss_scale.unscale(gradients)
+        # The norm before clipping shows whether the gradient is finite, and is what the log shows.
+        if self._clip_norm:
+            gradients, norm = clip_by_global_norm(gradients, self._clip_norm)
+        else:
+            norm = tf.linalg.global_norm(gradients)
+
+        is_row = tf.cast(batch["utterance_index"] >= 0, tf.float32)
+        shape = tf.cast(tf.shape(batch["waveform"]), tf.float32)
+        statistics = tf.stack(
+            [
+                loss_sum,
+                tf.reduce_sum(valid),
+                tf.reduce_sum(is_row),
+                tf.reduce_sum(weight * (1.0 - is_feasible)),
+                tf.reduce_sum(is_row * (1.0 - weight)),
+                tf.reduce_sum(tf.cast(batch["waveform_lengths"], tf.float32)),
+                shape[0] * shape[1],
+            ]
+        )
+        return gradients, context.all_reduce(tf.distribute.ReduceOp.SUM, statistics), norm
+
+    def _accumulate(
+        self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Sums gradients and losses over this replica's microbatches."""
+        if self._accum_steps == 1:
+            return self._microbatch_gradients(batch, valid, row_scale)
+        num_rows = batch["weight"].shape[0]
+        if num_rows is None or num_rows % self._accum_steps:
+            raise ValueError(
+                f"train.accum_steps={self._accum_steps} must divide the rows of one replica, which are {num_rows}"
+            )
+        size = num_rows // self._accum_steps
+
+        def body(i: tf.Tensor, sums: list[tf.Tensor], loss_sum: tf.Tensor) -> tuple:
+            micro = tf.nest.map_structure(lambda x: x[i * size : (i + 1) * size], (batch, valid, row_scale))
+            gradients, loss = self._microbatch_gradients(*micro)
+            return i + 1, [a + b for a, b in zip(sums, gradients, strict=True)], loss_sum + loss
+
+        zeros = [tf.zeros(v.shape, tf.float32) for v in self._variables]
+        # One iteration at a time: microbatches that ran side by side would need the memory they are there to save.
+        _, gradients, loss_sum = tf.while_loop(
+            lambda i, *_: i < self._accum_steps,
+            body,
+            (tf.constant(0), zeros, tf.constant(0.0)),
+            parallel_iterations=1,
+        )
+        return gradients, loss_sum
+
+    def _microbatch_gradients(
+        self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Gradients of all variables; zero for the encoder's while it is frozen."""
+        if not self._freeze_encoder_updates:
+            return self._backpropagate(batch, valid, row_scale, self._variables)
+
+        def head_only() -> tuple[list[tf.Tensor], tf.Tensor]:
+            heads = [v for v, is_head in zip(self._variables, self._is_head, strict=True) if is_head]
+            gradients, loss = self._backpropagate(batch, valid, row_scale, heads)
+            found = iter(gradients)
+            return [
+                next(found) if is_head else tf.zeros(v.shape, tf.float32)
+                for v, is_head in zip(self._variables, self._is_head, strict=True)
+            ], loss
+
+        return tf.cond(
+            self.global_step < self._freeze_encoder_updates,
+            head_only,
+            lambda: self._backpropagate(batch, valid, row_scale, self._variables),
+        )
+
+    def _backpropagate(
+        self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor, variables: list[tf.Variable]
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """One forward and one backward pass; returns gradients of sum(row_scale * losses) and the summed loss."""
+        random = self.model.make_random(seed=self._seed, update=self.global_step, row_ids=batch["utterance_index"])
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(variables)
+            logits = self.model(batch["waveform"], batch["waveform_lengths"], training=True, random=random)
+            losses = self._loss_fn(
+                logits,
+                self.model.output_lengths(batch["waveform_lengths"]),
+                batch["labels"],
+                batch["label_lengths"],
+            )
+            # where, not a product: 0 * inf of a row that does not count would still poison the sum.
+            loss = tf.reduce_sum(tf.where(valid > 0, losses * row_scale, 0.0))
+            if self.loss_scale is not None:
+                loss = self.loss_scale.scale_loss(loss)
+        gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        return gradients, tf.reduce_sum(tf.where(valid > 0, losses, 0.0))
+
+    def _apply(self, gradients: list[tf.Tensor]) -> tf.Tensor:
+        """Applies the reduced gradients on every replica; graph, cross-replica context."""
+
+        def apply(head_only: bool) -> None:
+            self.strategy.run(self._apply_on_replica, args=(gradients, head_only))
+
+        if self._freeze_encoder_updates:
+            # Leaving the frozen variables out, not giving them zeros: Adam's moments and weight decay must not see them.
+            is_frozen = self.global_step < self._freeze_encoder_updates
+            return tf.cond(is_frozen, lambda: _then(apply, True), lambda: _then(apply, False))
+        return _then(apply, False)
+
+    def _apply_on_replica(self, gradients: list[tf.Tensor], head_only: bool) -> None:
+        pairs = [
+            (gradient, variable)
+            for gradient, variable, is_head in zip(gradients, self._variables, self._is_head, strict=True)
+            if is_head or not head_only
+        ]
+        self.optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
+
+
+def _then(apply: Callable[[bool], None], head_only: bool) -> tf.Tensor:
+    """Calls `apply` and returns a tensor, as a branch of tf.cond must."""
+    apply(head_only)
+    return tf.constant(0.0)

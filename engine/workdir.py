@@ -1,0 +1,166 @@
+"""The folder of a run: one process at a time, one config, and a record of where it ran."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from engine import files
+
+_PACKAGES = ("tensorflow", "tf-keras", "tf-models-official", "tensorflow-hub", "numpy", "jiwer")
+
+
+class WorkdirError(ValueError):
+    """A workdir or checkpoint that cannot be used as asked; the message is one line."""
+
+
+class WorkdirLock:
+    """Keeps a second process out of a workdir; a context manager.
+
+    The lock is the system's: it goes with the process, however that ends, so the file that
+    carries it may stay.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str]) -> None:
+        self._path = Path(workdir) / ".lock"
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> WorkdirLock:
+        """Takes the lock.
+
+        Raises:
+            WorkdirError: Another process holds it.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            if not isinstance(error, BlockingIOError):
+                raise
+            raise WorkdirError(
+                f"{self._path.parent}: process {holder} is writing to this workdir;"
+                " wait, stop it, or choose another"
+            ) from error
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def save_config(
+    workdir: str | os.PathLike[str], config: Mapping[str, Any], *, allowed: Iterable[str] = ()
+) -> None:
+    """Writes config.json once; later, checks that the workdir was made with the same config.
+
+    Args:
+        workdir: Folder of the run.
+        config: Nested fields as JSON can hold them.
+        allowed: Dotted names of fields, or of groups of them, that may differ; the file keeps the
+            first values.
+
+    Raises:
+        WorkdirError: Other fields differ; names them.
+    """
+    path = Path(workdir) / "config.json"
+    if not path.exists():
+        files.write_json_atomic(path, config)
+        return
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        message = f"{path}: not JSON ({error}); repair it or choose another workdir"
+        raise WorkdirError(message) from error
+    differences = compare_config(saved, config, allowed=allowed)
+    if differences:
+        raise WorkdirError(
+            f"{path}: the workdir was made with another config: {'; '.join(differences)};"
+            " undo the change or choose another workdir"
+        )
+
+
+def compare_config(
+    saved: Mapping[str, Any], current: Mapping[str, Any], *, allowed: Iterable[str] = ()
+) -> list[str]:
+    """Lists the fields that differ, each as "group.field was OLD, is NEW", sorted by name.
+
+    Args:
+        saved: Config read from JSON.
+        current: Config of this process; compared as JSON would hold it (tuples as lists).
+        allowed: Dotted names of fields or groups to pass over.
+    """
+    before, after = _flatten(files.to_json_value(saved)), _flatten(files.to_json_value(current))
+    passed_over = tuple(allowed)
+    differences = []
+    for name in sorted(before.keys() | after.keys()):
+        if any(name == prefix or name.startswith(prefix + ".") for prefix in passed_over):
+            continue
+        old, new = before.get(name, "absent"), after.get(name, "absent")
+        if old != new:
+            differences.append(f"{name} was {old}, is {new}")
+    return differences
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Maps dotted names to values as JSON text; an empty group is a value of its own."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = json.dumps(value, ensure_ascii=False)
+    return flat
+
+
+def write_environment(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Writes environment.json (versions, devices, command, commit) and returns its content."""
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    environment = {
+        "command": sys.argv,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "num_cpus": os.cpu_count(),
+        "devices": [device.name for device in tf.config.list_physical_devices()],
+        "packages": versions,
+    }
+    files.write_json_atomic(Path(workdir) / "environment.json", environment)
+    return environment
+
+
+def _commit() -> str | None:
+    """Returns the commit of this source tree, "+changes" added if files differ; None if unknown."""
+    root = Path(__file__).resolve().parents[1]
+    # Installed as a package, the code may lie inside somebody else's repository.
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root)]
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 10, "check": True}
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], **options)
+        status = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], **options)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")

@@ -1,0 +1,133 @@
+"""Raw samples to feature frames: the stack of strided convolutions at the bottom of wav2vec 2.0."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras
+
+from models.config import Wav2Vec2Config
+from models.layers import LayerNorm, gelu, sequence_mask
+
+_GROUP_NORM_EPSILON = 1e-5
+
+
+def output_lengths(config: Wav2Vec2Config, num_samples: tf.Tensor) -> tf.Tensor:
+    """Returns int32 [B]: frames made of each row's samples (0 for rows too short for one frame)."""
+    lengths = tf.cast(num_samples, tf.int32)
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        lengths = tf.maximum(tf.math.floordiv(lengths - kernel, stride) + 1, 0)
+    return lengths
+
+
+class ConvolutionLayer(tf_keras.layers.Layer):
+    """One convolution, its norm (if any) and a GELU."""
+
+    def __init__(
+        self,
+        *,
+        input_size: int,
+        output_size: int,
+        kernel_size: int,
+        stride: int,
+        norm: str,
+        use_bias: bool,
+        epsilon: float,
+        name: str,
+        dtype: str | tf_keras.mixed_precision.Policy,
+    ) -> None:
+        """Makes the variables.
+
+        Args:
+            input_size: Channels in.
+            output_size: Channels out.
+            kernel_size: Width, in positions of the input.
+            stride: Hop, in positions of the input.
+            norm: "group" (each channel over the row's valid positions), "layer" or "none".
+            use_bias: Whether the convolution has a bias.
+            epsilon: Of the layer norm.
+            name: Prefix of the variables' names.
+            dtype: Policy.
+        """
+        super().__init__(name=name.replace("/", "_"), dtype=dtype)
+        self._kernel_size = kernel_size
+        self._stride = stride
+        self._norm = norm
+        self.kernel = self.add_weight(
+            name=f"{name}/kernel", shape=(kernel_size, input_size, output_size), initializer="he_normal"
+        )
+        self.bias = None
+        if use_bias:
+            self.bias = self.add_weight(name=f"{name}/bias", shape=(output_size,), initializer="zeros")
+        if norm == "layer":
+            self.layer_norm = LayerNorm(size=output_size, epsilon=epsilon, name=name)
+        elif norm == "group":
+            self.group_scale = self.add_weight(
+                name=f"{name}/group_norm/scale", shape=(output_size,), initializer="ones", experimental_autocast=False
+            )
+            self.group_offset = self.add_weight(
+                name=f"{name}/group_norm/offset",
+                shape=(output_size,),
+                initializer="zeros",
+                experimental_autocast=False,
+            )
+
+    def call(self, x: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Maps [B, N, C_in] and valid lengths [B] to [B, N', C_out] and their lengths."""
+        x = tf.nn.conv1d(x, self.kernel, stride=self._stride, padding="VALID")
+        lengths = tf.maximum(tf.math.floordiv(lengths - self._kernel_size, self._stride) + 1, 0)
+        if self.bias is not None:
+            x = tf.nn.bias_add(x, self.bias)
+        if self._norm == "layer":
+            x = self.layer_norm(x)
+        elif self._norm == "group":
+            x = self._masked_group_norm(x, lengths)
+        return gelu(x), lengths
+
+    def _masked_group_norm(self, x: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """Normalizes each channel over the row's valid positions only.
+
+        Statistics over the padding as well would make a row's features depend on the longest row of its batch: this is
+        what the published TF port does and why its text changes with padding.
+        """
+        wide = tf.cast(x, tf.float32)
+        valid = sequence_mask(lengths, tf.shape(x)[1], tf.float32)[:, :, tf.newaxis]
+        count = tf.cast(tf.maximum(lengths, 1), tf.float32)[:, tf.newaxis, tf.newaxis]
+        mean = tf.reduce_sum(wide * valid, axis=1, keepdims=True) / count
+        centred = wide - mean
+        variance = tf.reduce_sum(tf.square(centred) * valid, axis=1, keepdims=True) / count
+        scale = tf.math.rsqrt(variance + _GROUP_NORM_EPSILON) * self.group_scale
+        return tf.cast(centred * scale + self.group_offset, x.dtype)
+
+
+class FeatureEncoder(tf_keras.layers.Layer):
+    """The seven convolutions: waveform [B, T] to features [B, F, C]."""
+
+    def __init__(self, *, config: Wav2Vec2Config, dtype: str | tf_keras.mixed_precision.Policy) -> None:
+        """Makes the convolution layers of `config`."""
+        super().__init__(name="feature_encoder", dtype=dtype)
+        self.convolutions = []
+        input_size = 1
+        for i, output_size in enumerate(config.conv_dim):
+            norm = "layer" if config.feature_norm == "layer" else ("group" if i == 0 else "none")
+            self.convolutions.append(
+                ConvolutionLayer(
+                    input_size=input_size,
+                    output_size=output_size,
+                    kernel_size=config.conv_kernel[i],
+                    stride=config.conv_stride[i],
+                    norm=norm,
+                    use_bias=config.conv_bias,
+                    epsilon=config.layer_norm_epsilon,
+                    name=f"feature_encoder/{i}",
+                    dtype=dtype,
+                )
+            )
+            input_size = output_size
+
+    def call(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Maps waveform [B, T] with valid lengths [B] to features [B, F, C] and frame counts int32 [B]."""
+        x = tf.cast(waveform, self.compute_dtype)[:, :, tf.newaxis]
+        lengths = tf.cast(lengths, tf.int32)
+        for convolution in self.convolutions:
+            x, lengths = convolution(x, lengths)
+        return x, lengths

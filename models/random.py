@@ -1,0 +1,86 @@
+"""Counter-based random numbers keyed by (seed, update, row, place in the network).
+
+Dropout and masks must not depend on how the rows of an update are spread over replicas and microbatches. So no generator
+has state: each number is a hash of a per-row key and the element's index within the row. The hash is the 32-bit
+"lowbias32" finalizer of Chris Wellons' search for low-bias integer mixers (https://nullprogram.com/blog/2018/07/31/).
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+_GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: consecutive salts land far apart
+
+
+def _mix(x: tf.Tensor) -> tf.Tensor:
+    """Scrambles uint32 values; every input bit reaches every output bit."""
+    x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, tf.constant(16, tf.uint32)))
+    x *= tf.constant(0x7FEB352D, tf.uint32)
+    x = tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, tf.constant(15, tf.uint32)))
+    x *= tf.constant(0x846CA68B, tf.uint32)
+    return tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, tf.constant(16, tf.uint32)))
+
+
+def _fold(key: tf.Tensor, value: tf.Tensor | int) -> tf.Tensor:
+    """Derives a new uint32 key from a key and an integer."""
+    return _mix(key * tf.constant(_GOLDEN, tf.uint32) + _mix(tf.cast(value, tf.uint32) + tf.constant(1, tf.uint32)))
+
+
+class UpdateRandom:
+    """The random numbers of one update.
+
+    Two calls with the same (seed, update, utterance indices) give the same numbers wherever they run; a row's numbers do
+    not change when other rows join or leave the batch.
+    """
+
+    def __init__(self, *, seed: int | tf.Tensor, update: tf.Tensor, row_ids: tf.Tensor) -> None:
+        """Derives the keys; graph or eager.
+
+        Args:
+            seed: Seed of the run.
+            update: Integer scalar, the global step.
+            row_ids: Integers [B] that name the rows, such as utterance indices.
+        """
+        base = _fold(tf.constant(0x5EED, tf.uint32), tf.cast(seed, tf.int64))
+        self._update_key = _fold(base, update)
+        self._row_keys = _fold(self._update_key, row_ids)
+
+    def uniform_rows(self, shape: tf.Tensor | list[int], *, salt: int) -> tf.Tensor:
+        """Returns float32 numbers in [0, 1) of shape [B, ...].
+
+        Args:
+            shape: The full shape, [B, ...]; B must be the number of rows.
+            salt: Names the place in the network; equal salts give equal numbers.
+        """
+        shape = tf.convert_to_tensor(shape, tf.int32)
+        per_row = tf.reduce_prod(shape[1:])
+        # int32 range then cast: tf.range has no uint32 kernel on every device.
+        counter = tf.cast(tf.range(per_row), tf.uint32) * tf.constant(_GOLDEN, tf.uint32)
+        keys = _fold(self._row_keys, salt)
+        bits = _mix(counter[tf.newaxis, :] + keys[:, tf.newaxis])
+        # 24 bits: every value is exact in float32 and 1.0 cannot occur.
+        values = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * (2.0**-24)
+        return tf.reshape(values, shape)
+
+    def uniform(self, *, salt: int) -> tf.Tensor:
+        """Returns one float32 number in [0, 1) for the whole update, the same on every replica."""
+        bits = tf.bitwise.right_shift(_fold(self._update_key, salt), tf.constant(8, tf.uint32))
+        return tf.cast(bits, tf.float32) * (2.0**-24)
+
+
+def dropout(x: tf.Tensor, rate: float, random: UpdateRandom | None, *, salt: int) -> tf.Tensor:
+    """Inverted dropout with the row-keyed numbers.
+
+    Args:
+        x: Tensor [B, ...].
+        rate: Share of elements set to zero; the rest are scaled by 1 / (1 - rate).
+        random: The update's numbers; None (not training) returns `x` itself.
+        salt: Names the place in the network.
+
+    Returns:
+        Tensor of x's shape and dtype.
+    """
+    if random is None or rate == 0.0:
+        return x
+    keep = random.uniform_rows(tf.shape(x), salt=salt) >= rate
+    return tf.where(keep, x * tf.cast(1.0 / (1.0 - rate), x.dtype), tf.zeros([], x.dtype))

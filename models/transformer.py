@@ -1,0 +1,190 @@
+"""The context network: convolutional position embedding and transformer layers over feature frames."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+import tf_keras
+
+from models.config import Wav2Vec2Config
+from models.layers import LayerNorm, Projection, gelu, sequence_mask
+from models.random import UpdateRandom, dropout
+
+# Added to the attention logits of padded keys. Finite on purpose: a row without any valid frame must not become NaN.
+_MASKED_LOGIT = -1e9
+
+Dtype = str | tf_keras.mixed_precision.Policy
+
+
+class PositionalConvolution(tf_keras.layers.Layer):
+    """Grouped convolution over frames whose output is added as a relative position embedding.
+
+    The kernel is weight-normalized per kernel position (Salimans and Kingma, https://arxiv.org/abs/1602.07868):
+    w[k] = g[k] * v[k] / ||v[k]||.
+    """
+
+    def __init__(self, *, config: Wav2Vec2Config, dtype: Dtype) -> None:
+        """Makes v [K, D / groups, D], g [K, 1, 1] and bias [D]."""
+        super().__init__(name="positional_convolution", dtype=dtype)
+        self._kernel_size = config.pos_conv_kernel
+        group_size = config.hidden_size // config.pos_conv_groups
+        # v is kept in float32 whatever the policy: its norm would lose digits in half precision.
+        stddev = (4.0 / (config.pos_conv_kernel * config.hidden_size)) ** 0.5
+        name = "encoder/pos_conv"
+        self.kernel_v = self.add_weight(
+            name=f"{name}/kernel_v",
+            shape=(config.pos_conv_kernel, group_size, config.hidden_size),
+            initializer=tf_keras.initializers.RandomNormal(stddev=stddev),
+            experimental_autocast=False,
+        )
+        # With g = the expected norm of v the kernel starts out as v itself, as the published models do.
+        self.kernel_g = self.add_weight(
+            name=f"{name}/kernel_g",
+            shape=(config.pos_conv_kernel, 1, 1),
+            initializer=tf_keras.initializers.Constant(stddev * (group_size * config.hidden_size) ** 0.5),
+            experimental_autocast=False,
+        )
+        self.bias = self.add_weight(name=f"{name}/bias", shape=(config.hidden_size,), initializer="zeros")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Maps [B, F, D], with zeros past each row's length, to the position embedding [B, F, D]."""
+        norm = tf.sqrt(tf.reduce_sum(tf.square(self.kernel_v), axis=[1, 2], keepdims=True))
+        kernel = tf.cast(self.kernel_g * self.kernel_v / norm, x.dtype)
+        # An even kernel padded by half on both sides makes one frame too many: the reference drops the last.
+        left = self._kernel_size // 2
+        right = self._kernel_size - 1 - left
+        x = tf.pad(x, [[0, 0], [left, right], [0, 0]])
+        x = tf.nn.conv1d(x, kernel, stride=1, padding="VALID")
+        return gelu(tf.nn.bias_add(x, self.bias))
+
+
+class SelfAttention(tf_keras.layers.Layer):
+    """Multi-head self-attention with one product for queries, keys and values."""
+
+    def __init__(self, *, config: Wav2Vec2Config, name: str, salt: int, dtype: Dtype) -> None:
+        """Makes the projections [D, 3 D] and [D, D]."""
+        super().__init__(name=name.replace("/", "_"), dtype=dtype)
+        size = config.hidden_size
+        self._num_heads = config.num_heads
+        self._head_size = size // config.num_heads
+        self._dropout = config.attention_dropout
+        self._salt = salt
+        stddev = config.initializer_range
+        self.qkv = Projection(input_size=size, output_size=3 * size, name=f"{name}/qkv", dtype=dtype, stddev=stddev)
+        self.out = Projection(input_size=size, output_size=size, name=f"{name}/out", dtype=dtype, stddev=stddev)
+
+    def call(self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+        """Maps [B, F, D] and the keys' bias [B, 1, 1, F] (float32) to [B, F, D]."""
+        shape = tf.shape(x)
+        num_rows, num_frames = shape[0], shape[1]
+        qkv = tf.reshape(self.qkv(x), [num_rows, num_frames, 3, self._num_heads, self._head_size])
+        query, key, value = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]), axis=0)
+        query *= tf.cast(self._head_size**-0.5, query.dtype)
+        logits = tf.matmul(query, key, transpose_b=True)  # [B, H, F, F]
+        # float32: sums of up to thousands of exponentials lose a row's text in half precision.
+        probs = tf.nn.softmax(tf.cast(logits, tf.float32) + key_bias, axis=-1)
+        probs = dropout(tf.cast(probs, x.dtype), self._dropout, random, salt=self._salt)
+        context = tf.transpose(tf.matmul(probs, value), [0, 2, 1, 3])  # [B, F, H, D / H]
+        context = tf.reshape(context, [num_rows, num_frames, self._num_heads * self._head_size])
+        return self.out(context)
+
+
+class TransformerLayer(tf_keras.layers.Layer):
+    """Self-attention and feed-forward block with residuals; norms after (post-norm) or before (pre-norm) each."""
+
+    def __init__(self, *, config: Wav2Vec2Config, name: str, salt: int, dtype: Dtype) -> None:
+        """Makes the layer; `salt` names its random numbers (four in a row are used)."""
+        super().__init__(name=name.replace("/", "_"), dtype=dtype)
+        self._config = config
+        self._salt = salt
+        size, epsilon, stddev = config.hidden_size, config.layer_norm_epsilon, config.initializer_range
+        self.attention = SelfAttention(config=config, name=f"{name}/attention", salt=salt, dtype=dtype)
+        self.attention_norm = LayerNorm(size=size, epsilon=epsilon, name=f"{name}/attention_norm")
+        self.intermediate = Projection(
+            input_size=size,
+            output_size=config.intermediate_size,
+            name=f"{name}/intermediate",
+            dtype=dtype,
+            stddev=stddev,
+        )
+        self.output_projection = Projection(
+            input_size=config.intermediate_size, output_size=size, name=f"{name}/output", dtype=dtype, stddev=stddev
+        )
+        self.final_norm = LayerNorm(size=size, epsilon=epsilon, name=f"{name}/final_norm")
+
+    def call(self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+        """Maps [B, F, D] to [B, F, D]."""
+        if self._config.stable_layer_norm:
+            x += self._attend(self.attention_norm(x), key_bias, random)
+            return x + self._feed_forward(self.final_norm(x), random)
+        x = self.attention_norm(x + self._attend(x, key_bias, random))
+        return self.final_norm(x + self._feed_forward(x, random))
+
+    def _attend(self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+        attended = self.attention(x, key_bias, random)
+        return dropout(attended, self._config.hidden_dropout, random, salt=self._salt + 1)
+
+    def _feed_forward(self, x: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+        hidden = gelu(self.intermediate(x))
+        hidden = dropout(hidden, self._config.activation_dropout, random, salt=self._salt + 2)
+        return dropout(self.output_projection(hidden), self._config.hidden_dropout, random, salt=self._salt + 3)
+
+
+class Encoder(tf_keras.layers.Layer):
+    """Position embedding, then the transformer layers."""
+
+    def __init__(self, *, config: Wav2Vec2Config, salt: int, dtype: Dtype) -> None:
+        """Makes the layers; random numbers use salts from `salt` upwards."""
+        super().__init__(name="encoder", dtype=dtype)
+        self._config = config
+        self._salt = salt
+        self.positional_convolution = PositionalConvolution(config=config, dtype=dtype)
+        self.norm = LayerNorm(size=config.hidden_size, epsilon=config.layer_norm_epsilon, name="encoder/norm")
+        self.transformer_layers = [
+            TransformerLayer(config=config, name=f"encoder/layers/{i}", salt=salt + 1 + 5 * i, dtype=dtype)
+            for i in range(config.num_layers)
+        ]
+
+    def call(self, x: tf.Tensor, lengths: tf.Tensor, random: UpdateRandom | None) -> list[tf.Tensor]:
+        """Runs the layers.
+
+        Args:
+            x: Projected features [B, F, D].
+            lengths: Valid frames of each row, int32 [B].
+            random: The update's random numbers; None when not training.
+
+        Returns:
+            num_layers + 1 tensors [B, F, D]: the input of the first layer, then each layer's output, the last one after
+            the final norm of a pre-norm model. Frames at and past a row's length hold nothing of use.
+        """
+        config = self._config
+        valid = sequence_mask(lengths, tf.shape(x)[1], x.dtype)[:, :, tf.newaxis]
+        key_bias = (1.0 - sequence_mask(lengths, tf.shape(x)[1], tf.float32))[:, tf.newaxis, tf.newaxis, :]
+        key_bias *= _MASKED_LOGIT
+        # The position embedding looks 64 frames ahead: padding must be zero there, as the edge of the row is.
+        x *= valid
+        x += self.positional_convolution(x)
+        if not config.stable_layer_norm:
+            x = self.norm(x)
+        x = dropout(x, config.hidden_dropout, random, salt=self._salt)
+        hidden_states = [x]
+        for i, layer in enumerate(self.transformer_layers):
+            x = self._maybe_skip(layer, x, key_bias, random, salt=self._salt + 5 + 5 * i)
+            hidden_states.append(x)
+        if config.stable_layer_norm:
+            hidden_states[-1] = self.norm(hidden_states[-1])
+        return hidden_states
+
+    def _maybe_skip(
+        self, layer: TransformerLayer, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None, *, salt: int
+    ) -> tf.Tensor:
+        """Layer drop (Fan et al., https://arxiv.org/abs/1909.11556), one draw per layer for the whole update.
+
+        One draw for all rows: the layer's arithmetic is really skipped, and the result still does not depend on replicas
+        or accumulation.
+        """
+        if random is None or self._config.layer_drop == 0.0:
+            return layer(x, key_bias, random)
+        keep = random.uniform(salt=salt) >= self._config.layer_drop
+        result = tf.cond(keep, lambda: layer(x, key_bias, random), lambda: tf.identity(x))
+        result.set_shape(x.shape)
+        return result

@@ -1,0 +1,80 @@
+"""Flags to config to parts to one call: the command line of Earshot.
+
+    python run.py --config=configs/base.py [--workdir=runs/base] [--mode=train_and_eval] [--strategy=auto]
+    python run.py --mode=transcribe --checkpoint=WORKDIR --inputs=a.wav,b.flac,dir/ --output=out.jsonl
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Before TensorFlow starts: its notes on missing CUDA libraries and CPU instructions would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config.FIELD=VALUE changes a field.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
+_MODE = flags.DEFINE_enum("mode", "train_and_eval", ["train", "eval", "train_and_eval", "transcribe"], "What to do.")
+_STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored"], "Where it runs.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Workdir or checkpoint to evaluate or transcribe with.")
+_INPUTS = flags.DEFINE_list("inputs", [], "Audio files and folders to transcribe.")
+_OUTPUT = flags.DEFINE_string("output", "", "JSON-lines file for the transcripts.")
+
+
+def main(argv: list[str]) -> int:
+    """Runs one mode and returns the exit status."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument(s) {' '.join(argv[1:])}: every option is --NAME=VALUE")
+    logging.set_verbosity(logging.INFO)
+    # Here and not above: a wrong flag should not wait for TensorFlow.
+    from data.audio import load_waveform
+    from data.datasets import EvalData, TrainData
+    from data.text import load_tokenizer
+    from engine import experiment
+    from engine.inference import transcription
+    from engine.protocols import Parts
+    from models import ctc, decoding
+    from models.wav2vec2 import build_model
+
+    parts = Parts(
+        build_tokenizer=load_tokenizer,
+        build_train_data=TrainData,
+        build_eval_data=EvalData,
+        build_model=build_model,
+        load_waveform=load_waveform,
+        loss_fn=ctc.ctc_loss,
+        feasible_fn=ctc.feasible,
+        decoder=decoding.greedy_decode,
+    )
+    if _MODE.value == "transcribe":
+        return transcription.run(
+            parts=parts, checkpoint=_CHECKPOINT.value, inputs=_INPUTS.value, output=_OUTPUT.value
+        )
+    if _CONFIG.value is None:
+        raise app.UsageError("--config is missing: for example --config=configs/base.py")
+    outcome = experiment.run(
+        config=_CONFIG.value.lock(),
+        parts=parts,
+        workdir=_WORKDIR.value or experiment.default_workdir(flags.FLAGS["config"].config_filename),
+        mode=_MODE.value,
+        strategy_name=_STRATEGY.value,
+        checkpoint=_CHECKPOINT.value,
+    )
+    return outcome.exit_status
+
+
+def _main(argv: list[str]) -> None:
+    """Turns faults of the input into one line and status 2; anything else is a bug and keeps its traceback."""
+    try:
+        status = main(argv)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    app.run(_main)

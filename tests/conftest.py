@@ -1,0 +1,37 @@
+"""What every test run shares: quiet TensorFlow, two logical CPUs, no deadlines."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import hypothesis
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# A deadline measures how busy the machine is.
+hypothesis.settings.register_profile("shared_machine", deadline=None)
+hypothesis.settings.load_profile("shared_machine")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Splits the CPU in two, so that tests can run a strategy of two replicas in this process.
+
+    TensorFlow allows it only before it first touches a device: after the test modules are imported
+    and before the first test. Where no test module imports TensorFlow, its seconds are saved.
+    """
+    if "tensorflow" not in sys.modules:
+        return
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    try:
+        tf.config.set_logical_device_configuration(
+            cpu, [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()]
+        )
+    except RuntimeError as error:
+        raise pytest.UsageError(
+            "a test module makes a tensor while it is imported, which starts TensorFlow before "
+            f"tests/conftest.py can split the CPU: move it into a test or a fixture ({error})"
+        ) from error

@@ -1,0 +1,78 @@
+"""Exit status and the one line of the command lines."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from data.command import Parser, add_corpus_flags, comma_list, run_command
+from data.errors import InputError
+
+
+def make_parser() -> Parser:
+    parser = Parser(prog="tool")
+    add_corpus_flags(parser, ("jsonl", "csv"))
+    return parser
+
+
+def test_flags_reach_the_command() -> None:
+    seen: list[argparse.Namespace] = []
+    assert run_command(make_parser(), seen.append, ["--source=csv", "--input=a b.csv"]) == 0
+    assert vars(seen[0]) == {
+        "source": "csv",
+        "input": "a b.csv",
+        "split": "",
+        "speakers": "",
+        "exclude_speakers": "",
+        "normalization": "librispeech",
+    }
+
+
+@pytest.mark.parametrize(
+    ("argv", "reason"),
+    [
+        (["--source=csv"], "the following arguments are required: --input"),
+        (["--source=csv", "--input=a", "--normalization=x"], "invalid choice: 'x'"),
+        (["--source=csv", "--input=a", "--bogus"], "unrecognized arguments: --bogus"),
+    ],
+)
+def test_bad_flags_are_one_line(
+    argv: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(make_parser(), lambda flags: None, argv) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert err.startswith("tool: ")
+    assert reason in err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (InputError("no file\nx"), 2, "tool: no file x\n"),
+        (PermissionError(13, "Permission denied", "x"), 2, "Permission denied: 'x'\n"),
+        (KeyboardInterrupt(), 130, "tool: interrupted\n"),
+    ],
+)
+def test_errors_of_the_command(
+    error: BaseException, status: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command(flags: argparse.Namespace) -> None:
+        raise error
+
+    assert run_command(make_parser(), command, ["--source=csv", "--input=a"]) == status
+    assert capsys.readouterr().err.endswith(line)
+
+
+def test_a_mistake_of_ours_keeps_its_traceback() -> None:
+    def command(flags: argparse.Namespace) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_command(make_parser(), command, ["--source=csv", "--input=a"])
+
+
+def test_comma_list() -> None:
+    assert comma_list("") == ()
+    assert comma_list("a, b,") == ("a", "b")

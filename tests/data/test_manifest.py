@@ -1,0 +1,278 @@
+"""LibriSpeech trees, JSON-lines manifests and tables, whole and broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from data.errors import InputError
+from data.manifest import (
+    Utterance,
+    read_jsonl,
+    read_librispeech,
+    read_table,
+    read_utterances,
+    write_jsonl,
+)
+
+CORPORA = Path(__file__).parents[3] / "shared" / "corpora"
+needs_corpora = pytest.mark.skipif(not CORPORA.is_dir(), reason="../shared/corpora is absent")
+
+
+def write_audio(path: Path, num_samples: int = 1600, rate: int = 16000) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.linspace(-0.5, 0.5, num_samples), rate)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Two speakers; one chapter in WAV; a one-word utterance."""
+    for speaker, chapter, suffix, lines in [
+        ("9", "1", "flac", ["9-1-0000 HELLO WORLD", "9-1-0001 YES"]),
+        ("10", "2", "wav", ["10-2-0000 IT'S ME"]),
+    ]:
+        folder = tmp_path / "dev" / speaker / chapter
+        for index, line in enumerate(lines):
+            write_audio(folder / f"{line.split()[0]}.{suffix}", 1600 + index, 16000)
+        (folder / f"{speaker}-{chapter}.trans.txt").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def write_lines(path: Path, *records: dict[str, object]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_librispeech_tree_is_read_sorted_by_id(tree: Path) -> None:
+    utterances = read_librispeech(tree, "dev")
+    assert utterances == [
+        Utterance("10-2-0000", str(tree / "dev/10/2/10-2-0000.wav"), "IT'S ME", 1600, 16000, "10"),
+        Utterance("9-1-0000", str(tree / "dev/9/1/9-1-0000.flac"), "HELLO WORLD", 1600, 16000, "9"),
+        Utterance("9-1-0001", str(tree / "dev/9/1/9-1-0001.flac"), "YES", 1601, 16000, "9"),
+    ]
+    assert read_librispeech(tree / "dev") == utterances
+    assert utterances[0].duration_secs == 0.1
+
+
+def test_librispeech_without_the_split_lists_the_splits(tree: Path) -> None:
+    with pytest.raises(InputError, match=r"no SPEAKER/CHAPTER/.*has the splits dev$"):
+        read_librispeech(tree)
+    with pytest.raises(InputError, match=r"no folder .*test: check the path; .* splits dev$"):
+        read_librispeech(tree, "test")
+    with pytest.raises(InputError, match="no folder"):
+        read_librispeech(tree / "absent")
+
+
+def test_transcript_without_audio_is_named_and_counted(tree: Path) -> None:
+    (tree / "dev/9/1/9-1-0001.flac").unlink()
+    with pytest.raises(InputError, match=r"1 of 3 transcripts .* no audio, first 9-1-0001"):
+        read_librispeech(tree, "dev")
+
+
+def test_audio_without_transcript_is_named_and_counted(tree: Path) -> None:
+    write_audio(tree / "dev/9/1/9-1-0002.flac")
+    write_audio(tree / "dev/9/7/9-7-0000.flac")
+    with pytest.raises(InputError, match=r"2 of 5 audio files .*, first .*9-1-0002\.flac"):
+        read_librispeech(tree, "dev")
+
+
+def test_unreadable_audio_is_named_and_counted(tree: Path) -> None:
+    (tree / "dev/9/1/9-1-0000.flac").write_bytes(b"x" * 100)
+    (tree / "dev/9/1/9-1-0001.flac").write_bytes(b"")
+    with pytest.raises(InputError, match=r"9-1-0000\.flac .*\(2 of 3 files fail\)"):
+        read_librispeech(tree, "dev")
+
+
+def test_a_repeated_transcript_line_is_refused(tree: Path) -> None:
+    with (tree / "dev/9/1/9-1.trans.txt").open("a") as file:
+        file.write("9-1-0001 YES\n")
+    with pytest.raises(InputError, match=r"1 utterance ids occur more than once .*'9-1-0001'"):
+        read_librispeech(tree, "dev")
+
+
+def test_jsonl_paths_are_relative_to_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_audio(tmp_path / "corpus/clips/b.wav", 800, 8000)
+    write_audio(tmp_path / "corpus/clips/a.flac", 1600, 16000)
+    path = write_lines(
+        tmp_path / "corpus/m.jsonl",
+        {"audio_filepath": "clips/b.wav", "text": "five", "duration": 0.1, "speaker": 7},
+        {
+            "audio_filepath": str(tmp_path / "corpus/clips/a.flac"),
+            "text": "",
+            "utterance_id": "first",
+            "speaker_id": "ann",
+        },
+    )
+    wanted = [("b", "five", 800, 8000, "7"), ("first", "", 1600, 16000, "ann")]
+    monkeypatch.chdir(tmp_path)
+    for manifest in (path, Path("corpus/m.jsonl")):
+        found = read_jsonl(manifest)
+        assert [
+            (u.utterance_id, u.text, u.num_samples, u.sample_rate, u.speaker_id) for u in found
+        ] == wanted
+        assert Path(found[0].audio_filepath).samefile(tmp_path / "corpus/clips/b.wav")
+
+
+def test_jsonl_split_selects_lines_or_a_file_of_a_folder(tmp_path: Path) -> None:
+    for name in "abc":
+        write_audio(tmp_path / f"{name}.wav")
+    records = [
+        {"audio_filepath": "a.wav", "text": "A", "split": "train"},
+        {"audio_filepath": "b.wav", "text": "B", "split": "dev"},
+        {"audio_filepath": "c.wav", "text": "C"},
+    ]
+    path = write_lines(tmp_path / "m.jsonl", *records)
+    write_lines(tmp_path / "extra.jsonl", records[2])
+    assert [u.text for u in read_jsonl(path)] == ["A", "B", "C"]
+    assert [u.text for u in read_jsonl(path, "dev")] == ["B"]
+    assert [u.text for u in read_jsonl(tmp_path, "extra")] == ["C"]
+    with pytest.raises(InputError, match=r"no split 'test' in .*m\.jsonl: it has dev, train"):
+        read_jsonl(path, "test")
+    with pytest.raises(InputError, match="it names no splits"):
+        read_jsonl(tmp_path / "extra.jsonl", "test")
+    with pytest.raises(InputError, match=r"no manifest .*absent\.jsonl"):
+        read_jsonl(tmp_path, "absent")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"audio_filepath": "a.wav"', r"m\.jsonl:2 is not JSON"),
+        ("[1]", r"m\.jsonl:2 is not a JSON object"),
+        ('{"text": "A"}', r"m\.jsonl:2 has no audio_filepath"),
+        ('{"audio_filepath": "a.wav"}', r"m\.jsonl:2 has no text"),
+        ('{"audio_filepath": "a.wav", "text": ["A"]}', r"m\.jsonl:2 has no text"),
+        ('{"audio_filepath": "a.wav", "text": "A", "duration": "1"}', r":2 has duration '1'"),
+        ('{"audio_filepath": "absent.wav", "text": "A"}', r"no audio file .*absent\.wav"),
+    ],
+)
+def test_bad_jsonl_lines_are_named(tmp_path: Path, line: str, reason: str) -> None:
+    write_audio(tmp_path / "a.wav")
+    (tmp_path / "m.jsonl").write_text("\n" + line + "\n")
+    with pytest.raises(InputError, match=reason) as caught:
+        read_jsonl(tmp_path / "m.jsonl")
+    assert "\n" not in str(caught.value)
+
+
+def test_equal_file_names_ask_for_ids(tmp_path: Path) -> None:
+    records: list[dict[str, object]] = []
+    for speaker in ("x", "y"):
+        write_audio(tmp_path / speaker / "1.wav")
+        records.append({"audio_filepath": f"{speaker}/1.wav", "text": "ONE"})
+    with pytest.raises(InputError, match="give every utterance its own utterance_id"):
+        read_jsonl(write_lines(tmp_path / "m.jsonl", *records))
+
+
+def test_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_bytes(b'{"text": "\xe9"}')
+    with pytest.raises(InputError, match=r"m\.jsonl is not UTF-8 text \(byte 10\)"):
+        read_jsonl(tmp_path / "m.jsonl")
+
+
+def test_csv_with_quotes_and_a_byte_order_mark(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav")
+    path = tmp_path / "t.csv"
+    path.write_text('\ufeffaudio_filepath,text,speaker\r\na.wav,"yes, ""no""\nmaybe",s1\r\n')
+    (utterance,) = read_table(path)
+    assert (utterance.text, utterance.speaker_id) == ('yes, "no"\nmaybe', "s1")
+    assert utterance.utterance_id == "a"
+
+
+def test_common_voice_tsv_with_bare_quotes_and_a_clips_folder(tmp_path: Path) -> None:
+    write_audio(tmp_path / "clips/cv_1.mp3", 8000)
+    write_audio(tmp_path / "clips/cv_2.mp3", 8000)
+    path = tmp_path / "train.tsv"
+    path.write_text(
+        'client_id\tpath\tsentence\tup_votes\nab\tcv_1.mp3\t"Oui" dit-il.\t2\n'
+        'cd\tcv_2.mp3\t"Non\t2\n'
+    )
+    wanted = [("cv_1", '"Oui" dit-il.', "ab"), ("cv_2", '"Non', "cd")]
+    for utterances in (
+        read_table(path),
+        read_utterances(format="tsv", input=path),
+        read_utterances(format="tsv", input=tmp_path, split="train"),
+    ):
+        assert [(u.utterance_id, u.text, u.speaker_id) for u in utterances] == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("audio_filepath,text\na.wav\n", r"t\.csv:2 has too few or too many columns"),
+        ("audio_filepath,text\na.wav,A,B\n", r"t\.csv:2 has too few or too many columns"),
+        ('audio_filepath,text\na.wav,"A\n', r"t\.csv:\d is malformed"),
+        ("file,text\na.wav,A\n", r"t\.csv:2 has no audio_filepath"),
+    ],
+)
+def test_bad_tables_are_named(tmp_path: Path, content: str, reason: str) -> None:
+    write_audio(tmp_path / "a.wav")
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(InputError, match=reason):
+        read_table(tmp_path / "t.csv")
+
+
+def test_written_manifest_is_read_back(tree: Path) -> None:
+    utterances = read_librispeech(tree, "dev")
+    path = tree / "lists" / "dev.jsonl"
+    write_jsonl(path, utterances)
+    assert json.loads(path.read_text().splitlines()[1])["audio_filepath"] == (
+        "../dev/9/1/9-1-0000.flac"
+    )
+    again = read_jsonl(path)
+    assert [u.audio_filepath for u in again] != [u.audio_filepath for u in utterances]
+    for one, other in zip(utterances, again, strict=True):
+        assert Path(one.audio_filepath).samefile(other.audio_filepath)
+        assert (one.utterance_id, one.text, one.num_samples, one.speaker_id) == (
+            other.utterance_id,
+            other.text,
+            other.num_samples,
+            other.speaker_id,
+        )
+
+
+def test_speakers_are_selected_and_excluded(tree: Path) -> None:
+    def ids(**kwargs: tuple[str, ...]) -> list[str]:
+        found = read_utterances(format="librispeech", input=tree, split="dev", **kwargs)
+        return [u.utterance_id for u in found]
+
+    assert ids() == ["10-2-0000", "9-1-0000", "9-1-0001"]
+    assert ids(speakers=("9",)) == ["9-1-0000", "9-1-0001"]
+    assert ids(exclude_speakers=("9",)) == ["10-2-0000"]
+    with pytest.raises(InputError, match=r"no speaker '8' in .*: it has 10, 9"):
+        ids(exclude_speakers=("8",))
+    with pytest.raises(InputError, match="no utterances left"):
+        ids(speakers=("9",), exclude_speakers=("9",))
+
+
+def test_empty_manifest_and_unknown_format_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text("\n")
+    with pytest.raises(InputError, match=r"no utterances left in .*m\.jsonl"):
+        read_utterances(format="jsonl", input=tmp_path / "m.jsonl")
+    with pytest.raises(InputError, match="unknown format 'xml': use one of librispeech, jsonl"):
+        read_utterances(format="xml", input=tmp_path)
+
+
+@needs_corpora
+def test_real_librispeech_split() -> None:
+    utterances = read_librispeech(CORPORA / "LibriSpeech", "dev-mini")
+    assert len(utterances) == 40
+    assert {u.speaker_id for u in utterances} == {"26", "27"}
+    assert {u.sample_rate for u in utterances} == {16000}
+    assert 0.11 < sum(u.duration_secs for u in utterances) / 3600 < 0.13
+
+
+@needs_corpora
+def test_real_digits_manifest_keeps_one_word_utterances() -> None:
+    utterances = read_utterances(
+        format="jsonl", input=CORPORA / "fsdd/manifest.jsonl", exclude_speakers=("yweweler",)
+    )
+    assert len(utterances) == 2000
+    assert len({u.text for u in utterances}) == 10
+    assert {u.sample_rate for u in utterances} == {8000}
+    assert utterances[0].num_samples == 2384

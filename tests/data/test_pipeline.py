@@ -1,0 +1,393 @@
+"""Batches hold what the plan says: the right samples, labels, lengths, weights and order."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data.errors import InputError
+from data.open import open_source
+from data.pipeline import BATCH_DTYPES, BatchMaker, build_dataset
+from data.plan import BatchPlan
+from data.text import FACEBOOK_TOKENS, CharTokenizer
+
+ROOT = Path(__file__).parents[2]
+LIBRISPEECH = ROOT.parent / "shared" / "corpora" / "LibriSpeech"
+TOKENIZER = CharTokenizer(tokens=FACEBOOK_TOKENS)
+WORDS = ["one", "two", "It's", "a cat", "Zebra, no!", "be"]
+
+
+class MemorySource:
+    """Noise with an offset, a scale and a length of its own for each utterance."""
+
+    def __init__(self, lengths, texts=None):
+        generator = np.random.default_rng(len(lengths))
+        self.waveforms = [
+            (0.1 * generator.standard_normal(length) + 0.01 * index).astype(np.float32)
+            for index, length in enumerate(lengths)
+        ]
+        self.utterance_ids = [f"utterance-{index}" for index in range(len(lengths))]
+        self.texts = texts or [WORDS[index % len(WORDS)] for index in range(len(lengths))]
+        self.speaker_ids = [""] * len(lengths)
+        self.num_samples = np.array(lengths, dtype=np.int64)
+        self.reads = Counter()
+        self.bad = {}
+
+    def read_waveform(self, index):
+        self.reads[index] += 1
+        result = self.bad.get(index, self.waveforms[index])
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+def make_plan(source, **changed):
+    arguments = {"global_batch_size": 4, "seed": 3, "bucket_boundaries": 3}
+    return BatchPlan(num_samples=source.num_samples, **{**arguments, **changed})
+
+
+def make_dataset(source, plan, **changed):
+    arguments = {"tokenizer": TOKENIZER, "text_style": "librispeech"}
+    return build_dataset(source=source, plan=plan, **{**arguments, **changed})
+
+
+def one_epoch(source, plan, **changed):
+    dataset = make_dataset(source, plan, num_updates=plan.updates_per_epoch, **changed)
+    return list(dataset.as_numpy_iterator())
+
+
+def assert_same_batches(found, expected):
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        for key in one:
+            np.testing.assert_array_equal(one[key], other[key], err_msg=key)
+
+
+def normalized(waveform):
+    waveform = waveform.astype(np.float64)
+    return (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
+
+
+def test_an_epoch_holds_every_utterance_once_with_its_samples_and_labels():
+    lengths = [1000 + 337 * index for index in range(13)]
+    source = MemorySource(lengths)
+    plan = make_plan(source)
+    batches = one_epoch(source, plan)
+    assert len(batches) == 4
+    seen = []
+    for position, batch in enumerate(batches):
+        assert {key: value.dtype for key, value in batch.items()} == BATCH_DTYPES
+        assert batch["waveform"].shape == (4, plan.batch(position).padded_samples)
+        for i, index in enumerate(batch["utterance_index"]):
+            length, num_labels = batch["waveform_lengths"][i], batch["label_lengths"][i]
+            assert not batch["waveform"][i, length:].any()
+            assert not batch["labels"][i, num_labels:].any()
+            if index == -1:
+                assert batch["weight"][i] == length == num_labels == 0
+                continue
+            seen.append(index)
+            assert (batch["weight"][i], length) == (1.0, lengths[index])
+            wanted = normalized(source.waveforms[index])
+            np.testing.assert_allclose(batch["waveform"][i, :length], wanted, atol=2e-6)
+            text = ["ONE", "TWO", "IT'S", "A CAT", "ZEBRA NO", "BE"][index % 6]
+            assert TOKENIZER.decode(batch["labels"][i, :num_labels]) == text
+            assert num_labels == len(text)
+    assert sorted(seen) == list(range(13))
+    # 13 rows in four batches of 4: three padding rows, all in the last batch.
+    assert [int(batch["weight"].sum()) for batch in batches] == [4, 4, 4, 1]
+
+
+def test_labels_are_the_published_vocabularys_ids():
+    source = MemorySource([100], ["It's a Z."])
+    batch = one_epoch(source, make_plan(source, global_batch_size=1))[0]
+    # I T ' S | A | Z
+    assert batch["labels"].tolist() == [[10, 6, 27, 12, 4, 7, 4, 31]]
+    assert batch["label_lengths"].tolist() == [8]
+
+    # Ids that need more than a byte.
+    characters = [chr(0x4E00 + index) for index in range(400)]
+    large = CharTokenizer(tokens=[*FACEBOOK_TOKENS, *characters])
+    source = MemorySource([100], ["".join(characters)])
+    plan = make_plan(source, global_batch_size=1)
+    batch = one_epoch(source, plan, tokenizer=large, text_style="none")[0]
+    assert batch["labels"].tolist() == [list(range(32, 432))]
+
+
+def test_joined_rows_are_concatenated_with_gaps_and_normalized_once():
+    texts = ["one", "two", "...", "be"]
+    source = MemorySource([50, 60, 70, 80], texts)
+    plan = make_plan(source, global_batch_size=1, join_max_utterances=4, join_gap_samples=7)
+    sizes = set()
+    for update in range(plan.updates_per_epoch * 6):
+        members = plan.batch(update).rows[0].members
+        dataset = make_dataset(source, plan, start_update=update, num_updates=1)
+        batch = next(dataset.as_numpy_iterator())
+        pieces = [source.waveforms[members[0]]]
+        for index in members[1:]:
+            pieces += [np.zeros(7, np.float32), source.waveforms[index]]
+        wanted = normalized(np.concatenate(pieces))
+        assert batch["waveform_lengths"].tolist() == [len(wanted)]
+        np.testing.assert_allclose(batch["waveform"][0, : len(wanted)], wanted, atol=2e-6)
+        # The transcript without any letters adds no second delimiter.
+        text = " ".join(texts[index].upper() for index in members if index != 2)
+        assert TOKENIZER.decode(batch["labels"][0, : batch["label_lengths"][0]]) == text
+        assert batch["label_lengths"].tolist() == [len(text)]
+        assert batch["utterance_index"].tolist() == [members[0]]
+        sizes.add(len(members))
+    assert sizes == {1, 2}
+
+
+@pytest.mark.parametrize(("speed", "samples", "hertz"), [(0.9, 17778, 360.0), (1.1, 14546, 440.0)])
+def test_speed_changes_length_and_pitch(speed, samples, hertz):
+    source = MemorySource([16000])
+    source.waveforms[0] = np.sin(2 * np.pi * 400 * np.arange(16000) / 16000).astype(np.float32)
+    plan = make_plan(source, global_batch_size=1, speed_factors=(speed,))
+    batch = one_epoch(source, plan)[0]
+    assert batch["waveform_lengths"].tolist() == [samples] == plan.row_samples(0).tolist()
+    waveform = batch["waveform"][0, :samples]
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(samples)))
+    assert np.argmax(spectrum) * 16000 / samples == pytest.approx(hertz, abs=1.0)
+    assert waveform.std() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_joined_rows_at_several_speeds_have_the_planned_lengths():
+    source = MemorySource([1000 + 13 * index for index in range(24)])
+    changed = {"join_max_utterances": 3, "join_gap_samples": 11}
+    plan = make_plan(source, speed_factors=(0.9, 1.0, 1.1), **changed)
+    batches = one_epoch(source, plan)
+    lengths = [length for batch in batches for length in batch["waveform_lengths"] if length]
+    assert lengths == plan.row_samples(0).tolist()
+    assert all(batch["weight"].sum() == 4 for batch in batches[:-1])
+
+
+@pytest.mark.parametrize("start", [1, 3, 4, 9])
+def test_any_start_continues_as_if_never_stopped(start):
+    source = MemorySource([900 + 31 * index for index in range(14)])
+    plan = make_plan(source, speed_factors=(0.9, 1.0))
+    whole = make_dataset(source, plan, num_updates=12, num_replicas=2)
+    fresh = make_plan(source, speed_factors=(0.9, 1.0))
+    part = {"start_update": start, "num_updates": 12 - start}
+    resumed = make_dataset(source, fresh, num_replicas=2, **part)
+    expected = list(whole.as_numpy_iterator())[2 * start :]
+    assert_same_batches(list(resumed.as_numpy_iterator()), expected)
+
+
+def test_an_endless_dataset_crosses_into_the_next_epoch():
+    source = MemorySource([900 + 31 * index for index in range(10)])
+    plan = make_plan(source)
+    assert plan.updates_per_epoch == 3
+    dataset = make_dataset(source, plan)
+    assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+    batches = list(itertools.islice(dataset.as_numpy_iterator(), 9))
+    epochs = np.reshape([batch["utterance_index"] for batch in batches], (3, 12))
+    assert np.sort(epochs).tolist() == [[-1, -1, *range(10)]] * 3
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    parts = {"source": source, "tokenizer": TOKENIZER, "text_style": "librispeech"}
+    maker = BatchMaker(plan=make_plan(source), **parts)
+    assert_same_batches(batches, [maker.make(update) for update in range(9)])
+
+
+def test_hosts_and_replicas_share_the_rows_out():
+    source = MemorySource([900 + 31 * index for index in range(21)])
+    plan = make_plan(source, global_batch_size=8)
+    whole = one_epoch(source, plan)
+    pod = {"num_replicas": 4, "num_input_pipelines": 2}
+    hosts = [one_epoch(source, plan, input_pipeline_id=host, **pod) for host in range(2)]
+    assert [len(elements) for elements in hosts] == [2 * plan.updates_per_epoch] * 2
+    for update, expected in enumerate(whole):
+        shares = [hosts[host][2 * update + local] for host in range(2) for local in range(2)]
+        for key, value in expected.items():
+            assert {share[key].shape for share in shares} == {(2, *value.shape[1:])}
+            np.testing.assert_array_equal(np.concatenate([share[key] for share in shares]), value)
+
+
+def test_the_order_does_not_depend_on_who_finishes_first():
+    class UnevenSource(MemorySource):
+        def read_waveform(self, index):
+            time.sleep(0.02 * (index % 4))
+            self.threads.add(threading.get_ident())
+            return super().read_waveform(index)
+
+    source = UnevenSource([500] * 16)
+    source.threads = set()
+    plan = make_plan(source, global_batch_size=1)
+    batches = one_epoch(source, plan, num_parallel_calls=4)
+    found = [int(batch["utterance_index"][0]) for batch in batches]
+    assert found == [plan.batch(update).rows[0].members[0] for update in range(16)]
+    assert len(source.threads) > 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        InputError("no audio file x.flac: check the path"),
+        RuntimeError("psf_fseek() failed"),
+        OSError(5, "Input/output error"),
+        np.ones(3, np.float32),
+        np.full(600, np.nan, np.float32),
+    ],
+    ids=["input error", "library error", "file error", "wrong length", "not finite"],
+)
+def test_an_unreadable_utterance_has_weight_0_and_is_logged_once(bad, caplog):
+    source = MemorySource([600] * 6)
+    source.bad[4] = bad
+    plan = make_plan(source, global_batch_size=3)
+    dataset = make_dataset(source, plan, num_updates=3 * plan.updates_per_epoch)
+    with caplog.at_level("WARNING"):
+        batches = list(dataset.as_numpy_iterator())
+    for batch in batches:
+        is_bad = batch["utterance_index"] == 4
+        assert batch["weight"].tolist() == np.where(is_bad, 0.0, 1.0).tolist()
+        assert batch["waveform_lengths"].tolist() == np.where(is_bad, 0, 600).tolist()
+        for key in ("waveform", "labels", "label_lengths"):
+            assert not batch[key][is_bad].any() and np.isfinite(batch[key]).all()
+    assert source.reads[4] == 3
+    assert caplog.text.count("utterance-4") == 1
+
+
+def test_one_unreadable_member_takes_its_joined_row_out():
+    source = MemorySource([600] * 6)
+    source.bad[4] = InputError("gone")
+    plan = make_plan(source, join_max_utterances=3)
+    batches = one_epoch(source, plan)
+    for update, batch in enumerate(batches):
+        for i, row in enumerate(plan.batch(update).rows):
+            assert batch["weight"][i] == float(bool(row.members) and 4 not in row.members)
+            assert batch["utterance_index"][i] == (row.members[0] if row.members else -1)
+
+
+def test_an_unreadable_utterance_can_end_the_run_and_a_programming_error_does():
+    source = MemorySource([600] * 6)
+    source.bad[4] = InputError("no audio file x.flac")
+    with pytest.raises(tf.errors.InvalidArgumentError, match="utterance-4: no audio file x.flac"):
+        one_epoch(source, make_plan(source), on_bad="raise")
+    source.bad[4] = AttributeError("a programming error")
+    with pytest.raises(tf.errors.OpError, match="a programming error"):
+        one_epoch(source, make_plan(source))
+
+
+def test_silence_and_empty_transcripts_are_rows_like_others():
+    source = MemorySource([600] * 2, ["", "..."])
+    source.waveforms = [np.zeros(600, np.float32)] * 2
+    batch = one_epoch(source, make_plan(source, global_batch_size=2))[0]
+    assert batch["label_lengths"].tolist() == [0, 0] and batch["weight"].tolist() == [1, 1]
+    assert batch["labels"].tolist() == [[0], [0]]
+    assert batch["waveform_lengths"].tolist() == [600, 600] and not batch["waveform"].any()
+
+
+def test_the_bucket_alone_decides_the_shapes():
+    texts = ["be", "a", "cat", "a", "zebras", "a"]
+    source = MemorySource([500, 600, 1500, 1600, 2500, 2600], texts)
+
+    def shapes(boundaries, **changed):
+        plan = make_plan(source, global_batch_size=1, bucket_boundaries=boundaries)
+        spec = make_dataset(source, plan, **changed).element_spec
+        batches = one_epoch(source, plan, **changed)
+        found = {(batch["waveform"].shape[1], batch["labels"].shape[1]) for batch in batches}
+        static = {key: shape.shape.as_list() for key, shape in spec.items()}
+        assert [static.pop(key)[0] for key in ("waveform", "labels")] == [1, 1]
+        assert list(static.values()) == [[1]] * 4
+        return (spec["waveform"].shape[1], spec["labels"].shape[1]), found
+
+    assert shapes([2600]) == ((2600, 6), {(2600, 6)})
+    assert shapes([600, 1600, 2600]) == ((None, None), {(600, 2), (1600, 3), (2600, 6)})
+    assert shapes([600, 2600], max_label_length=9) == ((None, 9), {(600, 9), (2600, 9)})
+
+
+def test_labels_that_cannot_fit_are_refused_before_the_first_batch():
+    source = MemorySource([500] * 3, ["be", "cats", "zebra"])
+    with pytest.raises(InputError, match="may need 5 labels, max_label_length is 4"):
+        make_dataset(source, make_plan(source), max_label_length=4)
+    joined = make_plan(source, join_max_utterances=2)
+    with pytest.raises(InputError, match="may need 10 labels"):
+        make_dataset(source, joined, max_label_length=9)
+    assert make_dataset(source, joined, max_label_length=10).element_spec["labels"].shape[1] == 10
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"num_replicas": 3}, "batch size 4 must be a multiple of the number of replicas 3"),
+        ({"num_replicas": 2, "num_input_pipelines": 4}, "num_input_pipelines"),
+        ({"num_replicas": 2, "num_input_pipelines": 2, "input_pipeline_id": 2}, "pipeline_id=2"),
+        ({"num_replicas": 0}, "num_replicas|number of replicas"),
+        ({"start_update": -1}, "start_update=-1"),
+        ({"on_bad": "ignore"}, "ignore"),
+        ({"text_style": "latin"}, "latin"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(changed, words):
+    source = MemorySource([500] * 4)
+    with pytest.raises(ValueError, match=words):
+        make_dataset(source, make_plan(source), **changed)
+    with pytest.raises(ValueError, match="other utterances"):
+        make_dataset(source, make_plan(MemorySource([500, 500, 500, 501])))
+
+
+def test_a_graph_sees_the_same_batches():
+    source = MemorySource([900 + 31 * index for index in range(10)])
+    dataset = make_dataset(source, make_plan(source), num_updates=3)
+
+    def add(total, batch):
+        lengths = tf.cast(batch["waveform_lengths"], tf.int64)
+        return total + tf.reduce_sum(lengths * (batch["utterance_index"] + 1))
+
+    total = tf.function(lambda: dataset.reduce(tf.constant(0, tf.int64), add))()
+    assert int(total) == sum((900 + 31 * index) * (index + 1) for index in range(10))
+    assert dataset.cardinality() == 3
+
+
+MIRRORED = """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from tests.data.test_pipeline import MemorySource, make_dataset, make_plan
+
+source = MemorySource([900 + 31 * index for index in range(10)])
+plan = make_plan(source)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+dataset = strategy.distribute_datasets_from_function(
+    lambda context: make_dataset(source, plan, num_updates=6, num_replicas=2)
+)
+for update, batch in enumerate(dataset):
+    values = strategy.experimental_local_results(batch["utterance_index"])
+    wanted = [(row.members or [-1])[0] for row in plan.batch(update).rows]
+    assert [value.numpy().tolist() for value in values] == [wanted[:2], wanted[2:]], update
+assert update == 5
+print("as planned")
+"""
+
+
+def test_mirrored_replicas_get_their_own_shares():
+    # In a process of its own: logical devices can be set before TensorFlow starts only.
+    done = subprocess.run(
+        [sys.executable, "-c", MIRRORED], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "as planned"
+
+
+@pytest.mark.skipif(not LIBRISPEECH.is_dir(), reason=f"no real speech at {LIBRISPEECH}")
+def test_real_speech_arrives_whole():
+    source = open_source(format="librispeech", input=LIBRISPEECH, split="dev-mini")
+    batches = one_epoch(source, make_plan(source, global_batch_size=8), on_bad="raise")
+    indices = np.concatenate([batch["utterance_index"] for batch in batches])
+    assert sorted(indices[indices >= 0]) == list(range(40))
+    for batch in batches:
+        for i in np.flatnonzero(batch["weight"]):
+            index, length = batch["utterance_index"][i], batch["waveform_lengths"][i]
+            assert length == source.num_samples[index]
+            waveform = batch["waveform"][i, :length]
+            assert abs(waveform.mean()) < 1e-3 and waveform.std() == pytest.approx(1, abs=0.01)
+            labels = batch["labels"][i, : batch["label_lengths"][i]]
+            assert TOKENIZER.decode(labels) == source.texts[index]

@@ -1,0 +1,153 @@
+"""Transcript normalization and the character tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from data import text as text_module
+from data.errors import InputError
+from data.text import FACEBOOK_TOKENS, CharTokenizer, build_vocab, normalize_transcript
+
+LIBRISPEECH = Path(__file__).parents[3] / "shared" / "corpora" / "LibriSpeech"
+
+
+def test_facebook_tokens_are_the_published_32() -> None:
+    assert len(FACEBOOK_TOKENS) == 32
+    assert " ".join(FACEBOOK_TOKENS) == (
+        "<pad> <s> </s> <unk> | E T A O N I H S R D L U M W C F G Y P B V K ' X J Q Z"
+    )
+
+
+@pytest.mark.parametrize(
+    ("raw", "wanted"),
+    [
+        ("Hello,  world!", "HELLO WORLD"),
+        ("don\u2019t `bout rock \u00b4n\u2018 roll", "DON'T 'BOUT ROCK 'N' ROLL"),
+        ("a well-known \u201cword\u201d \u2014 yes", "A WELL KNOWN WORD YES"),
+        ("' lone ''", "LONE"),
+        ("Stra\u00dfe \ufb01ne caf\u00e9 cafe\u0301", "STRASSE FINE CAF\u00c9 CAF\u00c9"),
+        ("so\u00adft\ufeff", "SOFT"),
+        ("\u0149t", "'NT"),
+        ("room 12 b", "ROOM B"),
+        ("ONE", "ONE"),
+        ("\t \n", ""),
+    ],
+)
+def test_librispeech_style(raw: str, wanted: str) -> None:
+    assert normalize_transcript(raw) == wanted
+
+
+@pytest.mark.parametrize(
+    ("raw", "wanted"),
+    [
+        ("Hello,  World! It\u2019s 'quoted' 5\u20ac", "hello world it's quoted 5"),
+        ("STRASSE stra\u00dfe", "strasse stra\u00dfe"),
+        ("\u0939\u093f\u0928\u094d\u0926\u0940\u0964", "\u0939\u093f\u0928\u094d\u0926\u0940"),
+        ("rock'n'roll -- a_b", "rock'n'roll a b"),
+        ("\uff11\uff12", "12"),
+    ],
+)
+def test_unicode_style(raw: str, wanted: str) -> None:
+    assert normalize_transcript(raw, "unicode") == wanted
+
+
+def test_none_style_changes_nothing_and_others_are_refused() -> None:
+    assert normalize_transcript(" As  is\u2019", "none") == " As  is\u2019"
+    with pytest.raises(ValueError, match="text style is 'whisper'"):
+        normalize_transcript("a", "whisper")
+
+
+@settings(max_examples=400, deadline=None)
+@example("\u01f0\u0345\u1fb3", "librispeech")
+@example("A\u2060\u0301", "unicode")
+@example("\u0130\u03a3.\u03a3", "unicode")
+@given(st.text(), st.sampled_from(["librispeech", "unicode"]))
+def test_normalization_is_idempotent_and_collapsed(raw: str, style: str) -> None:
+    once = normalize_transcript(raw, style)
+    assert normalize_transcript(once, style) == once
+    assert once == " ".join(once.split())
+
+
+def test_digits_are_found() -> None:
+    assert text_module.has_digits("room 12")
+    assert not text_module.has_digits("room twelve")
+
+
+def test_tokenizer_goes_there_and_back() -> None:
+    tokenizer = CharTokenizer(tokens=FACEBOOK_TOKENS)
+    assert (tokenizer.num_tokens, tokenizer.blank_id) == (32, 0)
+    assert tokenizer.encode("HE 'S") == [11, 5, 4, 27, 12]
+    assert tokenizer.decode([11, 5, 4, 27, 12]) == "HE 'S"
+    assert tokenizer.encode("") == []
+    assert tokenizer.decode([]) == ""
+    assert tokenizer.decode([4, 4, 0, 1, 11, 4, 4, 3, 2, 11, 4]) == "H H"
+
+
+def test_unknown_characters_become_unk_and_are_listed() -> None:
+    tokenizer = CharTokenizer(tokens=FACEBOOK_TOKENS)
+    assert tokenizer.encode("C\u00c9") == [19, 3]
+    assert tokenizer.unknown_characters("C\u00c9 1") == {"\u00c9", "1"}
+    assert tokenizer.unknown_characters("HE 'S") == set()
+
+
+@pytest.mark.parametrize("index", [-1, 32])
+def test_decode_refuses_ids_outside_the_vocabulary(index: int) -> None:
+    with pytest.raises(ValueError, match=f"token id {index}, wanted 0 to 31"):
+        CharTokenizer(tokens=FACEBOOK_TOKENS).decode([index])
+
+
+def test_saved_vocabulary_is_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.json"
+    CharTokenizer(tokens=FACEBOOK_TOKENS).save(path)
+    assert json.loads(path.read_text())["|"] == 4
+    assert CharTokenizer.from_file(path).tokens == FACEBOOK_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "not an object"),
+        ('{"<pad>": "0"}', "not an object"),
+        ('{"<pad>": 0, "<unk>": 2, "|": 3}', "ids in .* are not 0 to 2"),
+        ('{"|": 0, "<pad>": 1, "<unk>": 2}', "token 0 must be <pad>"),
+        ('{"<pad>": 0, "<unk>": 1}', r"lacks the token \|"),
+        ('{"<pad>": 0, "<unk>": 1, "|": 2, "": 3}', "empty or repeated"),
+    ],
+)
+def test_bad_vocabularies_are_named(tmp_path: Path, content: str, reason: str) -> None:
+    path = tmp_path / "vocab.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=reason) as caught:
+        CharTokenizer.from_file(path)
+    assert str(path) in str(caught.value)
+
+
+def test_absent_vocabulary_and_repeated_token(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no vocabulary"):
+        CharTokenizer.from_file(tmp_path / "vocab.json")
+    with pytest.raises(InputError, match="'A' is empty or repeated"):
+        CharTokenizer(tokens=("<pad>", "<unk>", "|", "A", "A"))
+
+
+def test_built_vocabulary_sorts_by_frequency_then_code_point() -> None:
+    tokens = build_vocab(["BA B", "CA|", "B"])
+    assert tokens == ("<pad>", "<s>", "</s>", "<unk>", "|", "B", "A", "C")
+    with pytest.raises(InputError, match="no characters"):
+        build_vocab(["", " "])
+
+
+@pytest.mark.skipif(not LIBRISPEECH.is_dir(), reason="../shared/corpora is absent")
+def test_real_librispeech_transcripts_are_already_normal_and_covered() -> None:
+    tokenizer = CharTokenizer(tokens=FACEBOOK_TOKENS)
+    paths = sorted(LIBRISPEECH.glob("*/*/*/*.trans.txt"))
+    texts = [line.split(" ", 1)[1] for path in paths for line in path.read_text().splitlines()]
+    assert len(texts) == 557
+    for text in texts:
+        assert normalize_transcript(text) == text
+        assert tokenizer.decode(tokenizer.encode(text)) == text

@@ -1,0 +1,48 @@
+"""python -m data.vocab."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from data import vocab
+from data.text import FACEBOOK_TOKENS, CharTokenizer
+
+CORPORA = Path(__file__).parents[3] / "shared" / "corpora"
+
+
+def test_vocabulary_of_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(100), 16000)
+    line = {"audio_filepath": "a.wav", "text": "\u00dcben, \u00fcben! Ja"}
+    (tmp_path / "m.jsonl").write_text(json.dumps(line))
+    argv = ["--source=jsonl", f"--input={tmp_path / 'm.jsonl'}", "--normalization=unicode"]
+    assert vocab.main([*argv, f"--output={tmp_path / 'vocab.json'}"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{tmp_path / 'vocab.json'}: 11 tokens from 1 transcripts\n"
+    assert err == ""
+    tokens = CharTokenizer.from_file(tmp_path / "vocab.json").tokens
+    assert tokens[4:] == ("|", "b", "e", "n", "\u00fc", "a", "j")
+
+
+def test_bad_input_is_one_line_and_status_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["--source=tfrecord", f"--input={tmp_path}", f"--output={tmp_path / 'vocab.json'}"]
+    assert vocab.main(argv) == 2
+    assert capsys.readouterr().err == (
+        f"data.vocab: no {tmp_path / 'index.json'}: make it with python -m data.prepare\n"
+    )
+    assert not (tmp_path / "vocab.json").exists()
+
+
+@pytest.mark.skipif(not CORPORA.is_dir(), reason="../shared/corpora is absent")
+def test_real_english_has_the_published_characters(tmp_path: Path) -> None:
+    argv = ["--source=librispeech", f"--input={CORPORA / 'LibriSpeech'}", "--split=train-clean-5"]
+    assert vocab.main([*argv, f"--output={tmp_path / 'vocab.json'}"]) == 0
+    tokens = CharTokenizer.from_file(tmp_path / "vocab.json").tokens
+    assert set(tokens) == set(FACEBOOK_TOKENS)
+    assert tokens[:6] == FACEBOOK_TOKENS[:6]
