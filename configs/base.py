@@ -3,9 +3,9 @@
     python run.py --config=configs/base.py --workdir=runs/base
 
 needs the corpus as shards under datasets/librispeech and the converted pre-trained weights under weights/wav2vec2-base;
-without them the run ends with status 2 and the command that makes what is missing. With the published weights the recipe
-reaches 6.1 % WER on test-clean without a language model (Baevski et al. 2020, https://arxiv.org/abs/2006.11477, table 10);
-no weights can be had where this project is built, so that figure is theirs, not measured here.
+without them the run ends with status 2 and the command that makes what is missing. With the published weights the
+recipe reaches 6.1 % WER on test-clean without a language model (Baevski et al. 2020, https://arxiv.org/abs/2006.11477,
+table 10); no weights can be had where this project is built, so that figure is theirs, not measured here.
 
 Every field stands here once, with its meaning. Other configs start from this one and change what they need.
 """
@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
 
     config.model = model = ConfigDict()
     model.preset = "base"  # architecture: tiny | base
-    model.init = "weights/wav2vec2-base"  # workdir, checkpoint or converted folder to start from; empty = random weights
+    model.init = "weights/wav2vec2-base"  # workdir, checkpoint or converted folder to start from; empty = random
     model.init_head = False  # whether the CTC head is taken from model.init too, or starts afresh
     model.freeze_feature_encoder = True  # leaves the convolutions as they are
     model.freeze_encoder_updates = 0  # first updates that train the CTC head alone
@@ -104,4 +104,41 @@ def get_config() -> ConfigDict:
 
     config.runtime = runtime = ConfigDict()
     runtime.num_virtual_devices = 0  # splits the CPU into logical devices, to try a strategy on one machine
+    return config
+
+
+def get_small_config() -> ConfigDict:
+    """Returns the recipe that trains the tiny model from random weights; the small configs start from this one."""
+    config = get_config()
+    config.model.preset = "tiny"
+    config.model.init = ""
+    config.model.freeze_feature_encoder = False
+    config.model.hidden_dropout = 0.05
+    config.model.activation_dropout = 0.05
+    config.model.layer_drop = 0.0
+    config.model.mask_time_prob = 0.1
+    config.model.mask_time_length = 5
+    config.model.mask_feature_prob = 0.1
+    config.model.mask_feature_length = 16
+
+    config.data.num_buckets = 6
+    config.data.train.split = ""
+    config.data.eval = ConfigDict()
+
+    config.train.global_batch_size = 32
+    config.train.accum_steps = 1
+    config.train.num_updates = 900
+    config.train.precision = "float32"
+    config.train.optimizer = "adamw"
+    config.train.learning_rate = 1.5e-3
+    config.train.schedule = "linear"
+    config.train.warmup_updates = 60
+    config.train.hold_updates = 240
+    config.train.weight_decay = 0.01
+    config.train.clip_norm = 1.0
+    config.train.log_every_updates = 20
+
+    config.eval.every_updates = 300
+    config.eval.batch_size = 32
+    config.checkpoint.every_updates = 100
     return config

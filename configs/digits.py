@@ -9,7 +9,7 @@ quickstart's model. Digits of one speaker are joined into rows of up to six, ane
 
 from ml_collections import ConfigDict
 
-from configs import base, quickstart
+from configs import base
 
 HELD_OUT_SPEAKER = "yweweler"
 
@@ -17,19 +17,17 @@ HELD_OUT_SPEAKER = "yweweler"
 def get_config(corpus: str = "datasets/fsdd") -> ConfigDict:
     """Returns the config; `corpus` is the folder of the recordings."""
     manifest = f"{corpus}/manifest.jsonl"
-    config = quickstart.get_config()
+    config = base.get_small_config()
     config.model.init_head = True
     config.model.mask_time_prob = 0.15
     config.model.mask_feature_prob = 0.2
 
     config.data.train.format = "jsonl"
     config.data.train.input = manifest
-    config.data.train.split = ""
     config.data.train.exclude_speakers = (HELD_OUT_SPEAKER,)
     config.data.join_max_utterances = 6
     config.data.join_gap_secs = 0.1
     config.data.speed_factors = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2)
-    config.data.eval = ConfigDict()
     unseen = {"format": "jsonl", "input": manifest, "speakers": (HELD_OUT_SPEAKER,)}
     # Rows of one to five digits; and each recording by itself.
     config.data.eval["joined"] = base.get_eval_set(**unseen, join_max_utterances=5, join_gap_secs=0.1)

@@ -17,6 +17,7 @@ from engine.workdir import WorkdirError
 
 CHECKPOINTS_FOLDER = "checkpoints"
 BEST_FOLDER = "best"
+_OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 class CheckpointManager(tf.train.CheckpointManager):
@@ -54,8 +55,7 @@ class CheckpointManager(tf.train.CheckpointManager):
         """
         if every_updates < 1 or keep < 1:
             raise ValueError(
-                f"checkpoint.every_updates ({every_updates}) and checkpoint.keep ({keep})"
-                " must be at least 1"
+                f"checkpoint.every_updates ({every_updates}) and checkpoint.keep ({keep}) must be at least 1"
             )
         super().__init__(
             checkpoint,
@@ -138,16 +138,6 @@ class BestCheckpoint:
         """Best value so far, or None."""
         return None if self._record is None else float(self._record["value"])
 
-    @property
-    def step(self) -> int | None:
-        """Update at which the best value was found, or None."""
-        return None if self._record is None else int(self._record["step"])
-
-    @property
-    def path(self) -> str | None:
-        """Path of the best checkpoint, or None."""
-        return self._manager.latest_checkpoint
-
     def save_if_better(self, value: float, *, metric: str) -> bool:
         """Saves if `value` is strictly better than the best one of the same metric; NaN never is.
 
@@ -199,8 +189,30 @@ def find_checkpoint(path_or_workdir: str | os.PathLike[str], *, prefer_best: boo
     )
 
 
+def step_of(path: str) -> int:
+    """Returns the update at which a checkpoint was saved, 0 if it does not say.
+
+    Args:
+        path: As `find_checkpoint` returns it.
+
+    Raises:
+        WorkdirError: The file is unreadable.
+    """
+    reader = _open(path)
+    key = "global_step/.ATTRIBUTES/VARIABLE_VALUE"
+    if reader.has_tensor(key):
+        return int(reader.get_tensor(key))
+    # Without the counter in it (the best weights alone), it is still numbered by the update.
+    number = path.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
 def restore_model(
-    model: tf.Module, path_or_workdir: str | os.PathLike[str], *, prefer_best: bool = True
+    model: tf.Module,
+    path_or_workdir: str | os.PathLike[str],
+    *,
+    prefer_best: bool = True,
+    leave_out: Sequence[str] = (),
 ) -> str:
     """Restores the weights of `model` alone, to evaluate or as a start; call in `strategy.scope()`.
 
@@ -208,6 +220,8 @@ def restore_model(
         model: A built model, saved as the attribute `model` of the checkpoint.
         path_or_workdir: See `find_checkpoint`.
         prefer_best: See `find_checkpoint`.
+        leave_out: Attributes of the model that keep their values, such as a head for another
+            alphabet; the checkpoint may have them or not.
 
     Returns:
         The path that was used.
@@ -216,14 +230,20 @@ def restore_model(
         WorkdirError: There is no checkpoint or it is of another model; nothing was changed.
     """
     path = find_checkpoint(path_or_workdir, prefer_best=prefer_best)
-    checkpoint = tf.train.Checkpoint(model=model)
-    check_matches(checkpoint, path)
+    parts = tf.train.TrackableView.children(model)
+    wanted = {name: part for name, part in parts.items() if name not in leave_out}
+    unknown = [name for name in leave_out if name not in parts]
+    if unknown:
+        raise ValueError(f"the model has no part {unknown[0]!r}; it has {', '.join(sorted(parts))}")
+    # Stands for the model, without what is left out.
+    checkpoint = tf.train.Checkpoint(model=tf.train.Checkpoint(**wanted))
+    check_matches(checkpoint, path, leave_out=[f"model/{name}" for name in leave_out])
     # The optimizer's part stays unread, on purpose.
     checkpoint.read(path).expect_partial()
     return path
 
 
-def check_matches(checkpoint: tf.train.Checkpoint, path: str) -> None:
+def check_matches(checkpoint: tf.train.Checkpoint, path: str, *, leave_out: Sequence[str] = ()) -> None:
     """Checks that `path` has a value for every variable of `checkpoint`, and no variable too many.
 
     Whole parts that only the file has (an optimizer, when the weights alone are wanted) are
@@ -232,86 +252,90 @@ def check_matches(checkpoint: tf.train.Checkpoint, path: str) -> None:
     Args:
         checkpoint: What would be restored; its variables exist already.
         path: A checkpoint's path without .index.
+        leave_out: Paths of parts of the file, such as "model/head", that are not looked at.
 
     Raises:
         WorkdirError: The file is unreadable or does not match; names the first variable.
     """
+    reader = _open(path)
+    if not reader.has_tensor(_OBJECT_GRAPH_KEY):
+        raise WorkdirError(f"{path}: not written by tf.train.Checkpoint; convert it first")
+    graph = trackable_object_graph_pb2.TrackableObjectGraph()
+    graph.ParseFromString(reader.get_tensor(_OBJECT_GRAPH_KEY))
+    shapes = reader.get_variable_to_shape_map()
+    differences = _find_differences(checkpoint, graph, shapes, frozenset(leave_out))
+    if differences:
+        # The model's first: the optimizer's only follow from them.
+        _, first = min(differences, key=lambda difference: not difference[0].startswith("model/"))
+        more = f" (and {len(differences) - 1} more differences)" if len(differences) > 1 else ""
+        raise WorkdirError(f"{path}: {first}{more}; it was made with another model or optimizer")
+
+
+def _open(path: str) -> Any:
     try:
-        reader = tf.train.load_checkpoint(path)
-        graph = trackable_object_graph_pb2.TrackableObjectGraph()
-        graph.ParseFromString(reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH"))
+        return tf.train.load_checkpoint(path)
     except (tf.errors.OpError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise WorkdirError(f"{path}: not a readable checkpoint ({reason})") from error
-    problem = _first_difference(checkpoint, graph, reader.get_variable_to_shape_map())
-    if problem:
-        raise WorkdirError(f"{path}: {problem}; it was made with another model or optimizer")
 
 
-def _first_difference(
+def _find_differences(
     root: tf.train.Checkpoint,
     graph: trackable_object_graph_pb2.TrackableObjectGraph,
     shapes: Mapping[str, Sequence[int]],
-) -> str:
-    """Walks objects and file side by side, as TensorFlow matches them; returns "" if they agree."""
+    leave_out: frozenset[str],
+) -> list[tuple[str, str]]:
+    """Walks objects and file side by side, as TensorFlow matches them; returns (path, what) pairs."""
     children_of = tf.train.TrackableView.children
-    objects = {id(root): root}  # Seen objects, kept alive so that no id is used twice.
-    nodes = {0}
+    differences = []
     only_objects: list[tuple[str, Any]] = []
     only_nodes: list[tuple[str, int]] = []
+    # Objects are kept, not their ids alone, so that no id is used twice.
+    node_of = {id(root): (root, 0)}
+    object_of = {0: id(root)}
     queue: collections.deque[tuple[str, Any, int]] = collections.deque([("", root, 0)])
     while queue:
         path, obj, node = queue.popleft()
         if isinstance(obj, tf.Variable):
             keys = [attribute.checkpoint_key for attribute in graph.nodes[node].attributes]
-            if not keys:
-                return f"holds no value for {path} {tuple(obj.shape)}"
-            if list(shapes[keys[0]]) != obj.shape.as_list():
-                return f"{path} has shape {tuple(shapes[keys[0]])} there, {tuple(obj.shape)} here"
+            stored_shape, shape = tuple(shapes[keys[0]]) if keys else None, tuple(obj.shape)
+            if stored_shape is None:
+                differences.append((path, f"holds no value for {path} {shape}"))
+            elif stored_shape != shape:
+                differences.append((path, f"{path} has shape {stored_shape} there, {shape} here"))
         stored = {child.local_name: child.node_id for child in graph.nodes[node].children}
         live = children_of(obj)
         for name, child in live.items():
-            # Counts saves, made by TensorFlow when it likes.
-            if obj is root and name == "save_counter":
-                continue
             child_path = f"{path}/{name}" if path else name
-            if name not in stored:
+            child_node = stored.get(name)
+            if obj is root and name == "save_counter":
+                continue  # Counts saves; TensorFlow makes it when it likes.
+            if id(child) not in node_of and child_node is not None and child_node not in object_of:
+                node_of[id(child)] = (child, child_node)
+                object_of[child_node] = id(child)
+                queue.append((child_path, child, child_node))
+            elif child_node is None or object_of.get(child_node) != id(child):
+                # Unknown to the file, or shared there in another way than here.
                 only_objects.append((child_path, child))
-            elif id(child) not in objects:
-                objects[id(child)] = child
-                nodes.add(stored[name])
-                queue.append((child_path, child, stored[name]))
-        if obj is not root:
-            only_nodes.extend(
-                (f"{path}/{name}", number) for name, number in stored.items() if name not in live
-            )
+        # At the root the file may have more: whole parts that are not wanted now.
+        for name, child_node in stored.items() if obj is not root else ():
+            if name not in live and f"{path}/{name}" not in leave_out:
+                only_nodes.append((f"{path}/{name}", child_node))
 
     # What one path does not lead to, another may have reached: layers are often shared.
-    missing = []
     while only_objects:
         path, obj = only_objects.pop(0)
-        if id(obj) in objects:
-            continue
-        objects[id(obj)] = obj
-        if isinstance(obj, tf.Variable):
-            missing.append(f"{path} {tuple(obj.shape)}")
-        only_objects.extend((f"{path}/{name}", child) for name, child in children_of(obj).items())
-    if missing:
-        return f"holds no value for {missing[0]}{_and_others(len(missing) - 1)}"
-    leftover = []
+        if id(obj) not in node_of:
+            node_of[id(obj)] = (obj, -1)
+            if isinstance(obj, tf.Variable):
+                differences.append((path, f"holds no value for {path} {tuple(obj.shape)}"))
+            only_objects.extend((f"{path}/{n}", child) for n, child in children_of(obj).items())
     while only_nodes:
         path, node = only_nodes.pop(0)
-        if node in nodes:
-            continue
-        nodes.add(node)
-        if graph.nodes[node].attributes:
-            leftover.append(path)
-        for child in graph.nodes[node].children:
-            only_nodes.append((f"{path}/{child.local_name}", child.node_id))
-    if leftover:
-        return f"holds {leftover[0]}{_and_others(len(leftover) - 1)}, which have no variable here"
-    return ""
-
-
-def _and_others(count: int) -> str:
-    return f" and {count} more" if count else ""
+        if node not in object_of:
+            object_of[node] = -1
+            if graph.nodes[node].attributes:
+                differences.append((path, f"holds {path}, for which there is no variable here"))
+            for child in graph.nodes[node].children:
+                only_nodes.append((f"{path}/{child.local_name}", child.node_id))
+    return differences

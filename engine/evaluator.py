@@ -114,9 +114,9 @@ class Evaluator(orbit.StandardEvaluator):
         for row, index in enumerate(rows["utterance_index"].tolist()):
             if index < 0:
                 continue  # a row that only fills up the batch
-            tokens = rows["tokens"][row, : rows["num_tokens"][row]]
-            # An utterance whose audio could not be read counts with an empty hypothesis: it must not flatter the figure.
-            score.add(self._data.utterance_ids[index], self._data.references[index], self._tokenizer.decode(tokens))
+            text = self._tokenizer.decode(rows["tokens"][row, : rows["num_tokens"][row]].tolist())
+            # Unreadable audio counts with an empty hypothesis: it must not flatter the figure.
+            score.add(self._data.utterance_ids[index], self._data.references[index], text)
 
     def eval_end(self, state: TranscriptionScore) -> dict[str, float]:
         """Checks that nothing is missing and returns the figures; eager."""
@@ -125,7 +125,8 @@ class Evaluator(orbit.StandardEvaluator):
         summary = state.summary()
         if summary["num_utterances"] != len(self._data.references):
             raise RuntimeError(
-                f"evaluation set {self._set_name}: {summary['num_utterances']} utterances scored of {len(self._data.references)}"
+                f"evaluation set {self._set_name}: {summary['num_utterances']} utterances scored, "
+                f"{len(self._data.references)} expected"
             )
         for example in state.predictions()[: self._num_logged]:
             logging.info("%s %s", self._set_name, example["utterance_id"])

@@ -1,9 +1,10 @@
-"""One run, from its config to its last checkpoint: the only place that unpacks the config and builds orbit.Controller."""
+"""One run, from config to last checkpoint: the only place that unpacks the config and builds orbit.Controller."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 from typing import Any
 
@@ -110,6 +111,27 @@ def default_workdir(config_path: str) -> str:
     """Returns runs/NAME for configs/NAME.py, with or without an argument after a colon."""
     name = os.path.basename(config_path.split(":", maxsplit=1)[0]).removesuffix(".py")
     return os.path.join("runs", name)
+
+
+def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
+    """Returns the config of the run that made a checkpoint, and the folder that it lies in.
+
+    Args:
+        checkpoint: A workdir, or a checkpoint inside one.
+
+    Raises:
+        ValueError: If no config.json belongs to it.
+    """
+    if not checkpoint:
+        raise ValueError("--checkpoint is empty: give the workdir of a training run")
+    folder = os.path.abspath(checkpoint)
+    # A checkpoint's path points into WORKDIR/best or WORKDIR/checkpoints.
+    for candidate in (folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
+        path = os.path.join(candidate, "config.json")
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                return ConfigDict(json.load(file)), candidate
+    raise ValueError(f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint")
 
 
 def check(config: ConfigDict, *, num_replicas: int) -> None:
@@ -376,7 +398,7 @@ def _report(
     logging.info("%s", runtime.describe(strategy))
     logging.info("%d parameters, %d of them trained, %s", num_all, num_trained, train.precision)
     logging.info(
-        "%d training utterances, %.2f h, %d updates an epoch; global batch %d = %d rows x %d replicas x %d microbatches",
+        "%d training utterances, %.2f h, %d updates an epoch; batch %d = %d rows x %d replicas x %d microbatches",
         data.num_utterances,
         data.duration_secs / 3600,
         data.updates_per_epoch,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,10 +39,11 @@ class AcousticModel(Protocol):
 class Tokenizer(Protocol):
     """Token ids to text."""
 
-    num_tokens: int
-    blank_id: int
+    @property
+    def num_tokens(self) -> int:
+        """Width of the logits."""
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of collapsed ids."""
 
     def save(self, path: str) -> None:

@@ -32,8 +32,8 @@ def build_strategy(name: str) -> tf.distribute.Strategy:
     """Returns the strategy called `name`.
 
     Args:
-        name: "auto" (several GPUs: mirrored, else one device), "one_device" or "mirrored" (all GPUs, or all logical CPUs
-            where there is none).
+        name: "auto" (several GPUs: mirrored, else one device), "one_device" or "mirrored" (all GPUs, or all logical
+            CPUs where there is none).
 
     Raises:
         ValueError: If the name is unknown.

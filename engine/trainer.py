@@ -1,9 +1,9 @@
 """The training step: one batch in, one optimizer update out.
 
-One `next(iterator)` delivers every row of one update. Each replica splits its rows into microbatches, sums their gradients
-locally, and one all-reduce makes the gradient of the whole update. The divisor of the loss, the number of valid utterances
-of the whole update, is known before the first backward pass; so any split into replicas and microbatches gives the same
-gradient.
+One `next(iterator)` delivers every row of one update. Each replica splits its rows into microbatches, sums their
+gradients locally, and one all-reduce makes the gradient of the whole update. The divisor of the loss, the number of
+valid utterances of the whole update, is known before the first backward pass; so any split into replicas and
+microbatches gives the same gradient.
 """
 
 from __future__ import annotations
@@ -258,7 +258,7 @@ class Trainer(orbit.StandardTrainer):
             self.strategy.run(self._apply_on_replica, args=(gradients, head_only))
 
         if self._freeze_encoder_updates:
-            # Leaving the frozen variables out, not giving them zeros: Adam's moments and weight decay must not see them.
+            # Frozen variables are left out, not given zeros: Adam's moments and weight decay must not see them.
             is_frozen = self.global_step < self._freeze_encoder_updates
             return tf.cond(is_frozen, lambda: _then(apply, True), lambda: _then(apply, False))
         return _then(apply, False)

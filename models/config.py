@@ -131,8 +131,8 @@ class Wav2Vec2Config:
 
 _PRESETS: dict[str, dict[str, Any]] = {
     # About a million parameters, for laptops and tests. The same 20 ms hop as the published models, reached in five
-    # convolutions instead of seven: most of the time of a small model goes into the first ones. Layer norm in the feature
-    # encoder and pre-norm layers, because they learn from scratch far faster.
+    # convolutions instead of seven: most of the time of a small model goes into the first ones. Layer norm in the
+    # feature encoder and pre-norm layers, because they learn from scratch far faster.
     "tiny": {
         "conv_dim": (64, 96, 128, 128, 128),
         "conv_kernel": (20, 8, 3, 3, 2),

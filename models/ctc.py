@@ -59,19 +59,35 @@ def ctc_loss(
     logits = tf.cast(logits, tf.float32)
     labels = tf.cast(labels, tf.int32)
     is_feasible = feasible(labels, label_lengths, logit_lengths)
-    # Infeasible rows become an empty label over at least one frame, which every kernel accepts; the row is zeroed below.
+    # Infeasible rows become empty ones over at least one frame, which both back ends accept; they are zeroed below.
     label_lengths = tf.where(is_feasible, tf.cast(label_lengths, tf.int32), 0)
     logit_lengths = tf.maximum(tf.cast(logit_lengths, tf.int32), 1)
-    if backend == "sparse":
-        is_label = tf.sequence_mask(label_lengths, tf.shape(labels)[1])
-        sparse = tf.SparseTensor(
-            tf.where(is_label), tf.boolean_mask(labels, is_label), tf.cast(tf.shape(labels), tf.int64)
-        )
-        losses = tf.nn.ctc_loss(
-            sparse, logits, None, logit_lengths, logits_time_major=False, blank_index=blank_id
-        )
-    else:
-        losses = tf.nn.ctc_loss(
-            labels, logits, label_lengths, logit_lengths, logits_time_major=False, blank_index=blank_id
-        )
-    return tf.where(is_feasible, losses, 0.0)
+    loss_fn = _sparse_loss if backend == "sparse" else _dense_loss
+    return tf.where(is_feasible, loss_fn(logits, logit_lengths, labels, label_lengths, blank_id), 0.0)
+
+
+def _dense_loss(
+    logits: tf.Tensor, logit_lengths: tf.Tensor, labels: tf.Tensor, label_lengths: tf.Tensor, blank_id: int
+) -> tf.Tensor:
+    """The recursion in TensorFlow's own operations: any device, XLA, TPU."""
+    return tf.nn.ctc_loss(
+        labels, logits, label_lengths, logit_lengths, logits_time_major=False, blank_index=blank_id
+    )
+
+
+def _sparse_loss(
+    logits: tf.Tensor, logit_lengths: tf.Tensor, labels: tf.Tensor, label_lengths: tf.Tensor, blank_id: int
+) -> tf.Tensor:
+    """The CPU kernel. It refuses rows without labels, so these get a stand-in label and their loss by hand."""
+    is_empty = label_lengths == 0
+    stand_in = 1 if blank_id == 0 else 0
+    kernel_labels = tf.where(is_empty[:, tf.newaxis], stand_in, labels)
+    is_label = tf.sequence_mask(tf.maximum(label_lengths, 1), tf.shape(labels)[1])
+    sparse = tf.SparseTensor(
+        tf.where(is_label), tf.boolean_mask(kernel_labels, is_label), tf.cast(tf.shape(labels), tf.int64)
+    )
+    losses = tf.nn.ctc_loss(sparse, logits, None, logit_lengths, logits_time_major=False, blank_index=blank_id)
+    # Without labels the only path is blanks throughout.
+    blank_log_probs = tf.nn.log_softmax(logits)[:, :, blank_id]
+    is_frame = tf.sequence_mask(logit_lengths, tf.shape(logits)[1], dtype=tf.float32)
+    return tf.where(is_empty, -tf.reduce_sum(blank_log_probs * is_frame, axis=1), losses)

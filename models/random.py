@@ -1,8 +1,9 @@
 """Counter-based random numbers keyed by (seed, update, row, place in the network).
 
-Dropout and masks must not depend on how the rows of an update are spread over replicas and microbatches. So no generator
-has state: each number is a hash of a per-row key and the element's index within the row. The hash is the 32-bit
-"lowbias32" finalizer of Chris Wellons' search for low-bias integer mixers (https://nullprogram.com/blog/2018/07/31/).
+Dropout and masks must not depend on how the rows of an update are spread over replicas and microbatches. So no
+generator has state: each number is a hash of a per-row key and the element's index within the row. The hash is the
+32-bit "lowbias32" finalizer of Chris Wellons' search for low-bias integer mixers
+(https://nullprogram.com/blog/2018/07/31/).
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def _fold(key: tf.Tensor, value: tf.Tensor | int) -> tf.Tensor:
 class UpdateRandom:
     """The random numbers of one update.
 
-    Two calls with the same (seed, update, utterance indices) give the same numbers wherever they run; a row's numbers do
-    not change when other rows join or leave the batch.
+    Two calls with the same (seed, update, utterance indices) give the same numbers wherever they run; a row's numbers
+    do not change when other rows join or leave the batch.
     """
 
     def __init__(self, *, seed: int | tf.Tensor, update: tf.Tensor, row_ids: tf.Tensor) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import tensorflow as tf
 import tf_keras
 
@@ -12,7 +14,7 @@ from models.random import UpdateRandom, dropout
 # Added to the attention logits of padded keys. Finite on purpose: a row without any valid frame must not become NaN.
 _MASKED_LOGIT = -1e9
 
-Dtype = str | tf_keras.mixed_precision.Policy
+Dtype: TypeAlias = str | tf_keras.mixed_precision.Policy
 
 
 class PositionalConvolution(tf_keras.layers.Layer):
@@ -179,8 +181,8 @@ class Encoder(tf_keras.layers.Layer):
     ) -> tf.Tensor:
         """Layer drop (Fan et al., https://arxiv.org/abs/1909.11556), one draw per layer for the whole update.
 
-        One draw for all rows: the layer's arithmetic is really skipped, and the result still does not depend on replicas
-        or accumulation.
+        One draw for all rows: the layer's arithmetic is really skipped, and the result still does not depend on
+        replicas or accumulation.
         """
         if random is None or self._config.layer_drop == 0.0:
             return layer(x, key_bias, random)

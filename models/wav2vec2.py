@@ -44,7 +44,9 @@ class Wav2Vec2Backbone(tf_keras.layers.Layer):
             stddev=config.initializer_range,
         )
         self.mask_embedding = self.add_weight(
-            name="mask_embedding", shape=(config.hidden_size,), initializer=tf_keras.initializers.RandomUniform(0.0, 1.0)
+            name="mask_embedding",
+            shape=(config.hidden_size,),
+            initializer=tf_keras.initializers.RandomUniform(0.0, 1.0),
         )
         self.encoder = Encoder(config=config, salt=_SALT_ENCODER, dtype=dtype)
 
@@ -99,8 +101,8 @@ class Wav2Vec2Backbone(tf_keras.layers.Layer):
 class Wav2Vec2ForCTC(tf_keras.Model):
     """The backbone with a dense CTC head.
 
-    `model(waveform, waveform_lengths)` -> float32 logits [B, F, V]. A row's logits depend on its own valid samples only:
-    neither the amount of padding nor the other rows of the batch change them.
+    `model(waveform, waveform_lengths)` -> float32 logits [B, F, V]. A row's logits depend on its own valid samples
+    only: neither the amount of padding nor the other rows of the batch change them.
     """
 
     def __init__(

@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 from collections.abc import Sequence
 
-from ml_collections import ConfigDict
-
 from engine import checkpoints, experiment
 from engine.inference.transcriber import Transcriber, find_audio
 from engine.protocols import Parts
-
-
-def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
-    """Returns the config of the run that made a checkpoint, and the folder that it lies in.
-
-    Args:
-        checkpoint: A workdir, or a checkpoint inside one.
-
-    Raises:
-        ValueError: If no config.json belongs to it.
-    """
-    if not checkpoint:
-        raise ValueError("--checkpoint is empty: give the workdir of a training run")
-    folder = os.path.abspath(checkpoint)
-    # A checkpoint's path points into WORKDIR/best or WORKDIR/checkpoints.
-    for candidate in (folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
-        path = os.path.join(candidate, "config.json")
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                return ConfigDict(json.load(file)), candidate
-    raise ValueError(f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint")
 
 
 def load_transcriber(*, parts: Parts, checkpoint: str, batch_size: int = 8) -> Transcriber:
@@ -47,7 +23,7 @@ def load_transcriber(*, parts: Parts, checkpoint: str, batch_size: int = 8) -> T
     Raises:
         ValueError: If the run or its weights cannot be used.
     """
-    config, workdir = load_run(checkpoint)
+    config, workdir = experiment.load_run(checkpoint)
     tokenizer = parts.build_tokenizer(os.path.join(workdir, "vocab.json"))
     model = experiment.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     checkpoints.restore_model(model, checkpoint)
@@ -73,8 +49,8 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str) ->
     summary = transcriber.transcribe_files(paths, output)
     speed = summary.audio_secs / max(summary.elapsed_secs, 1e-6)
     print(
-        f"{summary.num_done} of {len(paths)} files, {summary.audio_secs:.1f} s of audio in {summary.elapsed_secs:.1f} s "
-        f"({speed:.1f} times real time), written to {output}"
+        f"{summary.num_done} of {len(paths)} files, {summary.audio_secs:.1f} s of audio in "
+        f"{summary.elapsed_secs:.1f} s ({speed:.1f} times real time), written to {output}"
     )
     for path, reason in summary.failures:
         print(f"error: {path} was skipped: {reason}", file=sys.stderr)

@@ -185,3 +185,12 @@ def test_normalize_gives_zero_mean_and_unit_variance() -> None:
 def test_normalize_keeps_silence_and_nothing_finite() -> None:
     assert audio.normalize_waveform(np.zeros(0, np.float32)).shape == (0,)
     assert audio.normalize_waveform(np.full(10, 0.25, np.float32)).tolist() == [0.0] * 10
+
+
+def test_load_waveform_decodes_resamples_and_normalizes(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(8000, 8000), 8000)
+    wanted = audio.normalize_waveform(audio.load_audio(tmp_path / "a.wav"))
+    assert wanted.shape == (16000,)
+    np.testing.assert_array_equal(audio.load_waveform(tmp_path / "a.wav"), wanted)
+    with pytest.raises(InputError, match="8000 Hz"):
+        audio.load_waveform(tmp_path / "a.wav", on_rate_mismatch="refuse")

@@ -151,3 +151,9 @@ def test_real_librispeech_transcripts_are_already_normal_and_covered() -> None:
     for text in texts:
         assert normalize_transcript(text) == text
         assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_load_tokenizer_reads_a_file_or_takes_the_published_tokens(tmp_path: Path) -> None:
+    assert text_module.load_tokenizer().tokens == FACEBOOK_TOKENS
+    CharTokenizer(tokens=("<pad>", "<unk>", "|", "A")).save(tmp_path / "vocab.json")
+    assert text_module.load_tokenizer(tmp_path / "vocab.json").num_tokens == 4

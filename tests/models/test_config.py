@@ -1,0 +1,50 @@
+"""Architecture configs: presets, frame arithmetic, refusal of nonsense."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from models.config import Wav2Vec2Config, preset
+
+
+def test_base_makes_50_frames_a_second_with_a_25_ms_window():
+    config = preset("base")
+    assert config.samples_per_frame == 320
+    assert config.num_frames(399) == 0
+    assert config.num_frames(400) == 1
+    assert config.num_frames(719) == 1
+    assert config.num_frames(720) == 2
+    assert config.num_frames(246_000) == 768
+
+
+def test_tiny_has_the_hop_of_the_published_models():
+    assert preset("tiny").samples_per_frame == 320
+
+
+def test_config_survives_json():
+    config = preset("tiny", vocab_size=40)
+    assert Wav2Vec2Config.from_dict(json.loads(config.to_json())) == config
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"num_heads": 7}, "num_heads"),
+        ({"pos_conv_groups": 7}, "pos_conv_groups"),
+        ({"feature_norm": "batch"}, "feature_norm"),
+        ({"conv_dim": (512,)}, "conv_dim"),
+        ({"hidden_dropout": 1.0}, "hidden_dropout"),
+        ({"mask_time_prob": 1.5}, "mask_time_prob"),
+        ({"not_a_field": 1}, "not_a_field"),
+    ],
+)
+def test_nonsense_is_refused_by_name(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        preset("base", **overrides)
+
+
+def test_unknown_preset_lists_the_known_ones():
+    with pytest.raises(ValueError, match="base, tiny"):
+        preset("huge")

@@ -1,0 +1,69 @@
+"""Keyed random numbers: uniform, reproducible, and independent of the batch they are drawn in."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from models.random import UpdateRandom, dropout
+
+
+def numbers(*, seed=1, update=3, rows=(10, 11, 12), salt=5, width=1000):
+    random = UpdateRandom(seed=seed, update=tf.constant(update, tf.int64), row_ids=tf.constant(rows, tf.int64))
+    return random.uniform_rows([len(rows), width], salt=salt).numpy()
+
+
+def test_a_row_keeps_its_numbers_in_any_company():
+    together = numbers(rows=(10, 11, 12))
+    np.testing.assert_array_equal(numbers(rows=(11,))[0], together[1])
+    np.testing.assert_array_equal(numbers(rows=(12, 99, 10, 11))[[2, 3, 0]], together)
+
+
+def test_graph_and_eager_agree():
+    @tf.function
+    def in_graph(update):
+        random = UpdateRandom(seed=1, update=update, row_ids=tf.constant([10, 11, 12], tf.int64))
+        return random.uniform_rows([3, 1000], salt=5)
+
+    np.testing.assert_array_equal(in_graph(tf.constant(3, tf.int64)).numpy(), numbers())
+
+
+def test_seed_update_row_and_salt_each_change_all_numbers():
+    base = numbers()
+    for other in (numbers(seed=2), numbers(update=4), numbers(salt=6), numbers(rows=(20, 21, 22))):
+        assert np.mean(base == other) < 0.01
+        assert abs(np.corrcoef(base.ravel(), other.ravel())[0, 1]) < 0.06
+
+
+def test_numbers_are_uniform_in_the_unit_interval():
+    values = numbers(rows=tuple(range(20)), width=5000)
+    assert values.min() >= 0.0
+    assert values.max() < 1.0
+    # 100,000 numbers: the mean's standard error is 0.0009, a tenth's share has one of 0.001.
+    assert abs(values.mean() - 0.5) < 0.005
+    shares = np.histogram(values, bins=10, range=(0, 1))[0] / values.size
+    np.testing.assert_allclose(shares, 0.1, atol=0.005)
+    # Neighbours within a row and rows with neighbouring keys are not related.
+    assert abs(np.corrcoef(values[:, :-1].ravel(), values[:, 1:].ravel())[0, 1]) < 0.02
+    assert abs(np.corrcoef(values[:-1].ravel(), values[1:].ravel())[0, 1]) < 0.02
+
+
+def test_one_number_for_the_whole_update_does_not_depend_on_the_rows():
+    def draw(rows):
+        return float(UpdateRandom(seed=1, update=tf.constant(3), row_ids=tf.constant(rows)).uniform(salt=2))
+
+    assert draw([1, 2]) == draw([7])
+    assert 0.0 <= draw([1]) < 1.0
+
+
+def test_dropout_zeroes_its_share_and_keeps_the_mean():
+    random = UpdateRandom(seed=1, update=tf.constant(0), row_ids=tf.range(10))
+    dropped = dropout(tf.ones([10, 100, 50]), 0.2, random, salt=1).numpy()
+    assert set(np.unique(dropped)) == {0.0, np.float32(1.25)}
+    assert abs(np.mean(dropped == 0.0) - 0.2) < 0.01
+    assert abs(dropped.mean() - 1.0) < 0.02
+
+
+def test_dropout_without_random_numbers_returns_its_input():
+    x = tf.ones([2, 3])
+    assert dropout(x, 0.5, None, salt=1) is x
