@@ -317,6 +317,8 @@ def _find_differences(
             elif child_node is None or object_of.get(child_node) != id(child):
                 # Unknown to the file, or shared there in another way than here.
                 only_objects.append((child_path, child))
+                if child_node is not None:
+                    only_nodes.append((child_path, child_node))
         # At the root the file may have more: whole parts that are not wanted now.
         for name, child_node in stored.items() if obj is not root else ():
             if name not in live and f"{path}/{name}" not in leave_out:

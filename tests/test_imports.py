@@ -42,7 +42,7 @@ HOMES = {
     "tf_keras": ("benchmarks", "engine", "models", "run"),
     "tqdm": ("benchmarks", "data", "engine"),
 }
-# Names on PyPI where they differ from the import; packages that a later module will declare.
+# Names on PyPI where they differ from the import.
 REQUIREMENTS = {
     "absl": "absl-py",
     "espeakng_loader": "espeakng-loader",

@@ -80,6 +80,14 @@ def test_lines_are_appended_and_read_in_order(tmp_path):
     assert files.read_jsonl(path) == [{"step": 1, "text": "two\nlines Ü"}, {"step": 2}]
 
 
+def test_lines_are_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "eval" / "predictions.jsonl"
+    files.write_jsonl_atomic(path, [{"a": 1}, {"a": 2}])
+    files.write_jsonl_atomic(path, iter([{"a": np.int64(3)}]))
+    assert path.read_text() == '{"a": 3}\n'
+    assert os.listdir(path.parent) == ["predictions.jsonl"]
+
+
 def test_line_separators_of_unicode_do_not_split_a_line(tmp_path):
     path = tmp_path / "a.jsonl"
     files.append_jsonl(path, {"text": "a\u2028b\x85c"})

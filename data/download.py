@@ -1,0 +1,367 @@
+"""Fetches a LibriSpeech split from OpenSLR: resumable, checksummed, extracted whole or not at all.
+
+    python -m data.download --split=dev-clean --output=DIR [--keep_archive] [--base_url=URL]
+
+The split lands in DIR/LibriSpeech/dev-clean, so read it with `--input=DIR/LibriSpeech
+--split=dev-clean`. The same command again goes on with a download that was cut off, and leaves a
+finished split alone. An archive that lies in DIR/dev-clean.tar.gz already is used, not fetched.
+Downloads are 0.13 GB (dev-clean-2) to 30 GB (train-other-500); the extracted audio takes as much
+again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tqdm import tqdm
+
+from data.command import Parser, run_command
+from data.errors import InputError
+from data.files import only_writer
+
+BASE_URL = "https://www.openslr.org/resources"
+CORPUS = "LibriSpeech"  # the top folder of every archive, those of resource 31 too
+TIMEOUT_SECS = 30.0
+MAX_RETRIES = 6  # in a row without a new byte; with the back-off about a minute
+MAX_WAIT_SECS = 60.0
+_CHUNK_BYTES = 1 << 16  # a broken connection loses at most this much
+_BUSY = (408, 425, 429)  # as good as a 5xx: worth another try
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published SPLIT.tar.gz: number of its OpenSLR resource, MD5 sum, utterances in it."""
+
+    resource: int
+    md5: str
+    num_utterances: int
+
+
+SPLITS: Mapping[str, Archive] = {
+    "dev-clean": Archive(12, "42e2234ba48799c1f50f24a7926300a1", 2703),
+    "dev-other": Archive(12, "c8d0bcc9cca99d4f8b62fcc847357931", 2864),
+    "test-clean": Archive(12, "32fa31d27d2e1cad72775fee3f4849a9", 2620),
+    "test-other": Archive(12, "fb5a50374b501bb3bac4815ee91d3135", 2939),
+    "train-clean-100": Archive(12, "2a93770f6d5c6c964bc36631d331a522", 28539),
+    "train-clean-360": Archive(12, "c0e676e450a7ff2f54aeade5171606fa", 104014),
+    "train-other-500": Archive(12, "d1a0fd59409feb2c614ce4d30c387708", 148688),
+    "dev-clean-2": Archive(31, "6d7ab67ac6a1d2c993d050e16d61080d", 1089),
+    "train-clean-5": Archive(31, "5df7d4e78065366204ca6845bb08f490", 1519),
+}
+
+
+def fetch_split(
+    *,
+    split: str,
+    output: str | os.PathLike[str],
+    keep_archive: bool = False,
+    base_url: str = BASE_URL,
+    splits: Mapping[str, Archive] = SPLITS,
+    backoff_secs: float = 1.0,
+) -> bool:
+    """Makes OUTPUT/LibriSpeech/SPLIT whole, or leaves it absent.
+
+    Everything on the way there lies in OUTPUT/LibriSpeech/.SPLIT.download; after a failure the
+    archive stays for the next call, as far as it has come.
+
+    Args:
+        split: a name of `splits`.
+        output: folder, made when absent.
+        keep_archive: leave the archive in OUTPUT/SPLIT.tar.gz.
+        base_url: the archive is fetched from BASE_URL/RESOURCE/SPLIT.tar.gz.
+        splits: what is published.
+        backoff_secs: wait before the first retry; doubled for each next that brings no new byte.
+
+    Returns:
+        Whether anything was done; False where the split was finished before.
+
+    Raises:
+        InputError: no such split or file, no network, a wrong checksum (the download is deleted),
+            a refused member, a wrong number of utterances, or too little disk space.
+    """
+    if split not in splits:
+        raise InputError(f"no split {split!r}: choose one of {', '.join(splits)}")
+    if not base_url.startswith(("http://", "https://")):
+        raise InputError(f"--base_url is {base_url!r}: it must begin with https:// or http://")
+    if not hasattr(tarfile, "data_filter"):
+        raise InputError("this Python cannot extract archives safely: use 3.11.4 or later")
+    published = splits[split]
+    target = Path(output, CORPUS, split)
+    work = target.with_name(f".{split}.download")
+    if target.exists():
+        _check_count(target, published, "move it away and run the same command again")
+        if work.is_dir():  # of a call that was killed at its very end
+            with only_writer(work):
+                shutil.rmtree(work)
+        return False
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        with only_writer(work):
+            kept = Path(output, f"{split}.tar.gz")
+            archive = kept if kept.is_file() else work / kept.name
+            if not archive.is_file():
+                part = work / f"{kept.name}.part"
+                url = f"{base_url.rstrip('/')}/{published.resource}/{kept.name}"
+                _download(url, part, backoff_secs)
+                os.replace(part, archive)
+            _check_md5(archive, published.md5, delete=archive != kept)
+            if keep_archive and archive != kept:
+                archive = Path(shutil.move(archive, kept))  # perhaps to another disk
+            _install(archive, target, work / "tree", published)
+            shutil.rmtree(work)
+    finally:
+        with suppress(OSError):  # not empty: the next call goes on from there
+            work.rmdir()
+    return True
+
+
+def count_utterances(folder: Path) -> int:
+    """Transcript lines under FOLDER/SPEAKER/CHAPTER that have their .flac file beside them."""
+    count = 0
+    for transcripts in folder.glob("*/*/*.trans.txt"):
+        names = set(os.listdir(transcripts.parent))
+        lines = transcripts.read_text(encoding="utf-8", errors="replace").splitlines()
+        count += sum(f"{line.split()[0]}.flac" in names for line in lines if line.strip())
+    return count
+
+
+class _Interrupted(Exception):
+    """A transfer that failed in a way that another try may mend."""
+
+
+class _Unreachable(_Interrupted):
+    """No connection, hence no answer of any kind."""
+
+
+def _download(url: str, part: Path, backoff_secs: float) -> None:
+    """Brings `part` to its full length, over as many connections as that takes.
+
+    A server that cannot be reached at all ends it at once, for then the address or the network is
+    wrong; once it has answered, it gets `MAX_RETRIES` tries in a row that bring no new byte.
+    """
+    failures, largest, answered = 0, _size(part), False
+    while True:
+        try:
+            _transfer(url, part)
+            return
+        except _Interrupted as error:
+            answered = answered or not isinstance(error, _Unreachable)
+            size = _size(part)
+            if size > largest:
+                failures, largest = 0, size
+            failures += 1
+            if not answered or failures > MAX_RETRIES:
+                tries = f" ({failures} tries)" if failures > 1 else ""
+                raise InputError(
+                    f"{error}{tries}: check the network, then run the same command again"
+                    f"{f' to go on after {size:,} bytes' if size else ''}"
+                ) from error
+            wait = min(backoff_secs * 2 ** (failures - 1), MAX_WAIT_SECS)
+            if sys.stderr.isatty():
+                print(f"{error}: trying again in {wait:.0f} s", file=sys.stderr)
+            time.sleep(wait)
+
+
+def _transfer(url: str, part: Path) -> None:
+    """One request for what `part` lacks, written behind what it has.
+
+    Raises _Interrupted, or InputError for an answer that another try will not change.
+    """
+    offset = _size(part)
+    headers = {"User-Agent": "earshot"} | ({"Range": f"bytes={offset}-"} if offset else {})
+    try:
+        request = urllib.request.Request(url, headers=headers)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECS)
+    except urllib.error.HTTPError as error:
+        with error:
+            _judge_refusal(url, part, error)
+        return
+    except urllib.error.URLError as error:
+        raise _Unreachable(f"cannot reach {url} ({error.reason})") from error
+    except (http.client.InvalidURL, ValueError) as error:
+        raise InputError(f"{url} is no address ({error}): check --base_url") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _Interrupted(f"{url} gives no answer ({error})") from error
+    with response:
+        mode, total = _judge_answer(url, part, response)
+        if mode == "wb":  # no Range on this server: from the beginning
+            offset = 0
+        with part.open(mode) as file, _bar(part.stem, total, offset) as bar:
+            while chunk := _read(url, response):
+                file.write(chunk)
+                bar.update(len(chunk))
+    if total is not None and _size(part) < total:
+        raise _Interrupted(f"{url} was cut after {_size(part):,} of {total:,} bytes")
+
+
+def _read(url: str, response: Any) -> bytes:
+    # Alone with the network in its `try`: a full disk is an OSError too, but no reason to retry.
+    try:
+        return response.read(_CHUNK_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise _Interrupted(f"the connection to {url} broke ({error})") from error
+
+
+def _judge_refusal(url: str, part: Path, error: urllib.error.HTTPError) -> None:
+    """Returns where the error means that `part` is complete; raises otherwise."""
+    answer = f"{url} answers {error.code} {error.reason}"
+    if error.code == 416:  # nothing lies behind our last byte
+        size = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
+        if size and int(size[1]) == _size(part):
+            return
+        part.unlink(missing_ok=True)  # longer than the archive: not a piece of it
+        raise _Interrupted(answer)
+    if error.code >= 500 or error.code in _BUSY:
+        raise _Interrupted(answer)
+    raise InputError(f"{answer}: check --base_url, or name a mirror with it")
+
+
+def _judge_answer(url: str, part: Path, response: Any) -> tuple[str, int | None]:
+    """How to open `part` for a 200 or 206, and the archive's length in bytes where it is told."""
+    offset = _size(part)
+    resumes = response.status == 206
+    content_range = response.headers.get("Content-Range", "")
+    fits = content_range.startswith(f"bytes {offset}-") if resumes else response.status == 200
+    if not fits:
+        raise InputError(
+            f"{url} answers {response.status} {content_range or response.reason} to a request for "
+            f"byte {offset:,} and what follows: name a mirror with --base_url"
+        )
+    mode, start = ("ab", offset) if resumes else ("wb", 0)
+    if response.length is None:  # the server does not tell: the checksum will
+        return mode, None
+    total = start + response.length
+    if total < offset:  # a log-in page of the network, most likely: keep what we have
+        raise InputError(
+            f"{url} answers with {total:,} bytes, fewer than the {offset:,} that are here: check "
+            f"the network, or delete {part}"
+        )
+    free, needed = shutil.disk_usage(part.parent).free, 2 * total - offset  # FLAC hardly shrinks
+    if needed > free:
+        raise InputError(
+            f"{part.parent.parent} has {free / 1e9:.1f} GB free, but the archive and what comes "
+            f"out of it need {needed / 1e9:.1f} GB: make room, or choose another --output"
+        )
+    return mode, total
+
+
+def _check_md5(archive: Path, md5: str, *, delete: bool) -> None:
+    """Raises where the sum is wrong; deletes the archive first if we fetched it ourselves."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with archive.open("rb") as file, _bar("checking the sum", _size(archive)) as bar:
+        while chunk := file.read(16 * _CHUNK_BYTES):
+            digest.update(chunk)
+            bar.update(len(chunk))
+    if digest.hexdigest() != md5:
+        advice = "delete it, or move it away"
+        if delete:
+            archive.unlink()
+            advice = "deleted it; run the same command again"
+        raise InputError(f"{archive} has MD5 {digest.hexdigest()}, published is {md5}: {advice}")
+
+
+def _install(archive: Path, target: Path, tree: Path, published: Archive) -> None:
+    """Extracts into `tree`, counts, renames the split to `target`; `tree` is gone afterwards."""
+    shutil.rmtree(tree, ignore_errors=True)  # of a call that was killed
+    try:
+        _extract(archive, tree)
+        split = tree / CORPUS / target.name
+        _check_count(split, published, f"is {archive} the right archive?")
+        for path in (tree / CORPUS).iterdir():  # README.TXT, SPEAKERS.TXT ...: all archives have it
+            if path.is_file() and not (target.parent / path.name).exists():
+                os.replace(path, target.parent / path.name)
+        os.rename(split, target)
+    finally:
+        shutil.rmtree(tree, ignore_errors=True)
+
+
+def _extract(archive: Path, tree: Path) -> None:
+    tree.mkdir()
+    try:
+        with (
+            archive.open("rb") as raw,
+            tarfile.open(fileobj=raw, mode="r:gz") as tar,
+            _bar("extracting", _size(archive)) as bar,
+        ):
+
+            def members() -> Iterator[tarfile.TarInfo]:
+                for member in tar:
+                    yield member
+                    bar.update(raw.tell() - bar.n)
+
+            tar.extractall(tree, members=members(), filter=_only_the_corpus)
+    except tarfile.FilterError as error:
+        raise InputError(f"refused to extract {archive}: {error}") from error
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError(f"{archive} is no readable tar.gz archive ({error}): delete it") from error
+
+
+def _only_the_corpus(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo | None:
+    """The filter of extraction: plain files and folders of LibriSpeech, inside `destination`."""
+    if not (member.isfile() or member.isdir()):
+        raise InputError(f"refused to extract {member.name!r}: it is a link or a device")
+    if PurePosixPath(member.name).parts[:1] != (CORPUS,):
+        raise InputError(f"refused to extract {member.name!r}: it is not in {CORPUS}/")
+    return tarfile.data_filter(member, destination)
+
+
+def _check_count(folder: Path, published: Archive, advice: str) -> None:
+    found, wanted = count_utterances(folder), published.num_utterances
+    if found != wanted:
+        raise InputError(f"{folder} has {found:,} utterances, published are {wanted:,}: {advice}")
+
+
+def _bar(desc: str, total: int | None, initial: int = 0) -> tqdm:
+    """A bar of bytes, with rate and time left; quiet where stderr is no terminal."""
+    return tqdm(desc=desc, total=total, initial=initial, unit="B", unit_scale=True, disable=None)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    splits: Mapping[str, Archive] = SPLITS,
+    backoff_secs: float = 1.0,
+) -> int:
+    """Runs the command; returns its exit status."""
+
+    def download(flags: argparse.Namespace) -> None:
+        fetched = fetch_split(**vars(flags), splits=splits, backoff_secs=backoff_secs)
+        corpus = Path(flags.output, CORPUS)
+        print(
+            f"{corpus / flags.split}: {splits[flags.split].num_utterances} utterances"
+            f"{'' if fetched else ' (finished before)'}; "
+            f"read it with --source=librispeech --input={corpus} --split={flags.split}"
+        )
+
+    parser = Parser(prog="data.download", description=(__doc__ or "").split("\n")[0])
+    add = parser.add_argument
+    add("--split", required=True, choices=splits, help="part of LibriSpeech")
+    add("--output", required=True, help=f"folder, made when absent; it gets {CORPUS}/SPLIT")
+    add("--keep_archive", action="store_true", help="leave the archive in OUTPUT/SPLIT.tar.gz")
+    add("--base_url", default=BASE_URL, help=f"a mirror's resources (default: {BASE_URL})")
+    return run_command(parser, download, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""The training step: the same weights for any split of an update, and what happens to rows and gradients that are bad."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+
+from engine.optimizer import DynamicLossScale, build_optimizer
+from engine.trainer import Trainer
+from tests.engine_toys import ToyModel, toy_batch, toy_dataset_fn, toy_feasible, toy_loss
+
+NUM_ROWS = 8
+
+
+def make_trainer(strategy=None, *, dataset_fn=None, optimizer=None, loss_scale=None, loss_fn=toy_loss, **options):
+    strategy = strategy or tf.distribute.OneDeviceStrategy("/cpu:0")
+    with strategy.scope():
+        trainer = Trainer(
+            strategy=strategy,
+            model=ToyModel(),
+            optimizer=optimizer() if optimizer else build_optimizer(name="adamw", learning_rate=0.01, weight_decay=0.1),
+            global_step=tf.Variable(0, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA),
+            dataset_fn=dataset_fn or toy_dataset_fn(NUM_ROWS),
+            loss_fn=loss_fn,
+            feasible_fn=toy_feasible,
+            loss_scale=loss_scale() if loss_scale else None,
+            **options,
+        )
+    return trainer
+
+
+def train(trainer, num_updates=5):
+    figures = trainer.train(tf.constant(num_updates))
+    return [variable.numpy() for variable in trainer.model.trainable_variables], figures
+
+
+def assert_same(found, wanted, rtol=1e-5):
+    for a, b in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Five updates on one replica without accumulation."""
+    before = [variable.numpy() for variable in make_trainer().model.trainable_variables]
+    weights, figures = train(make_trainer())
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(weights, before, strict=True))
+    return weights, figures
+
+
+@pytest.mark.parametrize("accum_steps", [2, 4, 8])
+def test_accumulation_gives_the_same_weights(plain, accum_steps):
+    weights, figures = train(make_trainer(accum_steps=accum_steps))
+    assert_same(weights, plain[0])
+    for name in ("loss", "gradient_norm", "audio_secs", "padding_share", "num_rows"):
+        assert figures[name] == pytest.approx(plain[1][name], rel=1e-5)
+
+
+@pytest.mark.parametrize("accum_steps", [1, 2])
+def test_two_replicas_give_the_same_weights(plain, two_replicas, accum_steps):
+    weights, figures = train(make_trainer(two_replicas, accum_steps=accum_steps))
+    assert_same(weights, plain[0])
+    assert figures["loss"] == pytest.approx(plain[1]["loss"], rel=1e-5)
+    assert figures["num_rows"] == 5 * NUM_ROWS
+
+
+def test_an_update_equals_the_plain_gradient_of_the_mean_loss():
+    trainer = make_trainer(optimizer=lambda: tf_keras.optimizers.SGD(1.0))
+    model, batch = trainer.model, toy_batch(0, NUM_ROWS)
+    random = model.make_random(seed=0, update=0, row_ids=batch["utterance_index"])
+    with tf.GradientTape() as tape:
+        logits = model(tf.constant(batch["waveform"]), batch["waveform_lengths"], training=True, random=random)
+        lengths = model.output_lengths(batch["waveform_lengths"])
+        losses = toy_loss(logits, lengths, batch["labels"], batch["label_lengths"])
+        loss = tf.reduce_mean(losses)
+    wanted = [v.numpy() - g.numpy() for v, g in zip(
+        model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
+    )]  # fmt: skip
+    weights, figures = train(trainer, 1)
+    assert_same(weights, wanted)
+    assert figures["loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_padding_rows_change_nothing(two_replicas):
+    """Five rows of eight; the second replica of two gets a single one."""
+    uneven = toy_dataset_fn(NUM_ROWS, make=lambda update, rows: toy_batch(update, rows, num_real=5))
+    five = toy_dataset_fn(5, make=lambda update, rows: toy_batch(update, rows))
+    wanted, wanted_figures = train(make_trainer(dataset_fn=five))
+    for strategy, accum_steps in ((None, 1), (None, 4), (two_replicas, 1), (two_replicas, 4)):
+        weights, figures = train(make_trainer(strategy, dataset_fn=uneven, accum_steps=accum_steps))
+        assert_same(weights, wanted)
+        assert figures["num_rows"] == 25
+        assert figures["loss"] == pytest.approx(wanted_figures["loss"], rel=1e-5)
+
+
+def test_a_replica_without_any_row_gives_right_numbers(two_replicas):
+    def half_empty(update, rows):
+        return toy_batch(update, rows, num_real=4)
+
+    four = toy_dataset_fn(4, make=lambda update, rows: toy_batch(update, rows))
+    wanted, _ = train(make_trainer(dataset_fn=four))
+    weights, _ = train(make_trainer(two_replicas, dataset_fn=toy_dataset_fn(NUM_ROWS, make=half_empty)))
+    assert_same(weights, wanted)
+
+
+def test_infeasible_and_unreadable_rows_are_counted_and_do_not_count():
+    def spoiled(update, rows):
+        batch = toy_batch(update, rows)
+        batch["waveform_lengths"][5] = 8  # two frames for three labels
+        batch["weight"][6] = 0.0  # unreadable: it has an index and no weight
+        batch["weight"][7] = 0.0
+        batch["utterance_index"][7] = -1
+        return batch
+
+    def without(update, rows):
+        return {key: x[:5] for key, x in toy_batch(update, 8).items()}
+
+    wanted, _ = train(make_trainer(dataset_fn=toy_dataset_fn(5, make=without)))
+    weights, figures = train(make_trainer(dataset_fn=toy_dataset_fn(NUM_ROWS, make=spoiled)))
+    assert_same(weights, wanted)
+    assert (figures["num_rows"], figures["num_infeasible"], figures["num_bad"]) == (35, 5, 5)
+
+
+def test_a_gradient_that_is_not_finite_skips_the_update_and_is_counted(two_replicas):
+    def poisoned(update, rows):
+        batch = toy_batch(update, rows)
+        if update == 1:
+            batch["waveform"][3, 0] = np.nan
+        return batch
+
+    for strategy in (None, two_replicas):
+        trainer = make_trainer(strategy, dataset_fn=toy_dataset_fn(NUM_ROWS, make=poisoned))
+        train(trainer, 1)
+        before = [v.numpy() for v in trainer.model.trainable_variables]
+        weights, figures = train(trainer, 1)
+        assert figures["num_skipped_updates"] == 1
+        assert_same(weights, before, rtol=0)
+        assert (int(trainer.global_step), int(trainer.optimizer.iterations)) == (2, 1)
+        weights, figures = train(trainer, 1)
+        assert figures["num_skipped_updates"] == 0
+        assert np.isfinite(figures["loss"])
+        assert int(trainer.optimizer.iterations) == 2
+
+
+def test_clipping_bounds_the_norm_of_the_whole_update():
+    weights, figures = train(make_trainer(optimizer=lambda: tf_keras.optimizers.SGD(1.0), clip_norm=0.1), 1)
+    before = make_trainer().model.trainable_variables
+    step = np.sqrt(sum(((a - b.numpy()) ** 2).sum() for a, b in zip(weights, before, strict=True)))
+    assert figures["gradient_norm"] > 0.1
+    assert figures["clipped_share"] == 1.0
+    assert step == pytest.approx(0.1, rel=1e-4)
+
+
+def test_loss_scale_leaves_the_weights_as_they_are_and_halves_on_overflow(plain):
+    trainer = make_trainer(loss_scale=lambda: DynamicLossScale(initial_scale=1024.0))
+    weights, figures = train(trainer)
+    assert_same(weights, plain[0], rtol=1e-4)
+    assert figures["loss_scale"] == 1024.0
+
+    def overflowing(logits, *lengths):
+        return toy_loss(logits, *lengths) * 1e38
+
+    trainer = make_trainer(loss_scale=lambda: DynamicLossScale(initial_scale=1024.0), loss_fn=overflowing)
+    _, figures = train(trainer, 2)
+    assert figures["num_skipped_updates"] == 2
+    assert figures["loss_scale"] == 256.0
+
+
+def test_frozen_encoder_trains_the_head_alone_and_then_everything(two_replicas):
+    for strategy in (None, two_replicas):
+        trainer = make_trainer(strategy, freeze_encoder_updates=3)
+        before = {v.name: v.numpy() for v in trainer.model.trainable_variables}
+        train(trainer, 3)
+        after = {v.name: v.numpy() for v in trainer.model.trainable_variables}
+        for name, value in before.items():
+            assert (after[name] == value).all() == name.startswith("encoder"), name
+        train(trainer, 1)
+        for variable in trainer.model.trainable_variables:
+            assert (variable.numpy() != after[variable.name]).any(), variable.name
+
+
+def test_training_starts_its_data_at_the_global_step(plain):
+    trainer = make_trainer()
+    train(trainer, 2)
+    resumed = make_trainer()
+    resumed.model.set_weights(trainer.model.get_weights())
+    resumed.optimizer.set_weights(trainer.optimizer.get_weights()) if hasattr(
+        resumed.optimizer, "set_weights"
+    ) else [a.assign(b) for a, b in zip(resumed.optimizer.variables, trainer.optimizer.variables, strict=True)]
+    resumed.global_step.assign(2)
+    weights, _ = train(resumed, 3)
+    assert_same(weights, plain[0], rtol=0)
+
+
+def test_a_loop_in_the_graph_equals_calls_from_python(plain):
+    weights, figures = train(make_trainer(loop_in_graph=True))
+    assert_same(weights, plain[0])
+    assert figures["loss"] == pytest.approx(plain[1]["loss"], rel=1e-6)
+
+
+def test_accumulation_that_does_not_divide_the_rows_is_refused():
+    with pytest.raises(ValueError, match="accum_steps=3 must divide"):
+        train(make_trainer(accum_steps=3), 1)
+    with pytest.raises(ValueError, match="at least 1"):
+        make_trainer(accum_steps=0)
