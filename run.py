@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
-# Before TensorFlow starts: its notes on missing CUDA libraries and CPU instructions would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Before TensorFlow starts: its notes on CUDA libraries that a CPU machine lacks would bury ours.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -27,7 +27,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "JSON-lines file for the transcripts
 def main(argv: list[str]) -> int:
     """Runs one mode and returns the exit status."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument(s) {' '.join(argv[1:])}: every option is --NAME=VALUE")
+        raise ValueError(f"unexpected argument(s) {' '.join(argv[1:])}: every option is --NAME=VALUE")
     logging.set_verbosity(logging.INFO)
     # Here and not above: a wrong flag should not wait for TensorFlow.
     from data.audio import load_waveform
@@ -53,8 +53,8 @@ def main(argv: list[str]) -> int:
         return transcription.run(
             parts=parts, checkpoint=_CHECKPOINT.value, inputs=_INPUTS.value, output=_OUTPUT.value
         )
-    if _CONFIG.value is None:
-        raise app.UsageError("--config is missing: for example --config=configs/base.py")
+    if flags.FLAGS["config"].value is None:
+        raise ValueError("--config is missing: for example --config=configs/base.py")
     outcome = experiment.run(
         config=_CONFIG.value.lock(),
         parts=parts,
@@ -66,15 +66,28 @@ def main(argv: list[str]) -> int:
     return outcome.exit_status
 
 
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    # What ml_collections raises for a file or a field that does not exist, and for a value of the wrong type.
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        sys.exit(_refuse(error))
+
+
 def _main(argv: list[str]) -> None:
     """Turns faults of the input into one line and status 2; anything else is a bug and keeps its traceback."""
     try:
         status = main(argv)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 2
+        logging.debug("where it happened", exc_info=True)  # --verbosity=1
+        status = _refuse(error)
     sys.exit(status)
 
 
+def _refuse(error: Exception) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
 if __name__ == "__main__":
-    app.run(_main)
+    app.run(_main, flags_parser=_parse_flags)

@@ -50,6 +50,11 @@ def get_config() -> ConfigDict:
     model.mask_feature_length = 64  # channels of a feature mask
 
     config.data = data = ConfigDict()
+    data.make_command = (  # what makes the corpus; shown when it is missing
+        "python -m data.download --split=train-clean-100 --output=datasets, then python -m data.prepare "
+        "--source=librispeech --input=datasets/LibriSpeech --split=train-clean-100 --num_shards=64 "
+        "--output=datasets/librispeech/train-clean-100; the same for dev-clean"
+    )
     data.vocab = ""  # vocab.json; empty = the 32 tokens of the published English models
     data.text_style = "librispeech"  # librispeech (upper case A-Z') | unicode (NFKC lower case) | none
     data.on_rate_mismatch = "resample"  # resample | refuse, for audio that is not 16 kHz
@@ -121,6 +126,7 @@ def get_small_config() -> ConfigDict:
     config.model.mask_feature_prob = 0.1
     config.model.mask_feature_length = 16
 
+    config.data.make_command = ""
     config.data.num_buckets = 6
     config.data.train.split = ""
     config.data.eval = ConfigDict()

@@ -12,6 +12,7 @@ from configs import base
 def get_config(corpus: str = "runs/debug-corpus") -> ConfigDict:
     """Returns the config; `corpus` is a folder made by `python -m data.synthetic`."""
     config = base.get_small_config()
+    config.data.make_command = f"python -m data.synthetic --output={corpus} --num_train=64 --num_eval=16"
     config.data.train.format = "librispeech"
     config.data.train.input = corpus
     config.data.train.split = "train"

@@ -17,6 +17,7 @@ def get_config(corpus: str = "runs/quickstart-corpus") -> ConfigDict:
         corpus: Folder made by `python -m data.synthetic`; given after a colon, `--config=configs/quickstart.py:FOLDER`.
     """
     config = base.get_small_config()
+    config.data.make_command = f"python -m data.synthetic --output={corpus}"
     config.data.train.format = "librispeech"
     config.data.train.input = corpus
     config.data.train.split = "train"

@@ -5,8 +5,7 @@
 The split lands in DIR/LibriSpeech/dev-clean, so read it with `--input=DIR/LibriSpeech
 --split=dev-clean`. The same command again goes on with a download that was cut off, and leaves a
 finished split alone. An archive that lies in DIR/dev-clean.tar.gz already is used, not fetched.
-Downloads are 0.13 GB (dev-clean-2) to 30 GB (train-other-500); the extracted audio takes as much
-again.
+Archives have 0.13 GB (dev-clean-2) to 30 GB (train-other-500); extracting takes as much again.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -42,7 +41,6 @@ TIMEOUT_SECS = 30.0
 MAX_RETRIES = 6  # in a row without a new byte; with the back-off about a minute
 MAX_WAIT_SECS = 60.0
 _CHUNK_BYTES = 1 << 16  # a broken connection loses at most this much
-_BUSY = (408, 425, 429)  # as good as a 5xx: worth another try
 
 
 @dataclass(frozen=True)
@@ -98,11 +96,11 @@ def fetch_split(
     """
     if split not in splits:
         raise InputError(f"no split {split!r}: choose one of {', '.join(splits)}")
+    published = splits[split]
     if not base_url.startswith(("http://", "https://")):
         raise InputError(f"--base_url is {base_url!r}: it must begin with https:// or http://")
     if not hasattr(tarfile, "data_filter"):
         raise InputError("this Python cannot extract archives safely: use 3.11.4 or later")
-    published = splits[split]
     target = Path(output, CORPUS, split)
     work = target.with_name(f".{split}.download")
     if target.exists():
@@ -164,15 +162,13 @@ def _download(url: str, part: Path, backoff_secs: float) -> None:
         except _Interrupted as error:
             answered = answered or not isinstance(error, _Unreachable)
             size = _size(part)
-            if size > largest:
-                failures, largest = 0, size
-            failures += 1
+            failures = 1 if size > largest else failures + 1
+            largest = max(size, largest)
             if not answered or failures > MAX_RETRIES:
                 tries = f" ({failures} tries)" if failures > 1 else ""
-                raise InputError(
-                    f"{error}{tries}: check the network, then run the same command again"
-                    f"{f' to go on after {size:,} bytes' if size else ''}"
-                ) from error
+                resume = f" to go on after {size:,} bytes" if size else ""
+                advice = f"check the network, then run the same command again{resume}"
+                raise InputError(f"{error}{tries}: {advice}") from error
             wait = min(backoff_secs * 2 ** (failures - 1), MAX_WAIT_SECS)
             if sys.stderr.isatty():
                 print(f"{error}: trying again in {wait:.0f} s", file=sys.stderr)
@@ -191,8 +187,7 @@ def _transfer(url: str, part: Path) -> None:
         response = urllib.request.urlopen(request, timeout=TIMEOUT_SECS)
     except urllib.error.HTTPError as error:
         with error:
-            _judge_refusal(url, part, error)
-        return
+            return _judge_refusal(url, part, error)
     except urllib.error.URLError as error:
         raise _Unreachable(f"cannot reach {url} ({error.reason})") from error
     except (http.client.InvalidURL, ValueError) as error:
@@ -201,9 +196,8 @@ def _transfer(url: str, part: Path) -> None:
         raise _Interrupted(f"{url} gives no answer ({error})") from error
     with response:
         mode, total = _judge_answer(url, part, response)
-        if mode == "wb":  # no Range on this server: from the beginning
-            offset = 0
-        with part.open(mode) as file, _bar(part.stem, total, offset) as bar:
+        start = offset if mode == "ab" else 0  # 0: no Range on this server
+        with part.open(mode) as file, _bar(part.stem, total, start) as bar:
             while chunk := _read(url, response):
                 file.write(chunk)
                 bar.update(len(chunk))
@@ -228,7 +222,7 @@ def _judge_refusal(url: str, part: Path, error: urllib.error.HTTPError) -> None:
             return
         part.unlink(missing_ok=True)  # longer than the archive: not a piece of it
         raise _Interrupted(answer)
-    if error.code >= 500 or error.code in _BUSY:
+    if error.code >= 500 or error.code in (408, 429):
         raise _Interrupted(answer)
     raise InputError(f"{answer}: check --base_url, or name a mirror with it")
 
@@ -240,25 +234,19 @@ def _judge_answer(url: str, part: Path, response: Any) -> tuple[str, int | None]
     content_range = response.headers.get("Content-Range", "")
     fits = content_range.startswith(f"bytes {offset}-") if resumes else response.status == 200
     if not fits:
-        raise InputError(
-            f"{url} answers {response.status} {content_range or response.reason} to a request for "
-            f"byte {offset:,} and what follows: name a mirror with --base_url"
-        )
+        answer = f"{response.status} {content_range or response.reason}"
+        raise InputError(f"{url} answers {answer}, asked from byte {offset}: name a mirror")
     mode, start = ("ab", offset) if resumes else ("wb", 0)
     if response.length is None:  # the server does not tell: the checksum will
         return mode, None
     total = start + response.length
     if total < offset:  # a log-in page of the network, most likely: keep what we have
-        raise InputError(
-            f"{url} answers with {total:,} bytes, fewer than the {offset:,} that are here: check "
-            f"the network, or delete {part}"
-        )
+        here = f"fewer than the {offset:,} that are here"
+        raise InputError(f"{url} has {total:,} bytes, {here}: check the network, or delete {part}")
     free, needed = shutil.disk_usage(part.parent).free, 2 * total - offset  # FLAC hardly shrinks
     if needed > free:
-        raise InputError(
-            f"{part.parent.parent} has {free / 1e9:.1f} GB free, but the archive and what comes "
-            f"out of it need {needed / 1e9:.1f} GB: make room, or choose another --output"
-        )
+        room = f"{free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed to fetch and extract"
+        raise InputError(f"{part.parent.parent} has {room}: make room, or choose another --output")
     return mode, total
 
 
@@ -300,17 +288,13 @@ def _extract(archive: Path, tree: Path) -> None:
             tarfile.open(fileobj=raw, mode="r:gz") as tar,
             _bar("extracting", _size(archive)) as bar,
         ):
-
-            def members() -> Iterator[tarfile.TarInfo]:
-                for member in tar:
-                    yield member
-                    bar.update(raw.tell() - bar.n)
-
-            tar.extractall(tree, members=members(), filter=_only_the_corpus)
+            for member in tar:
+                tar.extract(member, tree, filter=_only_the_corpus)
+                bar.update(raw.tell() - bar.n)
     except tarfile.FilterError as error:
         raise InputError(f"refused to extract {archive}: {error}") from error
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{archive} is no readable tar.gz archive ({error}): delete it") from error
+        raise InputError(f"{archive} is no tar.gz archive ({error}): delete it") from error
 
 
 def _only_the_corpus(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo | None:
@@ -343,16 +327,14 @@ def main(
     splits: Mapping[str, Archive] = SPLITS,
     backoff_secs: float = 1.0,
 ) -> int:
-    """Runs the command; returns its exit status."""
+    """Runs the command (on `splits`, as `fetch_split` takes them); returns its exit status."""
 
     def download(flags: argparse.Namespace) -> None:
         fetched = fetch_split(**vars(flags), splits=splits, backoff_secs=backoff_secs)
         corpus = Path(flags.output, CORPUS)
-        print(
-            f"{corpus / flags.split}: {splits[flags.split].num_utterances} utterances"
-            f"{'' if fetched else ' (finished before)'}; "
-            f"read it with --source=librispeech --input={corpus} --split={flags.split}"
-        )
+        count = f"{splits[flags.split].num_utterances} utterances"
+        usage = f"read it with --source=librispeech --input={corpus} --split={flags.split}"
+        print(f"{corpus / flags.split}: {count}{'' if fetched else ' (finished before)'}; {usage}")
 
     parser = Parser(prog="data.download", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument

@@ -10,19 +10,14 @@ DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT"
 NUM_DIGITS_PROB = (0.08, 0.16, 0.19, 0.19, 0.19, 0.19)  # of 1 to 6 digits
 SENTENCE_PROB = 0.25
 
+# Few words, so that each is heard a hundred times in the few thousand utterances of the default corpus.
 DETERMINERS = ("THE", "MY", "YOUR")
-ADJECTIVES = (
-    "RED", "GREEN", "BLUE", "WHITE", "BLACK", "OLD", "NEW", "SMALL", "BIG", "WARM", "COLD",
-)  # fmt: skip
-NOUNS = (
-    "DOOR", "WINDOW", "BOOK", "LAMP", "TABLE", "GARDEN", "HOUSE", "RIVER", "BOAT", "TREE",
-    "LETTER", "CUP",
-)  # fmt: skip
-ORDERS = ("OPEN", "CLOSE", "FIND", "BRING", "TAKE")
-VERBS = ("SEE", "WANT", "KNOW", "NEED", "HAVE")
-SUBJECTS = ("I", "YOU", "WE", "THEY")
-PLACES = ("NEAR", "BEHIND", "UNDER")
-TIMES = ("NOW", "TODAY", "AGAIN", "TOMORROW")
+ADJECTIVES = ("RED", "GREEN", "BLUE", "OLD", "SMALL")
+NOUNS = ("DOOR", "BOOK", "LAMP", "TABLE", "BOAT", "TREE")
+ORDERS = ("OPEN", "FIND", "BRING")
+VERBS = ("SEE", "WANT")
+SUBJECTS = ("I", "YOU", "WE")
+TIMES = ("NOW", "TODAY")
 
 
 def draw_text(rng: np.random.Generator) -> str:
@@ -35,16 +30,16 @@ def draw_text(rng: np.random.Generator) -> str:
         return words[int(rng.integers(len(words)))]
 
     def thing() -> str:
-        adjective = one(ADJECTIVES) + " " if rng.random() < 0.7 else ""
+        adjective = one(ADJECTIVES) + " " if rng.random() < 0.6 else ""
         return f"{one(DETERMINERS)} {adjective}{one(NOUNS)}"
 
     kind = rng.integers(5)
     if kind == 0:
         return f"{one(('PLEASE ', ''))}{one(ORDERS)} {thing()}{one(('', ' ' + one(TIMES)))}"
     if kind == 1:
-        return f"{one(SUBJECTS)} {one(('', 'DO NOT ', 'CAN '))}{one(VERBS)} {thing()}"
+        return f"{one(SUBJECTS)} {one(VERBS)} {thing()}"
     if kind == 2:
         return f"DON'T {one(ORDERS)} {thing()} {one(TIMES)}"
     if kind == 3:
-        return f"IT'S {one(PLACES)} {thing()}"
+        return f"IT'S NEAR {thing()}"
     return f"WHERE IS {thing()}"

@@ -31,6 +31,7 @@ RESUMABLE_FIELDS = (
     "data.num_parallel_calls",
     "data.prefetch_batches",
     "data.max_bad_share",
+    "data.make_command",
     "train.log_every_updates",
 )
 _ARCHITECTURE_FIELDS = (
@@ -85,6 +86,7 @@ def run(
         if mode == "eval":
             return _evaluate(config=config, parts=parts, workdir=workdir, strategy=strategy, checkpoint=checkpoint)
         # The first thing that can fail for reasons of its own is the data: nothing is written before it was read.
+        _check_inputs(config)
         tokenizer = parts.build_tokenizer(config.data.vocab)
         train_data = _build_train_data(config, parts, tokenizer)
         evaluate = mode == "train_and_eval"
@@ -169,6 +171,24 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
         freeze_feature_encoder=config.model.freeze_feature_encoder,
         **{name: config.model[name] for name in _ARCHITECTURE_FIELDS},
     )
+
+
+def _check_inputs(config: ConfigDict) -> None:
+    """Says what is missing, and the command that makes it, before anything slow begins.
+
+    Raises:
+        ValueError: If a corpus or the weights to start from are not there.
+    """
+    for fields in (config.data.train, *config.data.eval.values()):
+        if not tf.io.gfile.exists(fields.input):
+            hint = f"make it with: {config.data.make_command}" if config.data.make_command else "check the path"
+            raise ValueError(f"{fields.input}: no such corpus; {hint}")
+    init = config.model.init
+    if init and not (tf.io.gfile.exists(init) or tf.io.gfile.exists(f"{init}.index")):
+        raise ValueError(
+            f"{init}: no such weights (model.init); convert a Hugging Face folder with: python -m models.convert "
+            f"--input=HF_FOLDER --output={init}; or start from random weights with --config.model.init="
+        )
 
 
 def _build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> TrainData:

@@ -49,11 +49,11 @@ def test_every_word_of_the_vocabulary_is_said_often_enough_to_learn():
     counts = collections.Counter(word for text in draw_many() for word in text.split())
     vocabulary = {
         *phrases.DIGITS, *phrases.DETERMINERS, *phrases.ADJECTIVES, *phrases.NOUNS, *phrases.ORDERS,
-        *phrases.VERBS, *phrases.SUBJECTS, *phrases.PLACES, *phrases.TIMES,
-        "PLEASE", "DO", "NOT", "CAN", "DON'T", "IT'S", "WHERE", "IS",
+        *phrases.VERBS, *phrases.SUBJECTS, *phrases.TIMES,
+        "PLEASE", "DON'T", "IT'S", "NEAR", "WHERE", "IS",
     }  # fmt: skip
     assert set(counts) == vocabulary
     assert "OH" not in vocabulary
-    assert min(counts.values()) >= 20
+    assert min(counts.values()) >= 50
     digits = [counts[digit] for digit in phrases.DIGITS]
     assert max(digits) < 1.25 * min(digits)

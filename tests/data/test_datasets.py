@@ -1,0 +1,96 @@
+"""A corpus as trainer and evaluator see it: real files, filters, references."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+
+from data.datasets import EvalData, SubsetSource, TrainData
+from data.errors import InputError
+from data.open import open_source
+from data.text import FACEBOOK_TOKENS, CharTokenizer
+
+TOKENIZER = CharTokenizer(tokens=FACEBOOK_TOKENS)
+SECS = {"a1": 1.0, "a2": 0.5, "a3": 2.0, "b1": 0.05, "b2": 1.5}
+CONTEXT = tf.distribute.InputContext()
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    lines = []
+    for i, (name, secs) in enumerate(SECS.items()):
+        rng = np.random.default_rng(i)
+        soundfile.write(folder / f"{name}.wav", rng.uniform(-0.5, 0.5, round(secs * 16_000)), 16_000)
+        text = f"text {name[0]}"
+        lines.append({"audio_filepath": f"{name}.wav", "text": text, "duration": secs, "speaker": name[0]})
+    path = folder / "manifest.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def make_train(manifest, **options):
+    options = {"global_batch_size": 2, "seed": 0, **options}
+    return TrainData(tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, **options)
+
+
+def test_training_leaves_out_what_is_too_short_or_too_long_and_counts_it(manifest):
+    data = make_train(manifest, min_duration_secs=0.1, max_duration_secs=1.5)
+    assert (data.num_utterances, data.num_left_out, data.updates_per_epoch) == (3, 2, 2)
+    assert data.duration_secs == pytest.approx(3.0)
+    assert sorted(data.source.utterance_ids) == ["a1", "a2", "b2"]
+
+
+def test_limits_that_leave_nothing_are_refused(manifest):
+    with pytest.raises(InputError, match="max_duration_secs=0.01"):
+        make_train(manifest, max_duration_secs=0.01)
+
+
+def test_training_batches_hold_every_utterance_once_an_epoch(manifest):
+    data = make_train(manifest)
+    seen = []
+    for batch in data.dataset(CONTEXT, 0).take(data.updates_per_epoch):
+        index = batch["utterance_index"].numpy()
+        seen += index[index >= 0].tolist()
+        for row, length in zip(index, batch["waveform_lengths"].numpy(), strict=True):
+            assert length == (data.source.num_samples[row] if row >= 0 else 0)
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+
+
+def test_training_data_can_start_anywhere(manifest):
+    data = make_train(manifest)
+    whole = [batch["utterance_index"].numpy().tolist() for batch in data.dataset(CONTEXT, 0).take(9)]
+    late = [batch["utterance_index"].numpy().tolist() for batch in data.dataset(CONTEXT, 5).take(4)]
+    assert late == whole[5:]
+
+
+def test_evaluation_has_every_row_with_id_and_normalized_reference(manifest):
+    data = EvalData(tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, batch_size=2)
+    assert sorted(data.utterance_ids.values()) == sorted(SECS)
+    assert set(data.references.values()) == {"TEXT A", "TEXT B"}
+    batches = list(data.dataset(CONTEXT))
+    assert len(batches) == data.num_batches == 3
+    seen = np.concatenate([batch["utterance_index"].numpy() for batch in batches])
+    assert sorted(seen.tolist()) == [-1, 0, 1, 2, 3, 4]
+
+
+def test_joined_evaluation_rows_join_texts_and_ids_of_one_speaker(manifest):
+    data = EvalData(
+        tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, batch_size=2,
+        join_max_utterances=3, speakers=("a",),
+    )  # fmt: skip
+    # Groups of 1, then 2 of the three utterances.
+    assert sorted(data.references.values()) == ["TEXT A", "TEXT A TEXT A"]
+    assert sorted(name for names in data.utterance_ids.values() for name in names.split("+")) == ["a1", "a2", "a3"]
+
+
+def test_subset_renumbers(manifest):
+    source = open_source(format="jsonl", input=manifest)
+    subset = SubsetSource(source=source, indices=np.array([4, 0]))
+    assert subset.utterance_ids == ["b2", "a1"]
+    assert subset.num_samples.tolist() == [24_000, 16_000]
+    np.testing.assert_array_equal(subset.read_waveform(1), source.read_waveform(0))

@@ -1,0 +1,86 @@
+"""--mode=transcribe between its arguments and the transcriber; whole runs are in tests/test_run.py."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import base
+from engine.checkpoints import BestCheckpoint
+from engine.inference import transcription
+from engine.protocols import Parts
+from tests.engine_toys import NUM_SAMPLES, ToyModel, toy_decoder, toy_feasible, toy_loss
+
+
+class Letters:
+    num_tokens = 6
+
+    def decode(self, ids):
+        return "".join("_abcde"[i] for i in ids)
+
+
+def load_waveform(path, on_rate_mismatch):
+    if "bad" in path:
+        raise ValueError("not audio")
+    assert on_rate_mismatch == "refuse"
+    return np.linspace(-1, 1, NUM_SAMPLES, dtype=np.float32)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A workdir with a model, and the text that this model gives the one waveform."""
+    model = ToyModel(seed=3)
+    config = base.get_small_config()
+    config.data.on_rate_mismatch = "refuse"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.json").write_text(json.dumps(config.to_dict()))
+    BestCheckpoint(
+        checkpoint=tf.train.Checkpoint(model=model), directory=tmp_path / "run/best", global_step=tf.Variable(1)
+    ).save_if_better(0.1, metric="dev/wer")
+    logits = model(tf.constant(load_waveform("x", "refuse"))[tf.newaxis], tf.constant([NUM_SAMPLES]))
+    return str(tmp_path / "run"), Letters().decode(logits[0].numpy().argmax(-1))
+
+
+def make_parts():
+    return Parts(
+        build_tokenizer=lambda path: Letters(),
+        build_train_data=None,
+        build_eval_data=None,
+        build_model=lambda **fields: ToyModel(seed=99),
+        load_waveform=load_waveform,
+        loss_fn=toy_loss,
+        feasible_fn=toy_feasible,
+        decoder=toy_decoder,
+    )
+
+
+def test_the_runs_own_weights_make_the_text(trained, tmp_path, capsys):
+    workdir, text = trained
+    (tmp_path / "a.wav").touch()
+    output = tmp_path / "out.jsonl"
+    status = transcription.run(
+        parts=make_parts(), checkpoint=workdir, inputs=[str(tmp_path / "a.wav")], output=str(output)
+    )
+    assert status == 0
+    assert json.loads(output.read_text())["text"] == text
+    assert "1 of 1 files" in capsys.readouterr().out
+
+
+def test_a_skipped_file_makes_the_status_2(trained, tmp_path, capsys):
+    for name in ("a.wav", "bad.wav"):
+        (tmp_path / name).touch()
+    status = transcription.run(
+        parts=make_parts(), checkpoint=trained[0], inputs=[str(tmp_path)], output=str(tmp_path / "out.jsonl")
+    )
+    assert status == 2
+    captured = capsys.readouterr()
+    assert "1 of 2 files" in captured.out
+    assert "bad.wav was skipped: not audio" in captured.err
+
+
+def test_output_must_be_named(trained):
+    with pytest.raises(ValueError, match="--output is empty"):
+        transcription.run(parts=make_parts(), checkpoint=trained[0], inputs=["a.wav"], output="")

@@ -1,0 +1,198 @@
+"""The command line as a user meets it: whole runs in processes of their own, killed, resumed, misused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data.synthetic import write_synthetic_corpus
+
+ROOT = Path(__file__).resolve().parents[1]
+NUM_UPDATES = 30
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("spoken") / "corpus"
+    return write_synthetic_corpus(output=folder, num_train=32, num_eval=6, num_train_speakers=4, num_eval_speakers=2)
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "run.py"), *arguments]
+
+
+def train_command(corpus: Path, workdir: Path, *arguments: str) -> list[str]:
+    return command(
+        f"--config={ROOT}/configs/debug.py:{corpus}",
+        f"--workdir={workdir}",
+        f"--config.train.num_updates={NUM_UPDATES}",
+        "--config.train.global_batch_size=4",
+        "--config.eval.every_updates=0",
+        *arguments,
+    )
+
+
+def run(arguments: list[str], *, status: int = 0) -> subprocess.CompletedProcess:
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+def weights(workdir: Path) -> dict[str, np.ndarray]:
+    """Everything in the newest checkpoint: model, optimizer, global step."""
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(workdir / "checkpoints")))
+    names = [name for name in reader.get_variable_to_shape_map() if name.endswith("VARIABLE_VALUE")]
+    return {name: reader.get_tensor(name) for name in names if not name.startswith("save_counter")}
+
+
+def metrics(workdir: Path, split: str = "train") -> list[dict]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["split"] == split]
+
+
+@pytest.fixture(scope="session")
+def straight(corpus, tmp_path_factory) -> Path:
+    """A run that nothing interrupts."""
+    workdir = tmp_path_factory.mktemp("straight") / "run"
+    run(train_command(corpus, workdir))
+    return workdir
+
+
+def assert_same_run(workdir: Path, straight: Path) -> None:
+    found, wanted = weights(workdir), weights(straight)
+    assert found.keys() == wanted.keys()
+    assert len(found) > 100
+    for name, value in wanted.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    for name in ("step", "loss", "learning_rate", "gradient_norm", "audio_secs", "num_rows"):
+        assert [line[name] for line in metrics(workdir)] == [line[name] for line in metrics(straight)], name
+
+
+def test_a_run_leaves_everything_that_the_design_promises(straight):
+    for name in ("config.json", "environment.json", "metrics.jsonl", "vocab.json"):
+        assert (straight / name).stat().st_size > 0
+    assert [line["step"] for line in metrics(straight)] == list(range(5, NUM_UPDATES + 1, 5))
+    losses = [line["loss"] for line in metrics(straight)]
+    assert all(np.isfinite(losses))
+    assert losses[-1] < losses[0]
+    (evaluation,) = metrics(straight, "unseen-voices")
+    predictions = [json.loads(line) for line in (straight / "eval/unseen-voices/predictions.jsonl").open()]
+    assert evaluation["num_utterances"] == len(predictions) == 6
+    assert evaluation["num_words"] == sum(len(line["reference"].split()) for line in predictions)
+    errors = [line["errors"] for line in predictions]
+    assert errors == sorted(errors, reverse=True)
+    assert sum(errors) == sum(evaluation[name] for name in ("substitutions", "deletions", "insertions"))
+    assert evaluation["wer"] == pytest.approx(sum(errors) / evaluation["num_words"])
+    assert json.loads((straight / "best/best.json").read_text())["value"] == pytest.approx(evaluation["wer"])
+    assert list((straight / "tensorboard").rglob("events.out.tfevents*"))
+    kept = sorted(path.name for path in (straight / "checkpoints").glob("*.index"))
+    assert kept == ["ckpt-20.index", "ckpt-25.index", "ckpt-30.index"]
+
+
+def test_a_killed_run_continues_as_if_nothing_had_happened(corpus, straight, tmp_path):
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(
+        train_command(corpus, workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while not (workdir / "checkpoints/ckpt-10.index").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (workdir / f"checkpoints/ckpt-{NUM_UPDATES}.index").exists()
+    # What the killed process may have written past its checkpoint must not come twice.
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 29, "split": "train", "loss": 1.0}\n{"step": 30, "spl')
+    done = run(train_command(corpus, workdir))
+    assert "restored model from" in done.stdout
+    assert_same_run(workdir, straight)
+
+
+def test_sigterm_saves_and_ends_with_143_and_the_same_command_continues(corpus, straight, tmp_path):
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(
+        train_command(corpus, workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    while not (workdir / "metrics.jsonl").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert list((workdir / "checkpoints").glob("*.index"))
+    run(train_command(corpus, workdir))
+    assert_same_run(workdir, straight)
+
+
+def test_two_replicas_learn_the_same(corpus, straight, tmp_path):
+    workdir = tmp_path / "run"
+    run(train_command(corpus, workdir, "--strategy=mirrored", "--config.runtime.num_virtual_devices=2"))
+    found, wanted = [[line["loss"] for line in metrics(folder)] for folder in (workdir, straight)]
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)
+
+
+def test_another_config_in_the_same_workdir_is_refused_by_field(corpus, straight):
+    done = run(train_command(corpus, straight, "--config.train.learning_rate=0.5"), status=2)
+    assert "train.learning_rate was 0.0015, is 0.5" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_eval_mode_repeats_the_figure_of_the_best_checkpoint(corpus, straight):
+    before = metrics(straight, "unseen-voices")
+    run(train_command(corpus, straight, "--mode=eval"))
+    after = metrics(straight, "unseen-voices")
+    assert len(after) == len(before) + 1
+    names = ("step", "wer", "cer", "substitutions", "deletions", "insertions", "num_words", "num_utterances")
+    assert [after[-1][name] for name in names] == [before[0][name] for name in names]
+
+
+def test_transcripts_equal_the_evaluation_and_bad_files_are_named(corpus, straight, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"no audio at all")
+    output = tmp_path / "out.jsonl"
+    done = run(
+        command(
+            "--mode=transcribe",
+            f"--checkpoint={straight}",
+            f"--inputs={corpus / 'eval'},{tmp_path / 'bad.wav'}",
+            f"--output={output}",
+        ),
+        status=2,
+    )
+    assert "bad.wav was skipped" in done.stderr
+    assert "Traceback" not in done.stderr
+    found = {Path(line["audio_filepath"]).stem: line["text"] for line in map(json.loads, output.open())}
+    predictions = map(json.loads, (straight / "eval/unseen-voices/predictions.jsonl").open())
+    assert found == {line["utterance_id"]: line["hypothesis"] for line in predictions}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/base.py"], "python -m data.prepare"),
+        (["--config=configs/quickstart.py:nowhere"], "python -m data.synthetic"),
+        (["--config=configs/debug.py:nowhere", "--config.train.accum_steps=3"], "train.accum_steps"),
+        (["--mode=transcribe", "--inputs=a.wav", "--output=o.jsonl"], "--checkpoint is empty"),
+        (["--mode=transcribe", "--checkpoint=nowhere", "--inputs=README.md", "--output=o.jsonl"], "config.json"),
+        ([], "--config is missing"),
+        (["--config=configs/nothing.py"], "configs/nothing.py"),
+        (["--config=configs/debug.py", "--config.train.not_a_field=1"], "not_a_field"),
+        (["--config=configs/debug.py", "--strategy=magic"], "strategy"),
+    ],
+)
+def test_bad_usage_is_one_line_and_status_2(tmp_path, arguments, message):
+    done = run(command(*arguments, f"--workdir={tmp_path / 'run'}"), status=2)
+    assert message in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert not os.path.exists(tmp_path / "run/config.json")
