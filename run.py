@@ -32,10 +32,12 @@ def main(argv: list[str]) -> int:
     # Here and not above: a wrong flag should not wait for TensorFlow.
     from data.audio import load_waveform
     from data.datasets import EvalData, TrainData
+    from data.references import find_reference
     from data.text import load_tokenizer
     from engine import experiment
     from engine.inference import transcription
     from engine.protocols import Parts
+    from engine.summary import error_table
     from models import ctc, decoding
     from models.wav2vec2 import build_model
 
@@ -45,6 +47,7 @@ def main(argv: list[str]) -> int:
         build_eval_data=EvalData,
         build_model=build_model,
         load_waveform=load_waveform,
+        find_reference=find_reference,
         loss_fn=ctc.ctc_loss,
         feasible_fn=ctc.feasible,
         decoder=decoding.greedy_decode,
@@ -63,6 +66,8 @@ def main(argv: list[str]) -> int:
         strategy_name=_STRATEGY.value,
         checkpoint=_CHECKPOINT.value,
     )
+    if outcome.figures:
+        print(f"\n{error_table(outcome.figures)}\n")
     return outcome.exit_status
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 NUM_DIGITS_PROB = (0.08, 0.16, 0.19, 0.19, 0.19, 0.19)  # of 1 to 6 digits
-SENTENCE_PROB = 0.25
+SENTENCE_PROB = 0.4
 
 # Few words, so that each is heard a hundred times in the few thousand utterances of the default corpus.
 DETERMINERS = ("THE", "MY", "YOUR")

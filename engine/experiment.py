@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Collection
 from typing import Any
 
 import orbit
@@ -350,7 +351,13 @@ def _train(
             if evaluators is None:
                 controller.train(train.num_updates)
             else:
-                figures = _train_and_evaluate(controller, train.num_updates, config.eval.every_updates)
+                figures = _train_and_evaluate(
+                    controller,
+                    num_updates=train.num_updates,
+                    every_updates=config.eval.every_updates,
+                    metrics_path=metrics_path,
+                    sets=evaluators.evaluators,
+                )
         except actions.StopTraining as reason:
             controller.save_checkpoint()
             logging.warning("%s; saved at update %d", reason, int(global_step.numpy()))
@@ -358,11 +365,21 @@ def _train(
     return Outcome(exit_status=0, figures=figures or {})
 
 
-def _train_and_evaluate(controller: orbit.Controller, num_updates: int, every_updates: int) -> dict:
-    """Evaluates at the same updates, and at the end, however often the run was interrupted."""
+def _train_and_evaluate(
+    controller: orbit.Controller, *, num_updates: int, every_updates: int, metrics_path: str, sets: Collection[str]
+) -> dict[str, dict[str, float]]:
+    """Evaluates at the same updates, once at each and at the end, however often the run was interrupted."""
     step = int(controller.global_step.numpy())
+    is_due = step >= num_updates or (step > 0 and every_updates > 0 and step % every_updates == 0)
+    figures: dict[str, dict[str, float]] = {}
+    if is_due:
+        # Checkpoints are saved before evaluations: a kill in between has lost the evaluation of this very update.
+        lines = files.read_jsonl(metrics_path) if os.path.exists(metrics_path) else []
+        figures = {line["split"]: line for line in lines if line["step"] == step and line["split"] in sets}
+        if set(figures) != set(sets):
+            figures = controller.evaluate()
     if step >= num_updates:
-        return controller.evaluate()
+        return figures
     if every_updates and step % every_updates:
         # The controller counts its interval from where it starts: bring it back into step first.
         boundary = min(step + every_updates - step % every_updates, num_updates)

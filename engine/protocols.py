@@ -93,6 +93,7 @@ class Parts:
         build_eval_data: keyword arguments -> EvalData.
         build_model: keyword arguments -> AcousticModel.
         load_waveform: (path, on_rate_mismatch) -> normalized float32 waveform [T] at 16 kHz.
+        find_reference: (path, text_style) -> the normalized transcript that lies beside a file, or None.
         loss_fn: The loss of each row.
         feasible_fn: Which rows can have a loss.
         decoder: Logits to tokens.
@@ -103,6 +104,7 @@ class Parts:
     build_eval_data: Callable[..., EvalData]
     build_model: Callable[..., AcousticModel]
     load_waveform: Callable[..., np.ndarray]
+    find_reference: Callable[..., str | None]
     loss_fn: LossFn
     feasible_fn: FeasibleFn
     decoder: Decoder

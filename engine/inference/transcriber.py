@@ -27,13 +27,13 @@ class Summary:
     """What a transcription did.
 
     Attributes:
-        num_done: Files transcribed.
+        records: One for each transcribed file: audio_filepath, text, duration (s), and reference where one was found.
         failures: (path, reason) of each file that was not.
         audio_secs: Duration of the transcribed audio.
         elapsed_secs: Time from the first file to the last.
     """
 
-    num_done: int
+    records: tuple[dict[str, Any], ...]
     failures: tuple[tuple[str, str], ...]
     audio_secs: float
     elapsed_secs: float
@@ -76,6 +76,7 @@ class Transcriber:
         decoder: Decoder,
         tokenizer: Tokenizer,
         load_waveform: Callable[[str], np.ndarray],
+        find_reference: Callable[[str], str | None] = lambda path: None,
         batch_size: int = 8,
     ) -> None:
         """Prepares the step.
@@ -85,8 +86,10 @@ class Transcriber:
             decoder: Logits to tokens.
             tokenizer: Tokens to text.
             load_waveform: Path -> normalized float32 [T] at 16 kHz; raises ValueError for files it cannot use.
+            find_reference: Path -> the transcript beside the file, or None.
             batch_size: Files decoded together.
         """
+        self._find_reference = find_reference
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._load_waveform = load_waveform
@@ -115,14 +118,14 @@ class Transcriber:
         ]
 
     def transcribe_files(self, paths: Sequence[str], output: str) -> Summary:
-        """Writes one JSON object a file to `output`, in the order of `paths`.
+        """Writes one JSON object a file to `output`, in the order of `paths`; see `Summary.records`.
 
         A file that cannot be read is named in the log and in the summary, and left out of the output; the others are
         done all the same.
 
         Args:
             paths: Audio files.
-            output: JSON-lines file: audio_filepath, text, duration (s).
+            output: JSON-lines file.
         """
         start_secs = time.monotonic()
         records: list[dict[str, Any]] = []
@@ -132,10 +135,12 @@ class Transcriber:
                 texts = self.transcribe_waveforms([waveform for _, waveform in batch])
                 for (path, waveform), text in zip(batch, texts, strict=True):
                     duration = round(len(waveform) / SAMPLE_RATE, 4)
-                    records.append({"audio_filepath": path, "text": text, "duration": duration})
+                    record = {"audio_filepath": path, "text": text, "duration": duration}
+                    reference = self._find_reference(path)
+                    records.append(record if reference is None else {**record, "reference": reference})
         files.write_jsonl_atomic(output, records)
         return Summary(
-            num_done=len(records),
+            records=tuple(records),
             failures=tuple(failures),
             audio_secs=sum(record["duration"] for record in records),
             elapsed_secs=time.monotonic() - start_secs,

@@ -11,6 +11,8 @@ from engine import checkpoints, experiment
 from engine.inference.transcriber import Transcriber, find_audio
 from engine.protocols import Parts
 
+_NUM_SHOWN = 10  # transcripts printed; all are in the output file
+
 
 def load_transcriber(*, parts: Parts, checkpoint: str, batch_size: int = 8) -> Transcriber:
     """Builds a transcriber from a run's config, vocabulary and best weights.
@@ -32,6 +34,7 @@ def load_transcriber(*, parts: Parts, checkpoint: str, batch_size: int = 8) -> T
         decoder=parts.decoder,
         tokenizer=tokenizer,
         load_waveform=functools.partial(parts.load_waveform, on_rate_mismatch=config.data.on_rate_mismatch),
+        find_reference=functools.partial(parts.find_reference, text_style=config.data.text_style),
         batch_size=batch_size,
     )
 
@@ -47,9 +50,16 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str) ->
     paths = find_audio(inputs)
     transcriber = load_transcriber(parts=parts, checkpoint=checkpoint)
     summary = transcriber.transcribe_files(paths, output)
+    for record in summary.records[:_NUM_SHOWN]:
+        print(record["audio_filepath"])
+        if "reference" in record:
+            print(f"  reference:  {record['reference']}")
+        print(f"  hypothesis: {record['text']}")
+    if len(summary.records) > _NUM_SHOWN:
+        print(f"and {len(summary.records) - _NUM_SHOWN} more")
     speed = summary.audio_secs / max(summary.elapsed_secs, 1e-6)
     print(
-        f"{summary.num_done} of {len(paths)} files, {summary.audio_secs:.1f} s of audio in "
+        f"{len(summary.records)} of {len(paths)} files, {summary.audio_secs:.1f} s of audio in "
         f"{summary.elapsed_secs:.1f} s ({speed:.1f} times real time), written to {output}"
     )
     for path, reason in summary.failures:

@@ -39,6 +39,7 @@ def make_parts(**overrides):
         "build_train_data": ToyTrainData,
         "build_eval_data": lambda **fields: pytest.fail("no evaluation set was configured"),
         "build_model": lambda **fields: ToyModel(),
+        "find_reference": lambda path, text_style: None,
         "load_waveform": lambda path, on_rate_mismatch: pytest.fail("nothing to load"),
         "loss_fn": toy_loss,
         "feasible_fn": toy_feasible,
@@ -51,8 +52,9 @@ def make_config(corpus, **train) -> ConfigDict:
     config = base.get_small_config()
     config.data.train.input = str(corpus)
     config.train.update(
-        {"global_batch_size": 4, "num_updates": 6, "log_every_updates": 2, "warmup_updates": 1, "hold_updates": 1, **train}
+        {"global_batch_size": 4, "num_updates": 6, "log_every_updates": 2, "warmup_updates": 1, "hold_updates": 1}
     )
+    config.train.update(train)
     config.checkpoint.every_updates = 2
     config.checkpoint.keep = 2
     return config
@@ -115,7 +117,7 @@ def test_weights_of_another_run_are_the_start_with_or_without_its_head(tmp_path)
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("train.global_batch_size", 5, "train.global_batch_size=5 must be a multiple of replicas x train.accum_steps = 2"),
+        ("train.global_batch_size", 5, "train.global_batch_size=5 must be a multiple of replicas x train.accum_steps"),
         ("eval.batch_size", 3, "eval.batch_size=3 must be a multiple of the 2 replicas"),
         ("train.num_updates", 0, "train.num_updates must be at least 1, got 0"),
         ("train.log_every_updates", 0, "train.log_every_updates must be at least 1, got 0"),
@@ -161,3 +163,49 @@ def test_load_run_finds_the_config_of_a_checkpoint_inside_a_workdir(tmp_path):
         experiment.load_run(str(tmp_path / "elsewhere/x/y"))
     with pytest.raises(ValueError, match="--checkpoint is empty"):
         experiment.load_run("")
+
+
+class StandInController:
+    """Counts what `_train_and_evaluate` asks for."""
+
+    def __init__(self, step, metrics_path):
+        self.global_step = tf.Variable(step)
+        self.calls = []
+        self._metrics_path = metrics_path
+
+    def evaluate(self):
+        self.calls.append(("evaluate", int(self.global_step)))
+        return {"dev": {"wer": 0.5}}
+
+    def train(self, steps, checkpoint_at_completion):
+        self.global_step.assign(steps)
+        self.calls.append(("train", steps, checkpoint_at_completion))
+
+    def train_and_evaluate(self, train_steps, eval_interval):
+        self.calls.append(("train_and_evaluate", int(self.global_step), train_steps, eval_interval))
+        return {"dev": {"wer": 0.25}}
+
+
+@pytest.mark.parametrize(
+    ("step", "evaluated", "calls"),
+    [
+        (0, False, [("train_and_evaluate", 0, 90, 20)]),
+        (13, False, [("train", 20, False), ("evaluate", 20), ("train_and_evaluate", 20, 90, 20)]),
+        (40, False, [("evaluate", 40), ("train_and_evaluate", 40, 90, 20)]),  # killed between saving and evaluating
+        (40, True, [("train_and_evaluate", 40, 90, 20)]),
+        (83, False, [("train", 90, True), ("evaluate", 90)]),
+        (90, False, [("evaluate", 90)]),
+        (90, True, []),  # finished: nothing is done twice
+    ],
+)
+def test_an_interrupted_run_evaluates_at_the_same_updates(tmp_path, step, evaluated, calls):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 40, "split": "train"}\n')
+    if evaluated:
+        path.write_text(json.dumps({"step": step, "split": "dev", "wer": 0.125}) + "\n")
+    controller = StandInController(step, path)
+    figures = experiment._train_and_evaluate(
+        controller, num_updates=90, every_updates=20, metrics_path=str(path), sets=["dev"]
+    )
+    assert controller.calls == calls
+    assert figures["dev"]["wer"] == (0.125 if not calls else 0.5 if calls[-1][0] == "evaluate" else 0.25)

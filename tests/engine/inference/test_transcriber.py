@@ -63,7 +63,7 @@ def test_texts_come_in_order_whatever_the_batch(tmp_path, batch_size):
         {"audio_filepath": path, "text": text, "duration": float(len(text))}
         for path, text in zip(paths, ["d", "abc", "ba", "efghij"], strict=True)
     ]
-    assert (summary.num_done, summary.failures, summary.audio_secs) == (4, (), 12.0)
+    assert (len(summary.records), summary.failures, summary.audio_secs) == (4, (), 12.0)
 
 
 def test_a_bad_file_is_named_and_the_others_are_done(tmp_path):
@@ -73,7 +73,7 @@ def test_a_bad_file_is_named_and_the_others_are_done(tmp_path):
     texts = [json.loads(line)["text"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert texts == ["ab", "cd"]
     assert summary.failures == ((paths[1], "empty audio"),)
-    assert summary.num_done == 2
+    assert len(summary.records) == 2
 
 
 def test_folders_are_searched_to_the_bottom_and_nothing_comes_twice(tmp_path):

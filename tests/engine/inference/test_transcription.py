@@ -51,6 +51,7 @@ def make_parts():
         build_eval_data=None,
         build_model=lambda **fields: ToyModel(seed=99),
         load_waveform=load_waveform,
+        find_reference=lambda path, text_style: "said so" if path.endswith("a.wav") else None,
         loss_fn=toy_loss,
         feasible_fn=toy_feasible,
         decoder=toy_decoder,
@@ -66,7 +67,9 @@ def test_the_runs_own_weights_make_the_text(trained, tmp_path, capsys):
     )
     assert status == 0
     assert json.loads(output.read_text())["text"] == text
-    assert "1 of 1 files" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"  reference:  said so\n  hypothesis: {text}\n" in printed
+    assert "1 of 1 files" in printed
 
 
 def test_a_skipped_file_makes_the_status_2(trained, tmp_path, capsys):
