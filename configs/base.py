@@ -118,12 +118,12 @@ def get_small_config() -> ConfigDict:
     config.model.preset = "tiny"
     config.model.init = ""
     config.model.freeze_feature_encoder = False
-    config.model.hidden_dropout = 0.05
-    config.model.activation_dropout = 0.05
+    # A few epochs of plentiful data: what regularizes slows down more than it helps (docs/decisions/0004).
+    config.model.activation_dropout = 0.0
     config.model.layer_drop = 0.0
-    config.model.mask_time_prob = 0.1
+    config.model.mask_time_prob = 0.05
     config.model.mask_time_length = 5
-    config.model.mask_feature_prob = 0.1
+    config.model.mask_feature_prob = 0.0
     config.model.mask_feature_length = 16
 
     config.data.make_command = ""
@@ -131,20 +131,20 @@ def get_small_config() -> ConfigDict:
     config.data.train.split = ""
     config.data.eval = ConfigDict()
 
-    config.train.global_batch_size = 32
+    config.train.global_batch_size = 16
     config.train.accum_steps = 1
-    config.train.num_updates = 900
+    config.train.num_updates = 1_600
     config.train.precision = "float32"
     config.train.optimizer = "adamw"
-    config.train.learning_rate = 1.5e-3
+    config.train.learning_rate = 2.5e-3
     config.train.schedule = "linear"
     config.train.warmup_updates = 60
-    config.train.hold_updates = 240
+    config.train.hold_updates = 600
     config.train.weight_decay = 0.01
     config.train.clip_norm = 1.0
     config.train.log_every_updates = 20
 
-    config.eval.every_updates = 300
+    config.eval.every_updates = 400
     config.eval.batch_size = 32
     config.checkpoint.every_updates = 100
     return config

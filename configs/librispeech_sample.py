@@ -2,7 +2,7 @@
 
     python run.py --config=configs/librispeech_sample.py:FOLDER --mode=train
 
-FOLDER holds LibriSpeech splits, train-clean-5 among them. Two rows of 246,000 samples (15.4 s, the tutorial's length) in two
+FOLDER holds LibriSpeech splits, train-clean-5 among them. Two rows of 246,000 samples (15.4 s, as the tutorial) in two
 microbatches, bfloat16. On two cores an update takes some ten seconds; nothing can be recognized after five.
 """
 

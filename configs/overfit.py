@@ -15,12 +15,6 @@ def get_config(manifest: str = "manifest.jsonl") -> ConfigDict:
     """Returns the config for one manifest."""
     config = base.get_small_config()
     config.model.mask_time_prob = 0.0
-    config.model.mask_feature_prob = 0.0
-    config.model.hidden_dropout = 0.0
-    config.model.activation_dropout = 0.0
-    config.model.attention_dropout = 0.0
-    config.model.feature_projection_dropout = 0.0
-    config.model.final_dropout = 0.0
 
     config.data.train.format = "jsonl"
     config.data.train.input = manifest

@@ -1,6 +1,6 @@
 """A speech corpus in LibriSpeech layout: eSpeak NG says digits and short sentences in many voices.
 
-    python -m data.synthetic --output=DIR [--num_train=3000] [--num_eval=200] [--seed=0]
+    python -m data.synthetic --output=DIR [--num_train=6000] [--num_eval=200] [--seed=0]
 
 `DIR/train` and `DIR/eval` hold SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac (16 bits, 22,050 Hz) and
 the transcripts. No voice of `eval` is heard in `train`, in any accent. Chapter 1 of a training
@@ -208,7 +208,7 @@ def write_synthetic_corpus(
     *,
     output: str | os.PathLike[str],
     seed: int = 0,
-    num_train: int = 3000,
+    num_train: int = 6000,
     num_eval: int = 200,
     num_train_speakers: int = 120,
     num_eval_speakers: int = 12,
@@ -328,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--output", required=True, help="folder to make")
-    parser.add_argument("--num_train", type=int, default=3000, help="utterances of train")
+    parser.add_argument("--num_train", type=int, default=6000, help="utterances of train")
     parser.add_argument("--num_eval", type=int, default=200, help="utterances of eval")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another corpus")
     return run_command(parser, _run, argv)

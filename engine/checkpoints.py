@@ -17,6 +17,8 @@ from engine.workdir import WorkdirError
 
 CHECKPOINTS_FOLDER = "checkpoints"
 BEST_FOLDER = "best"
+# Prefix of the checkpoint in a folder that holds a model alone, such as a converted one.
+WEIGHTS_FILE = "weights"
 _OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
@@ -167,15 +169,16 @@ def find_checkpoint(path_or_workdir: str | os.PathLike[str], *, prefer_best: boo
     """Returns the path (without .index) of the checkpoint that `path_or_workdir` stands for.
 
     Args:
-        path_or_workdir: A checkpoint's path, a folder of checkpoints, or a workdir.
+        path_or_workdir: A checkpoint's path, a folder of checkpoints, a workdir, or the folder of a converted model.
         prefer_best: In a workdir, whether to look into best/ before checkpoints/, or after it.
 
     Raises:
         WorkdirError: There is no checkpoint.
     """
     path = os.fspath(path_or_workdir)
-    if os.path.exists(path + ".index"):
-        return path
+    for prefix in (path, os.path.join(path, WEIGHTS_FILE)):
+        if os.path.exists(prefix + ".index"):
+            return prefix
     if path.endswith(".index") and os.path.exists(path):
         return path.removesuffix(".index")
     folders = [os.path.join(path, BEST_FOLDER), os.path.join(path, CHECKPOINTS_FOLDER)]

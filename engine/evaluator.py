@@ -128,7 +128,7 @@ class Evaluator(orbit.StandardEvaluator):
                 f"evaluation set {self._set_name}: {summary['num_utterances']} utterances scored, "
                 f"{len(self._data.references)} expected"
             )
-        for example in state.predictions()[: self._num_logged]:
+        for example in state.samples(self._num_logged):
             logging.info("%s %s", self._set_name, example["utterance_id"])
             logging.info("  reference:  %s", example["reference"])
             logging.info("  hypothesis: %s", example["hypothesis"])

@@ -6,9 +6,11 @@ import tensorflow as tf
 import tf_keras
 
 from models.config import Wav2Vec2Config
+from models.filterbank import gabor_kernel
 from models.layers import LayerNorm, gelu, sequence_mask
 
-_GROUP_NORM_EPSILON = 1e-5
+# Of both kinds of norm between the convolutions. The published configs' layer_norm_eps holds above them only.
+_EPSILON = 1e-5
 
 
 def output_lengths(config: Wav2Vec2Config, num_samples: tf.Tensor) -> tf.Tensor:
@@ -33,6 +35,7 @@ class ConvolutionLayer(tf_keras.layers.Layer):
         use_bias: bool,
         epsilon: float,
         name: str,
+        initializer: str | tf_keras.initializers.Initializer = "he_normal",
         dtype: str | tf_keras.mixed_precision.Policy,
     ) -> None:
         """Makes the variables.
@@ -46,6 +49,7 @@ class ConvolutionLayer(tf_keras.layers.Layer):
             use_bias: Whether the convolution has a bias.
             epsilon: Of the layer norm.
             name: Prefix of the variables' names.
+            initializer: Of the kernel.
             dtype: Policy.
         """
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
@@ -53,7 +57,7 @@ class ConvolutionLayer(tf_keras.layers.Layer):
         self._stride = stride
         self._norm = norm
         self.kernel = self.add_weight(
-            name=f"{name}/kernel", shape=(kernel_size, input_size, output_size), initializer="he_normal"
+            name=f"{name}/kernel", shape=(kernel_size, input_size, output_size), initializer=initializer
         )
         self.bias = None
         if use_bias:
@@ -95,7 +99,7 @@ class ConvolutionLayer(tf_keras.layers.Layer):
         mean = tf.reduce_sum(wide * valid, axis=1, keepdims=True) / count
         centred = wide - mean
         variance = tf.reduce_sum(tf.square(centred) * valid, axis=1, keepdims=True) / count
-        scale = tf.math.rsqrt(variance + _GROUP_NORM_EPSILON) * self.group_scale
+        scale = tf.math.rsqrt(variance + _EPSILON) * self.group_scale
         return tf.cast(centred * scale + self.group_offset, x.dtype)
 
 
@@ -108,6 +112,9 @@ class FeatureEncoder(tf_keras.layers.Layer):
         self.convolutions = []
         input_size = 1
         for i, output_size in enumerate(config.conv_dim):
+            initializer = "he_normal"
+            if i == 0 and config.conv_init == "gabor":
+                initializer = tf_keras.initializers.Constant(gabor_kernel(config.conv_kernel[0], output_size))
             norm = "layer" if config.feature_norm == "layer" else ("group" if i == 0 else "none")
             self.convolutions.append(
                 ConvolutionLayer(
@@ -117,7 +124,8 @@ class FeatureEncoder(tf_keras.layers.Layer):
                     stride=config.conv_stride[i],
                     norm=norm,
                     use_bias=config.conv_bias,
-                    epsilon=config.layer_norm_epsilon,
+                    epsilon=_EPSILON,
+                    initializer=initializer,
                     name=f"feature_encoder/{i}",
                     dtype=dtype,
                 )

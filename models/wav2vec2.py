@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
-from models import feature_encoder
+from models import feature_encoder, pretrained
 from models.config import Wav2Vec2Config
 from models.config import preset as config_of
 from models.layers import LayerNorm, Projection
@@ -33,9 +34,11 @@ class Wav2Vec2Backbone(tf_keras.layers.Layer):
         super().__init__(name="wav2vec2", dtype=dtype)
         self.config = config
         self.feature_encoder = feature_encoder.FeatureEncoder(config=config, dtype=dtype)
-        self.feature_norm = LayerNorm(
-            size=config.conv_dim[-1], epsilon=config.layer_norm_epsilon, name="feature_projection"
-        )
+        self.feature_norm = None
+        if config.feature_projection_norm:
+            self.feature_norm = LayerNorm(
+                size=config.conv_dim[-1], epsilon=config.layer_norm_epsilon, name="feature_projection"
+            )
         self.feature_projection = Projection(
             input_size=config.conv_dim[-1],
             output_size=config.hidden_size,
@@ -66,7 +69,8 @@ class Wav2Vec2Backbone(tf_keras.layers.Layer):
         features, lengths = self.feature_encoder(waveform, waveform_lengths)
         if not self.feature_encoder.trainable:
             features = tf.stop_gradient(features)  # keeps the backward pass out of the most expensive layers
-        x = self.feature_projection(self.feature_norm(features))
+        x = features if self.feature_norm is None else self.feature_norm(features)
+        x = self.feature_projection(x)
         x = dropout(x, self.config.feature_projection_dropout, random, salt=_SALT_PROJECTION)
         if random is not None:
             x = self._mask(x, lengths, random)
@@ -164,6 +168,30 @@ class Wav2Vec2ForCTC(tf_keras.Model):
     def output_lengths(self, waveform_lengths: tf.Tensor) -> tf.Tensor:
         """Returns int32 [B]: valid frames of the logits for rows of `waveform_lengths` samples."""
         return feature_encoder.output_lengths(self.config, waveform_lengths)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | os.PathLike[str], *, precision: str = "float32", freeze_feature_encoder: bool = False
+    ) -> Wav2Vec2ForCTC:
+        """Builds the model of a folder with its weights; inside `strategy.scope()` to distribute it.
+
+        Args:
+            folder: Written by `save_pretrained` or by `python -m models.convert`.
+            precision: As in `__init__`.
+            freeze_feature_encoder: As in `__init__`.
+
+        Raises:
+            FileNotFoundError: If the folder lacks its config or its weights.
+            ValueError: If one of them is damaged, or they do not belong together.
+        """
+        config = pretrained.read_config(folder)
+        model = cls(config=config, precision=precision, freeze_feature_encoder=freeze_feature_encoder)
+        pretrained.restore(model, folder)
+        return model
+
+    def save_pretrained(self, folder: str | os.PathLike[str], *, vocab: str | os.PathLike[str] = "") -> None:
+        """Writes config.json, the weights, and a copy of the file `vocab` if one is given, to `folder`."""
+        pretrained.save(self, self.config, folder, vocab=vocab)
 
     @property
     def head_variables(self) -> list[tf.Variable]:

@@ -143,6 +143,32 @@ def test_two_replicas_learn_the_same(corpus, straight, tmp_path):
     np.testing.assert_allclose(found, wanted, rtol=1e-3)
 
 
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_learns_and_saves_its_loss_scale(corpus, straight, tmp_path, precision):
+    workdir = tmp_path / "run"
+    run(train_command(corpus, workdir, "--mode=train", f"--config.train.precision={precision}"))
+    losses = [line["loss"] for line in metrics(workdir)]
+    wide = [line["loss"] for line in metrics(straight)]
+    np.testing.assert_allclose(losses, wide, rtol=0.1)
+    scales = [name for name in weights(workdir) if "loss_scale" in name]
+    assert len(scales) == (2 if precision == "mixed_float16" else 0)
+
+
+def test_shards_train_like_the_files_they_were_made_of(corpus, straight, tmp_path):
+    shards = tmp_path / "shards"
+    subprocess.run(
+        [sys.executable, "-m", "data.prepare", "--source=librispeech", f"--input={corpus}", "--split=train",
+         f"--output={shards}", "--num_shards=2"],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    workdir = tmp_path / "run"
+    source = ["--config.data.train.format=tfrecord", f"--config.data.train.input={shards}"]
+    run(train_command(corpus, workdir, "--mode=train", *source))
+    losses = [line["loss"] for line in metrics(workdir)]
+    # Resampled audio is rounded to 16 bits in the shards, so not to the last digit.
+    np.testing.assert_allclose(losses, [line["loss"] for line in metrics(straight)], rtol=0.01)
+
+
 def test_another_config_in_the_same_workdir_is_refused_by_field(corpus, straight):
     done = run(train_command(corpus, straight, "--config.train.learning_rate=0.5"), status=2)
     assert "train.learning_rate was 0.0015, is 0.5" in done.stderr

@@ -314,6 +314,17 @@ def test_folder_or_path_of_a_checkpoint_will_do(workdir, given):
     assert checkpoints.find_checkpoint(workdir / given) == str(workdir / "checkpoints" / "ckpt-20")
 
 
+def test_folder_of_a_converted_model_will_do(tmp_path):
+    saved, model = _Model(), _Model()
+    for variable in saved.variables:
+        variable.assign(tf.fill(variable.shape, 3.0))
+    tf.train.Checkpoint(model=saved).write(str(tmp_path / "converted" / "weights"))
+    path = checkpoints.restore_model(model, tmp_path / "converted")
+    assert path == str(tmp_path / "converted" / "weights")
+    assert all((v.numpy() == 3.0).all() for v in model.variables)
+    assert checkpoints.step_of(path) == 0
+
+
 def test_moved_workdir_is_found(workdir, tmp_path):
     moved = tmp_path / "moved"
     moved.mkdir()

@@ -49,7 +49,8 @@ def test_positional_convolution_sums_its_groups_over_the_window():
     for frame in range(6):
         for group in range(2):
             channels = slice(8 * group, 8 * group + 8)
-            wanted[frame, channels] = np.einsum("kc,kco->o", padded[frame : frame + 4, channels], kernel[:, :, channels])
+            window = padded[frame : frame + 4, channels]
+            wanted[frame, channels] = np.einsum("kc,kco->o", window, kernel[:, :, channels])
     wanted = tf.nn.gelu(wanted, approximate=False).numpy()
     np.testing.assert_allclose(layer(tf.constant(x)).numpy()[0], wanted, atol=1e-5)
 

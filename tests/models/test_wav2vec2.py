@@ -88,9 +88,10 @@ def test_time_mask_puts_the_learned_embedding_in_place_of_frames():
     model = Wav2Vec2ForCTC(config=config)
     batch, lengths = pad(waveforms(), 16_000)
     random = model.make_random(seed=0, update=tf.constant(0), row_ids=tf.constant([0, 1, 2]))
-    x = tf.zeros([3, 49, 32])
+    num_frames = config.num_frames(16_000)
+    x = tf.zeros([3, num_frames, 32])
     masked = model.backbone._mask(x, model.output_lengths(lengths), random).numpy()
-    np.testing.assert_array_equal(masked[0], np.tile(model.backbone.mask_embedding.numpy(), (49, 1)))
+    np.testing.assert_array_equal(masked[0], np.tile(model.backbone.mask_embedding.numpy(), (num_frames, 1)))
     frames = int(model.output_lengths(lengths)[2])
     assert not masked[2, frames:].any()
 

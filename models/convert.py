@@ -1,0 +1,332 @@
+"""Weights in and out: a Hugging Face folder to a folder of ours, and back.
+
+    python -m models.convert --input=HF_DIR --output=DIR [--vocab=vocab.json]
+    python -m models.convert --input=DIR --output=HF_DIR --to_hf
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import pickle
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from models import hf_config, hf_files, hf_names
+from models.hf_matching import Report, canonical_names, match
+
+# Beside our weights: what the way back wants to know.
+ORIGIN_FILE = "origin.json"
+
+_SAFETENSORS, _SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLE = "pytorch_model.bin"
+_DTYPES = ("float32", "float16", "bfloat16")  # all of which float32 holds exactly
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a file: its shape is known, its numbers are read when they are needed."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+def from_hf(
+    *,
+    input: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    vocab: str | os.PathLike[str] = "",
+    allow_missing: Sequence[str] = (),
+    allow_unexpected: Sequence[str] = (),
+) -> Report:
+    """Converts a Hugging Face folder of a wav2vec 2.0 or HuBERT model to a folder of ours.
+
+    Args:
+        input: Holds config.json and model.safetensors (whole or sharded) or pytorch_model.bin.
+        output: Folder to write.
+        vocab: vocab.json of a new alphabet, for which the head is made fresh; "" takes the input's.
+        allow_missing: Patterns of tensors that may be absent and are made fresh. The head (as a whole) and the mask
+            embedding always may.
+        allow_unexpected: Patterns of tensors that are dropped. What only pre-training uses always is.
+
+    Returns:
+        What became of each tensor.
+
+    Raises:
+        FileNotFoundError: If config.json or the weights are absent.
+        ValueError: If the architecture is not supported, or tensors are missing, unexpected, of another shape or
+            damaged; nothing is written.
+    """
+    folder = Path(input)
+    config, fields = hf_config.read_hf_config(folder / "config.json")
+    with contextlib.ExitStack() as stack:
+        tensors = open_tensors(folder, stack)
+        try:
+            names = canonical_names(list(tensors))
+            fresh_head = bool(vocab) or not any(name in names for name in hf_names.HEAD)
+            tokens = hf_files.read_vocab(vocab) if vocab else hf_files.folder_vocab(folder)
+            if fresh_head and tokens is not None:
+                config = dataclasses.replace(config, vocab_size=len(tokens))
+            report = match(
+                config=config,
+                names=names,
+                shapes={name: tensor.shape for name, tensor in tensors.items()},
+                fresh_head=fresh_head,
+                allow_missing=allow_missing,
+                allow_unexpected=allow_unexpected,
+            )
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
+        if tokens is not None and len(tokens) != config.vocab_size:
+            raise ValueError(
+                f"{folder / hf_files.VOCAB_FILE}: {len(tokens)} tokens, but the head has {config.vocab_size}; "
+                "give another vocabulary with --vocab, for which the head is made fresh"
+            )
+        if not fresh_head and fields.get("pad_token_id", 0) != 0:
+            raise ValueError(
+                f"{folder / 'config.json'}: pad_token_id is {fields['pad_token_id']!r}, but the blank must be token 0; "
+                "give another vocabulary with --vocab, for which the head is made fresh"
+            )
+        report.notes.extend(hf_files.preprocessing_notes(folder))
+
+        def value_of(entry: hf_names.Entry) -> np.ndarray | None:
+            if entry.theirs[0] not in report.loaded:
+                return None
+            return entry.join([tensors[names[name]].read() for name in entry.theirs])
+
+        _write_ours(report, value_of, Path(output), tokens, fields["model_type"])
+    return report
+
+
+def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], model_type: str = "") -> Report:
+    """Converts a folder of ours to one that `transformers` loads.
+
+    Args:
+        input: Written by `from_hf` or `Wav2Vec2ForCTC.save_pretrained`.
+        output: Folder to write: config.json, model.safetensors, preprocessor_config.json, and with a vocabulary
+            vocab.json and tokenizer_config.json.
+        model_type: "wav2vec2" or "hubert"; "" is what the model came as, else wav2vec2.
+
+    Returns:
+        The tensors written, as `loaded`.
+
+    Raises:
+        FileNotFoundError: If the input lacks its config or its weights.
+        ValueError: If they are damaged, or the type has no such architecture.
+    """
+    from models.wav2vec2 import Wav2Vec2ForCTC  # TensorFlow: seconds that a wrong flag should not cost
+
+    folder, target = Path(input), Path(output)
+    model = Wav2Vec2ForCTC.from_pretrained(folder)
+    if not model_type and (folder / ORIGIN_FILE).is_file():
+        origin = json.loads((folder / ORIGIN_FILE).read_text(encoding="utf-8"))
+        model_type = origin.get("model_type", "") if isinstance(origin, dict) else ""
+    model_type = model_type or ("wav2vec2" if model.config.feature_projection_norm else "hubert")
+    fields = hf_config.to_hf(model.config, model_type=model_type)
+    report = Report(model.config)
+    variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
+    tensors = {}
+    for entry in hf_names.name_table(model.config):
+        for name, tensor in entry.split(variables[entry.ours].numpy()).items():
+            tensors[hf_names.full_name(name, model_type=model_type)] = tensor
+            report.loaded[name] = tensor.size
+    texts = {"preprocessor_config.json": hf_files.preprocessor_fields(model.config)}
+    if (folder / hf_files.VOCAB_FILE).is_file():
+        tokens = hf_files.read_vocab(folder / hf_files.VOCAB_FILE)
+        texts[hf_files.VOCAB_FILE] = tokens
+        texts["tokenizer_config.json"] = hf_files.tokenizer_fields(tokens)
+        fields.update(bos_token_id=tokens.get("<s>"), eos_token_id=tokens.get("</s>"))
+    texts["config.json"] = fields
+    target.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=target))
+    try:
+        save_file(tensors, temporary / _SAFETENSORS, metadata={"format": "pt"})
+        for name, content in texts.items():
+            hf_files.write_json(temporary / name, content)
+        for path in temporary.iterdir():
+            os.replace(path, target / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return report
+
+
+def open_tensors(folder: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
+    """Opens the weights of a Hugging Face folder; safetensors, whole or in shards, before a pickle.
+
+    Args:
+        folder: Where they are.
+        stack: Closes the files.
+
+    Returns:
+        Name in the file -> tensor.
+
+    Raises:
+        FileNotFoundError: If there are no weights, or a shard is absent.
+        ValueError: If a file is damaged, or holds anything but tensors.
+    """
+    if (folder / _SAFETENSORS).is_file():
+        return _open_safetensors(folder / _SAFETENSORS, stack)
+    if (folder / _SAFETENSORS_INDEX).is_file():
+        return _open_shards(folder / _SAFETENSORS_INDEX, stack)
+    if (folder / _PICKLE).is_file():
+        return _load_pickle(folder / _PICKLE)
+    raise FileNotFoundError(
+        f"{folder}: no weights; looked for {_SAFETENSORS}, {_SAFETENSORS_INDEX} and {_PICKLE}"
+    )
+
+
+def _open_safetensors(path: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
+    try:
+        file = stack.enter_context(safe_open(path, framework="numpy"))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
+
+    def read(name: str) -> np.ndarray:
+        return _to_float32(path, name, file.get_tensor(name))
+
+    return {
+        name: StoredTensor(tuple(file.get_slice(name).get_shape()), functools.partial(read, name))
+        for name in file.keys()  # noqa: SIM118, the file is no mapping
+    }
+
+
+def _open_shards(index: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
+    try:
+        shard_of = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{index}: not an index with a weight_map ({error}); fetch it again") from error
+    tensors: dict[str, StoredTensor] = {}
+    for shard in sorted(set(shard_of.values())):
+        # Names alone: an index must not lead out of its folder.
+        if Path(shard).name != shard or not (index.parent / shard).is_file():
+            raise FileNotFoundError(f"{index.parent / shard}: no such file, but {index.name} names it; fetch it")
+        found = _open_safetensors(index.parent / shard, stack)
+        for name in found.keys() | {name for name, place in shard_of.items() if place == shard}:
+            if name not in found or shard_of.get(name) != shard:
+                raise ValueError(f"{index}: tensor {name} is not where it says; fetch the folder again")
+        tensors.update(found)
+    return tensors
+
+
+def _load_pickle(path: Path) -> dict[str, StoredTensor]:
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: reading it needs torch, which is not installed; pip install torch, or fetch {_SAFETENSORS}"
+        ) from error
+    remedy = f"fetch {_SAFETENSORS} instead"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on the age of the format; the outcome says enough
+            # weights_only: a pickle is a program, and this runs none of it.
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # PyTorch's own text recommends to run it.
+        raise ValueError(f"{path}: damaged, or a pickle of more than tensors; none of it was run; {remedy}") from error
+    except Exception as error:  # what damaged files raise is not documented
+        reason = str(error).split(".")[0].strip() or type(error).__name__
+        raise ValueError(f"{path}: damaged ({reason}); {remedy}") from error
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ValueError(f"{path}: not a mapping of names to tensors; {remedy}")
+
+    def read(name: str) -> np.ndarray:
+        tensor = content[name].detach()
+        # NumPy has no bfloat16.
+        return _to_float32(path, name, (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
+
+    return {name: StoredTensor(tuple(value.shape), functools.partial(read, name)) for name, value in content.items()}
+
+
+def _to_float32(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.name not in _DTYPES:
+        raise ValueError(f"{path}: {name} has type {array.dtype}; supported are {', '.join(_DTYPES)}")
+    return array.astype(np.float32, copy=False)
+
+
+def _write_ours(
+    report: Report,
+    value_of: Callable[[hf_names.Entry], np.ndarray | None],
+    output: Path,
+    tokens: dict[str, int] | None,
+    model_type: str,
+) -> None:
+    """Builds the model, gives its variables their values and writes the folder."""
+    from models.wav2vec2 import Wav2Vec2ForCTC  # TensorFlow: seconds that a wrong file should not cost
+
+    model = Wav2Vec2ForCTC(config=report.config)
+    variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
+    for entry in hf_names.name_table(report.config):
+        value = value_of(entry)
+        if value is not None:
+            variables[entry.ours].assign(value)
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=output) as temporary:
+        vocab, origin = Path(temporary, hf_files.VOCAB_FILE), Path(temporary, ORIGIN_FILE)
+        if tokens is not None:
+            hf_files.write_json(vocab, tokens)
+        hf_files.write_json(
+            origin, {"model_type": model_type, "fresh": list(report.fresh), "dropped": list(report.dropped)}
+        )
+        (output / ORIGIN_FILE).unlink(missing_ok=True)
+        model.save_pretrained(output, vocab=vocab if tokens is not None else "")
+        os.replace(origin, output / ORIGIN_FILE)
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message} (--help lists the flags)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, or 2 after one line on stderr."""
+    parser = _Parser(prog="models.convert", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--input", required=True, help="folder to read")
+    parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--to_hf", action="store_true", help="ours to Hugging Face")
+    parser.add_argument("--model_type", default="", choices=("", *hf_config.MODEL_TYPES), help="with --to_hf")
+    parser.add_argument("--vocab", default="", help="vocab.json of a new alphabet; the head is made fresh")
+    parser.add_argument("--allow_missing", default="", help="tensors that may be absent: names or a*b, with commas")
+    parser.add_argument("--allow_unexpected", default="", help="tensors to drop: names or a*b, with commas")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        flags = parser.parse_args(argv)
+        if flags.to_hf:
+            report = to_hf(input=flags.input, output=flags.output, model_type=flags.model_type)
+        else:
+            report = from_hf(
+                input=flags.input,
+                output=flags.output,
+                vocab=flags.vocab,
+                allow_missing=_comma_list(flags.allow_missing),
+                allow_unexpected=_comma_list(flags.allow_unexpected),
+            )
+    except (ValueError, OSError) as error:
+        print(f"models.convert: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print(f"{flags.input} -> {flags.output}")
+    print("\n".join(report.lines()))
+    return 0
+
+
+def _comma_list(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

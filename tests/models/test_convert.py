@@ -1,0 +1,227 @@
+"""Hugging Face folders to ours and back: bit-exact, in every form they come, and bad input in one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+from contextlib import redirect_stderr
+from io import StringIO
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from models import convert
+from models.hf_names import canonical_name
+from models.wav2vec2 import Wav2Vec2ForCTC
+from tests.models_parity import SMALL_MODELS, check_parity, compute, load_golden, tensors_of, write_hf_folder
+
+OLD_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return load_golden("base_shaped")
+
+
+def without_head(tensors):
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("lm_head.")}
+
+
+def by_table_name(tensors):
+    return {canonical_name(name): tensor for name, tensor in tensors.items()}
+
+
+def assert_same_bits(found, wanted):
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert found[name].dtype == tensor.dtype and found[name].shape == tensor.shape, name
+        assert found[name].tobytes() == tensor.tobytes(), name
+
+
+@pytest.mark.parametrize("name", SMALL_MODELS)
+def test_round_trip_is_bit_exact_and_the_model_between_is_the_reference(tmp_path, name):
+    golden = load_golden(name)
+    folder = write_hf_folder(tmp_path / "hf", golden)
+    report = convert.from_hf(input=folder, output=tmp_path / "ours")
+    assert len(report.loaded) == len(tensors_of(golden)) and not report.fresh and not report.dropped
+    check_parity(compute(Wav2Vec2ForCTC.from_pretrained(tmp_path / "ours"), golden), golden)
+
+    convert.to_hf(input=tmp_path / "ours", output=tmp_path / "back")
+    assert_same_bits(load_file(tmp_path / "back" / "model.safetensors"), tensors_of(golden))
+    assert json.loads((tmp_path / "back" / "vocab.json").read_text()) == json.loads(
+        (folder / "vocab.json").read_text()
+    )
+    theirs = json.loads(str(golden["config"]))
+    mine = json.loads((tmp_path / "back" / "config.json").read_text())
+    for key in mine.keys() & theirs.keys() - {"mask_time_min_masks"}:
+        assert mine[key] == theirs[key], key
+    assert mine["architectures"] == ["HubertForCTC" if name == "hubert_shaped" else "Wav2Vec2ForCTC"]
+
+
+def test_old_names_without_prefix_without_head_and_with_leftovers(tmp_path, golden):
+    tensors = {}
+    for name, tensor in without_head(tensors_of(golden)).items():
+        name = name.removeprefix("wav2vec2.")
+        for new, old in OLD_NAMES.items():
+            name = name.replace(new, old)
+        tensors[name] = tensor
+    del tensors["masked_spec_embed"]
+    tensors["quantizer.codevectors"] = np.zeros((1, 4, 2), np.float32)
+    assert "encoder.pos_conv_embed.conv.weight_g" in tensors
+    folder = write_hf_folder(tmp_path / "hf", golden, tensors=tensors)
+    report = convert.from_hf(input=folder, output=tmp_path / "ours")
+    assert list(report.fresh) == ["masked_spec_embed", "lm_head.weight", "lm_head.bias"]
+    assert list(report.dropped) == ["quantizer.codevectors"]
+
+    convert.to_hf(input=tmp_path / "ours", output=tmp_path / "back")
+    back = by_table_name(load_file(tmp_path / "back" / "model.safetensors"))
+    wanted = by_table_name(tensors_of(golden))
+    fresh = {name: back.pop(name) for name in report.fresh}
+    assert_same_bits(back, {name: tensor for name, tensor in wanted.items() if name not in fresh})
+    assert fresh["lm_head.weight"].std() > 0 and (fresh["lm_head.weight"] != wanted["lm_head.weight"]).all()
+
+
+def test_shards_are_read_by_their_index(tmp_path, golden):
+    tensors = tensors_of(golden)
+    folder = write_hf_folder(tmp_path / "hf", golden)
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    shards = {"model-1.safetensors": names[::2], "model-2.safetensors": names[1::2]}
+    for shard, members in shards.items():
+        save_file({name: tensors[name] for name in members}, folder / shard)
+    index = {"weight_map": {name: shard for shard, members in shards.items() for name in members}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert len(convert.from_hf(input=folder, output=tmp_path / "ours").loaded) == len(tensors)
+    convert.to_hf(input=tmp_path / "ours", output=tmp_path / "back")
+    assert_same_bits(load_file(tmp_path / "back" / "model.safetensors"), tensors)
+
+    (folder / "model-2.safetensors").unlink()
+    assert "model-2.safetensors: no such file" in refusal(tmp_path, folder)
+    index["weight_map"][names[1]] = "model-1.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "is not where it says" in refusal(tmp_path, folder)
+    index["weight_map"][names[0]] = "../model-1.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "no such file" in refusal(tmp_path, folder)
+    (folder / "model.safetensors.index.json").write_text("{}")
+    assert "not an index" in refusal(tmp_path, folder)
+
+
+def test_half_precision_tensors_become_float32_of_the_same_value(tmp_path, golden):
+    halves = {name: tensor.astype(np.float16) for name, tensor in tensors_of(golden).items()}
+    folder = write_hf_folder(tmp_path / "hf", golden, tensors=halves)
+    convert.from_hf(input=folder, output=tmp_path / "ours")
+    convert.to_hf(input=tmp_path / "ours", output=tmp_path / "back")
+    wanted = {name: tensor.astype(np.float32) for name, tensor in halves.items()}
+    assert_same_bits(load_file(tmp_path / "back" / "model.safetensors"), wanted)
+
+
+def test_a_new_vocabulary_gets_a_fresh_head_of_its_size(tmp_path, golden, capsys):
+    folder = write_hf_folder(tmp_path / "hf", golden, pad_token_id=3)
+    vocab = tmp_path / "new.json"
+    vocab.write_text(json.dumps({"<pad>": 0, "<unk>": 1, "|": 2, "я": 3}, ensure_ascii=False), encoding="utf-8")
+    flags = [f"--input={folder}", f"--output={tmp_path / 'ours'}", f"--vocab={vocab}"]
+    assert convert.main(flags) == 0
+    printed = capsys.readouterr().out
+    assert "fresh: 2 tensors, 100 parameters (lm_head.weight, lm_head.bias)" in printed
+    assert "dropped: 2 tensors, 200 parameters (lm_head.weight, lm_head.bias)" in printed
+    assert Wav2Vec2ForCTC.from_pretrained(tmp_path / "ours").head.kernel.shape == (24, 4)
+    assert json.loads((tmp_path / "ours" / "vocab.json").read_text(encoding="utf-8"))["я"] == 3
+
+
+def test_the_command_reports_and_goes_both_ways(tmp_path, golden, capsys):
+    folder = write_hf_folder(tmp_path / "hf", golden)
+    (folder / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    assert convert.main([f"--input={folder}", f"--output={tmp_path / 'ours'}"]) == 0
+    printed = capsys.readouterr().out
+    num_parameters = sum(tensor.size for tensor in tensors_of(golden).values())
+    assert f"loaded: {len(tensors_of(golden))} tensors, {num_parameters:,} parameters" in printed
+    assert f"model: {num_parameters:,} parameters, {num_parameters - 200:,} without the head" in printed
+    assert "note:" in printed and "do_normalize=false" in printed
+    to_hf = [f"--input={tmp_path / 'ours'}", f"--output={tmp_path / 'back'}", "--to_hf", "--model_type=hubert"]
+    assert convert.main(to_hf) == 0
+    names = load_file(tmp_path / "back" / "model.safetensors")
+    assert "hubert.masked_spec_embed" in names
+    assert sorted(path.name for path in (tmp_path / "back").iterdir()) == [
+        "config.json", "model.safetensors", "preprocessor_config.json", "tokenizer_config.json", "vocab.json",
+    ]  # fmt: skip
+
+
+def refusal(tmp_path, folder, *flags):
+    """What the command says when it refuses: one line, and nothing was written."""
+    output = tmp_path / "refused"
+    with redirect_stderr(StringIO()) as stderr:
+        assert convert.main([f"--input={folder}", f"--output={output}", *flags]) == 2
+    message = stderr.getvalue()
+    assert message.startswith("models.convert: ") and message.count("\n") == 1
+    assert not output.exists()
+    return message
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.001, 0.5, 0.999])
+def test_truncated_safetensors(tmp_path, golden, keep):
+    folder = write_hf_folder(tmp_path / "hf", golden)
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: int(len(content) * keep)])
+    assert "model.safetensors: not a whole safetensors file" in refusal(tmp_path, folder)
+
+
+def test_missing_transposed_and_double_tensors(tmp_path, golden):
+    tensors = tensors_of(golden)
+    name = "wav2vec2.encoder.layers.1.feed_forward.output_dense.weight"
+    folder = write_hf_folder(tmp_path / "a", golden, tensors={k: v for k, v in tensors.items() if k != name})
+    assert "1 missing" in (message := refusal(tmp_path, folder)) and name.removeprefix("wav2vec2.") in message
+    report = convert.from_hf(input=folder, output=tmp_path / "ours", allow_missing=[name])
+    assert list(report.fresh) == [name.removeprefix("wav2vec2.")]
+    transposed = tensors | {name: np.ascontiguousarray(tensors[name].T)}
+    folder = write_hf_folder(tmp_path / "b", golden, tensors=transposed)
+    assert "[40, 24] instead of [24, 40]" in refusal(tmp_path, folder)
+    double = tensors | {name.removeprefix("wav2vec2."): tensors[name]}
+    assert "the same tensor twice" in refusal(tmp_path, write_hf_folder(tmp_path / "c", golden, tensors=double))
+    half_a_head = {k: v for k, v in tensors.items() if k != "lm_head.bias"}
+    assert "1 missing" in refusal(tmp_path, write_hf_folder(tmp_path / "d", golden, tensors=half_a_head))
+    integers = tensors | {name: tensors[name].astype(np.int32)}
+    assert "type int32" in refusal(tmp_path, write_hf_folder(tmp_path / "e", golden, tensors=integers))
+
+
+def test_wrong_vocabulary_sizes(tmp_path, golden):
+    folder = write_hf_folder(tmp_path / "hf", golden, vocab_size=32)
+    assert "lm_head.weight [8, 24] instead of [32, 24]" in refusal(tmp_path, folder)
+    folder = write_hf_folder(tmp_path / "hf", golden)
+    (folder / "vocab.json").write_text('{"<pad>": 0, "a": 1}')
+    assert "vocab.json: 2 tokens, but the head has 8" in refusal(tmp_path, folder)
+    folder = write_hf_folder(tmp_path / "hf", golden, pad_token_id=7)
+    assert "pad_token_id is 7" in refusal(tmp_path, folder)
+    assert "absent.json: no such file" in refusal(tmp_path, folder, f"--vocab={tmp_path / 'absent.json'}")
+
+
+def test_no_folder_no_weights_and_no_support(tmp_path, golden):
+    assert "config.json: no such file" in refusal(tmp_path, tmp_path / "absent")
+    folder = write_hf_folder(tmp_path / "hf", golden)
+    (folder / "model.safetensors").unlink()
+    assert "no weights; looked for model.safetensors" in refusal(tmp_path, folder)
+    folder = write_hf_folder(tmp_path / "hf", golden, add_adapter=True)
+    assert "add_adapter is True" in refusal(tmp_path, folder)
+    assert "config.json: no such file" in refusal(tmp_path, tmp_path / "absent", "--to_hf")
+    assert "not a config of ours" in refusal(tmp_path, folder, "--to_hf")
+    assert "unrecognized arguments: --to_hff" in refusal(tmp_path, folder, "--to_hff")
+
+
+class _Malicious:
+    def __reduce__(self):
+        return os.mkdir, (self.trap,)
+
+    def __init__(self, trap):
+        self.trap = trap
+
+
+def test_a_pickle_is_refused_without_torch_and_never_runs(tmp_path, golden, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # also where it is installed
+    folder = write_hf_folder(tmp_path / "hf", golden)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Malicious(str(tmp_path / "trap"))))
+    assert "pip install torch, or fetch model.safetensors" in refusal(tmp_path, folder)
+    assert not (tmp_path / "trap").exists()

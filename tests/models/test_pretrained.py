@@ -1,0 +1,133 @@
+"""A folder with a model: what is written comes back exactly, and everything else is one line."""
+
+from __future__ import annotations
+
+import json
+from operator import attrgetter
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from engine.checkpoints import restore_model
+from models import pretrained
+from models.config import preset
+from models.wav2vec2 import Wav2Vec2ForCTC
+
+NARROW = {"conv_dim": (8,) * 7, "hidden_size": 16, "num_heads": 2, "num_layers": 2, "intermediate_size": 24}
+
+
+def narrow_model(**overrides):
+    return Wav2Vec2ForCTC(config=preset("base", **{"pos_conv_groups": 4, **NARROW, **overrides}))
+
+
+def files_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = narrow_model()
+    model.save_pretrained(tmp_path / "model")
+    return model, tmp_path / "model"
+
+
+def test_what_was_saved_comes_back(saved):
+    model, folder = saved
+    assert files_in(folder) == ["config.json", "weights.data-00000-of-00001", "weights.index"]
+    again = Wav2Vec2ForCTC.from_pretrained(folder, precision="mixed_bfloat16", freeze_feature_encoder=True)
+    assert again.config == model.config
+    assert not again.backbone.feature_encoder.trainable
+    assert len(again.variables) == len(model.variables)
+    values = {variable.name: variable.numpy() for variable in model.variables}
+    for variable in again.variables:
+        np.testing.assert_array_equal(variable.numpy(), values[variable.name])
+
+
+def test_a_distributed_model_gets_its_weights_in_scope(saved):
+    model, folder = saved
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        again = Wav2Vec2ForCTC.from_pretrained(folder)
+    for replica in again.head.kernel.values:
+        np.testing.assert_array_equal(replica.numpy(), model.head.kernel.numpy())
+
+
+def test_a_training_run_starts_from_the_folder_with_the_head_or_without(saved):
+    model, folder = saved
+    whole, other_head = narrow_model(), narrow_model(vocab_size=5)
+    restore_model(whole, folder)
+    restore_model(other_head, folder, leave_out=["head"])
+    for name in ("backbone.mask_embedding", "head.kernel"):
+        np.testing.assert_array_equal(attrgetter(name)(whole).numpy(), attrgetter(name)(model).numpy())
+    np.testing.assert_array_equal(other_head.backbone.mask_embedding.numpy(), model.backbone.mask_embedding.numpy())
+    assert other_head.head.kernel.shape == (16, 5)
+
+
+def test_saving_over_an_older_model_leaves_nothing_of_it(saved, tmp_path):
+    _, folder = saved
+    (tmp_path / "vocab.json").write_text("{}")
+    (folder / "notes.txt").write_text("mine")
+    wide = narrow_model(hidden_size=32)
+    wide.save_pretrained(folder, vocab=tmp_path / "vocab.json")
+    assert "vocab.json" in files_in(folder)
+    narrow_model().save_pretrained(folder)
+    assert files_in(folder) == ["config.json", "notes.txt", "weights.data-00000-of-00001", "weights.index"]
+    assert Wav2Vec2ForCTC.from_pretrained(folder).config.hidden_size == 16
+
+
+def test_a_save_that_fails_leaves_the_old_model(saved, tmp_path):
+    model, folder = saved
+    with pytest.raises(FileNotFoundError):
+        narrow_model().save_pretrained(folder, vocab=tmp_path / "absent.json")
+    again = Wav2Vec2ForCTC.from_pretrained(folder)
+    np.testing.assert_array_equal(again.head.kernel.numpy(), model.head.kernel.numpy())
+    assert not [name for name in files_in(folder) if name.startswith(".")]
+
+
+def refused(folder, message, error=ValueError):
+    with pytest.raises(error, match=message) as caught:
+        Wav2Vec2ForCTC.from_pretrained(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_absent_files_are_named(saved, tmp_path):
+    _, folder = saved
+    refused(tmp_path / "absent", "config.json: no such file", FileNotFoundError)
+    (folder / "weights.index").unlink()
+    refused(folder, "weights.index: no such file", FileNotFoundError)
+
+
+@pytest.mark.parametrize("name", ["weights.index", "weights.data-00000-of-00001"])
+def test_a_cut_file_is_damaged(saved, name):
+    _, folder = saved
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: len(content) // 2])
+    refused(folder, "damaged")
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": 32}, {"num_layers": 1}, {"num_layers": 3}])
+def test_weights_of_another_architecture_are_refused(saved, change):
+    _, folder = saved
+    fields = {**json.loads((folder / "config.json").read_text()), **change}
+    (folder / "config.json").write_text(json.dumps(fields))
+    refused(folder, "of another model")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "not a config of ours"),
+        ('{"model_type": "wav2vec2"}', "run python -m models.convert first"),
+        ('{"width": 3}', "unknown model config field"),
+        ('{"num_heads": "two"}', "config.json"),
+        ('{"conv_dim": 3}', "config.json"),
+    ],
+)
+def test_a_config_that_is_not_ours_is_refused(saved, text, message):
+    _, folder = saved
+    (folder / "config.json").write_text(text)
+    refused(folder, message)
+    with pytest.raises(ValueError):
+        pretrained.read_config(folder)

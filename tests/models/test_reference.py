@@ -1,0 +1,134 @@
+"""Parity at full size on real speech, against transformers in an environment that the test makes (2 to 5 GB, once)."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from data.audio import load_audio, normalize_waveform
+from models import convert
+from models.wav2vec2 import Wav2Vec2ForCTC
+from tests.models_parity import check_parity, compute
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = ROOT / "tests" / "golden" / "make_golden.py"
+CORPORA = ROOT.parent / "shared" / "corpora"
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The interpreter of the reference's environment; kept in the temporary folder for the next time."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    packages = [*setup["options.extras_require"]["reference"].split(), "safetensors", "numpy"]
+    key = hashlib.sha256(repr((packages, sys.version_info)).encode()).hexdigest()[:12]
+    environment = Path(tempfile.gettempdir()) / f"earshot-reference-{key}"
+    python, done = environment / "bin" / "python", environment / ".installed"
+    if not done.is_file():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-compile", *packages], check=True)
+        done.touch()
+    return python
+
+
+@pytest.fixture(scope="session")
+def audio(tmp_path_factory):
+    """A .npy file with an utterance of about five seconds of real speech, normalized."""
+    for path in sorted(CORPORA.rglob("*.flac")):
+        waveform = load_audio(path)
+        if 70_000 < len(waveform) < 90_000:
+            saved = tmp_path_factory.mktemp("audio") / "waveform.npy"
+            np.save(saved, normalize_waveform(waveform))
+            return saved
+    pytest.skip(f"no real speech of some five seconds in {CORPORA}")
+
+
+def run(reference, *arguments):
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [reference, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("name", ["base", "hubert_base", "large_lv60"])
+def test_full_size_models_equal_the_reference_and_go_back(reference, audio, tmp_path, name):
+    made = run(reference, RECIPE, f"--model={name}", f"--audio={audio}", f"--output={tmp_path}")
+    assert made.returncode == 0, made.stderr[-2000:]
+    with np.load(tmp_path / "golden.npz") as file:
+        golden = dict(file)
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", "|", *(chr(ord("A") + i) for i in range(27))]
+    (tmp_path / "hf" / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+
+    report = convert.from_hf(input=tmp_path / "hf", output=tmp_path / "ours")
+    assert not report.fresh and not report.dropped
+    model = Wav2Vec2ForCTC.from_pretrained(tmp_path / "ours")
+    largest = check_parity(compute(model, golden), golden)
+    print(f"\n{name}, {golden['waveform'].shape[1]} samples, largest differences: {largest}")
+
+    convert.to_hf(input=tmp_path / "ours", output=tmp_path / "back")
+    theirs, back = (load_file(tmp_path / folder / "model.safetensors") for folder in ("hf", "back"))
+    assert back.keys() == theirs.keys()
+    for key, tensor in theirs.items():
+        assert back[key].tobytes() == tensor.tobytes(), key
+    checked = run(reference, RECIPE, f"--check={tmp_path / 'back'}", f"--output={tmp_path}")
+    assert checked.returncode == 0, checked.stderr[-2000:]
+    found = json.loads(checked.stdout.splitlines()[-1])
+    assert found.pop("difference") == 0.0
+    assert found.pop("processor") == "Wav2Vec2Processor"
+    assert not any(found.values()), found
+
+
+READ_PICKLE = """
+import contextlib, pathlib, sys
+import numpy as np
+from safetensors.numpy import load_file
+from models.convert import open_tensors
+folder = pathlib.Path(sys.argv[1])
+with contextlib.ExitStack() as stack:
+    found = {name: tensor.read() for name, tensor in open_tensors(folder / "bin", stack).items()}
+wanted = load_file(folder / "hf" / "model.safetensors")
+assert found.keys() == wanted.keys() and len(wanted) > 200
+assert all(found[name].tobytes() == tensor.tobytes() for name, tensor in wanted.items())
+"""
+
+
+class _Malicious:
+    def __init__(self, trap):
+        self.trap = trap
+
+    def __reduce__(self):
+        return os.mkdir, (self.trap,)
+
+
+def test_a_pickle_of_tensors_is_read_and_any_other_never_runs(reference, audio, tmp_path):
+    made = run(reference, RECIPE, "--model=base", f"--audio={audio}", f"--output={tmp_path}")
+    assert made.returncode == 0, made.stderr[-2000:]
+    read = run(reference, "-c", READ_PICKLE, tmp_path)
+    assert read.returncode == 0, read.stderr[-2000:]
+
+    path = tmp_path / "bin" / "pytorch_model.bin"
+    whole, trap = path.read_bytes(), tmp_path / "trap"
+    for content, message in (
+        (pickle.dumps(_Malicious(str(trap))), "none of it was run"),
+        (pickle.dumps({"weight": _Malicious(str(trap))}, protocol=2), "none of it was run"),
+        (whole[: len(whole) // 2], "damaged"),
+        (b"", "damaged"),
+    ):
+        path.write_bytes(content)
+        refused = run(reference, "-m", "models.convert", f"--input={tmp_path / 'bin'}", f"--output={tmp_path / 'ours'}")
+        assert refused.returncode == 2, refused.stderr[-2000:]
+        assert message in refused.stderr and refused.stderr.count("\n") == 1
+        assert not trap.exists() and not (tmp_path / "ours").exists()
