@@ -277,7 +277,7 @@ def check_matches(checkpoint: tf.train.Checkpoint, path: str, *, leave_out: Sequ
 def _open(path: str) -> Any:
     try:
         return tf.train.load_checkpoint(path)
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise WorkdirError(f"{path}: not a readable checkpoint ({reason})") from error
 

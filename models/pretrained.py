@@ -79,10 +79,13 @@ def restore(model: tf.Module, folder: str | os.PathLike[str]) -> None:
     path = os.path.join(folder, WEIGHTS)
     if not os.path.exists(f"{path}.index"):
         raise FileNotFoundError(f"{path}.index: no such file; give a folder written by python -m models.convert")
+    status = None
     try:
         status = tf.train.Checkpoint(model=model).read(path)
         status.assert_consumed()
     # IndexError is what TensorFlow raises for a data file that is cut off.
     except (tf.errors.OpError, ValueError, AssertionError, IndexError, RuntimeError) as error:
+        if status is not None:
+            status.expect_partial()  # or TensorFlow adds a page of warnings to the one line
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"{path}: damaged, or of another model ({reason}); convert it again") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 
+import run
 from data.datasets import EvalData, TrainData
 from data.text import CharTokenizer
 from engine import protocols
@@ -29,6 +30,6 @@ def test_data_models_and_tokenizer_have_the_methods_the_engine_calls():
 
 
 def test_run_fills_in_every_part():
-    source = inspect.getsource(__import__("run").main)
+    source = inspect.getsource(run.main)
     for field in dataclasses.fields(protocols.Parts):
         assert f"{field.name}=" in source
