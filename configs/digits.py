@@ -36,10 +36,10 @@ def get_config(corpus: str = "datasets/fsdd") -> ConfigDict:
     config.data.eval["joined"] = base.get_eval_set(**unseen, join_max_utterances=5, join_gap_secs=0.1)
     config.data.eval["single"] = base.get_eval_set(**unseen)
 
-    config.train.num_updates = 4_000
+    config.train.num_updates = 1_500
     config.train.learning_rate = 1e-3
     config.train.warmup_updates = 100
-    config.train.hold_updates = 1_500
-    config.eval.every_updates = 500
+    config.train.hold_updates = 300
+    config.eval.every_updates = 250
     config.eval.best_of = "joined"
     return config
