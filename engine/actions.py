@@ -204,6 +204,52 @@ class SaveBest:
         self._best.save_if_better(float(_number(value)), metric="/".join(self._key))
 
 
+class PredictionsWriter:
+    """Eval action: WORKDIR/eval/SET/predictions.jsonl of each set, worst utterance first."""
+
+    def __init__(self, *, workdir: str | os.PathLike[str], evaluators: Mapping[str, Any]) -> None:
+        """Keeps its arguments.
+
+        Args:
+            workdir: Folder of the run.
+            evaluators: {set: evaluator with a `score`}.
+        """
+        self._workdir = Path(workdir)
+        self._evaluators = evaluators
+
+    def __call__(self, output: Output) -> None:
+        """Writes the predictions of the evaluation that has just ended."""
+        del output
+        for name, evaluator in self._evaluators.items():
+            path = self._workdir / "eval" / name / "predictions.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_jsonl_atomic(path, evaluator.score.predictions())
+
+
+class BadRowGuard:
+    """Train action: ends a run that meets too many unreadable rows."""
+
+    def __init__(self, *, max_bad_share: float) -> None:
+        """Keeps the largest share of rows, over the life of the process, that may be unreadable."""
+        self._max_bad_share = max_bad_share
+        self._num_bad = 0.0
+        self._num_rows = 0.0
+
+    def __call__(self, output: Output) -> None:
+        """Counts the loop's rows.
+
+        Raises:
+            StopTraining: There are too many bad ones.
+        """
+        self._num_bad += float(_number(output.get("num_bad", 0.0)))
+        self._num_rows += float(_number(output.get("num_rows", 0.0)))
+        if self._num_bad > 0 and self._num_bad > self._max_bad_share * self._num_rows:
+            raise StopTraining(
+                f"{self._num_bad:.0f} of {self._num_rows:.0f} training rows could not be read, more than "
+                f"data.max_bad_share={self._max_bad_share:g}; the log names them"
+            )
+
+
 class StopTraining(Exception):  # noqa: N818 - it reports a wish, not an error
     """Raised out of the controller's loop to end training in good order."""
 

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Collection
 from typing import Any
 
 import orbit
@@ -15,9 +14,10 @@ import tf_keras
 from absl import logging
 from ml_collections import ConfigDict
 
-from engine import actions, checkpoints, files, runtime
+from engine import actions, checkpoints, runtime
 from engine import workdir as workdirs
 from engine.evaluator import Evaluator, EvaluatorGroup
+from engine.intervals import train_and_evaluate
 from engine.optimizer import DynamicLossScale, build_optimizer
 from engine.protocols import AcousticModel, Parts, Tokenizer, TrainData
 from engine.schedules import build_schedule
@@ -87,12 +87,15 @@ def run(
         if mode == "eval":
             return _evaluate(config=config, parts=parts, workdir=workdir, strategy=strategy, checkpoint=checkpoint)
         # The first thing that can fail for reasons of its own is the data: nothing is written before it was read.
-        _check_inputs(config)
+        is_fresh = tf.train.latest_checkpoint(os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER)) is None
+        # Weights to start from are not needed again: a run can be continued where they are gone.
+        init = config.model.init if is_fresh else ""
+        _check_inputs(config, init)
         tokenizer = parts.build_tokenizer(config.data.vocab)
         train_data = _build_train_data(config, parts, tokenizer)
         evaluate = mode == "train_and_eval"
         evaluators = _build_eval_data(config, parts, tokenizer) if evaluate else {}
-        init = checkpoints.find_checkpoint(config.model.init) if config.model.init else ""
+        init = checkpoints.find_checkpoint(init) if init else ""
         workdirs.save_config(workdir, config.to_dict(), allowed=RESUMABLE_FIELDS)
         workdirs.write_environment(workdir)
         tokenizer.save(os.path.join(workdir, "vocab.json"))
@@ -174,7 +177,7 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
     )
 
 
-def _check_inputs(config: ConfigDict) -> None:
+def _check_inputs(config: ConfigDict, init: str) -> None:
     """Says what is missing, and the command that makes it, before anything slow begins.
 
     Raises:
@@ -184,7 +187,6 @@ def _check_inputs(config: ConfigDict) -> None:
         if not tf.io.gfile.exists(fields.input):
             hint = f"make it with: {config.data.make_command}" if config.data.make_command else "check the path"
             raise ValueError(f"{fields.input}: no such corpus; {hint}")
-    init = config.model.init
     if init and not (tf.io.gfile.exists(init) or tf.io.gfile.exists(f"{init}.index")):
         raise ValueError(
             f"{init}: no such weights (model.init); convert a Hugging Face folder with: python -m models.convert "
@@ -332,10 +334,10 @@ def _train(
         checkpoint_manager=manager,
         summary_dir=os.path.join(workdir, "tensorboard"),
         eval_summary_dir=os.path.join(workdir, "tensorboard"),
-        train_actions=[writer, bar, _BadRowGuard(config), stop],
+        train_actions=[writer, bar, actions.BadRowGuard(max_bad_share=config.data.max_bad_share), stop],
         eval_actions=[
             writer,
-            _PredictionsWriter(workdir, evaluators),
+            actions.PredictionsWriter(workdir=workdir, evaluators=evaluators.evaluators if evaluators else {}),
             actions.SaveBest(best=best, key=(config.eval.best_of, "wer")),
             bar.restart_clock,
             stop,
@@ -351,7 +353,7 @@ def _train(
             if evaluators is None:
                 controller.train(train.num_updates)
             else:
-                figures = _train_and_evaluate(
+                figures = train_and_evaluate(
                     controller,
                     num_updates=train.num_updates,
                     every_updates=config.eval.every_updates,
@@ -363,31 +365,6 @@ def _train(
             logging.warning("%s; saved at update %d", reason, int(global_step.numpy()))
             return Outcome(exit_status=stop.exit_status or 2, figures={})
     return Outcome(exit_status=0, figures=figures or {})
-
-
-def _train_and_evaluate(
-    controller: orbit.Controller, *, num_updates: int, every_updates: int, metrics_path: str, sets: Collection[str]
-) -> dict[str, dict[str, float]]:
-    """Evaluates at the same updates, once at each and at the end, however often the run was interrupted."""
-    step = int(controller.global_step.numpy())
-    is_due = step >= num_updates or (step > 0 and every_updates > 0 and step % every_updates == 0)
-    figures: dict[str, dict[str, float]] = {}
-    if is_due:
-        # Checkpoints are saved before evaluations: a kill in between has lost the evaluation of this very update.
-        lines = files.read_jsonl(metrics_path) if os.path.exists(metrics_path) else []
-        figures = {line["split"]: line for line in lines if line["step"] == step and line["split"] in sets}
-        if set(figures) != set(sets):
-            figures = controller.evaluate()
-    if step >= num_updates:
-        return figures
-    if every_updates and step % every_updates:
-        # The controller counts its interval from where it starts: bring it back into step first.
-        boundary = min(step + every_updates - step % every_updates, num_updates)
-        controller.train(boundary, checkpoint_at_completion=boundary == num_updates)
-        figures = controller.evaluate()
-        if boundary == num_updates:
-            return figures
-    return controller.train_and_evaluate(train_steps=num_updates, eval_interval=every_updates or None)
 
 
 def _evaluate(
@@ -411,7 +388,7 @@ def _evaluate(
         global_step=global_step,
         evaluator=evaluators,
         eval_summary_dir=os.path.join(workdir, "tensorboard"),
-        eval_actions=[writer, _PredictionsWriter(workdir, evaluators)],
+        eval_actions=[writer, actions.PredictionsWriter(workdir=workdir, evaluators=evaluators.evaluators)],
     )
     return Outcome(exit_status=0, figures=controller.evaluate())
 
@@ -445,36 +422,3 @@ def _report(
         train.accum_steps,
     )
     logging.info("%s at update %d of %d", "continuing" if step else "starting", step, train.num_updates)
-
-
-class _PredictionsWriter:
-    """Eval action: eval/SET/predictions.jsonl, worst first."""
-
-    def __init__(self, workdir: str, evaluators: EvaluatorGroup | None) -> None:
-        self._workdir = workdir
-        self._evaluators = evaluators.evaluators if evaluators else {}
-
-    def __call__(self, output: Any) -> None:
-        del output
-        for name, evaluator in self._evaluators.items():
-            path = os.path.join(self._workdir, "eval", name, "predictions.jsonl")
-            os.makedirs(os.path.dirname(path), exist_ok=True)
-            files.write_jsonl_atomic(path, evaluator.score.predictions())
-
-
-class _BadRowGuard:
-    """Train action: stops a run that meets too many unreadable rows."""
-
-    def __init__(self, config: ConfigDict) -> None:
-        self._max_share = config.data.max_bad_share
-        self._num_bad = 0.0
-        self._num_rows = 0.0
-
-    def __call__(self, output: Any) -> None:
-        self._num_bad += float(output.get("num_bad", 0.0))
-        self._num_rows += float(output.get("num_rows", 0.0))
-        if self._num_bad > 0 and self._num_bad > self._max_share * self._num_rows:
-            raise actions.StopTraining(
-                f"{self._num_bad:.0f} of {self._num_rows:.0f} training rows could not be read, more than "
-                f"data.max_bad_share={self._max_share:g}; the log names them"
-            )

@@ -1,0 +1,47 @@
+"""When to evaluate: at the same updates however often a run was interrupted, around orbit's own outer loop."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Any
+
+import orbit
+
+from engine import files
+
+
+def train_and_evaluate(
+    controller: orbit.Controller, *, num_updates: int, every_updates: int, metrics_path: str, sets: Collection[str]
+) -> dict[str, Any]:
+    """Trains to `num_updates` and evaluates at every multiple of `every_updates` and at the end, once at each.
+
+    Args:
+        controller: With trainer and evaluator, restored.
+        num_updates: Where training ends.
+        every_updates: Interval of evaluations; 0 = only at the end.
+        metrics_path: metrics.jsonl, which tells what was evaluated before the process began.
+        sets: Names of the evaluation sets.
+
+    Returns:
+        The last evaluation's figures, {set: {figure: value}}.
+    """
+    step = int(controller.global_step.numpy())
+    is_due = step >= num_updates or (step > 0 and every_updates > 0 and step % every_updates == 0)
+    figures: dict[str, Any] = {}
+    if is_due:
+        # Checkpoints are saved before evaluations: a kill in between has lost the evaluation of this very update.
+        lines = files.read_jsonl(metrics_path) if os.path.exists(metrics_path) else []
+        figures = {line["split"]: line for line in lines if line["step"] == step and line["split"] in sets}
+        if set(figures) != set(sets):
+            figures = controller.evaluate()
+    if step >= num_updates:
+        return figures
+    if every_updates and step % every_updates:
+        # The controller counts its interval from where it starts: bring it back into step first.
+        boundary = min(step + every_updates - step % every_updates, num_updates)
+        controller.train(boundary, checkpoint_at_completion=boundary == num_updates)
+        figures = controller.evaluate()
+        if boundary == num_updates:
+            return figures
+    return controller.train_and_evaluate(train_steps=num_updates, eval_interval=every_updates or None)
