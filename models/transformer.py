@@ -50,12 +50,16 @@ class PositionalConvolution(tf_keras.layers.Layer):
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """Maps [B, F, D], with zeros past each row's length, to the position embedding [B, F, D]."""
         norm = tf.sqrt(tf.reduce_sum(tf.square(self.kernel_v), axis=[1, 2], keepdims=True))
+        output_dtype = x.dtype
+        if output_dtype == tf.float16 and not tf.config.list_logical_devices("GPU"):
+            # TensorFlow's CPU kernel for the gradient of a grouped convolution fails in float16.
+            x = tf.cast(x, tf.float32)
         kernel = tf.cast(self.kernel_g * self.kernel_v / norm, x.dtype)
         # An even kernel padded by half on both sides makes one frame too many: the reference drops the last.
         left = self._kernel_size // 2
         right = self._kernel_size - 1 - left
         x = tf.pad(x, [[0, 0], [left, right], [0, 0]])
-        x = tf.nn.conv1d(x, kernel, stride=1, padding="VALID")
+        x = tf.cast(tf.nn.conv1d(x, kernel, stride=1, padding="VALID"), output_dtype)
         return gelu(tf.nn.bias_add(x, self.bias))
 
 

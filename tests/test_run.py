@@ -171,7 +171,7 @@ def test_shards_train_like_the_files_they_were_made_of(corpus, straight, tmp_pat
 
 def test_another_config_in_the_same_workdir_is_refused_by_field(corpus, straight):
     done = run(train_command(corpus, straight, "--config.train.learning_rate=0.5"), status=2)
-    assert "train.learning_rate was 0.0015, is 0.5" in done.stderr
+    assert "train.learning_rate was 0.0025, is 0.5" in done.stderr
     assert "Traceback" not in done.stderr
 
 
