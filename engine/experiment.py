@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 from typing import Any
 
@@ -96,6 +97,9 @@ def run(
         evaluate = mode == "train_and_eval"
         evaluators = _build_eval_data(config, parts, tokenizer) if evaluate else {}
         init = checkpoints.find_checkpoint(init) if init else ""
+        with strategy.scope():
+            model = build_model(config, parts, num_tokens=tokenizer.num_tokens)
+        _check_row_lengths(config, model.max_training_samples)
         workdirs.save_config(workdir, config.to_dict(), allowed=RESUMABLE_FIELDS)
         workdirs.write_environment(workdir)
         tokenizer.save(os.path.join(workdir, "vocab.json"))
@@ -105,6 +109,7 @@ def run(
             parts=parts,
             workdir=workdir,
             strategy=strategy,
+            model=model,
             tokenizer=tokenizer,
             train_data=train_data,
             eval_data=evaluators,
@@ -169,6 +174,9 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
     # Fresh weights follow the seed on every device and in every process.
     tf_keras.utils.set_random_seed(config.seed)
     return parts.build_model(
+        # Runs from before there were sources do not name theirs.
+        source=config.model.get("source", "native"),
+        hub_handle=config.model.get("hub_handle", ""),
         preset=config.model.preset,
         vocab_size=num_tokens,
         precision=config.train.precision,
@@ -192,6 +200,29 @@ def _check_inputs(config: ConfigDict, init: str) -> None:
             f"{init}: no such weights (model.init); convert a Hugging Face folder with: python -m models.convert "
             f"--input=HF_FOLDER --output={init}; or start from random weights with --config.model.init="
         )
+
+
+def _check_row_lengths(config: ConfigDict, max_samples: int) -> None:
+    """Checks that no row can be longer than the model trains on.
+
+    Args:
+        config: Whose data limits the rows.
+        max_samples: Longest row; 0 = any.
+
+    Raises:
+        ValueError: Names the field and the value that would do.
+    """
+    if not max_samples:
+        return
+    limits = {"max_duration_secs": max_samples / 16_000 * min(config.data.speed_factors)}
+    if config.data.join_max_utterances > 1:
+        limits["join_max_secs"] = max_samples / 16_000  # which is meant at the slowest speed already
+    for name, limit in limits.items():
+        if not 0 < config.data[name] <= limit:
+            raise ValueError(
+                f"data.{name}={config.data[name]:g}: this model trains on rows of at most {max_samples} samples; set "
+                f"{math.floor(limit * 1000) / 1000:g} or less (longer rows are left out, and counted)"
+            )
 
 
 def _build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> TrainData:
@@ -265,6 +296,7 @@ def _train(
     parts: Parts,
     workdir: str,
     strategy: tf.distribute.Strategy,
+    model: AcousticModel,
     tokenizer: Tokenizer,
     train_data: TrainData,
     eval_data: dict[str, Any],
@@ -273,7 +305,6 @@ def _train(
 ) -> Outcome:
     train = config.train
     with strategy.scope():
-        model = build_model(config, parts, num_tokens=tokenizer.num_tokens)
         global_step = orbit.utils.create_global_step()
         optimizer = build_optimizer(
             name=train.optimizer,
