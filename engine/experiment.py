@@ -19,6 +19,7 @@ from engine import actions, checkpoints, runtime
 from engine import workdir as workdirs
 from engine.evaluator import Evaluator, EvaluatorGroup
 from engine.intervals import train_and_evaluate
+from engine.model_report import model_report
 from engine.optimizer import DynamicLossScale, build_optimizer
 from engine.protocols import AcousticModel, Parts, Tokenizer, TrainData
 from engine.schedules import build_schedule
@@ -91,10 +92,10 @@ def run(
         is_fresh = tf.train.latest_checkpoint(os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER)) is None
         # Weights to start from are not needed again: a run can be continued where they are gone.
         init = config.model.init if is_fresh else ""
-        _check_inputs(config, init)
+        evaluate = mode == "train_and_eval"
+        _check_inputs(config, init, evaluate=evaluate)
         tokenizer = parts.build_tokenizer(config.data.vocab)
         train_data = _build_train_data(config, parts, tokenizer)
-        evaluate = mode == "train_and_eval"
         evaluators = _build_eval_data(config, parts, tokenizer) if evaluate else {}
         init = checkpoints.find_checkpoint(init) if init else ""
         with strategy.scope():
@@ -185,13 +186,13 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
     )
 
 
-def _check_inputs(config: ConfigDict, init: str) -> None:
+def _check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:
     """Says what is missing, and the command that makes it, before anything slow begins.
 
     Raises:
         ValueError: If a corpus or the weights to start from are not there.
     """
-    for fields in (config.data.train, *config.data.eval.values()):
+    for fields in (config.data.train, *(config.data.eval.values() if evaluate else ())):
         if not tf.io.gfile.exists(fields.input):
             hint = f"make it with: {config.data.make_command}" if config.data.make_command else "check the path"
             raise ValueError(f"{fields.input}: no such corpus; {hint}")
@@ -435,13 +436,18 @@ def _report(
     config: ConfigDict, strategy: tf.distribute.Strategy, model: AcousticModel, data: TrainData, step: int
 ) -> None:
     """Says what is about to run."""
-    num_trained = sum(int(tf.size(v)) for v in model.trainable_variables)
-    num_all = sum(int(tf.size(v)) for v in model.variables)
     train = config.train
     replicas = strategy.num_replicas_in_sync
     rows = train.global_batch_size // (replicas * train.accum_steps)
     logging.info("%s", runtime.describe(strategy))
-    logging.info("%d parameters, %d of them trained, %s", num_all, num_trained, train.precision)
+    loaded = list(model.pretrained_variables)
+    if config.model.init:
+        heads = set() if config.model.init_head else {variable.ref() for variable in model.head_variables}
+        loaded = [variable for variable in model.variables if variable.ref() not in heads]
+    report = model_report(
+        model, loaded=model.variables if step else loaded, loaded_word="restored" if step else "loaded"
+    )
+    logging.info("parameters, %s:\n  %s", train.precision, "\n  ".join(report))
     logging.info(
         "%d training utterances, %.2f h, %d updates an epoch; batch %d = %d rows x %d replicas x %d microbatches",
         data.num_utterances,
