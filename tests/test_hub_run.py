@@ -130,6 +130,8 @@ def test_the_tutorials_recipe_learns_from_spoken_digits(tmp_path):
     run(
         ["run.py"],
         *tutorial(tmp_path / "hub", FSDD / "manifest.jsonl", tmp_path / "run"),
+        # The recipe's 5e-5 suits published weights: from random ones it moves the loss from 56.3 to 55.5 in 40 updates.
+        "--config.train.learning_rate=1e-3",
         "--config.train.num_updates=40",
         "--config.train.log_every_updates=10",
     )
