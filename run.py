@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     from engine.protocols import Parts
     from engine.summary import error_table
     from models import ctc, decoding
-    from models.wav2vec2 import build_model
+    from models.build import build_model
 
     parts = Parts(
         build_tokenizer=load_tokenizer,

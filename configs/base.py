@@ -33,6 +33,8 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of weights, order, dropout and masks
 
     config.model = model = ConfigDict()
+    model.source = "native"  # native | hub (a SavedModel, docs/hub.md: preset, dropout and masks are those it has)
+    model.hub_handle = ""  # of source hub: URL of TF-Hub or folder
     model.preset = "base"  # architecture: tiny | base
     model.init = "weights/wav2vec2-base"  # workdir, checkpoint or converted folder to start from; empty = random
     model.init_head = False  # whether the CTC head is taken from model.init too, or starts afresh

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 from typing import Any
 
@@ -18,6 +19,7 @@ from engine import actions, checkpoints, runtime
 from engine import workdir as workdirs
 from engine.evaluator import Evaluator, EvaluatorGroup
 from engine.intervals import train_and_evaluate
+from engine.model_report import model_report
 from engine.optimizer import DynamicLossScale, build_optimizer
 from engine.protocols import AcousticModel, Parts, Tokenizer, TrainData
 from engine.schedules import build_schedule
@@ -90,12 +92,15 @@ def run(
         is_fresh = tf.train.latest_checkpoint(os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER)) is None
         # Weights to start from are not needed again: a run can be continued where they are gone.
         init = config.model.init if is_fresh else ""
-        _check_inputs(config, init)
+        evaluate = mode == "train_and_eval"
+        _check_inputs(config, init, evaluate=evaluate)
         tokenizer = parts.build_tokenizer(config.data.vocab)
         train_data = _build_train_data(config, parts, tokenizer)
-        evaluate = mode == "train_and_eval"
         evaluators = _build_eval_data(config, parts, tokenizer) if evaluate else {}
         init = checkpoints.find_checkpoint(init) if init else ""
+        with strategy.scope():
+            model = build_model(config, parts, num_tokens=tokenizer.num_tokens)
+        _check_row_lengths(config, model.max_training_samples)
         workdirs.save_config(workdir, config.to_dict(), allowed=RESUMABLE_FIELDS)
         workdirs.write_environment(workdir)
         tokenizer.save(os.path.join(workdir, "vocab.json"))
@@ -105,6 +110,7 @@ def run(
             parts=parts,
             workdir=workdir,
             strategy=strategy,
+            model=model,
             tokenizer=tokenizer,
             train_data=train_data,
             eval_data=evaluators,
@@ -169,6 +175,9 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
     # Fresh weights follow the seed on every device and in every process.
     tf_keras.utils.set_random_seed(config.seed)
     return parts.build_model(
+        # Runs from before there were sources do not name theirs.
+        source=config.model.get("source", "native"),
+        hub_handle=config.model.get("hub_handle", ""),
         preset=config.model.preset,
         vocab_size=num_tokens,
         precision=config.train.precision,
@@ -177,13 +186,13 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
     )
 
 
-def _check_inputs(config: ConfigDict, init: str) -> None:
+def _check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:
     """Says what is missing, and the command that makes it, before anything slow begins.
 
     Raises:
         ValueError: If a corpus or the weights to start from are not there.
     """
-    for fields in (config.data.train, *config.data.eval.values()):
+    for fields in (config.data.train, *(config.data.eval.values() if evaluate else ())):
         if not tf.io.gfile.exists(fields.input):
             hint = f"make it with: {config.data.make_command}" if config.data.make_command else "check the path"
             raise ValueError(f"{fields.input}: no such corpus; {hint}")
@@ -192,6 +201,29 @@ def _check_inputs(config: ConfigDict, init: str) -> None:
             f"{init}: no such weights (model.init); convert a Hugging Face folder with: python -m models.convert "
             f"--input=HF_FOLDER --output={init}; or start from random weights with --config.model.init="
         )
+
+
+def _check_row_lengths(config: ConfigDict, max_samples: int) -> None:
+    """Checks that no row can be longer than the model trains on.
+
+    Args:
+        config: Whose data limits the rows.
+        max_samples: Longest row; 0 = any.
+
+    Raises:
+        ValueError: Names the field and the value that would do.
+    """
+    if not max_samples:
+        return
+    limits = {"max_duration_secs": max_samples / 16_000 * min(config.data.speed_factors)}
+    if config.data.join_max_utterances > 1:
+        limits["join_max_secs"] = max_samples / 16_000  # which is meant at the slowest speed already
+    for name, limit in limits.items():
+        if not 0 < config.data[name] <= limit:
+            raise ValueError(
+                f"data.{name}={config.data[name]:g}: this model trains on rows of at most {max_samples} samples; set "
+                f"{math.floor(limit * 1000) / 1000:g} or less (longer rows are left out, and counted)"
+            )
 
 
 def _build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> TrainData:
@@ -265,6 +297,7 @@ def _train(
     parts: Parts,
     workdir: str,
     strategy: tf.distribute.Strategy,
+    model: AcousticModel,
     tokenizer: Tokenizer,
     train_data: TrainData,
     eval_data: dict[str, Any],
@@ -273,7 +306,6 @@ def _train(
 ) -> Outcome:
     train = config.train
     with strategy.scope():
-        model = build_model(config, parts, num_tokens=tokenizer.num_tokens)
         global_step = orbit.utils.create_global_step()
         optimizer = build_optimizer(
             name=train.optimizer,
@@ -404,13 +436,18 @@ def _report(
     config: ConfigDict, strategy: tf.distribute.Strategy, model: AcousticModel, data: TrainData, step: int
 ) -> None:
     """Says what is about to run."""
-    num_trained = sum(int(tf.size(v)) for v in model.trainable_variables)
-    num_all = sum(int(tf.size(v)) for v in model.variables)
     train = config.train
     replicas = strategy.num_replicas_in_sync
     rows = train.global_batch_size // (replicas * train.accum_steps)
     logging.info("%s", runtime.describe(strategy))
-    logging.info("%d parameters, %d of them trained, %s", num_all, num_trained, train.precision)
+    loaded = list(model.pretrained_variables)
+    if config.model.init:
+        heads = set() if config.model.init_head else {variable.ref() for variable in model.head_variables}
+        loaded = [variable for variable in model.variables if variable.ref() not in heads]
+    report = model_report(
+        model, loaded=model.variables if step else loaded, loaded_word="restored" if step else "loaded"
+    )
+    logging.info("parameters, %s:\n  %s", train.precision, "\n  ".join(report))
     logging.info(
         "%d training utterances, %.2f h, %d updates an epoch; batch %d = %d rows x %d replicas x %d microbatches",
         data.num_utterances,

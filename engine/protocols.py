@@ -24,6 +24,14 @@ class AcousticModel(Protocol):
     def head_variables(self) -> list[tf.Variable]:
         """Variables that train while `freeze_encoder_updates` holds the others back."""
 
+    @property
+    def pretrained_variables(self) -> list[tf.Variable]:
+        """Variables that were born with the values of a published model; empty where all start at random."""
+
+    @property
+    def max_training_samples(self) -> int:
+        """Longest row that can be trained on, in samples; 0 = any."""
+
     def make_random(self, *, seed: int, update: tf.Tensor, row_ids: tf.Tensor) -> Any:
         """Returns the random numbers of one update, keyed by row (opaque to the engine)."""
 

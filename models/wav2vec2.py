@@ -198,6 +198,16 @@ class Wav2Vec2ForCTC(tf_keras.Model):
         """The variables that train while the rest is frozen by `model.freeze_encoder_updates`."""
         return self.head.trainable_variables
 
+    @property
+    def pretrained_variables(self) -> list[tf.Variable]:
+        """None: weights come from a checkpoint."""
+        return []
+
+    @property
+    def max_training_samples(self) -> int:
+        """0: rows of any length can be trained on."""
+        return 0
+
 
 def build_model(
     *, preset: str, vocab_size: int, precision: str = "float32", freeze_feature_encoder: bool = False, **overrides: Any

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 import hypothesis
 import pytest
@@ -35,3 +36,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             "a test module makes a tensor while it is imported, which starts TensorFlow before "
             f"tests/conftest.py can split the CPU: move it into a test or a fixture ({error})"
         ) from error
+
+
+@pytest.fixture(scope="session")
+def two_replicas() -> Any:
+    """A mirrored strategy over the two logical CPUs that tests/conftest.py made.
+
+    One for the whole session: strategies made one after the other number their collectives from the same start, and
+    TensorFlow aborts when a number comes back with another shape.
+    """
+    import tensorflow as tf
+
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    assert len(devices) == 2
+    return tf.distribute.MirroredStrategy(devices)

@@ -33,6 +33,9 @@ class ToyModel(tf_keras.Model):
     def output_lengths(self, waveform_lengths):
         return tf.cast(waveform_lengths, tf.int32) // 4
 
+    pretrained_variables = ()
+    max_training_samples = 0
+
     @property
     def head_variables(self):
         return self.head.trainable_variables

@@ -176,3 +176,54 @@ def test_load_run_finds_the_config_of_a_checkpoint_inside_a_workdir(tmp_path):
         experiment.load_run(str(tmp_path / "elsewhere/x/y"))
     with pytest.raises(ValueError, match="--checkpoint is empty"):
         experiment.load_run("")
+
+
+def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_written(tmp_path):
+    class Fixed(ToyModel):
+        max_training_samples = 246_000
+
+    config = make_config(tmp_path)
+    config.data.max_duration_secs = 15.5
+    parts = make_parts(build_model=lambda **fields: Fixed())
+    with pytest.raises(ValueError, match=r"data.max_duration_secs=15.5: .* at most 246000 samples; set 15.375 or less"):
+        experiment.run(config=config, parts=parts, workdir=str(tmp_path / "run"), mode="train")
+    assert not (tmp_path / "run/config.json").exists()
+
+    config.data.max_duration_secs = 15.375
+    experiment._check_row_lengths(config, 246_000)
+    # Played slowly a recording is longer; the limit given is rounded down.
+    config.data.speed_factors = (0.9, 1.0)
+    with pytest.raises(ValueError, match="set 13.837 or less"):
+        experiment._check_row_lengths(config, 246_000)
+    config.data.max_duration_secs = 13.8
+    config.data.join_max_utterances = 3
+    with pytest.raises(ValueError, match="data.join_max_secs=0: .*set 15.375 or less"):
+        experiment._check_row_lengths(config, 246_000)
+    config.data.join_max_secs = 15.0
+    experiment._check_row_lengths(config, 246_000)
+    config.data.max_duration_secs = 0.0
+    with pytest.raises(ValueError, match="data.max_duration_secs=0:"):
+        experiment._check_row_lengths(config, 246_000)
+    experiment._check_row_lengths(config, 0)
+
+
+def test_a_run_from_before_there_were_sources_is_native(tmp_path):
+    config = make_config(tmp_path)
+    config.model.source, config.model.hub_handle = "hub", "X"
+    seen = []
+    parts = make_parts(build_model=lambda **fields: seen.append((fields["source"], fields["hub_handle"])))
+    experiment.build_model(config, parts, num_tokens=6)
+    old = ConfigDict(config.to_dict())
+    del old.model["source"], old.model["hub_handle"]
+    experiment.build_model(old, parts, num_tokens=6)
+    assert seen == [("hub", "X"), ("native", "")]
+
+
+def test_training_does_not_ask_for_the_evaluation_corpora(tmp_path):
+    config = make_config(tmp_path)
+    config.data.eval["dev"] = base.get_eval_set(input=str(tmp_path / "nowhere"))
+    config.eval.best_of = "dev"
+    run = {"config": config, "parts": make_parts(), "workdir": str(tmp_path / "run")}
+    assert experiment.run(**run, mode="train").exit_status == 0
+    with pytest.raises(ValueError, match="nowhere: no such corpus"):
+        experiment.run(**run, mode="train_and_eval")

@@ -1,0 +1,61 @@
+"""Which model a config asks for: the native network or a SavedModel from TF-Hub."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tf_keras
+
+from models import wav2vec2
+
+SOURCES = ("native", "hub")
+
+
+def build_model(
+    *,
+    source: str,
+    preset: str,
+    hub_handle: str,
+    vocab_size: int,
+    precision: str = "float32",
+    freeze_feature_encoder: bool = False,
+    final_dropout: float = 0.0,
+    **overrides: Any,
+) -> tf_keras.Model:
+    """Builds the model; inside `strategy.scope()` to distribute it.
+
+    Args:
+        source: "native" or "hub".
+        preset: Architecture of a native model; a SavedModel brings its own.
+        hub_handle: URL or folder of a SavedModel.
+        vocab_size: Width of the CTC head.
+        precision: As `Wav2Vec2ForCTC`; of a SavedModel it is that of the head alone.
+        freeze_feature_encoder: Leaves the convolutions untrained.
+        final_dropout: Dropout rate before the head.
+        **overrides: Fields of `Wav2Vec2Config`, of a native model; a SavedModel keeps those it was saved with.
+
+    Raises:
+        ValueError: If a name is unknown, or there is no such SavedModel.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"model.source must be one of {', '.join(SOURCES)}, got {source!r}")
+    if source == "native":
+        return wav2vec2.build_model(
+            preset=preset,
+            vocab_size=vocab_size,
+            precision=precision,
+            freeze_feature_encoder=freeze_feature_encoder,
+            final_dropout=final_dropout,
+            **overrides,
+        )
+    if precision not in wav2vec2.PRECISIONS:
+        raise ValueError(f"train.precision must be one of {', '.join(wav2vec2.PRECISIONS)}, got {precision!r}")
+    from models.hub import HubForCTC  # tensorflow_hub takes a second to import
+
+    return HubForCTC(
+        handle=hub_handle,
+        vocab_size=vocab_size,
+        precision=precision,
+        freeze_feature_encoder=freeze_feature_encoder,
+        final_dropout=final_dropout,
+    )
