@@ -148,10 +148,17 @@ def test_half_precision_learns_and_saves_its_loss_scale(corpus, straight, tmp_pa
     workdir = tmp_path / "run"
     run(train_command(corpus, workdir, "--mode=train", f"--config.train.precision={precision}"))
     losses = [line["loss"] for line in metrics(workdir)]
-    wide = [line["loss"] for line in metrics(straight)]
-    np.testing.assert_allclose(losses, wide, rtol=0.1)
+    assert all(np.isfinite(losses))
     scales = [name for name in weights(workdir) if "loss_scale" in name]
-    assert len(scales) == (2 if precision == "mixed_float16" else 0)
+    if precision == "mixed_bfloat16":
+        np.testing.assert_allclose(losses, [line["loss"] for line in metrics(straight)], rtol=0.1)
+        assert not scales
+    else:
+        # The first updates overflow and are skipped until the scale fits; then it learns.
+        assert losses[-1] < 0.5 * losses[0]
+        assert len(scales) == 2
+        assert metrics(workdir)[0]["num_skipped_updates"] > 0
+        assert metrics(workdir)[-1]["num_skipped_updates"] == 0
 
 
 def test_shards_train_like_the_files_they_were_made_of(corpus, straight, tmp_path):
