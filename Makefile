@@ -14,7 +14,7 @@ WORKDIR := runs/quickstart
 # One utterance of each of three voices that training never hears.
 UNSEEN := $(CORPUS)/eval/9001/1/9001-1-0000.flac,$(CORPUS)/eval/9002/1/9002-1-0000.flac,$(CORPUS)/eval/9003/1/9003-1-0000.flac
 
-export TF_CPP_MIN_LOG_LEVEL ?= 2
+export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: install quickstart test test-slow lint typecheck clean
 

@@ -29,6 +29,8 @@ def main(argv: list[str]) -> int:
     if len(argv) > 1:
         raise ValueError(f"unexpected argument(s) {' '.join(argv[1:])}: every option is --NAME=VALUE")
     logging.set_verbosity(logging.INFO)
+    # Orbit prints what it logs: once is enough.
+    logging.get_absl_handler().addFilter(lambda record: f"{os.sep}orbit{os.sep}" not in record.pathname)
     # Here and not above: a wrong flag should not wait for TensorFlow.
     from data.audio import load_waveform
     from data.datasets import EvalData, TrainData

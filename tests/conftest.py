@@ -9,7 +9,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # A deadline measures how busy the machine is.
 hypothesis.settings.register_profile("shared_machine", deadline=None)
