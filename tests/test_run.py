@@ -143,6 +143,7 @@ def test_two_replicas_learn_the_same(corpus, straight, tmp_path):
     np.testing.assert_allclose(found, wanted, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision_learns_and_saves_its_loss_scale(corpus, straight, tmp_path, precision):
     workdir = tmp_path / "run"
@@ -161,6 +162,7 @@ def test_half_precision_learns_and_saves_its_loss_scale(corpus, straight, tmp_pa
         assert metrics(workdir)[-1]["num_skipped_updates"] == 0
 
 
+@pytest.mark.slow
 def test_shards_train_like_the_files_they_were_made_of(corpus, straight, tmp_path):
     shards = tmp_path / "shards"
     subprocess.run(
@@ -216,7 +218,7 @@ def test_transcripts_equal_the_evaluation_and_bad_files_are_named(corpus, straig
         (["--config=configs/base.py"], "python -m data.prepare"),
         (["--config=configs/quickstart.py:nowhere"], "python -m data.synthetic"),
         (["--config=configs/debug.py:nowhere", "--config.train.accum_steps=3"], "train.accum_steps"),
-        (["--mode=transcribe", "--inputs=a.wav", "--output=o.jsonl"], "--checkpoint is empty"),
+        (["--mode=transcribe", "--inputs=README.md", "--output=o.jsonl"], "--checkpoint is empty"),
         (["--mode=transcribe", "--checkpoint=nowhere", "--inputs=README.md", "--output=o.jsonl"], "config.json"),
         ([], "--config is missing"),
         (["--config=configs/nothing.py"], "configs/nothing.py"),
