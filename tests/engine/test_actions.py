@@ -259,14 +259,15 @@ def test_without_a_signal_nothing_happens_and_handlers_come_back():
 def test_second_signal_meets_the_old_handler():
     received = []
     old = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
-    old_interrupt = signal.getsignal(signal.SIGINT)  # ignored, where a shell without job control started the tests
+    # A shell without job control starts the tests with SIGINT ignored.
+    old_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with StopOnSignal() as stop:
             os.kill(os.getpid(), signal.SIGTERM)
             assert stop.requested
             assert received == []
             # Any of the signals: the user may press Ctrl-C when SIGTERM takes too long.
-            assert signal.getsignal(signal.SIGINT) is old_interrupt
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
             os.kill(os.getpid(), signal.SIGTERM)
             assert received == [signal.SIGTERM]
             with pytest.raises(KeyboardInterrupt):
@@ -274,6 +275,7 @@ def test_second_signal_meets_the_old_handler():
         assert stop.exit_status == 143
     finally:
         signal.signal(signal.SIGTERM, old)
+        signal.signal(signal.SIGINT, old_interrupt)
 
 
 def test_predictions_are_written_for_every_set_worst_first(tmp_path):
