@@ -43,6 +43,39 @@ def read_header(path: str | os.PathLike[str]) -> tuple[int, int]:
         raise _unreadable(path, error) from error
 
 
+def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+    """Decodes an audio file as it is.
+
+    Args:
+        path: a FLAC, WAV, OGG or MP3 file of any number of channels.
+
+    Returns:
+        (float32 [T, C], T the header's length; sample rate in Hz). Float files and lossy decoders
+        overshoot [-1, 1].
+
+    Raises:
+        InputError: the file cannot be read, ends early, or holds values that are not finite.
+    """
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            _check_length(path, file)
+            promised, rate, format_name = file.frames, file.samplerate, file.format
+            channels = file.read(dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if len(channels) != promised:
+        slack = _MP3_SLACK_SAMPLES if format_name == "MP3" else 0
+        if abs(promised - len(channels)) > slack:
+            raise InputError(
+                f"{path} ends early: {len(channels)} of {promised} samples; fetch or make it again"
+            )
+        missing = max(0, promised - len(channels))
+        channels = np.pad(channels[:promised], ((0, missing), (0, 0)))
+    if not np.isfinite(channels).all():
+        raise InputError(f"{path} holds values that are not finite: remove it or record it again")
+    return channels, rate
+
+
 def load_audio(
     path: str | os.PathLike[str],
     *,
@@ -52,7 +85,7 @@ def load_audio(
     """Decodes an audio file to one channel at one rate.
 
     Args:
-        path: a FLAC, WAV, OGG or MP3 file of any number of channels.
+        path: as `read_audio`.
         sample_rate: wanted rate in Hz.
         on_rate_mismatch: "resample", or "refuse" to raise where the file has another rate.
 
@@ -61,34 +94,23 @@ def load_audio(
         length.
 
     Raises:
-        InputError: the file cannot be read, ends early, holds values that are not finite, or has
-            another rate while `on_rate_mismatch` is "refuse".
+        InputError: as `read_audio`, or the file has another rate while `on_rate_mismatch` is
+            "refuse".
     """
     check_rate_policy(on_rate_mismatch)
-    try:
-        with soundfile.SoundFile(str(path)) as file:
-            _check_length(path, file)
-            promised, rate, format_name = file.frames, file.samplerate, file.format
-            channels = file.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise _unreadable(path, error) from error
+    channels, rate = read_audio(path)
     if rate != sample_rate and on_rate_mismatch == "refuse":
         raise InputError(
             f"{path} has {rate} Hz, wanted {sample_rate} Hz: convert it, or allow resampling"
         )
+    return to_mono(channels, rate, sample_rate)
+
+
+def to_mono(channels: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """The mean over channels [T, C] at another rate, float32 in [-1, 1]."""
     waveform = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
-    if len(waveform) != promised:
-        slack = _MP3_SLACK_SAMPLES if format_name == "MP3" else 0
-        if abs(promised - len(waveform)) > slack:
-            raise InputError(
-                f"{path} ends early: {len(waveform)} of {promised} samples; fetch or make it again"
-            )
-        waveform = fit_length(waveform, promised)
-    if not np.isfinite(waveform).all():
-        raise InputError(f"{path} holds values that are not finite: remove it or record it again")
-    waveform = resample(waveform, rate, sample_rate)
     # Float files, lossy decoders and the resampler overshoot full scale.
-    return np.clip(waveform, -1.0, 1.0)
+    return np.clip(resample(waveform, from_rate, to_rate), -1.0, 1.0)
 
 
 def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
@@ -152,7 +174,9 @@ def _check_length(path: str | os.PathLike[str], file: soundfile.SoundFile) -> No
     and its size, and then reads no further: with a variable bit rate, speech is lost unseen.
     """
     if file.frames <= 0:
-        raise InputError(f"no samples in audio file {path}: remove it or record it again")
+        raise InputError(
+            f"no samples in audio file {path}: remove it or record it again", code="empty_audio"
+        )
     if file.frames >= _UNKNOWN_LENGTH or (file.format == "MP3" and not _has_mp3_info(path)):
         raise InputError(f"{path} does not say how long it is: convert it, for example to FLAC")
 
@@ -171,7 +195,7 @@ def _has_mp3_info(path: str | os.PathLike[str]) -> bool:
 
 def _unreadable(path: str | os.PathLike[str], error: Exception) -> InputError:
     if not Path(path).exists():
-        return InputError(f"no audio file {path}: check the path")
+        return InputError(f"no audio file {path}: check the path", code="missing_audio")
     if not Path(path).is_file():
         return InputError(f"{path} is not a file: give the path of an audio file")
     # libsndfile's text ends with its own copy of the path.

@@ -1,7 +1,8 @@
 """Lists of utterances: LibriSpeech tree, JSON-lines manifest, CSV and TSV table.
 
 Whatever is wrong with a corpus raises `InputError` with the file, and the line where there is one;
-so do a transcript without audio and audio without a transcript.
+so do a transcript without audio and audio without a transcript. Who wants to hear of every fault
+gives `read_utterances` a `report` of its own and gets what is left.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 from data.audio import read_header
 from data.errors import InputError
+from data.faults import Fault, Report, refuse
 from data.files import write_text_atomic
 
 MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv")
@@ -70,6 +72,10 @@ def read_librispeech(root: str | os.PathLike[str], split: str = "") -> list[Utte
     Returns:
         The utterances, sorted by id; `speaker_id` is the speaker's folder.
     """
+    return _read_headers(_list_librispeech(root, split, refuse), Path(root, split), refuse)
+
+
+def _list_librispeech(root: str | os.PathLike[str], split: str, report: Report) -> list[_Row]:
     folder = Path(root, split)
     if not folder.is_dir():
         raise InputError(f"no folder {folder}: check the path{_list_splits(root)}")
@@ -91,21 +97,30 @@ def read_librispeech(root: str | os.PathLike[str], split: str = "") -> list[Utte
     }
     without_audio = [key for key, _, parent in transcripts if (parent, key) not in audio]
     if without_audio:
-        raise InputError(
-            f"{len(without_audio)} of {len(transcripts)} transcripts under {folder} have no audio, "
-            f"first {without_audio[0]}: fetch the split again"
+        report(
+            Fault(
+                "missing_audio",
+                f"{len(without_audio)} of {len(transcripts)} transcripts under {folder} have no "
+                f"audio, first {without_audio[0]}: fetch the split again",
+                dict.fromkeys(without_audio, "a transcript without an audio file"),
+            )
         )
     rows = [
         _Row(utterance_id, audio[parent, utterance_id], text, parent.parent.name)
         for utterance_id, text, parent in transcripts
+        if (parent, utterance_id) in audio
     ]
     without_text = sorted(set(audio.values()) - {row.path for row in rows})
     if without_text:
-        raise InputError(
-            f"{len(without_text)} of {len(audio)} audio files under {folder} have no transcript, "
-            f"first {without_text[0]}: fetch the split again"
+        report(
+            Fault(
+                "missing_transcript",
+                f"{len(without_text)} of {len(audio)} audio files under {folder} have no "
+                f"transcript, first {without_text[0]}: fetch the split again",
+                {path.stem: f"{path} has no transcript" for path in without_text},
+            )
         )
-    return _read_headers(sorted(rows), folder)
+    return sorted(rows)
 
 
 def read_jsonl(path: str | os.PathLike[str], split: str = "") -> list[Utterance]:
@@ -122,6 +137,13 @@ def read_jsonl(path: str | os.PathLike[str], split: str = "") -> list[Utterance]
     Returns:
         The utterances in the manifest's order.
     """
+    path, rows = _list_jsonl(path, split, refuse)
+    return _read_headers(rows, path, refuse)
+
+
+def _list_jsonl(
+    path: str | os.PathLike[str], split: str, report: Report
+) -> tuple[Path, list[_Row]]:
     path, split = _locate(path, split, ".jsonl")
     records: list[tuple[int, Mapping[str, object]]] = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
@@ -130,14 +152,18 @@ def read_jsonl(path: str | os.PathLike[str], split: str = "") -> list[Utterance]
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{number} is not JSON ({error.msg}): mend the line") from error
+            report(_bad_record(path, number, f"is not JSON ({error.msg}): mend the line"))
+            continue
         if not isinstance(record, dict):
-            raise InputError(f"{path}:{number} is not a JSON object: mend the line")
+            report(_bad_record(path, number, "is not a JSON object: mend the line"))
+            continue
         duration = record.get("duration", 0.0)
         if isinstance(duration, bool) or not isinstance(duration, int | float):
-            raise InputError(f"{path}:{number} has duration {duration!r}: give seconds as a number")
+            what = f"has duration {duration!r}: give seconds as a number"
+            report(_bad_record(path, number, what))
+            continue
         records.append((number, record))
-    return _read_headers(_rows_of(records, path, split), path)
+    return path, list(_rows_of(records, path, split, report))
 
 
 def read_table(
@@ -157,6 +183,13 @@ def read_table(
     Returns:
         The utterances in the table's order.
     """
+    path, rows = _list_table(path, split, delimiter, refuse)
+    return _read_headers(rows, path, refuse)
+
+
+def _list_table(
+    path: str | os.PathLike[str], split: str, delimiter: str, report: Report
+) -> tuple[Path, list[_Row]]:
     path, split = _locate(path, split, ".tsv" if delimiter == "\t" else ".csv")
     delimiter = delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
     text = io.StringIO(_read_text(path), newline="")
@@ -168,13 +201,14 @@ def read_table(
     try:
         for record in reader:
             if None in record or None in record.values():
-                raise InputError(
-                    f"{path}:{reader.line_num} has too few or too many columns: mend it"
-                )
+                what = "has too few or too many columns: mend it"
+                report(_bad_record(path, reader.line_num, what))
+                continue
             records.append((reader.line_num, record))
     except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num} is malformed ({error}): mend it") from error
-    return _read_headers(_rows_of(records, path, split), path)
+        # Where a quotation mark never ends there is no next row to go on with.
+        report(_bad_record(path, reader.line_num, f"is malformed ({error}): mend it"))
+    return path, list(_rows_of(records, path, split, report))
 
 
 def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
@@ -203,6 +237,7 @@ def read_utterances(
     split: str = "",
     speakers: Collection[str] = (),
     exclude_speakers: Collection[str] = (),
+    report: Report = refuse,
 ) -> list[Utterance]:
     """Reads a corpus in any of `MANIFEST_FORMATS`.
 
@@ -212,28 +247,30 @@ def read_utterances(
         split: a part of the corpus; "" for all.
         speakers: keep these speakers alone; empty keeps all.
         exclude_speakers: then drop these.
+        report: hears of each fault of single utterances, which are left out when it returns; the
+            files of dropped speakers are not looked at.
 
     Returns:
-        At least one utterance.
+        At least one utterance, unless `report` let every one pass as faulty.
 
     Raises:
         InputError: also where a named speaker is absent or nothing is left.
     """
     if format == "librispeech":
-        utterances = read_librispeech(input, split)
+        where, rows = Path(input, split), _list_librispeech(input, split, report)
     elif format == "jsonl":
-        utterances = read_jsonl(input, split)
+        where, rows = _list_jsonl(input, split, report)
     elif format in ("csv", "tsv"):
-        utterances = read_table(input, split, delimiter="\t" if format == "tsv" else ",")
+        where, rows = _list_table(input, split, "\t" if format == "tsv" else ",", report)
     else:
         raise InputError(f"unknown format {format!r}: use one of {', '.join(MANIFEST_FORMATS)}")
     kept = select_speakers(
-        [utterance.speaker_id for utterance in utterances],
+        [row.speaker_id for row in rows],
         speakers=speakers,
         exclude_speakers=exclude_speakers,
         where=str(input),
     )
-    return [utterances[index] for index in kept]
+    return _read_headers([rows[index] for index in kept], where, report)
 
 
 def select_speakers(
@@ -272,7 +309,7 @@ def _locate(path: str | os.PathLike[str], split: str, suffix: str) -> tuple[Path
 
 
 def _rows_of(
-    records: Sequence[tuple[int, Mapping[str, object]]], path: Path, split: str
+    records: Sequence[tuple[int, Mapping[str, object]]], path: Path, split: str, report: Report
 ) -> Iterator[_Row]:
     if split:
         found = {str(record["split"]) for _, record in records if record.get("split")}
@@ -283,9 +320,14 @@ def _rows_of(
     for number, record in records:
         audio = _field(record, "audio_filepath", "path")
         text = _field(record, "text", "sentence")
-        if not audio or text is None:
-            missing = "audio_filepath" if not audio else "text"
-            raise InputError(f"{path}:{number} has no {missing}: add it")
+        if not audio:
+            report(_bad_record(path, number, "has no audio_filepath: add it"))
+            continue
+        if text is None:
+            key = _field(record, "utterance_id") or Path(audio).stem
+            what = f"{path}:{number} has no text: add it"
+            report(Fault("missing_transcript", what, {key: what}))
+            continue
         audio_path = path.parent / audio
         if not audio_path.exists() and (path.parent / "clips" / audio).exists():
             audio_path = path.parent / "clips" / audio
@@ -306,16 +348,25 @@ def _field(record: Mapping[str, object], *names: str) -> str | None:
     return None
 
 
-def _read_headers(rows: Iterable[_Row], where: Path) -> list[Utterance]:
+def _bad_record(path: Path, number: int, what: str) -> Fault:
+    return Fault("bad_record", f"{path}:{number} {what}", {f"{path}:{number}": what})
+
+
+def _read_headers(rows: Iterable[_Row], where: Path, report: Report) -> list[Utterance]:
     """Completes the rows with their headers; the threads hide the latency of a network disk."""
     rows = list(rows)
     counts = Counter(row.utterance_id for row in rows)
-    repeated = [name for name, count in counts.items() if count > 1]
+    repeated = {name: f"{count} times" for name, count in counts.items() if count > 1}
     if repeated:
-        raise InputError(
-            f"{len(repeated)} utterance ids occur more than once in {where}, first "
-            f"{repeated[0]!r}: give every utterance its own utterance_id"
+        report(
+            Fault(
+                "duplicate_id",
+                f"{len(repeated)} utterance ids occur more than once in {where}, first "
+                f"{next(iter(repeated))!r}: give every utterance its own utterance_id",
+                repeated,
+            )
         )
+        rows = list({row.utterance_id: row for row in reversed(rows)}.values())[::-1]
 
     def header_or_error(row: _Row) -> tuple[int, int] | InputError:
         try:
@@ -325,10 +376,15 @@ def _read_headers(rows: Iterable[_Row], where: Path) -> list[Utterance]:
 
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
         headers = list(pool.map(header_or_error, rows))
-    errors = [header for header in headers if isinstance(header, InputError)]
-    if errors:
+    errors = {
+        row.utterance_id: header
+        for row, header in zip(rows, headers, strict=True)
+        if isinstance(header, InputError)
+    }
+    for code in dict.fromkeys(error.code for error in errors.values()):
+        details = {name: str(error) for name, error in errors.items() if error.code == code}
         count = f" ({len(errors)} of {len(rows)} files fail)" if len(errors) > 1 else ""
-        raise InputError(f"{errors[0]}{count}")
+        report(Fault(code or "unreadable_audio", f"{next(iter(details.values()))}{count}", details))
     return [
         Utterance(row.utterance_id, str(row.path), row.text, *header, speaker_id=row.speaker_id)
         for row, header in zip(rows, headers, strict=True)

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from data.errors import InputError
+from data.faults import Fault
 from data.manifest import (
     Utterance,
     read_jsonl,
@@ -276,3 +277,55 @@ def test_real_digits_manifest_keeps_one_word_utterances() -> None:
     assert len({u.text for u in utterances}) == 10
     assert {u.sample_rate for u in utterances} == {8000}
     assert utterances[0].num_samples == 2384
+
+
+def test_a_report_hears_of_every_fault_of_a_tree_and_the_rest_is_read(tree: Path) -> None:
+    folder = tree / "dev/9/1"
+    with (folder / "9-1.trans.txt").open("a") as file:
+        file.write("9-1-0001 YES\n9-1-0005 GONE\n9-1-0006 HOLLOW\n9-1-0007 BROKEN\n")
+    write_audio(folder / "9-1-0008.flac")
+    soundfile.write(folder / "9-1-0006.wav", np.zeros(0), 16000)
+    (folder / "9-1-0007.flac").write_bytes(b"x" * 100)
+    faults: list[Fault] = []
+    found = read_utterances(format="librispeech", input=tree, split="dev", report=faults.append)
+    assert [u.utterance_id for u in found] == ["10-2-0000", "9-1-0000", "9-1-0001"]
+    assert {fault.code: list(fault.details) for fault in faults} == {
+        "missing_audio": ["9-1-0005"],
+        "missing_transcript": ["9-1-0008"],
+        "duplicate_id": ["9-1-0001"],
+        "empty_audio": ["9-1-0006"],
+        "unreadable_audio": ["9-1-0007"],
+    }
+
+
+def test_a_report_hears_of_every_line_of_a_manifest(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav")
+    path = write_lines(
+        tmp_path / "m.jsonl",
+        {"audio_filepath": "a.wav", "text": "A"},
+        {"audio_filepath": "b.wav"},
+        {"audio_filepath": "c.wav", "text": "C"},
+    )
+    with path.open("a") as file:
+        file.write("{\n")
+    faults: list[Fault] = []
+    found = read_utterances(format="jsonl", input=path, report=faults.append)
+    assert [u.utterance_id for u in found] == ["a"]
+    assert {fault.code: list(fault.details) for fault in faults} == {
+        "bad_record": [f"{path}:4"],
+        "missing_transcript": ["b"],
+        "missing_audio": ["c"],
+    }
+
+
+def test_a_broken_file_of_a_dropped_speaker_is_nobodys_business(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav")
+    path = write_lines(
+        tmp_path / "m.jsonl",
+        {"audio_filepath": "a.wav", "text": "A", "speaker": "ann"},
+        {"audio_filepath": "absent.wav", "text": "B", "speaker": "bob"},
+    )
+    found = read_utterances(format="jsonl", input=path, exclude_speakers=("bob",))
+    assert [u.utterance_id for u in found] == ["a"]
+    with pytest.raises(InputError, match="no audio file"):
+        read_utterances(format="jsonl", input=path)
