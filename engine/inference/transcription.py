@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engine import checkpoints, experiment
+from engine import checkpoints, unpack
 from engine.inference.transcriber import Transcriber, find_audio
 from engine.protocols import Parts
 
@@ -25,9 +25,9 @@ def load_transcriber(*, parts: Parts, checkpoint: str, batch_size: int = 8) -> T
     Raises:
         ValueError: If the run or its weights cannot be used.
     """
-    config, workdir = experiment.load_run(checkpoint)
+    config, workdir = unpack.load_run(checkpoint)
     tokenizer = parts.build_tokenizer(os.path.join(workdir, "vocab.json"))
-    model = experiment.build_model(config, parts, num_tokens=tokenizer.num_tokens)
+    model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     checkpoints.restore_model(model, checkpoint)
     return Transcriber(
         model=model,

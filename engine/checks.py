@@ -1,0 +1,72 @@
+"""What can be known to be wrong with a run before anything slow begins: fields, inputs, lengths of rows."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+
+def check_fields(config: ConfigDict, *, num_replicas: int) -> None:
+    """Checks fields against each other before anything is built.
+
+    Raises:
+        ValueError: Names the field, its value and what was wanted.
+    """
+    train = config.train
+    if train.global_batch_size % (num_replicas * train.accum_steps):
+        raise ValueError(
+            f"train.global_batch_size={train.global_batch_size} must be a multiple of replicas x train.accum_steps = "
+            f"{num_replicas} x {train.accum_steps}"
+        )
+    if config.eval.batch_size % num_replicas:
+        raise ValueError(f"eval.batch_size={config.eval.batch_size} must be a multiple of the {num_replicas} replicas")
+    for name in ("num_updates", "log_every_updates"):
+        if train[name] < 1:
+            raise ValueError(f"train.{name} must be at least 1, got {train[name]}")
+    if config.data.eval and config.eval.best_of not in config.data.eval:
+        raise ValueError(
+            f"eval.best_of={config.eval.best_of!r} names no evaluation set; data.eval has "
+            f"{', '.join(sorted(config.data.eval))}"
+        )
+
+
+def check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:
+    """Says what is missing, and the command that makes it, before anything slow begins.
+
+    Raises:
+        ValueError: If a corpus or the weights to start from are not there.
+    """
+    for fields in (config.data.train, *(config.data.eval.values() if evaluate else ())):
+        if not tf.io.gfile.exists(fields.input):
+            hint = f"make it with: {config.data.make_command}" if config.data.make_command else "check the path"
+            raise ValueError(f"{fields.input}: no such corpus; {hint}")
+    if init and not (tf.io.gfile.exists(init) or tf.io.gfile.exists(f"{init}.index")):
+        raise ValueError(
+            f"{init}: no such weights (model.init); convert a Hugging Face folder with: python -m models.convert "
+            f"--input=HF_FOLDER --output={init}; or start from random weights with --config.model.init="
+        )
+
+
+def check_row_lengths(config: ConfigDict, max_samples: int) -> None:
+    """Checks that no row can be longer than the model trains on.
+
+    Args:
+        config: Whose data limits the rows.
+        max_samples: Longest row; 0 = any.
+
+    Raises:
+        ValueError: Names the field and the value that would do.
+    """
+    if not max_samples:
+        return
+    limits = {"max_duration_secs": max_samples / 16_000 * min(config.data.speed_factors)}
+    if config.data.join_max_utterances > 1:
+        limits["join_max_secs"] = max_samples / 16_000  # which is meant at the slowest speed already
+    for name, limit in limits.items():
+        if not 0 < config.data[name] <= limit:
+            raise ValueError(
+                f"data.{name}={config.data[name]:g}: this model trains on rows of at most {max_samples} samples; set "
+                f"{math.floor(limit * 1000) / 1000:g} or less (longer rows are left out, and counted)"
+            )

@@ -1,0 +1,176 @@
+"""A config's fields as the arguments of the parts that a run is made of."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import tensorflow as tf
+import tf_keras
+from ml_collections import ConfigDict
+
+from engine.evaluator import Evaluator, EvaluatorGroup
+from engine.optimizer import DynamicLossScale, build_optimizer
+from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainData
+from engine.schedules import build_schedule
+from engine.trainer import Trainer
+
+_ARCHITECTURE_FIELDS = (
+    "hidden_dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "feature_projection_dropout",
+    "final_dropout",
+    "layer_drop",
+    "mask_time_prob",
+    "mask_time_length",
+    "mask_feature_prob",
+    "mask_feature_length",
+)
+
+
+def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
+    """Returns the config of the run that made a checkpoint, and the folder that it lies in.
+
+    Args:
+        checkpoint: A workdir, or a checkpoint inside one.
+
+    Raises:
+        ValueError: If no config.json belongs to it.
+    """
+    if not checkpoint:
+        raise ValueError("--checkpoint is empty: give the workdir of a training run")
+    folder = os.path.abspath(checkpoint)
+    # A checkpoint's path points into WORKDIR/best or WORKDIR/checkpoints.
+    for candidate in (folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
+        path = os.path.join(candidate, "config.json")
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                return ConfigDict(json.load(file)), candidate
+    raise ValueError(f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint")
+
+
+def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> AcousticModel:
+    """Builds the model of a config; inside `strategy.scope()`."""
+    # Fresh weights follow the seed on every device and in every process.
+    tf_keras.utils.set_random_seed(config.seed)
+    return parts.build_model(
+        # Runs from before there were sources do not name theirs.
+        source=config.model.get("source", "native"),
+        hub_handle=config.model.get("hub_handle", ""),
+        preset=config.model.preset,
+        vocab_size=num_tokens,
+        precision=config.train.precision,
+        freeze_feature_encoder=config.model.freeze_feature_encoder,
+        **{name: config.model[name] for name in _ARCHITECTURE_FIELDS},
+    )
+
+
+def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> TrainData:
+    """Opens the training corpus of a config."""
+    data = config.data
+    return parts.build_train_data(
+        tokenizer=tokenizer,
+        text_style=data.text_style,
+        **data.train.to_dict(),
+        on_rate_mismatch=data.on_rate_mismatch,
+        global_batch_size=config.train.global_batch_size,
+        seed=config.seed,
+        num_buckets=data.num_buckets,
+        bucket_boundaries_samples=data.bucket_boundaries_samples,
+        min_duration_secs=data.min_duration_secs,
+        max_duration_secs=data.max_duration_secs,
+        join_max_utterances=data.join_max_utterances,
+        join_max_secs=data.join_max_secs,
+        join_gap_secs=data.join_gap_secs,
+        speed_factors=data.speed_factors,
+        num_parallel_calls=data.num_parallel_calls,
+        prefetch_batches=data.prefetch_batches,
+    )
+
+
+def build_eval_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> dict[str, EvalData]:
+    """Opens the evaluation sets of a config, by name."""
+    data = config.data
+    return {
+        name: parts.build_eval_data(
+            tokenizer=tokenizer,
+            text_style=data.text_style,
+            **fields.to_dict(),
+            on_rate_mismatch=data.on_rate_mismatch,
+            batch_size=config.eval.batch_size,
+            num_buckets=data.num_buckets,
+            num_parallel_calls=data.num_parallel_calls,
+            prefetch_batches=data.prefetch_batches,
+        )
+        for name, fields in data.eval.items()
+    }
+
+
+def build_trainer(
+    config: ConfigDict,
+    parts: Parts,
+    *,
+    strategy: tf.distribute.Strategy,
+    model: AcousticModel,
+    train_data: TrainData,
+    global_step: tf.Variable,
+) -> Trainer:
+    """Builds optimizer, loss scale and step of a config; inside `strategy.scope()`."""
+    train = config.train
+    optimizer = build_optimizer(
+        name=train.optimizer,
+        learning_rate=build_schedule(
+            name=train.schedule,
+            peak_learning_rate=train.learning_rate,
+            num_updates=train.num_updates,
+            warmup_updates=train.warmup_updates,
+            hold_updates=train.hold_updates,
+        ),
+        beta_1=train.beta_1,
+        beta_2=train.beta_2,
+        epsilon=train.epsilon,
+        weight_decay=train.weight_decay,
+    )
+    return Trainer(
+        strategy=strategy,
+        model=model,
+        optimizer=optimizer,
+        global_step=global_step,
+        dataset_fn=train_data.dataset,
+        loss_fn=parts.loss_fn,
+        feasible_fn=parts.feasible_fn,
+        loss_scale=DynamicLossScale() if train.precision == "mixed_float16" else None,
+        accum_steps=train.accum_steps,
+        clip_norm=train.clip_norm,
+        freeze_encoder_updates=config.model.freeze_encoder_updates,
+        seed=config.seed,
+    )
+
+
+def build_evaluators(
+    config: ConfigDict,
+    parts: Parts,
+    *,
+    strategy: tf.distribute.Strategy,
+    model: AcousticModel,
+    tokenizer: Tokenizer,
+    eval_data: dict[str, EvalData],
+) -> EvaluatorGroup:
+    """Builds an evaluator for each set; inside `strategy.scope()`."""
+    return EvaluatorGroup(
+        {
+            name: Evaluator(
+                name=name,
+                strategy=strategy,
+                model=model,
+                data=data,
+                loss_fn=parts.loss_fn,
+                feasible_fn=parts.feasible_fn,
+                decoder=parts.decoder,
+                tokenizer=tokenizer,
+                num_logged=config.eval.num_logged,
+            )
+            for name, data in eval_data.items()
+        }
+    )

@@ -1,0 +1,73 @@
+"""Faults that are named before anything slow begins."""
+
+from __future__ import annotations
+
+import pytest
+
+from configs import base
+from engine import checks, experiment
+from tests.engine_toys import ToyModel
+from tests.experiment_toys import make_config, make_parts
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("train.global_batch_size", 5, "train.global_batch_size=5 must be a multiple of replicas x train.accum_steps"),
+        ("eval.batch_size", 3, "eval.batch_size=3 must be a multiple of the 2 replicas"),
+        ("train.num_updates", 0, "train.num_updates must be at least 1, got 0"),
+        ("train.log_every_updates", 0, "train.log_every_updates must be at least 1, got 0"),
+        ("eval.best_of", "other", "eval.best_of='other' names no evaluation set; data.eval has dev-clean"),
+    ],
+)
+def test_fields_that_do_not_fit_each_other_are_named(field, value, message):
+    config = base.get_config()
+    config.train.accum_steps = 1
+    checks.check_fields(config, num_replicas=2)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=message):
+        checks.check_fields(config, num_replicas=2)
+
+
+def test_a_missing_corpus_names_the_command_that_makes_it(tmp_path):
+    config = make_config(tmp_path / "nowhere")
+    config.data.make_command = "python -m data.synthetic --output=X"
+    with pytest.raises(ValueError, match="nowhere: no such corpus; make it with: python -m data.synthetic --output=X"):
+        experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
+    assert not (tmp_path / "run/config.json").exists()
+
+
+def test_missing_weights_name_the_command_that_converts_them(tmp_path):
+    config = make_config(tmp_path)
+    config.model.init = str(tmp_path / "weights")
+    with pytest.raises(ValueError, match=r"weights: no such weights \(model.init\); .*python -m models.convert"):
+        experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
+
+
+def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_written(tmp_path):
+    class Fixed(ToyModel):
+        max_training_samples = 246_000
+
+    config = make_config(tmp_path)
+    config.data.max_duration_secs = 15.5
+    parts = make_parts(build_model=lambda **fields: Fixed())
+    with pytest.raises(ValueError, match=r"data.max_duration_secs=15.5: .* at most 246000 samples; set 15.375 or less"):
+        experiment.run(config=config, parts=parts, workdir=str(tmp_path / "run"), mode="train")
+    assert not (tmp_path / "run/config.json").exists()
+
+    config.data.max_duration_secs = 15.375
+    checks.check_row_lengths(config, 246_000)
+    # Played slowly a recording is longer; the limit given is rounded down.
+    config.data.speed_factors = (0.9, 1.0)
+    with pytest.raises(ValueError, match="set 13.837 or less"):
+        checks.check_row_lengths(config, 246_000)
+    config.data.max_duration_secs = 13.8
+    config.data.join_max_utterances = 3
+    with pytest.raises(ValueError, match="data.join_max_secs=0: .*set 15.375 or less"):
+        checks.check_row_lengths(config, 246_000)
+    config.data.join_max_secs = 15.0
+    checks.check_row_lengths(config, 246_000)
+    config.data.max_duration_secs = 0.0
+    with pytest.raises(ValueError, match="data.max_duration_secs=0:"):
+        checks.check_row_lengths(config, 246_000)
+    checks.check_row_lengths(config, 0)

@@ -1,0 +1,93 @@
+"""A signal ends training in good order, with the right status, and gives the handlers back."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import orbit
+import pytest
+import tensorflow as tf
+
+from engine import files
+from engine.actions import MetricsWriter
+from engine.stopping import StopOnSignal, StopTraining
+
+
+@pytest.fixture
+def step():
+    return tf.Variable(0, dtype=tf.int64)
+
+
+class _Trainer(orbit.StandardTrainer):
+    """Counts updates and, after one of them, gets a signal."""
+
+    def __init__(self, step, signal_after, number):
+        dataset = tf.data.Dataset.from_tensors(0).repeat()
+        options = orbit.StandardTrainerOptions(use_tf_while_loop=False, use_tf_function=False)
+        super().__init__(dataset, options)
+        self._step = step
+        self._signal_after = signal_after
+        self._number = number
+
+    def train_step(self, iterator):
+        next(iterator)
+        self._step.assign_add(1)
+        if int(self._step) == self._signal_after:
+            os.kill(os.getpid(), self._number)
+
+    def train_loop_end(self):
+        return {"loss": float(self._step.numpy())}
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signal_stops_after_the_loop_with_its_figures_written(tmp_path, step, number, status, capfd):
+    path = tmp_path / "metrics.jsonl"
+    before = signal.getsignal(number)
+    with StopOnSignal() as stop:
+        assert not stop.requested
+        assert stop.exit_status == 0
+        controller = orbit.Controller(
+            global_step=step,
+            trainer=_Trainer(step, signal_after=4, number=number),
+            steps_per_loop=3,
+            train_actions=[MetricsWriter(path=path, global_step=step), stop],
+        )
+        with pytest.raises(StopTraining, match=f"stopped by {signal.Signals(number).name}"):
+            controller.train(12)
+        assert stop.requested
+        assert stop.exit_status == status
+    assert int(step.numpy()) == 6
+    assert [record["step"] for record in files.read_jsonl(path)] == [3, 6]
+    assert signal.getsignal(number) is before
+    assert f"{signal.Signals(number).name}: stopping after this loop" in capfd.readouterr().err
+
+
+def test_without_a_signal_nothing_happens_and_handlers_come_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with StopOnSignal() as stop:
+        assert signal.getsignal(signal.SIGTERM) is not before[0]
+        stop({"loss": 1.0})
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_second_signal_meets_the_old_handler():
+    received = []
+    old = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    # A shell without job control starts the tests with SIGINT ignored.
+    old_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with StopOnSignal() as stop:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.requested
+            assert received == []
+            # Any of the signals: the user may press Ctrl-C when SIGTERM takes too long.
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert received == [signal.SIGTERM]
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert stop.exit_status == 143
+    finally:
+        signal.signal(signal.SIGTERM, old)
+        signal.signal(signal.SIGINT, old_interrupt)

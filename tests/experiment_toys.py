@@ -1,0 +1,57 @@
+"""A run over stand-ins: parts and a config with which `experiment.run` takes a second."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base
+from engine.protocols import Parts
+from tests.engine_toys import ToyModel, toy_dataset_fn, toy_decoder, toy_feasible, toy_loss
+
+
+class Letters:
+    num_tokens = 6
+
+    def decode(self, ids):
+        return "".join("_abcde"[i] for i in ids)
+
+    def save(self, path):
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump({}, file)
+
+
+class ToyTrainData:
+    num_utterances, duration_secs, updates_per_epoch, num_left_out = 8, 20.0, 1, 0
+
+    def __init__(self, **fields):
+        self.dataset = toy_dataset_fn(fields["global_batch_size"])
+
+
+def make_parts(**overrides):
+    parts = {
+        "build_tokenizer": lambda path: Letters(),
+        "build_train_data": ToyTrainData,
+        "build_eval_data": lambda **fields: pytest.fail("no evaluation set was configured"),
+        "build_model": lambda **fields: ToyModel(),
+        "find_reference": lambda path, text_style: None,
+        "load_waveform": lambda path, on_rate_mismatch: pytest.fail("nothing to load"),
+        "loss_fn": toy_loss,
+        "feasible_fn": toy_feasible,
+        "decoder": toy_decoder,
+    }
+    return Parts(**{**parts, **overrides})
+
+
+def make_config(corpus, **train) -> ConfigDict:
+    config = base.get_small_config()
+    config.data.train.input = str(corpus)
+    config.train.update(
+        {"global_batch_size": 4, "num_updates": 6, "log_every_updates": 2, "warmup_updates": 1, "hold_updates": 1}
+    )
+    config.train.update(train)
+    config.checkpoint.every_updates = 2
+    config.checkpoint.keep = 2
+    return config
