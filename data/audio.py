@@ -15,7 +15,7 @@ SAMPLE_RATE = 16000
 
 # An MP3 header can promise a little more or less than the decoder delivers: one encoder delay and
 # one last block, each at most two frames of 1,152 samples. Every other format must be exact.
-_MP3_SLACK_SAMPLES = 4 * 1152
+MP3_SLACK_SAMPLES = 4 * 1152
 # libsndfile's "unknown length", from FLAC streams whose encoder could not go back to the header.
 _UNKNOWN_LENGTH = 2**62
 _MP3_INFO_FRAMES = (b"Xing", b"Info", b"VBRI")
@@ -64,7 +64,7 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     except (soundfile.SoundFileError, OSError) as error:
         raise _unreadable(path, error) from error
     if len(channels) != promised:
-        slack = _MP3_SLACK_SAMPLES if format_name == "MP3" else 0
+        slack = MP3_SLACK_SAMPLES if format_name == "MP3" else 0
         if abs(promised - len(channels)) > slack:
             raise InputError(
                 f"{path} ends early: {len(channels)} of {promised} samples; fetch or make it again"

@@ -1,0 +1,96 @@
+"""Which frames a token stands on: of the best path, and of a given transcript (forced alignment)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class TokenSpan(NamedTuple):
+    """One token of a transcript and the frames that say it.
+
+    Attributes:
+        token: Id.
+        start_frame: First frame.
+        end_frame: First frame after it.
+        prob: Mean probability of the token over its frames, in [0, 1].
+    """
+
+    token: int
+    start_frame: int
+    end_frame: int
+    prob: float
+
+
+def collapse_path(tokens: np.ndarray, probs: np.ndarray, *, blank_id: int = 0) -> list[TokenSpan]:
+    """Merges repeats of a path over frames and drops its blanks.
+
+    Args:
+        tokens: Integers [F], one a frame, as the argmax of the logits.
+        probs: float [F], their probabilities.
+        blank_id: Index of the blank.
+
+    Returns:
+        The tokens that are left, with their frames. Of the argmax these are what `models.decoding.greedy_decode` gives.
+    """
+    if not len(tokens):
+        return []
+    starts = np.flatnonzero(np.diff(tokens, prepend=tokens[0] - 1))
+    ends = np.append(starts[1:], len(tokens))
+    sums = np.add.reduceat(np.asarray(probs, np.float64), starts)
+    return [
+        TokenSpan(int(tokens[start]), int(start), int(end), float(total / (end - start)))
+        for start, end, total in zip(starts, ends, sums, strict=True)
+        if tokens[start] != blank_id
+    ]
+
+
+def forced_align(log_probs: np.ndarray, labels: Sequence[int], *, blank_id: int = 0) -> list[TokenSpan]:
+    """The likeliest path of a given transcript: Viterbi over the CTC lattice (Graves et al. 2006, section 4.1).
+
+    Args:
+        log_probs: float [F, V], log-softmax of the logits.
+        labels: Token ids, L of them.
+        blank_id: Index of the blank.
+
+    Returns:
+        One span for each label, in order.
+
+    Raises:
+        ValueError: The frames cannot hold the labels (labels + adjacent repeats > frames).
+    """
+    num_frames = len(log_probs)
+    wanted = np.asarray(labels, np.int64)
+    repeats = int(np.count_nonzero(wanted[1:] == wanted[:-1]))
+    if len(wanted) + repeats > num_frames:
+        raise ValueError(f"{len(wanted)} labels with {repeats} adjacent repeats do not fit {num_frames} frames")
+    if not len(wanted):
+        return []
+    # States: blank, label, blank, label ... blank. A label may be entered from the label before it, unless it repeats.
+    states = np.full(2 * len(wanted) + 1, blank_id, np.int64)
+    states[1::2] = wanted
+    may_skip = np.zeros(len(states), bool)
+    may_skip[3::2] = wanted[1:] != wanted[:-1]
+    emissions = log_probs[:, states]
+    score = np.full(len(states), -np.inf)
+    score[:2] = emissions[0, :2]
+    steps = np.zeros((num_frames, len(states)), np.int8)  # how many states back the best predecessor lies
+    for frame in range(1, num_frames):
+        one_back = np.append(-np.inf, score[:-1])
+        two_back = np.where(may_skip, np.append([-np.inf, -np.inf], score[:-2]), -np.inf)
+        candidates = np.stack([score, one_back, two_back])
+        steps[frame] = np.argmax(candidates, axis=0)
+        score = np.max(candidates, axis=0) + emissions[frame]
+    state = len(states) - 1 if score[-1] >= score[-2] else len(states) - 2
+    path = np.empty(num_frames, np.int64)
+    for frame in range(num_frames - 1, -1, -1):
+        path[frame] = state
+        state -= int(steps[frame, state])
+    probs = np.exp(emissions[np.arange(num_frames), path])
+    spans = []
+    for position, token in enumerate(wanted.tolist()):
+        frames = np.flatnonzero(path == 2 * position + 1)
+        spans.append(TokenSpan(token, int(frames[0]), int(frames[-1]) + 1, float(probs[frames].mean())))
+    return spans
