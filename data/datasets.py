@@ -10,6 +10,7 @@ from absl import logging
 
 from data.audio import SAMPLE_RATE
 from data.errors import InputError
+from data.faults import Report, refuse
 from data.open import open_source
 from data.pipeline import build_dataset
 from data.plan import BatchPlan
@@ -28,10 +29,15 @@ class SubsetSource:
         self.texts: Sequence[str] = [source.texts[i] for i in self._indices]
         self.speaker_ids: Sequence[str] = [source.speaker_ids[i] for i in self._indices]
         self.num_samples = source.num_samples[self._indices]
+        self.sample_rates = source.sample_rates[self._indices]
 
     def read_waveform(self, index: int) -> np.ndarray:
         """See `Source`."""
         return self._source.read_waveform(int(self._indices[index]))
+
+    def read_recording(self, index: int) -> tuple[np.ndarray, int]:
+        """See `Source`."""
+        return self._source.read_recording(int(self._indices[index]))
 
 
 class TrainData:
@@ -60,6 +66,7 @@ class TrainData:
         speed_factors: Sequence[float] = (1.0,),
         num_parallel_calls: int = 2,
         prefetch_batches: int = 4,
+        report: Report = refuse,
     ):
         """Reads the corpus' index and plans its first epoch; no audio is decoded.
 
@@ -84,6 +91,7 @@ class TrainData:
             speed_factors: Playing speeds to draw from.
             num_parallel_calls: Batches made at the same time.
             prefetch_batches: Finished batches kept ready.
+            report: As `open_source`.
 
         Raises:
             InputError: The corpus cannot be read, or nothing of it is left.
@@ -95,12 +103,15 @@ class TrainData:
             speakers=speakers,
             exclude_speakers=exclude_speakers,
             on_rate_mismatch=on_rate_mismatch,
+            report=report,
         )
         durations = source.num_samples / SAMPLE_RATE
         is_kept = (durations >= min_duration_secs) & (source.num_samples > 0)
         if max_duration_secs:
             is_kept &= durations <= max_duration_secs
         self.num_left_out = int((~is_kept).sum())
+        left_out = np.flatnonzero(~is_kept).tolist()
+        self.left_out_secs = {source.utterance_ids[i]: float(durations[i]) for i in left_out}
         if self.num_left_out:
             first = source.utterance_ids[int(np.flatnonzero(~is_kept)[0])]
             logging.warning(
@@ -173,6 +184,7 @@ class EvalData:
         join_gap_secs: float = 0.0,
         num_parallel_calls: int = 2,
         prefetch_batches: int = 4,
+        report: Report = refuse,
     ):
         """Reads the corpus' index; the arguments are those of `TrainData`, `batch_size` is over all replicas."""
         self.source = open_source(
@@ -182,6 +194,7 @@ class EvalData:
             speakers=speakers,
             exclude_speakers=exclude_speakers,
             on_rate_mismatch=on_rate_mismatch,
+            report=report,
         )
         # A fixed seed: the rows of a joined set are part of its definition and must not follow the run's seed.
         self.plan = BatchPlan(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 
 from data.errors import InputError
+from data.faults import Report, refuse
 from data.manifest import MANIFEST_FORMATS, read_utterances
 from data.sources import FileSource, Source
 from data.tfrecord import TFRecordSource
@@ -21,6 +22,7 @@ def open_source(
     speakers: Collection[str] = (),
     exclude_speakers: Collection[str] = (),
     on_rate_mismatch: str = "resample",
+    report: Report = refuse,
 ) -> Source:
     """Opens a corpus.
 
@@ -31,6 +33,7 @@ def open_source(
         speakers: keep these speakers alone; empty keeps all.
         exclude_speakers: then drop these.
         on_rate_mismatch: "resample" or "refuse" raw files that do not have 16 kHz (shards do).
+        report: hears of each fault of single utterances, which are left out when it returns.
 
     Returns:
         A source of at least one utterance.
@@ -50,5 +53,9 @@ def open_source(
         split=split,
         speakers=speakers,
         exclude_speakers=exclude_speakers,
+        report=report,
     )
-    return FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch)
+    source = FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch, report=report)
+    if not source.utterance_ids:
+        raise InputError(f"no utterance of {input} can be used: mend it, or choose another")
+    return source

@@ -7,8 +7,9 @@ from typing import Protocol
 
 import numpy as np
 
-from data.audio import SAMPLE_RATE, check_rate_policy, load_audio, resampled_length
+from data.audio import SAMPLE_RATE, check_rate_policy, load_audio, read_audio, resampled_length
 from data.errors import InputError
+from data.faults import Fault, Report, refuse
 from data.manifest import Utterance
 
 
@@ -31,8 +32,19 @@ class Source(Protocol):
     def num_samples(self) -> np.ndarray:
         """int64 [N], lengths at 16 kHz."""
 
+    @property
+    def sample_rates(self) -> np.ndarray:
+        """int32 [N], rates of the recordings in Hz, before they were brought to 16 kHz."""
+
     def read_waveform(self, index: int) -> np.ndarray:
         """float32 [num_samples[index]] in [-1, 1] at 16 kHz, not normalized.
+
+        Raises:
+            InputError: the recording cannot be read.
+        """
+
+    def read_recording(self, index: int) -> tuple[np.ndarray, int]:
+        """The recording as it is stored: (float32 [T, C], its rate in Hz).
 
         Raises:
             InputError: the recording cannot be read.
@@ -42,24 +54,37 @@ class Source(Protocol):
 class FileSource:
     """A `Source` over audio files, decoded when asked for."""
 
-    def __init__(self, *, utterances: Sequence[Utterance], on_rate_mismatch: str = "resample"):
+    def __init__(
+        self,
+        *,
+        utterances: Sequence[Utterance],
+        on_rate_mismatch: str = "resample",
+        report: Report = refuse,
+    ):
         """Takes over the list.
 
         Args:
             utterances: from `data.manifest`.
             on_rate_mismatch: "resample" to 16 kHz, or "refuse".
+            report: hears of the files that have another rate while `on_rate_mismatch` is "refuse";
+                they are left out when it returns.
 
         Raises:
-            InputError: a file has another rate while `on_rate_mismatch` is "refuse".
+            InputError: what `report` does not let pass.
         """
         check_rate_policy(on_rate_mismatch)
         other_rate = [item for item in utterances if item.sample_rate != SAMPLE_RATE]
         if other_rate and on_rate_mismatch == "refuse":
-            raise InputError(
-                f"{len(other_rate)} of {len(utterances)} files do not have {SAMPLE_RATE} Hz, first "
-                f"{other_rate[0].audio_filepath} with {other_rate[0].sample_rate} Hz: "
-                "convert them, or allow resampling"
+            report(
+                Fault(
+                    "wrong_rate",
+                    f"{len(other_rate)} of {len(utterances)} files do not have {SAMPLE_RATE} Hz, "
+                    f"first {other_rate[0].audio_filepath} with {other_rate[0].sample_rate} Hz: "
+                    "convert them, or allow resampling",
+                    {item.utterance_id: f"{item.sample_rate} Hz" for item in other_rate},
+                )
             )
+            utterances = [item for item in utterances if item.sample_rate == SAMPLE_RATE]
         self._paths = [item.audio_filepath for item in utterances]
         self._on_rate_mismatch = on_rate_mismatch
         self.utterance_ids: Sequence[str] = [item.utterance_id for item in utterances]
@@ -69,6 +94,7 @@ class FileSource:
             resampled_length(item.num_samples, item.sample_rate, SAMPLE_RATE) for item in utterances
         ]
         self.num_samples = np.array(lengths, dtype=np.int64)
+        self.sample_rates = np.array([item.sample_rate for item in utterances], dtype=np.int32)
 
     def read_waveform(self, index: int) -> np.ndarray:
         """See `Source`."""
@@ -81,3 +107,7 @@ class FileSource:
                 "start again with the new files"
             )
         return waveform
+
+    def read_recording(self, index: int) -> tuple[np.ndarray, int]:
+        """See `Source`."""
+        return read_audio(self._paths[index])

@@ -116,6 +116,7 @@ class TFRecordSource:
         self.speaker_ids: Sequence[str] = [columns["speaker_id"][i] for i in kept]
         self.texts: Sequence[str] = [columns["text"][i] for i in kept]
         self.num_samples = np.array(columns["num_samples"], dtype=np.int64)[kept]
+        self.sample_rates = np.full(len(kept), SAMPLE_RATE, dtype=np.int32)  # what they were is lost
         self._lock = threading.Lock()
         self._files: dict[int, int] = {}
 
@@ -131,6 +132,10 @@ class TFRecordSource:
                 f"{self.utterance_ids[index]}: delete it and run python -m data.prepare again"
             )
         return _decode(payload)
+
+    def read_recording(self, index: int) -> tuple[np.ndarray, int]:
+        """See `Source`."""
+        return self.read_waveform(index)[:, np.newaxis], SAMPLE_RATE
 
     def _file(self, shard: int) -> int:
         with self._lock:

@@ -43,6 +43,9 @@ def test_training_leaves_out_what_is_too_short_or_too_long_and_counts_it(manifes
     assert (data.num_utterances, data.num_left_out, data.updates_per_epoch) == (3, 2, 2)
     assert data.duration_secs == pytest.approx(3.0)
     assert sorted(data.source.utterance_ids) == ["a1", "a2", "b2"]
+    assert data.left_out_secs == {"b1": 0.05, "a3": 2.0}
+    channels, rate = data.source.read_recording(2)
+    assert (channels.shape, rate) == ((24_000, 1), 16_000)
 
 
 def test_limits_that_leave_nothing_are_refused(manifest):

@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from data.errors import InputError
+from data.faults import Fault
 from data.manifest import Utterance
 from data.sources import FileSource
 
@@ -50,6 +51,22 @@ def test_refuses_other_rates_before_reading(utterances: list[Utterance]) -> None
         FileSource(utterances=utterances, on_rate_mismatch="refuse")
     with pytest.raises(ValueError, match="on_rate_mismatch is 'x'"):
         FileSource(utterances=utterances, on_rate_mismatch="x")
+
+
+def test_other_rates_are_left_out_where_the_report_lets_them_pass(
+    utterances: list[Utterance],
+) -> None:
+    faults: list[Fault] = []
+    source = FileSource(utterances=utterances, on_rate_mismatch="refuse", report=faults.append)
+    assert list(source.utterance_ids) == ["a"]
+    assert [(fault.code, fault.details) for fault in faults] == [("wrong_rate", {"b": "44100 Hz"})]
+
+
+def test_recordings_come_as_they_are_stored(utterances: list[Utterance]) -> None:
+    source = FileSource(utterances=utterances)
+    assert source.sample_rates.tolist() == [16000, 44100]
+    channels, rate = source.read_recording(1)
+    assert (channels.shape, rate) == ((44101, 1), 44100)
 
 
 def test_a_file_that_changed_or_went_is_named(utterances: list[Utterance]) -> None:
