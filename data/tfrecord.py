@@ -22,7 +22,16 @@ from tqdm import tqdm
 from data.audio import SAMPLE_RATE
 from data.errors import InputError
 from data.files import only_writer, write_text_atomic
-from data.index import COLUMNS, FORMAT_VERSION, INDEX_NAME, find_index, has_size, read_index
+from data.index import (
+    COLUMNS,
+    FORMAT_VERSION,
+    INDEX_NAME,
+    file_sha256,
+    find_index,
+    has_size,
+    read_index,
+    verify_shards,
+)
 from data.manifest import Utterance, select_speakers
 from data.sources import FileSource
 from data.text import normalize_transcript
@@ -30,6 +39,8 @@ from data.text import normalize_transcript
 _FULL_SCALE = 32768
 # Framing of a TFRecord: length and its CRC before the payload, the payload's CRC after it.
 _HEAD_BYTES, _TAIL_BYTES = 12, 4
+
+_Written = tuple[str, dict[str, list[Any]]]  # SHA-256 and columns of a shard
 
 
 def feature_spec() -> dict[str, Any]:
@@ -212,7 +223,7 @@ def write_tfrecords(
         }
         if _is_finished(folder, corpus, shards):
             return False
-        columns = _write_shards(shards, num_workers or os.cpu_count() or 1, progress)
+        written = _write_shards(shards, num_workers or os.cpu_count() or 1, progress)
         index = {
             **corpus,
             "num_utterances": len(utterances),
@@ -220,11 +231,12 @@ def write_tfrecords(
                 {
                     "name": shard.path.name,
                     "num_bytes": shard.path.stat().st_size,
+                    "sha256": digest,
                     "num_utterances": len(shard.texts),
                 }
-                for shard in shards
+                for shard, (digest, _) in zip(shards, written, strict=True)
             ],
-            "columns": {key: [v for part in columns for v in part[key]] for key in COLUMNS},
+            "columns": {key: [v for _, part in written for v in part[key]] for key in COLUMNS},
         }
         text = json.dumps(index, ensure_ascii=False, separators=(",", ":"))
         write_text_atomic(folder / INDEX_NAME, text + "\n")
@@ -255,8 +267,8 @@ class _Shard:
             for u, text, stat in zip(utterances, texts, stats, strict=True)
         )
 
-    def finished_columns(self) -> dict[str, list[Any]] | None:
-        """Columns of the shard as an interrupted run left it, None where it has to be written."""
+    def finished(self) -> _Written | None:
+        """What an interrupted run left, checked byte for byte; None where it has to be written."""
         try:
             note = json.loads(self.note.read_text(encoding="utf-8"))
             if self.note.stat().st_mtime_ns < self.newest:
@@ -264,18 +276,20 @@ class _Shard:
         except (OSError, ValueError):
             return None
         fits = note["fingerprint"] == self.fingerprint and has_size(self.path, note["num_bytes"])
-        return note["columns"] if fits else None
+        fits = fits and file_sha256(self.path) == note["sha256"]
+        return (note["sha256"], note["columns"]) if fits else None
 
-    def write(self, advance: Callable[[int], None], stop: threading.Event) -> dict[str, list[Any]]:
+    def write(self, advance: Callable[[int], None], stop: threading.Event) -> _Written:
         """Writes the shard, then its note; raises what decoding raises."""
         import tensorflow as tf
 
-        columns = self.finished_columns()
-        if columns is not None:
+        finished = self.finished()
+        if finished is not None:
             advance(len(self.texts))
-            return columns
+            return finished
         self.note.unlink(missing_ok=True)
-        columns = {key: [] for key in COLUMNS}
+        columns: dict[str, list[Any]] = {key: [] for key in COLUMNS}
+        digest = ""
         temporary = self.path.with_name(f".{self.path.name}.tmp")
         position = 0
         try:
@@ -303,18 +317,24 @@ class _Shard:
                     position += _HEAD_BYTES + len(payload) + _TAIL_BYTES
                     advance(1)
             if not stop.is_set():
+                digest = file_sha256(temporary)
                 os.replace(temporary, self.path)
-                note = {"fingerprint": self.fingerprint, "num_bytes": position, "columns": columns}
+                note = {
+                    "fingerprint": self.fingerprint,
+                    "num_bytes": position,
+                    "sha256": digest,
+                    "columns": columns,
+                }
                 write_text_atomic(self.note, json.dumps(note))
         finally:
             temporary.unlink(missing_ok=True)
-        return columns
+        return digest, columns
 
 
 def _write_shards(
     shards: Sequence[_Shard], num_workers: int, progress: bool
-) -> list[dict[str, list[Any]]]:
-    """Columns of every shard; the first error stops the others."""
+) -> list[_Written]:
+    """SHA-256 and columns of every shard; the first error stops the others."""
     lock, stop = threading.Lock(), threading.Event()
     total = sum(len(shard.texts) for shard in shards)
     disable = None if progress else True  # None: quiet where stderr is no terminal
@@ -347,7 +367,7 @@ def _is_finished(folder: Path, corpus: dict[str, Any], shards: Sequence[_Shard])
     return (
         index is not None
         and (folder / INDEX_NAME).stat().st_mtime_ns >= max(shard.newest for shard in shards)
-        and all(has_size(folder / shard["name"], shard["num_bytes"]) for shard in index["shards"])
+        and not verify_shards(folder)
     )
 
 
