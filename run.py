@@ -20,8 +20,9 @@ _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/N
 _MODE = flags.DEFINE_enum("mode", "train_and_eval", ["train", "eval", "train_and_eval", "transcribe"], "What to do.")
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored"], "Where it runs.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Workdir or checkpoint to evaluate or transcribe with.")
-_INPUTS = flags.DEFINE_list("inputs", [], "Audio files and folders to transcribe.")
-_OUTPUT = flags.DEFINE_string("output", "", "JSON-lines file for the transcripts.")
+_INPUTS = flags.DEFINE_list("inputs", [], "Audio files, folders and patterns to transcribe; - for standard input.")
+_OUTPUT = flags.DEFINE_string("output", "", "File for the transcripts: .jsonl, .tsv, .txt, .srt or .vtt.")
+_OUTPUT_FORMAT = flags.DEFINE_string("output_format", "", "Format, where the output's name tells none.")
 
 
 def main(argv: list[str]) -> int:
@@ -32,15 +33,16 @@ def main(argv: list[str]) -> int:
     # Orbit prints what it logs: once is enough.
     logging.get_absl_handler().addFilter(lambda record: f"{os.sep}orbit{os.sep}" not in record.pathname)
     # Here and not above: a wrong flag should not wait for TensorFlow.
-    from data.audio import load_waveform
+    from data.audio import normalize_waveform
     from data.datasets import EvalData, TrainData
     from data.references import find_reference
+    from data.streaming import duration_samples, stream_audio
     from data.text import load_tokenizer
     from engine import experiment
     from engine.inference import transcription
     from engine.protocols import Parts
     from engine.summary import error_table
-    from models import ctc, decoding
+    from models import alignment, ctc, decoding
     from models.build import build_model
 
     parts = Parts(
@@ -48,15 +50,22 @@ def main(argv: list[str]) -> int:
         build_train_data=TrainData,
         build_eval_data=EvalData,
         build_model=build_model,
-        load_waveform=load_waveform,
+        count_samples=duration_samples,
+        stream_audio=stream_audio,
+        normalize_waveform=normalize_waveform,
         find_reference=find_reference,
         loss_fn=ctc.ctc_loss,
         feasible_fn=ctc.feasible,
         decoder=decoding.greedy_decode,
+        span_decoder=alignment.greedy_spans,
     )
     if _MODE.value == "transcribe":
         return transcription.run(
-            parts=parts, checkpoint=_CHECKPOINT.value, inputs=_INPUTS.value, output=_OUTPUT.value
+            parts=parts,
+            checkpoint=_CHECKPOINT.value,
+            inputs=_INPUTS.value,
+            output=_OUTPUT.value,
+            output_format=_OUTPUT_FORMAT.value,
         )
     if flags.FLAGS["config"].value is None:
         raise ValueError("--config is missing: for example --config=configs/base.py")

@@ -121,6 +121,11 @@ class CharTokenizer:
         return len(self.tokens)
 
     @property
+    def pieces(self) -> tuple[str, ...]:
+        """What each token says: a character, a space between words, "" for a special token."""
+        return tuple(self._pieces)
+
+    @property
     def blank_id(self) -> int:
         return 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -51,12 +51,19 @@ class Tokenizer(Protocol):
     def num_tokens(self) -> int:
         """Width of the logits."""
 
+    @property
+    def pieces(self) -> Sequence[str]:
+        """What each token says: a character, a space between words, "" for a special token."""
+
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of collapsed ids."""
 
     def save(self, path: str) -> None:
         """Writes vocab.json."""
 
+
+TokenSpan = tuple[int, int, int, float]
+"""A token id, the first frame that says it, the first frame after it, its mean probability over them."""
 
 LossFn = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 """(logits [B, F, V], logit_lengths [B], labels [B, L], label_lengths [B]) -> float32 [B]."""
@@ -66,6 +73,10 @@ FeasibleFn = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 Decoder = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 """(logits [B, F, V], logit_lengths [B]) -> tokens int32 [B, N] filled up with -1, and their numbers int32 [B]."""
+
+
+SpanDecoder = Callable[[np.ndarray], Sequence[TokenSpan]]
+"""Log-softmax of one recording's logits, float32 [F, V] -> its tokens with their frames."""
 
 
 class TrainData(Protocol):
@@ -100,19 +111,25 @@ class Parts:
         build_train_data: keyword arguments -> TrainData.
         build_eval_data: keyword arguments -> EvalData.
         build_model: keyword arguments -> AcousticModel.
-        load_waveform: (path, on_rate_mismatch) -> normalized float32 waveform [T] at 16 kHz.
+        count_samples: path -> samples at 16 kHz, from the header.
+        stream_audio: (path, on_rate_mismatch) -> float32 [N] after float32 [N], the recording piece by piece at 16 kHz.
+        normalize_waveform: float32 [T] -> the same with zero mean and unit variance.
         find_reference: (path, text_style) -> the normalized transcript that lies beside a file, or None.
         loss_fn: The loss of each row.
         feasible_fn: Which rows can have a loss.
         decoder: Logits to tokens.
+        span_decoder: The same on the host, with the frames of each token.
     """
 
     build_tokenizer: Callable[[str], Tokenizer]
     build_train_data: Callable[..., TrainData]
     build_eval_data: Callable[..., EvalData]
     build_model: Callable[..., AcousticModel]
-    load_waveform: Callable[..., np.ndarray]
+    count_samples: Callable[[str], int]
+    stream_audio: Callable[..., Iterator[np.ndarray]]
+    normalize_waveform: Callable[[np.ndarray], np.ndarray]
     find_reference: Callable[..., str | None]
     loss_fn: LossFn
     feasible_fn: FeasibleFn
     decoder: Decoder
+    span_decoder: SpanDecoder

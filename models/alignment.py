@@ -47,6 +47,12 @@ def collapse_path(tokens: np.ndarray, probs: np.ndarray, *, blank_id: int = 0) -
     ]
 
 
+def greedy_spans(log_probs: np.ndarray, *, blank_id: int = 0) -> list[TokenSpan]:
+    """The tokens of the best path of log-probabilities, float [F, V], with their frames."""
+    tokens = np.argmax(log_probs, axis=-1)
+    return collapse_path(tokens, np.exp(log_probs.max(axis=-1)) if len(tokens) else tokens, blank_id=blank_id)
+
+
 def forced_align(log_probs: np.ndarray, labels: Sequence[int], *, blank_id: int = 0) -> list[TokenSpan]:
     """The likeliest path of a given transcript: Viterbi over the CTC lattice (Graves et al. 2006, section 4.1).
 

@@ -37,10 +37,13 @@ def make_parts(**overrides):
         "build_eval_data": lambda **fields: pytest.fail("no evaluation set was configured"),
         "build_model": lambda **fields: ToyModel(),
         "find_reference": lambda path, text_style: None,
-        "load_waveform": lambda path, on_rate_mismatch: pytest.fail("nothing to load"),
+        "count_samples": lambda path: pytest.fail("nothing to load"),
+        "stream_audio": lambda path, on_rate_mismatch: pytest.fail("nothing to load"),
+        "normalize_waveform": lambda waveform: waveform,
         "loss_fn": toy_loss,
         "feasible_fn": toy_feasible,
         "decoder": toy_decoder,
+        "span_decoder": lambda log_probs: pytest.fail("nothing to decode"),
     }
     return Parts(**{**parts, **overrides})
 

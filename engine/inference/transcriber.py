@@ -1,25 +1,50 @@
-"""Audio files to text with a trained model."""
+"""Recordings of any length to text with times, in constant memory."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from engine import files
+from engine.inference.windows import Piece, Window, cut_windows, join_windows, measure_hop
+from engine.inference.words import Timed, find_words, mean_confidence
 from engine.progress import progress_bar
-from engine.protocols import AcousticModel, Decoder, Tokenizer
+from engine.protocols import AcousticModel, SpanDecoder, Tokenizer, TokenSpan
 
 SAMPLE_RATE = 16_000
-AUDIO_EXTENSIONS = (".flac", ".wav", ".ogg", ".mp3")
 # Padding to a multiple of this keeps the number of shapes, and so of internal plans and buffers, small.
 _PADDING_SAMPLES = SAMPLE_RATE
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcript:
+    """What was said in one recording.
+
+    Attributes:
+        path: The recording.
+        words: In order, with times.
+        duration_secs: Of the recording.
+    """
+
+    path: str
+    words: tuple[Timed, ...]
+    duration_secs: float
+
+    @property
+    def text(self) -> str:
+        """The words, joined by spaces."""
+        return " ".join(word.text for word in self.words)
+
+    @property
+    def confidence(self) -> float:
+        """Geometric mean of the words' confidences; 0 without words."""
+        return mean_confidence(self.words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,138 +52,212 @@ class Summary:
     """What a transcription did.
 
     Attributes:
-        records: One for each transcribed file: audio_filepath, text, duration (s), and reference where one was found.
-        failures: (path, reason) of each file that was not.
+        transcripts: In the order of the paths.
+        failures: (path, reason) of each file that could not be transcribed.
         audio_secs: Duration of the transcribed audio.
         elapsed_secs: Time from the first file to the last.
     """
 
-    records: tuple[dict[str, Any], ...]
+    transcripts: tuple[Transcript, ...]
     failures: tuple[tuple[str, str], ...]
     audio_secs: float
     elapsed_secs: float
 
 
-def find_audio(inputs: Sequence[str]) -> list[str]:
-    """Returns the audio files among `inputs`, folders searched to the bottom, in order and each once.
-
-    Raises:
-        ValueError: If a path does not exist, or a folder holds no audio.
-    """
-    found: dict[str, None] = {}
-    for path in inputs:
-        if os.path.isdir(path):
-            inside = sorted(
-                os.path.join(folder, name)
-                for folder, _, names in os.walk(path)
-                for name in names
-                if name.lower().endswith(AUDIO_EXTENSIONS)
-            )
-            if not inside:
-                raise ValueError(f"{path}: no {', '.join(AUDIO_EXTENSIONS)} file in this folder")
-            found.update(dict.fromkeys(inside))
-        elif os.path.exists(path):
-            found[path] = None
-        else:
-            raise ValueError(f"{path}: no such file or folder; give audio files or folders to --inputs")
-    if not found:
-        raise ValueError("--inputs is empty: give audio files or folders, separated by commas")
-    return list(found)
-
-
 class Transcriber:
-    """Transcribes files one batch at a time."""
+    """Transcribes many short recordings a batch at a time, long ones window by window."""
 
     def __init__(
         self,
         *,
         model: AcousticModel,
-        decoder: Decoder,
+        span_decoder: SpanDecoder,
         tokenizer: Tokenizer,
-        load_waveform: Callable[[str], np.ndarray],
-        find_reference: Callable[[str], str | None] = lambda path: None,
+        count_samples: Callable[[str], int],
+        stream_audio: Callable[[str], Iterator[np.ndarray]],
+        normalize_waveform: Callable[[np.ndarray], np.ndarray],
         batch_size: int = 8,
+        window_secs: float = 30.0,
+        overlap_secs: float = 5.0,
     ) -> None:
         """Prepares the step.
 
         Args:
             model: With its weights.
-            decoder: Logits to tokens.
-            tokenizer: Tokens to text.
-            load_waveform: Path -> normalized float32 [T] at 16 kHz; raises ValueError for files it cannot use.
-            find_reference: Path -> the transcript beside the file, or None.
-            batch_size: Files decoded together.
+            span_decoder: Log-probabilities to tokens with frames.
+            tokenizer: What the tokens say.
+            count_samples: Path -> samples at 16 kHz, from the header; raises ValueError for files it cannot use.
+            stream_audio: Path -> float32 [N] at 16 kHz, piece by piece; likewise.
+            normalize_waveform: Of a recording, or of a window of a long one.
+            batch_size: Rows that run together.
+            window_secs: Longest row; what is longer is cut into windows of this length.
+            overlap_secs: Of consecutive windows.
         """
-        self._find_reference = find_reference
-        self._decoder = decoder
-        self._tokenizer = tokenizer
-        self._load_waveform = load_waveform
-        self._batch_size = batch_size
         self._model = model
+        self._span_decoder = span_decoder
+        self._tokenizer = tokenizer
+        self._count_samples = count_samples
+        self._stream_audio = stream_audio
+        self._normalize = normalize_waveform
+        self._batch_size = batch_size
+        receptive_field, self._hop = measure_hop(lambda lengths: model.output_lengths(tf.constant(lengths)).numpy())
+        self._window_samples = round(window_secs * SAMPLE_RATE)
+        if model.max_training_samples:
+            self._window_samples = min(self._window_samples, model.max_training_samples)
+        self._window_samples = max(self._window_samples, receptive_field + 3 * self._hop)
+        overlap_samples = min(round(overlap_secs * SAMPLE_RATE), self._window_samples // 2)
+        self._step_samples = (self._window_samples - overlap_samples) // self._hop * self._hop
         self._step = tf.function(
-            self._decode,
+            self._log_probs,
             input_signature=[tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)],
         )
 
-    def _decode(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = self._model(waveform, lengths, training=False)
-        return self._decoder(logits, self._model.output_lengths(lengths))
+    @property
+    def secs_per_frame(self) -> float:
+        """Hop between frames."""
+        return self._hop / SAMPLE_RATE
 
-    def transcribe_waveforms(self, waveforms: Sequence[np.ndarray]) -> list[str]:
-        """Returns the text of each waveform [T]; they run as one batch."""
+    def _log_probs(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        logits = self._model(waveform, lengths, training=False)
+        return tf.nn.log_softmax(tf.cast(logits, tf.float32)), self._model.output_lengths(lengths)
+
+    def log_probs(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns float32 [F, V] of each normalized waveform [T]; they run as one batch."""
         lengths = np.array([len(waveform) for waveform in waveforms], np.int32)
         width = -(-int(lengths.max()) // _PADDING_SAMPLES) * _PADDING_SAMPLES
         padded = np.zeros([len(waveforms), width], np.float32)
         for row, waveform in enumerate(waveforms):
             padded[row, : len(waveform)] = waveform
-        tokens, num_tokens = self._step(padded, lengths)
-        return [
-            self._tokenizer.decode(row[:count].tolist())
-            for row, count in zip(tokens.numpy(), num_tokens.numpy(), strict=True)
-        ]
+        found, num_frames = self._step(padded, lengths)
+        return [row[:count] for row, count in zip(found.numpy(), num_frames.numpy(), strict=True)]
 
-    def transcribe_files(self, paths: Sequence[str], output: str) -> Summary:
-        """Writes one JSON object a file to `output`, in the order of `paths`; see `Summary.records`.
+    def stream_log_probs(self, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
+        """Yields the log-probabilities of a recording of any length, from its samples piece by piece.
 
-        A file that cannot be read is named in the log and in the summary, and left out of the output; the others are
-        done all the same.
+        A recording of one window is normalized as a whole; of a longer one each window by itself, so that nothing has
+        to be known of the rest.
+        """
+        windows = cut_windows(
+            blocks,
+            window_samples=self._window_samples,
+            step_samples=self._step_samples,
+            hop_samples=self._hop,
+        )
+        return join_windows(self._run_windows(windows))
+
+    def _run_windows(self, windows: Iterator[Window]) -> Iterator[Piece]:
+        for batch in _batched(windows, self._batch_size):
+            found = self.log_probs([self._normalize(window.waveform) for window in batch])
+            for window, log_probs in zip(batch, found, strict=True):
+                yield Piece(log_probs, window.start_frame)
+
+    def find_words(self, pieces: Iterable[Piece]) -> tuple[Timed, ...]:
+        """Decodes consecutive pieces of one recording."""
+        spans: list[TokenSpan] = []
+        for piece in pieces:
+            for token, start, end, prob in self._span_decoder(piece.log_probs):
+                first, last = start + piece.start_frame, end + piece.start_frame
+                if start == 0 and spans and (spans[-1][0], spans[-1][2]) == (token, first):
+                    # The token that two windows meet on: both have found a part of it.
+                    _, first, middle, other = spans.pop()
+                    prob = (other * (middle - first) + prob * (last - middle)) / (last - first)
+                spans.append((token, first, last, prob))
+        return tuple(find_words(spans, self._tokenizer, self.secs_per_frame))
+
+    def transcribe_files(self, paths: Sequence[str]) -> Summary:
+        """Transcribes files, those of like length together.
+
+        A file that cannot be read is named in the log and in the summary; the others are done all the same.
 
         Args:
             paths: Audio files.
-            output: JSON-lines file.
         """
         start_secs = time.monotonic()
-        records: list[dict[str, Any]] = []
-        failures: list[tuple[str, str]] = []
-        with progress_bar(total=len(paths), description="transcribe", unit="file") as bar:
-            for batch in self._batches(paths, failures, bar):
-                texts = self.transcribe_waveforms([waveform for _, waveform in batch])
-                for (path, waveform), text in zip(batch, texts, strict=True):
-                    duration = round(len(waveform) / SAMPLE_RATE, 4)
-                    record = {"audio_filepath": path, "text": text, "duration": duration}
-                    reference = self._find_reference(path)
-                    records.append(record if reference is None else {**record, "reference": reference})
-        files.write_jsonl_atomic(output, records)
+        failures: dict[int, str] = {}
+        found: dict[int, Transcript] = {}
+        num_samples: dict[int, int] = {}
+
+        def fail(index: int, error: Exception) -> None:
+            logging.error("%s is skipped: %s", paths[index], error)
+            failures[index] = str(error)
+
+        for index, path in enumerate(paths):
+            try:
+                num_samples[index] = self._count_samples(path)
+            except (ValueError, OSError) as error:
+                fail(index, error)
+        # Longest first: a batch that does not fit the memory shows at once, and the rate only rises.
+        order = sorted(num_samples, key=lambda index: -num_samples[index])
+        is_long = [index for index in order if num_samples[index] > self._window_samples]
+        total_secs = sum(num_samples.values()) / SAMPLE_RATE
+        with progress_bar(total=round(total_secs), description="transcribe", unit="audio-s") as bar:
+
+            def finish(index: int, words: tuple[Timed, ...]) -> None:
+                found[index] = Transcript(paths[index], words, num_samples[index] / SAMPLE_RATE)
+
+            for index in is_long:
+                try:
+                    blocks = _watched(self._stream_audio(paths[index]), bar)
+                    finish(index, self.find_words(self.stream_log_probs(blocks)))
+                except (ValueError, OSError) as error:
+                    fail(index, error)
+            short = order[len(is_long) :]
+            for batch in self._load_batches(short, paths, fail):
+                rows = self.log_probs([waveform for _, waveform in batch])
+                for (index, waveform), log_probs in zip(batch, rows, strict=True):
+                    finish(index, self.find_words([Piece(log_probs, 0)]))
+                    bar.update(len(waveform) / SAMPLE_RATE)
         return Summary(
-            records=tuple(records),
-            failures=tuple(failures),
-            audio_secs=sum(record["duration"] for record in records),
+            transcripts=tuple(found[index] for index in sorted(found)),
+            failures=tuple((paths[index], failures[index]) for index in sorted(failures)),
+            audio_secs=sum(transcript.duration_secs for transcript in found.values()),
             elapsed_secs=time.monotonic() - start_secs,
         )
 
-    def _batches(
-        self, paths: Sequence[str], failures: list[tuple[str, str]], bar: Any
-    ) -> Iterator[list[tuple[str, np.ndarray]]]:
-        batch: list[tuple[str, np.ndarray]] = []
-        for path in paths:
-            try:
-                batch.append((path, self._load_waveform(path)))
-            except (ValueError, OSError) as error:
-                logging.error("%s is skipped: %s", path, error)
-                failures.append((path, str(error)))
-            bar.update(1)
-            if len(batch) == self._batch_size:
-                yield batch
+    def _load_batches(
+        self, order: Sequence[int], paths: Sequence[str], fail: Callable[[int, Exception], None]
+    ) -> Iterator[list[tuple[int, np.ndarray]]]:
+        """Yields batches of (index, normalized waveform); the next one is decoded while one runs."""
+
+        def load(indices: Sequence[int]) -> list[tuple[int, np.ndarray | Exception]]:
+            loaded: list[tuple[int, np.ndarray | Exception]] = []
+            for index in indices:
+                try:
+                    waveform = np.concatenate([np.zeros(0, np.float32), *self._stream_audio(paths[index])])
+                    loaded.append((index, self._normalize(waveform)))
+                except (ValueError, OSError) as error:
+                    loaded.append((index, error))
+            return loaded
+
+        batches = list(_batched(iter(order), self._batch_size))
+        with ThreadPoolExecutor(1) as pool:
+            ahead = [pool.submit(load, batch) for batch in batches[:1]]
+            for position in range(len(batches)):
+                loaded = ahead.pop().result()
+                if position + 1 < len(batches):
+                    ahead.append(pool.submit(load, batches[position + 1]))
                 batch = []
-        if batch:
+                for index, waveform in loaded:
+                    if isinstance(waveform, Exception):
+                        fail(index, waveform)
+                    else:
+                        batch.append((index, waveform))
+                if batch:
+                    yield batch
+
+
+def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
             yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _watched(blocks: Iterator[np.ndarray], bar: Any) -> Iterator[np.ndarray]:
+    for block in blocks:
+        yield block
+        bar.update(len(block) / SAMPLE_RATE)

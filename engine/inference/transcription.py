@@ -1,4 +1,4 @@
-"""`--mode=transcribe`: a workdir and audio files in, JSON-lines out."""
+"""`--mode=transcribe`: a trained model and audio in, a file of transcripts out."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import functools
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from engine import checkpoints, unpack
-from engine.inference.transcriber import Transcriber, find_audio
+from engine.inference.formats import SUBTITLES, choose_format, subtitle_paths, write_transcripts
+from engine.inference.inputs import find_audio, readable_paths
+from engine.inference.transcriber import Transcriber
 from engine.protocols import Parts
 
 _NUM_SHOWN = 10  # transcripts printed; all are in the output file
@@ -20,7 +23,7 @@ def load_transcriber(*, parts: Parts, checkpoint: str, batch_size: int = 8) -> T
     Args:
         parts: What data and models contribute.
         checkpoint: A workdir, or a checkpoint inside one.
-        batch_size: Files decoded together.
+        batch_size: Rows that run together.
 
     Raises:
         ValueError: If the run or its weights cannot be used.
@@ -31,37 +34,68 @@ def load_transcriber(*, parts: Parts, checkpoint: str, batch_size: int = 8) -> T
     checkpoints.restore_model(model, checkpoint)
     return Transcriber(
         model=model,
-        decoder=parts.decoder,
+        span_decoder=parts.span_decoder,
         tokenizer=tokenizer,
-        load_waveform=functools.partial(parts.load_waveform, on_rate_mismatch=config.data.on_rate_mismatch),
-        find_reference=functools.partial(parts.find_reference, text_style=config.data.text_style),
+        count_samples=parts.count_samples,
+        stream_audio=functools.partial(parts.stream_audio, on_rate_mismatch=config.data.on_rate_mismatch),
+        normalize_waveform=parts.normalize_waveform,
         batch_size=batch_size,
     )
 
 
-def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str) -> int:
+def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, output_format: str = "") -> int:
     """Transcribes files, prints a summary and returns the exit status: 2 if any file could not be read.
+
+    Args:
+        parts: What data and models contribute.
+        checkpoint: As `load_transcriber`.
+        inputs: As `engine.inference.inputs.find_audio`.
+        output: File of the transcripts; of subtitles of several recordings the folder.
+        output_format: One of `engine.inference.formats.FORMATS`; "" is what the output's name ends in.
 
     Raises:
         ValueError: If an argument is missing or names nothing.
     """
     if not output:
-        raise ValueError("--output is empty: name the JSON-lines file to write")
+        raise ValueError("--output is empty: name the file to write, such as out.jsonl")
+    format = choose_format(output, output_format)
     paths = find_audio(inputs)
+    targets = subtitle_paths(output, paths, format=format) if format in SUBTITLES else []
     transcriber = load_transcriber(parts=parts, checkpoint=checkpoint)
-    summary = transcriber.transcribe_files(paths, output)
-    for record in summary.records[:_NUM_SHOWN]:
+    config, _ = unpack.load_run(checkpoint)
+    with readable_paths(paths) as readable:
+        summary = transcriber.transcribe_files(readable)
+        named = dict(zip(readable, paths, strict=True))
+        target_of = dict(zip(paths, targets, strict=True)) if targets else {}
+        records: list[dict[str, Any]] = []
+        for transcript in summary.transcripts:
+            record: dict[str, Any] = {
+                "audio_filepath": named[transcript.path],
+                "text": transcript.text,
+                "duration": round(transcript.duration_secs, 4),
+                "confidence": round(transcript.confidence, 4),
+            }
+            reference = parts.find_reference(transcript.path, text_style=config.data.text_style)
+            records.append(record if reference is None else {**record, "reference": reference})
+    write_transcripts(
+        output,
+        format=format,
+        records=records,
+        words=[transcript.words for transcript in summary.transcripts],
+        targets=[target_of[record["audio_filepath"]] for record in records] if targets else [],
+    )
+    for record in records[:_NUM_SHOWN]:
         print(record["audio_filepath"])
         if "reference" in record:
             print(f"  reference:  {record['reference']}")
         print(f"  hypothesis: {record['text']}")
-    if len(summary.records) > _NUM_SHOWN:
-        print(f"and {len(summary.records) - _NUM_SHOWN} more")
+    if len(records) > _NUM_SHOWN:
+        print(f"and {len(records) - _NUM_SHOWN} more")
     speed = summary.audio_secs / max(summary.elapsed_secs, 1e-6)
     print(
-        f"{len(summary.records)} of {len(paths)} files, {summary.audio_secs:.1f} s of audio in "
-        f"{summary.elapsed_secs:.1f} s ({speed:.1f} times real time), written to {output}"
+        f"{len(records)} of {len(paths)} files, {summary.audio_secs:.1f} s of audio in "
+        f"{summary.elapsed_secs:.1f} s (RTFx {speed:.1f}), written to {output}"
     )
     for path, reason in summary.failures:
-        print(f"error: {path} was skipped: {reason}", file=sys.stderr)
+        print(f"error: {named[path]} was skipped: {reason}", file=sys.stderr)
     return 2 if summary.failures else 0

@@ -1,96 +1,128 @@
-"""Files to text: which files, in which order, and what one bad file does."""
+"""Recordings to words: which order, which windows, and what one bad file does."""
 
 from __future__ import annotations
-
-import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.inference.transcriber import SAMPLE_RATE, Transcriber, find_audio
-from tests.engine_toys import toy_decoder
+from engine.inference.transcriber import SAMPLE_RATE, Transcriber
+from models.alignment import greedy_spans
 
-VOCAB = "_abcdefghij"
+VOCAB = "_abcdefghij "
 
 
 class OneTokenASecond:
     """Each second of the waveform is one frame whose token is the second's first sample."""
 
+    max_training_samples = 0
+
     def __call__(self, waveform, waveform_lengths, training=False, random=None):
-        return tf.one_hot(tf.cast(waveform[:, ::SAMPLE_RATE], tf.int32), len(VOCAB))
+        assert not training
+        return 20.0 * tf.one_hot(tf.cast(tf.round(waveform[:, ::SAMPLE_RATE]), tf.int32), len(VOCAB))
 
     def output_lengths(self, waveform_lengths):
         return tf.cast(waveform_lengths, tf.int32) // SAMPLE_RATE
 
 
 class Letters:
-    num_tokens = len(VOCAB)
-
-    def decode(self, ids):
-        return "".join(VOCAB[i] for i in ids)
+    pieces = ["", *VOCAB[1:]]
 
 
-def load(path):
-    """A text file of letters stands for audio of as many seconds."""
+def count_samples(path):
+    """A text file of letters stands for audio of as many seconds; "!" is where decoding fails."""
     with open(path, encoding="utf-8") as file:
         text = file.read()
     if not text:
         raise ValueError("empty audio")
-    return np.repeat([VOCAB.index(letter) for letter in text], SAMPLE_RATE).astype(np.float32)
+    return len(text) * SAMPLE_RATE
 
 
-def make_transcriber(batch_size=2):
+def stream_audio(path):
+    with open(path, encoding="utf-8") as file:
+        for letter in file.read():
+            if letter == "!":
+                raise ValueError("damaged")
+            yield np.full(SAMPLE_RATE, VOCAB.index(letter), np.float32)
+
+
+def make_transcriber(**fields):
+    fields = {"batch_size": 2, "window_secs": 12, "overlap_secs": 5, **fields}
     return Transcriber(
-        model=OneTokenASecond(), decoder=toy_decoder, tokenizer=Letters(), load_waveform=load, batch_size=batch_size
+        model=OneTokenASecond(),
+        span_decoder=greedy_spans,
+        tokenizer=Letters(),
+        count_samples=count_samples,
+        stream_audio=stream_audio,
+        normalize_waveform=lambda waveform: waveform,
+        **fields,
     )
 
 
 def write(folder, **texts):
+    paths = []
     for name, text in texts.items():
-        path = folder / f"{name}.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        paths.append(str(folder / f"{name}.wav"))
+        (folder / f"{name}.wav").write_text(text, encoding="utf-8")
+    return paths
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
-def test_texts_come_in_order_whatever_the_batch(tmp_path, batch_size):
-    write(tmp_path, one="abc", two="d", three="efghij", four="ba")
-    paths = [str(tmp_path / f"{name}.wav") for name in ("two", "one", "four", "three")]
-    summary = make_transcriber(batch_size).transcribe_files(paths, str(tmp_path / "out.jsonl"))
-    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert records == [
-        {"audio_filepath": path, "text": text, "duration": float(len(text))}
-        for path, text in zip(paths, ["d", "abc", "ba", "efghij"], strict=True)
-    ]
-    assert (len(summary.records), summary.failures, summary.audio_secs) == (4, (), 12.0)
+def test_transcripts_come_in_the_order_of_the_paths_whatever_the_batch(tmp_path, batch_size):
+    texts = {"two": "d", "one": "ab_c", "four": "efg hij", "three": "b_b"}
+    summary = make_transcriber(batch_size=batch_size).transcribe_files(write(tmp_path, **texts))
+    assert [transcript.text for transcript in summary.transcripts] == ["d", "abc", "efg hij", "bb"]
+    assert [transcript.duration_secs for transcript in summary.transcripts] == [1.0, 4.0, 7.0, 3.0]
+    assert (summary.failures, summary.audio_secs) == ((), 15.0)
+    (word,) = summary.transcripts[1].words
+    assert [(c.text, c.start_secs, c.end_secs) for c in word.characters] == [("a", 0, 1), ("b", 1, 2), ("c", 3, 4)]
+    assert summary.transcripts[1].confidence == pytest.approx(1.0, abs=1e-6)
 
 
-def test_a_bad_file_is_named_and_the_others_are_done(tmp_path):
-    write(tmp_path, a="ab", b="", c="cd")
-    paths = [str(tmp_path / f"{name}.wav") for name in "abc"]
-    summary = make_transcriber().transcribe_files(paths, str(tmp_path / "out.jsonl"))
-    texts = [json.loads(line)["text"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-    assert texts == ["ab", "cd"]
-    assert summary.failures == ((paths[1], "empty audio"),)
-    assert len(summary.records) == 2
+def test_a_long_recording_reads_as_one(tmp_path):
+    rng = np.random.default_rng(0)
+    text = "".join(rng.choice(list("abcdefghij _")) for _ in range(200))
+    ran = []
+    transcriber = make_transcriber()
+    step = transcriber._step
+    transcriber._step = lambda waveform, lengths: (ran.append(waveform.shape), step(waveform, lengths))[1]
+    (found,) = transcriber.transcribe_files(write(tmp_path, long=text)).transcripts
+    (whole,) = make_transcriber(window_secs=300).transcribe_files(write(tmp_path, long=text)).transcripts
+    assert found == whole
+    assert found.duration_secs == 200.0 and len(found.words) > 10
+    assert max(shape[1] for shape in ran) == 12 * SAMPLE_RATE and max(shape[0] for shape in ran) == 2
+    assert len(ran) == 14  # 28 windows of 12 s, every 7 s, two at a time
 
 
-def test_folders_are_searched_to_the_bottom_and_nothing_comes_twice(tmp_path):
-    write(tmp_path / "sub" / "deep", z="a")
-    write(tmp_path / "sub", b="a", a="a")
-    (tmp_path / "sub" / "notes.txt").write_text("no audio")
-    found = find_audio([str(tmp_path / "sub" / "b.wav"), str(tmp_path / "sub")])
-    names = [path[len(str(tmp_path / "sub")) + 1 :] for path in found]
-    assert names == ["b.wav", "a.wav", "deep/z.wav"]
+def test_a_token_held_across_a_joint_is_one_token(tmp_path):
+    (found,) = make_transcriber().transcribe_files(write(tmp_path, long="a" * 40)).transcripts
+    assert [(word.text, word.start_secs, word.end_secs) for word in found.words] == [("a", 0.0, 40.0)]
 
 
-@pytest.mark.parametrize("inputs", [[], ["missing.wav"]])
-def test_nothing_to_transcribe_is_one_line(inputs):
-    with pytest.raises(ValueError, match="missing.wav: no such file|--inputs is empty"):
-        find_audio(inputs)
+def test_a_model_of_short_rows_gets_short_windows(tmp_path):
+    transcriber = make_transcriber()
+    transcriber._model.max_training_samples = 0
+    short = OneTokenASecond()
+    short.max_training_samples = 6 * SAMPLE_RATE
+    windowed = Transcriber(
+        model=short,
+        span_decoder=greedy_spans,
+        tokenizer=Letters(),
+        count_samples=count_samples,
+        stream_audio=stream_audio,
+        normalize_waveform=lambda waveform: waveform,
+        window_secs=30,
+    )
+    text = "ab_ba dcd_e fg hij ja"
+    (found,) = windowed.transcribe_files(write(tmp_path, long=text)).transcripts
+    assert windowed._window_samples == 6 * SAMPLE_RATE
+    assert found.text == "abba dcde fg hij ja"
 
 
-def test_a_folder_without_audio_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no .flac, .wav"):
-        find_audio([str(tmp_path)])
+@pytest.mark.parametrize("long", [False, True])
+def test_a_bad_file_is_named_and_the_others_are_done(tmp_path, long):
+    damaged = "ab" * 20 + "!" if long else "ab!"
+    paths = write(tmp_path, a="ab", b="", c=damaged, d="cd")
+    summary = make_transcriber().transcribe_files(paths)
+    assert [transcript.text for transcript in summary.transcripts] == ["ab", "cd"]
+    assert summary.failures == ((paths[1], "empty audio"), (paths[2], "damaged"))

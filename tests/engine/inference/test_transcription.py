@@ -17,16 +17,26 @@ from tests.engine_toys import NUM_SAMPLES, ToyModel, toy_decoder, toy_feasible, 
 
 class Letters:
     num_tokens = 6
-
-    def decode(self, ids):
-        return "".join("_abcde"[i] for i in ids)
+    pieces = "_abcde"
 
 
-def load_waveform(path, on_rate_mismatch):
+WAVEFORM = np.linspace(-1, 1, NUM_SAMPLES, dtype=np.float32)
+
+
+def count_samples(path):
     if "bad" in path:
         raise ValueError("not audio")
+    return NUM_SAMPLES
+
+
+def stream_audio(path, on_rate_mismatch):
     assert on_rate_mismatch == "refuse"
-    return np.linspace(-1, 1, NUM_SAMPLES, dtype=np.float32)
+    yield WAVEFORM / 2
+
+
+def every_frame(log_probs):
+    """Each frame is a token."""
+    return [(int(token), frame, frame + 1, 1.0) for frame, token in enumerate(log_probs.argmax(-1))]
 
 
 @pytest.fixture
@@ -40,8 +50,8 @@ def trained(tmp_path):
     BestCheckpoint(
         checkpoint=tf.train.Checkpoint(model=model), directory=tmp_path / "run/best", global_step=tf.Variable(1)
     ).save_if_better(0.1, metric="dev/wer")
-    logits = model(tf.constant(load_waveform("x", "refuse"))[tf.newaxis], tf.constant([NUM_SAMPLES]))
-    return str(tmp_path / "run"), Letters().decode(logits[0].numpy().argmax(-1))
+    logits = model(tf.constant(WAVEFORM)[tf.newaxis], tf.constant([NUM_SAMPLES]))
+    return str(tmp_path / "run"), "".join(Letters.pieces[token] for token in logits[0].numpy().argmax(-1))
 
 
 def make_parts():
@@ -50,11 +60,14 @@ def make_parts():
         build_train_data=None,
         build_eval_data=None,
         build_model=lambda **fields: ToyModel(seed=99),
-        load_waveform=load_waveform,
+        count_samples=count_samples,
+        stream_audio=stream_audio,
+        normalize_waveform=lambda waveform: waveform * 2,
         find_reference=lambda path, text_style: "said so" if path.endswith("a.wav") else None,
         loss_fn=toy_loss,
         feasible_fn=toy_feasible,
         decoder=toy_decoder,
+        span_decoder=every_frame,
     )
 
 

@@ -1,0 +1,162 @@
+"""Transcripts as files: JSON-lines, tab-separated values, plain text, SubRip and WebVTT subtitles."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from engine import files
+from engine.inference.words import Timed
+
+FORMATS = ("jsonl", "tsv", "txt", "srt", "vtt")
+SUBTITLES = ("srt", "vtt")  # one file a recording
+TSV_COLUMNS = ("audio_filepath", "start", "end", "confidence", "text")
+
+# What subtitle guidelines ask for: two lines of 42 characters, seven seconds, a new cue after a pause.
+_LINE_CHARACTERS = 42
+_CUE_SECS = 7.0
+_PAUSE_SECS = 0.8
+_SHORTEST_CUE_SECS = 0.5
+
+
+def choose_format(output: str, name: str = "") -> str:
+    """Returns the format to write.
+
+    Args:
+        output: Path; its ending names the format where `name` does not.
+        name: One of `FORMATS`, or "".
+
+    Raises:
+        ValueError: Neither names a format.
+    """
+    found = name or Path(output).suffix.removeprefix(".").lower()
+    if found not in FORMATS:
+        raise ValueError(
+            f"--output={output}: no format of transcripts; end it in one of .{', .'.join(FORMATS)}, or name one with "
+            "--output_format"
+        )
+    return found
+
+
+def write_transcripts(
+    output: str | os.PathLike[str],
+    *,
+    format: str,
+    records: Sequence[dict[str, Any]],
+    words: Sequence[Sequence[Timed]],
+    targets: Sequence[str] = (),
+) -> None:
+    """Writes transcripts, each file atomically.
+
+    Args:
+        output: File; for subtitles it is not used, `targets` says where they go.
+        format: One of `FORMATS`.
+        records: An object for each recording, with audio_filepath, text, duration and confidence.
+        words: The words of each.
+        targets: The file of each recording's subtitles, as `subtitle_paths` returns them.
+    """
+    if format == "jsonl":
+        with_words = ([word.to_dict() for word in found] for found in words)
+        files.write_jsonl_atomic(
+            output, [{**record, "words": found} for record, found in zip(records, with_words, strict=True)]
+        )
+    elif format == "tsv":
+        files.write_text_atomic(output, _tsv(records, words))
+    elif format == "txt":
+        files.write_text_atomic(output, "".join(f"{record['text']}\n" for record in records))
+    else:
+        for target, found in zip(targets, words, strict=True):
+            files.write_text_atomic(target, subtitles(found, format=format))
+
+
+def subtitle_paths(output: str, paths: Sequence[str], *, format: str) -> list[str]:
+    """Returns the subtitle file of each recording.
+
+    Args:
+        output: File for one recording; folder for several, or if it is one.
+        paths: The recordings.
+        format: Ending of the files.
+
+    Raises:
+        ValueError: Two recordings would have the same file.
+    """
+    is_folder = os.path.isdir(output) or output.endswith(os.sep) or not output.lower().endswith(f".{format}")
+    if len(paths) == 1 and not is_folder:
+        return [output]
+    if not is_folder:
+        raise ValueError(f"--output={output}: {len(paths)} recordings need a folder for their .{format} files")
+    found: dict[str, str] = {}
+    for path in paths:
+        target = os.path.join(output, f"{Path(path).stem}.{format}")
+        if target in found:
+            raise ValueError(f"{found[target]} and {path} would both be written to {target}; transcribe them apart")
+        found[target] = path
+    return list(found)
+
+
+def subtitles(words: Sequence[Timed], *, format: str) -> str:
+    """Returns the words as the text of a subtitle file, "srt" or "vtt"."""
+    lines = ["WEBVTT", ""] if format == "vtt" else []
+    cues = _cues(words)
+    for number, cue in enumerate(cues, start=1):
+        # A word of one frame would flash: it stays until it can be read, or the next cue comes.
+        end_secs = max(cue[-1].end_secs, cue[0].start_secs + _SHORTEST_CUE_SECS)
+        if number < len(cues):
+            end_secs = min(end_secs, cues[number][0].start_secs)
+        if format == "srt":
+            lines.append(str(number))
+        lines.append(f"{_clock(cue[0].start_secs, format)} --> {_clock(end_secs, format)}")
+        lines += [*_wrap([_escape(word.text, format) for word in cue]), ""]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _cues(words: Sequence[Timed]) -> list[list[Timed]]:
+    cues: list[list[Timed]] = []
+    for word in words:
+        if cues:
+            cue = cues[-1]
+            lines = _wrap([other.text for other in (*cue, word)])
+            if (
+                max(map(len, lines)) <= _LINE_CHARACTERS
+                and word.end_secs - cue[0].start_secs <= _CUE_SECS
+                and word.start_secs - cue[-1].end_secs <= _PAUSE_SECS
+            ):
+                cue.append(word)
+                continue
+        cues.append([word])
+    return cues
+
+
+def _wrap(texts: Sequence[str]) -> list[str]:
+    """One line, or two of about the same length."""
+    whole = " ".join(texts)
+    if len(whole) <= _LINE_CHARACTERS or len(texts) == 1:
+        return [whole]
+    breaks = [(" ".join(texts[:i]), " ".join(texts[i:])) for i in range(1, len(texts))]
+    return list(min(breaks, key=lambda pair: max(map(len, pair))))
+
+
+def _clock(secs: float, format: str) -> str:
+    millis = round(secs * 1000)
+    comma = "," if format == "srt" else "."
+    return f"{millis // 3_600_000:02d}:{millis // 60_000 % 60:02d}:{millis // 1000 % 60:02d}{comma}{millis % 1000:03d}"
+
+
+def _escape(text: str, format: str) -> str:
+    # WebVTT is markup; SubRip has no way to write a character otherwise.
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") if format == "vtt" else text
+
+
+def _tsv(records: Sequence[dict[str, Any]], words: Sequence[Sequence[Timed]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+    writer.writerow(TSV_COLUMNS)
+    for record, found in zip(records, words, strict=True):
+        start = f"{found[0].start_secs:.3f}" if found else ""
+        end = f"{found[-1].end_secs:.3f}" if found else ""
+        writer.writerow([record["audio_filepath"], start, end, f"{record['confidence']:.4f}", record["text"]])
+    return text.getvalue()
