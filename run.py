@@ -35,6 +35,7 @@ def main(argv: list[str]) -> int:
     # Here and not above: a wrong flag should not wait for TensorFlow.
     from data.audio import normalize_waveform
     from data.datasets import EvalData, TrainData
+    from data.preflight import check_before_training
     from data.references import find_reference
     from data.streaming import duration_samples, stream_audio
     from data.text import load_tokenizer
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> int:
         feasible_fn=ctc.feasible,
         decoder=decoding.greedy_decode,
         span_decoder=alignment.greedy_spans,
+        preflight=check_before_training,
     )
     if _MODE.value == "transcribe":
         return transcription.run(

@@ -27,6 +27,8 @@ RESUMABLE_FIELDS = (
     "data.prefetch_batches",
     "data.max_bad_share",
     "data.make_command",
+    "data.allow_leak",
+    "data.doctor_max_hours",
     "train.log_every_updates",
 )
 
@@ -81,6 +83,8 @@ def run(
         with strategy.scope():
             model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
         checks.check_row_lengths(config, model.max_training_samples)
+        if is_fresh:  # a continued run has passed, and should not wait
+            unpack.run_preflight(config, parts, tokenizer, model, train_data, evaluators)
         workdirs.save_config(workdir, config.to_dict(), allowed=RESUMABLE_FIELDS)
         workdirs.write_environment(workdir)
         tokenizer.save(os.path.join(workdir, "vocab.json"))

@@ -119,6 +119,7 @@ class Parts:
         feasible_fn: Which rows can have a loss.
         decoder: Logits to tokens.
         span_decoder: The same on the host, with the frames of each token.
+        preflight: keyword arguments -> None; raises ValueError where the data would spoil the run.
     """
 
     build_tokenizer: Callable[[str], Tokenizer]
@@ -133,3 +134,4 @@ class Parts:
     feasible_fn: FeasibleFn
     decoder: Decoder
     span_decoder: SpanDecoder
+    preflight: Callable[..., Any] = lambda **fields: None

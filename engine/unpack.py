@@ -107,6 +107,30 @@ def build_eval_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> d
     }
 
 
+def run_preflight(
+    config: ConfigDict,
+    parts: Parts,
+    tokenizer: Tokenizer,
+    model: AcousticModel,
+    train_data: TrainData,
+    eval_data: dict[str, EvalData],
+) -> None:
+    """Runs the cheap checks of the data.
+
+    Raises:
+        ValueError: The data would spoil the run.
+    """
+    parts.preflight(
+        train_data=train_data,
+        eval_data=eval_data,
+        tokenizer=tokenizer,
+        text_style=config.data.text_style,
+        frames_fn=lambda num_samples: model.output_lengths(tf.constant(num_samples)).numpy(),
+        speed_factors=config.data.speed_factors,
+        allow_leak=config.data.allow_leak,
+    )
+
+
 def build_trainer(
     config: ConfigDict,
     parts: Parts,

@@ -1,0 +1,197 @@
+"""The checks that need no audio: texts, lengths, speaking rates, rates of files, leaks. Each gives findings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.audio import SAMPLE_RATE
+from data.findings import Finding, find
+from data.labels import Labels, measure_labels
+from data.plan import samples_at_speed
+from data.sources import Source
+from data.text import CharTokenizer
+
+# int64 [N] samples -> int [N] frames: the arithmetic of the model's convolutions.
+FramesFn = Callable[[np.ndarray], np.ndarray]
+
+# A short utterance is mostly its edges: eight labels, half a second of reading, stand for them.
+_EDGE_LABELS = 8
+_MIN_RATE_RATIO = 3.0
+_MIN_RATE_SPREADS = 6.0
+_MIN_FOR_RATES = 10
+# Below this rank correlation, texts of really different lengths do not belong to their audio.
+_MIN_CORRELATION = 0.4
+_MIN_LENGTH_SPREAD = 0.3
+_MIN_FOR_CORRELATION = 20
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A set of utterances with its labels measured.
+
+    Attributes:
+        name: "train" or "eval NAME".
+        source: its utterances.
+        labels: of their texts.
+        speed_factors: at which they are played.
+    """
+
+    name: str
+    source: Source
+    labels: Labels
+    speed_factors: Sequence[float] = (1.0,)
+
+    @classmethod
+    def measure(
+        cls,
+        name: str,
+        source: Source,
+        *,
+        tokenizer: CharTokenizer,
+        text_style: str,
+        speed_factors: Sequence[float] = (1.0,),
+    ) -> Corpus:
+        """Measures the texts of a source."""
+        labels = measure_labels(source.texts, tokenizer=tokenizer, text_style=text_style)
+        return cls(name, source, labels, tuple(speed_factors))
+
+    @property
+    def secs(self) -> np.ndarray:
+        """float64 [N], durations."""
+        return self.source.num_samples / SAMPLE_RATE
+
+    def find(self, code: str, indices: np.ndarray | Sequence[int], what: Callable[[int], str]) -> list[Finding]:
+        """A finding about the utterances at `indices`."""
+        return find(code, self.name, {self.source.utterance_ids[int(i)]: what(int(i)) for i in indices})
+
+
+def check_texts(corpus: Corpus) -> list[Finding]:
+    """Empty texts, characters that the vocabulary lacks, digits that the style drops."""
+    texts, labels = corpus.source.texts, corpus.labels
+    empty = np.flatnonzero(labels.num_labels == 0)
+    digits = [index for index in labels.digits if labels.num_labels[index]]
+    return [
+        *corpus.find("empty_text", empty, lambda i: f"{_shorten(texts[i])!r}" if texts[i].strip() else ""),
+        *corpus.find("unknown_characters", list(labels.unknown), lambda i: " ".join(labels.unknown[i])),
+        *corpus.find("lost_digits", digits, lambda i: repr(_shorten(texts[i]))),
+    ]
+
+
+def check_fit(corpus: Corpus, frames_fn: FramesFn) -> list[Finding]:
+    """Labels that the model's frames cannot hold, at the slowest and at the fastest speed."""
+    labels, num_samples = corpus.labels, corpus.source.num_samples
+    needed = labels.num_needed_frames
+    slow, fast = (
+        frames_fn(samples_at_speed(num_samples, speed))
+        for speed in (min(corpus.speed_factors), max(corpus.speed_factors))
+    )
+    # Without labels one frame is enough.
+    never, sometimes = needed > slow, np.maximum(needed, 1) > fast
+    never |= slow < 1
+
+    def what(frames: np.ndarray) -> Callable[[int], str]:
+        return lambda i: f"{labels.num_labels[i]} labels, {labels.num_repeats[i]} repeats, {frames[i]} frames"
+
+    return [
+        *corpus.find("labels_do_not_fit", np.flatnonzero(never), what(slow)),
+        *corpus.find("labels_fit_slow_only", np.flatnonzero(sometimes & ~never), what(fast)),
+    ]
+
+
+def check_sample_rates(corpus: Corpus) -> list[Finding]:
+    """Recordings at other rates than most of the set; and whether most are resampled."""
+    rates = corpus.source.sample_rates
+    values, counts = np.unique(rates, return_counts=True)
+    usual = int(values[np.argmax(counts)])
+    findings = corpus.find("mixed_rates", np.flatnonzero(rates != usual), lambda i: f"{rates[i]:,} Hz, not {usual:,}")
+    if usual != SAMPLE_RATE:
+        findings += corpus.find("resampled", np.flatnonzero(rates == usual), lambda i: f"{usual:,} Hz")
+    return findings
+
+
+def check_speaking_rates(corpus: Corpus) -> list[Finding]:
+    """Utterances that are spoken far faster or slower than the set, and sets of shifted transcripts.
+
+    The rate is (labels + 8) / seconds. An utterance stands out if its rate differs from the set's median by a factor of
+    3 and by 6 robust standard deviations (1.4826 times the median absolute deviation of the logarithm). Both, because a
+    set of single words or joined digits has a wide spread and read sentences a narrow one. A set as a whole stands
+    out if texts and audio differ in length and yet have nothing to do with each other: then the spread is so wide that
+    no single utterance stands out of it.
+    """
+    num_labels, secs = corpus.labels.num_labels, corpus.secs
+    spoken = np.flatnonzero((num_labels > 0) & (secs > 0))
+    findings: list[Finding] = []
+    if len(spoken) < _MIN_FOR_RATES:
+        return findings
+    rates = np.log((num_labels[spoken] + _EDGE_LABELS) / secs[spoken])
+    median = np.median(rates)
+    spread = 1.4826 * np.median(np.abs(rates - median))
+    limit = max(np.log(_MIN_RATE_RATIO), _MIN_RATE_SPREADS * spread)
+    usual = float(np.median(num_labels[spoken] / secs[spoken]))
+    findings += corpus.find(
+        "speaking_rate",
+        spoken[np.abs(rates - median) > limit],
+        lambda i: f"{num_labels[i]} characters in {secs[i]:.2f} s; the set has {usual:.1f} a second",
+    )
+    lengths = np.log(num_labels[spoken])
+    varies = min(lengths.std(), np.log(secs[spoken]).std()) > _MIN_LENGTH_SPREAD
+    if varies and len(spoken) >= _MIN_FOR_CORRELATION:
+        correlation = float(np.corrcoef(_ranks(num_labels[spoken]), _ranks(secs[spoken]))[0, 1])
+        if correlation < _MIN_CORRELATION:
+            what = f"rank correlation {correlation:.2f} over {len(spoken):,} utterances, wanted at least 0.4"
+            findings += find("unrelated_transcripts", corpus.name, {"all": what})
+    return findings
+
+
+def check_durations(
+    name: str, left_out_secs: Mapping[str, float], *, min_secs: float, max_secs: float
+) -> list[Finding]:
+    """Utterances that training leaves out."""
+    short = {key: f"{secs:.2f} s" for key, secs in left_out_secs.items() if secs < min_secs}
+    long = {key: f"{secs:.2f} s" for key, secs in left_out_secs.items() if key not in short}
+    return [
+        *find("too_short", name, {k: f"{what}, limit {min_secs:g} s" for k, what in short.items()}),
+        *find("too_long", name, {k: f"{what}, limit {max_secs:g} s" for k, what in long.items()}),
+    ]
+
+
+def check_ids(train: Corpus, evaluation: Corpus) -> list[Finding]:
+    """Evaluation utterances that carry a training utterance's id.
+
+    With the same length as well it is the same recording; else two files of the same name in two folders.
+    """
+    known = {name: i for i, name in enumerate(train.source.utterance_ids)}
+    twins = {i: known[name] for i, name in enumerate(evaluation.source.utterance_ids) if name in known}
+    ours, theirs = evaluation.source.num_samples, train.source.num_samples
+    leaked = [i for i, twin in twins.items() if ours[i] == theirs[twin]]
+    named_alike = [i for i, twin in twins.items() if ours[i] != theirs[twin]]
+    return [
+        *evaluation.find("id_leak", leaked, lambda i: f"{evaluation.secs[i]:.2f} s"),
+        *evaluation.find(
+            "shared_id", named_alike, lambda i: f"{evaluation.secs[i]:.2f} s, {train.secs[twins[i]]:.2f} s in train"
+        ),
+    ]
+
+
+def check_speakers(train: Corpus, evaluation: Corpus, leaked_ids: set[str]) -> list[Finding]:
+    """Evaluation speakers who are in training too, by other utterances than those that leaked as a whole."""
+    trained = set(train.source.speaker_ids) - {""}
+    pairs = zip(evaluation.source.speaker_ids, evaluation.source.utterance_ids, strict=True)
+    heard = Counter(speaker for speaker, name in pairs if speaker in trained and name not in leaked_ids)
+    return find(
+        "speaker_leak", evaluation.name, {name: f"{count:,} utterances" for name, count in sorted(heard.items())}
+    )
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """float64 [N], ranks with ties at their mean."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:39]}…"

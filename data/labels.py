@@ -1,0 +1,85 @@
+"""What transcripts ask of a model: labels, adjacent repeats, characters that the vocabulary lacks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from data.text import UNKNOWN, CharTokenizer, has_digits, normalize_transcript
+
+_CHUNK = 4096  # transcripts at a time: fast in NumPy, flat in memory
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Numbers of N transcripts.
+
+    Attributes:
+        num_labels: int32 [N].
+        num_repeats: int32 [N], labels equal to the one before; CTC needs a blank between the two.
+        num_unknown: int32 [N], labels that are `<unk>`.
+        unknown: index -> the characters of its text that the vocabulary lacks, where there are any.
+        digits: indices of texts with digits in a style that drops them.
+        token_counts: int64 [V], how often each token occurs.
+        num_words: of all transcripts.
+    """
+
+    num_labels: np.ndarray
+    num_repeats: np.ndarray
+    num_unknown: np.ndarray
+    unknown: dict[int, str]
+    digits: list[int]
+    token_counts: np.ndarray
+    num_words: int
+
+    @property
+    def num_needed_frames(self) -> np.ndarray:
+        """int32 [N], the fewest frames that CTC can align the labels with."""
+        return self.num_labels + self.num_repeats
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of all labels that are `<unk>`."""
+        return float(self.num_unknown.sum()) / max(1, int(self.num_labels.sum()))
+
+
+def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_style: str) -> Labels:
+    """Tokenizes N transcripts and counts.
+
+    Args:
+        texts: as stored; normalized here.
+        tokenizer: of the model.
+        text_style: `normalize_transcript`'s style.
+    """
+    lengths, repeats, unknowns = (np.zeros(len(texts), dtype=np.int32) for _ in range(3))
+    token_counts = np.zeros(tokenizer.num_tokens, dtype=np.int64)
+    unknown_id = tokenizer.tokens.index(UNKNOWN)
+    unknown: dict[int, str] = {}
+    num_words = 0
+    for first in range(0, len(texts), _CHUNK):
+        normalized = [normalize_transcript(text, text_style) for text in texts[first : first + _CHUNK]]
+        num_words += sum(len(text.split()) for text in normalized)
+        rows = [tokenizer.encode(text) for text in normalized]
+        chunk = slice(first, first + len(rows))
+        lengths[chunk] = [len(row) for row in rows]
+        owners = np.repeat(np.arange(len(rows)), lengths[chunk])
+        ids = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=len(owners))
+        token_counts += np.bincount(ids, minlength=len(token_counts))
+        is_repeat = (ids[1:] == ids[:-1]) & (owners[1:] == owners[:-1])
+        repeats[chunk] = np.bincount(owners[1:][is_repeat], minlength=len(rows))
+        unknowns[chunk] = np.bincount(owners[ids == unknown_id], minlength=len(rows))
+        for index in np.flatnonzero(unknowns[chunk]):
+            unknown[first + int(index)] = "".join(sorted(tokenizer.unknown_characters(normalized[index])))
+    drops_digits = text_style == "librispeech"
+    digits = [index for index, text in enumerate(texts) if has_digits(text)] if drops_digits else []
+    return Labels(lengths, repeats, unknowns, unknown, digits, token_counts, num_words)
+
+
+def most_common_unknown(labels: Labels) -> str:
+    """The characters that the vocabulary lacks, those of the most texts first."""
+    counts = Counter(character for characters in labels.unknown.values() for character in characters)
+    return "".join(character for character, _ in counts.most_common(20))

@@ -1,0 +1,80 @@
+"""What training refuses before its first update, and what it only says."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from data.errors import InputError
+from data.preflight import check_before_training
+from data.text import FACEBOOK_TOKENS, CharTokenizer
+
+SENTENCE = "THE QUICK BROWN FOX"
+
+
+def make_data(texts, *, secs=2.0, prefix="t", speakers=None):
+    return SimpleNamespace(
+        source=SimpleNamespace(
+            utterance_ids=[f"{prefix}{i}" for i in range(len(texts))],
+            texts=texts,
+            speaker_ids=speakers or [""] * len(texts),
+            num_samples=np.full(len(texts), round(secs * 16_000)),
+            sample_rates=np.full(len(texts), 16_000),
+        )
+    )
+
+
+def check(train, **options):
+    options = {"eval_data": {}, "text_style": "librispeech", **options}
+    return check_before_training(
+        train_data=train, tokenizer=CharTokenizer(tokens=FACEBOOK_TOKENS), frames_fn=lambda n: n // 320, **options
+    )
+
+
+def test_clean_data_passes_in_silence(caplog):
+    evaluation = {"dev": make_data([SENTENCE] * 3, prefix="e", speakers=["zoe"] * 3)}
+    with caplog.at_level(logging.WARNING):
+        assert check(make_data([SENTENCE] * 20, speakers=["ann"] * 20), eval_data=evaluation) == []
+    assert caplog.text == ""
+
+
+def test_a_vocabulary_of_the_other_case_is_refused():
+    with pytest.raises(InputError, match=r"84\.2 % of the characters .* not in the vocabulary \(.*data\.vocab"):
+        check(make_data([SENTENCE.lower()] * 20), text_style="none")
+
+
+def test_a_rare_foreign_letter_is_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        (finding,) = check(make_data([SENTENCE] * 19 + ["MÜLLER"]))
+    assert finding.code == "unknown_characters"
+    assert "t19 (Ü)" in caplog.text
+
+
+def test_transcripts_that_mostly_do_not_fit_are_refused():
+    with pytest.raises(InputError, match=r"3 of 20 training utterances .* more labels than frames, first t17"):
+        check(make_data([SENTENCE] * 17 + [SENTENCE * 10] * 3))
+    assert [item.code for item in check(make_data([SENTENCE] * 18 + [SENTENCE * 10] * 2))] == ["labels_do_not_fit"]
+
+
+def test_transcripts_of_nothing_but_digits_are_refused():
+    with pytest.raises(InputError, match="20 of 20 training utterances have no text"):
+        check(make_data(["1 2 3"] * 20))
+
+
+def test_evaluating_on_training_utterances_must_be_allowed():
+    train = make_data([SENTENCE] * 20, speakers=["ann"] * 20)
+    same = {"same": make_data([SENTENCE] * 2)}
+    with pytest.raises(InputError, match=r"eval same: 2: .*same id.*t0 .*data\.allow_leak"):
+        check(train, eval_data=same)
+    findings = check(train, eval_data=same, allow_leak=True)
+    assert [(item.code, item.severity) for item in findings] == [("id_leak", "note")]
+
+
+def test_a_speaker_on_both_sides_is_a_warning(caplog):
+    train = make_data([SENTENCE] * 20, speakers=["ann"] * 20)
+    with caplog.at_level(logging.WARNING):
+        check(train, eval_data={"dev": make_data([SENTENCE], prefix="e", speakers=["ann"])})
+    assert "ann (1 utterances)" in caplog.text
