@@ -1,8 +1,8 @@
 """Counter-based random numbers keyed by (seed, update, row, place in the network).
 
 Dropout and masks must not depend on how the rows of an update are spread over replicas and microbatches. So no
-generator has state: each number is a hash of a per-row key and the element's index within the row. The hash is the
-32-bit "lowbias32" finalizer of Chris Wellons' search for low-bias integer mixers
+generator has state: each number is a hash of a per-row key and the element's coordinates within the row. The hash is
+the 32-bit "lowbias32" finalizer of Chris Wellons' search for low-bias integer mixers
 (https://nullprogram.com/blog/2018/07/31/).
 """
 
@@ -49,19 +49,24 @@ class UpdateRandom:
     def uniform_rows(self, shape: tf.Tensor | list[int], *, salt: int) -> tf.Tensor:
         """Returns float32 numbers in [0, 1) of shape [B, ...].
 
+        An element's number depends on its row and its coordinates, not on the shape: a row padded to another width has
+        the same numbers where it has data. Every dimension but the last is folded into the key, which costs one hash
+        per vector and not per element.
+
         Args:
-            shape: The full shape, [B, ...]; B must be the number of rows.
+            shape: The full shape, [B, ...], of known rank; B must be the number of rows.
             salt: Names the place in the network; equal salts give equal numbers.
         """
         shape = tf.convert_to_tensor(shape, tf.int32)
-        per_row = tf.reduce_prod(shape[1:])
-        # int32 range then cast: tf.range has no uint32 kernel on every device.
-        counter = tf.cast(tf.range(per_row), tf.uint32) * tf.constant(_GOLDEN, tf.uint32)
+        *leading, width = tf.unstack(shape[1:])
         keys = _fold(self._row_keys, salt)
-        bits = _mix(counter[tf.newaxis, :] + keys[:, tf.newaxis])
+        for size in leading:
+            keys = _fold(keys[..., tf.newaxis], tf.range(size))
+        # int32 range then cast: tf.range has no uint32 kernel on every device.
+        counter = tf.cast(tf.range(width), tf.uint32) * tf.constant(_GOLDEN, tf.uint32)
+        bits = _mix(counter + keys[..., tf.newaxis])
         # 24 bits: every value is exact in float32 and 1.0 cannot occur.
-        values = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * (2.0**-24)
-        return tf.reshape(values, shape)
+        return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * (2.0**-24)
 
     def uniform(self, *, salt: int) -> tf.Tensor:
         """Returns one float32 number in [0, 1) for the whole update, the same on every replica."""

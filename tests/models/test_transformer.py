@@ -87,3 +87,17 @@ def test_skipped_layers_get_no_gradient():
     variables = encoder.transformer_layers[0].trainable_variables
     gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     assert all(not gradient.numpy().any() for gradient in gradients)
+
+
+def test_dropout_does_not_depend_on_the_padded_width():
+    """A row in a wider bucket trains on the very same numbers: attention, hidden and activation dropout, layer drop."""
+    config = small_config(hidden_dropout=0.2, attention_dropout=0.3, activation_dropout=0.2, layer_drop=0.2)
+    encoder = Encoder(config=config, salt=1, dtype="float32")
+    random = UpdateRandom(seed=0, update=tf.constant(4), row_ids=tf.constant([7, 9]))
+    x, lengths = noise(2, 9, 16), tf.constant([9, 6])
+    narrow = encoder(tf.constant(x), lengths, random)[-1].numpy()
+    wide = encoder(tf.constant(np.pad(x, [(0, 0), (0, 5), (0, 0)])), lengths, random)[-1].numpy()
+    other = encoder(tf.constant(x), lengths, UpdateRandom(seed=0, update=tf.constant(5), row_ids=tf.constant([7, 9])))
+    for row, length in enumerate(lengths.numpy()):
+        np.testing.assert_allclose(wide[row, :length], narrow[row, :length], atol=1e-5)
+        assert np.abs(other[-1].numpy()[row, :length] - narrow[row, :length]).max() > 0.1
