@@ -99,6 +99,7 @@ def get_config() -> ConfigDict:
     train.epsilon = 1e-8  # Adam's denominator
     train.weight_decay = 0.0  # of adamw; biases and norms are never decayed
     train.clip_norm = 0.0  # largest global gradient norm; 0 = no clipping
+    train.max_skipped_in_a_row = 20  # updates whose loss or gradient is not finite that stop the run; 0 = never
     train.log_every_updates = 50  # updates of one inner loop, and of one line in metrics.jsonl
 
     config.eval = evaluation = ConfigDict()

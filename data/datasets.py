@@ -163,6 +163,11 @@ class TrainData:
             prefetch=self._prefetch_batches,
         )
 
+    def utterance_ids_of(self, update: int) -> list[str]:
+        """Returns the ids of an update's rows, over all replicas; joined utterances have a + between theirs."""
+        rows = self.plan.batch(update).rows
+        return ["+".join(self.source.utterance_ids[i] for i in row.members) for row in rows if row.members]
+
 
 class EvalData:
     """One pass over an evaluation set, longest rows first; nothing is left out."""

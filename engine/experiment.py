@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 from ml_collections import ConfigDict
 
-from engine import actions, checkpoints, checks, runtime, startup, stopping, unpack
+from engine import actions, checkpoints, checks, health, runtime, skips, startup, stopping, unpack
 from engine import workdir as workdirs
 from engine.intervals import train_and_evaluate
 from engine.progress import ProgressBar
@@ -30,6 +30,7 @@ RESUMABLE_FIELDS = (
     "data.allow_leak",
     "data.doctor_max_hours",
     "train.log_every_updates",
+    "train.max_skipped_in_a_row",
 )
 
 
@@ -135,7 +136,9 @@ def _train(
             else None
         )
 
-    state = tf.train.Checkpoint(model=model, optimizer=trainer.optimizer, global_step=global_step)
+    state = tf.train.Checkpoint(
+        model=model, optimizer=trainer.optimizer, global_step=global_step, skip_counter=trainer.skip_counter
+    )
     if trainer.loss_scale is not None:
         state.loss_scale = trainer.loss_scale
     manager = checkpoints.CheckpointManager(
@@ -155,7 +158,16 @@ def _train(
     writer = actions.MetricsWriter(path=metrics_path, global_step=global_step)
     bar = ProgressBar(global_step=global_step, num_updates=config.train.num_updates)
     # Called in this order; the one that may raise out of the loop comes last, when everything else is written.
-    train_actions = [writer, bar, actions.BadRowGuard(max_bad_share=config.data.max_bad_share), stop]
+    train_actions = [
+        writer,
+        bar,
+        health.HealthLog(global_step=global_step),
+        actions.BadRowGuard(max_bad_share=config.data.max_bad_share),
+        skips.SkipGuard(
+            counter=trainer.skip_counter, utterance_ids_of=train_data.utterance_ids_of, workdir=workdir
+        ),
+        stop,
+    ]
     eval_actions = [
         writer,
         actions.PredictionsWriter(workdir=workdir, evaluators=evaluators.evaluators if evaluators else {}),

@@ -175,6 +175,10 @@ class DynamicLossScale(tf.Module):
         inverse = 1.0 / tf.convert_to_tensor(self.scale)
         return [None if grad is None else tf.cast(grad, tf.float32) * inverse for grad in grads]
 
+    def can_shrink(self) -> tf.Tensor:
+        """Returns a bool scalar: whether an overflow may be the scale's, and no fault of the loss or the weights."""
+        return tf.convert_to_tensor(self.scale) > self._min_scale
+
     def update(self, finite: tf.Tensor | bool) -> None:
         """Halves the scale after a non-finite update, doubles it after `growth_interval` good ones.
 

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import tensorflow as tf
 
+BLANK_ID = 0  # of the CTC blank in every vocabulary, loss and decoder
+
 Batch = dict[str, tf.Tensor]
 """The rows of one replica: waveform [B, T] f32, waveform_lengths [B], labels [B, L] i32, label_lengths [B],
 weight [B] f32 (0 = padding row), utterance_index [B] i64."""
@@ -89,6 +91,9 @@ class TrainData(Protocol):
 
     def dataset(self, context: tf.distribute.InputContext, start_update: int) -> tf.data.Dataset:
         """Returns the endless replica batches of one input pipeline; the first belongs to `start_update`."""
+
+    def utterance_ids_of(self, update: int) -> list[str]:
+        """Returns the ids of an update's rows, over all replicas, without reading any audio."""
 
 
 class EvalData(Protocol):

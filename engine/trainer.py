@@ -8,19 +8,23 @@ microbatches gives the same gradient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import orbit
 import tensorflow as tf
 import tf_keras
 
+from engine import health
 from engine.optimizer import DynamicLossScale, clip_by_global_norm
 from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
+from engine.skips import SkipCounter
 
 SAMPLE_RATE = 16_000
 # What a train loop sums up, in the order of the variable that holds it.
 _STATISTICS = (
     "loss_sum",  # nats, over valid rows
+    *health.FRAME_SUMS,  # over their frames
     "num_valid",  # rows with a loss
     "num_rows",  # rows that are not padding rows
     "num_infeasible",  # rows whose labels do not fit their frames
@@ -29,9 +33,11 @@ _STATISTICS = (
     "padded_samples",  # valid or not
     "gradient_norm_sum",  # of applied updates
     "num_clipped",
-    "num_skipped_updates",  # gradient not finite
+    "num_skipped_updates",  # loss or gradient not finite
     "num_updates",
 )
+# The first of them, which an update whose loss is not finite would spoil for the whole loop.
+_NUM_LOSS_STATISTICS = 2 + len(health.FRAME_SUMS)
 
 
 class Trainer(orbit.StandardTrainer):
@@ -51,6 +57,7 @@ class Trainer(orbit.StandardTrainer):
         accum_steps: int = 1,
         clip_norm: float = 0.0,
         freeze_encoder_updates: int = 0,
+        max_skipped_in_a_row: int = 0,
         seed: int = 0,
         loop_in_graph: bool = False,
     ) -> None:
@@ -68,6 +75,7 @@ class Trainer(orbit.StandardTrainer):
             accum_steps: Microbatches per update and replica; must divide the rows of a replica.
             clip_norm: Largest global gradient norm; 0 = no clipping.
             freeze_encoder_updates: Updates during which only `model.head_variables` train.
+            max_skipped_in_a_row: Limit of `skip_counter`.
             seed: Of dropout and masks.
             loop_in_graph: Whether a train loop is one tf.while_loop (TPU) or one call per update.
         """
@@ -82,6 +90,7 @@ class Trainer(orbit.StandardTrainer):
         self.optimizer = optimizer
         self.global_step = global_step
         self.loss_scale = loss_scale
+        self.skip_counter = SkipCounter(limit=max_skipped_in_a_row)
         self._dataset_fn = dataset_fn
         self._loss_fn = loss_fn
         self._feasible_fn = feasible_fn
@@ -112,16 +121,20 @@ class Trainer(orbit.StandardTrainer):
         gradients, statistics, norm = self.strategy.run(self._compute_gradients, args=(batch,))
         # The gradients were summed over replicas: every replica holds the same norm.
         norm = self.strategy.experimental_local_results(norm)[0]
-        is_finite = tf.math.is_finite(norm)
+        statistics = self.strategy.experimental_local_results(statistics)[0]
+        is_loss_finite = tf.math.is_finite(statistics[0])
+        is_finite = tf.math.is_finite(norm) & is_loss_finite
 
-        # A gradient that is not finite must not reach the weights: the update is skipped and counted.
+        # A loss or gradient that is not finite must not reach the weights: the update is skipped and counted.
         num_skipped = tf.cond(is_finite, lambda: self._apply(gradients), lambda: tf.constant(1.0))
+        is_search = False if self.loss_scale is None else self.loss_scale.can_shrink()
+        self.skip_counter.update(is_applied=is_finite, is_search=is_search, update=self.global_step)
         if self.loss_scale is not None:
             self.loss_scale.update(is_finite)
         clipped = tf.cast(is_finite & (norm > self._clip_norm), tf.float32) if self._clip_norm else 0.0
         update = tf.stack([tf.where(is_finite, norm, 0.0), clipped, num_skipped, 1.0])
-        statistics = self.strategy.experimental_local_results(statistics)[0]
-        self._statistics.assign_add(tf.concat([statistics, update], axis=0))
+        of_loss = tf.where(is_loss_finite, statistics[:_NUM_LOSS_STATISTICS], 0.0)
+        self._statistics.assign_add(tf.concat([of_loss, statistics[_NUM_LOSS_STATISTICS:], update], axis=0))
         self.global_step.assign_add(1)
 
     def train_loop_end(self) -> dict[str, float]:
@@ -129,8 +142,12 @@ class Trainer(orbit.StandardTrainer):
         total = dict(zip(_STATISTICS, self._statistics.numpy().tolist(), strict=True))
         num_updates = max(total["num_updates"], 1.0)
         num_applied = total["num_updates"] - total["num_skipped_updates"]
+        # Not 0 where nothing had a loss: that would look like a perfect one.
+        num_valid, num_frames = total["num_valid"] or math.nan, total["num_frames"] or math.nan
         figures = {
-            "loss": total["loss_sum"] / max(total["num_valid"], 1.0),
+            "loss": total["loss_sum"] / num_valid,
+            "blank_share": total["num_blank_frames"] / num_frames,
+            "mean_confidence": total["confidence_sum"] / num_frames,
             "learning_rate": float(self.optimizer.learning_rate.numpy()),
             "gradient_norm": total["gradient_norm_sum"] / max(num_applied, 1.0),
             "clipped_share": total["num_clipped"] / num_updates,
@@ -155,7 +172,7 @@ class Trainer(orbit.StandardTrainer):
         num_valid = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(valid))
         row_scale = valid / tf.maximum(num_valid, 1.0)
 
-        gradients, loss_sum = self._accumulate(batch, valid, row_scale)
+        gradients, sums = self._accumulate(batch, valid, row_scale)
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         if self.loss_scale is not None:
             gradients = self.loss_scale.unscale(gradients)
@@ -169,7 +186,7 @@ class Trainer(orbit.StandardTrainer):
         shape = tf.cast(tf.shape(batch["waveform"]), tf.float32)
         statistics = tf.stack(
             [
-                loss_sum,
+                *tf.unstack(sums),
                 tf.reduce_sum(valid),
                 tf.reduce_sum(is_row),
                 tf.reduce_sum(weight * (1.0 - is_feasible)),
@@ -183,7 +200,7 @@ class Trainer(orbit.StandardTrainer):
     def _accumulate(
         self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Sums gradients and losses over this replica's microbatches."""
+        """Sums gradients, losses and frames over this replica's microbatches."""
         if self._accum_steps == 1:
             return self._microbatch_gradients(batch, valid, row_scale)
         num_rows = batch["weight"].shape[0]
@@ -193,20 +210,20 @@ class Trainer(orbit.StandardTrainer):
             )
         size = num_rows // self._accum_steps
 
-        def body(i: tf.Tensor, sums: list[tf.Tensor], loss_sum: tf.Tensor) -> tuple:
+        def body(i: tf.Tensor, total: list[tf.Tensor], sums: tf.Tensor) -> tuple:
             micro = tf.nest.map_structure(lambda x: x[i * size : (i + 1) * size], (batch, valid, row_scale))
-            gradients, loss = self._microbatch_gradients(*micro)
-            return i + 1, [a + b for a, b in zip(sums, gradients, strict=True)], loss_sum + loss
+            gradients, micro_sums = self._microbatch_gradients(*micro)
+            return i + 1, [a + b for a, b in zip(total, gradients, strict=True)], sums + micro_sums
 
         zeros = [tf.zeros(v.shape, tf.float32) for v in self._variables]
         # One iteration at a time: microbatches that ran side by side would need the memory they are there to save.
-        _, gradients, loss_sum = tf.while_loop(
+        _, gradients, sums = tf.while_loop(
             lambda i, *_: i < self._accum_steps,
             body,
-            (tf.constant(0), zeros, tf.constant(0.0)),
+            (tf.constant(0), zeros, tf.zeros([1 + len(health.FRAME_SUMS)])),
             parallel_iterations=1,
         )
-        return gradients, loss_sum
+        return gradients, sums
 
     def _microbatch_gradients(
         self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor
@@ -217,12 +234,12 @@ class Trainer(orbit.StandardTrainer):
 
         def head_only() -> tuple[list[tf.Tensor], tf.Tensor]:
             heads = [v for v, is_head in zip(self._variables, self._is_head, strict=True) if is_head]
-            gradients, loss = self._backpropagate(batch, valid, row_scale, heads)
+            gradients, sums = self._backpropagate(batch, valid, row_scale, heads)
             found = iter(gradients)
             return [
                 next(found) if is_head else tf.zeros(v.shape, tf.float32)
                 for v, is_head in zip(self._variables, self._is_head, strict=True)
-            ], loss
+            ], sums
 
         return tf.cond(
             self.global_step < self._freeze_encoder_updates,
@@ -233,23 +250,23 @@ class Trainer(orbit.StandardTrainer):
     def _backpropagate(
         self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor, variables: list[tf.Variable]
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """One forward and one backward pass; returns gradients of sum(row_scale * losses) and the summed loss."""
+        """One forward and one backward pass; returns gradients of sum(row_scale * losses), and what is summed up.
+
+        The sums are float32 [4]: the losses' and `health.frame_sums`.
+        """
         random = self.model.make_random(seed=self._seed, update=self.global_step, row_ids=batch["utterance_index"])
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             logits = self.model(batch["waveform"], batch["waveform_lengths"], training=True, random=random)
-            losses = self._loss_fn(
-                logits,
-                self.model.output_lengths(batch["waveform_lengths"]),
-                batch["labels"],
-                batch["label_lengths"],
-            )
+            num_frames = self.model.output_lengths(batch["waveform_lengths"])
+            losses = self._loss_fn(logits, num_frames, batch["labels"], batch["label_lengths"])
             # where, not a product: 0 * inf of a row that does not count would still poison the sum.
             loss = tf.reduce_sum(tf.where(valid > 0, losses * row_scale, 0.0))
             if self.loss_scale is not None:
                 loss = self.loss_scale.scale_loss(loss)
         gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        return gradients, tf.reduce_sum(tf.where(valid > 0, losses, 0.0))
+        loss_sum = tf.reduce_sum(tf.where(valid > 0, losses, 0.0))
+        return gradients, tf.concat([[loss_sum], health.frame_sums(logits, num_frames, valid)], axis=0)
 
     def _apply(self, gradients: list[tf.Tensor]) -> tf.Tensor:
         """Applies the reduced gradients on every replica; graph, cross-replica context."""

@@ -168,6 +168,7 @@ def build_trainer(
         accum_steps=train.accum_steps,
         clip_norm=train.clip_norm,
         freeze_encoder_updates=config.model.freeze_encoder_updates,
+        max_skipped_in_a_row=config.train.max_skipped_in_a_row,
         seed=config.seed,
     )
 

@@ -29,6 +29,9 @@ class ToyTrainData:
     def __init__(self, **fields):
         self.dataset = toy_dataset_fn(fields["global_batch_size"])
 
+    def utterance_ids_of(self, update):
+        return [f"row-{update}-{row}" for row in range(4)]
+
 
 def make_parts(**overrides):
     parts = {
