@@ -1,4 +1,4 @@
-"""How training does, in figures that cost nothing and in words: blanks, confidence, rows and updates that did not count."""
+"""How training does, in figures that cost next to nothing and in words: blanks, confidence, what did not count."""
 
 from __future__ import annotations
 

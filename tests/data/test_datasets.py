@@ -53,6 +53,19 @@ def test_limits_that_leave_nothing_are_refused(manifest):
         make_train(manifest, max_duration_secs=0.01)
 
 
+@pytest.mark.parametrize("join_max_utterances", [1, 2])
+def test_the_ids_of_an_update_are_those_of_its_rows(manifest, join_max_utterances):
+    data = make_train(manifest, global_batch_size=3, join_max_utterances=join_max_utterances)
+    dataset = data.dataset(CONTEXT, 0).take(2 * data.updates_per_epoch)
+    for update, batch in enumerate(dataset):
+        index = batch["utterance_index"].numpy()
+        first_members = [name.split("+")[0] for name in data.utterance_ids_of(update)]
+        assert first_members == [data.source.utterance_ids[i] for i in index[index >= 0]]
+    epoch = [name for update in range(data.updates_per_epoch) for name in data.utterance_ids_of(update)]
+    assert sorted("+".join(epoch).split("+")) == sorted(SECS)
+    assert any("+" in name for name in epoch) == (join_max_utterances > 1)
+
+
 def test_training_batches_hold_every_utterance_once_an_epoch(manifest):
     data = make_train(manifest)
     seen = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -50,6 +51,35 @@ def test_too_many_unreadable_rows_stop_the_run_with_status_2_and_a_checkpoint(tm
     assert outcome.exit_status == 2
     assert [(line["step"], line["num_bad"]) for line in lines(workdir)] == [(2, 0), (4, 4)]
     assert (workdir / "checkpoints/ckpt-4.index").exists()
+
+
+def test_too_many_skipped_updates_stop_the_run_with_status_2_and_the_same_command_goes_on_behind_them(tmp_path):
+    def poisoned(update, rows):
+        batch = toy_batch(update, rows)
+        if update in (2, 3):
+            batch["waveform"][1, 0] = np.nan
+        return batch
+
+    class Poisoned(ToyTrainData):
+        def __init__(self, **fields):
+            self.dataset = toy_dataset_fn(fields["global_batch_size"], make=poisoned)
+
+    workdir = tmp_path / "run"
+    run = {
+        "config": make_config(tmp_path, max_skipped_in_a_row=2),
+        "parts": make_parts(build_train_data=Poisoned),
+        "workdir": str(workdir),
+        "mode": "train",
+    }
+    assert experiment.run(**run).exit_status == 2
+    saved = [json.loads(line) for line in (workdir / "skipped_updates.jsonl").open()]
+    assert saved == [
+        {"update": update, "utterance_ids": [f"row-{update}-{row}" for row in range(4)]} for update in (2, 3)
+    ]
+    assert (workdir / "checkpoints/ckpt-4.index").exists()
+    assert experiment.run(**run).exit_status == 0
+    assert [(line["step"], line["num_skipped_updates"]) for line in lines(workdir)] == [(2, 0), (4, 2), (6, 0)]
+    assert lines(workdir)[1]["loss"] is None
 
 
 def test_weights_of_another_run_are_the_start_with_or_without_its_head(tmp_path):
