@@ -17,11 +17,12 @@ from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config.FIELD=VALUE changes a field.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
-_MODE = flags.DEFINE_enum("mode", "train_and_eval", ["train", "eval", "train_and_eval", "transcribe"], "What to do.")
+_MODES = ["train", "eval", "train_and_eval", "transcribe", "export"]
+_MODE = flags.DEFINE_enum("mode", "train_and_eval", _MODES, "What to do.")
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored"], "Where it runs.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Workdir or checkpoint to evaluate or transcribe with.")
 _INPUTS = flags.DEFINE_list("inputs", [], "Audio files, folders and patterns to transcribe; - for standard input.")
-_OUTPUT = flags.DEFINE_string("output", "", "File for the transcripts: .jsonl, .tsv, .txt, .srt or .vtt.")
+_OUTPUT = flags.DEFINE_string("output", "", "Transcripts (.jsonl, .tsv, .txt, .srt, .vtt), or the exported folder.")
 _OUTPUT_FORMAT = flags.DEFINE_string("output_format", "", "Format, where the output's name tells none.")
 
 
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> int:
     from data.streaming import duration_samples, stream_audio
     from data.text import load_tokenizer
     from engine import experiment
-    from engine.inference import transcription
+    from engine.inference import exporting, transcription
     from engine.protocols import Parts
     from engine.summary import error_table
     from models import alignment, ctc, decoding
@@ -59,8 +60,13 @@ def main(argv: list[str]) -> int:
         feasible_fn=ctc.feasible,
         decoder=decoding.greedy_decode,
         span_decoder=alignment.greedy_spans,
+        span_graph_decoder=decoding.greedy_decode_spans,
         preflight=check_before_training,
     )
+    if _MODE.value == "export":
+        return exporting.run(
+            parts=parts, checkpoint=_CHECKPOINT.value, inputs=_INPUTS.value, output=_OUTPUT.value
+        )
     if _MODE.value == "transcribe":
         return transcription.run(
             parts=parts,

@@ -16,6 +16,22 @@ Batch = dict[str, tf.Tensor]
 weight [B] f32 (0 = padding row), utterance_index [B] i64."""
 
 
+class InferenceModel(Protocol):
+    """What reading needs of a network: `AcousticModel`, or one that was exported."""
+
+    @property
+    def max_training_samples(self) -> int:
+        """Longest row that it computes in one piece, in samples; 0 = any."""
+
+    def __call__(
+        self, waveform: tf.Tensor, waveform_lengths: tf.Tensor, training: bool = False, random: Any = None
+    ) -> tf.Tensor:
+        """Returns float32 logits [B, F, V]."""
+
+    def output_lengths(self, waveform_lengths: tf.Tensor) -> tf.Tensor:
+        """Returns int32 [B], the valid frames of the logits."""
+
+
 class AcousticModel(Protocol):
     """A network from waveforms to CTC logits whose rows do not influence each other."""
 
@@ -81,6 +97,34 @@ SpanDecoder = Callable[[np.ndarray], Sequence[TokenSpan]]
 """Log-softmax of one recording's logits, float32 [F, V] -> its tokens with their frames."""
 
 
+class DecodedBatch(Protocol):
+    """Tokens with their frames, in the graph; [B, F], left-aligned."""
+
+    @property
+    def tokens(self) -> tf.Tensor:
+        """int32, filled up with -1."""
+
+    @property
+    def num_tokens(self) -> tf.Tensor:
+        """int32 [B]."""
+
+    @property
+    def start_frames(self) -> tf.Tensor:
+        """int32, the first frame of each token."""
+
+    @property
+    def end_frames(self) -> tf.Tensor:
+        """int32, the first frame after it."""
+
+    @property
+    def probs(self) -> tf.Tensor:
+        """float32, its mean probability over them."""
+
+
+SpanGraphDecoder = Callable[[tf.Tensor, tf.Tensor], DecodedBatch]
+"""(logits [B, F, V], logit_lengths [B]) -> the tokens of `Decoder`, with their frames."""
+
+
 class TrainData(Protocol):
     """The training side of a corpus."""
 
@@ -124,6 +168,7 @@ class Parts:
         feasible_fn: Which rows can have a loss.
         decoder: Logits to tokens.
         span_decoder: The same on the host, with the frames of each token.
+        span_graph_decoder: The same in the graph.
         preflight: keyword arguments -> None; raises ValueError where the data would spoil the run.
     """
 
@@ -139,4 +184,5 @@ class Parts:
     feasible_fn: FeasibleFn
     decoder: Decoder
     span_decoder: SpanDecoder
+    span_graph_decoder: SpanGraphDecoder
     preflight: Callable[..., Any] = lambda **fields: None

@@ -47,6 +47,7 @@ def make_parts(**overrides):
         "feasible_fn": toy_feasible,
         "decoder": toy_decoder,
         "span_decoder": lambda log_probs: pytest.fail("nothing to decode"),
+        "span_graph_decoder": lambda logits, lengths: pytest.fail("nothing to decode"),
     }
     return Parts(**{**parts, **overrides})
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 
 from data.synthetic import write_synthetic_corpus
@@ -210,6 +211,21 @@ def test_transcripts_equal_the_evaluation_and_bad_files_are_named(corpus, straig
     found = {Path(line["audio_filepath"]).stem: line["text"] for line in map(json.loads, output.open())}
     predictions = map(json.loads, (straight / "eval/unseen-voices/predictions.jsonl").open())
     assert found == {line["utterance_id"]: line["hypothesis"] for line in predictions}
+
+
+def test_the_exported_run_reads_what_the_evaluation_read(corpus, straight, tmp_path):
+    output = tmp_path / "exported"
+    done = run(command("--mode=export", f"--checkpoint={straight}", f"--output={output}"))
+    assert "6 recordings read as by the trained model" in done.stdout
+    serve = tf.saved_model.load(str(output)).signatures["serving_default"]
+    predictions = [json.loads(line) for line in (straight / "eval/unseen-voices/predictions.jsonl").open()]
+    assert len(predictions) == 6
+    for prediction in predictions:
+        (path,) = (corpus / "eval").rglob(f"{prediction['utterance_id']}.flac")
+        waveform, _ = soundfile.read(path, dtype="float32")
+        found = serve(waveform=tf.constant(waveform[np.newaxis]), lengths=tf.constant([len(waveform)]))
+        assert found["text"].numpy()[0].decode() == prediction["hypothesis"]
+    assert "| unseen-voices |" in (output / "README.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from absl import logging
 from engine.inference.windows import Piece, Window, cut_windows, join_windows, measure_hop
 from engine.inference.words import Timed, find_words, mean_confidence
 from engine.progress import progress_bar
-from engine.protocols import AcousticModel, SpanDecoder, Tokenizer, TokenSpan
+from engine.protocols import InferenceModel, SpanDecoder, Tokenizer, TokenSpan
 
 SAMPLE_RATE = 16_000
 # Padding to a multiple of this keeps the number of shapes, and so of internal plans and buffers, small.
@@ -43,8 +43,8 @@ class Transcript:
 
     @property
     def confidence(self) -> float:
-        """Geometric mean of the words' confidences; 0 without words."""
-        return mean_confidence(self.words)
+        """Geometric mean of the characters' confidences; 0 without any."""
+        return mean_confidence([character for word in self.words for character in word.characters])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,17 +65,25 @@ class Summary:
 
 
 class Transcriber:
-    """Transcribes many short recordings a batch at a time, long ones window by window."""
+    """Transcribes many short recordings a batch at a time, long ones window by window.
+
+    Attributes:
+        model: Computes the logits.
+        tokenizer: Says what they mean.
+        find_reference: Path -> the transcript beside the file, or None.
+        geometry: Receptive field of a frame and hop between frames, in samples.
+    """
 
     def __init__(
         self,
         *,
-        model: AcousticModel,
+        model: InferenceModel,
         span_decoder: SpanDecoder,
         tokenizer: Tokenizer,
         count_samples: Callable[[str], int],
         stream_audio: Callable[[str], Iterator[np.ndarray]],
         normalize_waveform: Callable[[np.ndarray], np.ndarray],
+        find_reference: Callable[[str], str | None] = lambda path: None,
         batch_size: int = 8,
         window_secs: float = 30.0,
         overlap_secs: float = 5.0,
@@ -89,18 +97,21 @@ class Transcriber:
             count_samples: Path -> samples at 16 kHz, from the header; raises ValueError for files it cannot use.
             stream_audio: Path -> float32 [N] at 16 kHz, piece by piece; likewise.
             normalize_waveform: Of a recording, or of a window of a long one.
+            find_reference: Path -> the transcript beside the file, or None; for who wants to compare.
             batch_size: Rows that run together.
             window_secs: Longest row; what is longer is cut into windows of this length.
             overlap_secs: Of consecutive windows.
         """
-        self._model = model
+        self.model = model
+        self.tokenizer = tokenizer
+        self.find_reference = find_reference
         self._span_decoder = span_decoder
-        self._tokenizer = tokenizer
         self._count_samples = count_samples
         self._stream_audio = stream_audio
         self._normalize = normalize_waveform
         self._batch_size = batch_size
-        receptive_field, self._hop = measure_hop(lambda lengths: model.output_lengths(tf.constant(lengths)).numpy())
+        self.geometry = measure_hop(lambda lengths: model.output_lengths(tf.constant(lengths)).numpy())
+        receptive_field, self._hop = self.geometry
         self._window_samples = round(window_secs * SAMPLE_RATE)
         if model.max_training_samples:
             self._window_samples = min(self._window_samples, model.max_training_samples)
@@ -118,8 +129,8 @@ class Transcriber:
         return self._hop / SAMPLE_RATE
 
     def _log_probs(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = self._model(waveform, lengths, training=False)
-        return tf.nn.log_softmax(tf.cast(logits, tf.float32)), self._model.output_lengths(lengths)
+        logits = self.model(waveform, lengths, training=False)
+        return tf.nn.log_softmax(tf.cast(logits, tf.float32)), self.model.output_lengths(lengths)
 
     def log_probs(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns float32 [F, V] of each normalized waveform [T]; they run as one batch."""
@@ -162,7 +173,7 @@ class Transcriber:
                     _, first, middle, other = spans.pop()
                     prob = (other * (middle - first) + prob * (last - middle)) / (last - first)
                 spans.append((token, first, last, prob))
-        return tuple(find_words(spans, self._tokenizer, self.secs_per_frame))
+        return tuple(find_words(spans, self.tokenizer, self.secs_per_frame))
 
     def transcribe_files(self, paths: Sequence[str]) -> Summary:
         """Transcribes files, those of like length together.

@@ -9,36 +9,60 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine import checkpoints, unpack
+from engine.inference.exported import VOCAB_FILE, ExportedModel, read_export_fields
 from engine.inference.formats import SUBTITLES, choose_format, subtitle_paths, write_transcripts
 from engine.inference.inputs import find_audio, readable_paths
 from engine.inference.transcriber import Transcriber
-from engine.protocols import Parts
+from engine.protocols import AcousticModel, InferenceModel, Parts, Tokenizer
 
 _NUM_SHOWN = 10  # transcripts printed; all are in the output file
 
 
-def load_transcriber(*, parts: Parts, checkpoint: str, batch_size: int = 8) -> Transcriber:
-    """Builds a transcriber from a run's config, vocabulary and best weights.
+def load_trained(*, parts: Parts, checkpoint: str) -> tuple[AcousticModel, Tokenizer]:
+    """Builds the model of a run with its best weights, and its tokenizer.
 
     Args:
         parts: What data and models contribute.
         checkpoint: A workdir, or a checkpoint inside one.
-        batch_size: Rows that run together.
 
     Raises:
         ValueError: If the run or its weights cannot be used.
     """
     config, workdir = unpack.load_run(checkpoint)
-    tokenizer = parts.build_tokenizer(os.path.join(workdir, "vocab.json"))
+    tokenizer = parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE))
     model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     checkpoints.restore_model(model, checkpoint)
+    return model, tokenizer
+
+
+def load_transcriber(*, parts: Parts, checkpoint: str, batch_size: int = 8) -> Transcriber:
+    """Builds a transcriber from a run's config, vocabulary and best weights, or from an exported recognizer.
+
+    Args:
+        parts: What data and models contribute.
+        checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
+        batch_size: Rows that run together.
+
+    Raises:
+        ValueError: If the run or its weights cannot be used.
+    """
+    model: InferenceModel
+    exported = read_export_fields(checkpoint) if checkpoint else None
+    if exported is not None:
+        text_rules = exported
+        tokenizer = parts.build_tokenizer(os.path.join(checkpoint, VOCAB_FILE))
+        model = ExportedModel(checkpoint)
+    else:
+        text_rules = unpack.load_run(checkpoint)[0].data
+        model, tokenizer = load_trained(parts=parts, checkpoint=checkpoint)
     return Transcriber(
         model=model,
         span_decoder=parts.span_decoder,
         tokenizer=tokenizer,
         count_samples=parts.count_samples,
-        stream_audio=functools.partial(parts.stream_audio, on_rate_mismatch=config.data.on_rate_mismatch),
+        stream_audio=functools.partial(parts.stream_audio, on_rate_mismatch=text_rules["on_rate_mismatch"]),
         normalize_waveform=parts.normalize_waveform,
+        find_reference=functools.partial(parts.find_reference, text_style=text_rules["text_style"]),
         batch_size=batch_size,
     )
 
@@ -62,7 +86,6 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, ou
     paths = find_audio(inputs)
     targets = subtitle_paths(output, paths, format=format) if format in SUBTITLES else []
     transcriber = load_transcriber(parts=parts, checkpoint=checkpoint)
-    config, _ = unpack.load_run(checkpoint)
     with readable_paths(paths) as readable:
         summary = transcriber.transcribe_files(readable)
         named = dict(zip(readable, paths, strict=True))
@@ -75,7 +98,7 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, ou
                 "duration": round(transcript.duration_secs, 4),
                 "confidence": round(transcript.confidence, 4),
             }
-            reference = parts.find_reference(transcript.path, text_style=config.data.text_style)
+            reference = transcriber.find_reference(transcript.path)
             records.append(record if reference is None else {**record, "reference": reference})
     write_transcripts(
         output,

@@ -9,6 +9,9 @@ from typing import Any
 
 from engine.protocols import Tokenizer, TokenSpan
 
+# A token that won its frame has a probability above 0, but float32 may have rounded it away.
+SMALLEST_PROB = 1e-30
+
 
 @dataclasses.dataclass(frozen=True)
 class Timed:
@@ -84,5 +87,4 @@ def mean_confidence(parts: Sequence[Timed]) -> float:
     """Geometric mean of confidences, 0 without any: what multiplies like probabilities is averaged like them."""
     if not parts:
         return 0.0
-    # A token that won its frame has a probability above 0, but float32 may have rounded it away.
-    return math.exp(sum(math.log(max(part.confidence, 1e-30)) for part in parts) / len(parts))
+    return math.exp(sum(math.log(max(part.confidence, SMALLEST_PROB)) for part in parts) / len(parts))

@@ -100,8 +100,6 @@ def test_a_token_held_across_a_joint_is_one_token(tmp_path):
 
 
 def test_a_model_of_short_rows_gets_short_windows(tmp_path):
-    transcriber = make_transcriber()
-    transcriber._model.max_training_samples = 0
     short = OneTokenASecond()
     short.max_training_samples = 6 * SAMPLE_RATE
     windowed = Transcriber(

@@ -68,6 +68,7 @@ def make_parts():
         feasible_fn=toy_feasible,
         decoder=toy_decoder,
         span_decoder=every_frame,
+        span_graph_decoder=lambda logits, lengths: pytest.fail("nothing to export"),
     )
 
 

@@ -1,0 +1,64 @@
+"""A folder that `--mode=export` wrote, read back: its model and what it says about itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+EXPORT_FILE = "export.json"
+VOCAB_FILE = "vocab.json"
+
+
+class ExportedModel:
+    """A folder that `export` wrote, behind the call of the live model; for inference only."""
+
+    max_training_samples = 0
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Loads it.
+
+        Raises:
+            ValueError: It is no such folder.
+        """
+        try:
+            self._loaded = tf.saved_model.load(os.fspath(folder))
+            self._logits, self._output_lengths = self._loaded.logits, self._loaded.output_lengths
+        except (tf.errors.OpError, OSError, AttributeError, ValueError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(
+                f"{folder}: not a recognizer that --mode=export wrote ({reason}); export it again"
+            ) from error
+
+    def __call__(
+        self, waveform: tf.Tensor, waveform_lengths: tf.Tensor, training: bool = False, random: Any = None
+    ) -> tf.Tensor:
+        """Returns float32 logits [B, F, V] of normalized waveforms."""
+        if training:
+            raise ValueError("an exported model does not train; train from the workdir it came from")
+        return self._logits(waveform, waveform_lengths)
+
+    def output_lengths(self, waveform_lengths: tf.Tensor) -> tf.Tensor:
+        """Returns int32 [B], the valid frames of the logits."""
+        return self._output_lengths(waveform_lengths)
+
+
+def read_export_fields(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Returns the export.json of a folder, None if it is not an exported recognizer.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    path = Path(folder) / EXPORT_FILE
+    if not path.is_file() or not (Path(folder) / "saved_model.pb").is_file():
+        return None
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error}); export the model again") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path}: not an object; export the model again")
+    return fields

@@ -1,0 +1,136 @@
+"""`--mode=export`: from a workdir to the folder that `engine.inference.export` writes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from engine import checkpoints, files, unpack
+from engine.inference.export import Check, build_export, compare, export
+from engine.inference.exported import read_export_fields
+from engine.inference.inputs import find_audio
+from engine.inference.model_card import model_card
+from engine.inference.transcriber import SAMPLE_RATE, Transcriber
+from engine.inference.transcription import load_trained
+from engine.inference.windows import Piece
+from engine.protocols import EvalData, Parts
+
+_NUM_CHECKED = 8  # recordings of each evaluation set, where --inputs names none
+
+
+def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str) -> int:
+    """Exports a run's best weights, prints what was written and returns the exit status.
+
+    Args:
+        parts: What data and models contribute.
+        checkpoint: A workdir, or a checkpoint inside one.
+        inputs: Recordings that the export must read as the live model does; empty takes some of the evaluation sets.
+        output: New folder.
+
+    Raises:
+        ValueError: If an argument is missing or names nothing, or the exported model reads otherwise.
+    """
+    if not output:
+        raise ValueError("--output is empty: name the folder to write")
+    paths = find_audio(inputs) if inputs else []
+    if read_export_fields(checkpoint) is not None:
+        raise ValueError(f"{checkpoint}: exported already; give the workdir that it came from to --checkpoint")
+    config, workdir = unpack.load_run(checkpoint)
+    model, tokenizer = load_trained(parts=parts, checkpoint=checkpoint)
+    transcriber = Transcriber(
+        model=model,
+        span_decoder=parts.span_decoder,
+        tokenizer=tokenizer,
+        count_samples=parts.count_samples,
+        stream_audio=parts.stream_audio,
+        normalize_waveform=parts.normalize_waveform,
+    )
+    path = checkpoints.find_checkpoint(checkpoint)
+    receptive_field, hop_samples = transcriber.geometry
+    fields = {
+        "num_parameters": sum(int(variable.shape.num_elements()) for variable in model.variables),
+        "num_tokens": tokenizer.num_tokens,
+        "sample_rate": SAMPLE_RATE,
+        "samples_per_frame": hop_samples,
+        "text_style": config.data.text_style,
+        "on_rate_mismatch": config.data.on_rate_mismatch,
+        "precision": config.train.precision,
+        "step": checkpoints.step_of(path),
+        "checkpoint": os.path.relpath(path, workdir),
+        "tensorflow": tf.__version__,
+    }
+    if paths:
+        recordings = _from_files(parts, paths, on_rate_mismatch=config.data.on_rate_mismatch)
+    else:
+        recordings = _from_sets(unpack.build_eval_data(config, parts, tokenizer))
+
+    def check(folder: Path) -> Check:
+        return compare(
+            folder,
+            recordings,
+            read=lambda waveform: _read(transcriber, parts, waveform),
+            precision=config.train.precision,
+        )
+
+    result = export(
+        exported=build_export(
+            model=model,
+            tokenizer=tokenizer,
+            decoder=parts.span_graph_decoder,
+            receptive_field=receptive_field,
+            hop_samples=hop_samples,
+        ),
+        output=output,
+        fields=fields,
+        card=model_card(fields=fields, config=config.to_dict(), figures=_figures(workdir, fields["step"])),
+        tokenizer=tokenizer,
+        check=check,
+    )
+    print(
+        f"{output}: {fields['num_parameters']:,} parameters of update {fields['step']}; {result.num_recordings} "
+        f"recordings read as by the trained model (log-probabilities differ by {result.largest_difference:.2g} at most)"
+    )
+    return 0
+
+
+def _read(transcriber: Transcriber, parts: Parts, waveform: np.ndarray) -> tuple[str, np.ndarray]:
+    """Text and log-probabilities of the live model, as `transcribe` reads a recording of one window."""
+    (log_probs,) = transcriber.log_probs([parts.normalize_waveform(waveform)])
+    words = transcriber.find_words([Piece(log_probs, 0)])
+    return " ".join(word.text for word in words), log_probs
+
+
+def _from_files(parts: Parts, paths: Sequence[str], *, on_rate_mismatch: str) -> Iterator[tuple[str, np.ndarray]]:
+    for path in paths:
+        blocks = parts.stream_audio(path, on_rate_mismatch=on_rate_mismatch)
+        # A minute shows what hours would.
+        yield path, np.concatenate([np.zeros(0, np.float32), *itertools.islice(blocks, 2)])
+
+
+def _from_sets(sets: Mapping[str, EvalData]) -> Iterator[tuple[str, np.ndarray]]:
+    """The first recordings of each evaluation set; normalized already, which changes no more than the last digits."""
+    for data in sets.values():
+        num_given = 0
+        for batch in data.dataset(tf.distribute.InputContext()):
+            columns = [batch[key] for key in ("waveform", "waveform_lengths", "weight", "utterance_index")]
+            for waveform, length, weight, index in zip(*columns, strict=True):
+                if weight > 0 and num_given < _NUM_CHECKED:
+                    num_given += 1
+                    yield data.utterance_ids[int(index)], waveform.numpy()[: int(length)]
+            if num_given == _NUM_CHECKED:
+                break
+
+
+def _figures(workdir: str, step: int) -> list[dict]:
+    """The last evaluation of each set at the exported update."""
+    path = Path(workdir) / "metrics.jsonl"
+    found: dict[str, dict] = {}
+    for line in files.read_jsonl(path) if path.exists() else []:
+        if line.get("step") == step and line.get("wer") is not None:
+            found[line["split"]] = line
+    return list(found.values())

@@ -1,0 +1,57 @@
+"""README.md of an exported recognizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+
+def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Sequence[dict[str, Any]]) -> str:
+    """Returns README.md of an exported recognizer: what it is, what it was trained on, how well it reads.
+
+    Args:
+        fields: As export.json.
+        config: Of the run.
+        figures: The last line of metrics.jsonl of each evaluation set at the exported checkpoint's update.
+    """
+    data, train, model = config["data"], config["train"], config["model"]
+    rows = [
+        f"| {line['split']} | {100 * line['wer']:.2f} % | {100 * line['cer']:.2f} % | {line['num_words']:.0f} | "
+        f"{line['num_utterances']:.0f} |"
+        for line in figures
+    ]
+    table = ["| set | WER | CER | words | utterances |", "|---|---|---|---|---|", *rows]
+    architecture = model["preset"] if model.get("source", "native") == "native" else model["hub_handle"]
+    lines = [
+        "# A wav2vec 2.0 speech recognizer",
+        "",
+        f"Architecture {architecture}, {fields['num_parameters']:,} parameters, {fields['num_tokens']} tokens, trained "
+        f"by Earshot for {fields['step']} updates ({train['precision']}).",
+        "",
+        "Input: `waveform` [B, T] float32 in [-1, 1] at 16 kHz, any T; `lengths` [B] int32, valid samples of each row.",
+        "Output: `text`, `confidence`, `tokens` with `token_starts`, `token_ends` (s) and `token_confidences`,",
+        "`num_tokens`, `logits`, `num_frames`.",
+        "",
+        "```python",
+        "import tensorflow as tf",
+        'recognize = tf.saved_model.load("FOLDER").signatures["serving_default"]',
+        'print(recognize(waveform=waveform, lengths=lengths)["text"])',
+        "```",
+        "",
+        "## Error rates",
+        "",
+        *(table if rows else ["Not measured in the run that it comes from."]),
+        "",
+        "## Training data",
+        "",
+        f"{data['train']['format']}, {data['train']['input']}, split {data['train']['split'] or 'all'}; text style "
+        f"{data['text_style']}. Starting weights: {model['init'] or 'random'}.",
+        "",
+        "## Config",
+        "",
+        "```json",
+        json.dumps(config, indent=1, ensure_ascii=False),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,53 @@
+"""A folder of --mode=export, read back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from engine.inference.export import Check, build_export, export
+from engine.inference.exported import ExportedModel, read_export_fields
+from models.decoding import greedy_decode_spans
+from tests.engine.inference.test_export import Letters, rows
+from tests.engine_toys import ToyModel
+
+
+@pytest.fixture(scope="module")
+def model():
+    return ToyModel(seed=4)
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    target = tmp_path_factory.mktemp("export") / "model"
+    exported = build_export(
+        model=model, tokenizer=Letters(), decoder=greedy_decode_spans, receptive_field=4, hop_samples=4
+    )
+    fields = {"sample_rate": 16_000}
+    check = Check(3, 0.25)
+    export(
+        exported=exported, output=target, fields=fields, card="# card\n", tokenizer=Letters(), check=lambda _: check
+    )
+    return target
+
+
+def test_the_exported_model_behind_the_call_of_the_live_one(model, folder):
+    waveform, lengths = rows()
+    loaded = ExportedModel(folder)
+    np.testing.assert_allclose(loaded(waveform, lengths), model(waveform, lengths), atol=1e-5)
+    assert loaded.output_lengths(tf.constant(lengths)).numpy().tolist() == [50, 30, 0]
+    with pytest.raises(ValueError, match="does not train"):
+        loaded(waveform, lengths, training=True)
+
+
+def test_the_folder_says_what_it_is(folder):
+    assert read_export_fields(folder) == {
+        "sample_rate": 16_000,
+        "checked": {"num_recordings": 3, "largest_difference": 0.25},
+    }
+    assert (folder / "README.md").read_text() == "# card\n"
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+    assert read_export_fields(folder.parent) is None
+    with pytest.raises(ValueError, match="not a recognizer"):
+        ExportedModel(folder.parent)
