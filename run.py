@@ -45,12 +45,14 @@ def main(argv: list[str]) -> int:
     from engine.protocols import Parts
     from engine.summary import error_table
     from models import alignment, ctc, decoding
+    from models.architecture import find_architecture
     from models.build import build_model
 
     parts = Parts(
         build_tokenizer=load_tokenizer,
         build_train_data=TrainData,
         build_eval_data=EvalData,
+        find_architecture=find_architecture,
         build_model=build_model,
         count_samples=duration_samples,
         stream_audio=stream_audio,

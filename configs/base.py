@@ -35,7 +35,9 @@ def get_config() -> ConfigDict:
     config.model = model = ConfigDict()
     model.source = "native"  # native | hub (a SavedModel, docs/hub.md: preset, dropout and masks are those it has)
     model.hub_handle = ""  # of source hub: URL of TF-Hub or folder
-    model.preset = "base"  # architecture: tiny | base
+    model.preset = "auto"  # architecture: auto (that of model.init; base without) | tiny | base | large | large_lv60 |
+    # robust | xlsr_53 | xls_r_300m | xls_r_1b | xls_r_2b | hubert_base | hubert_large | a config.json of Hugging Face
+    model.architecture = ConfigDict()  # the run writes here what a preset that is no name turned out to be
     model.init = "weights/wav2vec2-base"  # workdir, checkpoint or converted folder to start from; empty = random
     model.init_head = False  # whether the CTC head is taken from model.init too, or starts afresh
     model.freeze_feature_encoder = True  # leaves the convolutions as they are

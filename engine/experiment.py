@@ -80,6 +80,7 @@ def run(
         tokenizer = parts.build_tokenizer(config.data.vocab)
         train_data = unpack.build_train_data(config, parts, tokenizer)
         evaluators = unpack.build_eval_data(config, parts, tokenizer) if evaluate else {}
+        config = unpack.with_architecture(config, parts, init=init, run="" if is_fresh else workdir)
         init = checkpoints.find_checkpoint(init) if init else ""
         with strategy.scope():
             model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
@@ -219,6 +220,7 @@ def _evaluate(
     eval_data = unpack.build_eval_data(config, parts, tokenizer)
     if not eval_data:
         raise ValueError("--mode=eval needs at least one set under config.data.eval")
+    config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
     with strategy.scope():
         model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
         path = checkpoints.restore_model(model, checkpoint or workdir)

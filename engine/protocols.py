@@ -159,6 +159,7 @@ class Parts:
         build_tokenizer: (path of a vocab.json, "" = the default vocabulary) -> Tokenizer.
         build_train_data: keyword arguments -> TrainData.
         build_eval_data: keyword arguments -> EvalData.
+        find_architecture: (preset, init, run) -> fields of the architecture, {} where the preset names it.
         build_model: keyword arguments -> AcousticModel.
         count_samples: path -> samples at 16 kHz, from the header.
         stream_audio: (path, on_rate_mismatch) -> float32 [N] after float32 [N], the recording piece by piece at 16 kHz.
@@ -175,6 +176,7 @@ class Parts:
     build_tokenizer: Callable[[str], Tokenizer]
     build_train_data: Callable[..., TrainData]
     build_eval_data: Callable[..., EvalData]
+    find_architecture: Callable[..., dict[str, Any]]
     build_model: Callable[..., AcousticModel]
     count_samples: Callable[[str], int]
     stream_audio: Callable[..., Iterator[np.ndarray]]

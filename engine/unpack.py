@@ -50,6 +50,28 @@ def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
     raise ValueError(f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint")
 
 
+def with_architecture(config: ConfigDict, parts: Parts, *, init: str = "", run: str = "") -> ConfigDict:
+    """Returns the config with `model.architecture` filled in where `model.preset` does not name one.
+
+    So the config that a workdir keeps tells its architecture by itself, when the weights that the run started from are
+    gone.
+
+    Args:
+        config: As configs/base.py.
+        parts: Whose `find_architecture` is asked.
+        init: Weights to start from; "" = none.
+        run: A workdir, or a checkpoint in one, whose architecture is recorded already.
+
+    Raises:
+        ValueError: If none can be found, or the preset and the weights contradict each other.
+    """
+    if config.model.get("source", "native") != "native":
+        return config
+    found = ConfigDict(config.to_dict())
+    found.model.architecture = parts.find_architecture(preset=config.model.preset, init=init, run=run)
+    return found.lock()
+
+
 def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> AcousticModel:
     """Builds the model of a config; inside `strategy.scope()`."""
     # Fresh weights follow the seed on every device and in every process.
@@ -59,6 +81,8 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
         source=config.model.get("source", "native"),
         hub_handle=config.model.get("hub_handle", ""),
         preset=config.model.preset,
+        # Runs from before presets could be other than names have none.
+        architecture=dict(config.model.get("architecture", {})),
         vocab_size=num_tokens,
         precision=config.train.precision,
         freeze_feature_encoder=config.model.freeze_feature_encoder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tf_keras
@@ -17,6 +18,7 @@ def build_model(
     preset: str,
     hub_handle: str,
     vocab_size: int,
+    architecture: Mapping[str, Any] | None = None,
     precision: str = "float32",
     freeze_feature_encoder: bool = False,
     final_dropout: float = 0.0,
@@ -29,6 +31,7 @@ def build_model(
         preset: Architecture of a native model; a SavedModel brings its own.
         hub_handle: URL or folder of a SavedModel.
         vocab_size: Width of the CTC head.
+        architecture: Of a native model, fields that stand for `preset` where that is not a name.
         precision: As `Wav2Vec2ForCTC`; of a SavedModel it is that of the head alone.
         freeze_feature_encoder: Leaves the convolutions untrained.
         final_dropout: Dropout rate before the head.
@@ -43,6 +46,7 @@ def build_model(
         return wav2vec2.build_model(
             preset=preset,
             vocab_size=vocab_size,
+            architecture=architecture,
             precision=precision,
             freeze_feature_encoder=freeze_feature_encoder,
             final_dropout=final_dropout,

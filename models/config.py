@@ -153,3 +153,12 @@ def preset(name: str, **overrides: Any) -> Wav2Vec2Config:
     if name not in PRESETS:
         raise ValueError(f"unknown model preset {name!r}; known are {', '.join(PRESETS)}")
     return Wav2Vec2Config.from_dict({**PRESETS[name], **overrides})
+
+
+def resolve(name: str, architecture: Mapping[str, Any], **overrides: Any) -> Wav2Vec2Config:
+    """Returns `architecture` with single fields replaced, or where that is empty the preset called `name`.
+
+    Raises:
+        ValueError: If the name or a field is unknown.
+    """
+    return Wav2Vec2Config.from_dict({**architecture, **overrides}) if architecture else preset(name, **overrides)

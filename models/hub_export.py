@@ -1,9 +1,11 @@
 """TF-Hub out: the backbone of a model as a SavedModel that a plain `hub.KerasLayer` trains without this project.
 
     python -m models.hub_export --input=DIR --output=SAVED_MODEL [--num_samples=246000] [--attention_mask]
+    python -m models.hub_export --input=WORKDIR --output=FINE_TUNED [--checkpoint=WORKDIR/checkpoints]
     python -m models.hub_export --input=SAVED_MODEL --checkpoint=WORKDIR/best --output=FINE_TUNED
 
---input is a folder of `python -m models.convert`; or a SavedModel that a run with model.source=hub has fine-tuned.
+--input is a folder of `python -m models.convert` or the workdir of a run, whose best weights are taken. A run that has
+trained a SavedModel (model.source=hub) gives that graph with its weights; the third form is for one that has moved.
 """
 
 from __future__ import annotations
@@ -158,22 +160,37 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message} (--help lists the flags)")
 
 
+def _copy(handle: str, checkpoint: str, flags: argparse.Namespace) -> str:
+    """Writes a SavedModel with the weights of a run and returns what to say."""
+    if flags.attention_mask or flags.precision is not None or flags.num_samples is not None:
+        raise ValueError(
+            f"{handle} is a SavedModel, whose graph stays as it is: leave out --num_samples, --attention_mask and "
+            "--precision"
+        )
+    num_restored = 0
+
+    def save(path: Path) -> None:
+        nonlocal num_restored
+        num_restored = copy_with_weights(handle, checkpoint, path)
+
+    write_saved_model(Path(flags.output), save)
+    return f"{num_restored} variables of {checkpoint}, the graph of {handle}"
+
+
 def _run(flags: argparse.Namespace) -> str:
     """Exports and returns what to say."""
     if is_saved_model(flags.input):
         if not flags.checkpoint:
             raise ValueError("--checkpoint is empty: a SavedModel is exported again with the weights of a run")
-        num_restored = 0
-
-        def save(path: Path) -> None:
-            nonlocal num_restored
-            num_restored = copy_with_weights(flags.input, flags.checkpoint, path)
-
-        write_saved_model(Path(flags.output), save)
-        return f"{num_restored} variables of {flags.checkpoint}, the graph of {flags.input}"
+        return _copy(flags.input, flags.checkpoint, flags)
+    handle = pretrained.saved_model_of_run(flags.input)
+    if handle is not None:
+        return _copy(handle, flags.checkpoint or pretrained.find_run_checkpoint(flags.input), flags)
+    flags.precision = flags.precision or PRECISIONS[0]
+    flags.num_samples = PUBLISHED_NUM_SAMPLES if flags.num_samples is None else flags.num_samples
     config = pretrained.read_config(flags.input)
     model = Wav2Vec2ForCTC(config=config, precision=flags.precision)
-    pretrained.restore(model, flags.input)
+    pretrained.restore(model, flags.input, checkpoint=flags.checkpoint)
     difference = export_backbone(
         model.backbone, flags.output, num_samples=flags.num_samples, attention_mask=flags.attention_mask
     )
@@ -186,12 +203,12 @@ def _run(flags: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 2 after one line on stderr."""
     parser = _Parser(prog="models.hub_export", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--input", required=True, help="converted folder, or a SavedModel that was fine-tuned")
+    parser.add_argument("--input", required=True, help="converted folder, workdir, or a SavedModel that was fine-tuned")
     parser.add_argument("--output", required=True, help="SavedModel to write: a new folder")
-    parser.add_argument("--num_samples", type=int, default=PUBLISHED_NUM_SAMPLES, help="of a row; 0 = any length")
+    parser.add_argument("--num_samples", type=int, help=f"of a row; 0 = any length; default {PUBLISHED_NUM_SAMPLES}")
     parser.add_argument("--attention_mask", action="store_true", help="take (speech, attention_mask)")
-    parser.add_argument("--precision", default="float32", choices=PRECISIONS, help="of the arithmetic, for good")
-    parser.add_argument("--checkpoint", default="", help="weights for a SavedModel: a checkpoint or its folder")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of the arithmetic, for good; default float32")
+    parser.add_argument("--checkpoint", default="", help="other weights of the run: a checkpoint or its folder")
     try:
         flags = parser.parse_args(argv)
         said = _run(flags)

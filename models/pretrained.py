@@ -1,43 +1,98 @@
-"""A folder that holds a model: config.json (architecture), weights of TensorFlow, vocab.json if there is one."""
+"""A folder that holds a model: one that `save` has written, or the workdir of a training run."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
-from models.config import Wav2Vec2Config
+from models.config import Wav2Vec2Config, resolve
+from models.hf_files import read_vocab
 
 CONFIG_FILE = "config.json"
 VOCAB_FILE = "vocab.json"
 # Prefix of the checkpoint: weights.index and weights.data-00000-of-00001.
 WEIGHTS = "weights"
+# Where a training run keeps its checkpoints; those with the lowest word error rate come first.
+RUN_FOLDERS = ("best", "checkpoints")
 
 
 def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
-    """Reads the architecture of a folder that `save` has written.
+    """Reads the architecture of a folder that `save` or a training run has written.
+
+    Args:
+        folder: Or its config.json.
 
     Raises:
         FileNotFoundError: If there is no config.json.
-        ValueError: If it is not one of ours.
+        ValueError: If it is not one of ours, or that of a run whose network is a SavedModel.
     """
-    path = Path(folder, CONFIG_FILE)
+    path = Path(folder) if Path(folder).is_file() else Path(folder, CONFIG_FILE)
+    fields = _read_fields(path)
+    run = fields.get("model")
+    if not isinstance(run, dict):
+        try:
+            return Wav2Vec2Config.from_dict(fields)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+    if run.get("source") == "hub":
+        raise ValueError(
+            f"{path}: the network of this run is the SavedModel {run.get('hub_handle')}, not one of ours; "
+            "python -m models.hub_export writes it with the run's weights"
+        )
+    try:
+        known = {field.name for field in dataclasses.fields(Wav2Vec2Config)}
+        overrides = {name: value for name, value in run.items() if name in known}
+        num_tokens = len(read_vocab(path.parent / VOCAB_FILE))
+        return resolve(run["preset"], run.get("architecture", {}), vocab_size=num_tokens, **overrides)
+    except KeyError as error:
+        raise ValueError(f"{path}: has no field model.{error.args[0]}; give a workdir of this version") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def saved_model_of_run(folder: str | os.PathLike[str]) -> str | None:
+    """Returns the handle of the SavedModel that a run with model.source=hub has trained; None for anything else.
+
+    Raises:
+        FileNotFoundError: If there is no config.json.
+        ValueError: If it is not JSON, or of Hugging Face.
+    """
+    run = _read_fields(Path(folder, CONFIG_FILE)).get("model")
+    return str(run.get("hub_handle", "")) if isinstance(run, dict) and run.get("source") == "hub" else None
+
+
+def is_hugging_face(path: str | os.PathLike[str]) -> bool:
+    """Returns whether a config.json is that of a Hugging Face model; one that is no JSON is not."""
+    try:
+        return "model_type" in json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, TypeError):
+        return False
+
+
+def _read_fields(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a folder written by python -m models.convert")
+        raise FileNotFoundError(
+            f"{path}: no such file; give a folder written by python -m models.convert, or the workdir of a run"
+        )
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}); convert the model again") from error
-    if not isinstance(fields, dict) or "model_type" in fields:
-        raise ValueError(f"{path}: not a config of ours but of Hugging Face; run python -m models.convert first")
-    try:
-        return Wav2Vec2Config.from_dict(fields)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path}: not a config of ours but {type(fields).__name__}; convert the model again")
+    if "model_type" in fields:
+        raise ValueError(
+            f"{path}: not a config of ours but of Hugging Face; run python -m models.convert --input={path.parent} "
+            "--output=DIR first and give DIR"
+        )
+    return fields
 
 
 def save(
@@ -69,23 +124,54 @@ def save(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def restore(model: tf.Module, folder: str | os.PathLike[str]) -> None:
+def restore(model: tf.Module, folder: str | os.PathLike[str], *, checkpoint: str | os.PathLike[str] = "") -> None:
     """Gives every variable of `model` its saved value; call in `strategy.scope()`.
+
+    Args:
+        model: Built with the folder's config.
+        folder: Written by `save` or by a training run.
+        checkpoint: Of a run: this one instead of its best, or else its newest: a path without .index, or a folder.
 
     Raises:
         FileNotFoundError: If the folder holds no weights.
         ValueError: If they are damaged, or not exactly those of this model.
     """
     path = os.path.join(folder, WEIGHTS)
-    if not os.path.exists(f"{path}.index"):
-        raise FileNotFoundError(f"{path}.index: no such file; give a folder written by python -m models.convert")
+    is_run = bool(checkpoint) or not os.path.exists(f"{path}.index")
+    if is_run:
+        path = find_run_checkpoint(folder, checkpoint)
     status = None
     try:
         status = tf.train.Checkpoint(model=model).read(path)
-        status.assert_consumed()
+        if is_run:
+            # Beside the model it holds the optimizer.
+            status.assert_existing_objects_matched().expect_partial()
+        else:
+            status.assert_consumed()
     # IndexError is what TensorFlow raises for a data file that is cut off.
     except (tf.errors.OpError, ValueError, AssertionError, IndexError, RuntimeError) as error:
         if status is not None:
             status.expect_partial()  # or TensorFlow adds a page of warnings to the one line
         reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{path}: damaged, or of another model ({reason}); convert it again") from error
+        remedy = "give another checkpoint" if is_run else "convert it again"
+        raise ValueError(f"{path}: damaged, or of another model ({reason}); {remedy}") from error
+
+
+def find_run_checkpoint(folder: str | os.PathLike[str], checkpoint: str | os.PathLike[str] = "") -> str:
+    """Returns the path (without .index) of the weights that `restore` takes from a workdir.
+
+    Raises:
+        FileNotFoundError: If there are none.
+    """
+    if checkpoint and os.path.exists(f"{checkpoint}.index"):
+        return os.fspath(checkpoint)
+    for place in (checkpoint,) if checkpoint else (os.path.join(folder, name) for name in RUN_FOLDERS):
+        found = tf.train.latest_checkpoint(place)
+        if found is not None:
+            return found
+    if checkpoint:
+        raise FileNotFoundError(f"{checkpoint}: no checkpoint; give WORKDIR/best or WORKDIR/checkpoints")
+    raise FileNotFoundError(
+        f"{os.path.join(folder, WEIGHTS)}.index: no such file; give a folder written by python -m models.convert, or "
+        "the workdir of a run"
+    )

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
 from models import feature_encoder, pretrained
-from models.config import Wav2Vec2Config
-from models.config import preset as config_of
+from models.config import Wav2Vec2Config, resolve
 from models.layers import LayerNorm, Projection
 from models.masking import span_mask
 from models.random import UpdateRandom, dropout
@@ -176,7 +176,8 @@ class Wav2Vec2ForCTC(tf_keras.Model):
         """Builds the model of a folder with its weights; inside `strategy.scope()` to distribute it.
 
         Args:
-            folder: Written by `save_pretrained` or by `python -m models.convert`.
+            folder: Written by `save_pretrained`, `python -m models.convert` or a training run: its workdir, of which
+                the weights with the lowest word error rate are taken, or else the newest.
             precision: As in `__init__`.
             freeze_feature_encoder: As in `__init__`.
 
@@ -210,12 +211,19 @@ class Wav2Vec2ForCTC(tf_keras.Model):
 
 
 def build_model(
-    *, preset: str, vocab_size: int, precision: str = "float32", freeze_feature_encoder: bool = False, **overrides: Any
+    *,
+    preset: str,
+    vocab_size: int,
+    architecture: Mapping[str, Any] | None = None,
+    precision: str = "float32",
+    freeze_feature_encoder: bool = False,
+    **overrides: Any,
 ) -> Wav2Vec2ForCTC:
     """Builds the model of a preset; inside `strategy.scope()` to distribute it.
 
     Args:
         preset: Name of the architecture, as `models.config.preset`.
+        architecture: Fields of `Wav2Vec2Config` instead, as `models.architecture.find_architecture` returns them.
         vocab_size: Width of the CTC head.
         precision: As `Wav2Vec2ForCTC`.
         freeze_feature_encoder: As `Wav2Vec2ForCTC`.
@@ -226,5 +234,5 @@ def build_model(
     """
     if precision not in PRECISIONS:
         raise ValueError(f"train.precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    config = config_of(preset, vocab_size=vocab_size, **overrides)
+    config = resolve(preset, architecture or {}, vocab_size=vocab_size, **overrides)
     return Wav2Vec2ForCTC(config=config, precision=precision, freeze_feature_encoder=freeze_feature_encoder)

@@ -38,6 +38,7 @@ def make_parts(**overrides):
         "build_tokenizer": lambda path: Letters(),
         "build_train_data": ToyTrainData,
         "build_eval_data": lambda **fields: pytest.fail("no evaluation set was configured"),
+        "find_architecture": lambda **fields: {},
         "build_model": lambda **fields: ToyModel(),
         "find_reference": lambda path, text_style: None,
         "count_samples": lambda path: pytest.fail("nothing to load"),

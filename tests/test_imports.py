@@ -30,7 +30,7 @@ _CODE = ("benchmarks", "data", "engine", "models", "run")
 HOMES = {
     "absl": _CODE,
     "espeakng_loader": ("data/espeak.py",),
-    "jiwer": ("engine",),
+    "jiwer": ("benchmarks", "engine"),
     # In engine: the files between a config and the explicit arguments of everything below (docs/decisions/0034).
     "ml_collections": (
         "configs", "engine/checks.py", "engine/experiment.py", "engine/startup.py", "engine/unpack.py", "run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -161,6 +162,39 @@ def test_a_half_precision_export_computes_in_half_precision(saved, tmp_path, cap
     exact = tf.saved_model.load(str(saved / "hub"))(speech, training=False)
     assert half.dtype == tf.float32
     assert 1e-4 < np.abs(half - exact).max() < 0.2
+
+
+def test_the_workdir_of_a_run_becomes_a_saved_model(saved, tmp_path, capsys):
+    run, model = tmp_path / "run", Wav2Vec2ForCTC.from_pretrained(saved / "model")
+    model.backbone.mask_embedding.assign(model.backbone.mask_embedding + 1.0)
+    run.mkdir()
+    fields = {name: value for name, value in NARROW.items() if name != "vocab_size"}
+    architecture = dataclasses.asdict(preset("tiny", **fields))
+    (run / "config.json").write_text(
+        json.dumps({"model": {"source": "native", "preset": "auto", "architecture": architecture}})
+    )
+    (run / "vocab.json").write_text(json.dumps({f"<{i}>": i for i in range(7)}))
+    manager = tf.train.CheckpointManager(tf.train.Checkpoint(model=model), str(run / "checkpoints"), max_to_keep=1)
+    manager.save()
+    assert hub_export.main([f"--input={run}", f"--num_samples={SIZE}", f"--output={tmp_path / 'hub'}"]) == 0
+    assert "input speech of 8000 samples; largest difference" in capsys.readouterr().out
+    found = {variable.name: variable for variable in tf.saved_model.load(str(tmp_path / "hub")).variables}
+    assert len(found) == len(model.backbone.variables)
+    for variable in model.backbone.variables:
+        np.testing.assert_array_equal(found[variable.name].numpy(), variable.numpy())
+
+    # A run that trained a SavedModel: the file says which, and the graph stays.
+    hub = HubForCTC(handle=str(saved / "hub"), vocab_size=7)
+    hub.backbone.variables[0].assign_add(tf.ones_like(hub.backbone.variables[0]))
+    (run / "config.json").write_text(json.dumps({"model": {"source": "hub", "hub_handle": str(saved / "hub")}}))
+    tf.train.CheckpointManager(tf.train.Checkpoint(model=hub), str(run / "best"), max_to_keep=1).save()
+    assert hub_export.main([f"--input={run}", f"--output={tmp_path / 'again'}"]) == 0
+    assert f"{len(found)} variables of {run}/best/ckpt-1, the graph of {saved / 'hub'}" in capsys.readouterr().out
+    again = {variable.name: variable.numpy() for variable in tf.saved_model.load(str(tmp_path / "again")).variables}
+    for variable in hub.backbone.variables:
+        np.testing.assert_array_equal(again[variable.name], variable.numpy())
+    assert hub_export.main([f"--input={run}", f"--output={tmp_path / 'x'}", "--attention_mask"]) == 2
+    assert "is a SavedModel, whose graph stays as it is: leave out" in capsys.readouterr().err
 
 
 def test_wrong_input_is_one_line_and_status_2(saved, tmp_path, capsys):

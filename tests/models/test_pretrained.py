@@ -84,6 +84,58 @@ def test_a_save_that_fails_leaves_the_old_model(saved, tmp_path):
     assert not [name for name in files_in(folder) if name.startswith(".")]
 
 
+def write_run(folder, model, **fields):
+    """A workdir with the weights of `model` in best/ and zeros in checkpoints/, an optimizer beside them."""
+    names = ("conv_dim", "hidden_size", "num_heads", "num_layers", "intermediate_size", "pos_conv_groups")
+    architecture = {name: getattr(model.config, name) for name in names}
+    run = {"source": "native", "preset": "auto", "layer_drop": 0.25, "architecture": architecture, **fields}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model": run}))
+    (folder / "vocab.json").write_text(json.dumps({f"<{i}>": i for i in range(model.config.vocab_size)}))
+    other = narrow_model()
+    for variable in other.variables:
+        variable.assign(tf.zeros_like(variable))
+    for name, saved in (("best", model), ("checkpoints", other)):
+        checkpoint = tf.train.Checkpoint(model=saved, optimizer=tf.train.Checkpoint(rate=tf.Variable(1.0)))
+        tf.train.CheckpointManager(checkpoint, str(folder / name), max_to_keep=1).save(checkpoint_number=7)
+    return folder
+
+
+def test_the_workdir_of_a_run_is_a_folder_with_a_model_too(saved, tmp_path):
+    model, _ = saved
+    run = write_run(tmp_path / "run", model)
+    again = Wav2Vec2ForCTC.from_pretrained(run)
+    assert again.config == preset("base", pos_conv_groups=4, **NARROW, layer_drop=0.25)
+    np.testing.assert_array_equal(again.head.kernel.numpy(), model.head.kernel.numpy())
+    pretrained.restore(again, run, checkpoint=run / "checkpoints")
+    assert not again.head.kernel.numpy().any()
+    pretrained.restore(again, run, checkpoint=run / "best" / "ckpt-7")
+    np.testing.assert_array_equal(again.head.kernel.numpy(), model.head.kernel.numpy())
+    with pytest.raises(FileNotFoundError, match="no checkpoint; give WORKDIR/best or WORKDIR/checkpoints"):
+        pretrained.restore(again, run, checkpoint=tmp_path)
+    assert pretrained.saved_model_of_run(run) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"source": "hub", "hub_handle": "X"}, "the network of this run is the SavedModel X, not one of ours"),
+        ({"architecture": {"hidden_size": 32, "num_heads": 2}}, "damaged, or of another model"),
+        ({"preset": "auto", "architecture": {}}, "unknown model preset 'auto'"),
+        ({"architecture": {"width": 3}}, "unknown model config field"),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_one_line(saved, tmp_path, fields, message):
+    refused(write_run(tmp_path / "run", saved[0], **fields), message)
+
+
+def test_a_run_without_checkpoints_is_one_line(saved, tmp_path):
+    run = write_run(tmp_path / "run", saved[0])
+    for name in ("best", "checkpoints"):
+        (run / name).rename(tmp_path / name)
+    refused(run, "no such file; give a folder written by", FileNotFoundError)
+
+
 def refused(folder, message, error=ValueError):
     with pytest.raises(error, match=message) as caught:
         Wav2Vec2ForCTC.from_pretrained(folder)
@@ -119,7 +171,7 @@ def test_weights_of_another_architecture_are_refused(saved, change):
     [
         ("{", "not JSON"),
         ("[]", "not a config of ours"),
-        ('{"model_type": "wav2vec2"}', "run python -m models.convert first"),
+        ('{"model_type": "wav2vec2"}', "of Hugging Face; run python -m models.convert"),
         ('{"width": 3}', "unknown model config field"),
         ('{"num_heads": "two"}', "config.json"),
         ('{"conv_dim": 3}', "config.json"),

@@ -1,0 +1,141 @@
+"""Does padding change the text? The same sixteen utterances and weights through this network and through the reference.
+
+    python -m benchmarks.padding --reference=REF/bin/python [--model=base] [--corpus=../shared/corpora/LibriSpeech]
+
+REF is an environment with torch and transformers (tests/golden/make_golden.py says how to make one). Each network reads
+every utterance alone, in one batch padded to the longest, and padded with zeros to 246,000 samples; the table has the
+largest difference of the logits of valid frames from those of the utterance alone, how many of the sixteen greedy texts
+changed, and by how many characters of how many. docs/results/0010 keeps what it said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from data.audio import load_waveform
+from data.manifest import read_librispeech
+from data.text import load_tokenizer
+from models.config import preset
+from models.convert import to_hf
+from models.decoding import greedy_decode
+from models.wav2vec2 import Wav2Vec2ForCTC
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPE = ROOT / "tests" / "golden" / "padding_reference.py"
+NUM_SAMPLES = 246_000
+# How the rows are laid out: name -> (samples of a row, 0 = the longest of the batch; rows at once).
+WAYS = {"alone": (0, 1), "batch": (0, 16), "246000": (NUM_SAMPLES, 4)}
+# A wider head than the published 0.02: its random logits are then as far apart as a trained model's.
+HEAD_SCALE = 5.0
+
+
+def choose_waveforms(corpus: Path, split: str) -> list[np.ndarray]:
+    """Returns sixteen normalized waveforms whose lengths spread from the shortest to half of 246,000 samples."""
+    by_length = sorted(read_librispeech(corpus, split), key=lambda utterance: utterance.num_samples)
+    by_length = [utterance for utterance in by_length if utterance.num_samples <= NUM_SAMPLES // 2]
+    chosen = [by_length[i] for i in np.linspace(0, len(by_length) - 1, 16).astype(int)]
+    return [load_waveform(utterance.audio_filepath) for utterance in chosen]
+
+
+def compute(
+    logits_of: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    num_frames: Callable[[int], int],
+    waveforms: list[np.ndarray],
+    way: str,
+) -> list[np.ndarray]:
+    """Returns the logits of each row's valid frames, the rows laid out in one of the `WAYS`."""
+    width, rows_at_once = WAYS[way]
+    found = []
+    for start in range(0, len(waveforms), rows_at_once):
+        rows = waveforms[start : start + rows_at_once]
+        size = width or max(map(len, rows))
+        lengths = np.array([len(row) for row in rows])
+        logits = logits_of(np.stack([np.pad(row, [0, size - len(row)]) for row in rows]), lengths)
+        found += [logits[i, : num_frames(int(length))] for i, length in enumerate(lengths)]
+    return found
+
+
+def texts_of(logits: list[np.ndarray]) -> list[str]:
+    """Returns the greedy text of each row."""
+    tokenizer = load_tokenizer()
+    texts = []
+    for row in logits:
+        tokens, counts = greedy_decode(tf.constant(row[np.newaxis]), tf.constant([len(row)]))
+        texts.append(tokenizer.decode(tokens[0, : int(counts[0])].numpy().tolist()))
+    return texts
+
+
+def compare(alone: list[np.ndarray], other: list[np.ndarray]) -> dict[str, float | int]:
+    """Returns by how much two layouts of the same rows differ."""
+    before, after = texts_of(alone), texts_of(other)
+    errors = jiwer.process_characters(before, after)
+    return {
+        "logits": max(float(np.abs(a - b).max()) for a, b in zip(alone, other, strict=True)),
+        "texts": sum(a != b for a, b in zip(before, after, strict=True)),
+        "characters": errors.substitutions + errors.deletions + errors.insertions,
+        "of": sum(map(len, before)),
+    }
+
+
+def main() -> None:
+    """Prints one JSON object a line and layout."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--reference", default="", help="Python of an environment with torch and transformers")
+    parser.add_argument("--model", default="base", help="a preset")
+    parser.add_argument("--corpus", default="../shared/corpora/LibriSpeech", help="LibriSpeech tree")
+    parser.add_argument("--split", default="train-clean-5")
+    parser.add_argument("--masked_only", action="store_true", help="the reference with its attention mask alone")
+    flags = parser.parse_args()
+    waveforms = choose_waveforms(Path(flags.corpus), flags.split)
+    tf_keras.utils.set_random_seed(0)
+    model = Wav2Vec2ForCTC(config=preset(flags.model))
+    model.head.kernel.assign(model.head.kernel * HEAD_SCALE)
+
+    def ours(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        return model(rows, tf.constant(lengths)).numpy()
+
+    alone = compute(ours, model.config.num_frames, waveforms, "alone")
+    scale = float(np.mean([row.std() for row in alone]))
+    print(json.dumps({"model": flags.model, "logits_std": round(scale, 2), "text": texts_of(alone)[3][:40]}))
+    for way in ("batch", "246000"):
+        found = compute(ours, model.config.num_frames, waveforms, way)
+        print(json.dumps({"network": "ours", "way": way, **compare(alone, found)}), flush=True)
+    if not flags.reference:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(Path(folder, "ours"))
+        to_hf(input=Path(folder, "ours"), output=Path(folder, "hf"))
+        np.savez(Path(folder, "waveforms.npz"), *waveforms)
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+        arguments = [f"--folder={folder}", f"--ways={json.dumps(WAYS)}", f"--without_mask={int(not flags.masked_only)}"]
+        subprocess.run(
+            [flags.reference, RECIPE, *arguments],
+            env=environment, stdout=sys.stderr, check=True,
+        )  # fmt: skip
+        with np.load(Path(folder, "logits.npz")) as file:
+            stored = dict(file)
+    reference = {
+        key: [stored[f"{key}/{i}"] for i in range(len(waveforms))]
+        for key in dict.fromkeys(name.rpartition("/")[0] for name in stored)
+    }
+    differences = [float(np.abs(a - b).max()) for a, b in zip(alone, reference["alone"], strict=True)]
+    print(json.dumps({"network": "reference", "way": "alone, against ours", "logits": max(differences)}))
+    for key, logits in reference.items():
+        if key != "alone":
+            print(json.dumps({"network": "reference", "way": key, **compare(reference["alone"], logits)}))
+
+
+if __name__ == "__main__":
+    main()
