@@ -1,0 +1,1 @@
+"""One runnable module a question; docs/results keeps what they said."""

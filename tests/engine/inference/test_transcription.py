@@ -59,6 +59,7 @@ def make_parts():
         build_tokenizer=lambda path: Letters(),
         build_train_data=None,
         build_eval_data=None,
+        find_architecture=lambda **fields: {},
         build_model=lambda **fields: ToyModel(seed=99),
         count_samples=count_samples,
         stream_audio=stream_audio,
