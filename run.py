@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config.FIELD=VALUE changes a field.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
-_MODES = ["train", "eval", "train_and_eval", "transcribe", "export"]
+_MODES = ["train", "eval", "train_and_eval", "transcribe", "align", "export"]
 _MODE = flags.DEFINE_enum("mode", "train_and_eval", _MODES, "What to do.")
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored"], "Where it runs.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Workdir or checkpoint to evaluate or transcribe with.")
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     from data.streaming import duration_samples, stream_audio
     from data.text import load_tokenizer
     from engine import experiment
-    from engine.inference import exporting, transcription
+    from engine.inference import aligning, exporting, transcription
     from engine.protocols import Parts
     from engine.summary import error_table
     from models import alignment, ctc, decoding
@@ -63,10 +63,15 @@ def main(argv: list[str]) -> int:
         decoder=decoding.greedy_decode,
         span_decoder=alignment.greedy_spans,
         span_graph_decoder=decoding.greedy_decode_spans,
+        aligner=alignment.forced_align,
         preflight=check_before_training,
     )
     if _MODE.value == "export":
         return exporting.run(
+            parts=parts, checkpoint=_CHECKPOINT.value, inputs=_INPUTS.value, output=_OUTPUT.value
+        )
+    if _MODE.value == "align":
+        return aligning.run(
             parts=parts, checkpoint=_CHECKPOINT.value, inputs=_INPUTS.value, output=_OUTPUT.value
         )
     if _MODE.value == "transcribe":

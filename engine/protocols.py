@@ -73,6 +73,9 @@ class Tokenizer(Protocol):
     def pieces(self) -> Sequence[str]:
         """What each token says: a character, a space between words, "" for a special token."""
 
+    def encode(self, text: str) -> Sequence[int]:
+        """Returns the ids of a normalized text."""
+
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of collapsed ids."""
 
@@ -95,6 +98,22 @@ Decoder = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 SpanDecoder = Callable[[np.ndarray], Sequence[TokenSpan]]
 """Log-softmax of one recording's logits, float32 [F, V] -> its tokens with their frames."""
+
+
+class Alignment(Protocol):
+    """The likeliest path of a transcript through the frames."""
+
+    @property
+    def spans(self) -> Sequence[TokenSpan]:
+        """One for each token of the transcript."""
+
+    @property
+    def log_prob(self) -> float:
+        """Of the path, in nats."""
+
+
+Aligner = Callable[[np.ndarray, Sequence[int]], Alignment]
+"""(log-softmax of one recording's logits, float32 [F, V]; token ids) -> Alignment; ValueError where they do not fit."""
 
 
 class DecodedBatch(Protocol):
@@ -170,6 +189,7 @@ class Parts:
         decoder: Logits to tokens.
         span_decoder: The same on the host, with the frames of each token.
         span_graph_decoder: The same in the graph.
+        aligner: A given transcript to the frames of each token.
         preflight: keyword arguments -> None; raises ValueError where the data would spoil the run.
     """
 
@@ -187,4 +207,5 @@ class Parts:
     decoder: Decoder
     span_decoder: SpanDecoder
     span_graph_decoder: SpanGraphDecoder
+    aligner: Aligner
     preflight: Callable[..., Any] = lambda **fields: None

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Cells of frames x states, a byte each: some 25 minutes of speech.
+MAX_LATTICE = 2_000_000_000
+
 
 class TokenSpan(NamedTuple):
     """One token of a transcript and the frames that say it.
@@ -22,6 +25,18 @@ class TokenSpan(NamedTuple):
     start_frame: int
     end_frame: int
     prob: float
+
+
+class Alignment(NamedTuple):
+    """The likeliest path of a transcript.
+
+    Attributes:
+        spans: One for each of its tokens.
+        log_prob: Of the path, in nats.
+    """
+
+    spans: list[TokenSpan]
+    log_prob: float
 
 
 def collapse_path(tokens: np.ndarray, probs: np.ndarray, *, blank_id: int = 0) -> list[TokenSpan]:
@@ -53,7 +68,7 @@ def greedy_spans(log_probs: np.ndarray, *, blank_id: int = 0) -> list[TokenSpan]
     return collapse_path(tokens, np.exp(log_probs.max(axis=-1)) if len(tokens) else tokens, blank_id=blank_id)
 
 
-def forced_align(log_probs: np.ndarray, labels: Sequence[int], *, blank_id: int = 0) -> list[TokenSpan]:
+def forced_align(log_probs: np.ndarray, labels: Sequence[int], *, blank_id: int = 0) -> Alignment:
     """The likeliest path of a given transcript: Viterbi over the CTC lattice (Graves et al. 2006, section 4.1).
 
     Args:
@@ -61,11 +76,9 @@ def forced_align(log_probs: np.ndarray, labels: Sequence[int], *, blank_id: int 
         labels: Token ids, L of them.
         blank_id: Index of the blank.
 
-    Returns:
-        One span for each label, in order.
-
     Raises:
-        ValueError: The frames cannot hold the labels (labels + adjacent repeats > frames).
+        ValueError: The frames cannot hold the labels (labels + adjacent repeats > frames), or they are so many that the
+            lattice would not fit the memory.
     """
     num_frames = len(log_probs)
     wanted = np.asarray(labels, np.int64)
@@ -73,30 +86,35 @@ def forced_align(log_probs: np.ndarray, labels: Sequence[int], *, blank_id: int 
     if len(wanted) + repeats > num_frames:
         raise ValueError(f"{len(wanted)} labels with {repeats} adjacent repeats do not fit {num_frames} frames")
     if not len(wanted):
-        return []
+        return Alignment([], float(log_probs[:, blank_id].sum()))
+    if num_frames * (2 * len(wanted) + 1) > MAX_LATTICE:
+        raise ValueError(f"{len(wanted)} labels over {num_frames} frames are too long to align in one piece; cut them")
     # States: blank, label, blank, label ... blank. A label may be entered from the label before it, unless it repeats.
     states = np.full(2 * len(wanted) + 1, blank_id, np.int64)
     states[1::2] = wanted
     may_skip = np.zeros(len(states), bool)
     may_skip[3::2] = wanted[1:] != wanted[:-1]
-    emissions = log_probs[:, states]
     score = np.full(len(states), -np.inf)
-    score[:2] = emissions[0, :2]
+    score[:2] = log_probs[0, states[:2]]
     steps = np.zeros((num_frames, len(states)), np.int8)  # how many states back the best predecessor lies
     for frame in range(1, num_frames):
         one_back = np.append(-np.inf, score[:-1])
         two_back = np.where(may_skip, np.append([-np.inf, -np.inf], score[:-2]), -np.inf)
         candidates = np.stack([score, one_back, two_back])
         steps[frame] = np.argmax(candidates, axis=0)
-        score = np.max(candidates, axis=0) + emissions[frame]
+        score = np.max(candidates, axis=0) + log_probs[frame, states]
     state = len(states) - 1 if score[-1] >= score[-2] else len(states) - 2
+    log_prob = float(score[state])
     path = np.empty(num_frames, np.int64)
     for frame in range(num_frames - 1, -1, -1):
         path[frame] = state
         state -= int(steps[frame, state])
-    probs = np.exp(emissions[np.arange(num_frames), path])
-    spans = []
-    for position, token in enumerate(wanted.tolist()):
-        frames = np.flatnonzero(path == 2 * position + 1)
-        spans.append(TokenSpan(token, int(frames[0]), int(frames[-1]) + 1, float(probs[frames].mean())))
-    return spans
+    probs = np.exp(log_probs[np.arange(num_frames), states[path]])
+    # The path only rises: a label's frames are consecutive.
+    starts = np.searchsorted(path, np.arange(1, len(states), 2), side="left")
+    ends = np.searchsorted(path, np.arange(1, len(states), 2), side="right")
+    spans = [
+        TokenSpan(token, int(start), int(end), float(probs[start:end].mean()))
+        for token, start, end in zip(wanted.tolist(), starts, ends, strict=True)
+    ]
+    return Alignment(spans, log_prob)

@@ -49,6 +49,7 @@ def make_parts(**overrides):
         "decoder": toy_decoder,
         "span_decoder": lambda log_probs: pytest.fail("nothing to decode"),
         "span_graph_decoder": lambda logits, lengths: pytest.fail("nothing to decode"),
+        "aligner": lambda log_probs, labels: pytest.fail("nothing to align"),
     }
     return Parts(**{**parts, **overrides})
 

@@ -71,6 +71,8 @@ class Transcriber:
         model: Computes the logits.
         tokenizer: Says what they mean.
         find_reference: Path -> the transcript beside the file, or None.
+        count_samples: Path -> samples at 16 kHz.
+        stream_audio: Path -> float32 [N] at 16 kHz, piece by piece.
         geometry: Receptive field of a frame and hop between frames, in samples.
     """
 
@@ -106,8 +108,8 @@ class Transcriber:
         self.tokenizer = tokenizer
         self.find_reference = find_reference
         self._span_decoder = span_decoder
-        self._count_samples = count_samples
-        self._stream_audio = stream_audio
+        self.count_samples = count_samples
+        self.stream_audio = stream_audio
         self._normalize = normalize_waveform
         self._batch_size = batch_size
         self.geometry = measure_hop(lambda lengths: model.output_lengths(tf.constant(lengths)).numpy())
@@ -194,7 +196,7 @@ class Transcriber:
 
         for index, path in enumerate(paths):
             try:
-                num_samples[index] = self._count_samples(path)
+                num_samples[index] = self.count_samples(path)
             except (ValueError, OSError) as error:
                 fail(index, error)
         # Longest first: a batch that does not fit the memory shows at once, and the rate only rises.
@@ -208,7 +210,7 @@ class Transcriber:
 
             for index in is_long:
                 try:
-                    blocks = _watched(self._stream_audio(paths[index]), bar)
+                    blocks = _watched(self.stream_audio(paths[index]), bar)
                     finish(index, self.find_words(self.stream_log_probs(blocks)))
                 except (ValueError, OSError) as error:
                     fail(index, error)
@@ -234,7 +236,7 @@ class Transcriber:
             loaded: list[tuple[int, np.ndarray | Exception]] = []
             for index in indices:
                 try:
-                    waveform = np.concatenate([np.zeros(0, np.float32), *self._stream_audio(paths[index])])
+                    waveform = np.concatenate([np.zeros(0, np.float32), *self.stream_audio(paths[index])])
                     loaded.append((index, self._normalize(waveform)))
                 except (ValueError, OSError) as error:
                     loaded.append((index, error))

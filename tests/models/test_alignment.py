@@ -55,7 +55,8 @@ def test_alignment_is_the_best_of_all_paths(labels):
             best_score, best_path = score, path
     probs = np.exp([log_probs[frame, token] for frame, token in enumerate(best_path)])
     expected = collapse_path(np.array(best_path), probs)
-    found = forced_align(log_probs, labels)
+    found, log_prob = forced_align(log_probs, labels)
+    assert log_prob == pytest.approx(best_score)
     assert [span[:3] for span in found] == [span[:3] for span in expected]
     np.testing.assert_allclose([s.prob for s in found], [s.prob for s in expected], rtol=1e-12)
 
@@ -65,13 +66,19 @@ def test_alignment_of_the_greedy_text_is_the_greedy_path():
     tokens = log_probs.argmax(-1)
     spans = collapse_path(tokens, np.exp(log_probs.max(-1)))
     assert len(spans) > 20
-    assert [s[:3] for s in forced_align(log_probs, [s.token for s in spans])] == [s[:3] for s in spans]
+    assert [s[:3] for s in forced_align(log_probs, [s.token for s in spans]).spans] == [s[:3] for s in spans]
 
 
 def test_labels_that_just_fit_and_one_too_many():
     log_probs = log_softmax(np.zeros((3, 3)))
     third = pytest.approx(1 / 3)
-    assert forced_align(log_probs, [1, 1]) == [TokenSpan(1, 0, 1, third), TokenSpan(1, 2, 3, third)]
+    assert forced_align(log_probs, [1, 1]).spans == [TokenSpan(1, 0, 1, third), TokenSpan(1, 2, 3, third)]
     with pytest.raises(ValueError, match="3 labels with 1 adjacent repeats do not fit 3 frames"):
         forced_align(log_probs, [1, 1, 2])
-    assert forced_align(log_probs, []) == []
+    assert forced_align(log_probs, []) == ([], pytest.approx(3 * np.log(1 / 3)))
+
+
+def test_a_lattice_that_would_fill_the_memory_is_refused():
+    log_probs = np.broadcast_to(np.zeros((1, 3), np.float32), (100_000, 3))
+    with pytest.raises(ValueError, match="too long to align in one piece"):
+        forced_align(log_probs, [1, 2] * 6000)

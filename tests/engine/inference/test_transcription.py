@@ -70,6 +70,7 @@ def make_parts():
         decoder=toy_decoder,
         span_decoder=every_frame,
         span_graph_decoder=lambda logits, lengths: pytest.fail("nothing to export"),
+        aligner=lambda log_probs, labels: pytest.fail("nothing to align"),
     )
 
 
