@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
 import soxr
 
+from data import storage
 from data.errors import InputError
 
 SAMPLE_RATE = 16000
@@ -26,7 +28,7 @@ def read_header(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Reads length and sample rate, without decoding.
 
     Args:
-        path: a FLAC, WAV, OGG or MP3 file.
+        path: a FLAC, WAV, OGG or MP3 file; a URL is read as far as its header needs.
 
     Returns:
         (number of samples per channel, at the file's own rate; sample rate in Hz).
@@ -36,6 +38,10 @@ def read_header(path: str | os.PathLike[str]) -> tuple[int, int]:
             how long it is.
     """
     try:
+        if storage.is_remote(path):
+            with storage.open_binary(path) as stream, soundfile.SoundFile(stream) as file:
+                _check_length(path, file)
+                return int(file.frames), int(file.samplerate)
         with soundfile.SoundFile(str(path)) as file:
             _check_length(path, file)
             return int(file.frames), int(file.samplerate)
@@ -43,11 +49,14 @@ def read_header(path: str | os.PathLike[str]) -> tuple[int, int]:
         raise _unreadable(path, error) from error
 
 
-def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+def read_audio(
+    path: str | os.PathLike[str], *, content: bytes | None = None
+) -> tuple[np.ndarray, int]:
     """Decodes an audio file as it is.
 
     Args:
         path: a FLAC, WAV, OGG or MP3 file of any number of channels.
+        content: the file's bytes where they are at hand; `path` is then but its name.
 
     Returns:
         (float32 [T, C], T the header's length; sample rate in Hz). Float files and lossy decoders
@@ -57,8 +66,10 @@ def read_audio(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
         InputError: the file cannot be read, ends early, or holds values that are not finite.
     """
     try:
-        with soundfile.SoundFile(str(path)) as file:
-            _check_length(path, file)
+        if content is None and storage.is_remote(path):
+            content = storage.read_bytes(path)
+        with soundfile.SoundFile(str(path) if content is None else io.BytesIO(content)) as file:
+            _check_length(path, file, content)
             promised, rate, format_name = file.frames, file.samplerate, file.format
             channels = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
@@ -81,6 +92,7 @@ def load_audio(
     *,
     sample_rate: int = SAMPLE_RATE,
     on_rate_mismatch: str = "resample",
+    content: bytes | None = None,
 ) -> np.ndarray:
     """Decodes an audio file to one channel at one rate.
 
@@ -88,6 +100,7 @@ def load_audio(
         path: as `read_audio`.
         sample_rate: wanted rate in Hz.
         on_rate_mismatch: "resample", or "refuse" to raise where the file has another rate.
+        content: as `read_audio`.
 
     Returns:
         float32 [T] in [-1, 1], the mean over channels; T is `resampled_length` of the header's
@@ -98,7 +111,7 @@ def load_audio(
             "refuse".
     """
     check_rate_policy(on_rate_mismatch)
-    channels, rate = read_audio(path)
+    channels, rate = read_audio(path, content=content)
     if rate != sample_rate and on_rate_mismatch == "refuse":
         raise InputError(
             f"{path} has {rate} Hz, wanted {sample_rate} Hz: convert it, or allow resampling"
@@ -167,7 +180,9 @@ def check_rate_policy(on_rate_mismatch: str) -> None:
         raise ValueError(f"on_rate_mismatch is {on_rate_mismatch!r}, wanted resample or refuse")
 
 
-def _check_length(path: str | os.PathLike[str], file: soundfile.SoundFile) -> None:
+def _check_length(
+    path: str | os.PathLike[str], file: soundfile.SoundFile, content: bytes | None = None
+) -> None:
     """Refuses a file that is empty or does not say how long it is.
 
     libsndfile guesses the length of an MP3 file without an information frame from its first frame
@@ -177,12 +192,15 @@ def _check_length(path: str | os.PathLike[str], file: soundfile.SoundFile) -> No
         raise InputError(
             f"no samples in audio file {path}: remove it or record it again", code="empty_audio"
         )
-    if file.frames >= _UNKNOWN_LENGTH or (file.format == "MP3" and not _has_mp3_info(path)):
+    if file.frames >= _UNKNOWN_LENGTH or (
+        file.format == "MP3" and not _has_mp3_info(path, content)
+    ):
         raise InputError(f"{path} does not say how long it is: convert it, for example to FLAC")
 
 
-def _has_mp3_info(path: str | os.PathLike[str]) -> bool:
-    with open(path, "rb") as file:
+def _has_mp3_info(path: str | os.PathLike[str], content: bytes | None) -> bool:
+    file: BinaryIO
+    with storage.open_binary(path) if content is None else io.BytesIO(content) as file:
         tag = file.read(10)
         if tag[:3] == b"ID3":  # its size: four times seven bits, without these ten bytes
             size = sum(byte << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
@@ -194,9 +212,9 @@ def _has_mp3_info(path: str | os.PathLike[str]) -> bool:
 
 
 def _unreadable(path: str | os.PathLike[str], error: Exception) -> InputError:
-    if not Path(path).exists():
+    if not storage.exists(path):
         return InputError(f"no audio file {path}: check the path", code="missing_audio")
-    if not Path(path).is_file():
+    if not storage.is_file(path):
         return InputError(f"{path} is not a file: give the path of an audio file")
     # libsndfile's text ends with its own copy of the path.
     reason = str(error).rstrip(".").rsplit(": ", 1)[-1]

@@ -6,11 +6,11 @@ import hashlib
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from data import storage
 from data.errors import InputError
 
 INDEX_NAME = "index.json"
@@ -19,7 +19,7 @@ FORMAT_VERSION = 2  # 2: payload, and a sha256 for every shard
 COLUMNS = ("utterance_id", "speaker_id", "text", "num_samples", "offset", "length", "crc32")
 
 
-def find_index(folder: Path, split: str) -> Path:
+def find_index(folder: str | os.PathLike[str], split: str) -> str:
     """The folder that holds the index of a split.
 
     Args:
@@ -30,25 +30,26 @@ def find_index(folder: Path, split: str) -> Path:
     Raises:
         InputError: no index, or that of another split.
     """
-    if split and (folder / split / INDEX_NAME).exists():
-        return folder / split
-    if not (folder / INDEX_NAME).exists():
-        raise InputError(f"no {folder / split / INDEX_NAME}: make it with python -m data.prepare")
+    if split and storage.exists(storage.join(folder, split, INDEX_NAME)):
+        return storage.join(folder, split)
+    if not storage.exists(storage.join(folder, INDEX_NAME)):
+        where = storage.join(folder, split, INDEX_NAME)
+        raise InputError(f"no {where}: make it with python -m data.prepare")
     held = read_index(folder)["split"] if split else ""
     if split != held:
         raise InputError(f"{folder} holds the split {held!r}, not {split!r}: check input and split")
-    return folder
+    return os.fspath(folder)
 
 
-def read_index(folder: Path) -> dict[str, Any]:
+def read_index(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads FOLDER/index.json.
 
     Raises:
         InputError: it is no index, or of another format version.
     """
-    path = folder / INDEX_NAME
+    path = storage.join(folder, INDEX_NAME)
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = json.loads(storage.read_bytes(path))
         version = index["format_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -76,7 +77,7 @@ def verify_shards(folder: str | os.PathLike[str], *, split: str = "", progress: 
     Raises:
         InputError: no index, or one that cannot be read.
     """
-    found = find_index(Path(folder), split)
+    found = find_index(folder, split)
     shards = read_index(found)["shards"]
     total = sum(shard["num_bytes"] for shard in shards)
     advice = "run python -m data.prepare again"
@@ -87,9 +88,9 @@ def verify_shards(folder: str | os.PathLike[str], *, split: str = "", progress: 
             desc="checksums", total=total, unit="B", unit_scale=True, disable=None if progress else True
         ) as bar,
     ):
-        digests = pool.map(lambda shard: _digest_or_none(found / shard["name"]), shards)
+        digests = pool.map(lambda shard: _digest_or_none(storage.join(found, shard["name"])), shards)
         for shard, digest in zip(shards, digests, strict=True):
-            path = found / shard["name"]
+            path = storage.join(found, shard["name"])
             bar.update(shard["num_bytes"])
             if digest is None:
                 problems[shard["name"]] = f"{path} is missing or cannot be read: {advice}"
@@ -100,17 +101,23 @@ def verify_shards(folder: str | os.PathLike[str], *, split: str = "", progress: 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Hexadecimal SHA-256 of a file, as `sha256sum` prints it."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with storage.open_binary(path) as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
-def _digest_or_none(path: Path) -> str | None:
+def _digest_or_none(path: str) -> str | None:
     try:
         return file_sha256(path)
     except OSError:
         return None
 
 
-def has_size(path: Path, num_bytes: int) -> bool:
+def has_size(path: str | os.PathLike[str], num_bytes: int) -> bool:
     """Whether a file is there at just this size."""
-    return path.is_file() and path.stat().st_size == num_bytes
+    try:
+        return storage.is_file(path) and storage.state(path).num_bytes == num_bytes
+    except FileNotFoundError:
+        return False

@@ -2,7 +2,8 @@
 
 Whatever is wrong with a corpus raises `InputError` with the file, and the line where there is one;
 so do a transcript without audio and audio without a transcript. Who wants to hear of every fault
-gives `read_utterances` a `report` of its own and gets what is left.
+gives `read_utterances` a `report` of its own and gets what is left. Manifests and audio may be local
+or behind URLs such as gs://.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from tqdm import tqdm
+
+from data import storage
 from data.audio import read_header
 from data.errors import InputError
 from data.faults import Fault, Report, refuse
@@ -26,6 +30,7 @@ from data.files import write_text_atomic
 MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv")
 _LIBRISPEECH_AUDIO = (".flac", ".wav")
 _HEADER_THREADS = 8
+_REMOTE_HEADER_THREADS = 32
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Utterance:
 
     Attributes:
         utterance_id: unique within its list.
-        audio_filepath: path that opens from the current folder.
+        audio_filepath: path that opens from the current folder, or a URL.
         text: the transcript as read, not normalized.
         num_samples: length per channel, at `sample_rate`.
         sample_rate: the file's own rate in Hz.
@@ -57,7 +62,7 @@ class _Row(NamedTuple):
     """An utterance before its header is read."""
 
     utterance_id: str
-    path: Path
+    path: str
     text: str
     speaker_id: str
 
@@ -72,28 +77,28 @@ def read_librispeech(root: str | os.PathLike[str], split: str = "") -> list[Utte
     Returns:
         The utterances, sorted by id; `speaker_id` is the speaker's folder.
     """
-    return _read_headers(_list_librispeech(root, split, refuse), Path(root, split), refuse)
+    return _read_headers(_list_librispeech(root, split, refuse), storage.join(root, split), refuse)
 
 
 def _list_librispeech(root: str | os.PathLike[str], split: str, report: Report) -> list[_Row]:
-    folder = Path(root, split)
-    if not folder.is_dir():
+    folder = storage.join(root, split)
+    if not storage.is_dir(folder):
         raise InputError(f"no folder {folder}: check the path{_list_splits(root)}")
-    transcripts: list[tuple[str, str, Path]] = []
-    for trans_path in sorted(folder.glob("*/*/*.trans.txt")):
+    transcripts: list[tuple[str, str, str]] = []
+    for trans_path in storage.glob(folder, "*/*/*.trans.txt"):
         for line in _read_text(trans_path).splitlines():
             if line.strip():
                 utterance_id, _, text = line.strip().partition(" ")
-                transcripts.append((utterance_id, text.strip(), trans_path.parent))
+                transcripts.append((utterance_id, text.strip(), os.path.dirname(trans_path)))
     if not transcripts:
         raise InputError(
             f"no SPEAKER/CHAPTER/*.trans.txt under {folder}: give the folder of one split"
             f"{_list_splits(root)}"
         )
     audio = {
-        (path.parent, path.stem): path
-        for path in sorted(folder.glob("*/*/*"))
-        if path.suffix.lower() in _LIBRISPEECH_AUDIO
+        (os.path.dirname(path), _stem(path)): path
+        for path in storage.glob(folder, "*/*/*")
+        if _suffix(path) in _LIBRISPEECH_AUDIO
     }
     without_audio = [key for key, _, parent in transcripts if (parent, key) not in audio]
     if without_audio:
@@ -106,7 +111,7 @@ def _list_librispeech(root: str | os.PathLike[str], split: str, report: Report) 
             )
         )
     rows = [
-        _Row(utterance_id, audio[parent, utterance_id], text, parent.parent.name)
+        _Row(utterance_id, audio[parent, utterance_id], text, os.path.basename(os.path.dirname(parent)))
         for utterance_id, text, parent in transcripts
         if (parent, utterance_id) in audio
     ]
@@ -117,7 +122,7 @@ def _list_librispeech(root: str | os.PathLike[str], split: str, report: Report) 
                 "missing_transcript",
                 f"{len(without_text)} of {len(audio)} audio files under {folder} have no "
                 f"transcript, first {without_text[0]}: fetch the split again",
-                {path.stem: f"{path} has no transcript" for path in without_text},
+                {_stem(path): f"{path} has no transcript" for path in without_text},
             )
         )
     return sorted(rows)
@@ -143,7 +148,7 @@ def read_jsonl(path: str | os.PathLike[str], split: str = "") -> list[Utterance]
 
 def _list_jsonl(
     path: str | os.PathLike[str], split: str, report: Report
-) -> tuple[Path, list[_Row]]:
+) -> tuple[str, list[_Row]]:
     path, split = _locate(path, split, ".jsonl")
     records: list[tuple[int, Mapping[str, object]]] = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
@@ -189,9 +194,9 @@ def read_table(
 
 def _list_table(
     path: str | os.PathLike[str], split: str, delimiter: str, report: Report
-) -> tuple[Path, list[_Row]]:
+) -> tuple[str, list[_Row]]:
     path, split = _locate(path, split, ".tsv" if delimiter == "\t" else ".csv")
-    delimiter = delimiter or ("\t" if path.suffix.lower() == ".tsv" else ",")
+    delimiter = delimiter or ("\t" if _suffix(path) == ".tsv" else ",")
     text = io.StringIO(_read_text(path), newline="")
     if delimiter == "\t":  # Common Voice writes quotation marks bare: they belong to the sentence
         reader = csv.DictReader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
@@ -213,11 +218,11 @@ def _list_table(
 
 def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
     """Writes a manifest for `read_jsonl`, atomically; audio paths are relative to its folder."""
-    folder = Path(path).absolute().parent
+    folder = os.path.dirname(path if storage.is_remote(path) else os.path.abspath(path))
     lines = [
         json.dumps(
             {
-                "audio_filepath": os.path.relpath(utterance.audio_filepath, folder),
+                "audio_filepath": _relative(utterance.audio_filepath, folder),
                 "text": utterance.text,
                 "duration": round(utterance.duration_secs, 4),
                 "utterance_id": utterance.utterance_id,
@@ -257,7 +262,7 @@ def read_utterances(
         InputError: also where a named speaker is absent or nothing is left.
     """
     if format == "librispeech":
-        where, rows = Path(input, split), _list_librispeech(input, split, report)
+        where, rows = storage.join(input, split), _list_librispeech(input, split, report)
     elif format == "jsonl":
         where, rows = _list_jsonl(input, split, report)
     elif format in ("csv", "tsv"):
@@ -298,18 +303,18 @@ def select_speakers(
     return kept
 
 
-def _locate(path: str | os.PathLike[str], split: str, suffix: str) -> tuple[Path, str]:
+def _locate(path: str | os.PathLike[str], split: str, suffix: str) -> tuple[str, str]:
     """The manifest to read and the split still to select from it."""
-    located = Path(path)
-    if located.is_dir() and split:
-        located, split = located / f"{split}{suffix}", ""
-    if not located.is_file():
+    located = os.fspath(path)
+    if split and storage.is_dir(located):
+        located, split = storage.join(located, f"{split}{suffix}"), ""
+    if not storage.is_file(located):
         raise InputError(f"no manifest {located}: give the path of a file")
     return located, split
 
 
 def _rows_of(
-    records: Sequence[tuple[int, Mapping[str, object]]], path: Path, split: str, report: Report
+    records: Sequence[tuple[int, Mapping[str, object]]], path: str, split: str, report: Report
 ) -> Iterator[_Row]:
     if split:
         found = {str(record["split"]) for _, record in records if record.get("split")}
@@ -317,6 +322,10 @@ def _rows_of(
             has = f"it has {', '.join(sorted(found)[:10])}" if found else "it names no splits"
             raise InputError(f"no split {split!r} in {path}: {has}")
         records = [item for item in records if item[1].get("split") == split]
+    folder = os.path.dirname(path)
+    # Common Voice. Two listings, for behind a URL each look at a single file is a request.
+    in_clips = set(storage.list_names(storage.join(folder, "clips") if folder else "clips"))
+    in_clips -= set(storage.list_names(folder or ".")) if in_clips else set()
     for number, record in records:
         audio = _field(record, "audio_filepath", "path")
         text = _field(record, "text", "sentence")
@@ -324,15 +333,13 @@ def _rows_of(
             report(_bad_record(path, number, "has no audio_filepath: add it"))
             continue
         if text is None:
-            key = _field(record, "utterance_id") or Path(audio).stem
+            key = _field(record, "utterance_id") or _stem(audio)
             what = f"{path}:{number} has no text: add it"
             report(Fault("missing_transcript", what, {key: what}))
             continue
-        audio_path = path.parent / audio
-        if not audio_path.exists() and (path.parent / "clips" / audio).exists():
-            audio_path = path.parent / "clips" / audio
+        audio_path = storage.join(folder, "clips" if audio in in_clips else "", audio)
         yield _Row(
-            utterance_id=_field(record, "utterance_id") or audio_path.stem,
+            utterance_id=_field(record, "utterance_id") or _stem(audio_path),
             path=audio_path,
             text=text,
             speaker_id=_field(record, "speaker", "speaker_id", "client_id") or "",
@@ -348,11 +355,29 @@ def _field(record: Mapping[str, object], *names: str) -> str | None:
     return None
 
 
-def _bad_record(path: Path, number: int, what: str) -> Fault:
+def _stem(path: str) -> str:
+    """The file's name without its suffix."""
+    return PurePosixPath(os.path.basename(path)).stem
+
+
+def _suffix(path: str) -> str:
+    return PurePosixPath(os.path.basename(path)).suffix.lower()
+
+
+def _relative(path: str, folder: str) -> str:
+    """A path as a manifest in `folder` names it; across file systems there is no way but the whole."""
+    if storage.is_remote(path) and path.startswith(f"{folder}/"):
+        return path[len(folder) + 1 :]
+    if storage.is_remote(path):
+        return path
+    return os.path.abspath(path) if storage.is_remote(folder) else os.path.relpath(path, folder)
+
+
+def _bad_record(path: str, number: int, what: str) -> Fault:
     return Fault("bad_record", f"{path}:{number} {what}", {f"{path}:{number}": what})
 
 
-def _read_headers(rows: Iterable[_Row], where: Path, report: Report) -> list[Utterance]:
+def _read_headers(rows: Iterable[_Row], where: str, report: Report) -> list[Utterance]:
     """Completes the rows with their headers; the threads hide the latency of a network disk."""
     rows = list(rows)
     counts = Counter(row.utterance_id for row in rows)
@@ -374,8 +399,12 @@ def _read_headers(rows: Iterable[_Row], where: Path, report: Report) -> list[Utt
         except InputError as error:
             return error
 
-    with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        headers = list(pool.map(header_or_error, rows))
+    is_remote = any(storage.is_remote(row.path) for row in rows)
+    with ThreadPoolExecutor(_REMOTE_HEADER_THREADS if is_remote else _HEADER_THREADS) as pool:
+        answers = pool.map(header_or_error, rows)
+        headers = list(
+            tqdm(answers, desc="headers", total=len(rows), unit="utt", delay=2.0, disable=None)
+        )
     errors = {
         row.utterance_id: header
         for row, header in zip(rows, headers, strict=True)
@@ -386,7 +415,7 @@ def _read_headers(rows: Iterable[_Row], where: Path, report: Report) -> list[Utt
         count = f" ({len(errors)} of {len(rows)} files fail)" if len(errors) > 1 else ""
         report(Fault(code or "unreadable_audio", f"{next(iter(details.values()))}{count}", details))
     return [
-        Utterance(row.utterance_id, str(row.path), row.text, *header, speaker_id=row.speaker_id)
+        Utterance(row.utterance_id, row.path, row.text, header[0], header[1], row.speaker_id)
         for row, header in zip(rows, headers, strict=True)
         if not isinstance(header, InputError)
     ]
@@ -394,12 +423,14 @@ def _read_headers(rows: Iterable[_Row], where: Path, report: Report) -> list[Utt
 
 def _list_splits(root: str | os.PathLike[str]) -> str:
     """The splits under a corpus root, for the end of an error message."""
-    splits = sorted({path.parents[2].name for path in Path(root).glob("*/*/*/*.trans.txt")})
+    found = storage.glob(root, "*/*/*/*.trans.txt")
+    splits = sorted({path.split("/")[-4] for path in found})
     return f"; {root} has the splits {', '.join(splits[:10])}" if splits else ""
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: str) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = storage.read_bytes(path).decode("utf-8-sig")
+        return text.replace("\r\n", "\n").replace("\r", "\n")  # as text files are read
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}): convert it") from error

@@ -1,74 +1,127 @@
-"""Writes a corpus as TFRecord shards: decoded, at 16 kHz, indexed, about 115 MB an hour.
+"""Writes a corpus as TFRecord shards: decoded, at 16 kHz, indexed, about 115 MB an hour, 60 as FLAC.
 
 python -m data.prepare --source=librispeech --input=LibriSpeech --split=train-clean-100 \\
-    --output=shards/train-clean-100 --num_shards=64
+    --output=shards/train-clean-100 [--payload=flac] [--shard_mb=128] [--runner=beam]
 
-The same command again continues after an interruption and returns at once when all is done.
+Input and output may be URLs such as gs://bucket/folder. The same command again continues after an interruption: it
+keeps the finished shards whose checksum is right, and writes nothing when all is done.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 
+from data.audio import SAMPLE_RATE
+from data.beam_runner import BeamRunner
 from data.command import Parser, add_corpus_flags, comma_list, run_command
+from data.errors import InputError
+from data.faults import Fault
 from data.manifest import MANIFEST_FORMATS, read_utterances
+from data.preparation import SHARD_MB, Prepared, write_tfrecords
+from data.records import PAYLOADS
 from data.text import has_digits
-from data.tfrecord import write_tfrecords
+from data.workers import LocalRunner
+
+_NUM_NAMED = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     parser = Parser(prog="data.prepare", description=(__doc__ or "").split("\n")[0])
     add_corpus_flags(parser, MANIFEST_FORMATS)
-    parser.add_argument("--output", required=True, help="folder of the shards, one corpus each")
-    parser.add_argument("--num_shards", type=int, default=8, help="number of files (default: 8)")
-    parser.add_argument(
-        "--num_workers", type=int, default=None, help="threads (default: all cores)"
+    add = parser.add_argument
+    add("--output", required=True, help="folder or URL of the shards, one corpus each")
+    add("--num_shards", type=int, help="number of files (default: by --shard_mb)")
+    add("--shard_mb", type=float, help=f"size of a file in 10^6 bytes (default: {SHARD_MB:g})")
+    add(
+        "--payload",
+        default=PAYLOADS[0],
+        choices=PAYLOADS,
+        help="how audio is stored: samples, or FLAC at about half the size, the original file's bytes where that is "
+        "16 kHz and mono, else encoded anew without loss (default: pcm16)",
     )
-    parser.add_argument(
+    add("--max_bad_share", type=float, default=0.01, help="share of bad utterances to leave out (default: 0.01)")
+    add("--num_workers", type=int, help="processes (default: all cores)")
+    add(
         "--on_rate_mismatch",
         default="resample",
         choices=("resample", "refuse"),
         help="what to do with audio that does not have 16 kHz (default: resample)",
     )
+    add("--runner", default="local", choices=("local", "beam"), help="who writes the shards (default: local)")
+    add("--beam_options", default="", help='flags of Apache Beam in one string, "--runner=DataflowRunner ..."')
     return run_command(parser, _prepare, argv)
 
 
 def _prepare(flags: argparse.Namespace) -> None:
     # TensorFlow, imported by the first shard, says nothing of use on stderr.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if flags.num_shards is not None and flags.shard_mb is not None:
+        raise InputError("--num_shards and --shard_mb contradict each other: give one of them")
+    if not 0 <= flags.max_bad_share < 1:
+        raise InputError(f"--max_bad_share is {flags.max_bad_share}, wanted 0 or more and less than 1")
+    runner = (
+        BeamRunner(options=shlex.split(flags.beam_options))
+        if flags.runner == "beam"
+        else LocalRunner(num_workers=flags.num_workers)
+    )
+    faults: dict[str, tuple[str, str]] = {}
+
+    def note(fault: Fault) -> None:
+        for name, what in fault.details.items():
+            faults.setdefault(name, (fault.code, fault.message if len(fault.details) == 1 else f"{name}: {what}"))
+
     utterances = read_utterances(
         format=flags.source,
         input=flags.input,
         split=flags.split,
         speakers=comma_list(flags.speakers),
         exclude_speakers=comma_list(flags.exclude_speakers),
+        report=note,
     )
     if flags.normalization == "librispeech":
         with_digits = [u.utterance_id for u in utterances if has_digits(u.text)]
         if with_digits:
-            print(
-                f"data.prepare: warning: digits are dropped from {len(with_digits)} transcripts, "
-                f"first {with_digits[0]}: spell them out, or give --normalization=unicode",
-                file=sys.stderr,
+            _warn(
+                f"digits are dropped from {len(with_digits)} transcripts, first {with_digits[0]}: "
+                "spell them out, or give --normalization=unicode"
             )
-    written = write_tfrecords(
+    prepared = write_tfrecords(
         utterances=utterances,
         output=flags.output,
         num_shards=flags.num_shards,
+        shard_mb=SHARD_MB if flags.shard_mb is None else flags.shard_mb,
         split=flags.split,
         text_style=flags.normalization,
+        payload=flags.payload,
         on_rate_mismatch=flags.on_rate_mismatch,
-        num_workers=flags.num_workers,
+        faults=faults,
+        max_bad_share=flags.max_bad_share,
+        runner=runner,
     )
-    hours = sum(utterance.duration_secs for utterance in utterances) / 3600
+    _tell(flags, prepared)
+
+
+def _tell(flags: argparse.Namespace, prepared: Prepared) -> None:
+    skipped = prepared.skipped
+    if skipped:
+        _warn(f"{len(skipped)} bad utterances left out, all named in index.json:")
+        for name, why in list(skipped.items())[:_NUM_NAMED]:
+            _warn(f"  {name}: {why}")
+    encoded = f", {prepared.num_encoded} encoded anew" if flags.payload == "flac" and prepared.num_encoded else ""
     print(
-        f"{flags.output}: {len(utterances)} utterances, {hours:.2f} h, {flags.num_shards} shards"
-        f"{'' if written else ' (finished before)'}"
+        f"{flags.output}: {prepared.num_utterances} utterances, {prepared.num_samples / SAMPLE_RATE / 3600:.2f} h, "
+        f"{prepared.num_shards} shards{encoded}{f', {len(skipped)} left out' if skipped else ''}"
+        f"{'' if prepared.num_written else ' (finished before)'}"
     )
+
+
+def _warn(line: str) -> None:
+    print(f"data.prepare: warning: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

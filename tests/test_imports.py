@@ -29,6 +29,7 @@ ALLOWED = {
 _CODE = ("benchmarks", "data", "engine", "models", "run")
 HOMES = {
     "absl": _CODE,
+    "apache_beam": ("data/beam_runner.py",),
     "espeakng_loader": ("data/espeak.py",),
     "jiwer": ("benchmarks", "engine"),
     # In engine: the files between a config and the explicit arguments of everything below (docs/decisions/0034).
@@ -49,6 +50,7 @@ HOMES = {
 # Names on PyPI where they differ from the import.
 REQUIREMENTS = {
     "absl": "absl-py",
+    "apache_beam": "apache-beam",
     "espeakng_loader": "espeakng-loader",
     "ml_collections": "ml-collections",
     "orbit": "tf-models-official",

@@ -19,9 +19,9 @@ def write_index(folder: Path, split: str, version: int = 2) -> None:
 def test_split_is_the_folder_below_or_the_folder_itself(tmp_path: Path) -> None:
     write_index(tmp_path / "dev", "dev-clean")
     write_index(tmp_path / "train", "")
-    assert find_index(tmp_path, "dev") == tmp_path / "dev"
-    assert find_index(tmp_path / "dev", "dev-clean") == tmp_path / "dev"
-    assert find_index(tmp_path / "dev", "") == tmp_path / "dev"
+    assert find_index(tmp_path, "dev") == str(tmp_path / "dev")
+    assert find_index(tmp_path / "dev", "dev-clean") == str(tmp_path / "dev")
+    assert find_index(tmp_path / "dev", "") == str(tmp_path / "dev")
     with pytest.raises(InputError, match="holds the split 'dev-clean', not 'test'"):
         find_index(tmp_path / "dev", "test")
     with pytest.raises(InputError, match=r"no .*test/index\.json: make it with python -m data"):

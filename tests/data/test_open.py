@@ -12,8 +12,9 @@ import soundfile
 from data.errors import InputError
 from data.manifest import read_utterances
 from data.open import FORMATS, open_source
+from data.preparation import write_tfrecords
 from data.sources import FileSource
-from data.tfrecord import TFRecordSource, write_tfrecords
+from data.tfrecord import TFRecordSource
 
 
 @pytest.fixture

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import random
+import re
+import resource
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from data import prepare
+from data import prepare, storage
+from data.files import only_writer
 from data.open import open_source
+from tests.data_toys import contents
 
 ROOT = Path(__file__).parents[2]
 CORPORA = ROOT.parent / "shared" / "corpora"
@@ -107,3 +114,154 @@ def test_real_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = open_source(format="tfrecord", input=tmp_path, split="dev", speakers=("26",))
     assert set(source.speaker_ids) == {"26"}
     assert len(source.read_waveform(3)) == source.num_samples[3]
+
+
+def test_bad_utterances_are_named_counted_and_left_out(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = manifest.parent / "out"
+    (manifest.parent / "u1.ogg").unlink()
+    argv = ["--source=jsonl", f"--input={manifest}", f"--output={out}", "--num_shards=1"]
+    assert prepare.main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "u1.ogg" in error
+    assert "(bad utterances: 1, allowed by --max_bad_share: 0)" in error
+    assert prepare.main([*argv, "--max_bad_share=0.5"]) == 0
+    done = capsys.readouterr()
+    assert done.out == f"{out}: 2 utterances, 0.00 h, 1 shards, 1 left out\n"
+    assert "warning: 1 bad utterances left out, all named in index.json:\n" in done.err
+    assert f"warning:   u1: no audio file {manifest.parent / 'u1.ogg'}: check the path\n" in done.err
+    assert json.loads((out / "index.json").read_text())["skipped"] == {"u1": "missing_audio"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--num_shards=2", "--shard_mb=1"], "--num_shards and --shard_mb contradict each other"),
+        (["--shard_mb=0"], "shard_mb is 0.0, wanted more than 0"),
+        (["--max_bad_share=1"], "--max_bad_share is 1.0, wanted 0 or more and less than 1"),
+        (["--payload=mp3"], "argument --payload: invalid choice: 'mp3'"),
+        (["--num_workers=0"], "num_workers is 0, wanted at least 1"),
+        (["--output=foo://bucket/x"], "cannot write to foo://bucket/x (cannot use foo://bucket/x: File system scheme"),
+    ],
+)
+def test_new_flags_are_checked(
+    manifest: Path, capsys: pytest.CaptureFixture[str], flags: list[str], reason: str
+) -> None:
+    out = manifest.parent / "out"
+    argv = ["--source=jsonl", f"--input={manifest}", f"--output={out}", "--normalization=none", *flags]
+    assert prepare.main(argv) == 2
+    error = capsys.readouterr().err
+    assert reason in error and error.count("\n") == 1
+
+
+def test_common_voice_behind_urls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns and folders of Common Voice, from ram:// to ram://."""
+    header = "client_id\tpath\tsentence\tup_votes\tdown_votes\tage\tgender\taccents\tlocale\tsegment"
+    lines = [header]
+    storage.make_dirs("ram://cv/hi/clips")
+    for index, text in enumerate(["\u0939\u093f\u0928\u094d\u0926\u0940\u0964", 'say "yes" now']):
+        name = f"common_voice_hi_{index}.mp3"
+        soundfile.write(tmp_path / name, np.sin(np.arange(48_000) * 0.05) * 0.3, 48_000)
+        storage.write_bytes(f"ram://cv/hi/clips/{name}", (tmp_path / name).read_bytes())
+        lines.append("\t".join([f"speaker{index}", name, text, "2", "0", "", "", "", "hi", ""]))
+    storage.write_bytes("ram://cv/hi/train.tsv", "\n".join(lines).encode())
+    argv = ["--source=tsv", "--input=ram://cv/hi", "--split=train", "--output=ram://cv/shards/train", "--payload=flac"]
+    assert prepare.main([*argv, "--normalization=unicode"]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out == "ram://cv/shards/train: 2 utterances, 0.00 h, 1 shards, 2 encoded anew\n"
+    source = open_source(format="tfrecord", input="ram://cv/shards", split="train")
+    assert list(source.texts) == ["\u0939\u093f\u0928\u094d\u0926\u0940", "say yes now"]
+    assert list(source.speaker_ids) == ["speaker0", "speaker1"]
+    assert source.num_samples.tolist() == [len(source.read_waveform(index)) for index in range(2)] == [16000] * 2
+
+
+def test_full_disk_is_one_line(manifest: Path) -> None:
+    """A limit on file sizes stands in for a full disk: writing fails in the middle of a shard."""
+    out = manifest.parent / "out"
+    argv = ["--source=jsonl", f"--input={manifest}", f"--output={out}", "--normalization=none", "--num_workers=1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "data.prepare", *argv],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert re.search(r"cannot write .*data-00000-of-00001\.tfrecord \(.*\): make room, or choose", done.stderr)
+    assert list(out.iterdir()) == []
+
+
+def kill_and_rerun(audio: list[Path], tmp_path: Path, *, num_kills: int, num_rounds: int) -> None:
+    """Kills runs with two workers, none with a chance to tidy up; what is there in between and in the end is right.
+
+    Args:
+        audio: recordings.
+        tmp_path: for manifest and shards.
+        num_kills: Runs that are killed.
+        num_rounds: Times that the corpus holds each recording: how long a run takes.
+    """
+    moments = random.Random(0)
+    lines = [
+        json.dumps({"audio_filepath": str(path), "text": f"{path.stem}", "utterance_id": f"{path.stem}-{number}"})
+        for number in range(num_rounds)
+        for path in audio
+    ]
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    whole, out = tmp_path / "whole", tmp_path / "out"
+
+    def start(output: Path) -> subprocess.Popen[str]:
+        argv = ["--source=jsonl", f"--input={tmp_path / 'm.jsonl'}", f"--output={output}", "--num_shards=12",
+                "--num_workers=2", "--normalization=none"]  # fmt: skip
+        command = [sys.executable, "-m", "data.prepare", *argv]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def wait_for_work(process: subprocess.Popen[str], output: Path) -> None:
+        while process.poll() is None and not list(output.glob(".*.tmp")):
+            time.sleep(0.01)
+
+    process = start(whole)
+    wait_for_work(process, whole)
+    begin = time.monotonic()
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    writing_secs = time.monotonic() - begin
+    expected = contents(whole)
+
+    num_half_done = 0
+    for number in range(num_kills):
+        process = start(out)
+        if number % 5 == 4:  # while it still starts
+            time.sleep(moments.uniform(0.05, 1.5))
+        else:
+            wait_for_work(process, out)
+            time.sleep(moments.uniform(0.0, 0.6 * writing_secs))
+        process.kill()
+        process.communicate()
+        out.mkdir(exist_ok=True)
+        with only_writer(out, wait_secs=10):  # the workers are gone, though nobody told them
+            before = contents(out)
+        num_half_done += "index.json" not in before and len(before) > 0
+        for name in before.keys() & expected.keys():  # what has its final name is whole
+            assert before[name] == expected[name], name
+        time.sleep(0.3)
+        assert contents(out) == before  # nobody goes on writing
+        if "index.json" in before:
+            shutil.rmtree(out)
+    assert num_half_done >= num_kills // 3
+    process = start(out)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert contents(out) == expected
+
+
+def test_killed_run_is_completed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    for index in range(12):
+        noise = np.random.default_rng(index).normal(scale=0.1, size=64_000)
+        soundfile.write(tmp_path / "audio" / f"u{index}.flac", noise, 8000)  # resampling takes its time
+    kill_and_rerun(sorted((tmp_path / "audio").iterdir()), tmp_path, num_kills=1, num_rounds=4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CORPORA.is_dir(), reason="../shared/corpora is absent")
+def test_kill_9_at_ten_moments(tmp_path: Path) -> None:
+    audio = sorted((CORPORA / "LibriSpeech" / "dev-mini").rglob("*.flac"))
+    assert len(audio) == 40
+    kill_and_rerun(audio, tmp_path, num_kills=10, num_rounds=15)
