@@ -9,6 +9,7 @@ microbatches gives the same gradient.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import orbit
@@ -35,6 +36,7 @@ _STATISTICS = (
     "num_clipped",
     "num_skipped_updates",  # loss or gradient not finite
     "num_updates",
+    "input_wait_secs",  # between asking for a batch and having it
 )
 # The first of them, which an update whose loss is not finite would spoil for the whole loop.
 _NUM_LOSS_STATISTICS = 2 + len(health.FRAME_SUMS)
@@ -72,7 +74,8 @@ class Trainer(orbit.StandardTrainer):
             loss_fn: Loss of each row.
             feasible_fn: Rows that can have a loss.
             loss_scale: For float16 only.
-            accum_steps: Microbatches per update and replica; must divide the rows of a replica.
+            accum_steps: Microbatches per update and replica; must divide the rows of a replica, whose number may vary
+                from update to update.
             clip_norm: Largest global gradient norm; 0 = no clipping.
             freeze_encoder_updates: Updates during which only `model.head_variables` train.
             max_skipped_in_a_row: Limit of `skip_counter`.
@@ -105,10 +108,12 @@ class Trainer(orbit.StandardTrainer):
         self._statistics = tf.Variable(
             tf.zeros([len(_STATISTICS)]), trainable=False, name="statistics"
         )
+        self._loop_start_secs = 0.0
 
     def train_loop_begin(self) -> None:
         """Clears the statistics and, in a fresh process, opens the data at the current update; eager."""
         self._statistics.assign(tf.zeros([len(_STATISTICS)]))
+        self._loop_start_secs = time.monotonic()
         if self._train_iter is None:
             start_update = int(self.global_step.numpy())
             self.train_dataset = self.strategy.distribute_datasets_from_function(
@@ -117,7 +122,7 @@ class Trainer(orbit.StandardTrainer):
 
     def train_step(self, iterator: tf.data.Iterator) -> None:
         """One update; graph, cross-replica context."""
-        batch = next(iterator)
+        batch, input_wait_secs = _timed_next(iterator)
         gradients, statistics, norm = self.strategy.run(self._compute_gradients, args=(batch,))
         # The gradients were summed over replicas: every replica holds the same norm.
         norm = self.strategy.experimental_local_results(norm)[0]
@@ -132,7 +137,7 @@ class Trainer(orbit.StandardTrainer):
         if self.loss_scale is not None:
             self.loss_scale.update(is_finite)
         clipped = tf.cast(is_finite & (norm > self._clip_norm), tf.float32) if self._clip_norm else 0.0
-        update = tf.stack([tf.where(is_finite, norm, 0.0), clipped, num_skipped, 1.0])
+        update = tf.stack([tf.where(is_finite, norm, 0.0), clipped, num_skipped, 1.0, input_wait_secs])
         of_loss = tf.where(is_loss_finite, statistics[:_NUM_LOSS_STATISTICS], 0.0)
         self._statistics.assign_add(tf.concat([of_loss, statistics[_NUM_LOSS_STATISTICS:], update], axis=0))
         self.global_step.assign_add(1)
@@ -141,6 +146,7 @@ class Trainer(orbit.StandardTrainer):
         """Returns the loop's figures; eager."""
         total = dict(zip(_STATISTICS, self._statistics.numpy().tolist(), strict=True))
         num_updates = max(total["num_updates"], 1.0)
+        loop_secs = max(time.monotonic() - self._loop_start_secs, 1e-6)
         num_applied = total["num_updates"] - total["num_skipped_updates"]
         # Not 0 where nothing had a loss: that would look like a perfect one.
         num_valid, num_frames = total["num_valid"] or math.nan, total["num_frames"] or math.nan
@@ -153,6 +159,8 @@ class Trainer(orbit.StandardTrainer):
             "clipped_share": total["num_clipped"] / num_updates,
             "audio_secs": total["valid_samples"] / SAMPLE_RATE,
             "padding_share": 1.0 - total["valid_samples"] / max(total["padded_samples"], 1.0),
+            # Of the loop's wall time; on an accelerator that still computes meanwhile, an upper bound.
+            "input_stall_share": min(total["input_wait_secs"] / loop_secs, 1.0),
             "num_rows": total["num_rows"],
             "num_infeasible": total["num_infeasible"],
             "num_bad": total["num_bad"],
@@ -204,7 +212,10 @@ class Trainer(orbit.StandardTrainer):
         if self._accum_steps == 1:
             return self._microbatch_gradients(batch, valid, row_scale)
         num_rows = batch["weight"].shape[0]
-        if num_rows is None or num_rows % self._accum_steps:
+        if num_rows is None:  # it varies from update to update; data.row_multiple sees to it that it divides
+            num_rows = tf.shape(batch["weight"])[0]
+            tf.debugging.assert_equal(num_rows % self._accum_steps, 0, "train.accum_steps must divide the rows")
+        elif num_rows % self._accum_steps:
             raise ValueError(
                 f"train.accum_steps={self._accum_steps} must divide the rows of one replica, which are {num_rows}"
             )
@@ -287,6 +298,16 @@ class Trainer(orbit.StandardTrainer):
             if is_head or not head_only
         ]
         self.optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
+
+
+def _timed_next(iterator: tf.data.Iterator) -> tuple[Batch, tf.Tensor]:
+    """The next batch and the seconds that it took to come; graph, cross-replica context."""
+    start = tf.timestamp()
+    with tf.control_dependencies([start]):
+        batch = next(iterator)
+    with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
+        waited_secs = tf.timestamp() - start
+    return batch, tf.cast(waited_secs, tf.float32)
 
 
 def _then(apply: Callable[[bool], None], head_only: bool) -> tf.Tensor:

@@ -91,3 +91,22 @@ def toy_dataset_fn(num_rows: int, *, make=toy_batch, num_updates: int = 50):
 
     return dataset_fn
 
+
+
+def toy_varying_dataset_fn(rows_of_update, *, make=toy_batch, num_updates=50):
+    """As `toy_dataset_fn`, but update u has `rows_of_update(u)` rows: their number is not static."""
+
+    def dataset_fn(context, start_update):
+        def replica_batches():
+            for update in range(start_update, num_updates):
+                size = rows_of_update(update) // context.num_replicas_in_sync
+                whole = make(update, rows_of_update(update))
+                for replica in range(context.num_replicas_in_sync):
+                    yield {key: x[replica * size : (replica + 1) * size] for key, x in whole.items()}
+
+        signature = {key: tf.TensorSpec([None, *x.shape[1:]], x.dtype) for key, x in make(0, 1).items()}
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return tf.data.Dataset.from_generator(replica_batches, output_signature=signature).with_options(options)
+
+    return dataset_fn

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,7 +11,7 @@ import tf_keras
 
 from engine.optimizer import DynamicLossScale, build_optimizer
 from engine.trainer import Trainer
-from tests.engine_toys import ToyModel, toy_batch, toy_dataset_fn, toy_feasible, toy_loss
+from tests.engine_toys import ToyModel, toy_batch, toy_dataset_fn, toy_feasible, toy_loss, toy_varying_dataset_fn
 
 NUM_ROWS = 8
 
@@ -234,3 +236,47 @@ def test_accumulation_that_does_not_divide_the_rows_is_refused():
         train(make_trainer(accum_steps=3), 1)
     with pytest.raises(ValueError, match="at least 1"):
         make_trainer(accum_steps=0)
+
+
+def test_updates_of_different_numbers_of_rows_give_the_same_weights_on_any_split(two_replicas):
+    sizes = [8, 4, 12, 8, 4]
+    wanted, wanted_figures = train(make_trainer(dataset_fn=toy_varying_dataset_fn(sizes.__getitem__, num_updates=5)))
+    one_by_one = make_trainer(dataset_fn=toy_dataset_fn(8, num_updates=1))
+    train(one_by_one, 1)
+    for strategy, accum_steps in ((None, 4), (two_replicas, 1), (two_replicas, 2)):
+        data = toy_varying_dataset_fn(sizes.__getitem__, num_updates=5)
+        weights, figures = train(make_trainer(strategy, dataset_fn=data, accum_steps=accum_steps))
+        assert_same(weights, wanted)
+        assert figures["num_rows"] == wanted_figures["num_rows"] == 36
+        assert figures["loss"] == pytest.approx(wanted_figures["loss"], rel=1e-5)
+    # The first update's rows are those of a batch of a static size: its divisor is its own number of rows.
+    first, _ = train(make_trainer(dataset_fn=toy_varying_dataset_fn(sizes.__getitem__, num_updates=5)), 1)
+    assert_same(first, [variable.numpy() for variable in one_by_one.model.trainable_variables])
+
+
+def test_rows_that_vary_and_do_not_divide_end_with_their_name():
+    trainer = make_trainer(dataset_fn=toy_varying_dataset_fn(lambda update: 6), accum_steps=4)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="accum_steps must divide the rows"):
+        train(trainer, 1)
+
+
+@pytest.mark.parametrize("delay_secs", [0.0, 0.1])
+def test_waiting_for_input_is_measured(two_replicas, delay_secs):
+    def make(update, rows):
+        time.sleep(delay_secs)
+        return toy_batch(update, rows)
+
+    slow = toy_varying_dataset_fn(lambda update: NUM_ROWS, make=make)
+    for strategy in (None, two_replicas):
+        trainer = make_trainer(strategy, dataset_fn=slow if delay_secs else None)
+        train(trainer, 1)  # tracing
+        start = time.monotonic()
+        _, figures = train(trainer, 8)
+        elapsed_secs = time.monotonic() - start
+        waited_secs = figures["input_stall_share"] * elapsed_secs
+        if delay_secs:
+            # A source that gives ten updates a second to a model that could do hundreds.
+            assert figures["input_stall_share"] > 0.5
+            assert 0.6 * 8 * delay_secs < waited_secs < elapsed_secs
+        else:
+            assert 0.0 <= figures["input_stall_share"] < 0.5
