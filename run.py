@@ -15,6 +15,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from engine.stopping import StopOnSignal
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config.FIELD=VALUE changes a field.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
 _MODES = ["train", "eval", "train_and_eval", "transcribe", "align", "export"]
@@ -26,8 +28,8 @@ _OUTPUT = flags.DEFINE_string("output", "", "Transcripts (.jsonl, .tsv, .txt, .s
 _OUTPUT_FORMAT = flags.DEFINE_string("output_format", "", "Format, where the output's name tells none.")
 
 
-def main(argv: list[str]) -> int:
-    """Runs one mode and returns the exit status."""
+def main(argv: list[str], stop: StopOnSignal) -> int:
+    """Runs one mode and returns the exit status; `stop` hears the signals."""
     if len(argv) > 1:
         raise ValueError(f"unexpected argument(s) {' '.join(argv[1:])}: every option is --NAME=VALUE")
     logging.set_verbosity(logging.INFO)
@@ -91,6 +93,7 @@ def main(argv: list[str]) -> int:
         mode=_MODE.value,
         strategy_name=_STRATEGY.value,
         checkpoint=_CHECKPOINT.value,
+        stop=stop,
     )
     if outcome.figures:
         print(f"\n{error_table(outcome.figures)}\n")
@@ -107,11 +110,18 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 def _main(argv: list[str]) -> None:
     """Turns faults of the input into one line and status 2; anything else is a bug and keeps its traceback."""
-    try:
-        status = main(argv)
-    except (ValueError, OSError) as error:
-        logging.debug("where it happened", exc_info=True)  # --verbosity=1
-        status = _refuse(error)
+    with StopOnSignal(watch_to_the_end=True) as stop:
+        try:
+            status = main(argv, stop)
+        except (ValueError, OSError) as error:
+            logging.debug("where it happened", exc_info=True)  # --verbosity=1
+            status = _refuse(error)
+        except Exception:
+            # A signal may break what was going on when it came: that is no bug.
+            if not stop.requested:
+                raise
+            logging.debug("what the signal broke", exc_info=True)
+            status = stop.exit_status
     sys.exit(status)
 
 

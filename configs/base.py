@@ -115,6 +115,7 @@ def get_config() -> ConfigDict:
     checkpoint.keep = 3  # newest checkpoints kept, beside the best
 
     config.runtime = runtime = ConfigDict()
+    runtime.stop_within_secs = 30.0  # from SIGTERM or Ctrl-C to the end, saved or not; 0 = as long as it takes
     runtime.num_virtual_devices = 0  # splits the CPU into logical devices, to try a strategy on one machine
     return config
 

@@ -7,7 +7,7 @@ value}}, and always runs eagerly. The controller calls them before it saves a ch
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,12 @@ class MetricsWriter:
     """Appends figures to metrics.jsonl: a line for a train loop, one per set for an evaluation."""
 
     def __init__(
-        self, *, path: str | os.PathLike[str], global_step: tf.Variable, split: str = "train"
+        self,
+        *,
+        path: str | os.PathLike[str],
+        global_step: tf.Variable,
+        split: str = "train",
+        extra: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         """Keeps its arguments; the file is made with the first line.
 
@@ -32,21 +37,26 @@ class MetricsWriter:
             path: Usually WORKDIR/metrics.jsonl.
             global_step: Goes into every line as `step`.
             split: Of flat outputs; for nested ones it is the name of the set.
+            extra: What flat outputs say besides: texts, which the controller could not draw as curves.
         """
         self._path = path
         self._global_step = global_step
         self._split = split
+        self._extra = extra
 
     def __call__(self, output: Output) -> None:
-        """Writes the output; scalars that are not finite become null."""
+        """Writes the output, all its lines or none; scalars that are not finite become null."""
         step = int(self._global_step.numpy())
         flat = {name: value for name, value in output.items() if not isinstance(value, Mapping)}
         nested = {name: value for name, value in output.items() if isinstance(value, Mapping)}
         if flat:
-            nested = {self._split: flat, **nested}
-        for split, figures in nested.items():
-            record = {name: _number(value) for name, value in figures.items()}
-            files.append_jsonl(self._path, {"step": step, "split": split, **record})
+            nested = {self._split: {**flat, **self._extra()}, **nested}
+        records = [
+            {"step": step, "split": split, **{name: _number(value) for name, value in figures.items()}}
+            for split, figures in nested.items()
+        ]
+        if records:
+            files.append_jsonl(self._path, *records)
 
 
 def truncate_metrics(path: str | os.PathLike[str], step: int) -> int:
@@ -131,10 +141,10 @@ class BadRowGuard:
     """Train action: ends a run that meets too many unreadable rows."""
 
     def __init__(self, *, max_bad_share: float) -> None:
-        """Keeps the largest share of rows, over the life of the process, that may be unreadable."""
+        """Keeps the largest share of rows, over the whole run, that may be unreadable."""
         self._max_bad_share = max_bad_share
-        self._num_bad = 0.0
-        self._num_rows = 0.0
+        # Bad rows, all rows; belongs into the checkpoint.
+        self.counts = tf.Variable([0.0, 0.0], dtype=tf.float64, trainable=False, name="bad_rows")
 
     def __call__(self, output: Output) -> None:
         """Counts the loop's rows.
@@ -142,11 +152,11 @@ class BadRowGuard:
         Raises:
             StopTraining: There are too many bad ones.
         """
-        self._num_bad += float(_number(output.get("num_bad", 0.0)))
-        self._num_rows += float(_number(output.get("num_rows", 0.0)))
-        if self._num_bad > 0 and self._num_bad > self._max_bad_share * self._num_rows:
+        self.counts.assign_add([float(output.get("num_bad", 0.0)), float(output.get("num_rows", 0.0))])
+        num_bad, num_rows = self.counts.numpy().tolist()
+        if num_bad > 0 and num_bad > self._max_bad_share * num_rows:
             raise StopTraining(
-                f"{self._num_bad:.0f} of {self._num_rows:.0f} training rows could not be read, more than "
+                f"{num_bad:.0f} of {num_rows:.0f} training rows could not be read, more than "
                 f"data.max_bad_share={self._max_bad_share:g}; the log names them"
             )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Evaluator(orbit.StandardEvaluator):
         decoder: Decoder,
         tokenizer: Tokenizer,
         num_logged: int = 3,
+        between_batches: Callable[[], None] | None = None,
     ) -> None:
         """Creates the evaluator.
 
@@ -44,6 +45,7 @@ class Evaluator(orbit.StandardEvaluator):
             decoder: Logits to tokens, in the graph.
             tokenizer: Tokens to text, on the host.
             num_logged: Sample predictions in the log.
+            between_batches: Called after each batch; may raise, which abandons the pass.
         """
         super().__init__(strategy.distribute_datasets_from_function(data.dataset))
         self._set_name = name
@@ -56,6 +58,7 @@ class Evaluator(orbit.StandardEvaluator):
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._num_logged = num_logged
+        self._between_batches = between_batches
         self._bar: Any = None
         self._start_secs = 0.0
         self._sums = {"loss_sum": 0.0, "num_losses": 0.0, "audio_samples": 0.0}
@@ -108,6 +111,8 @@ class Evaluator(orbit.StandardEvaluator):
             self._sums["audio_samples"] += float(rows["waveform_lengths"].sum())
             self._add_rows(state, rows)
         self._bar.update(1)
+        if self._between_batches is not None:
+            self._between_batches()
         return state
 
     def _add_rows(self, score: TranscriptionScore, rows: Mapping[str, np.ndarray]) -> None:

@@ -48,7 +48,14 @@ class Outcome:
 
 
 def run(
-    *, config: ConfigDict, parts: Parts, workdir: str, mode: str, strategy_name: str = "auto", checkpoint: str = ""
+    *,
+    config: ConfigDict,
+    parts: Parts,
+    workdir: str,
+    mode: str,
+    strategy_name: str = "auto",
+    checkpoint: str = "",
+    stop: stopping.StopOnSignal | None = None,
 ) -> Outcome:
     """Trains, evaluates, or both, and leaves the results in `workdir`.
 
@@ -59,10 +66,14 @@ def run(
         mode: "train", "eval" or "train_and_eval".
         strategy_name: As `runtime.build_strategy`.
         checkpoint: For "eval": what to evaluate instead of the workdir's best checkpoint.
+        stop: What hears the signals; None = nobody does.
 
     Raises:
         ValueError: One line for the user: something in the config, the data or the workdir does not fit.
     """
+    stop = stop or stopping.StopOnSignal()
+    # Runs from before there was the field do not have it.
+    stop.within_secs = config.runtime.get("stop_within_secs", stop.within_secs)
     runtime.configure_devices(num_virtual_devices=config.runtime.num_virtual_devices)
     strategy = runtime.build_strategy(strategy_name)
     checks.check_fields(config, num_replicas=strategy.num_replicas_in_sync)
@@ -90,7 +101,6 @@ def run(
         workdirs.save_config(workdir, config.to_dict(), allowed=RESUMABLE_FIELDS)
         workdirs.write_environment(workdir)
         tokenizer.save(os.path.join(workdir, "vocab.json"))
-        stop = stack.enter_context(stopping.StopOnSignal())
         return _train(
             config=config,
             parts=parts,
@@ -124,21 +134,45 @@ def _train(
     init: str,
     stop: stopping.StopOnSignal,
 ) -> Outcome:
+    def check_signal(output: object = None) -> None:
+        # An update is done, so there is something to save; before that a signal needs to wait for nothing.
+        stop.defer()
+        stop()
+
     with strategy.scope():
         global_step = orbit.utils.create_global_step()
         trainer = unpack.build_trainer(
-            config, parts, strategy=strategy, model=model, train_data=train_data, global_step=global_step
+            config,
+            parts,
+            strategy=strategy,
+            model=model,
+            train_data=train_data,
+            global_step=global_step,
+            between_updates=check_signal,
         )
         evaluators = (
             unpack.build_evaluators(
-                config, parts, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data
+                config,
+                parts,
+                strategy=strategy,
+                model=model,
+                tokenizer=tokenizer,
+                eval_data=eval_data,
+                between_batches=stop,
             )
             if eval_data
             else None
         )
 
+    guard = actions.BadRowGuard(max_bad_share=config.data.max_bad_share)
     state = tf.train.Checkpoint(
-        model=model, optimizer=trainer.optimizer, global_step=global_step, skip_counter=trainer.skip_counter
+        model=model,
+        optimizer=trainer.optimizer,
+        global_step=global_step,
+        skip_counter=trainer.skip_counter,
+        statistics=trainer.statistics,
+        data_digest=trainer.data_digest,
+        bad_rows=guard.counts,
     )
     if trainer.loss_scale is not None:
         state.loss_scale = trainer.loss_scale
@@ -156,32 +190,38 @@ def _train(
         global_step=global_step,
     )
     metrics_path = os.path.join(workdir, "metrics.jsonl")
-    writer = actions.MetricsWriter(path=metrics_path, global_step=global_step)
+    writer = actions.MetricsWriter(
+        path=metrics_path,
+        global_step=global_step,
+        extra=lambda: {"data_digest": f"{int(trainer.data_digest.numpy()) % 2**64:016x}"},
+    )
     bar = ProgressBar(global_step=global_step, num_updates=config.train.num_updates)
-    # Called in this order; the one that may raise out of the loop comes last, when everything else is written.
+    # Called in this order; what may raise out of the loop comes last, when everything else is written.
     train_actions = [
         writer,
         bar,
         health.HealthLog(global_step=global_step),
-        actions.BadRowGuard(max_bad_share=config.data.max_bad_share),
+        guard,
         skips.SkipGuard(
             counter=trainer.skip_counter, utterance_ids_of=train_data.utterance_ids_of, workdir=workdir
         ),
-        stop,
+        check_signal,
     ]
     eval_actions = [
-        writer,
         actions.PredictionsWriter(workdir=workdir, evaluators=evaluators.evaluators if evaluators else {}),
         actions.SaveBest(best=best, key=(config.eval.best_of, "wer")),
+        writer,
         bar.restart_clock,
         stop,
     ]
+    log_every = config.train.log_every_updates
     controller = orbit.Controller(
         strategy=strategy,
         global_step=global_step,
         trainer=trainer,
         evaluator=evaluators,
-        steps_per_loop=config.train.log_every_updates,
+        # To the next multiple: a run that was stopped within a loop ends that loop where it would have ended.
+        steps_per_loop=lambda step: int(log_every - step % log_every),
         checkpoint_manager=manager,
         summary_dir=os.path.join(workdir, "tensorboard"),
         eval_summary_dir=os.path.join(workdir, "tensorboard"),

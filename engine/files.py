@@ -43,18 +43,30 @@ def write_json_atomic(path: str | os.PathLike[str], obj: Any) -> None:
     write_text_atomic(path, text + "\n")
 
 
-def append_jsonl(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-    """Appends `record` as one line of JSON, handed to the system before the call returns.
+def append_jsonl(path: str | os.PathLike[str], *records: Mapping[str, Any]) -> None:
+    """Appends each record as one line of JSON, handed to the system before the call returns.
 
     Args:
         path: File to append to; it and its missing parent folders are made.
-        record: One object; see `to_json_value` for what is converted.
+        records: Objects; see `to_json_value` for what is converted.
+
+    Raises:
+        OSError: The file cannot be written, for want of room perhaps; it is as it was.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Unbuffered: the line goes out in one write call, which a kill finds done or not begun.
+    content = "".join(json_line(record) for record in records).encode("utf-8")
+    # Unbuffered: the lines go out in one write call, which a kill finds done or not begun.
     with open(target, "ab", buffering=0) as file:
-        file.write(json_line(record).encode("utf-8"))
+        size = file.tell()
+        try:
+            num_written = file.write(content)
+            if num_written != len(content):
+                # On a disk that has just become full a part may fit; the rest says why it does not.
+                file.write(content[num_written:])
+        except OSError as error:
+            file.truncate(size)
+            raise OSError(error.errno, error.strerror, os.fspath(target)) from error
 
 
 def write_jsonl_atomic(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:

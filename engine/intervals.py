@@ -34,6 +34,10 @@ def train_and_evaluate(
         lines = files.read_jsonl(metrics_path) if os.path.exists(metrics_path) else []
         figures = {line["split"]: line for line in lines if line["step"] == step and line["split"] in sets}
         if set(figures) != set(sets):
+            # Sets may have been added meanwhile: the others are evaluated again, and stand there once.
+            if figures:
+                kept = [line for line in lines if line["step"] != step or line["split"] not in sets]
+                files.write_jsonl_atomic(metrics_path, kept)
             figures = controller.evaluate()
     if step >= num_updates:
         return figures

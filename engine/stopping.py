@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
 from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import Any
+
+# Before there is anything to save, the main thread may still be inside a long call of a library.
+_AT_ONCE_SECS = 3.0
+# What is left of the grace period for the process itself to go away.
+_MARGIN_SECS = 3.0
 
 
 class StopTraining(Exception):  # noqa: N818 - it reports a wish, not an error
@@ -14,32 +21,52 @@ class StopTraining(Exception):  # noqa: N818 - it reports a wish, not an error
 
 
 class StopOnSignal:
-    """Turns SIGTERM and SIGINT into a clean stop after the running train loop or evaluation.
+    """Turns SIGTERM and SIGINT into a stop in good order, at whatever moment they come.
 
-    A context manager that installs the handlers (main thread only) and puts the old ones back, and
-    an action for training and evaluation:
+    A context manager that installs the handlers (main thread only) and puts the old ones back:
 
         with StopOnSignal() as stop:
             try:
-                orbit.Controller(..., train_actions=[..., stop], eval_actions=[..., stop]).train(n)
+                ...  # here a signal ends the process at once, by SystemExit: there is nothing to save
+                stop.defer()
+                ...  # from here on it is only remembered; long work calls stop() where it can end
             except StopTraining:
                 controller.save_checkpoint()
         sys.exit(stop.exit_status)
 
-    It should be the last action, so that the loop's figures are written. A second signal finds the
-    old handlers again: normally it ends the process at once.
+    A second signal finds the old handlers again: normally it ends the process at once. Whatever the main thread does,
+    and be it a call of C++ that no handler can interrupt, the process is gone `within_secs` after the signal: a thread
+    of its own sees to that. Files are written so that this costs no more than the work since the last checkpoint.
 
     Attributes:
         signal_number: The first signal received, or None.
+        within_secs: Time from the signal to the end of the process; 0 = as long as it takes.
     """
 
     def __init__(
-        self, *, signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT)
+        self,
+        *,
+        within_secs: float = 30.0,
+        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+        watch_to_the_end: bool = False,
     ) -> None:
-        """Keeps the signals to catch."""
+        """Keeps its arguments; nothing is installed yet.
+
+        Args:
+            within_secs: See the attribute.
+            signals: What to catch.
+            watch_to_the_end: Whether, once a signal has come, the time limit holds beyond the context: the
+                interpreter, too, may take its time to end.
+        """
         self.signal_number: int | None = None
+        self.within_secs = within_secs
         self._signals = tuple(signals)
         self._old_handlers: dict[signal.Signals, Any] = {}
+        self._watch_to_the_end = watch_to_the_end
+        self._is_deferred = False
+        self._finished = threading.Event()
+        self._pipe: tuple[int, int] | None = None
+        self._old_wakeup = -1
 
     @property
     def requested(self) -> bool:
@@ -51,13 +78,30 @@ class StopOnSignal:
         """Status for the process to end with: 143 after SIGTERM, 130 after SIGINT, 0 without."""
         return 0 if self.signal_number is None else 128 + self.signal_number
 
+    def defer(self) -> None:
+        """From now on there is something to save: a signal no longer raises SystemExit, but waits for `self()`."""
+        self._is_deferred = True
+
     def __enter__(self) -> StopOnSignal:
+        self._pipe = os.pipe()
+        for end in self._pipe:
+            os.set_blocking(end, end == self._pipe[0])
+        # Python's handlers wait for the main thread to come back from C++; this pipe does not.
+        self._old_wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(self._pipe[0],), name="StopOnSignal", daemon=True).start()
         for number in self._signals:
             self._old_handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._restore_handlers()
+        signal.set_wakeup_fd(self._old_wakeup)
+        assert self._pipe is not None
+        if not (self.requested and self._watch_to_the_end):
+            self._finished.set()
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._pipe[1], b"\0")
+        self._pipe = None
 
     def __call__(self, output: Mapping[str, Any] | None = None) -> None:
         """Raises StopTraining if a signal has come."""
@@ -71,12 +115,36 @@ class StopOnSignal:
         self.signal_number = number
         self._restore_handlers()
         name = signal.Signals(number).name
-        # Not print: it may be interrupted in the middle of another print, which fails.
-        line = f"\n{name}: stopping after this loop, then saving; once more to stop at once\n"
-        os.write(2, line.encode("ascii"))
+        if self._is_deferred:
+            _say(f"{name}: stopping after this update or evaluation batch, then saving; once more to stop at once")
+        else:
+            _say(f"{name}: stopped; nothing was to be saved")
+            raise SystemExit(self.exit_status)
+
+    def _watch(self, pipe: int) -> None:
+        """Ends the process if it has not ended in time; in a thread of its own."""
+        number = 0
+        while number not in self._signals:
+            number = os.read(pipe, 1)[0]
+            if self._finished.is_set():
+                os.close(pipe)
+                return
+        limit = self.within_secs - _MARGIN_SECS if self._is_deferred else _AT_ONCE_SECS
+        if not self.within_secs:
+            return
+        if not self._finished.wait(max(limit, 0.0)):
+            what = "the updates since the last checkpoint are lost" if self._is_deferred else "nothing was to be saved"
+            _say(f"{signal.Signals(number).name}: not done after {limit:g} s, leaving now; {what}")
+            os._exit(128 + number)
 
     def _restore_handlers(self) -> None:
         while self._old_handlers:
             number, handler = self._old_handlers.popitem()
             # None: installed by other code than Python's; it cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _say(line: str) -> None:
+    """Writes a line to stderr; not with print, which fails when it interrupts itself."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{line}\n".encode("ascii"))

@@ -40,6 +40,10 @@ _STATISTICS = (
 )
 # The first of them, which an update whose loss is not finite would spoil for the whole loop.
 _NUM_LOSS_STATISTICS = 2 + len(health.FRAME_SUMS)
+# Beside them travel the pieces of an update's data digest, so that it costs no all-reduce of its own.
+_NUM_DIGEST_PIECES, _DIGEST_PIECE_BITS = 3, 14
+# Odd and large, as in 64-bit mixing functions; written as the signed numbers they are in TensorFlow.
+_MIX_ROW, _MIX_POSITION, _MIX_UPDATE = -0x61C8864680B583EB, 0x2545F4914F6CDD1D, 0x5851F42D4C957F2D
 
 
 class Trainer(orbit.StandardTrainer):
@@ -62,6 +66,7 @@ class Trainer(orbit.StandardTrainer):
         max_skipped_in_a_row: int = 0,
         seed: int = 0,
         loop_in_graph: bool = False,
+        between_updates: Callable[[], None] | None = None,
     ) -> None:
         """Creates the step's state; call inside `strategy.scope()`.
 
@@ -81,6 +86,8 @@ class Trainer(orbit.StandardTrainer):
             max_skipped_in_a_row: Limit of `skip_counter`.
             seed: Of dropout and masks.
             loop_in_graph: Whether a train loop is one tf.while_loop (TPU) or one call per update.
+            between_updates: Called between the updates of a loop, unless that is in the graph. May raise: then the loop
+                has no end and no figures, and its statistics go on with the next one.
         """
         # The dataset is made in `train_loop_begin`: only then has the controller restored the update to start from.
         super().__init__(
@@ -105,14 +112,40 @@ class Trainer(orbit.StandardTrainer):
         head = {variable.ref() for variable in model.head_variables}
         self._is_head = [variable.ref() in head for variable in self._variables]
         optimizer.build(self._variables)
-        self._statistics = tf.Variable(
-            tf.zeros([len(_STATISTICS)]), trainable=False, name="statistics"
+        self._between_updates = between_updates
+        # Both belong into the checkpoint: a loop that was left in its middle goes on as if it had not been.
+        self.statistics = tf.Variable(tf.zeros([len(_STATISTICS)]), trainable=False, name="statistics")
+        self.data_digest = tf.Variable(
+            0,
+            dtype=tf.int64,
+            trainable=False,
+            name="data_digest",
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
         self._loop_start_secs = 0.0
 
+    def create_train_loop_fn(self) -> Callable[..., None]:
+        """Returns orbit's loop, with `between_updates` in it where it runs on the host."""
+        loop = super().create_train_loop_fn()
+        between_updates = self._between_updates
+        if between_updates is None or self._train_options.use_tf_while_loop:
+            return loop
+
+        def interruptible(iterator: tf.data.Iterator, num_steps: tf.Tensor) -> None:
+            last = int(num_steps)
+
+            def count(num_done: int, output: None) -> int:
+                # Not after the last one: what is due at the end of a loop must not be left out.
+                if num_done + 1 < last:
+                    between_updates()
+                return num_done + 1
+
+            loop(iterator, num_steps, state=0, reduce_fn=count)
+
+        return interruptible
+
     def train_loop_begin(self) -> None:
-        """Clears the statistics and, in a fresh process, opens the data at the current update; eager."""
-        self._statistics.assign(tf.zeros([len(_STATISTICS)]))
+        """Opens the data at the current update in a fresh process; eager."""
         self._loop_start_secs = time.monotonic()
         if self._train_iter is None:
             start_update = int(self.global_step.numpy())
@@ -138,13 +171,16 @@ class Trainer(orbit.StandardTrainer):
             self.loss_scale.update(is_finite)
         clipped = tf.cast(is_finite & (norm > self._clip_norm), tf.float32) if self._clip_norm else 0.0
         update = tf.stack([tf.where(is_finite, norm, 0.0), clipped, num_skipped, 1.0, input_wait_secs])
+        self._advance_digest(statistics[-_NUM_DIGEST_PIECES:])
+        statistics = statistics[:-_NUM_DIGEST_PIECES]
         of_loss = tf.where(is_loss_finite, statistics[:_NUM_LOSS_STATISTICS], 0.0)
-        self._statistics.assign_add(tf.concat([of_loss, statistics[_NUM_LOSS_STATISTICS:], update], axis=0))
+        self.statistics.assign_add(tf.concat([of_loss, statistics[_NUM_LOSS_STATISTICS:], update], axis=0))
         self.global_step.assign_add(1)
 
     def train_loop_end(self) -> dict[str, float]:
-        """Returns the loop's figures; eager."""
-        total = dict(zip(_STATISTICS, self._statistics.numpy().tolist(), strict=True))
+        """Returns the loop's figures and begins new ones; eager."""
+        total = dict(zip(_STATISTICS, self.statistics.numpy().tolist(), strict=True))
+        self.statistics.assign(tf.zeros([len(_STATISTICS)]))
         num_updates = max(total["num_updates"], 1.0)
         loop_secs = max(time.monotonic() - self._loop_start_secs, 1e-6)
         num_applied = total["num_updates"] - total["num_skipped_updates"]
@@ -201,9 +237,17 @@ class Trainer(orbit.StandardTrainer):
                 tf.reduce_sum(is_row * (1.0 - weight)),
                 tf.reduce_sum(tf.cast(batch["waveform_lengths"], tf.float32)),
                 shape[0] * shape[1],
+                *_digest_pieces(batch["utterance_index"], context.replica_id_in_sync_group),
             ]
         )
         return gradients, context.all_reduce(tf.distribute.ReduceOp.SUM, statistics), norm
+
+    def _advance_digest(self, pieces: tf.Tensor) -> None:
+        """Takes an update into the digest of all data since the first one, order included; graph, cross-replica."""
+        update = tf.constant(0, tf.int64)
+        for piece in tf.unstack(tf.cast(pieces, tf.int64)):
+            update = tf.bitwise.left_shift(update, tf.constant(20, tf.int64)) + piece
+        self.data_digest.assign((self.data_digest + update) * tf.constant(_MIX_UPDATE, tf.int64))
 
     def _accumulate(
         self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor
@@ -308,6 +352,27 @@ def _timed_next(iterator: tf.data.Iterator) -> tuple[Batch, tf.Tensor]:
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
         waited_secs = tf.timestamp() - start
     return batch, tf.cast(waited_secs, tf.float32)
+
+
+def _digest_pieces(utterance_index: tf.Tensor, replica: tf.Tensor | int) -> list[tf.Tensor]:
+    """Sums over this replica's rows that tell which utterance stands where in the global batch; graph.
+
+    The pieces are whole numbers small enough that float32 adds up those of a thousand rows exactly, in any order.
+
+    Args:
+        utterance_index: int64 [B].
+        replica: Number of this replica; every replica has B rows.
+    """
+    size = tf.shape(utterance_index, tf.int64)[0]
+    position = tf.cast(replica, tf.int64) * size + tf.range(size) + 1
+    mixed = (utterance_index + 2) * tf.constant(_MIX_ROW, tf.int64) + position * tf.constant(_MIX_POSITION, tf.int64)
+    mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, tf.constant(29, tf.int64)))
+    mixed *= tf.constant(_MIX_ROW, tf.int64)
+    mask = tf.constant((1 << _DIGEST_PIECE_BITS) - 1, tf.int64)
+    return [
+        tf.reduce_sum(tf.cast(tf.bitwise.bitwise_and(tf.bitwise.right_shift(mixed, shift), mask), tf.float32))
+        for shift in (tf.constant(8 + 16 * i, tf.int64) for i in range(_NUM_DIGEST_PIECES))
+    ]
 
 
 def _then(apply: Callable[[bool], None], head_only: bool) -> tf.Tensor:

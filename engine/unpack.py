@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 
 import tensorflow as tf
 import tf_keras
@@ -163,6 +164,7 @@ def build_trainer(
     model: AcousticModel,
     train_data: TrainData,
     global_step: tf.Variable,
+    between_updates: Callable[[], None],
 ) -> Trainer:
     """Builds optimizer, loss scale and step of a config; inside `strategy.scope()`."""
     train = config.train
@@ -194,6 +196,7 @@ def build_trainer(
         freeze_encoder_updates=config.model.freeze_encoder_updates,
         max_skipped_in_a_row=config.train.max_skipped_in_a_row,
         seed=config.seed,
+        between_updates=between_updates,
     )
 
 
@@ -205,6 +208,7 @@ def build_evaluators(
     model: AcousticModel,
     tokenizer: Tokenizer,
     eval_data: dict[str, EvalData],
+    between_batches: Callable[[], None] | None = None,
 ) -> EvaluatorGroup:
     """Builds an evaluator for each set; inside `strategy.scope()`."""
     return EvaluatorGroup(
@@ -219,6 +223,7 @@ def build_evaluators(
                 decoder=parts.decoder,
                 tokenizer=tokenizer,
                 num_logged=config.eval.num_logged,
+                between_batches=between_batches,
             )
             for name, data in eval_data.items()
         }

@@ -12,6 +12,7 @@ import tensorflow as tf
 from configs import base
 from engine import experiment
 from engine.checkpoints import BestCheckpoint
+from engine.stopping import StopTraining
 from tests.engine_toys import ToyModel, toy_batch, toy_dataset_fn
 from tests.experiment_toys import ToyTrainData, make_config, make_parts
 
@@ -122,3 +123,47 @@ def test_training_does_not_ask_for_the_evaluation_corpora(tmp_path):
     assert experiment.run(**run, mode="train").exit_status == 0
     with pytest.raises(ValueError, match="nowhere: no such corpus"):
         experiment.run(**run, mode="train_and_eval")
+
+
+class StopAt:
+    """Stands in for StopOnSignal: a signal comes before the n-th time it is asked."""
+
+    within_secs = 30.0
+
+    def __init__(self, n):
+        self.exit_status, self._n, self._calls, self.is_deferred = 0, n, 0, False
+
+    def defer(self):
+        self.is_deferred = True
+
+    def __call__(self, output=None):
+        self._calls += 1
+        if self._calls == self._n:
+            self.exit_status = 143
+            raise StopTraining("stopped by SIGTERM")
+
+
+def test_a_stop_between_any_two_updates_leaves_no_trace_in_the_figures(tmp_path):
+    def run(name, stop=None):
+        return experiment.run(
+            config=make_config(tmp_path, log_every_updates=4, num_updates=6), parts=make_parts(),
+            workdir=str(tmp_path / name), mode="train", strategy_name="one_device", stop=stop,
+        )  # fmt: skip
+
+    run("straight")
+    # It is asked after updates 1, 2, 3, after the loop of four, after update 5 and after the loop of two.
+    for n, saved in ((2, 2), (4, 4), (5, 5)):
+        stop = StopAt(n)
+        assert (run(f"run{n}", stop).exit_status, stop.is_deferred) == (143, True)
+        assert (tmp_path / f"run{n}/checkpoints/ckpt-{saved}.index").exists()
+        assert run(f"run{n}").exit_status == 0
+        text = (tmp_path / f"run{n}/metrics.jsonl").read_text()
+        assert text == (tmp_path / "straight/metrics.jsonl").read_text()
+        found, wanted = (
+            tf.train.load_checkpoint(str(tmp_path / name / "checkpoints/ckpt-6")) for name in (f"run{n}", "straight")
+        )
+        names = [name for name in wanted.get_variable_to_shape_map() if name.endswith("VARIABLE_VALUE")]
+        assert len(names) > 10
+        for name in names:
+            if not name.startswith("save_counter"):
+                assert found.get_tensor(name).tobytes() == wanted.get_tensor(name).tobytes(), name

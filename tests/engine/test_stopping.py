@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import orbit
 import pytest
@@ -45,6 +49,7 @@ def test_signal_stops_after_the_loop_with_its_figures_written(tmp_path, step, nu
     path = tmp_path / "metrics.jsonl"
     before = signal.getsignal(number)
     with StopOnSignal() as stop:
+        stop.defer()
         assert not stop.requested
         assert stop.exit_status == 0
         controller = orbit.Controller(
@@ -60,7 +65,7 @@ def test_signal_stops_after_the_loop_with_its_figures_written(tmp_path, step, nu
     assert int(step.numpy()) == 6
     assert [record["step"] for record in files.read_jsonl(path)] == [3, 6]
     assert signal.getsignal(number) is before
-    assert f"{signal.Signals(number).name}: stopping after this loop" in capfd.readouterr().err
+    assert f"{signal.Signals(number).name}: stopping after this update" in capfd.readouterr().err
 
 
 def test_without_a_signal_nothing_happens_and_handlers_come_back():
@@ -78,6 +83,7 @@ def test_second_signal_meets_the_old_handler():
     old_interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with StopOnSignal() as stop:
+            stop.defer()
             os.kill(os.getpid(), signal.SIGTERM)
             assert stop.requested
             assert received == []
@@ -91,3 +97,48 @@ def test_second_signal_meets_the_old_handler():
     finally:
         signal.signal(signal.SIGTERM, old)
         signal.signal(signal.SIGINT, old_interrupt)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_before_there_is_anything_to_save_a_signal_ends_the_process_at_once(number, status, capfd):
+    with StopOnSignal() as stop, pytest.raises(SystemExit) as ending:
+        os.kill(os.getpid(), number)
+        time.sleep(10)
+    assert ending.value.code == stop.exit_status == status
+    assert f"{signal.Signals(number).name}: stopped; nothing was to be saved" in capfd.readouterr().err
+
+
+# One call that comes back to Python only after a minute, as a compilation may.
+STUCK = """
+import hashlib, sys
+from engine.stopping import StopOnSignal
+with StopOnSignal(within_secs=4.0, watch_to_the_end=True) as stop:
+    if sys.argv[1] == "deferred":
+        stop.defer()
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"x", b"y", 200_000_000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("phase", "number", "said"),
+    [
+        ("deferred", signal.SIGTERM, b"not done after 1 s, leaving now; the updates since the last checkpoint"),
+        ("early", signal.SIGINT, b"not done after 3 s, leaving now; nothing was to be saved"),
+    ],
+)
+def test_a_call_that_no_handler_can_interrupt_does_not_keep_the_process(phase, number, said):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUCK, phase],
+        cwd=Path(__file__).resolve().parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout.readline() == b"ready\n"
+    time.sleep(0.2)
+    start = time.monotonic()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert time.monotonic() - start < 8
+    assert said in errors
