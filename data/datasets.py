@@ -11,6 +11,7 @@ from absl import logging
 from data.audio import SAMPLE_RATE
 from data.errors import InputError
 from data.faults import Report, refuse
+from data.fingerprint import fingerprint
 from data.open import open_source
 from data.pipeline import build_dataset
 from data.plan import BatchPlan
@@ -142,6 +143,7 @@ class TrainData:
         )
         self.updates_per_epoch = self.plan.updates_per_epoch
         self.num_utterances = len(source.utterance_ids)
+        self.fingerprint = fingerprint(source)
         self.duration_secs = float(source.num_samples.sum()) / SAMPLE_RATE
         self._tokenizer = tokenizer
         self._text_style = text_style

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import collections
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.protobuf import trackable_object_graph_pb2
+from absl import logging
 
-from engine import files
+from engine import files, integrity
+from engine.matching import check_matches, open_checkpoint
 from engine.workdir import WorkdirError
 
 CHECKPOINTS_FOLDER = "checkpoints"
 BEST_FOLDER = "best"
 # Prefix of the checkpoint in a folder that holds a model alone, such as a converted one.
 WEIGHTS_FILE = "weights"
-_OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
 class CheckpointManager(tf.train.CheckpointManager):
-    """Saves at multiples of an interval, restores only what matches; for `orbit.Controller`.
+    """Saves at multiples of an interval, restores only what is whole and matches; for `orbit.Controller`.
 
     TensorFlow's own manager saves at the first opportunity and counts the interval from there, so
-    that a resumed run saves at other updates than an uninterrupted one; and it restores a
-    checkpoint of another model without a word.
+    that a resumed run saves at other updates than an uninterrupted one; it restores a checkpoint of
+    another model without a word, falls over a damaged one, and begins anew where its list of them
+    is lost.
     """
 
     def __init__(
@@ -39,8 +39,14 @@ class CheckpointManager(tf.train.CheckpointManager):
         every_updates: int,
         keep: int,
         init_fn: Any = None,
+        about: Mapping[str, Any] | None = None,
+        check_origin: Callable[[str], None] = lambda path: None,
+        optional: Collection[str] = (),
     ) -> None:
-        """Reads the state of `directory`; nothing is restored yet.
+        """Looks for the newest checkpoint that is whole; nothing is restored yet.
+
+        Newer ones that are damaged are named in the log and set aside, and what killed processes
+        left half-written is removed: only the process that holds the workdir's lock may do this.
 
         Args:
             checkpoint: tf.train.Checkpoint(model=..., optimizer=..., global_step=..., ...), all of
@@ -51,14 +57,19 @@ class CheckpointManager(tf.train.CheckpointManager):
                 asks at the end of each inner loop, so the loop's length should divide it.
             keep: Number of latest checkpoints to keep.
             init_fn: Called without arguments when there is nothing to restore.
+            about: What every checkpoint's manifest says besides its sums.
+            check_origin: Called with the path to be restored; raises if the run may not go on from it.
+            optional: Parts of `checkpoint` that an older version did not save.
 
         Raises:
             ValueError: `every_updates` or `keep` is not positive.
+            WorkdirError: There are checkpoints and all of them are damaged; nothing was changed.
         """
         if every_updates < 1 or keep < 1:
             raise ValueError(
                 f"checkpoint.every_updates ({every_updates}) and checkpoint.keep ({keep}) must be at least 1"
             )
+        _settle(os.fspath(directory))
         super().__init__(
             checkpoint,
             os.fspath(directory),
@@ -69,6 +80,9 @@ class CheckpointManager(tf.train.CheckpointManager):
         )
         self._global_step = global_step
         self._step_at_last_save = 0
+        self._about = dict(about or {})
+        self._check_origin = check_origin
+        self._optional = tuple(optional)
 
     def save(self, checkpoint_number=None, check_interval=True, options=None):
         """Saves if a multiple of the interval was passed since the last save, or unconditionally.
@@ -80,7 +94,15 @@ class CheckpointManager(tf.train.CheckpointManager):
         interval = self.checkpoint_interval
         if check_interval and step // interval == self._step_at_last_save // interval:
             return None
-        path = super().save(checkpoint_number, check_interval=False, options=options)
+        try:
+            path = super().save(checkpoint_number, check_interval=False, options=options)
+        except BaseException:
+            # Half a checkpoint helps nobody, least of all on a disk that is full.
+            integrity.sweep(self.directory)
+            raise
+        if path is not None:
+            integrity.write_manifest(path, {"step": step, **self._about})
+            integrity.sweep(self.directory)
         self._step_at_last_save = step
         return path
 
@@ -91,13 +113,44 @@ class CheckpointManager(tf.train.CheckpointManager):
             The path restored, or None.
 
         Raises:
-            WorkdirError: The checkpoint is damaged or of other variables; nothing was changed.
+            WorkdirError: The checkpoint is of other variables, or of other data; nothing was changed.
         """
         if self.latest_checkpoint is not None:
-            check_matches(self.checkpoint, self.latest_checkpoint)
+            self._check_origin(self.latest_checkpoint)
+            check_matches(self.checkpoint, self.latest_checkpoint, optional=self._optional)
         path = super().restore_or_initialize()
         self._step_at_last_save = int(self._global_step.numpy())
         return path
+
+
+def _settle(directory: str) -> None:
+    """Brings a folder into the state that TensorFlow's manager expects, its newest checkpoint whole.
+
+    Raises:
+        WorkdirError: All checkpoints are damaged.
+    """
+    integrity.sweep(directory)
+    paths = integrity.list_checkpoints(directory)
+    damaged: list[tuple[str, str]] = []
+    while paths and (damage := integrity.find_damage(paths[-1])):
+        damaged.append((paths.pop(), damage))
+    if damaged and not paths:
+        raise WorkdirError(
+            f"{directory}: no checkpoint there can be used ({'; '.join(damage for _, damage in damaged)}); bring back a"
+            " copy of one, or choose another workdir to begin anew"
+        )
+    for path, damage in damaged:
+        folder = integrity.set_aside(path)
+        logging.error("%s is damaged: %s; moved to %s, going on from %s", path, damage, folder, paths[-1])
+    state = os.path.join(directory, "checkpoint")
+    if paths:
+        names = [os.path.basename(path) for path in paths]
+        lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
+        # Without its time the manager takes a checkpoint for one to be kept for ever.
+        lines += [f"all_model_checkpoint_timestamps: {os.stat(path + '.index').st_mtime}" for path in paths]
+        files.write_text_atomic(state, "\n".join(lines) + "\n")
+    elif os.path.exists(state):
+        os.remove(state)
 
 
 class BestCheckpoint:
@@ -122,13 +175,17 @@ class BestCheckpoint:
             global_step: Numbers the checkpoint.
             higher_is_better: Whether larger values are better; not so for error rates.
         """
+        for path in integrity.list_checkpoints(directory):
+            if damage := integrity.find_damage(path):
+                folder = integrity.set_aside(path)
+                logging.error("%s is damaged: %s; moved to %s, the next evaluation is the best", path, damage, folder)
         self._manager = tf.train.CheckpointManager(checkpoint, os.fspath(directory), max_to_keep=1)
         self._record_path = Path(directory) / "best.json"
         self._global_step = global_step
         self._higher_is_better = higher_is_better
         self._record: dict[str, Any] | None = None
         # Without its checkpoint a value is of no use: the next one is the best.
-        if self._record_path.exists() and self._manager.latest_checkpoint is not None:
+        if self._record_path.exists() and integrity.list_checkpoints(directory):
             try:
                 self._record = json.loads(self._record_path.read_text(encoding="utf-8"))
             except json.JSONDecodeError as error:
@@ -157,7 +214,9 @@ class BestCheckpoint:
             if not (value > best if self._higher_is_better else value < best):
                 return False
         step = int(self._global_step.numpy())
-        self._manager.save(checkpoint_number=step)
+        path = self._manager.save(checkpoint_number=step)
+        integrity.write_manifest(path, {"step": step, "metric": metric, "value": float(value)})
+        integrity.sweep(self._record_path.parent)
         # The value comes last: killed in between, the old value stands and the same evaluation,
         # when it is repeated, saves again.
         self._record = {"metric": metric, "value": float(value), "step": step}
@@ -183,9 +242,9 @@ def find_checkpoint(path_or_workdir: str | os.PathLike[str], *, prefer_best: boo
         return path.removesuffix(".index")
     folders = [os.path.join(path, BEST_FOLDER), os.path.join(path, CHECKPOINTS_FOLDER)]
     for folder in [*(folders if prefer_best else reversed(folders)), path]:
-        found = tf.train.latest_checkpoint(folder)
-        if found is not None:
-            return found
+        # Not what TensorFlow's list says: it may be lost, or name what is not there.
+        if found := integrity.list_checkpoints(folder):
+            return found[-1]
     raise WorkdirError(
         f"{path}: no checkpoint there; give a workdir with {BEST_FOLDER}/ or {CHECKPOINTS_FOLDER}/,"
         " a folder of checkpoints, or a checkpoint's path without .index"
@@ -201,7 +260,7 @@ def step_of(path: str) -> int:
     Raises:
         WorkdirError: The file is unreadable.
     """
-    reader = _open(path)
+    reader = open_checkpoint(path)
     key = "global_step/.ATTRIBUTES/VARIABLE_VALUE"
     if reader.has_tensor(key):
         return int(reader.get_tensor(key))
@@ -240,107 +299,9 @@ def restore_model(
         raise ValueError(f"the model has no part {unknown[0]!r}; it has {', '.join(sorted(parts))}")
     # Stands for the model, without what is left out.
     checkpoint = tf.train.Checkpoint(model=tf.train.Checkpoint(**wanted))
+    if damage := integrity.find_damage(path):
+        raise WorkdirError(f"{path} is damaged: {damage}; take another checkpoint, or a copy of this one")
     check_matches(checkpoint, path, leave_out=[f"model/{name}" for name in leave_out])
     # The optimizer's part stays unread, on purpose.
     checkpoint.read(path).expect_partial()
     return path
-
-
-def check_matches(checkpoint: tf.train.Checkpoint, path: str, *, leave_out: Sequence[str] = ()) -> None:
-    """Checks that `path` has a value for every variable of `checkpoint`, and no variable too many.
-
-    Whole parts that only the file has (an optimizer, when the weights alone are wanted) are
-    allowed; within a part that both have, the variables and their shapes must be the same.
-
-    Args:
-        checkpoint: What would be restored; its variables exist already.
-        path: A checkpoint's path without .index.
-        leave_out: Paths of parts of the file, such as "model/head", that are not looked at.
-
-    Raises:
-        WorkdirError: The file is unreadable or does not match; names the first variable.
-    """
-    reader = _open(path)
-    if not reader.has_tensor(_OBJECT_GRAPH_KEY):
-        raise WorkdirError(f"{path}: not written by tf.train.Checkpoint; convert it first")
-    graph = trackable_object_graph_pb2.TrackableObjectGraph()
-    graph.ParseFromString(reader.get_tensor(_OBJECT_GRAPH_KEY))
-    shapes = reader.get_variable_to_shape_map()
-    differences = _find_differences(checkpoint, graph, shapes, frozenset(leave_out))
-    if differences:
-        # The model's first: the optimizer's only follow from them.
-        _, first = min(differences, key=lambda difference: not difference[0].startswith("model/"))
-        more = f" (and {len(differences) - 1} more differences)" if len(differences) > 1 else ""
-        raise WorkdirError(f"{path}: {first}{more}; it was made with another model or optimizer")
-
-
-def _open(path: str) -> Any:
-    try:
-        return tf.train.load_checkpoint(path)
-    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        reason = str(error).splitlines()[0]
-        raise WorkdirError(f"{path}: not a readable checkpoint ({reason})") from error
-
-
-def _find_differences(
-    root: tf.train.Checkpoint,
-    graph: trackable_object_graph_pb2.TrackableObjectGraph,
-    shapes: Mapping[str, Sequence[int]],
-    leave_out: frozenset[str],
-) -> list[tuple[str, str]]:
-    """Walks objects and file side by side, as TensorFlow matches them; returns (path, what) pairs."""
-    children_of = tf.train.TrackableView.children
-    differences = []
-    only_objects: list[tuple[str, Any]] = []
-    only_nodes: list[tuple[str, int]] = []
-    # Objects are kept, not their ids alone, so that no id is used twice.
-    node_of = {id(root): (root, 0)}
-    object_of = {0: id(root)}
-    queue: collections.deque[tuple[str, Any, int]] = collections.deque([("", root, 0)])
-    while queue:
-        path, obj, node = queue.popleft()
-        if isinstance(obj, tf.Variable):
-            keys = [attribute.checkpoint_key for attribute in graph.nodes[node].attributes]
-            stored_shape, shape = tuple(shapes[keys[0]]) if keys else None, tuple(obj.shape)
-            if stored_shape is None:
-                differences.append((path, f"holds no value for {path} {shape}"))
-            elif stored_shape != shape:
-                differences.append((path, f"{path} has shape {stored_shape} there, {shape} here"))
-        stored = {child.local_name: child.node_id for child in graph.nodes[node].children}
-        live = children_of(obj)
-        for name, child in live.items():
-            child_path = f"{path}/{name}" if path else name
-            child_node = stored.get(name)
-            if obj is root and name == "save_counter":
-                continue  # Counts saves; TensorFlow makes it when it likes.
-            if id(child) not in node_of and child_node is not None and child_node not in object_of:
-                node_of[id(child)] = (child, child_node)
-                object_of[child_node] = id(child)
-                queue.append((child_path, child, child_node))
-            elif child_node is None or object_of.get(child_node) != id(child):
-                # Unknown to the file, or shared there in another way than here.
-                only_objects.append((child_path, child))
-                if child_node is not None:
-                    only_nodes.append((child_path, child_node))
-        # At the root the file may have more: whole parts that are not wanted now.
-        for name, child_node in stored.items() if obj is not root else ():
-            if name not in live and f"{path}/{name}" not in leave_out:
-                only_nodes.append((f"{path}/{name}", child_node))
-
-    # What one path does not lead to, another may have reached: layers are often shared.
-    while only_objects:
-        path, obj = only_objects.pop(0)
-        if id(obj) not in node_of:
-            node_of[id(obj)] = (obj, -1)
-            if isinstance(obj, tf.Variable):
-                differences.append((path, f"holds no value for {path} {tuple(obj.shape)}"))
-            only_objects.extend((f"{path}/{n}", child) for n, child in children_of(obj).items())
-    while only_nodes:
-        path, node = only_nodes.pop(0)
-        if node not in object_of:
-            object_of[node] = -1
-            if graph.nodes[node].attributes:
-                differences.append((path, f"holds {path}, for which there is no variable here"))
-            for child in graph.nodes[node].children:
-                only_nodes.append((f"{path}/{child.local_name}", child.node_id))
-    return differences

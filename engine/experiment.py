@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 from ml_collections import ConfigDict
 
-from engine import actions, checkpoints, checks, health, runtime, skips, startup, stopping, unpack
+from engine import actions, checkpoints, checks, health, integrity, provenance, runtime, skips, startup, stopping, unpack
 from engine import workdir as workdirs
 from engine.intervals import train_and_evaluate
 from engine.progress import ProgressBar
@@ -23,6 +23,7 @@ RESUMABLE_FIELDS = (
     "eval",
     "checkpoint",
     "data.eval",
+    "data.train.input",  # the corpus may have moved; its fingerprint is compared
     "data.num_parallel_calls",
     "data.prefetch_batches",
     "data.max_bad_share",
@@ -32,6 +33,8 @@ RESUMABLE_FIELDS = (
     "train.log_every_updates",
     "train.max_skipped_in_a_row",
 )
+# Parts of a checkpoint that older versions did not save; a run of theirs goes on all the same.
+_LATER_PARTS = ("statistics", "data_digest", "bad_rows", "skip_counter")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,13 +80,13 @@ def run(
     runtime.configure_devices(num_virtual_devices=config.runtime.num_virtual_devices)
     strategy = runtime.build_strategy(strategy_name)
     checks.check_fields(config, num_replicas=strategy.num_replicas_in_sync)
-    os.makedirs(workdir, exist_ok=True)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(workdirs.storage_faults(workdir))
         stack.enter_context(workdirs.WorkdirLock(workdir))
         if mode == "eval":
             return _evaluate(config=config, parts=parts, workdir=workdir, strategy=strategy, checkpoint=checkpoint)
         # The first thing that can fail for reasons of its own is the data: nothing is written before it was read.
-        is_fresh = tf.train.latest_checkpoint(os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER)) is None
+        is_fresh = not integrity.list_checkpoints(os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER))
         # Weights to start from are not needed again: a run can be continued where they are gone.
         init = config.model.init if is_fresh else ""
         evaluate = mode == "train_and_eval"
@@ -176,6 +179,7 @@ def _train(
     )
     if trainer.loss_scale is not None:
         state.loss_scale = trainer.loss_scale
+    about = provenance.describe(config=config.to_dict(), data=train_data.fingerprint)
     manager = checkpoints.CheckpointManager(
         checkpoint=state,
         directory=os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER),
@@ -183,6 +187,9 @@ def _train(
         every_updates=config.checkpoint.every_updates,
         keep=config.checkpoint.keep,
         init_fn=lambda: _initialize(model, init, with_head=config.model.init_head),
+        about=about,
+        check_origin=lambda path: provenance.check(path, integrity.read_manifest(path), about),
+        optional=_LATER_PARTS,
     )
     best = checkpoints.BestCheckpoint(
         checkpoint=tf.train.Checkpoint(model=model),
@@ -207,6 +214,7 @@ def _train(
         ),
         check_signal,
     ]
+    # The lines in metrics.jsonl say that an evaluation is done: killed before them, all of it is done again.
     eval_actions = [
         actions.PredictionsWriter(workdir=workdir, evaluators=evaluators.evaluators if evaluators else {}),
         actions.SaveBest(best=best, key=(config.eval.best_of, "wer")),

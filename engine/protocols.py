@@ -151,6 +151,7 @@ class TrainData(Protocol):
     num_utterances: int
     duration_secs: float  # of all utterances
     num_left_out: int  # utterances outside the allowed durations
+    fingerprint: dict[str, int | str]  # what tells this corpus from another, wherever it lies
 
     def dataset(self, context: tf.distribute.InputContext, start_update: int) -> tf.data.Dataset:
         """Returns the endless replica batches of one input pipeline; the first belongs to `start_update`."""

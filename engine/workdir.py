@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.metadata
 import json
@@ -9,7 +10,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ import tensorflow as tf
 
 from engine import files
 
+# As the system words them, whichever library passes them on.
+_STORAGE_WORDS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+    "Read-only file system",
+    "Permission denied",
+    "Not a directory",
+    "Input/output error",
+)
 _PACKAGES = ("tensorflow", "tf-keras", "tf-models-official", "tensorflow-hub", "numpy", "jiwer")
 
 
@@ -131,12 +142,6 @@ def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def write_environment(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     """Writes environment.json (versions, devices, command, commit) and returns its content."""
-    versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
     environment = {
         "command": sys.argv,
         "commit": _commit(),
@@ -144,10 +149,41 @@ def write_environment(workdir: str | os.PathLike[str]) -> dict[str, Any]:
         "platform": platform.platform(),
         "num_cpus": os.cpu_count(),
         "devices": [device.name for device in tf.config.list_physical_devices()],
-        "packages": versions,
+        "packages": package_versions(),
     }
     files.write_json_atomic(Path(workdir) / "environment.json", environment)
     return environment
+
+
+def package_versions() -> dict[str, str | None]:
+    """Returns the versions of what a run's numbers depend on; None where a package is not installed."""
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+@contextlib.contextmanager
+def storage_faults(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns "no room" and "not allowed", which Python and TensorFlow raise in many ways, into one line.
+
+    Raises:
+        WorkdirError: Something could not be written.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        if not any(word in reason for word in _STORAGE_WORDS):
+            raise
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        raise WorkdirError(
+            f"{workdir}: cannot be written{where}: {reason.splitlines()[0]}; what was saved there is intact: make room"
+            " or change the permissions, and the same command goes on from the newest checkpoint"
+        ) from error
 
 
 def _commit() -> str | None:

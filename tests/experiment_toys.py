@@ -24,6 +24,7 @@ class Letters:
 
 
 class ToyTrainData:
+    fingerprint = {"num_utterances": 8, "ids": "a", "texts": "b"}
     num_utterances, duration_secs, updates_per_epoch, num_left_out = 8, 20.0, 1, 0
 
     def __init__(self, **fields):

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from engine import checkpoints
+from engine import checkpoints, integrity
 from engine.checkpoints import BestCheckpoint, CheckpointManager, WorkdirError
 from engine.optimizer import build_optimizer
 
@@ -184,12 +184,121 @@ def test_part_that_the_file_lacks_is_noticed(tmp_path):
         _manager(state, tmp_path).restore_or_initialize()
 
 
-def test_damaged_checkpoint_is_one_line(tmp_path):
-    _manager(_state(), tmp_path).save(check_interval=False)
-    (tmp_path / "ckpt-1.index").write_bytes(b"\0" * 100)
-    with pytest.raises(WorkdirError, match="ckpt-1: not a readable checkpoint") as caught:
-        _manager(_state(), tmp_path).restore_or_initialize()
-    assert "\n" not in str(caught.value)
+def _save(folder, *steps):
+    """Checkpoints whose every value is their step."""
+    for step in steps:
+        state = _state(value=float(step))
+        state.global_step.assign(step)
+        _manager(state, folder).save(checkpoint_number=step)
+
+
+def _damage(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["ckpt-20.index", "ckpt-20.data-00000-of-00001"])
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_a_damaged_newest_checkpoint_is_named_set_aside_and_the_one_before_used(
+    tmp_path, monkeypatch, file, with_manifest
+):
+    said = []
+    monkeypatch.setattr(checkpoints.logging, "error", lambda text, *values: said.append(text % values))
+    _save(tmp_path, 10, 20)
+    if not with_manifest:
+        (tmp_path / "ckpt-20.manifest.json").unlink()
+    _damage(tmp_path / file)
+    state = _state()
+    manager = _manager(state, tmp_path)
+    assert manager.restore_or_initialize() == str(tmp_path / "ckpt-10")
+    assert float(state.model.head.kernel[0, 0]) == 10.0
+    assert len(said) == 1
+    assert said[0].startswith(f"{tmp_path}/ckpt-20 is damaged: ") and f"going on from {tmp_path}/ckpt-10" in said[0]
+    assert (tmp_path / "damaged" / file).exists()
+    # The run goes on, and saves the same update anew.
+    state.global_step.assign(20)
+    assert manager.save(checkpoint_number=20) == str(tmp_path / "ckpt-20")
+    assert _manager(_state(), tmp_path).latest_checkpoint == str(tmp_path / "ckpt-20")
+
+
+def test_where_every_checkpoint_is_damaged_nothing_begins_anew(tmp_path):
+    _save(tmp_path, 10, 20)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for step in (10, 20):
+        _damage(tmp_path / f"ckpt-{step}.index")
+    for _ in range(2):
+        with pytest.raises(WorkdirError, match="no checkpoint there can be used .ckpt-20.index has other") as caught:
+            _manager(_state(), tmp_path)
+        assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("content", [None, "", "no such thing", 'model_checkpoint_path: "ckpt-10"\n'])
+def test_a_lost_or_stale_list_of_checkpoints_does_not_lose_them(tmp_path, content):
+    _save(tmp_path, 10, 20)
+    (tmp_path / "checkpoint").unlink()
+    if content is not None:
+        (tmp_path / "checkpoint").write_text(content)
+    state = _state()
+    manager = _manager(state, tmp_path)
+    assert manager.restore_or_initialize() == str(tmp_path / "ckpt-20")
+    # What is older than the newest two still goes when new ones come.
+    state.global_step.assign(30)
+    manager.save(checkpoint_number=30)
+    assert sorted(path.name for path in tmp_path.glob("*.index")) == ["ckpt-20.index", "ckpt-30.index"]
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == ["ckpt-20.manifest.json", "ckpt-30.manifest.json"]
+
+
+def test_a_save_that_fails_leaves_the_checkpoint_before_it_and_no_litter(tmp_path, monkeypatch):
+    _save(tmp_path, 10)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    state = _state()
+    manager = _manager(state, tmp_path)
+    manager.restore_or_initialize()
+    state.global_step.assign(20)
+
+    def fail(prefix, options):
+        (tmp_path / "ckpt-20_temp").mkdir()
+        raise tf.errors.ResourceExhaustedError(None, None, "ckpt-20_temp/part-0; No space left on device")
+
+    monkeypatch.setattr(state, "_write", fail)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        manager.save(checkpoint_number=20)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert _manager(_state(), tmp_path).restore_or_initialize() == str(tmp_path / "ckpt-10")
+
+
+def test_a_manifest_tells_what_it_was_given_and_the_origin_is_checked_before_anything_changes(tmp_path):
+    state = _state(value=3.0)
+    state.global_step.assign(10)
+    _manager(state, tmp_path, about={"data": "x"}).save(checkpoint_number=10)
+    manifest = integrity.read_manifest(str(tmp_path / "ckpt-10"))
+    assert (manifest["step"], manifest["data"]) == (10, "x")
+
+    def refuse(path):
+        raise WorkdirError(f"not from {path}")
+
+    state = _state()
+    with pytest.raises(WorkdirError, match="not from .*ckpt-10"):
+        _manager(state, tmp_path, check_origin=refuse).restore_or_initialize()
+    assert float(state.model.head.kernel[0, 0]) == 1.0
+
+
+def test_damaged_weights_are_refused_in_one_line_and_a_damaged_best_is_replaced(tmp_path):
+    state = _state(value=2.0)
+    state.global_step.assign(5)
+    _best(state, tmp_path / "best").save_if_better(0.3, metric="dev/wer")
+    _damage(tmp_path / "best/ckpt-5.data-00000-of-00001")
+    model = _Model()
+    with pytest.raises(WorkdirError, match="ckpt-5 is damaged: ckpt-5.data-00000-of-00001 has other bytes"):
+        checkpoints.restore_model(model, tmp_path)
+    assert float(model.head.kernel[0, 0]) == 1.0
+    best = _best(state, tmp_path / "best")
+    assert best.value is None
+    assert best.save_if_better(0.9, metric="dev/wer")
+    checkpoints.restore_model(model, tmp_path)
+    assert float(model.head.kernel[0, 0]) == 2.0
 
 
 def test_checkpoint_of_another_tool_is_refused(tmp_path):

@@ -1,0 +1,121 @@
+"""What can go wrong around a run, done for real to a run over stand-ins (all faults: docs/results/0034)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+
+import pytest
+
+from engine import experiment, integrity
+from engine.stopping import StopTraining
+from engine.workdir import WorkdirError
+from tests.experiment_toys import ToyTrainData, make_config, make_parts
+
+
+def run(tmp_path, workdir, *, num_updates=6, **options):
+    return experiment.run(
+        config=make_config(tmp_path, num_updates=num_updates), parts=make_parts(**options.pop("parts", {})),
+        workdir=str(workdir), mode="train", strategy_name="one_device", **options,
+    )  # fmt: skip
+
+
+class StopAfterTheFirstLoop:
+    """Stands in for a signal that comes during update 2."""
+
+    within_secs, exit_status = 30.0, 0
+    calls = 0
+
+    def defer(self):
+        pass
+
+    def __call__(self, output=None):
+        self.calls += 1
+        if self.calls == 2:
+            self.exit_status = 143
+            raise StopTraining("stopped by SIGTERM")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MB of its own."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip("no permission to mount a small file system here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder, num_bytes_left):
+    """Writes a file that leaves so much room."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    os.truncate(filler, max(filler.stat().st_size - num_bytes_left, 0))
+    return filler
+
+
+@pytest.mark.parametrize("num_bytes_left", [0, 16 * 1024])
+def test_a_full_disk_stops_with_a_line_the_checkpoint_is_intact_and_room_lets_it_go_on(
+    tmp_path, small_disk, num_bytes_left
+):
+    workdir = small_disk / "run"
+    assert run(tmp_path, workdir, stop=StopAfterTheFirstLoop()).exit_status == 143
+    before = (workdir / "metrics.jsonl").read_text()
+    filler = fill(small_disk, num_bytes_left)
+    with pytest.raises(WorkdirError, match=r"cannot be written.*No space left on device.*; what was saved") as caught:
+        run(tmp_path, workdir)
+    assert "\n" not in str(caught.value)
+    paths = integrity.list_checkpoints(workdir / "checkpoints")
+    # With a little room the next checkpoint may just fit.
+    assert paths[0].endswith("ckpt-2") and [integrity.find_damage(path) for path in paths] == [None] * len(paths)
+    assert not list((workdir / "checkpoints").glob("*_temp"))
+    assert (workdir / "metrics.jsonl").read_text().startswith(before)
+    filler.unlink()
+    assert run(tmp_path, workdir).exit_status == 0
+    run(tmp_path, tmp_path / "straight")
+    assert (workdir / "metrics.jsonl").read_text() == (tmp_path / "straight/metrics.jsonl").read_text()
+
+
+def test_a_disk_that_becomes_read_only_stops_with_a_line_and_loses_nothing(tmp_path, small_disk):
+    workdir = small_disk / "run"
+    assert run(tmp_path, workdir, stop=StopAfterTheFirstLoop()).exit_status == 143
+    # Another view of it: the disk itself is busy while this process has files of the first run open.
+    view = tmp_path / "view"
+    view.mkdir()
+    subprocess.run(["mount", "--bind", str(small_disk), str(view)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(view)], check=True)
+        with pytest.raises(WorkdirError, match="view/run: cannot be written.*Read-only file system"):
+            run(tmp_path, view / "run")
+    finally:
+        subprocess.run(["umount", "-l", str(view)], check=True)
+    assert run(tmp_path, workdir).exit_status == 0
+
+
+def test_a_workdir_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(WorkdirError, match="file/run: cannot be written.*Not a directory"):
+        run(tmp_path, tmp_path / "file/run")
+
+
+def test_other_data_under_the_same_config_are_refused_and_moved_ones_are_not(tmp_path):
+    workdir = tmp_path / "run"
+    assert run(tmp_path, workdir, stop=StopAfterTheFirstLoop()).exit_status == 143
+
+    class Edited(ToyTrainData):
+        fingerprint = {**ToyTrainData.fingerprint, "texts": "another"}
+
+    before = sorted(path.name for path in workdir.rglob("*"))
+    with pytest.raises(WorkdirError, match="ckpt-2: the training data are not those .*: transcripts differ"):
+        run(tmp_path, workdir, parts={"build_train_data": Edited})
+    assert sorted(path.name for path in workdir.rglob("*") if "tfevents" not in path.name) == [
+        name for name in before if "tfevents" not in name
+    ]
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    assert run(moved, workdir).exit_status == 0
