@@ -11,7 +11,19 @@ import tensorflow as tf
 from absl import logging
 from ml_collections import ConfigDict
 
-from engine import actions, checkpoints, checks, health, integrity, provenance, runtime, skips, startup, stopping, unpack
+from engine import (
+    actions,
+    checkpoints,
+    checks,
+    health,
+    integrity,
+    provenance,
+    runtime,
+    skips,
+    startup,
+    stopping,
+    unpack,
+)
 from engine import workdir as workdirs
 from engine.intervals import train_and_evaluate
 from engine.progress import ProgressBar
