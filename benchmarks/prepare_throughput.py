@@ -1,0 +1,90 @@
+"""How fast is a corpus packed into shards: utterances and megabytes a second by payload and number of processes?
+
+    python -m benchmarks.prepare_throughput --input=../shared/corpora/LibriSpeech [--repeat=4] [--rounds=3]
+
+The corpus' splits are taken `repeat` times over, so that a run lasts seconds; files are in the page cache. TensorFlow's
+import is not in the figures: `start` tells it, once, as the command on a single utterance. The cases take turns, `rounds`
+times; the best of each counts, for on a shared machine the others measure the neighbours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from data.manifest import Utterance, read_librispeech, write_jsonl
+from data.preparation import write_tfrecords
+
+SPLITS = ("train-clean-5", "dev-mini", "test-clean")
+CASES = [(payload, num_workers) for payload in ("pcm16", "flac") for num_workers in (1, 2)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--input", default="../shared/corpora/LibriSpeech", help="folder of the splits")
+    parser.add_argument("--repeat", type=int, default=4, help="times the corpus is taken")
+    parser.add_argument("--rounds", type=int, default=3, help="times each case is measured")
+    flags = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+    begin = time.monotonic()
+    corpus = [utterance for split in SPLITS for utterance in read_librispeech(flags.input, split)]
+    listing_secs = time.monotonic() - begin
+    print(f"list: {len(corpus)} utterances, {len(corpus) / listing_secs:,.0f} utterances/s (headers, 8 threads)")
+    utterances = [
+        dataclasses.replace(utterance, utterance_id=f"{utterance.utterance_id}-{number}")
+        for number in range(flags.repeat)
+        for utterance in corpus
+    ]
+    read_mb = sum(os.path.getsize(utterance.audio_filepath) for utterance in utterances) / 1e6
+    secs = sum(utterance.duration_secs for utterance in utterances)
+    print(f"write: {len(utterances)} utterances, {secs / 3600:.2f} h, {read_mb:,.0f} MB of FLAC")
+
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"start: {_measure_start(corpus[:1], Path(folder)):.1f} s for the command on one utterance")
+        _write(utterances[:8], Path(folder, "warm"), "pcm16", 1)
+        _write(utterances[:8], Path(folder, "warm"), "pcm16", 2)
+        best: dict[tuple[str, int], tuple[float, float]] = {}
+        for _ in range(flags.rounds):
+            for payload, num_workers in CASES:
+                measured = _write(utterances, Path(folder, "out"), payload, num_workers)
+                best[payload, num_workers] = min(best.get((payload, num_workers), measured), measured)
+    print("\n| payload | processes | utterances/s | MB/s read | MB/s written | audio-s/s | speed-up | MB an hour |")
+    print("|---|---|---|---|---|---|---|---|")
+    for (payload, num_workers), (wall, written_mb) in best.items():
+        rate = len(utterances) / wall
+        print(
+            f"| {payload} | {num_workers} | {rate:,.0f} | {read_mb / wall:,.0f} | {written_mb / wall:,.0f} | "
+            f"{secs / wall:,.0f} | {best[payload, 1][0] / wall:.2f} | {written_mb / secs * 3600:.0f} |"
+        )
+
+
+def _write(utterances: list[Utterance], output: Path, payload: str, num_workers: int) -> tuple[float, float]:
+    """(Seconds, megabytes written)."""
+    begin = time.monotonic()
+    write_tfrecords(
+        utterances=utterances, output=output, num_shards=8, payload=payload, num_workers=num_workers, progress=False
+    )
+    wall = time.monotonic() - begin
+    written_mb = sum(path.stat().st_size for path in output.iterdir()) / 1e6
+    shutil.rmtree(output)
+    return wall, written_mb
+
+
+def _measure_start(utterances: list[Utterance], folder: Path) -> float:
+    write_jsonl(folder / "one.jsonl", utterances)
+    argv = ["--source=jsonl", f"--input={folder / 'one.jsonl'}", f"--output={folder / 'one'}"]
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-m", "data.prepare", *argv], check=True, stdout=subprocess.DEVNULL)
+    return time.monotonic() - begin
+
+
+if __name__ == "__main__":
+    main()
