@@ -1,23 +1,33 @@
 """How fast is a corpus packed into shards: utterances and megabytes a second by payload and number of processes?
 
     python -m benchmarks.prepare_throughput --input=../shared/corpora/LibriSpeech [--repeat=4] [--rounds=3]
+    python -m benchmarks.prepare_throughput --memory_utterances=300000
 
 The corpus' splits are taken `repeat` times over, so that a run lasts seconds; files are in the page cache. TensorFlow's
-import is not in the figures: `start` tells it, once, as the command on a single utterance. The cases take turns, `rounds`
-times; the best of each counts, for on a shared machine the others measure the neighbours.
+import is not in the figures: `start` tells it, once, as the command on a single utterance. The cases take turns,
+`rounds` times; the best of each counts, for on a shared machine the others measure the neighbours.
+
+The second command prints the memory of the parent process over a run on that many utterances of 0.2 s, whose ids,
+speakers and transcripts are as long as LibriSpeech's.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
+import re
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+import numpy as np
+import soundfile
 
 from data.manifest import Utterance, read_librispeech, write_jsonl
 from data.preparation import write_tfrecords
@@ -31,8 +41,12 @@ def main() -> None:
     parser.add_argument("--input", default="../shared/corpora/LibriSpeech", help="folder of the splits")
     parser.add_argument("--repeat", type=int, default=4, help="times the corpus is taken")
     parser.add_argument("--rounds", type=int, default=3, help="times each case is measured")
+    parser.add_argument("--memory_utterances", type=int, help="measure memory instead, on this many")
     flags = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if flags.memory_utterances:
+        _measure_memory(flags.memory_utterances)
+        return
 
     begin = time.monotonic()
     corpus = [utterance for split in SPLITS for utterance in read_librispeech(flags.input, split)]
@@ -84,6 +98,35 @@ def _measure_start(utterances: list[Utterance], folder: Path) -> float:
     begin = time.monotonic()
     subprocess.run([sys.executable, "-m", "data.prepare", *argv], check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - begin
+
+
+def _measure_memory(count: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        noise = np.random.default_rng(0).integers(-9000, 9000, 3200).astype(np.int16)
+        soundfile.write(Path(folder, "a.flac"), noise, 16000)
+        with Path(folder, "many.jsonl").open("w") as file:
+            for number in range(count):
+                text = f"{number} " + "word and " * 22
+                record = {"audio_filepath": "a.flac", "text": text[:185], "utterance_id": f"1034-121119-{number:07d}"}
+                file.write(json.dumps({**record, "speaker": str(number % 2000)}) + "\n")
+        argv = ["--source=jsonl", f"--input={folder}/many.jsonl", f"--output={folder}/out", "--shard_mb=32"]
+        begin = time.monotonic()
+        process = subprocess.Popen([sys.executable, "-m", "data.prepare", *argv, "--normalization=none"])
+        print("| s | shards done | parent's memory now, MB |\n|---|---|---|")
+        last = -10.0
+        while process.poll() is None:
+            if time.monotonic() - begin - last >= 10:
+                last = time.monotonic() - begin
+                num_done = len(list(Path(folder).glob("out/*.tfrecord")))
+                print(f"| {last:.0f} | {num_done} | {_resident_mb(process.pid):.0f} |", flush=True)
+            time.sleep(0.2)
+        peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+        print(f"{count} utterances in {time.monotonic() - begin:.0f} s; the largest process had {peak_mb:.0f} MB")
+
+
+def _resident_mb(pid: int) -> float:
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+    return int(found[1]) / 1e3 if found else 0.0
 
 
 if __name__ == "__main__":

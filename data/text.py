@@ -16,6 +16,7 @@ PAD, BOS, EOS, UNKNOWN, WORD_DELIMITER = "<pad>", "<s>", "</s>", "<unk>", "|"
 SPECIAL_TOKENS = (PAD, BOS, EOS, UNKNOWN)
 # Facebook's English vocabulary, in the order of the published checkpoints' output layer.
 FACEBOOK_TOKENS = (*SPECIAL_TOKENS, WORD_DELIMITER, *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
+_TATWEEL, _VARIATION = "\u0640", "VARIATION SELECTOR"
 TEXT_STYLES = ("librispeech", "unicode", "none")
 
 # Right and left quotation mark, modifier letters, prime, grave and acute accent, as typed for '.
@@ -31,7 +32,8 @@ def normalize_transcript(text: str, style: str = "librispeech") -> str:
         style: "librispeech": upper case; letters with their marks and apostrophes stay, all else
             becomes a space. Digits are lost, so spell them out before (`has_digits` finds them).
             "unicode": lower case, for any language; letters, marks, digits and apostrophes inside
-            words stay, punctuation and symbols become a space. "none": unchanged.
+            words stay, punctuation and symbols become a space. Lower case is Unicode's, not a
+            language's: the Turkish I becomes i. "none": unchanged.
 
     Returns:
         The words, one space apart ("none" apart from that).
@@ -46,13 +48,15 @@ def normalize_transcript(text: str, style: str = "librispeech") -> str:
     upper = style == "librispeech"
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES))
     # Changing the case can break the normal form (and bring forth an apostrophe: U+0149).
-    text = unicodedata.normalize("NFKC", text.upper() if upper else text.lower())
+    # A capital I with a dot (Turkish) leaves its dot over as a mark of its own.
+    text = text.upper() if upper else text.lower().replace("i\u0307", "i")
+    text = unicodedata.normalize("NFKC", text)
     text = "".join(_kept(character, upper) for character in text.translate(_APOSTROPHES))
     # Removing an invisible character can bring two together that compose.
     words = unicodedata.normalize("NFKC", text).split()
     if not upper:
         words = [word.strip("'") for word in words]
-    return " ".join(word for word in words if word.strip("'"))
+    return " ".join(word for word in words if any(map(_is_spoken, word)))
 
 
 def has_digits(text: str) -> bool:
@@ -180,10 +184,20 @@ def build_vocab(texts: Iterable[str]) -> tuple[str, ...]:
 def _kept(character: str, letters_only: bool) -> str:
     """The character, a space in its place, or nothing where it is invisible."""
     category = unicodedata.category(character)
+    # Soft hyphens, joiners, byte-order and direction marks stand inside words, and so do the strokes that make an
+    # Arabic word longer to the eye; variation selectors and enclosing marks make an emoji of a character.
+    if category in ("Cf", "Me") or character == _TATWEEL:
+        return ""
+    if category == "Mn" and _VARIATION in unicodedata.name(character, ""):
+        return ""
     if character == "'" or category[0] in ("L", "M") or (category[0] == "N" and not letters_only):
         return character
-    # Soft hyphens, joiners, byte-order and direction marks stand inside words.
-    return "" if category == "Cf" else " "
+    return " "
+
+
+def _is_spoken(character: str) -> bool:
+    """Whether a character makes a word; marks and apostrophes alone do not."""
+    return unicodedata.category(character)[0] in ("L", "N")
 
 
 def load_tokenizer(vocab: str | os.PathLike[str] = "") -> CharTokenizer:

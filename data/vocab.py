@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from data.command import Parser, add_corpus_flags, comma_list, run_command
+from data.faults import Fault
 from data.open import FORMATS, open_source
 from data.text import CharTokenizer, build_vocab, normalize_transcript
 
@@ -26,13 +27,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _make(flags: argparse.Namespace) -> None:
+    faults: list[Fault] = []
     source = open_source(
         format=flags.source,
         input=flags.input,
         split=flags.split,
         speakers=comma_list(flags.speakers),
         exclude_speakers=comma_list(flags.exclude_speakers),
+        report=faults.append,
     )
+    if faults:  # audio is no matter here; python -m data.prepare and training judge it
+        count = sum(len(fault.details) for fault in faults)
+        print(f"data.vocab: warning: {count} bad utterances left out; {faults[0].message}", file=sys.stderr)
     texts = tqdm(source.texts, desc="vocab", unit="utt", disable=None)
     tokens = build_vocab(normalize_transcript(text, flags.normalization) for text in texts)
     CharTokenizer(tokens=tokens).save(flags.output)

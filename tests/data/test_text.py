@@ -50,10 +50,65 @@ def test_librispeech_style(raw: str, wanted: str) -> None:
         ("\u0939\u093f\u0928\u094d\u0926\u0940\u0964", "\u0939\u093f\u0928\u094d\u0926\u0940"),
         ("rock'n'roll -- a_b", "rock'n'roll a b"),
         ("\uff11\uff12", "12"),
+        # Danda and digits; joiners
+        ("\u0928\u092e\u0938\u094d\u0924\u0947, \u0915\u094d\u200d\u092f\u093e\u0964 \u0967\u0968",
+         "\u0928\u092e\u0938\u094d\u0924\u0947 \u0915\u094d\u092f\u093e \u0967\u0968"),
+        # Arabic: vowel marks stay; comma, question mark, tatweel and direction marks go
+        ("\u200f\u0645\u064e\u0631\u0652\u062d\u0640\u0640\u0628\u064b\u0627\u060c "
+         "\u0643\u064a\u0641\u061f \u0640\u0640\u200e",
+         "\u0645\u064e\u0631\u0652\u062d\u0628\u064b\u0627 \u0643\u064a\u0641"),
+        # Persian half-space joins
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.", "\u0645\u06cc\u062e\u0648\u0627\u0647\u0645"),
+        ("\u4f60\u597d\uff0c\u4e16\u754c\uff01", "\u4f60\u597d \u4e16\u754c"),
+        ("\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd!", "\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd"),
+        # Katakana of half width; its middle dot parts words
+        ("\uff7a\uff70\uff8b\uff70\u30fb\u6771\u4eac", "\u30b3\u30fc\u30d2\u30fc \u6771\u4eac"),
+        # Marks that compose and one that cannot; Vietnamese, Yoruba
+        ("e\u0301 a\u0328\u0301 x\u0323", "\u00e9 \u0105\u0301 x\u0323"),
+        ("TI\u1ebeNG \u1eb8\u0300k\u1ecd\u0301", "ti\u1ebfng \u1eb9\u0300k\u1ecd\u0301"),
+        # Turkish capitals; final sigma; Georgian and Deseret capitals
+        ("\u0130stanbul", "istanbul"),
+        ("\u039f\u0394\u03a5\u03a3\u03a3\u0395\u03a5\u03a3", "\u03bf\u03b4\u03c5\u03c3\u03c3\u03b5\u03c5\u03c2"),
+        ("\u1c97\u1c91 \U00010400", "\u10d7\u10d1 \U00010428"),
+        # Emoji leave no variation selector, keycap or lone mark behind
+        ("ok \u2764\ufe0f 1\ufe0f\u20e3 \U0001f469\u200d\U0001f467 \u263a\u0301 yes", "ok 1 yes"),
     ],
 )
 def test_unicode_style(raw: str, wanted: str) -> None:
     assert normalize_transcript(raw, "unicode") == wanted
+
+
+SCRIPTS = (
+    "\u0928\u092e\u0938\u094d\u0924\u0947 \u0926\u0941\u0928\u093f\u092f\u093e",
+    "\u0645\u064e\u0631\u0652\u062d\u064e\u0628\u064b\u0627 \u0628\u0627\u0644\u0639\u0627\u0644\u0645",
+    "\u4f60\u597d \u4e16\u754c",
+    "\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd",
+    "x\u0323\u0302 a\u0328\u0301",
+    "\u0e2a\u0e27\u0e31\u0e2a\u0e14\u0e35 \uc548\ub155 \U00010428",
+)
+
+
+def test_any_script_goes_to_tokens_and_back(tmp_path: Path) -> None:
+    texts = [normalize_transcript(text, "unicode") for text in SCRIPTS]
+    CharTokenizer(tokens=build_vocab(texts)).save(tmp_path / "vocab.json")
+    tokenizer = CharTokenizer.from_file(tmp_path / "vocab.json")
+    assert all(len(token) == 1 for token in tokenizer.tokens[5:])
+    for text in texts:
+        assert tokenizer.unknown_characters(text) == set()
+        ids = tokenizer.encode(text)
+        assert len(ids) == len(text)  # a label is a code point: marks count for CTC
+        assert tokenizer.decode(ids) == text
+
+
+@given(st.text(max_size=40))
+@example("\u2764\ufe0f")
+@example("a\U000e0101\u0301")
+def test_vocabulary_of_a_text_covers_it(raw: str) -> None:
+    text = normalize_transcript(raw, "unicode")
+    if not text:
+        return
+    tokenizer = CharTokenizer(tokens=build_vocab([text]))
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_none_style_changes_nothing_and_others_are_refused() -> None:

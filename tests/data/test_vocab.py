@@ -28,6 +28,18 @@ def test_vocabulary_of_a_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert tokens[4:] == ("|", "b", "e", "n", "\u00fc", "a", "j")
 
 
+def test_other_scripts_and_a_missing_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(100), 16000)
+    table = ["path\tsentence", "a.wav\t\u0647\u064e\u0644, \u0647\u0644\u061f", "gone.wav\tx"]
+    (tmp_path / "m.tsv").write_text("\n".join(table))
+    argv = ["--source=tsv", f"--input={tmp_path / 'm.tsv'}", "--normalization=unicode"]
+    assert vocab.main([*argv, f"--output={tmp_path / 'vocab.json'}"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "warning: 1 bad utterances left out; no audio file" in err
+    tokens = CharTokenizer.from_file(tmp_path / "vocab.json").tokens
+    assert tokens[4:] == ("|", "\u0644", "\u0647", "\u064e")
+
+
 def test_bad_input_is_one_line_and_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
