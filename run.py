@@ -19,7 +19,7 @@ from engine.stopping import StopOnSignal
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config.FIELD=VALUE changes a field.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
-_MODES = ["train", "eval", "train_and_eval", "transcribe", "align", "export"]
+_MODES = ["train", "eval", "train_and_eval", "verify_resume", "transcribe", "align", "export"]
 _MODE = flags.DEFINE_enum("mode", "train_and_eval", _MODES, "What to do.")
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored"], "Where it runs.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Workdir or checkpoint to evaluate or transcribe with.")
@@ -42,7 +42,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     from data.references import find_reference
     from data.streaming import duration_samples, stream_audio
     from data.text import load_tokenizer
-    from engine import experiment
+    from engine import experiment, verify_resume
     from engine.inference import aligning, exporting, transcription
     from engine.protocols import Parts
     from engine.summary import error_table
@@ -86,10 +86,14 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         )
     if flags.FLAGS["config"].value is None:
         raise ValueError("--config is missing: for example --config=configs/base.py")
+    config = _CONFIG.value.lock()
+    workdir = _WORKDIR.value or experiment.default_workdir(flags.FLAGS["config"].config_filename)
+    if _MODE.value == "verify_resume":
+        return verify_resume.run(config=config, command=[sys.executable, *sys.argv], workdir=workdir)
     outcome = experiment.run(
-        config=_CONFIG.value.lock(),
+        config=config,
         parts=parts,
-        workdir=_WORKDIR.value or experiment.default_workdir(flags.FLAGS["config"].config_filename),
+        workdir=workdir,
         mode=_MODE.value,
         strategy_name=_STRATEGY.value,
         checkpoint=_CHECKPOINT.value,

@@ -114,6 +114,12 @@ def get_config() -> ConfigDict:
     checkpoint.every_updates = 500  # a multiple of train.log_every_updates saves at exactly these updates
     checkpoint.keep = 3  # newest checkpoints kept, beside the best
 
+    config.verify_resume = verify = ConfigDict()  # of --mode=verify_resume
+    verify.num_updates = 0  # updates of the two runs; 0 = train.num_updates
+    verify.num_interruptions = 6  # times that the second run is ended
+    verify.signals = ("SIGTERM", "SIGKILL")  # in turn
+    verify.seed = 0  # of the moments
+
     config.runtime = runtime = ConfigDict()
     runtime.stop_within_secs = 30.0  # from SIGTERM or Ctrl-C to the end, saved or not; 0 = as long as it takes
     runtime.num_virtual_devices = 0  # splits the CPU into logical devices, to try a strategy on one machine

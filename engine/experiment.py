@@ -32,6 +32,7 @@ from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainDat
 # Fields that may differ between a run and its continuation: they change neither the weights nor the order of the data.
 RESUMABLE_FIELDS = (
     "runtime",
+    "verify_resume",
     "eval",
     "checkpoint",
     "data.eval",
