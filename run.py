@@ -25,6 +25,7 @@ _STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirror
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Workdir or checkpoint to evaluate or transcribe with.")
 _INPUTS = flags.DEFINE_list("inputs", [], "Audio files, folders and patterns to transcribe; - for standard input.")
 _OUTPUT = flags.DEFINE_string("output", "", "Transcripts (.jsonl, .tsv, .txt, .srt, .vtt), or the exported folder.")
+_WINDOW_SECS = flags.DEFINE_float("window_secs", 30.0, "Longest piece transcribed at once.", lower_bound=1.0)
 _OUTPUT_FORMAT = flags.DEFINE_string("output_format", "", "Format, where the output's name tells none.")
 
 
@@ -83,6 +84,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             inputs=_INPUTS.value,
             output=_OUTPUT.value,
             output_format=_OUTPUT_FORMAT.value,
+            window_secs=_WINDOW_SECS.value,
         )
     if flags.FLAGS["config"].value is None:
         raise ValueError("--config is missing: for example --config=configs/base.py")

@@ -35,13 +35,16 @@ def load_trained(*, parts: Parts, checkpoint: str) -> tuple[AcousticModel, Token
     return model, tokenizer
 
 
-def load_transcriber(*, parts: Parts, checkpoint: str, batch_size: int = 8) -> Transcriber:
+def load_transcriber(
+    *, parts: Parts, checkpoint: str, batch_size: int = 8, window_secs: float = 30.0
+) -> Transcriber:
     """Builds a transcriber from a run's config, vocabulary and best weights, or from an exported recognizer.
 
     Args:
         parts: What data and models contribute.
         checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
         batch_size: Rows that run together.
+        window_secs: Longest row; what is longer is cut into windows that overlap by a sixth.
 
     Raises:
         ValueError: If the run or its weights cannot be used.
@@ -64,10 +67,20 @@ def load_transcriber(*, parts: Parts, checkpoint: str, batch_size: int = 8) -> T
         normalize_waveform=parts.normalize_waveform,
         find_reference=functools.partial(parts.find_reference, text_style=text_rules["text_style"]),
         batch_size=batch_size,
+        window_secs=window_secs,
+        overlap_secs=window_secs / 6,
     )
 
 
-def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, output_format: str = "") -> int:
+def run(
+    *,
+    parts: Parts,
+    checkpoint: str,
+    inputs: Sequence[str],
+    output: str,
+    output_format: str = "",
+    window_secs: float = 30.0,
+) -> int:
     """Transcribes files, prints a summary and returns the exit status: 2 if any file could not be read.
 
     Args:
@@ -76,6 +89,7 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, ou
         inputs: As `engine.inference.inputs.find_audio`.
         output: File of the transcripts; of subtitles of several recordings the folder.
         output_format: One of `engine.inference.formats.FORMATS`; "" is what the output's name ends in.
+        window_secs: As `load_transcriber`.
 
     Raises:
         ValueError: If an argument is missing or names nothing.
@@ -85,7 +99,7 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, ou
     format = choose_format(output, output_format)
     paths = find_audio(inputs)
     targets = subtitle_paths(output, paths, format=format) if format in SUBTITLES else []
-    transcriber = load_transcriber(parts=parts, checkpoint=checkpoint)
+    transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, window_secs=window_secs)
     with readable_paths(paths) as readable:
         summary = transcriber.transcribe_files(readable)
         named = dict(zip(readable, paths, strict=True))

@@ -100,6 +100,12 @@ def test_a_skipped_file_makes_the_status_2(trained, tmp_path, capsys):
     assert "bad.wav was skipped: not audio" in captured.err
 
 
+def test_the_longest_row_is_ones_own_choice(trained):
+    made = transcription.load_transcriber(parts=make_parts(), checkpoint=trained[0], window_secs=3.0)
+    # ToyModel's frames are four samples apart: windows of 48,000 samples, a sixth of them shared.
+    assert (made._window_samples, made._step_samples) == (48_000, 40_000)
+
+
 def test_output_must_be_named(trained):
     with pytest.raises(ValueError, match="--output is empty"):
         transcription.run(parts=make_parts(), checkpoint=trained[0], inputs=["a.wav"], output="")
