@@ -140,10 +140,10 @@ class BatchMaker:
         on_bad: str = "skip",
     ):
         """Tokenizes all transcripts; the arguments and errors are those of `build_dataset`."""
-        if num_replicas < 1 or plan.global_batch_size % num_replicas:
+        if num_replicas < 1 or plan.row_multiple % num_replicas:
             raise ValueError(
-                f"the global batch size {plan.global_batch_size} must be a multiple of the number "
-                f"of replicas {num_replicas}"
+                f"the rows of an update, a multiple of {plan.row_multiple}, cannot be shared out evenly "
+                f"among {num_replicas} replicas: the number of replicas must divide that multiple"
             )
         if on_bad not in ("skip", "raise"):
             raise ValueError(f"on_bad is {on_bad!r}, wanted skip or raise")
@@ -165,7 +165,7 @@ class BatchMaker:
         self._labels = np.frombuffer(flat, dtype=flat.typecode)
         self._label_ends = ends
         self._label_widths = self._find_label_widths(max_label_length)
-        batch_size = plan.global_batch_size // num_replicas
+        batch_size = plan.bucket_rows[0] // num_replicas if len(set(plan.bucket_rows)) == 1 else None
         samples = plan.bucket_boundaries[0] if len(plan.bucket_boundaries) == 1 else None
         widths = set(self._label_widths.values())
         self.static_shapes: dict[str, tuple[int | None, ...]] = {

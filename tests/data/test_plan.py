@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.plan import BatchPlan, choose_bucket_boundaries, padding_share, samples_at_speed
+from data.plan import BatchPlan, padding_share, samples_at_speed
 
 
 def for_all(*strategies):
@@ -35,6 +34,10 @@ def plan_arguments(draw):
         "speed_factors": draw(st.sampled_from([(1.0,), (0.9, 1.0, 1.1), (0.5,)])),
     }
     if draw(st.booleans()):
+        # Five joined rows at half speed and their gaps have up to 50,148 samples, in a bucket of 51,200.
+        arguments["row_multiple"] = draw(st.sampled_from([1, 2, 3, 4]))
+        arguments["max_batch_samples"] = arguments["row_multiple"] * draw(st.integers(51_200, 300_000))
+    if draw(st.booleans()):
         arguments["join_max_utterances"] = draw(st.integers(2, 5))
         arguments["join_max_samples"] = draw(st.sampled_from([0, 1000, 6000, 20000]))
         arguments["join_gap_samples"] = draw(st.sampled_from([0, 37]))
@@ -49,8 +52,8 @@ def make_plan(num_samples, **changed):
 
 
 def epoch_batches(plan, epoch):
-    first = epoch * plan.updates_per_epoch
-    return [plan.batch(first + position) for position in range(plan.updates_per_epoch)]
+    first = sum(len(plan.batch_rows(number)) for number in range(epoch))
+    return [plan.batch(first + position) for position in range(len(plan.batch_rows(epoch)))]
 
 
 def members_of(batches):
@@ -65,14 +68,30 @@ def row_length(plan, arguments, row):
 @for_all(plan_arguments(), st.integers(0, 5))
 def test_an_epoch_has_every_utterance_once(arguments, epoch):
     plan = BatchPlan(**arguments)
-    first, size = epoch * plan.updates_per_epoch, arguments["global_batch_size"]
+    first = sum(len(plan.batch_rows(number)) for number in range(epoch))
     batches = epoch_batches(plan, epoch)
     assert sorted(members_of(batches)) == list(range(len(arguments["num_samples"])))
     assert {batch.epoch for batch in batches} == {epoch}
     assert [batch.update for batch in batches] == list(range(first, first + len(batches)))
-    assert {len(batch.rows) for batch in batches} == {size}
+    # The updates before and after belong to other epochs: none is lost between them.
+    assert plan.batch(first + len(batches)).epoch == epoch + 1
+    assert first == 0 or plan.batch(first - 1).epoch == epoch - 1
     assert sum(bool(row.members) for batch in batches for row in batch.rows) == plan.num_rows
-    assert plan.updates_per_epoch == math.ceil(plan.num_rows / size)
+    if "max_batch_samples" not in arguments:
+        assert {len(batch.rows) for batch in batches} == {arguments["global_batch_size"]}
+        assert len(batches) == plan.updates_per_epoch == math.ceil(plan.num_rows / arguments["global_batch_size"])
+
+
+@for_all(plan_arguments(), st.integers(0, 5))
+def test_a_batch_has_the_shape_of_a_bucket_and_keeps_to_the_limit(arguments, epoch):
+    plan = BatchPlan(**arguments)
+    shapes = dict(zip(plan.bucket_boundaries, plan.bucket_rows, strict=True))
+    limit, multiple = arguments.get("max_batch_samples", 0), plan.row_multiple
+    for batch in epoch_batches(plan, epoch):
+        assert len(batch.rows) == shapes[batch.padded_samples]
+        assert len(batch.rows) % multiple == 0
+        if limit:
+            assert len(batch.rows) * batch.padded_samples <= limit < (len(batch.rows) + multiple) * batch.padded_samples
 
 
 @for_all(plan_arguments(), st.integers(0, 5))
@@ -89,7 +108,8 @@ def test_padded_samples_is_the_smallest_boundary_that_holds_the_batch(arguments,
     real, padded = 0, 0
     for batch in epoch_batches(plan, epoch):
         lengths = [row_length(plan, arguments, row) for row in batch.rows if row.members]
-        fitting = [boundary for boundary in plan.bucket_boundaries if boundary >= max(lengths)]
+        shapes = zip(plan.bucket_boundaries, plan.bucket_rows, strict=True)
+        fitting = [samples for samples, rows in shapes if samples >= max(lengths) and rows == len(batch.rows)]
         assert batch.padded_samples == fitting[0]
         assert max(lengths) <= plan.max_row_samples
         real += sum(lengths)
@@ -101,6 +121,8 @@ def test_padded_samples_is_the_smallest_boundary_that_holds_the_batch(arguments,
 @for_all(plan_arguments(), st.lists(st.integers(0, 10**6), min_size=1, max_size=8))
 def test_a_batch_depends_on_the_arguments_and_its_update_alone(arguments, updates):
     wandering = BatchPlan(**arguments)
+    if "max_batch_samples" in arguments:
+        updates = [update % 500 for update in updates]  # those are reached by counting
     for update in updates:
         assert wandering.batch(update) == BatchPlan(**arguments).batch(update)
 
@@ -112,14 +134,19 @@ def test_any_start_gives_the_batches_of_a_run_that_never_stopped(arguments, star
     assert [resumed.batch(update) for update in range(start, start + 5)] == expected[start:]
 
 
-@for_all(plan_arguments(), st.integers(0, 30), st.sampled_from([1, 2, 3, 4, 8]))
-def test_replica_shares_put_together_are_the_batch(arguments, update, num_replicas):
-    arguments["global_batch_size"] *= num_replicas
+@for_all(plan_arguments(), st.integers(0, 30), st.integers(1, 16), st.sampled_from([1, 2]))
+def test_shares_of_1_to_16_hosts_are_disjoint_and_complete(arguments, update, num_hosts, replicas_a_host):
+    num_replicas = num_hosts * replicas_a_host
+    for name in ("global_batch_size", "row_multiple", "max_batch_samples"):
+        if name in arguments:
+            arguments[name] *= num_replicas
     plan = BatchPlan(**arguments)
     share = functools.partial(plan.batch, update, num_replicas=num_replicas)
     shares = [share(replica=replica) for replica in range(num_replicas)]
     whole = plan.batch(update)
     assert tuple(row for share in shares for row in share.rows) == whole.rows
+    members = members_of(shares)
+    assert len(set(members)) == len(members)
     assert {len(share.rows) for share in shares} == {len(whole.rows) // num_replicas}
     assert {share.padded_samples for share in shares} == {whole.padded_samples}
 
@@ -239,25 +266,6 @@ def test_samples_at_speed_is_the_exact_quotient_rounded_up(num_samples, speed):
     assert int(samples_at_speed(num_samples, speed)) == -(-num_samples * 100 // hundredths)
 
 
-@for_all(st.lists(st.integers(1, 70), min_size=1, max_size=12), st.integers(1, 4))
-def test_boundaries_waste_as_little_as_the_best_of_all_choices(num_samples, num_buckets):
-    def padded(boundaries):
-        return sum(min(b for b in boundaries if b >= length) for length in num_samples)
-
-    boundaries = choose_bucket_boundaries(num_samples, num_buckets, resolution=10)
-    top = -(-max(num_samples) // 10) * 10
-    lower = range(10, top, 10)
-    best = min(
-        padded((*chosen, top))
-        for count in range(min(num_buckets, len(lower) + 1))
-        for chosen in itertools.combinations(lower, count)
-    )
-    assert len(boundaries) <= num_buckets and boundaries[-1] == top
-    assert list(boundaries) == sorted(set(boundaries))
-    assert all(boundary % 10 == 0 for boundary in boundaries)
-    assert padded(boundaries) == best
-
-
 def test_a_number_of_buckets_is_chosen_for_the_rows_as_they_come_out():
     arguments = {"join_max_utterances": 3, "join_gap_samples": 100, "speed_factors": [0.5]}
     joined = make_plan([800] * 30, bucket_boundaries=8, **arguments)
@@ -299,6 +307,7 @@ def test_a_fast_reader_may_cross_into_the_next_epoch_while_others_lag():
         ({"num_samples": [10, 101]}, "101 samples, the last bucket boundary is 100"),
         ({"speed_factors": (0.5, 1.0), "num_samples": [60]}, "120 samples"),
         ({"join_max_utterances": 2, "num_samples": [60] * 3}, "lower join_max_samples"),
+        ({"max_batch_samples": 399, "row_multiple": 4}, "holds 3 rows of the longest bucket.*row_multiple=4: raise it"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(changed, words):
@@ -317,6 +326,8 @@ def test_bad_input_is_refused_in_one_line(changed, words):
         ("join_gap_samples", [-1]),
         ("speaker_ids", [["a"], ["a"] * 3]),
         ("speed_factors", [(), (1.0, 0.0), (float("inf"),)]),
+        ("max_batch_samples", [-1]),
+        ("row_multiple", [0]),
     ],
 )
 def test_arguments_out_of_range_are_refused(name, values):
@@ -325,17 +336,54 @@ def test_arguments_out_of_range_are_refused(name, values):
             make_plan([10, 20], **{"join_max_utterances": 2, name: value})
 
 
-def test_no_bucket_and_no_resolution_are_refused():
-    for arguments in ({"num_buckets": 0}, {"num_buckets": 2, "resolution": 0}):
-        with pytest.raises(ValueError, match="both must be >= 1"):
-            choose_bucket_boundaries([10], **arguments)
-
-
 def test_updates_and_replicas_out_of_range_are_refused():
     plan = make_plan([1] * 8, global_batch_size=4)
     for update, replica, num_replicas in [(-1, 0, 1), (0, 2, 2), (0, -1, 2), (0, 0, 3)]:
         with pytest.raises(ValueError, match="must"):
             plan.batch(update, replica=replica, num_replicas=num_replicas)
+
+
+def test_batches_by_seconds_take_more_of_the_short_rows():
+    lengths = [16_000] * 40 + [48_000] * 10 + [160_000] * 6
+    arguments = {"bucket_boundaries": [16_000, 48_000, 160_000], "max_batch_samples": 400_000, "row_multiple": 2}
+    plan = make_plan(lengths, **arguments)
+    assert plan.bucket_rows == (24, 8, 2)
+    batches = epoch_batches(plan, 0)
+    found = sorted((batch.padded_samples, len(batch.rows), len(members_of([batch]))) for batch in batches)
+    # 40 rows of 1 s fill one batch of 24; 16 go up into two of 8 beside the ten of 3 s; two are left and go up again.
+    assert found == [(16_000, 24, 24)] + [(48_000, 8, 8)] * 3 + [(160_000, 2, 2)] * 4
+    assert sorted(members_of(batches)) == list(range(56))
+
+
+def test_leftovers_pass_over_buckets_without_rows_and_are_padded_as_little_as_can_be():
+    arguments = {"bucket_boundaries": [1000, 2000, 3000, 4000], "max_batch_samples": 12_000}
+    plan = make_plan([1000] * 5 + [3000], **arguments)
+    assert plan.bucket_rows == (12, 6, 4, 3)
+    batches = epoch_batches(plan, 0)
+    # Five are too few for a batch of 1,000 samples: with the long one they make one of four rows, and two are left.
+    assert [(batch.padded_samples, len(batch.rows)) for batch in batches] == [(3000, 4), (3000, 4)]
+    alone = make_plan([1000] * 5, **arguments).batch(0)
+    assert (alone.padded_samples, len(alone.rows), len(members_of([alone]))) == (1000, 12, 5)
+
+
+def test_by_seconds_too_the_longest_come_first_without_shuffling():
+    arguments = {"bucket_boundaries": [10, 50], "shuffle": False, "max_batch_samples": 100}
+    plan = make_plan([5, 50, 10, 50, 7, 8, 49], **arguments)
+    for epoch in (0, 3):
+        batches = epoch_batches(plan, epoch)
+        assert [members_of([batch]) for batch in batches] == [[1, 3], [6, 2], [5, 4, 0]]
+        assert [(batch.padded_samples, len(batch.rows)) for batch in batches] == [(50, 2), (50, 2), (10, 10)]
+
+
+def test_batches_by_seconds_waste_less_of_a_budget_than_batches_by_rows():
+    lengths = np.random.default_rng(0).integers(16_000, 250_000, 3000)
+    by_secs = make_plan(lengths, bucket_boundaries=8, max_batch_samples=8_000_000, row_multiple=4)
+    used = by_secs.batch_rows(0) * by_secs.padded_samples(0) / 8_000_000
+    # Rounding 35 rows of the longest down to 32 costs most; by rows the shortest batches have a fifth of the longest.
+    assert used.min() > 0.87 and used.mean() > 0.92
+    by_rows = make_plan(lengths, bucket_boundaries=8, global_batch_size=32)
+    used = by_rows.batch_rows(0) * by_rows.padded_samples(0) / 8_000_000
+    assert used.min() < 0.3 and used.mean() < 0.65
 
 
 def test_300_000_utterances_are_planned_in_seconds():
