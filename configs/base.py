@@ -70,9 +70,11 @@ def get_config() -> ConfigDict:
     data.join_max_secs = 0.0  # longest joined row; 0 = no limit
     data.join_gap_secs = 0.0  # silence between joined utterances
     data.speed_factors = (1.0,)  # playing speeds to draw from
+    data.max_batch_secs = 0.0  # most audio of one update, with padding, over all replicas; 0 = train.global_batch_size
+    data.row_multiple = 8  # with max_batch_secs: rows are a multiple of this, itself one of replicas x accum_steps
     data.allow_leak = False  # lets evaluation utterances be in training; else such a run is refused
     data.doctor_max_hours = 100.0  # of audio that --mode=doctor decodes of a set; beyond, a sample; 0 = no limit
-    data.max_bad_share = 0.01  # largest share of unreadable training rows; beyond it the run stops, saved
+    data.max_bad_share = 0.01  # largest share of unreadable training rows; a run that is sure of more stops, saved
     data.num_parallel_calls = 2  # batches decoded at the same time
     data.prefetch_batches = 4  # decoded batches kept ready
 

@@ -17,6 +17,7 @@ from data.pipeline import build_dataset
 from data.plan import BatchPlan
 from data.sources import Source
 from data.text import CharTokenizer, normalize_transcript
+from data.unreadable import UnreadableUtterance, UnreadableUtterances
 
 
 class SubsetSource:
@@ -65,6 +66,8 @@ class TrainData:
         join_max_secs: float = 0.0,
         join_gap_secs: float = 0.0,
         speed_factors: Sequence[float] = (1.0,),
+        max_batch_secs: float = 0.0,
+        row_multiple: int = 1,
         num_parallel_calls: int = 2,
         prefetch_batches: int = 4,
         report: Report = refuse,
@@ -80,7 +83,7 @@ class TrainData:
             speakers: See format.
             exclude_speakers: See format.
             on_rate_mismatch: See format.
-            global_batch_size: Rows of one update.
+            global_batch_size: Rows of one update; not used with `max_batch_secs`.
             seed: Of the order.
             num_buckets: Batch shapes to choose, unless `bucket_boundaries_samples` gives them.
             bucket_boundaries_samples: Lengths that batches are padded to.
@@ -90,6 +93,8 @@ class TrainData:
             join_max_secs: Longest joined row; 0 = no limit.
             join_gap_secs: Silence between joined utterances.
             speed_factors: Playing speeds to draw from.
+            max_batch_secs: Most audio of one update, padding included; 0 goes by rows.
+            row_multiple: By seconds, rows are a multiple of this; the number of replicas must divide it.
             num_parallel_calls: Batches made at the same time.
             prefetch_batches: Finished batches kept ready.
             report: As `open_source`.
@@ -140,8 +145,11 @@ class TrainData:
             join_gap_samples=round(join_gap_secs * SAMPLE_RATE),
             speaker_ids=source.speaker_ids,
             speed_factors=tuple(speed_factors),
+            max_batch_samples=round(max_batch_secs * SAMPLE_RATE),
+            row_multiple=row_multiple,
         )
         self.updates_per_epoch = self.plan.updates_per_epoch
+        self.rows_per_epoch = self.plan.num_rows
         self.num_utterances = len(source.utterance_ids)
         self.fingerprint = fingerprint(source)
         self.duration_secs = float(source.num_samples.sum()) / SAMPLE_RATE
@@ -149,6 +157,11 @@ class TrainData:
         self._text_style = text_style
         self._num_parallel_calls = num_parallel_calls
         self._prefetch_batches = prefetch_batches
+        self._unreadable = UnreadableUtterances()
+
+    def unreadable(self, before_update: int) -> list[UnreadableUtterance]:
+        """Returns what this host's rows of the updates before one could not read, as (update, utterance id, reason)."""
+        return self._unreadable.before(before_update)
 
     def dataset(self, context: tf.distribute.InputContext, start_update: int) -> tf.data.Dataset:
         """Returns the endless replica batches of one input pipeline, from `start_update` on."""
@@ -163,6 +176,7 @@ class TrainData:
             start_update=start_update,
             num_parallel_calls=self._num_parallel_calls,
             prefetch=self._prefetch_batches,
+            unreadable=self._unreadable,
         )
 
     def utterance_ids_of(self, update: int) -> list[str]:

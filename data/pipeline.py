@@ -6,9 +6,6 @@ and NumPy does the rest. So any start is O(1), and hosts and replicas agree with
 
 from __future__ import annotations
 
-import threading
-from array import array
-
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -18,6 +15,7 @@ from data.errors import InputError
 from data.plan import BatchPlan, PlannedRow, samples_at_speed
 from data.sources import Source
 from data.text import CharTokenizer, normalize_transcript
+from data.unreadable import UnreadableUtterances
 
 # The keys of a batch and their types, in the order in which `build_dataset` passes them around.
 BATCH_DTYPES = {
@@ -45,6 +43,7 @@ def build_dataset(
     prefetch: int = 4,
     max_label_length: int | None = None,
     on_bad: str = "skip",
+    unreadable: UnreadableUtterances | None = None,
 ) -> tf.data.Dataset:
     """Builds the batches of the replicas that one input pipeline (one host) feeds.
 
@@ -68,12 +67,13 @@ def build_dataset(
         max_label_length: pads all labels to this length; None to the longest a bucket can hold.
         on_bad: what an unreadable utterance does. "skip": its row gets weight 0 and it is logged
             once by its id. "raise": iterating ends with `tf.errors.InvalidArgumentError`.
+        unreadable: collects the utterances that were skipped.
 
     Returns:
         Dicts of waveform [B, T] float32 (normalized, then padded with zeros), waveform_lengths [B]
         int32 in samples, labels [B, L] int32 (padded with 0), label_lengths [B] int32, weight [B]
         float32 (0 for padding rows and unreadable ones) and utterance_index [B] int64 (a joined
-        row's first member, -1 for padding rows). B is static, T and L where they cannot vary.
+        row's first member, -1 for padding rows). B, T and L are static where they cannot vary.
 
     Raises:
         InputError: labels that do not fit `max_label_length`.
@@ -93,6 +93,7 @@ def build_dataset(
         num_replicas=num_replicas,
         max_label_length=max_label_length,
         on_bad=on_bad,
+        unreadable=unreadable,
     )
     num_local = num_replicas // num_input_pipelines
     first_replica = input_pipeline_id * num_local
@@ -124,7 +125,7 @@ class BatchMaker:
     """Makes the arrays of a replica's share of an update: plain NumPy, for any number of threads.
 
     Attributes:
-        num_utterances_skipped: different utterances found unreadable so far.
+        unreadable: the utterances found unreadable so far.
         static_shapes: shape of each array of a batch, None where it varies.
     """
 
@@ -138,8 +139,9 @@ class BatchMaker:
         num_replicas: int = 1,
         max_label_length: int | None = None,
         on_bad: str = "skip",
+        unreadable: UnreadableUtterances | None = None,
     ):
-        """Tokenizes all transcripts; the arguments and errors are those of `build_dataset`."""
+        """Measures all transcripts; the arguments and errors are those of `build_dataset`."""
         if num_replicas < 1 or plan.row_multiple % num_replicas:
             raise ValueError(
                 f"the rows of an update, a multiple of {plan.row_multiple}, cannot be shared out evenly "
@@ -153,17 +155,13 @@ class BatchMaker:
         self._plan = plan
         self._num_replicas = num_replicas
         self._on_bad = on_bad
-        self._bad: set[int] = set()
-        self._lock = threading.Lock()
+        self.unreadable = UnreadableUtterances() if unreadable is None else unreadable
+        self._tokenizer = tokenizer
+        self._text_style = text_style
         self._delimiter = np.array(tokenizer.encode(" "), dtype=np.int32)
-        # One flat array in the narrowest type: 281,000 transcripts as lists would take gigabytes.
-        flat = array("B" if tokenizer.num_tokens <= 2**8 else "I")
-        ends = np.zeros(len(source.texts) + 1, dtype=np.int64)
-        for index, text in enumerate(source.texts):
-            flat.extend(tokenizer.encode(normalize_transcript(text, text_style)))
-            ends[index + 1] = len(flat)
-        self._labels = np.frombuffer(flat, dtype=flat.typecode)
-        self._label_ends = ends
+        # Their numbers alone: 281,000 label sequences would take seconds to make before the first batch.
+        labels = (tokenizer.num_labels(normalize_transcript(text, text_style)) for text in source.texts)
+        self._label_lengths = np.fromiter(labels, dtype=np.int64, count=len(source.texts))
         self._label_widths = self._find_label_widths(max_label_length)
         batch_size = plan.bucket_rows[0] // num_replicas if len(set(plan.bucket_rows)) == 1 else None
         samples = plan.bucket_boundaries[0] if len(plan.bucket_boundaries) == 1 else None
@@ -173,10 +171,6 @@ class BatchMaker:
             "waveform": (batch_size, samples),
             "labels": (batch_size, widths.pop() if len(widths) == 1 else None),
         }
-
-    @property
-    def num_utterances_skipped(self) -> int:
-        return len(self._bad)
 
     def make(self, update: int, replica: int = 0) -> dict[str, np.ndarray]:
         """Returns a batch with the keys and types of `BATCH_DTYPES`.
@@ -195,7 +189,7 @@ class BatchMaker:
         }
         for i, row in enumerate(planned.rows):
             batch["utterance_index"][i] = row.members[0] if row.members else -1
-            waveform = self._read_row(row) if row.members else None
+            waveform = self._read_row(row, update) if row.members else None
             if waveform is None:
                 continue
             labels = self._row_labels(row)
@@ -206,7 +200,7 @@ class BatchMaker:
             batch["weight"][i] = 1.0
         return batch
 
-    def _read_row(self, row: PlannedRow) -> np.ndarray | None:
+    def _read_row(self, row: PlannedRow, update: int) -> np.ndarray | None:
         """Returns a row's normalized waveform, None if any of its utterances is unreadable."""
         gap = np.zeros(self._plan.join_gap_samples, dtype=np.float32)
         pieces: list[np.ndarray] = []
@@ -216,7 +210,7 @@ class BatchMaker:
             # What readers raise: InputError, soundfile's RuntimeError, a vanished file's OSError.
             # Anything else is a fault of the program and must show.
             except (ValueError, RuntimeError, OSError) as error:
-                self._report_bad(index, error)
+                self._report_bad(index, update, error)
                 return None
         return normalize_waveform(np.concatenate(pieces[1:]))
 
@@ -233,20 +227,18 @@ class BatchMaker:
         waveform = resample(waveform, round(SAMPLE_RATE * speed), SAMPLE_RATE)
         return fit_length(waveform, int(samples_at_speed(wanted, speed)))
 
-    def _report_bad(self, index: int, error: Exception) -> None:
+    def _report_bad(self, index: int, update: int, error: Exception) -> None:
         utterance_id = self._source.utterance_ids[index]
         if self._on_bad == "raise":
             raise InputError(f"cannot read utterance {utterance_id}: {error}") from error
-        with self._lock:
-            is_new = index not in self._bad
-            self._bad.add(index)
-        if is_new:
+        if self.unreadable.add(update=update, utterance_id=utterance_id, reason=str(error)):
             logging.warning("Utterance %s is left out, it cannot be read: %s", utterance_id, error)
 
     def _row_labels(self, row: PlannedRow) -> np.ndarray:
         pieces: list[np.ndarray] = []
         for index in row.members:
-            labels = self._labels[self._label_ends[index] : self._label_ends[index + 1]]
+            text = normalize_transcript(self._source.texts[index], self._text_style)
+            labels = np.array(self._tokenizer.encode(text), dtype=np.int32)
             # As joining the texts by a space would: none beside an empty one.
             if labels.size:
                 pieces += [self._delimiter, labels] if pieces else [labels]
@@ -254,12 +246,11 @@ class BatchMaker:
 
     def _find_label_widths(self, max_label_length: int | None) -> dict[int, int]:
         """Returns the labels' length L for each bucket boundary: what any of its rows may need."""
-        label_lengths = np.diff(self._label_ends)
         shortest = samples_at_speed(self._plan.utterance_samples, max(self._plan.speed_factors))
         most = self._plan.join_max_utterances
         widths = {}
         for boundary in self._plan.bucket_boundaries:
-            fitting = np.sort(label_lengths[shortest <= boundary])[-most:]
+            fitting = np.sort(self._label_lengths[shortest <= boundary])[-most:]
             # At least 1: operations on an axis of size 0 are a path of their own in many kernels.
             num_delimiters = len(self._delimiter) * (len(fitting) - 1)
             widths[boundary] = max(1, int(fitting.sum()) + num_delimiters)

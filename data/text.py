@@ -46,6 +46,8 @@ def normalize_transcript(text: str, style: str = "librispeech") -> str:
     if style not in TEXT_STYLES:
         raise ValueError(f"text style is {style!r}, wanted one of {', '.join(TEXT_STYLES)}")
     upper = style == "librispeech"
+    if text.isascii():
+        return _normalize_ascii(text, upper)
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES))
     # Changing the case can break the normal form (and bring forth an apostrophe: U+0149).
     # A capital I with a dot (Turkish) leaves its dot over as a mark of its own.
@@ -57,6 +59,15 @@ def normalize_transcript(text: str, style: str = "librispeech") -> str:
     if not upper:
         words = [word.strip("'") for word in words]
     return " ".join(word for word in words if any(map(_is_spoken, word)))
+
+
+def _normalize_ascii(text: str, upper: bool) -> str:
+    """What `normalize_transcript` does to ASCII, which is in normal form: 3 us a transcript, not 60."""
+    kept = (text.upper() if upper else text.lower()).translate(_ASCII_UPPER if upper else _ASCII_LOWER)
+    if "'" not in kept:
+        return " ".join(kept.split())
+    words = kept.split() if upper else [word.strip("'") for word in kept.split()]
+    return " ".join(word for word in words if word.strip("'"))
 
 
 def has_digits(text: str) -> bool:
@@ -138,6 +149,10 @@ class CharTokenizer:
         ids, unknown = self._ids, self._unknown_id
         return [ids.get(character, unknown) for character in text.replace(" ", WORD_DELIMITER)]
 
+    def num_labels(self, text: str) -> int:
+        """Length of `encode(text)`, without making it."""
+        return len(text)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids that are already collapsed; special tokens are dropped, spaces collapsed.
 
@@ -198,6 +213,14 @@ def _kept(character: str, letters_only: bool) -> str:
 def _is_spoken(character: str) -> bool:
     """Whether a character makes a word; marks and apostrophes alone do not."""
     return unicodedata.category(character)[0] in ("L", "N")
+
+
+def _ascii_table(letters_only: bool) -> dict[int, str]:
+    characters = map(chr, range(128))
+    return {ord(character): _kept(character.translate(_APOSTROPHES), letters_only) for character in characters}
+
+
+_ASCII_UPPER, _ASCII_LOWER = _ascii_table(True), _ascii_table(False)
 
 
 def load_tokenizer(vocab: str | os.PathLike[str] = "") -> CharTokenizer:

@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from engine import files
 from engine.checkpoints import BestCheckpoint
-from engine.stopping import StopTraining
 
 Output = Mapping[str, Any]
 
@@ -135,30 +134,6 @@ class PredictionsWriter:
             path = self._workdir / "eval" / name / "predictions.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_jsonl_atomic(path, evaluator.score.predictions())
-
-
-class BadRowGuard:
-    """Train action: ends a run that meets too many unreadable rows."""
-
-    def __init__(self, *, max_bad_share: float) -> None:
-        """Keeps the largest share of rows, over the whole run, that may be unreadable."""
-        self._max_bad_share = max_bad_share
-        # Bad rows, all rows; belongs into the checkpoint.
-        self.counts = tf.Variable([0.0, 0.0], dtype=tf.float64, trainable=False, name="bad_rows")
-
-    def __call__(self, output: Output) -> None:
-        """Counts the loop's rows.
-
-        Raises:
-            StopTraining: There are too many bad ones.
-        """
-        self.counts.assign_add([float(output.get("num_bad", 0.0)), float(output.get("num_rows", 0.0))])
-        num_bad, num_rows = self.counts.numpy().tolist()
-        if num_bad > 0 and num_bad > self._max_bad_share * num_rows:
-            raise StopTraining(
-                f"{num_bad:.0f} of {num_rows:.0f} training rows could not be read, more than "
-                f"data.max_bad_share={self._max_bad_share:g}; the log names them"
-            )
 
 
 def _number(value: Any) -> Any:

@@ -15,7 +15,13 @@ def check_fields(config: ConfigDict, *, num_replicas: int) -> None:
         ValueError: Names the field, its value and what was wanted.
     """
     train = config.train
-    if train.global_batch_size % (num_replicas * train.accum_steps):
+    if config.data.max_batch_secs:
+        if config.data.row_multiple % (num_replicas * train.accum_steps):
+            raise ValueError(
+                f"data.row_multiple={config.data.row_multiple} must be a multiple of replicas x train.accum_steps = "
+                f"{num_replicas} x {train.accum_steps}, as data.max_batch_secs is set"
+            )
+    elif train.global_batch_size % (num_replicas * train.accum_steps):
         raise ValueError(
             f"train.global_batch_size={train.global_batch_size} must be a multiple of replicas x train.accum_steps = "
             f"{num_replicas} x {train.accum_steps}"

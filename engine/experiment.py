@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from engine import (
     actions,
+    bad_rows,
     checkpoints,
     checks,
     health,
@@ -180,7 +181,9 @@ def _train(
             else None
         )
 
-    guard = actions.BadRowGuard(max_bad_share=config.data.max_bad_share)
+    guard = bad_rows.BadRowGuard(
+        max_bad_share=config.data.max_bad_share, rows_per_epoch=train_data.rows_per_epoch, global_step=global_step
+    )
     state = tf.train.Checkpoint(
         model=model,
         optimizer=trainer.optimizer,
@@ -215,10 +218,14 @@ def _train(
         global_step=global_step,
         extra=lambda: {"data_digest": f"{int(trainer.data_digest.numpy()) % 2**64:016x}"},
     )
+    unreadable = bad_rows.UnreadableReport(
+        path=metrics_path, global_step=global_step, unreadable_fn=train_data.unreadable
+    )
     bar = ProgressBar(global_step=global_step, num_updates=config.train.num_updates)
     # Called in this order; what may raise out of the loop comes last, when everything else is written.
     train_actions = [
         writer,
+        unreadable,
         bar,
         health.HealthLog(global_step=global_step),
         guard,
@@ -267,6 +274,7 @@ def _train(
                     sets=evaluators.evaluators,
                 )
         except stopping.StopTraining as reason:
+            unreadable()
             controller.save_checkpoint()
             logging.warning("%s; saved at update %d", reason, int(global_step.numpy()))
             return Outcome(exit_status=stop.exit_status or 2, figures={})

@@ -152,6 +152,10 @@ class TrainData(Protocol):
     duration_secs: float  # of all utterances
     num_left_out: int  # utterances outside the allowed durations
     fingerprint: dict[str, int | str]  # what tells this corpus from another, wherever it lies
+    rows_per_epoch: int  # rows that are trained on in one epoch; fewer than utterances where these are joined
+
+    def unreadable(self, before_update: int) -> Sequence[tuple[int, str, str]]:
+        """Returns (update, utterance id, reason) of each utterance that updates before one could not read."""
 
     def dataset(self, context: tf.distribute.InputContext, start_update: int) -> tf.data.Dataset:
         """Returns the endless replica batches of one input pipeline; the first belongs to `start_update`."""

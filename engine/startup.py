@@ -26,6 +26,11 @@ def log_startup(
     train = config.train
     replicas = strategy.num_replicas_in_sync
     rows = train.global_batch_size // (replicas * train.accum_steps)
+    split = f"{replicas} replicas x {train.accum_steps} microbatches"
+    batch = f"batch {train.global_batch_size} = {rows} rows x {split}"
+    if config.data.max_batch_secs:
+        limit, multiple = config.data.max_batch_secs, config.data.row_multiple
+        batch = f"batch up to {limit:g} s with padding, its rows a multiple of {multiple}, over {split}"
     logging.info("%s", runtime.describe(strategy))
     loaded = list(model.pretrained_variables)
     if config.model.init:
@@ -36,13 +41,10 @@ def log_startup(
     )
     logging.info("parameters, %s:\n  %s", train.precision, "\n  ".join(report))
     logging.info(
-        "%d training utterances, %.2f h, %d updates an epoch; batch %d = %d rows x %d replicas x %d microbatches",
+        "%d training utterances, %.2f h, %d updates an epoch; %s",
         data.num_utterances,
         data.duration_secs / 3600,
         data.updates_per_epoch,
-        train.global_batch_size,
-        rows,
-        replicas,
-        train.accum_steps,
+        batch,
     )
     logging.info("%s at update %d of %d", "continuing" if step else "starting", step, train.num_updates)

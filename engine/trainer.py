@@ -36,7 +36,6 @@ _STATISTICS = (
     "num_clipped",
     "num_skipped_updates",  # loss or gradient not finite
     "num_updates",
-    "input_wait_secs",  # between asking for a batch and having it
 )
 # The first of them, which an update whose loss is not finite would spoil for the whole loop.
 _NUM_LOSS_STATISTICS = 2 + len(health.FRAME_SUMS)
@@ -122,6 +121,8 @@ class Trainer(orbit.StandardTrainer):
             name="data_digest",
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
+        # Of this process: the clock of a loop that was left in its middle is gone.
+        self._input_wait_secs = tf.Variable(0.0, trainable=False, name="input_wait_secs")
         self._loop_start_secs = 0.0
 
     def create_train_loop_fn(self) -> Callable[..., None]:
@@ -146,6 +147,7 @@ class Trainer(orbit.StandardTrainer):
 
     def train_loop_begin(self) -> None:
         """Opens the data at the current update in a fresh process; eager."""
+        self._input_wait_secs.assign(0.0)
         self._loop_start_secs = time.monotonic()
         if self._train_iter is None:
             start_update = int(self.global_step.numpy())
@@ -155,7 +157,8 @@ class Trainer(orbit.StandardTrainer):
 
     def train_step(self, iterator: tf.data.Iterator) -> None:
         """One update; graph, cross-replica context."""
-        batch, input_wait_secs = _timed_next(iterator)
+        batch, waited_secs = _timed_next(iterator)
+        self._input_wait_secs.assign_add(waited_secs)
         gradients, statistics, norm = self.strategy.run(self._compute_gradients, args=(batch,))
         # The gradients were summed over replicas: every replica holds the same norm.
         norm = self.strategy.experimental_local_results(norm)[0]
@@ -170,7 +173,7 @@ class Trainer(orbit.StandardTrainer):
         if self.loss_scale is not None:
             self.loss_scale.update(is_finite)
         clipped = tf.cast(is_finite & (norm > self._clip_norm), tf.float32) if self._clip_norm else 0.0
-        update = tf.stack([tf.where(is_finite, norm, 0.0), clipped, num_skipped, 1.0, input_wait_secs])
+        update = tf.stack([tf.where(is_finite, norm, 0.0), clipped, num_skipped, 1.0])
         self._advance_digest(statistics[-_NUM_DIGEST_PIECES:])
         statistics = statistics[:-_NUM_DIGEST_PIECES]
         of_loss = tf.where(is_loss_finite, statistics[:_NUM_LOSS_STATISTICS], 0.0)
@@ -196,7 +199,7 @@ class Trainer(orbit.StandardTrainer):
             "audio_secs": total["valid_samples"] / SAMPLE_RATE,
             "padding_share": 1.0 - total["valid_samples"] / max(total["padded_samples"], 1.0),
             # Of the loop's wall time; on an accelerator that still computes meanwhile, an upper bound.
-            "input_stall_share": min(total["input_wait_secs"] / loop_secs, 1.0),
+            "input_stall_share": min(float(self._input_wait_secs.numpy()) / loop_secs, 1.0),
             "num_rows": total["num_rows"],
             "num_infeasible": total["num_infeasible"],
             "num_bad": total["num_bad"],

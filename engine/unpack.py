@@ -109,6 +109,8 @@ def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> 
         join_max_secs=data.join_max_secs,
         join_gap_secs=data.join_gap_secs,
         speed_factors=data.speed_factors,
+        max_batch_secs=data.max_batch_secs,
+        row_multiple=data.row_multiple,
         num_parallel_calls=data.num_parallel_calls,
         prefetch_batches=data.prefetch_batches,
     )

@@ -25,10 +25,13 @@ class Letters:
 
 class ToyTrainData:
     fingerprint = {"num_utterances": 8, "ids": "a", "texts": "b"}
-    num_utterances, duration_secs, updates_per_epoch, num_left_out = 8, 20.0, 1, 0
+    num_utterances, duration_secs, updates_per_epoch, num_left_out, rows_per_epoch = 8, 20.0, 1, 0, 8
 
     def __init__(self, **fields):
         self.dataset = toy_dataset_fn(fields["global_batch_size"])
+
+    def unreadable(self, before_update):
+        return []
 
     def utterance_ids_of(self, update):
         return [f"row-{update}-{row}" for row in range(4)]

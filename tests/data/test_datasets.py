@@ -110,3 +110,26 @@ def test_subset_renumbers(manifest):
     assert subset.utterance_ids == ["b2", "a1"]
     assert subset.num_samples.tolist() == [24_000, 16_000]
     np.testing.assert_array_equal(subset.read_waveform(1), source.read_waveform(0))
+
+
+def test_training_batches_by_seconds_keep_to_the_limit(manifest):
+    data = make_train(manifest, max_batch_secs=4.0, row_multiple=2, num_buckets=3)
+    batches = list(data.dataset(CONTEXT, 0).take(data.updates_per_epoch))
+    shapes = [tuple(batch["waveform"].shape) for batch in batches]
+    assert all(rows % 2 == 0 and rows * samples <= 4 * 16_000 for rows, samples in shapes)
+    assert data.plan.bucket_rows[0] > data.plan.bucket_rows[-1] == 2
+    seen = np.concatenate([batch["utterance_index"].numpy() for batch in batches])
+    assert sorted(seen[seen >= 0].tolist()) == list(range(5)) and data.rows_per_epoch == 5
+    with pytest.raises(InputError, match="max_batch_secs=3 holds 1 rows"):
+        make_train(manifest, max_batch_secs=3.0, row_multiple=2)
+
+
+def test_training_names_what_it_could_not_read_up_to_an_update(manifest, monkeypatch):
+    data = make_train(manifest)
+    read = data.source.read_waveform
+    monkeypatch.setattr(data.source, "read_waveform", lambda index: read(index) if index != 2 else np.zeros(3))
+    update = next(u for u in range(3) if any(2 in row.members for row in data.plan.batch(u).rows))
+    list(data.dataset(CONTEXT, 0).take(3))
+    assert data.unreadable(update) == []
+    ((found, name, reason),) = data.unreadable(update + 1)
+    assert (found, name) == (update, "a3") and "3 samples, 32000 were planned" in reason

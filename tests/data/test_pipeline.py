@@ -18,6 +18,7 @@ from data.open import open_source
 from data.pipeline import BATCH_DTYPES, BatchMaker, build_dataset
 from data.plan import BatchPlan
 from data.text import FACEBOOK_TOKENS, CharTokenizer
+from data.unreadable import UnreadableUtterances
 
 ROOT = Path(__file__).parents[2]
 LIBRISPEECH = ROOT.parent / "shared" / "corpora" / "LibriSpeech"
@@ -185,6 +186,28 @@ def test_hosts_and_replicas_share_the_rows_out():
         np.testing.assert_equal(joined, expected)
 
 
+def test_batches_by_seconds_have_a_number_of_rows_for_every_bucket_and_are_the_same_on_16_hosts():
+    source = MemorySource([400 + 13 * index for index in range(200)])
+    arguments = {"max_batch_samples": 128_000, "row_multiple": 16, "speed_factors": (0.9, 1.1)}
+    arguments |= {"bucket_boundaries": [1600, 2400, 4000]}
+    plan = make_plan(source, **arguments)
+    assert plan.bucket_rows == (80, 48, 32)
+    count = 3 * plan.updates_per_epoch
+    whole = list(make_dataset(source, plan, num_updates=count).as_numpy_iterator())
+    assert {batch["waveform"].shape for batch in whole} == {(80, 1600), (48, 2400), (32, 4000)}
+    assert make_dataset(source, plan).element_spec["weight"].shape.as_list() == [None]
+    for num_hosts, start in ((16, 2), (4, 1)):
+        hosts = [
+            BatchMaker(source=source, plan=make_plan(source, **arguments), tokenizer=TOKENIZER,
+                       text_style="librispeech", num_replicas=num_hosts)
+            for _ in range(num_hosts)
+        ]  # fmt: skip
+        for update in range(start, count):
+            shares = [maker.make(update, host) for host, maker in enumerate(hosts)]
+            joined = {key: np.concatenate([share[key] for share in shares]) for key in BATCH_DTYPES}
+            np.testing.assert_equal(joined, whole[update])
+
+
 def test_the_order_does_not_depend_on_who_finishes_first():
     source, threads = MemorySource([500] * 16), set()
 
@@ -209,7 +232,8 @@ BAD += [np.ones(3, np.float32), np.full(600, np.nan, np.float32)]
 def test_an_unreadable_utterance_has_weight_0_and_is_logged_once(bad, caplog):
     source = MemorySource([600] * 6)
     source.bad[4] = bad
-    dataset = make_dataset(source, make_plan(source, global_batch_size=3), num_updates=6)
+    plan, found = make_plan(source, global_batch_size=3), UnreadableUtterances()
+    dataset = make_dataset(source, plan, num_updates=6, unreadable=found)
     for batch in dataset.as_numpy_iterator():
         is_bad = batch["utterance_index"] == 4
         assert batch["weight"].tolist() == np.where(is_bad, 0.0, 1.0).tolist()
@@ -217,6 +241,9 @@ def test_an_unreadable_utterance_has_weight_0_and_is_logged_once(bad, caplog):
         for key in ("waveform", "labels", "label_lengths"):
             assert not batch[key][is_bad].any() and np.isfinite(batch[key]).all()
     assert caplog.text.count("utterance-4") == 1
+    first = next(u for u in range(6) if any(4 in row.members for row in plan.batch(u).rows))
+    assert [(item.update, item.utterance_id) for item in found.before(6)] == [(first, "utterance-4")]
+    assert found.before(first) == []
 
 
 def test_one_unreadable_member_takes_its_joined_row_out():
@@ -281,8 +308,8 @@ def test_labels_that_cannot_fit_are_refused_before_the_first_batch():
 def test_arguments_that_do_not_fit_are_refused():
     source = MemorySource([500] * 4)
     for words, changed in {
-        "batch size 4 must be a multiple of the number of replicas 3": {"num_replicas": 3},
-        "number of replicas 0": {"num_replicas": 0},
+        "a multiple of 4, cannot be shared out evenly among 3 replicas": {"num_replicas": 3},
+        "among 0 replicas": {"num_replicas": 0},
         "num_input_pipelines=4": {"num_replicas": 2, "num_input_pipelines": 4},
         "input_pipeline_id=1": {"num_replicas": 2, "input_pipeline_id": 1},
         "start_update=-1": {"start_update": -1},

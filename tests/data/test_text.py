@@ -128,6 +128,15 @@ def test_normalization_is_idempotent_and_collapsed(raw: str, style: str) -> None
     assert once == " ".join(once.split())
 
 
+@given(st.text(st.characters(max_codepoint=127)), st.sampled_from(["librispeech", "unicode"]))
+@example("'tis rock'n'roll, isn't it? `ok` '' 7\x1f7\x00", "unicode")
+@example("'tis rock'n'roll, isn't it? `ok` '' 7\x1f7\x00", "librispeech")
+def test_ascii_takes_a_short_way_to_the_same_words(raw: str, style: str) -> None:
+    # A word that is no ASCII sends the whole text the long way.
+    word = normalize_transcript("\u00e9", style)
+    assert normalize_transcript(f"{raw} \u00e9", style) == f"{normalize_transcript(raw, style)} {word}".strip()
+
+
 def test_digits_are_found() -> None:
     assert text_module.has_digits("room 12")
     assert not text_module.has_digits("room twelve")
@@ -141,6 +150,12 @@ def test_tokenizer_goes_there_and_back() -> None:
     assert tokenizer.encode("") == []
     assert tokenizer.decode([]) == ""
     assert tokenizer.decode([4, 4, 0, 1, 11, 4, 4, 3, 2, 11, 4]) == "H H"
+
+
+def test_labels_are_counted_without_making_them() -> None:
+    tokenizer = CharTokenizer(tokens=FACEBOOK_TOKENS)
+    for text in ("", "A", "IT'S A \u00c9TUDE", "|"):
+        assert tokenizer.num_labels(text) == len(tokenizer.encode(text))
 
 
 def test_unknown_characters_become_unk_and_are_listed() -> None:

@@ -13,7 +13,6 @@ import tensorflow as tf
 from engine import actions, files
 from engine.actions import MetricsWriter, SaveBest
 from engine.checkpoints import BestCheckpoint
-from engine.stopping import StopTraining
 
 
 @pytest.fixture
@@ -143,18 +142,3 @@ def test_predictions_are_written_for_every_set_worst_first(tmp_path):
     lines = (tmp_path / "eval/dev/predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["utterance_id"] for line in lines] == ["b", "a"]
     assert (tmp_path / "eval/test/predictions.jsonl").read_text() == ""
-
-
-def test_bad_rows_end_a_run_when_their_share_over_the_whole_run_is_too_large():
-    guard = actions.BadRowGuard(max_bad_share=0.1)
-    guard({"num_bad": 0.0, "num_rows": 100.0})
-    guard({"num_bad": 10.0, "num_rows": 10.0})  # 10 of 110
-    with pytest.raises(StopTraining, match="12 of 111 training rows could not be read"):
-        guard({"num_bad": 2.0, "num_rows": 1.0})
-
-
-def test_a_share_of_zero_allows_no_bad_row():
-    guard = actions.BadRowGuard(max_bad_share=0.0)
-    guard({"num_bad": 0.0, "num_rows": 4.0})
-    with pytest.raises(StopTraining):
-        guard({"num_bad": 1.0, "num_rows": 4.0})

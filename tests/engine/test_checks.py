@@ -29,6 +29,16 @@ def test_fields_that_do_not_fit_each_other_are_named(field, value, message):
         checks.check_fields(config, num_replicas=2)
 
 
+def test_batches_by_seconds_need_a_multiple_that_can_be_shared_out():
+    config = base.get_config()
+    config.train.accum_steps, config.data.max_batch_secs, config.data.row_multiple = 2, 400.0, 8
+    config.train.global_batch_size = 5  # not used
+    checks.check_fields(config, num_replicas=4)
+    config.data.row_multiple = 6
+    with pytest.raises(ValueError, match="data.row_multiple=6 must be a multiple of replicas x .* = 4 x 2"):
+        checks.check_fields(config, num_replicas=4)
+
+
 def test_a_missing_corpus_names_the_command_that_makes_it(tmp_path):
     config = make_config(tmp_path / "nowhere")
     config.data.make_command = "python -m data.synthetic --output=X"

@@ -42,15 +42,23 @@ def test_too_many_unreadable_rows_stop_the_run_with_status_2_and_a_checkpoint(tm
         def __init__(self, **fields):
             self.dataset = toy_dataset_fn(fields["global_batch_size"], make=spoiled)
 
+        def unreadable(self, before_update):
+            met = [(2, "u2", "gone"), (3, "u3", "cut"), (4, "u4", "not yet trained on")]
+            return [item for item in met if item[0] < before_update]
+
     config = make_config(tmp_path)
     config.data.max_bad_share = 0.2
     workdir = tmp_path / "run"
     outcome = experiment.run(
         config=config, parts=make_parts(build_train_data=Spoiled), workdir=str(workdir), mode="train"
     )
-    # Updates 2 and 3 bring 4 bad rows of 16: a quarter.
+    # Updates 2 and 3 bring 4 bad rows of the 16 of two epochs: a quarter.
     assert outcome.exit_status == 2
-    assert [(line["step"], line["num_bad"]) for line in lines(workdir)] == [(2, 0), (4, 4)]
+    train = [line for line in lines(workdir) if line["split"] == "train"]
+    assert [(line["step"], line["num_bad"]) for line in train] == [(2, 0), (4, 4)]
+    assert all(0 <= line["input_stall_share"] <= 1 for line in train)
+    named = [line for line in lines(workdir) if line["split"] == "unreadable"]
+    assert [(line["step"], line["utterance_id"]) for line in named] == [(4, "u2"), (4, "u3")]
     assert (workdir / "checkpoints/ckpt-4.index").exists()
 
 
