@@ -34,6 +34,7 @@ from tqdm import tqdm
 from data.command import Parser, run_command
 from data.errors import InputError
 from data.files import only_writer
+from data.storage import is_remote
 
 BASE_URL = "https://www.openslr.org/resources"
 CORPUS = "LibriSpeech"  # the top folder of every archive, those of resource 31 too
@@ -97,6 +98,10 @@ def fetch_split(
     if split not in splits:
         raise InputError(f"no split {split!r}: choose one of {', '.join(splits)}")
     published = splits[split]
+    if is_remote(output):  # pathlib would make a folder named "gs:" of it
+        raise InputError(
+            f"--output is {os.fspath(output)}: give a local folder, then let data.prepare write to the URL"
+        )
     if not base_url.startswith(("http://", "https://")):
         raise InputError(f"--base_url is {base_url!r}: it must begin with https:// or http://")
     if not hasattr(tarfile, "data_filter"):

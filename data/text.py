@@ -7,8 +7,8 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
+from data import storage
 from data.errors import InputError
 from data.files import write_text_atomic
 
@@ -112,10 +112,10 @@ class CharTokenizer:
         Raises:
             InputError: no such file, not such an object, or a vocabulary that `__init__` refuses.
         """
-        if not Path(path).is_file():
+        if not storage.is_file(path):
             raise InputError(f"no vocabulary {path}: make one with python -m data.vocab")
         try:
-            ids = json.loads(Path(path).read_text(encoding="utf-8"))
+            ids = json.loads(storage.read_bytes(path))
         except ValueError as error:
             raise InputError(f"{path} is not JSON ({error}): make it again") from error
         if not isinstance(ids, dict) or not all(type(index) is int for index in ids.values()):

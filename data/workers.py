@@ -28,7 +28,8 @@ class LocalRunner:
         """Args: num_workers: None takes one for each processor core that this process may use."""
         if num_workers is not None and num_workers < 1:
             raise InputError(f"num_workers is {num_workers}, wanted at least 1")
-        self._num_workers = num_workers or len(os.sched_getaffinity(0))
+        is_linux = hasattr(os, "sched_getaffinity")  # which tells a container's share, too
+        self._num_workers = num_workers or (len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1)
 
     def __call__(self, tasks: Sequence[ShardTask], *, folder: str, lock: Lock, bar: tqdm, max_bad: int) -> None:
         """Writes every shard and its note; the first error stops the others, finished shards stay.

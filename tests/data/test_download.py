@@ -417,6 +417,7 @@ def test_no_network_is_one_line_and_status_2(tmp_path: Path) -> None:
     ("flag", "reason"),
     [
         ("--split=dev", "argument --split: invalid choice: 'dev' (choose from 'tiny')"),
+        ("--output=gs://bucket/x", "--output is gs://bucket/x: give a local folder, then let data.prepare"),
         ("--base_url=file:///etc", "'file:///etc': it must begin with https:// or http://"),
         ("--base_url=http://[x", "http://[x/31/tiny.tar.gz is no address ("),
         ("--base_url=http://a:b", "http://a:b/31/tiny.tar.gz is no address ("),
