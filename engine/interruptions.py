@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import files
+from engine import files, integrity
 
 PHASES = ("start-up", "update", "save", "evaluation")
 # How often each is chosen; a save is over in a blink, so few random moments would fall into one by themselves.
@@ -46,7 +46,8 @@ class Moment:
     Attributes:
         signal_name: SIGTERM, SIGINT or SIGKILL.
         phase: One of `PHASES`.
-        update: The line of training in metrics.jsonl to wait for; of no account in the start-up.
+        update: The line of training in metrics.jsonl to wait for, or a later one where the process begins later; of no
+            account in the start-up.
         delay_secs: Waited after that.
     """
 
@@ -117,6 +118,10 @@ class Child:
         """Starts the process; its output is appended to `log`."""
         self._workdir = workdir
         self._log = log
+        saved = integrity.list_checkpoints(workdir / "checkpoints")
+        self._restored = int(saved[-1].rpartition("-")[2]) if saved else 0
+        # Lines past the checkpoint are another process' and say nothing about this one, which will replace the file.
+        self._stale_inode = self._inode() if self.trained() > self._restored else None
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -138,6 +143,16 @@ class Child:
         """Returns the last update with a line of training; 0 = none."""
         return max((line["step"] for line in self.lines() if line["split"] == "train"), default=0)
 
+    def has_trained_to(self, update: int) -> bool:
+        """Whether this process, and none before it, has written a line of training for `update` or a later one."""
+        if self._stale_inode is not None and self._inode() == self._stale_inode:
+            return False
+        return self.trained() >= max(update, self._restored + 1)
+
+    def _inode(self) -> int:
+        path = self._workdir / "metrics.jsonl"
+        return path.stat().st_ino if path.exists() else 0
+
     def wait_for(self, condition: Callable[[], bool]) -> bool:
         """Waits until `condition` holds, or the process has ended; returns whether it still runs."""
         while self.process.poll() is None:
@@ -152,7 +167,7 @@ class Child:
 
     def interrupt(self, moment: Moment) -> Interruption | None:
         """Waits for the moment and sends its signal; None if the process was over before."""
-        if moment.phase != "start-up" and not self.wait_for(lambda: self.trained() >= moment.update):
+        if moment.phase != "start-up" and not self.wait_for(lambda: self.has_trained_to(moment.update)):
             return None
         if moment.phase == "save" and not self.wait_for(self.is_saving):
             return None

@@ -19,7 +19,8 @@ os.makedirs(f"{workdir}/checkpoints", exist_ok=True)
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(sys.argv[2])))
 step = int(open(state).read()) if os.path.exists(state) else 0
 old = [line for line in open(lines) if json.loads(line)["step"] <= step] if step else []
-open(lines, "w").writelines(old)
+open(lines + ".new", "w").writelines(old)
+os.replace(lines + ".new", lines)
 def say(step, split):
     with open(lines, "a") as file:
         file.write(json.dumps({"step": step, "split": split}) + chr(10))
@@ -76,6 +77,8 @@ def test_a_run_is_ended_in_every_phase_and_still_comes_to_its_end(run, tmp_path)
     assert [item.moment for item in done] == moments
     assert [item.exit_status for item in done] == [-9, 143, -9, -9, 143]
     assert done[0].reached == 0
+    # What a process finds in the file is not its own: each has got on before it was ended.
+    assert [item.reached for item in done] == sorted({item.reached for item in done})
     assert all(item.reached >= item.moment.update for item in done[1:])
     # The script does not repeat an evaluation that was lost; the lines of training are all there, and once.
     assert [step for step, split in steps(tmp_path / "run") if split == "train"] == list(range(5, 61, 5))
