@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -119,3 +121,18 @@ def test_other_data_under_the_same_config_are_refused_and_moved_ones_are_not(tmp
     moved = tmp_path / "moved"
     moved.mkdir()
     assert run(moved, workdir).exit_status == 0
+
+
+def test_every_row_of_the_table_of_faults_names_tests_that_exist():
+    root = Path(__file__).resolve().parents[1]
+    rows = [line for line in (root / "docs/results/0034-faults.md").read_text().splitlines() if line.startswith("| ")]
+    for row in rows[1:]:
+        named = re.findall(r"`((?:tests/[\w/]+\.py)?(?:::\w+)?)`", row.rpartition(" | ")[2])
+        assert named or row.endswith("| the same |"), row
+        file = ""
+        for name in named:
+            path, _, test = name.partition("::")
+            file = path or file
+            assert (root / file).exists(), name
+            assert not test or f"def {test}(" in (root / file).read_text(), name
+    assert len(rows) > 20
