@@ -1,0 +1,53 @@
+"""What the handler does where there is one process; the agreement among several needs several."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import tensorflow as tf
+
+from engine.checkpoints import CheckpointManager
+from engine.preemption import CHECKPOINT_PART, SaveAllIfPreempted
+from engine.stopping import StopOnSignal, StopTraining
+
+
+def make_manager(folder, value, step):
+    state = tf.train.Checkpoint(weight=tf.Variable(value), global_step=step)
+    return state, CheckpointManager(
+        checkpoint=state, directory=folder, global_step=step, every_updates=100, keep=2, optional=[CHECKPOINT_PART]
+    )
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_between_updates_and_stops_with_our_status(tmp_path, number, status):
+    handlers = {other: signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)}
+    step = tf.Variable(0, dtype=tf.int64)
+    state, manager = make_manager(tmp_path, 1.0, step)
+    # No jobs: one process, in which nothing has to be agreed upon.
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(tf.train.ClusterSpec({}))
+    try:
+        with StopOnSignal() as stop:
+            stop.defer()
+            action = SaveAllIfPreempted(cluster_resolver=resolver, manager=manager, global_step=step, stop=stop)
+            step.assign(7)
+            action()
+            assert not stop.requested and manager.latest_checkpoint is None
+            os.kill(os.getpid(), number)
+            state.weight.assign(2.0)
+            with pytest.raises(StopTraining, match=signal.Signals(number).name):
+                for _ in range(3):
+                    step.assign_add(1)
+                    action()
+            assert (stop.requested, stop.exit_status) == (True, status)
+    finally:
+        for other, handler in handlers.items():
+            signal.signal(other, handler)
+    saved = int(step.numpy())
+    assert manager.latest_checkpoint == str(tmp_path / f"ckpt-{saved}")
+    # A run of one process goes on from it, and the other way round.
+    fresh_step = tf.Variable(0, dtype=tf.int64)
+    fresh, again = make_manager(tmp_path, 0.0, fresh_step)
+    again.restore_or_initialize()
+    assert (float(fresh.weight), int(fresh_step)) == (2.0, saved)
