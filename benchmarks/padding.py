@@ -1,6 +1,6 @@
 """Does padding change the text? The same sixteen utterances and weights through this network and through the reference.
 
-    python -m benchmarks.padding --reference=REF/bin/python [--model=base] [--corpus=../shared/corpora/LibriSpeech]
+    python -m benchmarks.padding --folder=DIR --reference=REF/bin/python [--model=base] [--corpus=LIBRISPEECH]
 
 REF is an environment with torch and transformers (tests/golden/make_golden.py says how to make one). Each network reads
 every utterance alone, in one batch padded to the longest, and padded with zeros to 246,000 samples; the table has the
@@ -14,8 +14,6 @@ import argparse
 import json
 import os
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -89,15 +87,30 @@ def compare(alone: list[np.ndarray], other: list[np.ndarray]) -> dict[str, float
     }
 
 
+def write_atomically(path: Path, rows: list[np.ndarray]) -> None:
+    """Writes arrays of different lengths, all or nothing."""
+    temporary = path.with_suffix(".part.npz")
+    np.savez(temporary, *rows)
+    temporary.replace(path)
+
+
+def read(path: Path) -> list[np.ndarray]:
+    """Reads what `write_atomically` wrote."""
+    with np.load(path) as file:
+        return [file[name] for name in file.files]
+
+
 def main() -> None:
     """Prints one JSON object a line and layout."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--folder", required=True, help="keeps weights and logits: a call that was cut off goes on")
     parser.add_argument("--reference", default="", help="Python of an environment with torch and transformers")
     parser.add_argument("--model", default="base", help="a preset")
     parser.add_argument("--corpus", default="../shared/corpora/LibriSpeech", help="LibriSpeech tree")
     parser.add_argument("--split", default="train-clean-5")
     parser.add_argument("--masked_only", action="store_true", help="the reference with its attention mask alone")
     flags = parser.parse_args()
+    folder = Path(flags.folder)
     waveforms = choose_waveforms(Path(flags.corpus), flags.split)
     tf_keras.utils.set_random_seed(0)
     model = Wav2Vec2ForCTC(config=preset(flags.model))
@@ -106,35 +119,32 @@ def main() -> None:
     def ours(rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         return model(rows, tf.constant(lengths)).numpy()
 
-    alone = compute(ours, model.config.num_frames, waveforms, "alone")
-    scale = float(np.mean([row.std() for row in alone]))
-    print(json.dumps({"model": flags.model, "logits_std": round(scale, 2), "text": texts_of(alone)[3][:40]}))
-    for way in ("batch", "246000"):
-        found = compute(ours, model.config.num_frames, waveforms, way)
+    folder.mkdir(parents=True, exist_ok=True)
+    for way in WAYS:
+        if not (folder / f"ours-{way}.npz").is_file():
+            write_atomically(folder / f"ours-{way}.npz", compute(ours, model.config.num_frames, waveforms, way))
+    alone = read(folder / "ours-alone.npz")
+    spread = float(np.mean([row.std() for row in alone]))
+    print(json.dumps({"model": flags.model, "logits_std": round(spread, 2), "text": texts_of(alone)[3][:40]}))
+    for way in list(WAYS)[1:]:
+        found = read(folder / f"ours-{way}.npz")
         print(json.dumps({"network": "ours", "way": way, **compare(alone, found)}), flush=True)
     if not flags.reference:
         return
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(Path(folder, "ours"))
-        to_hf(input=Path(folder, "ours"), output=Path(folder, "hf"))
-        np.savez(Path(folder, "waveforms.npz"), *waveforms)
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-        arguments = [f"--folder={folder}", f"--ways={json.dumps(WAYS)}", f"--without_mask={int(not flags.masked_only)}"]
-        subprocess.run(
-            [flags.reference, RECIPE, *arguments],
-            env=environment, stdout=sys.stderr, check=True,
-        )  # fmt: skip
-        with np.load(Path(folder, "logits.npz")) as file:
-            stored = dict(file)
-    reference = {
-        key: [stored[f"{key}/{i}"] for i in range(len(waveforms))]
-        for key in dict.fromkeys(name.rpartition("/")[0] for name in stored)
-    }
-    differences = [float(np.abs(a - b).max()) for a, b in zip(alone, reference["alone"], strict=True)]
+    if not (folder / "hf").is_dir():
+        model.save_pretrained(folder / "ours")
+        to_hf(input=folder / "ours", output=folder / "hf")
+        write_atomically(folder / "waveforms.npz", waveforms)
+    arguments = [f"--folder={folder}", f"--ways={json.dumps(WAYS)}", f"--without_mask={int(not flags.masked_only)}"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    subprocess.run([flags.reference, RECIPE, *arguments], env=environment, check=True)
+    theirs = read(folder / "reference-alone.npz")
+    differences = [float(np.abs(a - b).max()) for a, b in zip(alone, theirs, strict=True)]
     print(json.dumps({"network": "reference", "way": "alone, against ours", "logits": max(differences)}))
-    for key, logits in reference.items():
-        if key != "alone":
-            print(json.dumps({"network": "reference", "way": key, **compare(reference["alone"], logits)}))
+    for name in [f"{way}{mask}" for way in list(WAYS)[1:] for mask in ("", "+mask")]:
+        if (folder / f"reference-{name}.npz").is_file():
+            found = read(folder / f"reference-{name}.npz")
+            print(json.dumps({"network": "reference", "way": name, **compare(theirs, found)}))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import socket
+import tarfile
+import zlib
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ _FEATURE_ENCODER_NAMES = ("feature_encoder", "feature_extractor")
 _SALT_FINAL = 6
 # Windows of audio longer than a fixed signature overlap by this share: a frame is taken where it has context.
 _OVERLAP = 0.125
+_TIMEOUT_SECS = 60.0  # of a silent server
 _WANTS_LENGTHS = (
     "a SavedModel of another stride must have a function output_lengths(num_samples), as python -m models.hub_export "
     "gives it"
@@ -271,11 +275,18 @@ def _load_layer(handle: str) -> tensorflow_hub.KerasLayer:
             f"{handle or '(empty)'}: no saved_model.pb there (model.hub_handle); give a URL or a folder that "
             "python -m models.hub_export wrote"
         )
+    remedy = "; or download it by hand, unpack it and give the folder" if "://" in handle else ""
+    default_timeout = socket.getdefaulttimeout()
+    # TensorFlow Hub sets none: a server that takes the connection and says nothing would hold the run for ever.
+    socket.setdefaulttimeout(_TIMEOUT_SECS)
     try:
         return tensorflow_hub.KerasLayer(handle, trainable=True, name="backbone", dtype="float32")
-    except (tf.errors.OpError, OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{handle}: cannot be loaded ({reason})") from error
+    # EOFError and TarError: a download that was cut off, or is a page instead of an archive.
+    except (tf.errors.OpError, OSError, ValueError, RuntimeError, EOFError, tarfile.TarError, zlib.error) as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise ValueError(f"{handle}: cannot be loaded ({reason}); check model.hub_handle{remedy}") from error
+    finally:
+        socket.setdefaulttimeout(default_timeout)
 
 
 def _too_long(size: int, length: int = 0) -> str:

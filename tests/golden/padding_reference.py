@@ -2,8 +2,8 @@
 
     REF/bin/python tests/golden/padding_reference.py --folder=DIR --ways='{"alone": [0, 1], "batch": [0, 16]}'
 
-DIR holds hf/ (a model) and waveforms.npz (normalized); DIR/logits.npz gets the logits of valid frames, as WAY/ROW
-without an attention mask and WAY+mask/ROW with one.
+DIR holds hf/ (a model) and waveforms.npz (normalized); DIR/reference-WAY.npz gets the logits of each row's valid frames
+without an attention mask, DIR/reference-WAY+mask.npz those with one. Files that exist are kept.
 """
 
 from __future__ import annotations
@@ -28,10 +28,13 @@ def main() -> None:
     model = transformers.AutoModelForCTC.from_pretrained(folder / "hf").eval()
     with np.load(folder / "waveforms.npz") as file:
         waveforms = [file[name] for name in file.files]
-    found = {}
     for way, (width, rows_at_once) in json.loads(flags.ways).items():
         kinds = (False, True) if flags.without_mask else (True,)
         for masked in kinds if way != "alone" else (False,):
+            path = folder / f"reference-{way}{'+mask' if masked else ''}.npz"
+            if path.is_file():
+                continue
+            found = []
             for start in range(0, len(waveforms), rows_at_once):
                 rows = waveforms[start : start + rows_at_once]
                 size = width or max(map(len, rows))
@@ -42,11 +45,11 @@ def main() -> None:
                     mask[i, : len(row)] = 1
                 with torch.no_grad():
                     logits = model(speech, attention_mask=mask if masked else None).logits.numpy()
-                lengths = torch.tensor([len(row) for row in rows])
-                frames = model._get_feat_extract_output_lengths(lengths).tolist()
-                for i, count in enumerate(frames):
-                    found[f"{way}{'+mask' if masked else ''}/{start + i}"] = logits[i, :count]
-    np.savez(folder / "logits.npz", **found)
+                frames = model._get_feat_extract_output_lengths(torch.tensor([len(row) for row in rows])).tolist()
+                found += [logits[i, :count] for i, count in enumerate(frames)]
+            temporary = path.with_suffix(".part.npz")
+            np.savez(temporary, *found)
+            temporary.replace(path)
 
 
 if __name__ == "__main__":

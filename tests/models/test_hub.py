@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import http.server
+import io
+import socket
+import tarfile
+import threading
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from models import hub
 from models.config import preset
 from models.hub import HubForCTC, copy_with_weights
 from models.hub_export import export_backbone
@@ -163,8 +170,65 @@ def test_a_folder_without_a_saved_model_is_one_line(tmp_path):
     with pytest.raises(ValueError, match=r"^\S+: no saved_model.pb there \(model.hub_handle\); give a URL or a folder"):
         HubForCTC(handle=str(tmp_path), vocab_size=5)
     (tmp_path / "saved_model.pb").write_bytes(b"not a model")
-    with pytest.raises(ValueError, match=r"^\S+: cannot be loaded \(.*\)$"):
+    with pytest.raises(ValueError, match=r"^\S+: cannot be loaded \(.*\); check model.hub_handle$"):
         HubForCTC(handle=str(tmp_path), vocab_size=5)
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Answers as broken hubs do, by the path asked for."""
+
+    def do_GET(self):
+        if self.path.startswith("/silent"):
+            self.server.over.wait(20)
+            return
+        if self.path.startswith("/absent"):
+            self.send_error(404)
+            return
+        content = {"/page": b"<html>moved</html>", "/cut": ARCHIVE[: len(ARCHIVE) // 2]}[self.path.partition("?")[0]]
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments):
+        pass
+
+
+def make_archive():
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        content = np.random.default_rng(0).bytes(20_000)
+        entry = tarfile.TarInfo("saved_model.pb")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+ARCHIVE = make_archive()
+
+
+def test_a_url_that_gives_no_model_is_one_line_and_no_hang(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(hub, "_TIMEOUT_SECS", 0.5)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        server.over = threading.Event()
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            for what in ("silent", "absent", "page", "cut"):
+                handle = f"http://127.0.0.1:{server.server_port}/{what}"
+                with pytest.raises(ValueError) as caught:
+                    HubForCTC(handle=handle, vocab_size=5)
+                message = str(caught.value)
+                assert message.startswith(f"{handle}: cannot be loaded (") and "\n" not in message
+                assert message.endswith("or download it by hand, unpack it and give the folder")
+        finally:
+            server.over.set()
+            server.shutdown()
+            thread.join()
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        HubForCTC(handle="nothing://of/this/kind", vocab_size=5)
+    assert socket.getdefaulttimeout() is None
 
 
 def test_weights_of_another_model_do_not_get_into_a_copy(folders, tmp_path):
