@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable
 
 import tensorflow as tf
 from ml_collections import ConfigDict
+
+from engine.protocols import Tokenizer
 
 
 def check_fields(config: ConfigDict, *, num_replicas: int) -> None:
@@ -53,6 +57,37 @@ def check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:
             f"{init}: no such weights (model.init); convert a Hugging Face folder with: python -m models.convert "
             f"--input=HF_FOLDER --output={init}; or start from random weights with --config.model.init="
         )
+
+
+def check_head(init: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[str], Tokenizer]) -> None:
+    """Checks that a head that is taken over speaks the run's alphabet; one of the same size could be another.
+
+    Args:
+        init: Weights to start from; a vocab.json there, or above a checkpoint, is that of their head.
+        tokenizer: Of the run.
+        build_tokenizer: Reads a vocabulary.
+
+    Raises:
+        ValueError: Names both vocabularies and what to set.
+    """
+    folder = os.path.abspath(init)
+    places = (folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder)))
+    path = next((path for place in places if os.path.isfile(path := os.path.join(place, "vocab.json"))), None)
+    if path is None:
+        return  # bare weights: their shape is compared when they are read
+    theirs = build_tokenizer(path)
+    if theirs.num_tokens != tokenizer.num_tokens:
+        difference = f"has {theirs.num_tokens} tokens and that of data.vocab {tokenizer.num_tokens}"
+    else:
+        tokens = ((theirs.decode([i]), tokenizer.decode([i]), i) for i in range(theirs.num_tokens))
+        first = next((found for found in tokens if found[0] != found[1]), None)
+        if first is None:
+            return
+        difference = f"has {first[0]!r} as token {first[2]} and that of data.vocab {first[1]!r}"
+    raise ValueError(
+        f"model.init_head=True, but the vocabulary of the head, {path}, {difference}; set data.vocab={path}, or "
+        "model.init_head=False for a fresh head"
+    )
 
 
 def check_row_lengths(config: ConfigDict, max_samples: int) -> None:

@@ -109,6 +109,8 @@ def run(
         train_data = unpack.build_train_data(config, parts, tokenizer)
         evaluators = unpack.build_eval_data(config, parts, tokenizer) if evaluate else {}
         config = unpack.with_architecture(config, parts, init=init, run="" if is_fresh else workdir)
+        if init and config.model.init_head:
+            checks.check_head(init, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
         init = checkpoints.find_checkpoint(init) if init else ""
         with strategy.scope():
             model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -16,6 +17,8 @@ from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainDat
 from engine.schedules import build_schedule
 from engine.trainer import Trainer
 
+# Only the config.json of a converted folder has it at its top.
+_CONVERTED_FIELD = "hidden_size"
 _ARCHITECTURE_FIELDS = (
     "hidden_dropout",
     "attention_dropout",
@@ -33,11 +36,13 @@ _ARCHITECTURE_FIELDS = (
 def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
     """Returns the config of the run that made a checkpoint, and the folder that it lies in.
 
+    A folder of `python -m models.convert` counts as a run that was never trained here: it has what inference reads.
+
     Args:
-        checkpoint: A workdir, or a checkpoint inside one.
+        checkpoint: A workdir, or a checkpoint inside one; or a converted folder.
 
     Raises:
-        ValueError: If no config.json belongs to it.
+        ValueError: If no config.json belongs to it, or that of a Hugging Face model.
     """
     if not checkpoint:
         raise ValueError("--checkpoint is empty: give the workdir of a training run")
@@ -47,8 +52,27 @@ def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
         path = os.path.join(candidate, "config.json")
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
-                return ConfigDict(json.load(file)), candidate
+                fields = json.load(file)
+            if "model_type" in fields:
+                raise ValueError(
+                    f"{path}: of a Hugging Face model; run python -m models.convert --input={candidate} "
+                    "--output=DIR first and give DIR"
+                )
+            return ConfigDict(_untrained_run(fields) if _CONVERTED_FIELD in fields else fields), candidate
     raise ValueError(f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint")
+
+
+def _untrained_run(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns the config of a run out of that of a converted folder, as far as inference reads it."""
+    # The vocabulary beside it decides about its own size.
+    architecture = {name: value for name, value in fields.items() if name not in (*_ARCHITECTURE_FIELDS, "vocab_size")}
+    recipe = {name: fields[name] for name in _ARCHITECTURE_FIELDS}
+    return {
+        "seed": 0,
+        "model": {"preset": "auto", "architecture": architecture, "freeze_feature_encoder": False, **recipe},
+        "data": {"on_rate_mismatch": "resample", "text_style": "librispeech", "eval": {}},
+        "train": {"precision": "float32"},
+    }
 
 
 def with_architecture(config: ConfigDict, parts: Parts, *, init: str = "", run: str = "") -> ConfigDict:

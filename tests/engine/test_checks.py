@@ -81,3 +81,26 @@ def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_writte
     with pytest.raises(ValueError, match="data.max_duration_secs=0:"):
         checks.check_row_lengths(config, 246_000)
     checks.check_row_lengths(config, 0)
+
+
+def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
+    class Alphabet:
+        def __init__(self, tokens):
+            self.tokens, self.num_tokens = tokens, len(tokens)
+
+        def decode(self, ids):
+            return "".join(self.tokens[i] for i in ids)
+
+    def build(path):
+        return Alphabet(open(path, encoding="utf-8").read())
+
+    run = tmp_path / "run"
+    (run / "best").mkdir(parents=True)
+    (run / "vocab.json").write_text("_ABC")
+    for init in (run, run / "best", run / "best" / "ckpt-1"):
+        checks.check_head(str(init), tokenizer=Alphabet("_ABC"), build_tokenizer=build)
+        with pytest.raises(ValueError, match=r"run/vocab.json, has 'B' as token 2 and that of data.vocab 'X'"):
+            checks.check_head(str(init), tokenizer=Alphabet("_AXC"), build_tokenizer=build)
+        with pytest.raises(ValueError, match=r"has 4 tokens and that of data.vocab 3; set data.vocab=\S+"):
+            checks.check_head(str(init), tokenizer=Alphabet("_AB"), build_tokenizer=build)
+    checks.check_head(str(tmp_path / "bare" / "x" / "ckpt-1"), tokenizer=Alphabet("_"), build_tokenizer=build)

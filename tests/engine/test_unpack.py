@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from ml_collections import ConfigDict
 
 from engine import unpack
+from models.build import build_model
+from models.config import preset
 from tests.experiment_toys import make_config, make_parts
 
 
@@ -31,3 +35,40 @@ def test_a_run_from_before_there_were_sources_is_native(tmp_path):
     del old.model["source"], old.model["hub_handle"]
     unpack.build_model(old, parts, num_tokens=6)
     assert seen == [("hub", "X"), ("native", "")]
+
+
+def test_a_converted_folder_is_a_run_that_was_never_trained(tmp_path):
+    fields = json.loads(preset("tiny", vocab_size=6, layer_drop=0.25).to_json())
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    config, folder = unpack.load_run(str(tmp_path))
+    assert folder == str(tmp_path)
+    found = {}
+    unpack.build_model(config, make_parts(build_model=found.update), num_tokens=6)
+    model = build_model(**{**found, "architecture": {**found["architecture"], "num_layers": 1}})
+    assert model.config == preset("tiny", vocab_size=6, layer_drop=0.25, num_layers=1)
+    (tmp_path / "config.json").write_text('{"model_type": "wav2vec2", "hidden_size": 768}')
+    with pytest.raises(ValueError, match=r"of a Hugging Face model; run python -m models.convert --input=\S+ --output"):
+        unpack.load_run(str(tmp_path))
+
+
+def test_what_a_preset_turned_out_to_be_stands_in_the_config(tmp_path):
+    asked = []
+
+    def find_architecture(**arguments):
+        asked.append(arguments)
+        return {"conv_dim": [8, 8], "hidden_size": 24}
+
+    config = make_config(tmp_path)
+    config.model.preset = "auto"
+    parts = make_parts(find_architecture=find_architecture)
+    found = unpack.with_architecture(config.lock(), parts, init="weights", run="")
+    assert asked == [{"preset": "auto", "init": "weights", "run": ""}]
+    assert json.loads(json.dumps(found.to_dict()))["model"]["architecture"] == {"conv_dim": [8, 8], "hidden_size": 24}
+    assert config.model.architecture.to_dict() == {}
+    seen = {}
+    unpack.build_model(found, make_parts(build_model=seen.update), num_tokens=6)
+    assert seen["architecture"] == {"conv_dim": [8, 8], "hidden_size": 24}
+    hub = config.copy_and_resolve_references()
+    hub.model.source = "hub"
+    assert unpack.with_architecture(hub, parts, init="weights") is hub
+    assert len(asked) == 1
