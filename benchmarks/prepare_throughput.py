@@ -66,10 +66,12 @@ def main() -> None:
         _write(utterances[:8], Path(folder, "warm"), "pcm16", 1)
         _write(utterances[:8], Path(folder, "warm"), "pcm16", 2)
         best: dict[tuple[str, int], tuple[float, float]] = {}
-        for _ in range(flags.rounds):
+        for number in range(flags.rounds):
             for payload, num_workers in CASES:
                 measured = _write(utterances, Path(folder, "out"), payload, num_workers)
                 best[payload, num_workers] = min(best.get((payload, num_workers), measured), measured)
+                load = os.getloadavg()[0]
+                print(f"round {number + 1}: {payload}, {num_workers}: {measured[0]:.1f} s, load {load:.1f}", flush=True)
     print("\n| payload | processes | utterances/s | MB/s read | MB/s written | audio-s/s | speed-up | MB an hour |")
     print("|---|---|---|---|---|---|---|---|")
     for (payload, num_workers), (wall, written_mb) in best.items():

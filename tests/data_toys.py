@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
 from data.manifest import Utterance
+from data.shards import ShardTask
 
 
 def make_utterances(folder: Path, count: int = 7) -> list[Utterance]:
@@ -28,3 +30,18 @@ def make_utterances(folder: Path, count: int = 7) -> list[Utterance]:
 def contents(folder: Path) -> dict[str, bytes]:
     """Name -> bytes of every file in a folder."""
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def make_task(path: Path, utterances: list[Utterance], **changes: Any) -> ShardTask:
+    """A shard of these utterances, whose transcripts are A, B ..."""
+    fields: dict[str, Any] = {
+        "path": str(path),
+        "utterances": utterances,
+        "texts": list("ABCDEFGH"[: len(utterances)]),
+        "payload": "pcm16",
+        "on_rate_mismatch": "resample",
+        "max_bad": 1,
+        "fingerprint": "f",
+        "newest_ns": 0,
+    }
+    return ShardTask(**{**fields, **changes})

@@ -15,8 +15,8 @@ import pytest
 import soundfile
 
 from data import beam_runner, prepare
-from data.shards import ShardTask, read_note
-from tests.data_toys import contents, make_utterances
+from data.shards import read_note
+from tests.data_toys import contents, make_task, make_utterances
 
 ROOT = Path(__file__).parents[2]
 CORPORA = ROOT.parent / "shared" / "corpora"
@@ -44,16 +44,7 @@ def test_bad_input_goes_into_the_note(tmp_path: Path) -> None:
     utterances = make_utterances(tmp_path / "audio", 2)
     Path(utterances[1].audio_filepath).write_bytes(b"")
     (tmp_path / "out").mkdir()
-    task = ShardTask(
-        path=str(tmp_path / "out" / "x.tfrecord"),
-        utterances=utterances,
-        texts=["A", "B"],
-        payload="pcm16",
-        on_rate_mismatch="resample",
-        max_bad=0,
-        fingerprint="f",
-        newest_ns=0,
-    )
+    task = make_task(tmp_path / "out" / "x.tfrecord", utterances, max_bad=0)
     beam_runner.write_or_tell(task)
     note = read_note(task)
     assert note is not None and "u1.flac" in note["error"] and "\n" not in note["error"]

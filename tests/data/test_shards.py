@@ -12,23 +12,14 @@ import pytest
 from data.errors import InputError
 from data.index import COLUMNS
 from data.shards import ShardTask, is_intact, read_note, write_shard
-from tests.data_toys import make_utterances
+from tests.data_toys import make_task, make_utterances
 
 
 @pytest.fixture
 def task(tmp_path: Path) -> ShardTask:
     utterances = make_utterances(tmp_path / "audio", 4)
     (tmp_path / "out").mkdir()
-    return ShardTask(
-        path=str(tmp_path / "out" / "x.tfrecord"),
-        utterances=utterances,
-        texts=["A", "B", "C", "D"],
-        payload="pcm16",
-        on_rate_mismatch="resample",
-        max_bad=1,
-        fingerprint="f",
-        newest_ns=0,
-    )
+    return make_task(tmp_path / "out" / "x.tfrecord", utterances)
 
 
 def test_note_tells_what_was_written(task: ShardTask) -> None:

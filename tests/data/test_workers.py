@@ -16,7 +16,7 @@ from data.errors import InputError
 from data.files import Lock, only_writer
 from data.shards import ShardTask, read_note
 from data.workers import LocalRunner
-from tests.data_toys import make_utterances
+from tests.data_toys import make_task, make_utterances
 
 
 @pytest.fixture
@@ -24,16 +24,7 @@ def tasks(tmp_path: Path) -> list[ShardTask]:
     (tmp_path / "out").mkdir()
     utterances = make_utterances(tmp_path / "audio", 8)
     return [
-        ShardTask(
-            path=str(tmp_path / "out" / f"x{number}.tfrecord"),
-            utterances=utterances[2 * number : 2 * number + 2],
-            texts=["A", "B"],
-            payload="flac",
-            on_rate_mismatch="resample",
-            max_bad=1,
-            fingerprint="f",
-            newest_ns=0,
-        )
+        make_task(tmp_path / "out" / f"x{number}.tfrecord", utterances[2 * number : 2 * number + 2], payload="flac")
         for number in range(4)
     ]
 
