@@ -7,8 +7,8 @@ The corpus' splits are taken `repeat` times over, so that a run lasts seconds; f
 import is not in the figures: `start` tells it, once, as the command on a single utterance. The cases take turns,
 `rounds` times; the best of each counts, for on a shared machine the others measure the neighbours.
 
-The second command prints the memory of the parent process over a run on that many utterances of 0.2 s, whose ids,
-speakers and transcripts are as long as LibriSpeech's.
+The second command prints the memory of the parent process over a run on that many utterances, whose ids, speakers and
+transcripts are as long as LibriSpeech's. A runner that writes notes and no audio stands in for the workers.
 """
 
 from __future__ import annotations
@@ -24,13 +24,19 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
+from tqdm import tqdm
 
+from data.files import Lock, write_text_atomic
 from data.manifest import Utterance, read_librispeech, write_jsonl
 from data.preparation import write_tfrecords
+from data.shards import ShardTask
 
 SPLITS = ("train-clean-5", "dev-mini", "test-clean")
 CASES = [(payload, num_workers) for payload in ("pcm16", "flac") for num_workers in (1, 2)]
@@ -103,31 +109,46 @@ def _measure_start(utterances: list[Utterance], folder: Path) -> float:
 
 
 def _measure_memory(count: int) -> None:
+    print("| when | parent's memory, MB |\n|---|---|", flush=True)
+    print(f"| modules loaded | {_resident_mb():.0f} |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        noise = np.random.default_rng(0).integers(-9000, 9000, 3200).astype(np.int16)
-        soundfile.write(Path(folder, "a.flac"), noise, 16000)
-        with Path(folder, "many.jsonl").open("w") as file:
-            for number in range(count):
-                text = f"{number} " + "word and " * 22
-                record = {"audio_filepath": "a.flac", "text": text[:185], "utterance_id": f"1034-121119-{number:07d}"}
-                file.write(json.dumps({**record, "speaker": str(number % 2000)}) + "\n")
-        argv = ["--source=jsonl", f"--input={folder}/many.jsonl", f"--output={folder}/out", "--shard_mb=32"]
+        path = os.path.join(folder, "a.flac")
+        soundfile.write(path, np.zeros(200_000, np.int16), 16000)
+        utterances = []
+        for number in range(count):
+            name, text = f"1034-121119-{number:07d}", (f"{number} " + "WORD AND " * 22)[:185]
+            utterances.append(Utterance(name, str(path), text, 200_000, 16000, f"{number % 2000}"))
+        print(f"| {count} utterances listed | {_resident_mb():.0f} |", flush=True)
         begin = time.monotonic()
-        process = subprocess.Popen([sys.executable, "-m", "data.prepare", *argv, "--normalization=none"])
-        print("| s | shards done | parent's memory now, MB |\n|---|---|---|")
-        last = -10.0
-        while process.poll() is None:
-            if time.monotonic() - begin - last >= 10:
-                last = time.monotonic() - begin
-                num_done = len(list(Path(folder).glob("out/*.tfrecord")))
-                print(f"| {last:.0f} | {num_done} | {_resident_mb(process.pid):.0f} |", flush=True)
-            time.sleep(0.2)
-        peak_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
-        print(f"{count} utterances in {time.monotonic() - begin:.0f} s; the largest process had {peak_mb:.0f} MB")
+        made = write_tfrecords(
+            utterances=utterances, output=os.path.join(folder, "out"), text_style="none", runner=_write_notes
+        )
+        print(f"| the largest it was | {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} |")
+        size = os.path.getsize(os.path.join(folder, "out", "index.json"))
+        print(f"{made.num_shards} shards, index of {size / 1e6:.0f} MB, {time.monotonic() - begin:.0f} s without audio")
 
 
-def _resident_mb(pid: int) -> float:
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+def _write_notes(tasks: Sequence[ShardTask], *, folder: str, lock: Lock, bar: tqdm, max_bad: int) -> None:
+    """A `data.preparation.Runner` without audio."""
+    for number, task in enumerate(tasks):
+        if number % (len(tasks) // 4) == 0:
+            print(f"| {number} of {len(tasks)} shards done | {_resident_mb():.0f} |", flush=True)
+        rows = range(len(task.utterances))
+        columns: dict[str, list[Any]] = {
+            "utterance_id": [utterance.utterance_id for utterance in task.utterances],
+            "speaker_id": [utterance.speaker_id for utterance in task.utterances],
+            "text": list(task.texts),
+            "num_samples": [utterance.num_samples for utterance in task.utterances],
+            "offset": [400_250 * row for row in rows],
+            "length": [400_250 for _ in rows],
+            "crc32": [zlib.crc32(str(row).encode()) for row in rows],
+        }
+        note = {"fingerprint": task.fingerprint, "num_bytes": 0, "sha256": "0" * 64, "num_encoded": len(rows)}
+        write_text_atomic(task.note_path, json.dumps({**note, "skipped": {}, "columns": columns}))
+
+
+def _resident_mb() -> float:
+    found = re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())
     return int(found[1]) / 1e3 if found else 0.0
 
 
