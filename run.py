@@ -21,7 +21,9 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
 _MODES = ["train", "eval", "train_and_eval", "verify_resume", "transcribe", "align", "export"]
 _MODE = flags.DEFINE_enum("mode", "train_and_eval", _MODES, "What to do.")
-_STRATEGY = flags.DEFINE_enum("strategy", "auto", ["auto", "one_device", "mirrored"], "Where it runs.")
+_STRATEGIES = ["auto", "one_device", "mirrored", "multi_worker", "tpu"]
+_STRATEGY = flags.DEFINE_enum("strategy", "auto", _STRATEGIES, "Where it runs.")
+_TPU = flags.DEFINE_string("tpu", "", "TPU to run on: its name, HOST:PORT, or local.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Workdir or checkpoint to evaluate or transcribe with.")
 _INPUTS = flags.DEFINE_list("inputs", [], "Audio files, folders and patterns to transcribe; - for standard input.")
 _OUTPUT = flags.DEFINE_string("output", "", "Transcripts (.jsonl, .tsv, .txt, .srt, .vtt), or the exported folder.")
@@ -98,6 +100,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         workdir=workdir,
         mode=_MODE.value,
         strategy_name=_STRATEGY.value,
+        tpu=_TPU.value,
         checkpoint=_CHECKPOINT.value,
         stop=stop,
     )
@@ -133,7 +136,7 @@ def _main(argv: list[str]) -> None:
 
 def _refuse(error: Exception) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
+    return getattr(error, "exit_status", 2)
 
 
 if __name__ == "__main__":

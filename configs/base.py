@@ -92,6 +92,7 @@ def get_config() -> ConfigDict:
     train.global_batch_size = 32  # rows of one update, over all replicas (the published recipe: about 400 s of audio)
     train.accum_steps = 8  # microbatches per update and replica
     train.num_updates = 80_000  # optimizer updates
+    train.loss_divisor = "utterances"  # utterances | label_tokens: what an update's summed loss is divided by
     train.precision = "mixed_bfloat16"  # float32 | mixed_bfloat16 | mixed_float16
     train.optimizer = "adam"  # adam | adamw
     train.learning_rate = 3e-5  # peak
@@ -108,7 +109,7 @@ def get_config() -> ConfigDict:
 
     config.eval = evaluation = ConfigDict()
     evaluation.every_updates = 2_000  # 0 = only at the end
-    evaluation.batch_size = 16  # rows of a batch, over all replicas
+    evaluation.batch_size = 16  # rows of a batch, over all replicas; rounded up to a multiple of them
     evaluation.best_of = "dev-clean"  # evaluation set whose WER decides about best/
     evaluation.num_logged = 3  # sample predictions in the log
 
@@ -125,6 +126,9 @@ def get_config() -> ConfigDict:
     config.runtime = runtime = ConfigDict()
     runtime.stop_within_secs = 30.0  # from SIGTERM or Ctrl-C to the end, saved or not; 0 = as long as it takes
     runtime.num_virtual_devices = 0  # splits the CPU into logical devices, to try a strategy on one machine
+    runtime.loop_in_graph = False  # the updates between two log lines as one loop in the graph; always so on a TPU
+    runtime.cluster_start_secs = 600.0  # how long the workers of --strategy=multi_worker wait for each other
+    runtime.heartbeat_secs = 20.0  # a worker silent for so long is given up, and the others stop
     return config
 
 

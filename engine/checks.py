@@ -30,8 +30,8 @@ def check_fields(config: ConfigDict, *, num_replicas: int) -> None:
             f"train.global_batch_size={train.global_batch_size} must be a multiple of replicas x train.accum_steps = "
             f"{num_replicas} x {train.accum_steps}"
         )
-    if config.eval.batch_size % num_replicas:
-        raise ValueError(f"eval.batch_size={config.eval.batch_size} must be a multiple of the {num_replicas} replicas")
+    if config.eval.batch_size < 1:
+        raise ValueError(f"eval.batch_size must be at least 1, got {config.eval.batch_size}")
     for name in ("num_updates", "log_every_updates"):
         if train[name] < 1:
             raise ValueError(f"train.{name} must be at least 1, got {train[name]}")
@@ -40,6 +40,21 @@ def check_fields(config: ConfigDict, *, num_replicas: int) -> None:
             f"eval.best_of={config.eval.best_of!r} names no evaluation set; data.eval has "
             f"{', '.join(sorted(config.data.eval))}"
         )
+
+
+def check_tpu(config: ConfigDict) -> None:
+    """Checks what a TPU cannot run: it compiles the step for one shape, in float32 or bfloat16.
+
+    Raises:
+        ValueError: Names the field and the value that would do.
+    """
+    if config.data.num_buckets != 1 and len(config.data.bucket_boundaries_samples) != 1:
+        raise ValueError(
+            f"data.num_buckets={config.data.num_buckets}: a TPU needs rows of one length; set data.num_buckets=1 and a "
+            "data.max_duration_secs that suits the corpus"
+        )
+    if config.train.precision == "mixed_float16":
+        raise ValueError("train.precision=mixed_float16: a TPU has no float16; set mixed_bfloat16 or float32")
 
 
 def check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import orbit
 import tensorflow as tf
 from absl import logging
 
+from engine import cluster
 from engine.metrics import TranscriptionScore
 from engine.progress import progress_bar
 from engine.protocols import AcousticModel, Batch, Decoder, EvalData, FeasibleFn, LossFn, Tokenizer
@@ -62,6 +64,7 @@ class Evaluator(orbit.StandardEvaluator):
         self._bar: Any = None
         self._start_secs = 0.0
         self._sums = {"loss_sum": 0.0, "num_losses": 0.0, "audio_samples": 0.0}
+        self._texts: list[tuple[int, str]] = []  # what this process heard: utterance index and text
 
     def evaluate_all(self) -> dict[str, float]:
         """Runs one whole pass; eager."""
@@ -72,6 +75,7 @@ class Evaluator(orbit.StandardEvaluator):
         """Starts a fresh score; eager."""
         self.score = TranscriptionScore()
         self._sums = dict.fromkeys(self._sums, 0.0)
+        self._texts = []
         self._start_secs = time.monotonic()
         self._bar = progress_bar(total=self._data.num_batches, description=f"eval {self._set_name}", unit="batch")
         return self.score
@@ -99,33 +103,45 @@ class Evaluator(orbit.StandardEvaluator):
 
     def eval_reduce(self, state: TranscriptionScore, step_outputs: dict[str, tf.Tensor]) -> TranscriptionScore:
         """Decodes and counts on the host; eager."""
-        num_replicas = self._strategy.num_replicas_in_sync
         local = {
             key: [value.numpy() for value in self._strategy.experimental_local_results(values)]
             for key, values in step_outputs.items()
         }
-        for replica in range(num_replicas):
+        # Among several workers only this one's replicas are at hand.
+        for replica in range(len(local["utterance_index"])):
             rows = {key: values[replica] for key, values in local.items()}
             self._sums["loss_sum"] += float(rows["loss"].sum())
             self._sums["num_losses"] += float(rows["is_scored"].sum())
             self._sums["audio_samples"] += float(rows["waveform_lengths"].sum())
-            self._add_rows(state, rows)
+            self._collect_texts(rows)
         self._bar.update(1)
         if self._between_batches is not None:
             self._between_batches()
         return state
 
-    def _add_rows(self, score: TranscriptionScore, rows: Mapping[str, np.ndarray]) -> None:
+    def _collect_texts(self, rows: Mapping[str, np.ndarray]) -> None:
         for row, index in enumerate(rows["utterance_index"].tolist()):
             if index < 0:
                 continue  # a row that only fills up the batch
             text = self._tokenizer.decode(rows["tokens"][row, : rows["num_tokens"][row]].tolist())
-            # Unreadable audio counts with an empty hypothesis: it must not flatter the figure.
-            score.add(self._data.utterance_ids[index], self._data.references[index], text)
+            self._texts.append((index, text))
+
+    def _merge_workers(self, score: TranscriptionScore) -> None:
+        """Scores what all workers heard, on every worker: all decide alike about what follows from the figures."""
+        # Copies: what hangs on a trackable object is wrapped by TensorFlow, which JSON refuses.
+        mine = json.dumps({"texts": list(self._texts), "sums": dict(self._sums)})
+        parts = [json.loads(part) for part in cluster.gather_texts(self._strategy, mine)]
+        for name in self._sums:
+            self._sums[name] = sum(part["sums"][name] for part in parts)
+        for part in parts:
+            for index, text in part["texts"]:
+                # Unreadable audio counts with an empty hypothesis: it must not flatter the figure.
+                score.add(self._data.utterance_ids[index], self._data.references[index], text)
 
     def eval_end(self, state: TranscriptionScore) -> dict[str, float]:
-        """Checks that nothing is missing and returns the figures; eager."""
+        """Merges the workers' parts, checks that nothing is missing and returns the figures; eager."""
         self._bar.close()
+        self._merge_workers(state)
         elapsed_secs = time.monotonic() - self._start_secs
         summary = state.summary()
         if summary["num_utterances"] != len(self._data.references):

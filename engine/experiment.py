@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 
 import orbit
@@ -16,6 +17,8 @@ from engine import (
     bad_rows,
     checkpoints,
     checks,
+    cluster,
+    followers,
     health,
     integrity,
     provenance,
@@ -71,6 +74,7 @@ def run(
     workdir: str,
     mode: str,
     strategy_name: str = "auto",
+    tpu: str = "",
     checkpoint: str = "",
     stop: stopping.StopOnSignal | None = None,
 ) -> Outcome:
@@ -81,7 +85,8 @@ def run(
         parts: What data and models contribute.
         workdir: Folder of the run; continued if it holds checkpoints.
         mode: "train", "eval" or "train_and_eval".
-        strategy_name: As `runtime.build_strategy`.
+        strategy_name: As `runtime.build_strategy`; so is tpu.
+        tpu: See strategy_name.
         checkpoint: For "eval": what to evaluate instead of the workdir's best checkpoint.
         stop: What hears the signals; None = nobody does.
 
@@ -92,11 +97,21 @@ def run(
     # Runs from before there was the field do not have it.
     stop.within_secs = config.runtime.get("stop_within_secs", stop.within_secs)
     runtime.configure_devices(num_virtual_devices=config.runtime.num_virtual_devices)
-    strategy = runtime.build_strategy(strategy_name)
+    strategy = runtime.build_strategy(
+        strategy_name,
+        tpu=tpu,
+        start_secs=config.runtime.cluster_start_secs,
+        heartbeat_secs=config.runtime.heartbeat_secs,
+    )
+    is_chief = cluster.is_chief(strategy)
+    if runtime.is_tpu(strategy):
+        checks.check_tpu(config)
     checks.check_fields(config, num_replicas=strategy.num_replicas_in_sync)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(followers.explained_loss(strategy))
         stack.enter_context(workdirs.storage_faults(workdir))
-        stack.enter_context(workdirs.WorkdirLock(workdir))
+        if is_chief:  # the other workers read the folder and write nothing
+            stack.enter_context(workdirs.WorkdirLock(workdir))
         if mode == "eval":
             return _evaluate(config=config, parts=parts, workdir=workdir, strategy=strategy, checkpoint=checkpoint)
         # The first thing that can fail for reasons of its own is the data: nothing is written before it was read.
@@ -107,7 +122,10 @@ def run(
         checks.check_inputs(config, init, evaluate=evaluate)
         tokenizer = parts.build_tokenizer(config.data.vocab)
         train_data = unpack.build_train_data(config, parts, tokenizer)
-        evaluators = unpack.build_eval_data(config, parts, tokenizer) if evaluate else {}
+        num_replicas = strategy.num_replicas_in_sync
+        evaluators = (
+            unpack.build_eval_data(config, parts, tokenizer, num_replicas=num_replicas) if evaluate else {}
+        )
         config = unpack.with_architecture(config, parts, init=init, run="" if is_fresh else workdir)
         if init and config.model.init_head:
             checks.check_head(init, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
@@ -117,9 +135,11 @@ def run(
         checks.check_row_lengths(config, model.max_training_samples)
         if is_fresh:  # a continued run has passed, and should not wait
             unpack.run_preflight(config, parts, tokenizer, model, train_data, evaluators)
-        workdirs.save_config(workdir, config.to_dict(), allowed=RESUMABLE_FIELDS)
-        workdirs.write_environment(workdir)
-        tokenizer.save(os.path.join(workdir, "vocab.json"))
+        cluster.check_same(strategy, "the config", json.dumps(config.to_dict(), sort_keys=True))
+        if is_chief:
+            workdirs.save_config(workdir, config.to_dict(), allowed=RESUMABLE_FIELDS)
+            workdirs.write_environment(workdir)
+            tokenizer.save(os.path.join(workdir, "vocab.json"))
         return _train(
             config=config,
             parts=parts,
@@ -198,22 +218,29 @@ def _train(
     if trainer.loss_scale is not None:
         state.loss_scale = trainer.loss_scale
     about = provenance.describe(config=config.to_dict(), data=train_data.fingerprint)
-    manager = checkpoints.CheckpointManager(
-        checkpoint=state,
-        directory=os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER),
-        global_step=global_step,
-        every_updates=config.checkpoint.every_updates,
-        keep=config.checkpoint.keep,
-        init_fn=lambda: _initialize(model, init, with_head=config.model.init_head),
-        about=about,
-        check_origin=lambda path: provenance.check(path, integrity.read_manifest(path), about),
-        optional=_LATER_PARTS,
-    )
-    best = checkpoints.BestCheckpoint(
-        checkpoint=tf.train.Checkpoint(model=model),
-        directory=os.path.join(workdir, checkpoints.BEST_FOLDER),
-        global_step=global_step,
-    )
+    is_chief = cluster.is_chief(strategy)
+
+    def initialize() -> None:
+        _initialize(model, init, with_head=config.model.init_head)
+
+    manager: checkpoints.CheckpointManager | followers.FollowingCheckpoints | None = None
+    if is_chief:
+        manager = checkpoints.CheckpointManager(
+            checkpoint=state,
+            directory=os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER),
+            global_step=global_step,
+            every_updates=config.checkpoint.every_updates,
+            keep=config.checkpoint.keep,
+            init_fn=initialize,
+            about=about,
+            check_origin=lambda path: provenance.check(path, integrity.read_manifest(path), about),
+            optional=_LATER_PARTS,
+        )
+    found = cluster.gather_texts(strategy, (manager and manager.latest_checkpoint) or "")[0]
+    if manager is None:
+        manager = followers.FollowingCheckpoints(
+            checkpoint=state, path=found, init_fn=initialize, optional=_LATER_PARTS
+        )
     metrics_path = os.path.join(workdir, "metrics.jsonl")
     writer = actions.MetricsWriter(
         path=metrics_path,
@@ -226,8 +253,7 @@ def _train(
     bar = ProgressBar(global_step=global_step, num_updates=config.train.num_updates)
     # Called in this order; what may raise out of the loop comes last, when everything else is written.
     train_actions = [
-        writer,
-        unreadable,
+        *([writer, unreadable] if is_chief else ()),
         bar,
         health.HealthLog(global_step=global_step),
         guard,
@@ -237,13 +263,20 @@ def _train(
         check_signal,
     ]
     # The lines in metrics.jsonl say that an evaluation is done: killed before them, all of it is done again.
-    eval_actions = [
-        actions.PredictionsWriter(workdir=workdir, evaluators=evaluators.evaluators if evaluators else {}),
-        actions.SaveBest(best=best, key=(config.eval.best_of, "wer")),
-        writer,
-        bar.restart_clock,
-        stop,
-    ]
+    writing_actions = []
+    if is_chief:
+        best = checkpoints.BestCheckpoint(
+            checkpoint=tf.train.Checkpoint(model=model),
+            directory=os.path.join(workdir, checkpoints.BEST_FOLDER),
+            global_step=global_step,
+        )
+        writing_actions = [
+            actions.PredictionsWriter(workdir=workdir, evaluators=evaluators.evaluators if evaluators else {}),
+            actions.SaveBest(best=best, key=(config.eval.best_of, "wer")),
+            writer,
+        ]
+    eval_actions = [*writing_actions, bar.restart_clock, stop]
+    summary_dir = os.path.join(workdir, "tensorboard") if is_chief else None
     log_every = config.train.log_every_updates
     controller = orbit.Controller(
         strategy=strategy,
@@ -253,13 +286,15 @@ def _train(
         # To the next multiple: a run that was stopped within a loop ends that loop where it would have ended.
         steps_per_loop=lambda step: int(log_every - step % log_every),
         checkpoint_manager=manager,
-        summary_dir=os.path.join(workdir, "tensorboard"),
-        eval_summary_dir=os.path.join(workdir, "tensorboard"),
+        summary_dir=summary_dir,
+        eval_summary_dir=summary_dir,
         train_actions=train_actions,
         eval_actions=eval_actions,
     )
     # The controller has restored by now; lines that a killed process wrote past its checkpoint will be written again.
-    actions.truncate_metrics(metrics_path, int(global_step.numpy()))
+    if is_chief:
+        actions.truncate_metrics(metrics_path, int(global_step.numpy()))
+    cluster.check_same(strategy, "restored update", str(int(global_step.numpy())))
     startup.log_startup(config, strategy=strategy, model=model, data=train_data, step=int(global_step.numpy()))
 
     figures: dict[str, dict[str, float]] = {}
@@ -276,7 +311,8 @@ def _train(
                     sets=evaluators.evaluators,
                 )
         except stopping.StopTraining as reason:
-            unreadable()
+            if is_chief:
+                unreadable()
             controller.save_checkpoint()
             logging.warning("%s; saved at update %d", reason, int(global_step.numpy()))
             return Outcome(exit_status=stop.exit_status or 2, figures={})
@@ -288,7 +324,7 @@ def _evaluate(
 ) -> Outcome:
     vocab = os.path.join(workdir, "vocab.json")
     tokenizer = parts.build_tokenizer(vocab if os.path.exists(vocab) else config.data.vocab)
-    eval_data = unpack.build_eval_data(config, parts, tokenizer)
+    eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:
         raise ValueError("--mode=eval needs at least one set under config.data.eval")
     config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
@@ -301,13 +337,17 @@ def _evaluate(
             config, parts, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data
         )
     logging.info("evaluating %s", path)
-    writer = actions.MetricsWriter(path=os.path.join(workdir, "metrics.jsonl"), global_step=global_step)
+    is_chief = cluster.is_chief(strategy)
+    writing_actions = [
+        actions.MetricsWriter(path=os.path.join(workdir, "metrics.jsonl"), global_step=global_step),
+        actions.PredictionsWriter(workdir=workdir, evaluators=evaluators.evaluators),
+    ]
     controller = orbit.Controller(
         strategy=strategy,
         global_step=global_step,
         evaluator=evaluators,
-        eval_summary_dir=os.path.join(workdir, "tensorboard"),
-        eval_actions=[writer, actions.PredictionsWriter(workdir=workdir, evaluators=evaluators.evaluators)],
+        eval_summary_dir=os.path.join(workdir, "tensorboard") if is_chief else None,
+        eval_actions=writing_actions if is_chief else [],
     )
     return Outcome(exit_status=0, figures=controller.evaluate())
 

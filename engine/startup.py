@@ -27,10 +27,11 @@ def log_startup(
     replicas = strategy.num_replicas_in_sync
     rows = train.global_batch_size // (replicas * train.accum_steps)
     split = f"{replicas} replicas x {train.accum_steps} microbatches"
-    batch = f"batch {train.global_batch_size} = {rows} rows x {split}"
+    batch = f"global batch {train.global_batch_size} = {rows} rows x {split}"
     if config.data.max_batch_secs:
         limit, multiple = config.data.max_batch_secs, config.data.row_multiple
-        batch = f"batch up to {limit:g} s with padding, its rows a multiple of {multiple}, over {split}"
+        batch = f"global batch up to {limit:g} s with padding, its rows a multiple of {multiple}, over {split}"
+    secs_per_update = data.duration_secs / data.updates_per_epoch
     logging.info("%s", runtime.describe(strategy))
     loaded = list(model.pretrained_variables)
     if config.model.init:
@@ -41,10 +42,11 @@ def log_startup(
     )
     logging.info("parameters, %s:\n  %s", train.precision, "\n  ".join(report))
     logging.info(
-        "%d training utterances, %.2f h, %d updates an epoch; %s",
+        "%d training utterances, %.2f h, %d updates an epoch; %s, %.1f audio-seconds an update",
         data.num_utterances,
         data.duration_secs / 3600,
         data.updates_per_epoch,
         batch,
+        secs_per_update,
     )
     logging.info("%s at update %d of %d", "continuing" if step else "starting", step, train.num_updates)

@@ -22,6 +22,7 @@ from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
 from engine.skips import SkipCounter
 
 SAMPLE_RATE = 16_000
+LOSS_DIVISORS = ("utterances", "label_tokens")
 # What a train loop sums up, in the order of the variable that holds it.
 _STATISTICS = (
     "loss_sum",  # nats, over valid rows
@@ -64,6 +65,7 @@ class Trainer(orbit.StandardTrainer):
         freeze_encoder_updates: int = 0,
         max_skipped_in_a_row: int = 0,
         seed: int = 0,
+        loss_divisor: str = "utterances",
         loop_in_graph: bool = False,
         between_updates: Callable[[], None] | None = None,
     ) -> None:
@@ -84,6 +86,8 @@ class Trainer(orbit.StandardTrainer):
             freeze_encoder_updates: Updates during which only `model.head_variables` train.
             max_skipped_in_a_row: Limit of `skip_counter`.
             seed: Of dropout and masks.
+            loss_divisor: What the summed loss of an update is divided by: its valid "utterances" or their
+                "label_tokens".
             loop_in_graph: Whether a train loop is one tf.while_loop (TPU) or one call per update.
             between_updates: Called between the updates of a loop, unless that is in the graph. May raise: then the loop
                 has no end and no figures, and its statistics go on with the next one.
@@ -94,6 +98,8 @@ class Trainer(orbit.StandardTrainer):
         )
         if accum_steps < 1:
             raise ValueError(f"train.accum_steps must be at least 1, got {accum_steps}")
+        if loss_divisor not in LOSS_DIVISORS:
+            raise ValueError(f"train.loss_divisor must be one of {', '.join(LOSS_DIVISORS)}, got {loss_divisor!r}")
         self.strategy = strategy
         self.model = model
         self.optimizer = optimizer
@@ -107,6 +113,7 @@ class Trainer(orbit.StandardTrainer):
         self._clip_norm = clip_norm
         self._freeze_encoder_updates = freeze_encoder_updates
         self._seed = seed
+        self._loss_divisor = loss_divisor
         self._variables = list(model.trainable_variables)
         head = {variable.ref() for variable in model.head_variables}
         self._is_head = [variable.ref() in head for variable in self._variables]
@@ -159,6 +166,13 @@ class Trainer(orbit.StandardTrainer):
         """One update; graph, cross-replica context."""
         batch, waited_secs = _timed_next(iterator)
         self._input_wait_secs.assign_add(waited_secs)
+        self.update(batch)
+
+    def update(self, batch: Batch) -> None:
+        """The whole update of one batch: gradients, all-reduce, weights and figures; graph, cross-replica context.
+
+        Everything in here can run on a TPU: shapes follow from the batch's, and nothing calls back to the host.
+        """
         gradients, statistics, norm = self.strategy.run(self._compute_gradients, args=(batch,))
         # The gradients were summed over replicas: every replica holds the same norm.
         norm = self.strategy.experimental_local_results(norm)[0]
@@ -216,8 +230,9 @@ class Trainer(orbit.StandardTrainer):
         num_frames = self.model.output_lengths(batch["waveform_lengths"])
         is_feasible = tf.cast(self._feasible_fn(batch["labels"], batch["label_lengths"], num_frames), tf.float32)
         valid = weight * is_feasible
-        num_valid = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(valid))
-        row_scale = valid / tf.maximum(num_valid, 1.0)
+        units = valid * tf.cast(batch["label_lengths"], tf.float32) if self._loss_divisor == "label_tokens" else valid
+        divisor = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(units))
+        row_scale = valid / tf.maximum(divisor, 1.0)
 
         gradients, sums = self._accumulate(batch, valid, row_scale)
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
@@ -268,8 +283,16 @@ class Trainer(orbit.StandardTrainer):
             )
         size = num_rows // self._accum_steps
 
+        def rows_of(i: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
+            # x[i * size : (i + 1) * size] would have an unknown number of rows, which no TPU takes.
+            def rows(x: tf.Tensor) -> tf.Tensor:
+                zeros = [0] * (x.shape.rank - 1)
+                return tf.slice(x, [i * size, *zeros], tf.concat([[size], tf.shape(x)[1:]], axis=0))
+
+            return rows
+
         def body(i: tf.Tensor, total: list[tf.Tensor], sums: tf.Tensor) -> tuple:
-            micro = tf.nest.map_structure(lambda x: x[i * size : (i + 1) * size], (batch, valid, row_scale))
+            micro = tf.nest.map_structure(rows_of(i), (batch, valid, row_scale))
             gradients, micro_sums = self._microbatch_gradients(*micro)
             return i + 1, [a + b for a, b in zip(total, gradients, strict=True)], sums + micro_sums
 

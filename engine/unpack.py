@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 from ml_collections import ConfigDict
 
+from engine import runtime
 from engine.evaluator import Evaluator, EvaluatorGroup
 from engine.optimizer import DynamicLossScale, build_optimizer
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainData
@@ -140,16 +142,19 @@ def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> 
     )
 
 
-def build_eval_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> dict[str, EvalData]:
-    """Opens the evaluation sets of a config, by name."""
+def build_eval_data(
+    config: ConfigDict, parts: Parts, tokenizer: Tokenizer, *, num_replicas: int = 1
+) -> dict[str, EvalData]:
+    """Opens the evaluation sets of a config, by name; batches are rounded up to a multiple of the replicas."""
     data = config.data
+    batch_size = math.ceil(config.eval.batch_size / num_replicas) * num_replicas
     return {
         name: parts.build_eval_data(
             tokenizer=tokenizer,
             text_style=data.text_style,
             **fields.to_dict(),
             on_rate_mismatch=data.on_rate_mismatch,
-            batch_size=config.eval.batch_size,
+            batch_size=batch_size,
             num_buckets=data.num_buckets,
             num_parallel_calls=data.num_parallel_calls,
             prefetch_batches=data.prefetch_batches,
@@ -223,6 +228,10 @@ def build_trainer(
         max_skipped_in_a_row=config.train.max_skipped_in_a_row,
         seed=config.seed,
         between_updates=between_updates,
+        # Runs from before there was a choice had this one.
+        loss_divisor=train.get("loss_divisor", "utterances"),
+        # A TPU would wait for the host between updates; elsewhere the host is quick enough, and signals are heard.
+        loop_in_graph=config.runtime.get("loop_in_graph", False) or runtime.is_tpu(strategy),
     )
 
 

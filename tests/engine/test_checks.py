@@ -14,7 +14,7 @@ from tests.experiment_toys import make_config, make_parts
     ("field", "value", "message"),
     [
         ("train.global_batch_size", 5, "train.global_batch_size=5 must be a multiple of replicas x train.accum_steps"),
-        ("eval.batch_size", 3, "eval.batch_size=3 must be a multiple of the 2 replicas"),
+        ("eval.batch_size", 0, "eval.batch_size must be at least 1, got 0"),
         ("train.num_updates", 0, "train.num_updates must be at least 1, got 0"),
         ("train.log_every_updates", 0, "train.log_every_updates must be at least 1, got 0"),
         ("eval.best_of", "other", "eval.best_of='other' names no evaluation set; data.eval has dev-clean"),
@@ -37,6 +37,22 @@ def test_batches_by_seconds_need_a_multiple_that_can_be_shared_out():
     config.data.row_multiple = 6
     with pytest.raises(ValueError, match="data.row_multiple=6 must be a multiple of replicas x .* = 4 x 2"):
         checks.check_fields(config, num_replicas=4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.num_buckets", 8, "data.num_buckets=8: a TPU needs rows of one length; set data.num_buckets=1"),
+        ("train.precision", "mixed_float16", "a TPU has no float16; set mixed_bfloat16 or float32"),
+    ],
+)
+def test_what_a_tpu_cannot_run_is_refused(field, value, message):
+    config = base.get_config()
+    config.data.num_buckets = 1
+    checks.check_tpu(config)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=message):
+        checks.check_tpu(config)
 
 
 def test_a_missing_corpus_names_the_command_that_makes_it(tmp_path):

@@ -34,7 +34,8 @@ def said(caplog):
 def test_a_run_says_where_it_runs_what_it_starts_from_and_where_it_continues(said, tmp_path):
     text = said(tmp_path / "run", 6)
     assert "OneDeviceStrategy, 1 replica(s), devices: CPU" in text
-    assert "8 training utterances, 0.01 h, 1 updates an epoch; batch 4 = 4 rows x 1 replicas x 1 microbatches" in text
+    assert "8 training utterances, 0.01 h, 1 updates an epoch; global batch 4 = 4 rows x 1 replicas" in text
+    assert "x 1 microbatches, 20.0 audio-seconds an update" in text
     assert "starting at update 0 of 6" in text
     assert "fresh" in text and "restored" not in text
     text = said(tmp_path / "run", 6)
