@@ -1,0 +1,147 @@
+"""What a run costs on machines that are not here, by arithmetic: communication, input, memory, compilations.
+
+    python -m benchmarks.scaling
+
+prints the tables of docs/scaling.md, which explains them; a test compares. Nothing here was measured: peaks are the
+vendors', and the share of them that a step reaches is an assumption.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from models.config import Wav2Vec2Config, preset
+
+SAMPLE_RATE = 16_000
+REACHED_SHARE = 0.3  # of the peak; an assumption
+ROW_SECS = 15.0
+ROWS_PER_REPLICA = 4  # of one microbatch
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """A machine by its vendor's figures.
+
+    Attributes:
+        name: As the table calls it.
+        replicas: Devices that hold a copy of the model.
+        hosts: Machines that feed them.
+        peak_tflops: bfloat16, of one replica.
+        memory_gib: Of one replica.
+        link_gbytes: Bandwidth of one replica's ring to its neighbour, GB/s.
+        is_compiled: Whether the step is compiled for each shape.
+    """
+
+    name: str
+    replicas: int
+    hosts: int
+    peak_tflops: float
+    memory_gib: float
+    link_gbytes: float
+    is_compiled: bool
+
+
+MACHINES = (
+    Machine("8 x A100 80 GB", 8, 1, 312.0, 80.0, 300.0, False),
+    Machine("TPU v3-8", 8, 1, 61.5, 16.0, 70.0, True),
+    # 16 chips of two cores that act as one.
+    Machine("TPU v4-32", 16, 4, 275.0, 32.0, 50.0, True),
+)
+
+
+def count_parameters(config: Wav2Vec2Config) -> dict[str, int]:
+    """Parameters of the feature encoder, and of all that fine-tuning trains while it is frozen."""
+    encoder, channels = 0, 1
+    for i, (size, kernel) in enumerate(zip(config.conv_dim, config.conv_kernel, strict=True)):
+        encoder += kernel * channels * size + (size if config.conv_bias else 0)
+        encoder += 2 * size if config.feature_norm == "layer" or i == 0 else 0
+        channels = size
+    d, inner = config.hidden_size, config.intermediate_size
+    layer = 4 * d * d + 4 * d + 2 * d * inner + d + inner + 4 * d
+    positions = config.pos_conv_kernel * (d // config.pos_conv_groups) * d + config.pos_conv_kernel + d
+    projection = (2 * channels if config.feature_projection_norm else 0) + channels * d + d
+    trained = projection + d + positions + 2 * d + config.num_layers * layer + d * config.vocab_size + config.vocab_size
+    return {"feature_encoder": encoder, "trained": trained}
+
+
+def num_frames(config: Wav2Vec2Config, secs: float) -> int:
+    """Frames of a row."""
+    length = int(secs * SAMPLE_RATE)
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        length = (length - kernel) // stride + 1
+    return length
+
+
+def flops_per_row(config: Wav2Vec2Config, secs: float) -> float:
+    """Floating-point operations of a training step: backward costs twice the forward pass; none in frozen layers."""
+    length, channels, convolutions = int(secs * SAMPLE_RATE), 1, 0.0
+    for size, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
+        length = (length - kernel) // stride + 1
+        convolutions += 2.0 * length * kernel * channels * size
+        channels = size
+    frames, d = length, config.hidden_size
+    per_frame = 2.0 * (4 * d * d + 2 * d * config.intermediate_size)
+    attention = 4.0 * frames * d
+    positions = 2.0 * config.pos_conv_kernel * (d // config.pos_conv_groups) * d
+    return convolutions + 3.0 * frames * (config.num_layers * (per_frame + attention) + positions)
+
+
+def activation_bytes_per_row(config: Wav2Vec2Config, secs: float) -> float:
+    """What a row keeps for the backward pass in bfloat16: 34 D + 5 H F bytes a frame and layer.
+
+    Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198, section 4.1. The frozen feature encoder keeps nothing.
+    """
+    frames = num_frames(config, secs)
+    return frames * config.num_layers * (34.0 * config.hidden_size + 5.0 * config.num_heads * frames)
+
+
+def rows() -> list[tuple[str, ...]]:
+    """The table, one row per model and machine."""
+    table = []
+    for name in ("base", "large"):
+        config = preset(name)
+        trained = count_parameters(config)["trained"]
+        total = sum(count_parameters(config).values())
+        for machine in MACHINES:
+            row_secs = flops_per_row(config, ROW_SECS) / (machine.peak_tflops * 1e12 * REACHED_SHARE)
+            step_secs = ROWS_PER_REPLICA * row_secs
+            sent = 2 * (machine.replicas - 1) / machine.replicas * 4 * trained
+            reduce_secs = sent / (machine.link_gbytes * 1e9)
+            audio_rate = machine.replicas * ROWS_PER_REPLICA * ROW_SECS / (step_secs + reduce_secs)
+            # Weights, gradient, its sum over microbatches and two moments in float32; the frozen part has weights only.
+            state = 4.0 * total + 16.0 * trained
+            row = activation_bytes_per_row(config, ROW_SECS)
+            fitting = int((machine.memory_gib * 2**30 * 0.9 - state) // row)
+            table.append(
+                (
+                    name,
+                    machine.name,
+                    f"{4 * trained / 1e9:.2f}",
+                    f"{sent / 1e9:.2f}",
+                    f"{1e3 * step_secs:.0f}",
+                    f"{1e3 * reduce_secs:.1f}",
+                    f"{reduce_secs / (step_secs + reduce_secs):.1%}",
+                    f"{audio_rate / machine.hosts:.0f}",
+                    f"{audio_rate / machine.hosts * SAMPLE_RATE * 2 / 1e6:.0f}",
+                    f"{(state + ROWS_PER_REPLICA * row) / 2**30:.1f}",
+                    str(fitting),
+                    "2" if machine.is_compiled else "0",
+                )
+            )
+    return table
+
+
+COLUMNS = (
+    "model", "machine", "gradient GB", "sent per replica GB", "compute ms", "all-reduce ms", "share",
+    "audio-s/s per host", "input MB/s per host", "memory GiB", "rows that fit", "XLA programs",
+)  # fmt: skip
+
+
+def markdown() -> str:
+    """The table as docs/scaling.md has it."""
+    lines = [COLUMNS, tuple("---" for _ in COLUMNS), *rows()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    print(markdown())
