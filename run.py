@@ -19,7 +19,7 @@ from engine.stopping import StopOnSignal
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config.FIELD=VALUE changes a field.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
-_MODES = ["train", "eval", "train_and_eval", "verify_resume", "transcribe", "align", "export"]
+_MODES = ["train", "eval", "train_and_eval", "doctor", "verify_resume", "transcribe", "align", "export"]
 _MODE = flags.DEFINE_enum("mode", "train_and_eval", _MODES, "What to do.")
 _STRATEGIES = ["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", _STRATEGIES, "Where it runs.")
@@ -41,17 +41,20 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     # Here and not above: a wrong flag should not wait for TensorFlow.
     from data.audio import normalize_waveform
     from data.datasets import EvalData, TrainData
+    from data.doctor import SetToExamine, examine
+    from data.doctor_report import write_report
     from data.preflight import check_before_training
     from data.references import find_reference
     from data.streaming import duration_samples, stream_audio
     from data.text import load_tokenizer
-    from engine import experiment, verify_resume
+    from engine import doctor, experiment, verify_resume
     from engine.inference import aligning, exporting, transcription
     from engine.protocols import Parts
     from engine.summary import error_table
     from models import alignment, ctc, decoding
     from models.architecture import find_architecture
     from models.build import build_model
+    from models.footprint import measure_model
 
     parts = Parts(
         build_tokenizer=load_tokenizer,
@@ -94,6 +97,17 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     workdir = _WORKDIR.value or experiment.default_workdir(flags.FLAGS["config"].config_filename)
     if _MODE.value == "verify_resume":
         return verify_resume.run(config=config, command=[sys.executable, *sys.argv], workdir=workdir)
+    if _MODE.value == "doctor":
+        return doctor.run(
+            config=config,
+            parts=parts,
+            workdir=workdir,
+            strategy_name=_STRATEGY.value,
+            measure_model=measure_model,
+            set_type=SetToExamine,
+            examine=examine,
+            write_report=write_report,
+        )
     outcome = experiment.run(
         config=config,
         parts=parts,

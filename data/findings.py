@@ -77,9 +77,9 @@ CHECKS: dict[str, Check] = {
         "check transcript and audio, or remove the utterances; training skips them",
     ),
     "labels_fit_slow_only": Check(
-        _W,
+        _N,
         "labels that fit the frames only at the slower data.speed_factors",
-        "drop the fastest factors, or let it be: the fast rows are skipped",
+        "nothing: rows at the others are skipped, and counted",
     ),
     "speaking_rate": Check(
         _W,
@@ -134,7 +134,7 @@ EXPLAINED_BY = {
         "unreadable_audio",
         "contradicting_transcripts",
     ),
-    "duplicate_audio": ("silent_audio",),
+    "unlisted_audio": ("missing_transcript",),
 }
 _SHOWN_DETAILS = 3
 
@@ -193,6 +193,15 @@ def without_explained(findings: Iterable[Finding]) -> list[Finding]:
         if details:
             left.append(replace(item, details=details))
     return left
+
+
+def merge(findings: Iterable[Finding]) -> list[Finding]:
+    """One finding for each kind and set, wherever its utterances were found out."""
+    merged: dict[tuple[str, str], Finding] = {}
+    for item in findings:
+        before = merged.get((item.code, item.where))
+        merged[item.code, item.where] = replace(item, details={**before.details, **item.details}) if before else item
+    return list(merged.values())
 
 
 def sort(findings: Iterable[Finding]) -> list[Finding]:

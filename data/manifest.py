@@ -261,14 +261,7 @@ def read_utterances(
     Raises:
         InputError: also where a named speaker is absent or nothing is left.
     """
-    if format == "librispeech":
-        where, rows = storage.join(input, split), _list_librispeech(input, split, report)
-    elif format == "jsonl":
-        where, rows = _list_jsonl(input, split, report)
-    elif format in ("csv", "tsv"):
-        where, rows = _list_table(input, split, "\t" if format == "tsv" else ",", report)
-    else:
-        raise InputError(f"unknown format {format!r}: use one of {', '.join(MANIFEST_FORMATS)}")
+    where, rows = _list_rows(format, input, split, report)
     kept = select_speakers(
         [row.speaker_id for row in rows],
         speakers=speakers,
@@ -276,6 +269,24 @@ def read_utterances(
         where=str(input),
     )
     return _read_headers([rows[index] for index in kept], where, report)
+
+
+def list_audio(*, format: str, input: str | os.PathLike[str], report: Report = refuse) -> list[str]:
+    """Paths of all audio that a corpus lists, of every split and speaker, whether the files exist or not."""
+    return [row.path for row in _list_rows(format, input, "", report)[1]]
+
+
+def _list_rows(
+    format: str, input: str | os.PathLike[str], split: str, report: Report
+) -> tuple[str, list[_Row]]:
+    """The corpus' folder or file, and its rows, in any of `MANIFEST_FORMATS`."""
+    if format == "librispeech":
+        return storage.join(input, split), _list_librispeech(input, split, report)
+    if format == "jsonl":
+        return _list_jsonl(input, split, report)
+    if format in ("csv", "tsv"):
+        return _list_table(input, split, "\t" if format == "tsv" else ",", report)
+    raise InputError(f"unknown format {format!r}: use one of {', '.join(MANIFEST_FORMATS)}")
 
 
 def select_speakers(

@@ -45,7 +45,11 @@ def open_source(
         raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
     if format == "tfrecord":
         return TFRecordSource(
-            input=input, split=split, speakers=speakers, exclude_speakers=exclude_speakers
+            input=input,
+            split=split,
+            speakers=speakers,
+            exclude_speakers=exclude_speakers,
+            report=report,
         )
     utterances = read_utterances(
         format=format,

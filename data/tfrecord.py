@@ -16,6 +16,7 @@ import numpy as np
 from data import storage
 from data.audio import SAMPLE_RATE
 from data.errors import InputError
+from data.faults import Fault, Report, refuse
 from data.index import find_index, has_size, read_index
 from data.manifest import select_speakers
 from data.records import decode_record
@@ -31,6 +32,7 @@ class TFRecordSource:
         split: str = "",
         speakers: Collection[str] = (),
         exclude_speakers: Collection[str] = (),
+        report: Report = refuse,
     ):
         """Reads the index and checks that every shard is there, at its full size.
 
@@ -40,9 +42,11 @@ class TFRecordSource:
                 split; "" takes what INPUT holds.
             speakers: keep these speakers alone; empty keeps all.
             exclude_speakers: then drop these.
+            report: hears of shards that are missing or cut; what they still hold is used when it
+                returns.
 
         Raises:
-            InputError: no index, one of another format version, or missing or cut shards.
+            InputError: no index, one of another format version, or what `report` refuses.
         """
         folder = find_index(input, split)
         index = read_index(folder)
@@ -50,7 +54,8 @@ class TFRecordSource:
         for shard in index["shards"]:
             path = storage.join(folder, shard["name"])
             if not has_size(path, shard["num_bytes"]):
-                raise InputError(f"{path} is missing or cut: run python -m data.prepare again")
+                what = f"{path} is missing or cut: run python -m data.prepare again"
+                report(Fault("damaged_shard", what, {shard["name"]: what}))
             self._shard_paths.append(path)
         columns = index["columns"]
         kept = select_speakers(
@@ -87,7 +92,8 @@ class TFRecordSource:
         if len(record) != length or zlib.crc32(record) != self._crc32[index]:
             raise InputError(
                 f"{path} is damaged at byte {offset}, utterance "
-                f"{self.utterance_ids[index]}: run python -m data.prepare again"
+                f"{self.utterance_ids[index]}: run python -m data.prepare again",
+                code="damaged_shard",
             )
         return decode_record(record, payload=self.payload, name=self.utterance_ids[index])
 

@@ -64,9 +64,7 @@ def check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:
         ValueError: If a corpus or the weights to start from are not there.
     """
     for fields in (config.data.train, *(config.data.eval.values() if evaluate else ())):
-        if not tf.io.gfile.exists(fields.input):
-            hint = f"make it with: {config.data.make_command}" if config.data.make_command else "check the path"
-            raise ValueError(f"{fields.input}: no such corpus; {hint}")
+        check_corpus(config, fields)
     if init and not (tf.io.gfile.exists(init) or tf.io.gfile.exists(f"{init}.index")):
         raise ValueError(
             f"{init}: no such weights (model.init); convert a Hugging Face folder with: python -m models.convert "
@@ -103,6 +101,17 @@ def check_head(init: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[st
         f"model.init_head=True, but the vocabulary of the head, {path}, {difference}; set data.vocab={path}, or "
         "model.init_head=False for a fresh head"
     )
+
+
+def check_corpus(config: ConfigDict, fields: ConfigDict) -> None:
+    """Says what makes a set of the config whose corpus is missing.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if not tf.io.gfile.exists(fields.input):
+        hint = f"make it with: {config.data.make_command}" if config.data.make_command else "check the path"
+        raise ValueError(f"{fields.input}: no such corpus; {hint}")
 
 
 def check_row_lengths(config: ConfigDict, max_samples: int) -> None:

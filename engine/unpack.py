@@ -117,8 +117,8 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
     )
 
 
-def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> TrainData:
-    """Opens the training corpus of a config."""
+def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer, **more: Any) -> TrainData:
+    """Opens the training corpus of a config; `more` goes to it as it is."""
     data = config.data
     return parts.build_train_data(
         tokenizer=tokenizer,
@@ -139,6 +139,7 @@ def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> 
         row_multiple=data.row_multiple,
         num_parallel_calls=data.num_parallel_calls,
         prefetch_batches=data.prefetch_batches,
+        **more,
     )
 
 
@@ -146,21 +147,27 @@ def build_eval_data(
     config: ConfigDict, parts: Parts, tokenizer: Tokenizer, *, num_replicas: int = 1
 ) -> dict[str, EvalData]:
     """Opens the evaluation sets of a config, by name; batches are rounded up to a multiple of the replicas."""
-    data = config.data
-    batch_size = math.ceil(config.eval.batch_size / num_replicas) * num_replicas
     return {
-        name: parts.build_eval_data(
-            tokenizer=tokenizer,
-            text_style=data.text_style,
-            **fields.to_dict(),
-            on_rate_mismatch=data.on_rate_mismatch,
-            batch_size=batch_size,
-            num_buckets=data.num_buckets,
-            num_parallel_calls=data.num_parallel_calls,
-            prefetch_batches=data.prefetch_batches,
-        )
-        for name, fields in data.eval.items()
+        name: build_eval_set(config, parts, tokenizer, name, num_replicas=num_replicas) for name in config.data.eval
     }
+
+
+def build_eval_set(
+    config: ConfigDict, parts: Parts, tokenizer: Tokenizer, name: str, *, num_replicas: int = 1, **more: Any
+) -> EvalData:
+    """Opens one evaluation set of a config; `more` goes to it as it is."""
+    data = config.data
+    return parts.build_eval_data(
+        tokenizer=tokenizer,
+        text_style=data.text_style,
+        **data.eval[name].to_dict(),
+        on_rate_mismatch=data.on_rate_mismatch,
+        batch_size=math.ceil(config.eval.batch_size / num_replicas) * num_replicas,
+        num_buckets=data.num_buckets,
+        num_parallel_calls=data.num_parallel_calls,
+        prefetch_batches=data.prefetch_batches,
+        **more,
+    )
 
 
 def run_preflight(

@@ -31,11 +31,12 @@ HOMES = {
     "absl": _CODE,
     "apache_beam": ("data/beam_runner.py",),
     "espeakng_loader": ("data/espeak.py",),
+    "jinja2": ("data", "engine"),
     "jiwer": ("benchmarks", "engine"),
     # In engine: the files between a config and the explicit arguments of everything below (docs/decisions/0034).
     "ml_collections": (
-        "configs", "engine/checks.py", "engine/experiment.py", "engine/startup.py", "engine/unpack.py",
-        "engine/verify_resume.py", "run",
+        "configs", "engine/checks.py", "engine/doctor.py", "engine/experiment.py", "engine/startup.py",
+        "engine/unpack.py", "engine/verify_resume.py", "run",
     ),
     "numpy": _CODE,
     "orbit": ("engine",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data.findings import CHECKS, Finding, Severity, allow, count, find, sort, without_explained
+from data.findings import CHECKS, Finding, Severity, allow, count, find, merge, sort, without_explained
 
 
 def test_a_line_says_where_how_many_the_first_and_what_to_do() -> None:
@@ -30,6 +30,17 @@ def test_errors_come_first_then_warnings_then_notes() -> None:
 def test_what_a_config_allows_becomes_a_note() -> None:
     found = [*find("id_leak", "eval a", {"a": ""}), *find("empty_text", "eval a", {"b": ""})]
     assert [item.severity for item in allow(found, ["id_leak"])] == [Severity.NOTE, Severity.ERROR]
+
+
+def test_what_is_found_twice_is_one_finding() -> None:
+    found = merge(
+        [
+            *find("empty_text", "train", {"a": ""}),
+            *find("empty_text", "eval dev", {"c": ""}),
+            *find("empty_text", "train", {"b": ""}),
+        ]
+    )
+    assert [(item.where, list(item.details)) for item in found] == [("train", ["a", "b"]), ("eval dev", ["c"])]
 
 
 def test_a_problem_with_a_known_cause_is_not_told_twice() -> None:

@@ -1,0 +1,47 @@
+"""Frames and parameters as the built model has them; memory that grows as it should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.build import build_model
+from models.config import preset
+from models.footprint import count_parameters, measure_model
+
+
+def measure(name="base", *, precision="float32", frozen=True, architecture=None):
+    return measure_model(
+        source="native", preset_name=name, architecture=architecture, hub_handle="", vocab_size=32,
+        precision=precision, freeze_feature_encoder=frozen,
+    )  # fmt: skip
+
+
+def test_frames_and_parameters_are_those_of_the_model():
+    model = build_model(source="native", preset="tiny", hub_handle="", vocab_size=32)
+    lengths = np.array([0, 255, 256, 399, 400, 16_000, 246_000])
+    np.testing.assert_array_equal(measure("tiny").num_frames(lengths), model.output_lengths(lengths).numpy())
+    assert count_parameters(preset("tiny")) == sum(int(np.prod(v.shape)) for v in model.variables)
+
+
+@pytest.mark.parametrize(
+    # As published: https://arxiv.org/abs/2006.11477 has 95 and 317 million with their pre-training parts.
+    ("name", "millions"), [("base", 94.40), ("large", 315.46), ("large_lv60", 315.47)],
+)
+def test_parameters_of_the_published_sizes(name, millions):
+    assert count_parameters(preset(name)) / 1e6 == pytest.approx(millions, abs=0.02)
+
+
+def test_an_architecture_of_its_own_is_followed():
+    fields = {"hidden_size": 96, "num_heads": 4, "pos_conv_groups": 4}
+    assert measure("auto", architecture=fields).config.hidden_size == 96
+
+
+def test_memory_grows_with_rows_seconds_training_and_precision():
+    base = measure()
+    one = base.memory_bytes(1, 160_000, True)
+    assert base.memory_bytes(2, 160_000, True) > one
+    assert base.memory_bytes(1, 320_000, True) > one
+    assert base.memory_bytes(1, 160_000, False) < one
+    assert measure(frozen=False).memory_bytes(1, 160_000, True) > one
+    assert measure(precision="mixed_bfloat16").memory_bytes(4, 160_000, True) < base.memory_bytes(4, 160_000, True)
