@@ -19,12 +19,14 @@ from engine.stopping import StopOnSignal
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config.FIELD=VALUE changes a field.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
-_MODES = ["train", "eval", "train_and_eval", "doctor", "verify_resume", "transcribe", "align", "export"]
+_MODES = ["train", "eval", "train_and_eval", "continuous_eval", "doctor", "verify_resume"]
+_MODES += ["transcribe", "align", "export"]
 _MODE = flags.DEFINE_enum("mode", "train_and_eval", _MODES, "What to do.")
 _STRATEGIES = ["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", _STRATEGIES, "Where it runs.")
 _TPU = flags.DEFINE_string("tpu", "", "TPU to run on: its name, HOST:PORT, or local.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Workdir or checkpoint to evaluate or transcribe with.")
+_WEIGHTS = flags.DEFINE_enum("weights", "", ["", "raw", "ema"], "Of a checkpoint with both; default: raw, or best/'s.")
 _INPUTS = flags.DEFINE_list("inputs", [], "Audio files, folders and patterns to transcribe; - for standard input.")
 _OUTPUT = flags.DEFINE_string("output", "", "Transcripts (.jsonl, .tsv, .txt, .srt, .vtt), or the exported folder.")
 _WINDOW_SECS = flags.DEFINE_float("window_secs", 30.0, "Longest piece transcribed at once.", lower_bound=1.0)
@@ -76,7 +78,11 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     )
     if _MODE.value == "export":
         return exporting.run(
-            parts=parts, checkpoint=_CHECKPOINT.value, inputs=_INPUTS.value, output=_OUTPUT.value
+            parts=parts,
+            checkpoint=_CHECKPOINT.value,
+            inputs=_INPUTS.value,
+            output=_OUTPUT.value,
+            weights=_WEIGHTS.value,
         )
     if _MODE.value == "align":
         return aligning.run(
@@ -90,6 +96,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             output=_OUTPUT.value,
             output_format=_OUTPUT_FORMAT.value,
             window_secs=_WINDOW_SECS.value,
+            weights=_WEIGHTS.value,
         )
     if flags.FLAGS["config"].value is None:
         raise ValueError("--config is missing: for example --config=configs/base.py")
@@ -117,6 +124,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         tpu=_TPU.value,
         checkpoint=_CHECKPOINT.value,
         stop=stop,
+        weights=_WEIGHTS.value,
     )
     if outcome.figures:
         print(f"\n{error_table(outcome.figures)}\n")

@@ -96,6 +96,7 @@ def get_config() -> ConfigDict:
     train.precision = "mixed_bfloat16"  # float32 | mixed_bfloat16 | mixed_float16
     train.optimizer = "adam"  # adam | adamw
     train.learning_rate = 3e-5  # peak
+    train.head_learning_rate_factor = 1.0  # learning rate of the CTC head as a multiple of everything else's
     train.schedule = "tri_stage"  # constant | linear | cosine | tri_stage
     train.warmup_updates = 8_000  # linear rise
     train.hold_updates = 32_000  # at the peak, before the decay
@@ -104,6 +105,7 @@ def get_config() -> ConfigDict:
     train.epsilon = 1e-8  # Adam's denominator
     train.weight_decay = 0.0  # of adamw; biases and norms are never decayed
     train.clip_norm = 0.0  # largest global gradient norm; 0 = no clipping
+    train.ema_decay = 0.0  # of averaged weights, evaluated beside the raw ones as SET-ema; 0 = none
     train.max_skipped_in_a_row = 20  # updates whose loss or gradient is not finite that stop the run; 0 = never
     train.log_every_updates = 50  # updates of one inner loop, and of one line in metrics.jsonl
 
@@ -111,6 +113,8 @@ def get_config() -> ConfigDict:
     evaluation.every_updates = 2_000  # 0 = only at the end
     evaluation.batch_size = 16  # rows of a batch, over all replicas; rounded up to a multiple of them
     evaluation.best_of = "dev-clean"  # evaluation set whose WER decides about best/
+    evaluation.early_stopping_patience = 0  # evaluations without a lower WER of best_of that end the run; 0 = never
+    evaluation.idle_timeout_secs = 3_600.0  # continuous_eval ends when no new checkpoint comes for this long
     evaluation.num_logged = 3  # sample predictions in the log
 
     config.checkpoint = checkpoint = ConfigDict()

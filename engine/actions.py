@@ -15,6 +15,8 @@ import tensorflow as tf
 
 from engine import files
 from engine.checkpoints import BestCheckpoint
+from engine.ema import EmaWeights, ema_name
+from engine.metrics import TranscriptionScore
 
 Output = Mapping[str, Any]
 
@@ -83,18 +85,43 @@ def truncate_metrics(path: str | os.PathLike[str], step: int) -> int:
     return len(records) - len(kept)
 
 
+def find_figure(output: Output, key: Sequence[str]) -> float:
+    """Returns one figure of an evaluation.
+
+    Args:
+        output: {set: {figure: value}}.
+        key: Name of the set, then of the figure.
+
+    Raises:
+        ValueError: The output has no such figure.
+    """
+    value: Any = output
+    for position, name in enumerate(key):
+        if not isinstance(value, Mapping) or name not in value:
+            known = ", ".join(value) if isinstance(value, Mapping) else "no further names"
+            raise ValueError(
+                f"best checkpoint by {'/'.join(key[: position + 1])}: not in the evaluation, which has {known}"
+            )
+        value = value[name]
+    return float(_number(value))
+
+
 class SaveBest:
     """Eval action that keeps the checkpoint with the best figure of one set."""
 
-    def __init__(self, *, best: BestCheckpoint, key: Sequence[str] = ("dev", "wer")) -> None:
+    def __init__(
+        self, *, best: BestCheckpoint, key: Sequence[str] = ("dev", "wer"), ema: EmaWeights | None = None
+    ) -> None:
         """Keeps its arguments.
 
         Args:
             best: Saves, and remembers the best value over restarts.
             key: Way to the figure in the output: the set's name, then the figure's.
+            ema: Averages of the weights, which were evaluated too: they are what is saved where they are better.
         """
         self._best = best
         self._key = tuple(key)
+        self._ema = ema
 
     def __call__(self, output: Output) -> None:
         """Saves if the figure is better than ever before.
@@ -102,38 +129,36 @@ class SaveBest:
         Raises:
             ValueError: The output has no such figure.
         """
-        value: Any = output
-        for position, name in enumerate(self._key):
-            if not isinstance(value, Mapping) or name not in value:
-                known = ", ".join(value) if isinstance(value, Mapping) else "no further names"
-                way = "/".join(self._key[: position + 1])
-                raise ValueError(
-                    f"best checkpoint by {way}: not in the evaluation, which has {known}"
-                )
-            value = value[name]
-        self._best.save_if_better(float(_number(value)), metric="/".join(self._key))
+        value, metric = find_figure(output, self._key), "/".join(self._key)
+        if self._ema is not None:
+            averaged = find_figure(output, (ema_name(self._key[0]), *self._key[1:]))
+            if self._best.is_better(averaged, than=value):
+                with self._ema.swapped():
+                    self._best.save_if_better(averaged, metric=metric, weights="ema")
+                return
+        self._best.save_if_better(value, metric=metric, weights="raw")
 
 
 class PredictionsWriter:
     """Eval action: WORKDIR/eval/SET/predictions.jsonl of each set, worst utterance first."""
 
-    def __init__(self, *, workdir: str | os.PathLike[str], evaluators: Mapping[str, Any]) -> None:
+    def __init__(self, *, workdir: str | os.PathLike[str], scores: Mapping[str, TranscriptionScore]) -> None:
         """Keeps its arguments.
 
         Args:
             workdir: Folder of the run.
-            evaluators: {set: evaluator with a `score`}.
+            scores: {set: score of the last evaluation}, as `EvaluatorGroup` fills it.
         """
         self._workdir = Path(workdir)
-        self._evaluators = evaluators
+        self._scores = scores
 
     def __call__(self, output: Output) -> None:
         """Writes the predictions of the evaluation that has just ended."""
         del output
-        for name, evaluator in self._evaluators.items():
+        for name, score in self._scores.items():
             path = self._workdir / "eval" / name / "predictions.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_jsonl_atomic(path, evaluator.score.predictions())
+            files.write_jsonl_atomic(path, score.predictions())
 
 
 def _number(value: Any) -> Any:

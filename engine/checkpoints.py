@@ -156,7 +156,7 @@ def _settle(directory: str) -> None:
 class BestCheckpoint:
     """Keeps exactly one checkpoint, the one with the best value; the value outlives the process.
 
-    The folder holds the checkpoint and `best.json` with the metric's name, its value and the step.
+    The folder holds the checkpoint and `best.json` with the metric's name, its value, the step and which weights.
     """
 
     def __init__(
@@ -197,29 +197,33 @@ class BestCheckpoint:
         """Best value so far, or None."""
         return None if self._record is None else float(self._record["value"])
 
-    def save_if_better(self, value: float, *, metric: str) -> bool:
+    def is_better(self, value: float, *, than: float) -> bool:
+        """Returns whether one value is strictly better than another; NaN never is, and anything is better than it."""
+        return value == value and (than != than or (value > than if self._higher_is_better else value < than))
+
+    def save_if_better(self, value: float, *, metric: str, weights: str = "raw") -> bool:
         """Saves if `value` is strictly better than the best one of the same metric; NaN never is.
 
         Args:
             value: Value that the variables of this moment have reached.
             metric: Its name. A value of another metric is not compared with, but replaced.
+            weights: "raw" or "ema": what the variables are at this moment; stands in best.json.
 
         Returns:
             Whether it saved.
         """
         if value != value:
             return False
-        if self._record is not None and self._record["metric"] == metric:
-            best = float(self._record["value"])
-            if not (value > best if self._higher_is_better else value < best):
-                return False
+        record = self._record or {}
+        if record.get("metric") == metric and not self.is_better(value, than=float(record["value"])):
+            return False
         step = int(self._global_step.numpy())
         path = self._manager.save(checkpoint_number=step)
         integrity.write_manifest(path, {"step": step, "metric": metric, "value": float(value)})
         integrity.sweep(self._record_path.parent)
         # The value comes last: killed in between, the old value stands and the same evaluation,
         # when it is repeated, saves again.
-        self._record = {"metric": metric, "value": float(value), "step": step}
+        self._record = {"metric": metric, "value": float(value), "step": step, "weights": weights}
         files.write_json_atomic(self._record_path, self._record)
         return True
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from engine.ema import ema_name
 from engine.protocols import Tokenizer
 
 
@@ -35,6 +36,13 @@ def check_fields(config: ConfigDict, *, num_replicas: int) -> None:
     for name in ("num_updates", "log_every_updates"):
         if train[name] < 1:
             raise ValueError(f"train.{name} must be at least 1, got {train[name]}")
+    if train.ema_decay:
+        taken = [name for name in config.data.eval if ema_name(name) in config.data.eval]
+        if taken:
+            raise ValueError(
+                f"data.eval.{ema_name(taken[0])}: with train.ema_decay this is the name of {taken[0]}'s figures of "
+                "averaged weights; rename the set"
+            )
     if config.data.eval and config.eval.best_of not in config.data.eval:
         raise ValueError(
             f"eval.best_of={config.eval.best_of!r} names no evaluation set; data.eval has "

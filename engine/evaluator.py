@@ -13,6 +13,7 @@ import tensorflow as tf
 from absl import logging
 
 from engine import cluster
+from engine.ema import EmaWeights, ema_name
 from engine.metrics import TranscriptionScore
 from engine.progress import progress_bar
 from engine.protocols import AcousticModel, Batch, Decoder, EvalData, FeasibleFn, LossFn, Tokenizer
@@ -50,7 +51,7 @@ class Evaluator(orbit.StandardEvaluator):
             between_batches: Called after each batch; may raise, which abandons the pass.
         """
         super().__init__(strategy.distribute_datasets_from_function(data.dataset))
-        self._set_name = name
+        self._set_name = self._label = name
         self.score = TranscriptionScore()
         self._strategy = strategy
         self._model = model
@@ -66,8 +67,9 @@ class Evaluator(orbit.StandardEvaluator):
         self._sums = {"loss_sum": 0.0, "num_losses": 0.0, "audio_samples": 0.0}
         self._texts: list[tuple[int, str]] = []  # what this process heard: utterance index and text
 
-    def evaluate_all(self) -> dict[str, float]:
-        """Runs one whole pass; eager."""
+    def evaluate_all(self, name: str = "") -> dict[str, float]:
+        """Runs one whole pass, called `name` in what it says instead of the set's name; eager."""
+        self._label = name or self._set_name
         # A known number of batches, the same on every replica: no replica ends before the others.
         return self.evaluate(tf.constant(self._data.num_batches, tf.int32))
 
@@ -77,7 +79,7 @@ class Evaluator(orbit.StandardEvaluator):
         self._sums = dict.fromkeys(self._sums, 0.0)
         self._texts = []
         self._start_secs = time.monotonic()
-        self._bar = progress_bar(total=self._data.num_batches, description=f"eval {self._set_name}", unit="batch")
+        self._bar = progress_bar(total=self._data.num_batches, description=f"eval {self._label}", unit="batch")
         return self.score
 
     def eval_step(self, iterator: tf.data.Iterator) -> dict[str, tf.Tensor]:
@@ -150,7 +152,7 @@ class Evaluator(orbit.StandardEvaluator):
                 f"{len(self._data.references)} expected"
             )
         for example in state.samples(self._num_logged):
-            logging.info("%s %s", self._set_name, example["utterance_id"])
+            logging.info("%s %s", self._label, example["utterance_id"])
             logging.info("  reference:  %s", example["reference"])
             logging.info("  hypothesis: %s", example["hypothesis"])
         audio_secs = self._sums["audio_samples"] / 16_000
@@ -162,13 +164,40 @@ class Evaluator(orbit.StandardEvaluator):
 
 
 class EvaluatorGroup(orbit.AbstractEvaluator):
-    """Runs several evaluators in turn; the output is {set name: figures}."""
+    """Runs several evaluators in turn; the output is {set name: figures}.
 
-    def __init__(self, evaluators: Mapping[str, Evaluator]) -> None:
-        """Takes the evaluators by name of their set."""
-        self.evaluators = dict(evaluators)
+    Attributes:
+        scores: Of the last evaluation, by the same names.
+    """
+
+    def __init__(self, evaluators: Mapping[str, Evaluator], *, ema: EmaWeights | None = None) -> None:
+        """Keeps its arguments.
+
+        Args:
+            evaluators: By name of their set.
+            ema: Averages of the model's weights, each set is evaluated with them too, as `ema_name(set)`.
+        """
+        self.scores: dict[str, TranscriptionScore] = {}
+        self._evaluators = dict(evaluators)
+        self._ema = ema
+
+    @property
+    def names(self) -> list[str]:
+        """Names in the output."""
+        averaged = [ema_name(name) for name in self._evaluators] if self._ema is not None else []
+        return [*self._evaluators, *averaged]
 
     def evaluate(self, num_steps: tf.Tensor) -> dict[str, dict[str, float]]:
         """Evaluates every set completely, whatever `num_steps` says: part of a set has no comparable error rate."""
         del num_steps
-        return {name: evaluator.evaluate_all() for name, evaluator in self.evaluators.items()}
+        figures = {name: self._evaluate(name, evaluator) for name, evaluator in self._evaluators.items()}
+        if self._ema is not None:
+            with self._ema.swapped():
+                for name, evaluator in self._evaluators.items():
+                    figures[ema_name(name)] = self._evaluate(ema_name(name), evaluator)
+        return figures
+
+    def _evaluate(self, name: str, evaluator: Evaluator) -> dict[str, float]:
+        figures = evaluator.evaluate_all(name)
+        self.scores[name] = evaluator.score
+        return figures

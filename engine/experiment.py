@@ -18,6 +18,8 @@ from engine import (
     checkpoints,
     checks,
     cluster,
+    continuous,
+    early_stopping,
     followers,
     health,
     integrity,
@@ -29,7 +31,9 @@ from engine import (
     unpack,
 )
 from engine import workdir as workdirs
-from engine.intervals import train_and_evaluate
+from engine.collapse import CollapseWatch
+from engine.ema import EmaWeights, ema_name, restore_weights
+from engine.intervals import evaluation_at, train_and_evaluate
 from engine.progress import ProgressBar
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainData
 
@@ -77,6 +81,7 @@ def run(
     tpu: str = "",
     checkpoint: str = "",
     stop: stopping.StopOnSignal | None = None,
+    weights: str = "",
 ) -> Outcome:
     """Trains, evaluates, or both, and leaves the results in `workdir`.
 
@@ -84,10 +89,12 @@ def run(
         config: As configs/base.py.
         parts: What data and models contribute.
         workdir: Folder of the run; continued if it holds checkpoints.
-        mode: "train", "eval" or "train_and_eval".
+        mode: "train", "eval", "train_and_eval" or "continuous_eval".
         strategy_name: As `runtime.build_strategy`; so is tpu.
         tpu: See strategy_name.
-        checkpoint: For "eval": what to evaluate instead of the workdir's best checkpoint.
+        checkpoint: For "eval": what to evaluate instead of the workdir's best checkpoint. For
+            "continuous_eval": the workdir of the training to follow, if it is not this one.
+        weights: For "eval": as `engine.ema.restore_weights`.
         stop: What hears the signals; None = nobody does.
 
     Raises:
@@ -107,13 +114,24 @@ def run(
     if runtime.is_tpu(strategy):
         checks.check_tpu(config)
     checks.check_fields(config, num_replicas=strategy.num_replicas_in_sync)
+    if mode == "continuous_eval":
+        return _evaluate_continuously(
+            config=config, parts=parts, workdir=workdir, strategy=strategy, checkpoint=checkpoint
+        )
     with contextlib.ExitStack() as stack:
         stack.enter_context(followers.explained_loss(strategy))
         stack.enter_context(workdirs.storage_faults(workdir))
         if is_chief:  # the other workers read the folder and write nothing
             stack.enter_context(workdirs.WorkdirLock(workdir))
         if mode == "eval":
-            return _evaluate(config=config, parts=parts, workdir=workdir, strategy=strategy, checkpoint=checkpoint)
+            return _evaluate(
+                config=config,
+                parts=parts,
+                workdir=workdir,
+                strategy=strategy,
+                checkpoint=checkpoint,
+                weights=weights,
+            )
         # The first thing that can fail for reasons of its own is the data: nothing is written before it was read.
         is_fresh = not integrity.list_checkpoints(os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER))
         # Weights to start from are not needed again: a run can be continued where they are gone.
@@ -139,6 +157,7 @@ def run(
         if is_chief:
             workdirs.save_config(workdir, config.to_dict(), allowed=RESUMABLE_FIELDS)
             workdirs.write_environment(workdir)
+            continuous.mark_running(workdir)
             tokenizer.save(os.path.join(workdir, "vocab.json"))
         return _train(
             config=config,
@@ -198,6 +217,7 @@ def _train(
                 tokenizer=tokenizer,
                 eval_data=eval_data,
                 between_batches=stop,
+                ema=trainer.ema,
             )
             if eval_data
             else None
@@ -218,10 +238,12 @@ def _train(
     if trainer.loss_scale is not None:
         state.loss_scale = trainer.loss_scale
     about = provenance.describe(config=config.to_dict(), data=train_data.fingerprint)
+    if trainer.ema is not None:
+        state.ema = trainer.ema
     is_chief = cluster.is_chief(strategy)
 
     def initialize() -> None:
-        _initialize(model, init, with_head=config.model.init_head)
+        _initialize(model, init, with_head=config.model.init_head, ema=trainer.ema)
 
     manager: checkpoints.CheckpointManager | followers.FollowingCheckpoints | None = None
     if is_chief:
@@ -251,14 +273,29 @@ def _train(
         path=metrics_path, global_step=global_step, unreadable_fn=train_data.unreadable
     )
     bar = ProgressBar(global_step=global_step, num_updates=config.train.num_updates)
+    early = early_stopping.EarlyStopping(
+        patience=config.eval.early_stopping_patience if evaluators is not None else 0,
+        sets=[config.eval.best_of, *([] if trainer.ema is None else [ema_name(config.eval.best_of)])],
+        metrics_path=metrics_path,
+        global_step=global_step,
+    )
+    watch = CollapseWatch(
+        global_step=global_step,
+        num_updates=config.train.num_updates,
+        first_updates=max(config.train.warmup_updates, config.model.freeze_encoder_updates),
+    )
     # Called in this order; what may raise out of the loop comes last, when everything else is written.
     train_actions = [
         *([writer, unreadable] if is_chief else ()),
         bar,
         health.HealthLog(global_step=global_step),
+        watch,
         guard,
         skips.SkipGuard(
-            counter=trainer.skip_counter, utterance_ids_of=train_data.utterance_ids_of, workdir=workdir
+            counter=trainer.skip_counter,
+            utterance_ids_of=train_data.utterance_ids_of,
+            workdir=workdir,
+            is_chief=is_chief,
         ),
         check_signal,
     ]
@@ -271,11 +308,11 @@ def _train(
             global_step=global_step,
         )
         writing_actions = [
-            actions.PredictionsWriter(workdir=workdir, evaluators=evaluators.evaluators if evaluators else {}),
-            actions.SaveBest(best=best, key=(config.eval.best_of, "wer")),
+            actions.PredictionsWriter(workdir=workdir, scores=evaluators.scores if evaluators else {}),
+            actions.SaveBest(best=best, key=(config.eval.best_of, "wer"), ema=trainer.ema),
             writer,
         ]
-    eval_actions = [*writing_actions, bar.restart_clock, stop]
+    eval_actions = [*writing_actions, bar.restart_clock, watch.after_evaluation, early, stop]
     summary_dir = os.path.join(workdir, "tensorboard") if is_chief else None
     log_every = config.train.log_every_updates
     controller = orbit.Controller(
@@ -300,6 +337,7 @@ def _train(
     figures: dict[str, dict[str, float]] = {}
     with bar:
         try:
+            early.begin()
             if evaluators is None:
                 controller.train(config.train.num_updates)
             else:
@@ -308,19 +346,73 @@ def _train(
                     num_updates=config.train.num_updates,
                     every_updates=config.eval.every_updates,
                     metrics_path=metrics_path,
-                    sets=evaluators.evaluators,
+                    sets=evaluators.names,
                 )
+        except early_stopping.StopEarly as reason:
+            controller.save_checkpoint()
+            step = int(global_step.numpy())
+            logging.info("%s; ended at update %d", reason, step)
+            if is_chief:
+                continuous.mark_finished(workdir, step=step, reason=str(reason))
+            assert evaluators is not None  # without them nobody stops early
+            return Outcome(
+                exit_status=stop.exit_status, figures=evaluation_at(metrics_path, step, evaluators.names)
+            )
         except stopping.StopTraining as reason:
             if is_chief:
                 unreadable()
             controller.save_checkpoint()
             logging.warning("%s; saved at update %d", reason, int(global_step.numpy()))
             return Outcome(exit_status=stop.exit_status or 2, figures={})
+    if is_chief:
+        ending = f"training has done its {config.train.num_updates} updates"
+        continuous.mark_finished(workdir, step=int(global_step.numpy()), reason=ending)
     return Outcome(exit_status=0, figures=figures or {})
 
 
-def _evaluate(
+def _evaluate_continuously(
     *, config: ConfigDict, parts: Parts, workdir: str, strategy: tf.distribute.Strategy, checkpoint: str
+) -> Outcome:
+    """Follows a training in another process; see `engine.continuous`."""
+    if not config.data.eval:
+        raise ValueError("--mode=continuous_eval needs at least one set under config.data.eval")
+    training_workdir, output = checkpoint or workdir, os.path.join(workdir, continuous.FOLDER)
+    timeout_secs = config.eval.idle_timeout_secs
+    with workdirs.WorkdirLock(output):
+        continuous.wait_for_run(training_workdir, timeout_secs=timeout_secs)
+        tokenizer = parts.build_tokenizer(os.path.join(training_workdir, "vocab.json"))
+        eval_data = unpack.build_eval_data(config, parts, tokenizer)
+        config = unpack.with_architecture(config, parts, run=training_workdir)
+        with strategy.scope():
+            model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
+            decay = config.train.ema_decay
+            ema = EmaWeights(model.trainable_variables, decay=decay) if decay else None
+            global_step = orbit.utils.create_global_step()
+            evaluators = unpack.build_evaluators(
+                config, parts, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data, ema=ema
+            )
+        figures = continuous.evaluate_continuously(
+            strategy=strategy,
+            model=model,
+            ema=ema,
+            evaluators=evaluators,
+            global_step=global_step,
+            best_of=config.eval.best_of,
+            training_workdir=training_workdir,
+            output=output,
+            idle_timeout_secs=timeout_secs,
+        )
+    return Outcome(exit_status=0, figures=figures)
+
+
+def _evaluate(
+    *,
+    config: ConfigDict,
+    parts: Parts,
+    workdir: str,
+    strategy: tf.distribute.Strategy,
+    checkpoint: str,
+    weights: str,
 ) -> Outcome:
     vocab = os.path.join(workdir, "vocab.json")
     tokenizer = parts.build_tokenizer(vocab if os.path.exists(vocab) else config.data.vocab)
@@ -330,7 +422,7 @@ def _evaluate(
     config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
     with strategy.scope():
         model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
-        path = checkpoints.restore_model(model, checkpoint or workdir)
+        path = restore_weights(model, checkpoint or workdir, weights=weights)
         global_step = orbit.utils.create_global_step()
         global_step.assign(checkpoints.step_of(path))
         evaluators = unpack.build_evaluators(
@@ -340,7 +432,7 @@ def _evaluate(
     is_chief = cluster.is_chief(strategy)
     writing_actions = [
         actions.MetricsWriter(path=os.path.join(workdir, "metrics.jsonl"), global_step=global_step),
-        actions.PredictionsWriter(workdir=workdir, evaluators=evaluators.evaluators),
+        actions.PredictionsWriter(workdir=workdir, scores=evaluators.scores),
     ]
     controller = orbit.Controller(
         strategy=strategy,
@@ -352,8 +444,10 @@ def _evaluate(
     return Outcome(exit_status=0, figures=controller.evaluate())
 
 
-def _initialize(model: AcousticModel, init: str, *, with_head: bool) -> None:
+def _initialize(model: AcousticModel, init: str, *, with_head: bool, ema: EmaWeights | None = None) -> None:
     """Starts from other weights; called by the controller when there is no checkpoint to continue from."""
     if init:
         path = checkpoints.restore_model(model, init, leave_out=() if with_head else ("head",))
         logging.info("started from %s, %s", path, "head included" if with_head else "with a fresh head")
+    if ema is not None:
+        ema.reset()

@@ -11,19 +11,21 @@ from absl import logging
 from engine.protocols import BLANK_ID
 
 # What `frame_sums` returns, in its order.
-FRAME_SUMS = ("num_frames", "num_blank_frames", "confidence_sum")
+FRAME_SUMS = ("num_frames", "num_blank_frames", "confidence_sum", "num_labels")
 
 
-def frame_sums(logits: tf.Tensor, num_frames: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+def frame_sums(logits: tf.Tensor, num_frames: tf.Tensor, label_lengths: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
     """Sums over the frames of rows that have a loss; graph, any context.
 
     Args:
         logits: float32 [B, F, V].
         num_frames: Integers [B], valid frames.
+        label_lengths: Integers [B].
         valid: float32 [B], positive for rows that count.
 
     Returns:
-        float32 [3]: frames, frames whose likeliest token is the blank, and the likeliest token's probability summed.
+        float32 [4]: frames, frames whose likeliest token is the blank, the likeliest token's probability summed, and
+        the labels that these frames should become.
     """
     counts = tf.sequence_mask(num_frames, tf.shape(logits)[1]) & (valid > 0)[:, tf.newaxis]
     best = tf.reduce_max(logits, axis=-1)
@@ -34,6 +36,7 @@ def frame_sums(logits: tf.Tensor, num_frames: tf.Tensor, valid: tf.Tensor) -> tf
             tf.reduce_sum(tf.cast(counts, tf.float32)),
             tf.reduce_sum(tf.cast(counts & is_blank, tf.float32)),
             tf.reduce_sum(tf.where(counts, confidence, 0.0)),
+            tf.reduce_sum(tf.where(valid > 0, tf.cast(label_lengths, tf.float32), 0.0)),
         ]
     )
 

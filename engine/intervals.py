@@ -31,11 +31,11 @@ def train_and_evaluate(
     figures: dict[str, Any] = {}
     if is_due:
         # Checkpoints are saved before evaluations: a kill in between has lost the evaluation of this very update.
-        lines = files.read_jsonl(metrics_path) if os.path.exists(metrics_path) else []
-        figures = {line["split"]: line for line in lines if line["step"] == step and line["split"] in sets}
+        figures = evaluation_at(metrics_path, step, sets)
         if set(figures) != set(sets):
             # Sets may have been added meanwhile: the others are evaluated again, and stand there once.
             if figures:
+                lines = files.read_jsonl(metrics_path)
                 kept = [line for line in lines if line["step"] != step or line["split"] not in sets]
                 files.write_jsonl_atomic(metrics_path, kept)
             figures = controller.evaluate()
@@ -49,3 +49,9 @@ def train_and_evaluate(
         if boundary == num_updates:
             return figures
     return controller.train_and_evaluate(train_steps=num_updates, eval_interval=every_updates or None)
+
+
+def evaluation_at(metrics_path: str, step: int, sets: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Returns what metrics.jsonl says of the evaluations of one update, {set: figures}; of some sets or none, too."""
+    lines = files.read_jsonl(metrics_path) if os.path.exists(metrics_path) else []
+    return {line["split"]: line for line in lines if line["step"] == step and line["split"] in sets}

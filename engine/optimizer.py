@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
+
+from engine.head_rate import HeadRateAdam, HeadRateAdamW
 
 # Names of variables that weight decay leaves alone: every bias, and the scale and offset of every
 # layer and group norm (gamma and beta in Keras's own layers).
@@ -22,6 +25,8 @@ def build_optimizer(
     epsilon: float = 1e-8,
     weight_decay: float = 0.0,
     exclude_from_weight_decay: Sequence[str] = NO_WEIGHT_DECAY,
+    head_variables: Sequence[tf.Variable] = (),
+    head_learning_rate_factor: float = 1.0,
 ) -> tf_keras.optimizers.Optimizer:
     """Builds the optimizer; call it inside `strategy.scope()`.
 
@@ -45,24 +50,32 @@ def build_optimizer(
         weight_decay: Decay per unit of learning rate; for adamw only.
         exclude_from_weight_decay: A variable with one of these words in its name is not decayed,
             see `has_weight_decay`.
+        head_variables: Variables of the CTC head.
+        head_learning_rate_factor: Their learning rate as a multiple of the schedule's; 1 = the same.
 
     Returns:
         A new-style tf_keras optimizer without XLA, without clipping.
 
     Raises:
-        ValueError: The name is not known, or adam is asked to decay weights.
+        ValueError: The name is not known, the factor is not positive, or adam is asked to decay weights.
     """
     # Keras compiles each variable's update under XLA by default where there is a GPU; engine
     # decides about XLA itself, for the whole step.
-    shared = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "jit_compile": False}
+    shared: dict[str, Any] = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "jit_compile": False}
+    if not head_learning_rate_factor > 0:
+        raise ValueError(f"train.head_learning_rate_factor must be positive, got {head_learning_rate_factor}")
+    adam, adamw = tf_keras.optimizers.Adam, tf_keras.optimizers.AdamW
+    if head_learning_rate_factor != 1.0:
+        adam, adamw = HeadRateAdam, HeadRateAdamW
+        shared.update(head_variables=head_variables, head_factor=head_learning_rate_factor)
     if name == "adam":
         if weight_decay:
             raise ValueError(
                 f"adam has no weight decay, got {weight_decay}; use adamw or set it to 0"
             )
-        return tf_keras.optimizers.Adam(learning_rate, **shared)
+        return adam(learning_rate, **shared)
     if name == "adamw":
-        optimizer = tf_keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, **shared)
+        optimizer = adamw(learning_rate, weight_decay=weight_decay, **shared)
         if exclude_from_weight_decay:
             optimizer.exclude_from_weight_decay(
                 var_names=[_word_pattern(exclude_from_weight_decay)]

@@ -75,7 +75,12 @@ class SkipGuard:
     """Train action: stops a run whose updates are skipped one after the other, and names their utterances."""
 
     def __init__(
-        self, *, counter: SkipCounter, utterance_ids_of: Callable[[int], list[str]], workdir: str | os.PathLike[str]
+        self,
+        *,
+        counter: SkipCounter,
+        utterance_ids_of: Callable[[int], list[str]],
+        workdir: str | os.PathLike[str],
+        is_chief: bool = True,
     ) -> None:
         """Keeps its arguments.
 
@@ -83,9 +88,11 @@ class SkipGuard:
             counter: Of the trainer.
             utterance_ids_of: Update -> ids of its rows.
             workdir: Where the file of ids goes.
+            is_chief: Whether this process writes it; all of them stop.
         """
         self._counter = counter
         self._utterance_ids_of = utterance_ids_of
+        self._is_chief = is_chief
         self._path = os.path.join(workdir, SKIPPED_FILE)
 
     def __call__(self, output: Mapping[str, Any]) -> None:
@@ -98,9 +105,9 @@ class SkipGuard:
         updates = self._counter.take()
         if not updates:
             return
-        files.write_jsonl_atomic(
-            self._path, [{"update": update, "utterance_ids": self._utterance_ids_of(update)} for update in updates]
-        )
+        records = [{"update": update, "utterance_ids": self._utterance_ids_of(update)} for update in updates]
+        if self._is_chief:
+            files.write_jsonl_atomic(self._path, records)
         raise StopTraining(
             f"{len(updates)} updates in a row, {updates[0]} to {updates[-1]}, had a loss or gradient that is not "
             f"finite (train.max_skipped_in_a_row={self._counter.limit}): their utterances are named in {self._path}; "

@@ -17,6 +17,7 @@ import tensorflow as tf
 import tf_keras
 
 from engine import health
+from engine.ema import EmaWeights
 from engine.optimizer import DynamicLossScale, clip_by_global_norm
 from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
 from engine.skips import SkipCounter
@@ -64,6 +65,7 @@ class Trainer(orbit.StandardTrainer):
         clip_norm: float = 0.0,
         freeze_encoder_updates: int = 0,
         max_skipped_in_a_row: int = 0,
+        ema_decay: float = 0.0,
         seed: int = 0,
         loss_divisor: str = "utterances",
         loop_in_graph: bool = False,
@@ -85,6 +87,7 @@ class Trainer(orbit.StandardTrainer):
             clip_norm: Largest global gradient norm; 0 = no clipping.
             freeze_encoder_updates: Updates during which only `model.head_variables` train.
             max_skipped_in_a_row: Limit of `skip_counter`.
+            ema_decay: Of `ema`; 0 = none.
             seed: Of dropout and masks.
             loss_divisor: What the summed loss of an update is divided by: its valid "utterances" or their
                 "label_tokens".
@@ -118,6 +121,7 @@ class Trainer(orbit.StandardTrainer):
         head = {variable.ref() for variable in model.head_variables}
         self._is_head = [variable.ref() in head for variable in self._variables]
         optimizer.build(self._variables)
+        self.ema = EmaWeights(self._variables, decay=ema_decay) if ema_decay else None
         self._between_updates = between_updates
         # Both belong into the checkpoint: a loop that was left in its middle goes on as if it had not been.
         self.statistics = tf.Variable(tf.zeros([len(_STATISTICS)]), trainable=False, name="statistics")
@@ -207,6 +211,7 @@ class Trainer(orbit.StandardTrainer):
             "loss": total["loss_sum"] / num_valid,
             "blank_share": total["num_blank_frames"] / num_frames,
             "mean_confidence": total["confidence_sum"] / num_frames,
+            "labels_per_frame": total["num_labels"] / num_frames,
             "learning_rate": float(self.optimizer.learning_rate.numpy()),
             "gradient_norm": total["gradient_norm_sum"] / max(num_applied, 1.0),
             "clipped_share": total["num_clipped"] / num_updates,
@@ -333,7 +338,7 @@ class Trainer(orbit.StandardTrainer):
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """One forward and one backward pass; returns gradients of sum(row_scale * losses), and what is summed up.
 
-        The sums are float32 [4]: the losses' and `health.frame_sums`.
+        The sums are float32 [5]: the losses' and `health.frame_sums`.
         """
         random = self.model.make_random(seed=self._seed, update=self.global_step, row_ids=batch["utterance_index"])
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -347,7 +352,8 @@ class Trainer(orbit.StandardTrainer):
                 loss = self.loss_scale.scale_loss(loss)
         gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         loss_sum = tf.reduce_sum(tf.where(valid > 0, losses, 0.0))
-        return gradients, tf.concat([[loss_sum], health.frame_sums(logits, num_frames, valid)], axis=0)
+        frame_sums = health.frame_sums(logits, num_frames, batch["label_lengths"], valid)
+        return gradients, tf.concat([[loss_sum], frame_sums], axis=0)
 
     def _apply(self, gradients: list[tf.Tensor]) -> tf.Tensor:
         """Applies the reduced gradients on every replica; graph, cross-replica context."""
@@ -368,6 +374,8 @@ class Trainer(orbit.StandardTrainer):
             if is_head or not head_only
         ]
         self.optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
+        if self.ema is not None:
+            self.ema.update(self.optimizer.iterations)
 
 
 def _timed_next(iterator: tf.data.Iterator) -> tuple[Batch, tf.Tensor]:

@@ -13,6 +13,7 @@ import tf_keras
 from ml_collections import ConfigDict
 
 from engine import runtime
+from engine.ema import EmaWeights
 from engine.evaluator import Evaluator, EvaluatorGroup
 from engine.optimizer import DynamicLossScale, build_optimizer
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainData
@@ -219,6 +220,8 @@ def build_trainer(
         beta_2=train.beta_2,
         epsilon=train.epsilon,
         weight_decay=train.weight_decay,
+        head_variables=model.head_variables,
+        head_learning_rate_factor=train.head_learning_rate_factor,
     )
     return Trainer(
         strategy=strategy,
@@ -233,6 +236,7 @@ def build_trainer(
         clip_norm=train.clip_norm,
         freeze_encoder_updates=config.model.freeze_encoder_updates,
         max_skipped_in_a_row=config.train.max_skipped_in_a_row,
+        ema_decay=config.train.ema_decay,
         seed=config.seed,
         between_updates=between_updates,
         # Runs from before there was a choice had this one.
@@ -251,6 +255,7 @@ def build_evaluators(
     tokenizer: Tokenizer,
     eval_data: dict[str, EvalData],
     between_batches: Callable[[], None] | None = None,
+    ema: EmaWeights | None = None,
 ) -> EvaluatorGroup:
     """Builds an evaluator for each set; inside `strategy.scope()`."""
     return EvaluatorGroup(
@@ -268,5 +273,6 @@ def build_evaluators(
                 between_batches=between_batches,
             )
             for name, data in eval_data.items()
-        }
+        },
+        ema=ema,
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from ml_collections import ConfigDict
 
 from configs import base
 from engine.protocols import Parts
-from tests.engine_toys import ToyModel, toy_dataset_fn, toy_decoder, toy_feasible, toy_loss
+from tests.engine_toys import ToyModel, toy_batch, toy_dataset_fn, toy_decoder, toy_feasible, toy_loss
 
 
 class Letters:
@@ -35,6 +37,28 @@ class ToyTrainData:
 
     def utterance_ids_of(self, update):
         return [f"row-{update}-{row}" for row in range(4)]
+
+
+class ToyEvalData:
+    """Two batches of rows that training never sees; no hypothesis is ever right."""
+
+    num_batches = 2
+
+    def __init__(self, **fields):
+        self._size = fields["batch_size"]
+        indices = [int(index) for update in self._updates for index in toy_batch(update, self._size)["utterance_index"]]
+        self.utterance_ids = {index: f"utterance-{index}" for index in indices}
+        self.references = dict.fromkeys(indices, "none of this")
+
+    _updates = (900, 901)
+
+    def dataset(self, context):
+        batches = [toy_batch(update, self._size) for update in self._updates]
+        stacked = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        size = self._size // context.num_replicas_in_sync
+        return tf.data.Dataset.from_tensor_slices(stacked).batch(size, drop_remainder=True).with_options(options)
 
 
 def make_parts(**overrides):

@@ -23,7 +23,7 @@ from engine.protocols import EvalData, Parts
 _NUM_CHECKED = 8  # recordings of each evaluation set, where --inputs names none
 
 
-def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str) -> int:
+def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, weights: str = "") -> int:
     """Exports a run's best weights, prints what was written and returns the exit status.
 
     Args:
@@ -31,6 +31,7 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str) ->
         checkpoint: A workdir, or a checkpoint inside one.
         inputs: Recordings that the export must read as the live model does; empty takes some of the evaluation sets.
         output: New folder.
+        weights: As `engine.ema.restore_weights`.
 
     Raises:
         ValueError: If an argument is missing or names nothing, or the exported model reads otherwise.
@@ -41,7 +42,7 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str) ->
     if read_export_fields(checkpoint) is not None:
         raise ValueError(f"{checkpoint}: exported already; give the workdir that it came from to --checkpoint")
     config, workdir = unpack.load_run(checkpoint)
-    model, tokenizer = load_trained(parts=parts, checkpoint=checkpoint)
+    model, tokenizer = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
     transcriber = Transcriber(
         model=model,
         span_decoder=parts.span_decoder,

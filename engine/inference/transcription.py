@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from engine import checkpoints, unpack
+from engine import unpack
+from engine.ema import restore_weights
 from engine.inference.exported import VOCAB_FILE, ExportedModel, read_export_fields
 from engine.inference.formats import SUBTITLES, choose_format, subtitle_paths, write_transcripts
 from engine.inference.inputs import find_audio, readable_paths
@@ -18,12 +19,13 @@ from engine.protocols import AcousticModel, InferenceModel, Parts, Tokenizer
 _NUM_SHOWN = 10  # transcripts printed; all are in the output file
 
 
-def load_trained(*, parts: Parts, checkpoint: str) -> tuple[AcousticModel, Tokenizer]:
+def load_trained(*, parts: Parts, checkpoint: str, weights: str = "") -> tuple[AcousticModel, Tokenizer]:
     """Builds the model of a run with its best weights, and its tokenizer.
 
     Args:
         parts: What data and models contribute.
         checkpoint: A workdir, or a checkpoint inside one.
+        weights: As `engine.ema.restore_weights`.
 
     Raises:
         ValueError: If the run or its weights cannot be used.
@@ -31,18 +33,19 @@ def load_trained(*, parts: Parts, checkpoint: str) -> tuple[AcousticModel, Token
     config, workdir = unpack.load_run(checkpoint)
     tokenizer = parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE))
     model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
-    checkpoints.restore_model(model, checkpoint)
+    restore_weights(model, checkpoint, weights=weights)
     return model, tokenizer
 
 
 def load_transcriber(
-    *, parts: Parts, checkpoint: str, batch_size: int = 8, window_secs: float = 30.0
+    *, parts: Parts, checkpoint: str, weights: str = "", batch_size: int = 8, window_secs: float = 30.0
 ) -> Transcriber:
     """Builds a transcriber from a run's config, vocabulary and best weights, or from an exported recognizer.
 
     Args:
         parts: What data and models contribute.
         checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
+        weights: As `engine.ema.restore_weights`; an export has one kind.
         batch_size: Rows that run together.
         window_secs: Longest row; what is longer is cut into windows that overlap by a sixth.
 
@@ -52,12 +55,14 @@ def load_transcriber(
     model: InferenceModel
     exported = read_export_fields(checkpoint) if checkpoint else None
     if exported is not None:
+        if weights:
+            raise ValueError(f"--weights={weights}: {checkpoint} is an export, which holds one kind; leave it out")
         text_rules = exported
         tokenizer = parts.build_tokenizer(os.path.join(checkpoint, VOCAB_FILE))
         model = ExportedModel(checkpoint)
     else:
         text_rules = unpack.load_run(checkpoint)[0].data
-        model, tokenizer = load_trained(parts=parts, checkpoint=checkpoint)
+        model, tokenizer = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
     return Transcriber(
         model=model,
         span_decoder=parts.span_decoder,
@@ -80,6 +85,7 @@ def run(
     output: str,
     output_format: str = "",
     window_secs: float = 30.0,
+    weights: str = "",
 ) -> int:
     """Transcribes files, prints a summary and returns the exit status: 2 if any file could not be read.
 
@@ -90,6 +96,7 @@ def run(
         output: File of the transcripts; of subtitles of several recordings the folder.
         output_format: One of `engine.inference.formats.FORMATS`; "" is what the output's name ends in.
         window_secs: As `load_transcriber`.
+        weights: As `load_transcriber`.
 
     Raises:
         ValueError: If an argument is missing or names nothing.
@@ -99,7 +106,7 @@ def run(
     format = choose_format(output, output_format)
     paths = find_audio(inputs)
     targets = subtitle_paths(output, paths, format=format) if format in SUBTITLES else []
-    transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, window_secs=window_secs)
+    transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights, window_secs=window_secs)
     with readable_paths(paths) as readable:
         summary = transcriber.transcribe_files(readable)
         named = dict(zip(readable, paths, strict=True))

@@ -13,6 +13,7 @@ import tensorflow as tf
 from engine import actions, files
 from engine.actions import MetricsWriter, SaveBest
 from engine.checkpoints import BestCheckpoint
+from engine.ema import EmaWeights
 
 
 @pytest.fixture
@@ -110,10 +111,32 @@ def test_best_by_a_figure_of_one_set_across_a_restart(tmp_path, step):
         save = SaveBest(best=_best(tmp_path, step), key=("dev", "wer"))
         save({"dev": {"wer": tf.constant(wer)}, "other": {"wer": 0.1}})
     record = json.loads((tmp_path / "best.json").read_text())
-    assert record == {"metric": "dev/wer", "value": 0.5, "step": 1}
+    assert record == {"metric": "dev/wer", "value": 0.5, "step": 1, "weights": "raw"}
     step.assign(3)
     save({"dev": {"wer": 0.25}})
     assert [path.name for path in tmp_path.glob("*.index")] == ["ckpt-3.index"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "averaged", "saved"),
+    [(0.5, 0.4, ("ema", 0.4, 2.0)), (0.4, 0.5, ("raw", 0.4, 1.0)), (0.4, 0.4, ("raw", 0.4, 1.0))],
+)
+def test_the_best_is_the_better_of_raw_and_averaged_weights(tmp_path, step, raw, averaged, saved):
+    weight = tf.Variable(1.0)
+    ema = EmaWeights([weight], decay=0.5)
+    ema.shadows[0].assign(2.0)
+    best = BestCheckpoint(
+        checkpoint=tf.train.Checkpoint(model=tf.train.Checkpoint(weight=weight)), directory=tmp_path, global_step=step
+    )
+    save = SaveBest(best=best, key=("dev", "wer"), ema=ema)
+    save({"dev": {"wer": raw}, "dev-ema": {"wer": averaged}})
+    record = json.loads((tmp_path / "best.json").read_text())
+    reader = tf.train.load_checkpoint(str(tmp_path))
+    assert (record["weights"], record["value"]) == saved[:2]
+    assert reader.get_tensor("model/weight/.ATTRIBUTES/VARIABLE_VALUE") == saved[2]
+    assert (float(weight), float(ema.shadows[0])) == (1.0, 2.0)
+    save({"dev": {"wer": 0.3}, "dev-ema": {"wer": float("nan")}})
+    assert json.loads((tmp_path / "best.json").read_text())["weights"] == "raw"
 
 
 @pytest.mark.parametrize(
@@ -133,12 +156,10 @@ def test_best_by_a_figure_that_is_not_there(tmp_path, step, key, message):
 def test_predictions_are_written_for_every_set_worst_first(tmp_path):
     class Scored:
         def __init__(self, *records):
-            self.score = self
             self.predictions = lambda: list(records)
 
     dev = Scored({"utterance_id": "b", "errors": 2}, {"utterance_id": "a", "errors": 0})
-    evaluators = {"dev": dev, "test": Scored()}
-    actions.PredictionsWriter(workdir=tmp_path, evaluators=evaluators)({})
+    actions.PredictionsWriter(workdir=tmp_path, scores={"dev": dev, "test": Scored()})({})
     lines = (tmp_path / "eval/dev/predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["utterance_id"] for line in lines] == ["b", "a"]
     assert (tmp_path / "eval/test/predictions.jsonl").read_text() == ""

@@ -339,6 +339,7 @@ def test_best_keeps_one_checkpoint_by_value(tmp_path):
         "metric": "dev/wer",
         "value": 0.4,
         "step": 3,
+        "weights": "raw",
     }
     model = _Model()
     path = checkpoints.restore_model(model, tmp_path)

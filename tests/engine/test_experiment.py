@@ -14,7 +14,7 @@ from engine import experiment
 from engine.checkpoints import BestCheckpoint
 from engine.stopping import StopTraining
 from tests.engine_toys import ToyModel, toy_batch, toy_dataset_fn
-from tests.experiment_toys import ToyTrainData, make_config, make_parts, reproducible_lines
+from tests.experiment_toys import ToyEvalData, ToyTrainData, make_config, make_parts, reproducible_lines
 
 
 def lines(workdir):
@@ -174,3 +174,61 @@ def test_a_stop_between_any_two_updates_leaves_no_trace_in_the_figures(tmp_path)
         for name in names:
             if not name.startswith("save_counter"):
                 assert found.get_tensor(name).tobytes() == wanted.get_tensor(name).tobytes(), name
+
+
+FIGURES = ("loss", "wer", "cer", "num_words", "num_utterances")
+
+
+@pytest.fixture(scope="module")
+def averaged_run(tmp_path_factory):
+    """A run with two sets and averages that stops early: no hypothesis is ever right, so nothing ever improves."""
+    folder = tmp_path_factory.mktemp("averaged")
+    config = make_config(folder, num_updates=20, ema_decay=0.9)
+    config.eval.update({"every_updates": 2, "batch_size": 4, "best_of": "dev", "early_stopping_patience": 2})
+    for name in ("dev", "other"):
+        config.data.eval[name] = base.get_eval_set(input=str(folder))
+    run = {"config": config, "parts": make_parts(build_eval_data=ToyEvalData), "workdir": str(folder / "run")}
+    outcome = experiment.run(**run, mode="train_and_eval", strategy_name="one_device")
+    return folder / "run", run, outcome
+
+
+def test_early_stopping_ends_a_run_with_status_0_and_so_does_the_same_command_again(averaged_run):
+    workdir, run, outcome = averaged_run
+    assert outcome.exit_status == 0
+    assert tf.train.latest_checkpoint(str(workdir / "checkpoints")).endswith("ckpt-6")
+    before = (workdir / "metrics.jsonl").read_text()
+    again = experiment.run(**run, mode="train_and_eval")
+    assert again.exit_status == 0
+    assert (workdir / "metrics.jsonl").read_text() == before
+    for found in (outcome, again):
+        assert {name: values["wer"] for name, values in found.figures.items()} == dict.fromkeys(
+            ("dev", "dev-ema", "other", "other-ema"), 1.0
+        )
+
+
+def test_every_set_has_lines_and_predictions_of_raw_and_of_averaged_weights(averaged_run):
+    workdir, _, _ = averaged_run
+    evaluations = [line for line in lines(workdir) if line["split"] != "train"]
+    names = ["dev", "other", "dev-ema", "other-ema"]
+    assert [(line["step"], line["split"]) for line in evaluations] == [(step, n) for step in (2, 4, 6) for n in names]
+    losses = {line["split"]: line["loss"] for line in evaluations[-4:]}
+    assert losses["dev"] == losses["other"] != losses["dev-ema"] == losses["other-ema"]
+    assert sorted(path.name for path in (workdir / "eval").iterdir()) == sorted(names)
+    # Equal rates: the first evaluation stays the best, and the raw weights are preferred.
+    record = json.loads((workdir / "best/best.json").read_text())
+    assert record == {"metric": "dev/wer", "value": 1.0, "step": 2, "weights": "raw"}
+
+
+@pytest.mark.parametrize("weights", ["raw", "ema"])
+def test_eval_mode_repeats_the_figures_of_the_weights_it_is_told(averaged_run, tmp_path, weights):
+    workdir, run, _ = averaged_run
+    wanted = {line["split"]: line for line in lines(workdir) if line["step"] == 6}
+    outcome = experiment.run(
+        **{**run, "workdir": str(tmp_path / "elsewhere")},
+        mode="eval",
+        checkpoint=str(workdir / "checkpoints/ckpt-6"),
+        weights=weights,
+    )
+    for name in ("dev", "other"):
+        source = wanted[name if weights == "raw" else f"{name}-ema"]
+        assert {key: outcome.figures[name][key] for key in FIGURES} == {key: source[key] for key in FIGURES}

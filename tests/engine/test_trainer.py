@@ -16,13 +16,23 @@ from tests.engine_toys import ToyModel, toy_batch, toy_dataset_fn, toy_feasible,
 NUM_ROWS = 8
 
 
-def make_trainer(strategy=None, *, dataset_fn=None, optimizer=None, loss_scale=None, loss_fn=toy_loss, **options):
+def make_trainer(
+    strategy=None, *, dataset_fn=None, optimizer=None, loss_scale=None, loss_fn=toy_loss, head_factor=1.0, **options
+):
     strategy = strategy or tf.distribute.OneDeviceStrategy("/cpu:0")
     with strategy.scope():
+        model = ToyModel()
+        adamw = build_optimizer(
+            name="adamw",
+            learning_rate=0.01,
+            weight_decay=0.1,
+            head_variables=model.head_variables,
+            head_learning_rate_factor=head_factor,
+        )
         trainer = Trainer(
             strategy=strategy,
-            model=ToyModel(),
-            optimizer=optimizer() if optimizer else build_optimizer(name="adamw", learning_rate=0.01, weight_decay=0.1),
+            model=model,
+            optimizer=optimizer() if optimizer else adamw,
             global_step=tf.Variable(0, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA),
             dataset_fn=dataset_fn or toy_dataset_fn(NUM_ROWS),
             loss_fn=loss_fn,
@@ -211,6 +221,23 @@ def test_frozen_encoder_trains_the_head_alone_and_then_everything(two_replicas):
         assert unchanged == [True, True, False, False]  # encoder kernel and bias, then the head's
         last, _ = train(trainer, 1)
         assert all((a != b).any() for a, b in zip(last, after, strict=True))
+
+
+def test_unfreezing_traces_nothing_anew():
+    num_traces = []
+
+    def counted(*arguments):
+        num_traces.append(1)  # Python runs while a graph is traced, and only then
+        return toy_loss(*arguments)
+
+    trainer = make_trainer(loss_fn=counted, freeze_encoder_updates=2)
+    train(trainer, 1)
+    at_first = len(num_traces)
+    assert at_first >= 2  # both ways of the tf.cond, in one trace
+    train(trainer, 3)
+    train(trainer, 2)
+    assert int(trainer.global_step.numpy()) == 6
+    assert len(num_traces) == at_first
 
 
 def test_training_starts_its_data_at_the_global_step(plain):
