@@ -108,7 +108,8 @@ def vocabulary(corpora: Sequence[Corpus], tokenizer: CharTokenizer) -> Vocabular
     new = [token for index, token in tokens.items() if elsewhere[index] and not counts[index]]
     return Vocabulary(
         counts={token: int(counts[index]) for index, token in tokens.items()},
-        unused=[token for index, token in tokens.items() if not counts[index]],
+        # Joining brings delimiters that no single text has.
+        unused=[token for index, token in tokens.items() if not counts[index] and token != WORD_DELIMITER],
         unknown=most_common_unknown(train.labels),
         unknown_share=train.labels.unknown_share,
         only_in_evaluation="".join(token for token in new if token != WORD_DELIMITER),

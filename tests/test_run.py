@@ -228,6 +228,21 @@ def test_the_exported_run_reads_what_the_evaluation_read(corpus, straight, tmp_p
     assert "| unseen-voices |" in (output / "README.md").read_text()
 
 
+def test_the_doctor_reports_on_a_clean_corpus_and_on_a_leak_that_training_refuses(corpus, tmp_path):
+    done = run(train_command(corpus, tmp_path / "run", "--mode=doctor"))
+    assert done.stdout.splitlines()[-1] == "0 errors, 0 warnings"
+    assert json.loads((tmp_path / "run/doctor.json").read_text())["num_errors"] == 0
+    assert "Nothing was found" not in (tmp_path / "run/doctor.html").read_text()  # it notes the rate
+    leak = "--config.data.train.split=eval"
+    done = run(train_command(corpus, tmp_path / "leak", "--mode=doctor", leak), status=2)
+    assert "eval unseen-voices: 6: evaluation utterances that are trained on" in done.stdout
+    assert done.stdout.splitlines()[-1] == "1 error, 0 warnings"
+    done = run(train_command(corpus, tmp_path / "leak", leak), status=2)
+    assert "evaluation utterances that are trained on" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "leak/config.json").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

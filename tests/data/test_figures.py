@@ -48,5 +48,6 @@ def test_the_vocabulary_tells_what_is_unused_unknown_and_new() -> None:
     found = vocabulary([corpus(["ABBA Ü", "AB"]), corpus(["A ZOO"])], tokenizer)
     assert (found.counts["A"], found.counts["B"], found.counts["|"]) == (3, 3, 1)
     assert "Z" in found.unused and "A" not in found.unused
+    assert "|" not in vocabulary([corpus(["A"])], tokenizer).unused
     assert (found.unknown, found.only_in_evaluation) == ("Ü", "OZ")
     assert found.unknown_share == pytest.approx(1 / 8)
