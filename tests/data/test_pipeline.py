@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import resource
 import subprocess
 import sys
 import threading
@@ -170,6 +172,24 @@ def test_an_endless_dataset_crosses_into_the_next_epoch():
     parts = {"tokenizer": TOKENIZER, "text_style": "librispeech"}
     maker = BatchMaker(source=source, plan=make_plan(source), **parts)
     np.testing.assert_equal(batches, [maker.make(update) for update in range(9)])
+
+
+def test_memory_stays_flat_over_epochs():
+    def resident_mb():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+    source = MemorySource([60_000 + 300 * index for index in range(40)])
+    plan = make_plan(source, max_batch_samples=700_000, speed_factors=(0.9, 1.1))
+    iterator = make_dataset(source, plan).as_numpy_iterator()
+    marks, samples = [], 0
+    for num_batches in (4, 16):  # epochs
+        for _ in range(num_batches * plan.updates_per_epoch):
+            samples += next(iterator)["waveform"].size
+        gc.collect()
+        marks.append(resident_mb())
+    # Sixteen epochs of waveforms are 190 MB and more; four have filled what is kept ready.
+    assert 4 * samples / 1e6 > 200
+    assert marks[1] - marks[0] < 40
 
 
 def test_hosts_and_replicas_share_the_rows_out():

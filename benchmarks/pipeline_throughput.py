@@ -1,0 +1,124 @@
+"""How many times faster does the input pipeline make batches than the base model trains on them?
+
+    python -m benchmarks.pipeline_throughput --input=../shared/corpora/LibriSpeech [--epochs=6] [--updates=4]
+
+One process, one run: train-clean-5 as raw FLAC files and as shards with `pcm16` and `flac` payload, each read for some
+epochs in batches of eight rows in eight buckets, with two batches made at a time; then base (mixed_bfloat16, frozen
+feature encoder) trains on rows of 13 to 15.4 s, two an update. Files are in the page cache. Resident memory is read
+after the first epoch and after the last one. Both sides count audio without padding; speeds are wall-clock, so the
+ratio is what holds on another machine, and where the cores are shared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import tempfile
+import time
+from typing import Any
+
+SPLIT = "train-clean-5"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--input", default="../shared/corpora/LibriSpeech", help="folder that holds train-clean-5")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--updates", type=int, default=4)
+    flags = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with tempfile.TemporaryDirectory() as folder:
+        corpora = {"raw FLAC": {"format": "librispeech", "input": flags.input, "split": SPLIT}}
+        for payload in ("pcm16", "flac"):
+            corpora[payload] = {"format": "tfrecord", "input": _pack(flags.input, folder, payload)}
+        speeds = {}
+        for name, corpus in corpora.items():
+            speeds[name], first_mb, last_mb = _read(corpus, flags.epochs)
+            print(f"{name}: {speeds[name]:,.0f} audio-s/s; memory {first_mb:.0f} MB after an epoch, {last_mb:.0f} MB "
+                  f"after {flags.epochs}", flush=True)  # fmt: skip
+        trained, stall_share = _train(corpora["pcm16"], flags.updates)
+        print(f"base trains: {trained:.2f} audio-s/s, input_stall_share {100 * stall_share:.2f} %")
+        for name, speed in speeds.items():
+            print(f"{name}: {speed / trained:,.0f} times as fast")
+
+
+def _pack(source: str, folder: str, payload: str) -> str:
+    from data.manifest import read_librispeech
+    from data.preparation import write_tfrecords
+
+    output = os.path.join(folder, payload)
+    write_tfrecords(
+        utterances=read_librispeech(source, SPLIT), output=output, num_shards=4, payload=payload, progress=False
+    )
+    return output
+
+
+def _open(corpus: dict[str, Any], **fields: Any) -> Any:
+    from data.datasets import TrainData
+    from data.text import load_tokenizer
+
+    return TrainData(tokenizer=load_tokenizer(), text_style="librispeech", seed=0, **corpus, **fields)
+
+
+def _read(corpus: dict[str, Any], num_epochs: int) -> tuple[float, float, float]:
+    """Returns audio-seconds a second, and the resident memory in MB after the first and the last epoch."""
+    import tensorflow as tf
+
+    data = _open(corpus, global_batch_size=8)
+    num_updates = data.updates_per_epoch
+    iterator = iter(data.dataset(tf.distribute.InputContext(), 0))
+    memory, samples, begin = [], 0, 0.0
+    for epoch in range(num_epochs + 1):
+        for _ in range(num_updates):
+            batch = next(iterator)
+            samples += int(batch["waveform_lengths"].numpy().sum())
+        gc.collect()
+        memory.append(_resident_mb())
+        if epoch == 0:  # its start, and what prefetching had done before the clock ran
+            samples, begin = 0, time.monotonic()
+    return samples / 16_000 / (time.monotonic() - begin), memory[0], memory[-1]
+
+
+def _train(corpus: dict[str, Any], num_updates: int) -> tuple[float, float]:
+    """Returns audio-seconds a second and the share of the time that the loop waited for input."""
+    import tensorflow as tf
+
+    from engine.optimizer import build_optimizer
+    from engine.trainer import Trainer
+    from models import ctc
+    from models.build import build_model
+
+    data = _open(
+        corpus, global_batch_size=2, min_duration_secs=13.0, max_duration_secs=15.375,
+        bucket_boundaries_samples=(246_000,),
+    )  # fmt: skip
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    with strategy.scope():
+        model = build_model(
+            source="native", preset="base", hub_handle="", vocab_size=32, precision="mixed_bfloat16",
+            freeze_feature_encoder=True,
+        )  # fmt: skip
+        trainer = Trainer(
+            strategy=strategy,
+            model=model,
+            optimizer=build_optimizer(name="adam", learning_rate=3e-5),
+            global_step=tf.Variable(0, dtype=tf.int64),
+            dataset_fn=data.dataset,
+            loss_fn=ctc.ctc_loss,
+            feasible_fn=ctc.feasible,
+            accum_steps=2,
+        )
+    trainer.train(tf.constant(1))  # tracing
+    begin = time.monotonic()
+    figures = trainer.train(tf.constant(num_updates))
+    return figures["audio_secs"] / (time.monotonic() - begin), figures["input_stall_share"]
+
+
+def _resident_mb() -> float:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+if __name__ == "__main__":
+    main()
