@@ -56,6 +56,7 @@ def run(
         vocab_size=tokenizer.num_tokens,
         precision=config.train.precision,
         freeze_feature_encoder=config.model.freeze_feature_encoder,
+        keep_average=config.train.ema_decay > 0,
     )
 
     def build_train(report: Callable[..., None]) -> Any:

@@ -30,12 +30,14 @@ class Footprint:
         model: The SavedModel, which is loaded to ask for its frames; None else.
         precision: As `Wav2Vec2ForCTC`.
         freeze_feature_encoder: Leaves the convolutions untrained.
+        keep_average: Training keeps averaged weights beside the raw ones.
     """
 
     config: Wav2Vec2Config | None
     model: Any
     precision: str
     freeze_feature_encoder: bool
+    keep_average: bool = False
 
     def num_frames(self, num_samples: np.ndarray) -> np.ndarray:
         """Frames int64 [N] that rows of so many samples, integers [N], become."""
@@ -73,7 +75,7 @@ class Footprint:
         if not training:
             return int(fixed + size * (_MAPS_PER_CONVOLUTION * max(maps) + layer))
         # Two moments, the gradient of this microbatch and the sum over microbatches.
-        fixed += 16 * trained
+        fixed += (20 if self.keep_average else 16) * trained
         kept = max(maps) if self.freeze_feature_encoder else sum(maps)
         return int(fixed + size * (_MAPS_PER_CONVOLUTION * kept + config.num_layers * layer))
 
@@ -98,8 +100,9 @@ def measure_model(
     vocab_size: int,
     precision: str,
     freeze_feature_encoder: bool,
+    keep_average: bool = False,
 ) -> Footprint:
-    """Returns the footprint of a config's model (the arguments are those of `build_model`).
+    """Returns the footprint of a config's model (the arguments are those of `build_model` and `Footprint`).
 
     Only a SavedModel is loaded for it.
 
@@ -112,11 +115,11 @@ def measure_model(
             if architecture
             else preset(preset_name, vocab_size=vocab_size)
         )
-        return Footprint(config, None, precision, freeze_feature_encoder)
+        return Footprint(config, None, precision, freeze_feature_encoder, keep_average)
     model = build_model(
         source=source, preset=preset_name, hub_handle=hub_handle, vocab_size=vocab_size, precision=precision
     )
-    return Footprint(None, model, precision, freeze_feature_encoder)
+    return Footprint(None, model, precision, freeze_feature_encoder, keep_average)
 
 
 def count_parameters(config: Wav2Vec2Config) -> int:
