@@ -9,6 +9,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from engine.fused_adam import FusedAdam, FusedAdamW
+
 
 class _HeadRate:
     """Mixed into an optimizer of Keras: updates and decays some variables at a multiple of the learning rate.
@@ -59,9 +61,9 @@ class _HeadRate:
             self._factor = 1.0
 
 
-class HeadRateAdam(_HeadRate, tf_keras.optimizers.Adam):
+class HeadRateAdam(_HeadRate, FusedAdam):
     """Adam whose head has its own learning rate."""
 
 
-class HeadRateAdamW(_HeadRate, tf_keras.optimizers.AdamW):
+class HeadRateAdamW(_HeadRate, FusedAdamW):
     """AdamW whose head has its own learning rate, in the decay too."""

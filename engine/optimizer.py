@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from engine.fused_adam import FusedAdam, FusedAdamW
 from engine.head_rate import HeadRateAdam, HeadRateAdamW
 
 # Names of variables that weight decay leaves alone: every bias, and the scale and offset of every
@@ -64,7 +65,7 @@ def build_optimizer(
     shared: dict[str, Any] = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "jit_compile": False}
     if not head_learning_rate_factor > 0:
         raise ValueError(f"train.head_learning_rate_factor must be positive, got {head_learning_rate_factor}")
-    adam, adamw = tf_keras.optimizers.Adam, tf_keras.optimizers.AdamW
+    adam, adamw = FusedAdam, FusedAdamW
     if head_learning_rate_factor != 1.0:
         adam, adamw = HeadRateAdam, HeadRateAdamW
         shared.update(head_variables=head_variables, head_factor=head_learning_rate_factor)

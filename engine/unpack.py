@@ -33,6 +33,8 @@ _ARCHITECTURE_FIELDS = (
     "mask_time_length",
     "mask_feature_prob",
     "mask_feature_length",
+    "regions",
+    "recompute",
 )
 
 
@@ -114,7 +116,8 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
         vocab_size=num_tokens,
         precision=config.train.precision,
         freeze_feature_encoder=config.model.freeze_feature_encoder,
-        **{name: config.model[name] for name in _ARCHITECTURE_FIELDS},
+        # Runs from before a field was there did without it.
+        **{name: config.model[name] for name in _ARCHITECTURE_FIELDS if name in config.model},
     )
 
 

@@ -18,7 +18,7 @@ from models.presets import PRESETS
 AUTO = "auto"
 _DEFAULT = "base"
 # Of these the run's config decides: they change no shape and nothing that an inference computes.
-_RECIPE = ("_dropout", "layer_drop", "mask_time_", "mask_feature_", "vocab_size")
+_RECIPE = ("_dropout", "layer_drop", "mask_time_", "mask_feature_", "vocab_size", "regions", "recompute")
 # These decide how a fresh model starts, so two architectures may differ in them.
 _START = ("conv_init", "initializer_range")
 _MAX_DIFFERENCES = 3

@@ -9,6 +9,9 @@ from typing import Any
 
 from models.presets import PRESETS
 
+# Narrower transformers run no regions by default: compiling them costs more than it saves (docs/decisions/0040).
+MIN_REGION_HIDDEN_SIZE = 256
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wav2Vec2Config:
@@ -48,6 +51,10 @@ class Wav2Vec2Config:
         mask_feature_prob: The same for feature (channel) masks.
         mask_feature_length: Channels of one feature mask.
         initializer_range: Standard deviation of fresh projection weights.
+        regions: Whether training runs element-wise parts as regions that XLA compiles (`models.regions`): "auto" (wide
+            models), "on" or "off"; the numbers are the same up to rounding.
+        recompute: Whether the backward pass computes each transformer layer again instead of keeping its tensors:
+            less memory, a third more time; the numbers are the same.
     """
 
     vocab_size: int = 32
@@ -77,6 +84,8 @@ class Wav2Vec2Config:
     mask_feature_prob: float = 0.0
     mask_feature_length: int = 10
     initializer_range: float = 0.02
+    regions: str = "auto"
+    recompute: bool = False
 
     def __post_init__(self) -> None:
         # JSON knows no tuples; a config read back from a file must equal the one that was written.
@@ -89,6 +98,8 @@ class Wav2Vec2Config:
             )
         if self.conv_init not in ("random", "gabor"):
             raise ValueError(f"conv_init must be 'random' or 'gabor', got {self.conv_init!r}")
+        if self.regions not in ("auto", "on", "off"):
+            raise ValueError(f"regions must be 'auto', 'on' or 'off', got {self.regions!r}")
         if self.feature_norm not in ("group", "layer"):
             raise ValueError(f"feature_norm must be 'group' or 'layer', got {self.feature_norm!r}")
         if self.hidden_size % self.num_heads:
@@ -115,6 +126,16 @@ class Wav2Vec2Config:
         for stride in self.conv_stride:
             product *= stride
         return product
+
+    @property
+    def uses_regions(self) -> bool:
+        """Whether training runs element-wise parts as compiled regions."""
+        return self.regions == "on" or (self.regions == "auto" and self.hidden_size >= MIN_REGION_HIDDEN_SIZE)
+
+    @property
+    def layers_use_regions(self) -> bool:
+        """Whether transformer layers do; not where they are recomputed, which keeps custom gradients from nesting."""
+        return self.uses_regions and not self.recompute
 
     def num_frames(self, num_samples: int) -> int:
         """Frames that the feature encoder makes of `num_samples` samples (0 if there are too few)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 import tf_keras
 
+from models import regions
 from models.config import Wav2Vec2Config
 from models.filterbank import gabor_kernel
 from models.layers import LayerNorm, gelu, sequence_mask
@@ -37,6 +38,7 @@ class ConvolutionLayer(tf_keras.layers.Layer):
         name: str,
         initializer: str | tf_keras.initializers.Initializer = "he_normal",
         dtype: str | tf_keras.mixed_precision.Policy,
+        uses_regions: bool = False,
     ) -> None:
         """Makes the variables.
 
@@ -51,11 +53,13 @@ class ConvolutionLayer(tf_keras.layers.Layer):
             name: Prefix of the variables' names.
             initializer: Of the kernel.
             dtype: Policy.
+            uses_regions: Whether wide layers run as `models.regions`.
         """
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
         self._kernel_size = kernel_size
         self._stride = stride
         self._norm = norm
+        self._uses_regions = uses_regions
         self.kernel = self.add_weight(
             name=f"{name}/kernel", shape=(kernel_size, input_size, output_size), initializer=initializer
         )
@@ -77,15 +81,54 @@ class ConvolutionLayer(tf_keras.layers.Layer):
 
     def call(self, x: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Maps [B, N, C_in] and valid lengths [B] to [B, N', C_out] and their lengths."""
+        output_lengths = tf.maximum(tf.math.floordiv(lengths - self._kernel_size, self._stride) + 1, 0)
+        if self._norm == "group" and self._uses_regions:
+            return regions.gelu(self._normalized_convolution(x, output_lengths)), output_lengths
         x = tf.nn.conv1d(x, self.kernel, stride=self._stride, padding="VALID")
-        lengths = tf.maximum(tf.math.floordiv(lengths - self._kernel_size, self._stride) + 1, 0)
         if self.bias is not None:
             x = tf.nn.bias_add(x, self.bias)
         if self._norm == "layer":
-            x = self.layer_norm(x)
+            x = self.layer_norm(x, as_region=self._uses_regions)
         elif self._norm == "group":
-            x = self._masked_group_norm(x, lengths)
-        return gelu(x), lengths
+            x = self._masked_group_norm(x, output_lengths)
+        return (regions.gelu(x) if self._uses_regions else gelu(x)), output_lengths
+
+    def _normalized_convolution(self, x: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
+        """Convolution and masked group norm of few input channels [B, N, C_in] as one product per row.
+
+        The convolution's output is large (25 million numbers for 15 s of audio), its statistics need not be taken from
+        it: of a linear map's output they are known from the mean and the covariance of its input, the windows of
+        kernel_size samples. So the norm becomes part of the kernel, a different one for each row.
+        """
+        windows = self._windows(x, tf.shape(x)[0])
+        valid = sequence_mask(lengths, tf.shape(windows)[1], tf.float64)[:, :, tf.newaxis]
+        # float64: neighbouring samples are nearly equal, and the variance of their differences would drown in float32.
+        # The products are small, some ten by ten.
+        wide = tf.cast(windows, tf.float64)
+        count = tf.cast(tf.maximum(lengths, 1), tf.float64)[:, tf.newaxis, tf.newaxis]
+        mean = tf.reduce_sum(wide * valid, axis=1, keepdims=True) / count  # [B, 1, K]
+        centred = (wide - mean) * valid
+        covariance = tf.matmul(centred, centred, transpose_a=True) / count  # [B, K, K]
+        kernel = tf.cast(tf.reshape(self.kernel, [1, -1, self.kernel.shape[-1]]), tf.float64)
+        variance = tf.reduce_sum(tf.matmul(covariance, kernel) * kernel, axis=1, keepdims=True)  # [B, 1, C_out]
+        scale = tf.math.rsqrt(variance + _EPSILON) * tf.cast(self.group_scale, tf.float64)
+        offset = tf.cast(self.group_offset, tf.float64) - tf.matmul(mean, kernel) * scale
+        # The offset is the kernel's last row; the windows' last sample is a one.
+        joined = tf.concat([kernel * scale, offset], axis=1)
+        ones = tf.ones_like(windows[:, :, :1])
+        return tf.matmul(tf.concat([windows, ones], axis=-1), tf.cast(joined, x.dtype))
+
+    def _windows(self, x: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
+        """The samples under the kernel at each of its positions: [B, N', kernel_size * C_in]."""
+        hops = -(-self._kernel_size // self._stride)
+        num_positions = tf.maximum(tf.math.floordiv(tf.shape(x)[1] - self._kernel_size, self._stride) + 1, 0)
+        channels = x.shape[-1]
+        width = self._stride * channels
+        needed = (num_positions + hops - 1) * self._stride
+        x = tf.pad(x, [[0, 0], [0, tf.maximum(needed - tf.shape(x)[1], 0)], [0, 0]])[:, :needed]
+        steps = tf.reshape(x, [num_rows, num_positions + hops - 1, width])
+        shifted = [steps[:, i : i + num_positions] for i in range(hops)]
+        return tf.concat(shifted, axis=-1)[:, :, : self._kernel_size * channels]
 
     def _masked_group_norm(self, x: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """Normalizes each channel over the row's valid positions only.
@@ -128,6 +171,7 @@ class FeatureEncoder(tf_keras.layers.Layer):
                     initializer=initializer,
                     name=f"feature_encoder/{i}",
                     dtype=dtype,
+                    uses_regions=config.uses_regions,
                 )
             )
             input_size = output_size

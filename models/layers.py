@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 import tf_keras
+
+from models import regions
 
 
 def sequence_mask(lengths: tf.Tensor, num_positions: int | tf.Tensor, dtype: tf.DType) -> tf.Tensor:
@@ -48,12 +52,14 @@ class Projection(tf_keras.layers.Layer):
         )
         self.bias = self.add_weight(name=f"{name}/bias", shape=(output_size,), initializer="zeros")
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Maps [..., input_size] to [..., output_size]."""
+    def call(self, x: tf.Tensor, *, activation: Callable[[tf.Tensor], tf.Tensor] | None = None) -> tf.Tensor:
+        """Maps [..., input_size] to [..., output_size]; an activation right behind the bias joins its kernel."""
         # One flat matrix product: broadcasting a 2-D kernel over a batch would run a slower batched kernel.
         shape = tf.shape(x)
         flat = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), self.kernel)
         flat = tf.nn.bias_add(flat, self.bias)
+        if activation is not None:
+            flat = activation(flat)
         result = tf.reshape(flat, tf.concat([shape[:-1], [self._output_size]], axis=0))
         result.set_shape(x.shape[:-1] + [self._output_size])
         return result
@@ -69,8 +75,11 @@ class LayerNorm(tf_keras.layers.Layer):
         self.scale = self.add_weight(name=f"{name}/layer_norm/scale", shape=(size,), initializer="ones")
         self.offset = self.add_weight(name=f"{name}/layer_norm/offset", shape=(size,), initializer="zeros")
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
+    def call(self, x: tf.Tensor, *, as_region: bool = False) -> tf.Tensor:
         """Normalizes [..., size]; the result has x's dtype."""
+        if as_region:
+            scale, offset = tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.offset)
+            return regions.layer_norm(x, scale, offset, epsilon=self._epsilon)
         wide = tf.cast(x, tf.float32)
         mean = tf.reduce_mean(wide, axis=-1, keepdims=True)
         centred = wide - mean

@@ -58,20 +58,28 @@ class UpdateRandom:
             salt: Names the place in the network; equal salts give equal numbers.
         """
         shape = tf.convert_to_tensor(shape, tf.int32)
-        *leading, width = tf.unstack(shape[1:])
+        return uniform_of(self.vector_keys(shape, salt=salt), shape[-1])
+
+    def vector_keys(self, shape: tf.Tensor | list, *, salt: int) -> tf.Tensor:
+        """Returns uint32 [B, ...] without the last dimension: what `uniform_of` makes a tensor's numbers of."""
         keys = _fold(self._row_keys, salt)
-        for size in leading:
+        for size in tf.unstack(tf.convert_to_tensor(shape, tf.int32)[1:-1]):
             keys = _fold(keys[..., tf.newaxis], tf.range(size))
-        # int32 range then cast: tf.range has no uint32 kernel on every device.
-        counter = tf.cast(tf.range(width), tf.uint32) * tf.constant(_GOLDEN, tf.uint32)
-        bits = _mix(counter + keys[..., tf.newaxis])
-        # 24 bits: every value is exact in float32 and 1.0 cannot occur.
-        return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * (2.0**-24)
+        return keys
 
     def uniform(self, *, salt: int) -> tf.Tensor:
         """Returns one float32 number in [0, 1) for the whole update, the same on every replica."""
         bits = tf.bitwise.right_shift(_fold(self._update_key, salt), tf.constant(8, tf.uint32))
         return tf.cast(bits, tf.float32) * (2.0**-24)
+
+
+def uniform_of(keys: tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+    """Returns float32 numbers in [0, 1) of shape [..., width] from uint32 keys [...]."""
+    # int32 range then cast: tf.range has no uint32 kernel on every device.
+    counter = tf.cast(tf.range(width), tf.uint32) * tf.constant(_GOLDEN, tf.uint32)
+    bits = _mix(counter + keys[..., tf.newaxis])
+    # 24 bits: every value is exact in float32 and 1.0 cannot occur.
+    return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * (2.0**-24)
 
 
 def dropout(x: tf.Tensor, rate: float, random: UpdateRandom | None, *, salt: int) -> tf.Tensor:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import tensorflow as tf
 import tf_keras
 
+from models import regions
 from models.config import Wav2Vec2Config
 from models.layers import LayerNorm, Projection, gelu, sequence_mask
 from models.random import UpdateRandom, dropout
@@ -47,7 +48,7 @@ class PositionalConvolution(tf_keras.layers.Layer):
         )
         self.bias = self.add_weight(name=f"{name}/bias", shape=(config.hidden_size,), initializer="zeros")
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
+    def call(self, x: tf.Tensor, *, as_region: bool = False) -> tf.Tensor:
         """Maps [B, F, D], with zeros past each row's length, to the position embedding [B, F, D]."""
         norm = tf.sqrt(tf.reduce_sum(tf.square(self.kernel_v), axis=[1, 2], keepdims=True))
         output_dtype = x.dtype
@@ -60,7 +61,8 @@ class PositionalConvolution(tf_keras.layers.Layer):
         right = self._kernel_size - 1 - left
         x = tf.pad(x, [[0, 0], [left, right], [0, 0]])
         x = tf.cast(tf.nn.conv1d(x, kernel, stride=1, padding="VALID"), output_dtype)
-        return gelu(tf.nn.bias_add(x, self.bias))
+        x = tf.nn.bias_add(x, self.bias)
+        return regions.gelu(x) if as_region else gelu(x)
 
 
 class SelfAttention(tf_keras.layers.Layer):
@@ -73,6 +75,7 @@ class SelfAttention(tf_keras.layers.Layer):
         self._num_heads = config.num_heads
         self._head_size = size // config.num_heads
         self._dropout = config.attention_dropout
+        self._uses_regions = config.layers_use_regions
         self._salt = salt
         stddev = config.initializer_range
         self.qkv = Projection(input_size=size, output_size=3 * size, name=f"{name}/qkv", dtype=dtype, stddev=stddev)
@@ -85,11 +88,18 @@ class SelfAttention(tf_keras.layers.Layer):
         qkv = tf.reshape(self.qkv(x), [num_rows, num_frames, 3, self._num_heads, self._head_size])
         query, key, value = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]), axis=0)
         query *= tf.cast(self._head_size**-0.5, query.dtype)
-        logits = tf.matmul(query, key, transpose_b=True)  # [B, H, F, F]
-        # float32: sums of up to thousands of exponentials lose a row's text in half precision.
-        probs = tf.nn.softmax(tf.cast(logits, tf.float32) + key_bias, axis=-1)
-        probs = dropout(tf.cast(probs, x.dtype), self._dropout, random, salt=self._salt)
-        context = tf.transpose(tf.matmul(probs, value), [0, 2, 1, 3])  # [B, F, H, D / H]
+        if random is not None and self._uses_regions:
+            keys = None
+            if self._dropout:
+                keys = random.vector_keys([num_rows, self._num_heads, num_frames, num_frames], salt=self._salt)
+            context = regions.attention(query, key, value, key_bias, rate=self._dropout, keys=keys)
+        else:
+            logits = tf.matmul(query, key, transpose_b=True)  # [B, H, F, F]
+            # float32: sums of up to thousands of exponentials lose a row's text in half precision.
+            probs = tf.nn.softmax(tf.cast(logits, tf.float32) + key_bias, axis=-1)
+            probs = dropout(tf.cast(probs, x.dtype), self._dropout, random, salt=self._salt)
+            context = tf.matmul(probs, value)
+        context = tf.transpose(context, [0, 2, 1, 3])  # [B, F, H, D / H]
         context = tf.reshape(context, [num_rows, num_frames, self._num_heads * self._head_size])
         return self.out(context)
 
@@ -119,20 +129,37 @@ class TransformerLayer(tf_keras.layers.Layer):
 
     def call(self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
         """Maps [B, F, D] to [B, F, D]."""
+        as_region = random is not None and self._config.layers_use_regions
         if self._config.stable_layer_norm:
-            x += self._attend(self.attention_norm(x), key_bias, random)
-            return x + self._feed_forward(self.final_norm(x), random)
-        x = self.attention_norm(x + self._attend(x, key_bias, random))
-        return self.final_norm(x + self._feed_forward(x, random))
+            attended = self.attention(self.attention_norm(x, as_region=as_region), key_bias, random)
+            x = self._add(attended, x, random, salt=self._salt + 1)
+            return self._add(self._feed_forward(self.final_norm(x, as_region=as_region), random), x, random,
+                             salt=self._salt + 3)  # fmt: skip
+        x = self._add(self.attention(x, key_bias, random), x, random, salt=self._salt + 1)
+        x = self.attention_norm(x, as_region=as_region)
+        x = self._add(self._feed_forward(x, random), x, random, salt=self._salt + 3)
+        return self.final_norm(x, as_region=as_region)
 
-    def _attend(self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
-        attended = self.attention(x, key_bias, random)
-        return dropout(attended, self._config.hidden_dropout, random, salt=self._salt + 1)
+    def _add(self, x: tf.Tensor, residual: tf.Tensor, random: UpdateRandom | None, *, salt: int) -> tf.Tensor:
+        """Adds a block's output, under dropout, to what went into it."""
+        rate = self._config.hidden_dropout
+        if random is None or not rate or not self._config.layers_use_regions:
+            return residual + dropout(x, rate, random, salt=salt)
+        return regions.add_dropped(x, residual, rate=rate, keys=random.vector_keys(tf.shape(x), salt=salt))
 
     def _feed_forward(self, x: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
-        hidden = gelu(self.intermediate(x))
-        hidden = dropout(hidden, self._config.activation_dropout, random, salt=self._salt + 2)
-        return dropout(self.output_projection(hidden), self._config.hidden_dropout, random, salt=self._salt + 3)
+        """The block of two projections; the second one's dropout is the caller's."""
+        rate = self._config.activation_dropout
+        if random is None:
+            # Inference: the product, the bias and the GELU become one kernel.
+            return self.output_projection(self.intermediate(x, activation=gelu))
+        hidden = self.intermediate(x)
+        if self._config.layers_use_regions:
+            keys = random.vector_keys(tf.shape(hidden), salt=self._salt + 2) if rate else None
+            hidden = regions.gelu(hidden, rate=rate, keys=keys)
+        else:
+            hidden = dropout(gelu(hidden), rate, random, salt=self._salt + 2)
+        return self.output_projection(hidden)
 
 
 class Encoder(tf_keras.layers.Layer):
@@ -168,16 +195,17 @@ class Encoder(tf_keras.layers.Layer):
         key_bias *= _MASKED_LOGIT
         # The position embedding looks 64 frames ahead: padding must be zero there, as the edge of the row is.
         x *= valid
-        x += self.positional_convolution(x)
+        as_region = random is not None and config.uses_regions
+        x += self.positional_convolution(x, as_region=as_region)
         if not config.stable_layer_norm:
-            x = self.norm(x)
+            x = self.norm(x, as_region=as_region)
         x = dropout(x, config.hidden_dropout, random, salt=self._salt)
         hidden_states = [x]
         for i, layer in enumerate(self.transformer_layers):
             x = self._maybe_skip(layer, x, key_bias, random, salt=self._salt + 5 + 5 * i)
             hidden_states.append(x)
         if config.stable_layer_norm:
-            hidden_states[-1] = self.norm(hidden_states[-1])
+            hidden_states[-1] = self.norm(hidden_states[-1], as_region=as_region)
         return hidden_states
 
     def _maybe_skip(
@@ -188,9 +216,18 @@ class Encoder(tf_keras.layers.Layer):
         One draw for all rows: the layer's arithmetic is really skipped, and the result still does not depend on
         replicas or accumulation.
         """
-        if random is None or self._config.layer_drop == 0.0:
+
+        if random is None:
             return layer(x, key_bias, random)
-        keep = random.uniform(salt=salt) >= self._config.layer_drop
-        result = tf.cond(keep, lambda: layer(x, key_bias, random), lambda: tf.identity(x))
-        result.set_shape(x.shape)
-        return result
+        rate = self._config.layer_drop
+
+        def run(x: tf.Tensor) -> tf.Tensor:
+            if rate == 0.0:
+                return layer(x, key_bias, random)
+            keep = random.uniform(salt=salt) >= rate
+            result = tf.cond(keep, lambda: layer(x, key_bias, random), lambda: tf.identity(x))
+            result.set_shape(x.shape)
+            return result
+
+        # The draw is inside: a custom gradient, as recomputation is, cannot be differentiated in a branch of tf.cond.
+        return tf.recompute_grad(run)(x) if self._config.recompute else run(x)

@@ -69,7 +69,8 @@ class Wav2Vec2Backbone(tf_keras.layers.Layer):
         features, lengths = self.feature_encoder(waveform, waveform_lengths)
         if not self.feature_encoder.trainable:
             features = tf.stop_gradient(features)  # keeps the backward pass out of the most expensive layers
-        x = features if self.feature_norm is None else self.feature_norm(features)
+        as_region = random is not None and self.config.uses_regions
+        x = features if self.feature_norm is None else self.feature_norm(features, as_region=as_region)
         x = self.feature_projection(x)
         x = dropout(x, self.config.feature_projection_dropout, random, salt=_SALT_PROJECTION)
         if random is not None:

@@ -1,0 +1,75 @@
+"""Transcription speed beside the reference's: python -m benchmarks.inference_throughput [--quick] [--output=F.json]
+
+Utterances of a LibriSpeech split, one by one and in batches of like lengths; optionally two full rows of 246,000
+samples. From padded waveforms in memory to the best token of each frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from benchmarks import cases, flops, measure, speech
+from benchmarks.train_throughput import add_common_flags, run
+from models.config import Wav2Vec2Config
+
+_FULL_SAMPLES = 246_000
+# As `engine.inference.transcriber` pads, to keep the number of shapes small.
+_PADDING_SAMPLES = cases.SAMPLE_RATE
+
+
+def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[measure.Case]:
+    """Returns the cases that the flags ask for."""
+    batches: list[tuple[str, list[cases.Batch], list[cases.Batch]]] = []
+    if arguments.full:
+        full = [cases.noise_batch(num_rows=2, num_samples=_FULL_SAMPLES)]
+        batches.append((f"2 rows of {_FULL_SAMPLES:,} samples", full, full))
+    if arguments.batch_sizes:
+        count = 8 if arguments.quick else 24
+        rows, labels, _ = speech.load_rows(root=arguments.corpus, split=arguments.split, count=count)
+        # The transcriber's widths: multiples of a second.
+        boundaries = range(_PADDING_SAMPLES, max(map(len, rows)) + 2 * _PADDING_SAMPLES, _PADDING_SAMPLES)
+        for size in arguments.batch_sizes:
+            ours = [
+                cases.make_batch(
+                    [rows[i] for i in members],
+                    [labels[i] for i in members],
+                    num_samples=cases.round_up(max(len(rows[i]) for i in members), boundaries),
+                )
+                for members in cases.group([len(row) for row in rows], size)
+            ]
+            theirs = speech.grouped(rows, labels, batch_size=size)
+            batches.append((f"{count} utterances of {arguments.split}, {size} at a time", ours, theirs))
+    return [
+        measure.Case(
+            name=name,
+            task="infer",
+            precision=measure.PRECISIONS[precision],
+            ours=ours,
+            theirs=theirs,
+            flops=sum(flops.inference_flops(config, int(n)) for batch in ours for n in batch.lengths),
+        )
+        for precision in arguments.precisions
+        for name, ours, theirs in batches
+    ]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="benchmarks.inference_throughput", description=__doc__)
+    add_common_flags(parser)
+    parser.add_argument("--batch_sizes", nargs="*", type=int, default=[1, 8])
+    parser.add_argument("--full", action="store_true", help="the two full rows as well")
+    parser.add_argument("--split", default="test-clean", help="split of the utterances")
+    arguments = parser.parse_args(argv)
+    config, _ = measure.benchmark_config(arguments.preset)
+    try:
+        return run(arguments, make_cases(arguments, config), argv, "inference_throughput")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,204 @@
+"""Two sides in one run: alternating, repeated, medians and spread, as a table and as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cases, protocol, reference
+from engine import files
+from engine.progress import progress_bar
+from models import hf_config
+from models.config import Wav2Vec2Config, preset
+
+OURS, THEIRS = "ours", "reference"
+PRECISIONS = {"float32": "float32", "bf16": "mixed_bfloat16"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """One row of a table.
+
+    Attributes:
+        name: What is measured.
+        task: "train" or "infer".
+        precision: Keras policy.
+        ours: Our batches.
+        theirs: The reference's: the same utterances, padded its way.
+        flops: Of one pass over all batches.
+    """
+
+    name: str
+    task: str
+    precision: str
+    ours: Sequence[cases.Batch]
+    theirs: Sequence[cases.Batch]
+    flops: float
+
+
+def measure(
+    case: Case, *, config: Wav2Vec2Config, model: Mapping[str, Any], device: str, num_repeats: int, with_reference: bool
+) -> list[dict[str, Any]]:
+    """Returns a record for each side: see `summarize`.
+
+    Both sides are built first and run once to warm up; then they take turns, so that whatever else the machine does
+    falls on both.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        sides: dict[str, protocol.Worker] = {}
+        try:
+            for side, batches in ((OURS, case.ours), (THEIRS, case.theirs)):
+                if side == THEIRS and not with_reference:
+                    continue
+                path = str(Path(folder) / f"{side}.npz")
+                cases.save(path, batches)
+                fields = dict(model) if side == OURS else hf_config.to_hf(config)
+                spec = protocol.Spec(
+                    task=case.task, precision=case.precision, device=device, batches=path, model=fields
+                )
+                python, module = _interpreter(side)
+                sides[side] = protocol.Worker(python=python, module=module, arguments=dataclasses.asdict(spec))
+            passes: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+            with progress_bar(total=(num_repeats + 1) * len(sides), description=case.name, unit="pass") as bar:
+                for repeat in range(num_repeats + 1):
+                    for side, worker in sides.items():
+                        answer = worker.ask("run_once")
+                        bar.update(1)
+                        if repeat:
+                            passes[side].append(answer)
+            ceilings = {side: worker.ask("ceiling") for side, worker in sides.items()}
+            return [
+                summarize(
+                    case=case,
+                    side=side,
+                    passes=passes[side],
+                    peak_memory_bytes=worker.ask("peak_memory"),
+                    ceiling=max(ceilings.values()),
+                    versions=worker.ask("versions"),
+                )
+                for side, worker in sides.items()
+            ]
+        finally:
+            for worker in sides.values():
+                worker.close()
+
+
+def _interpreter(side: str) -> tuple[str, str]:
+    if side == OURS:
+        return sys.executable, "benchmarks.our_worker"
+    return str(reference.reference_python()), "benchmarks.reference_worker"
+
+
+def summarize(
+    *,
+    case: Case,
+    side: str,
+    passes: Sequence[Mapping[str, float]],
+    peak_memory_bytes: int,
+    ceiling: float,
+    versions: Mapping[str, str],
+) -> dict[str, Any]:
+    """Returns a side's record.
+
+    Args:
+        case: What ran.
+        side: OURS or THEIRS.
+        passes: What a side answers, of each timed pass.
+        peak_memory_bytes: Largest resident size of the process.
+        ceiling: FLOP/s of a large matrix product, the better of the two sides'.
+        versions: Of the side's packages.
+    """
+    batches = case.ours if side == OURS else case.theirs
+    audio_secs = sum(batch.audio_secs for batch in batches)
+    padded = sum(batch.waveform.size for batch in batches) / cases.SAMPLE_RATE
+    secs = [one["secs"] for one in passes]
+    middle = statistics.median(secs)
+    return {
+        "case": case.name,
+        "task": case.task,
+        "precision": case.precision,
+        "side": side,
+        "audio_secs": audio_secs,
+        "padding_share": 1.0 - audio_secs / padded,
+        "secs": secs,
+        # Where others use the machine, processor time says what wall time cannot.
+        "cpu_secs": [one["cpu_secs"] for one in passes],
+        "audio_secs_per_cpu_sec": audio_secs / statistics.median(one["cpu_secs"] for one in passes),
+        "audio_secs_per_sec": audio_secs / middle,
+        "slowest_audio_secs_per_sec": audio_secs / max(secs),
+        "fastest_audio_secs_per_sec": audio_secs / min(secs),
+        "peak_memory_bytes": peak_memory_bytes,
+        "matrix_product_flops_per_sec": ceiling,
+        "ceiling_share": case.flops / middle / ceiling,
+        "versions": dict(versions),
+    }
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Returns records as a Markdown table; a case's rows stand together, with the ratio of medians in ours."""
+    lines = [
+        "| case | precision | side | audio-s/s (slowest to fastest) | ratio | audio-s per processor-s | ratio "
+        "| peak memory | share of ceiling |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    by_side = {(r["case"], r["precision"], r["side"]): r for r in records}
+
+    def ratio(record: Mapping[str, Any], name: str) -> str:
+        theirs = by_side.get((record["case"], record["precision"], THEIRS))
+        return f"**{record[name] / theirs[name]:.2f}**" if theirs and record["side"] == OURS else ""
+
+    for record in records:
+        lines.append(
+            f"| {record['case']} | {record['precision'].removeprefix('mixed_')} | {record['side']} | "
+            f"{record['audio_secs_per_sec']:.2f} ({record['slowest_audio_secs_per_sec']:.2f} to "
+            f"{record['fastest_audio_secs_per_sec']:.2f}) | {ratio(record, 'audio_secs_per_sec')} | "
+            f"{record['audio_secs_per_cpu_sec']:.2f} | {ratio(record, 'audio_secs_per_cpu_sec')} | "
+            f"{record['peak_memory_bytes'] / 2**30:.2f} GiB | {100 * record['ceiling_share']:.0f} % |"
+        )
+    return "\n".join(lines)
+
+
+def report(records: Sequence[Mapping[str, Any]], *, output: str, command: Sequence[str]) -> None:
+    """Prints the table; writes records, machine and commit to `output` as JSON where that is not empty."""
+    print(table(records))
+    if not output:
+        return
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=protocol.ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    files.write_json_atomic(
+        output,
+        {
+            "command": " ".join(command),
+            "date": datetime.date.today().isoformat(),
+            "commit": commit,
+            "machine": {"system": platform.platform(), "processor": _processor(), "python": platform.python_version()},
+            "records": list(records),
+        },
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()
+
+
+def benchmark_config(name: str) -> tuple[Wav2Vec2Config, dict[str, Any]]:
+    """Returns the architecture `name` as it is measured, and `build_model`'s fields for it.
+
+    Dropout rates are those of the published config; no layer is dropped: passes would differ in what they compute.
+    """
+    fields: dict[str, Any] = {"preset": name, "vocab_size": 32, "layer_drop": 0.0}
+    return preset(name, vocab_size=32, layer_drop=0.0), fields

@@ -1,0 +1,138 @@
+"""Our side of a benchmark: the model, the trainer and the step as a run has them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+from benchmarks import cases, protocol
+from engine.optimizer import build_optimizer
+from engine.trainer import Trainer
+from models import ctc
+from models.decoding import greedy_decode
+from models.wav2vec2 import build_model
+
+
+class Side:
+    """One model and its batches."""
+
+    def __init__(
+        self, *, task: str, precision: str, device: str, batches: str, model: dict[str, Any], accum_steps: int = 1,
+        num_replicas: int = 1,
+    ) -> None:  # fmt: skip
+        """Builds the model; see `benchmarks.protocol.Spec`.
+
+        Args:
+            task: See Spec.
+            precision: See Spec.
+            device: See Spec.
+            batches: See Spec.
+            model: See Spec.
+            accum_steps: Microbatches of an update.
+            num_replicas: Logical CPUs to train on.
+        """
+        tf_keras.utils.set_random_seed(0)
+        self._batches = cases.load(batches)
+        self._precision = precision
+        self._device = device
+        self._strategy: tf.distribute.Strategy = tf.distribute.OneDeviceStrategy(f"/{device}:0")
+        if num_replicas > 1:
+            cpu = tf.config.list_physical_devices("CPU")[0]
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_replicas)
+            self._strategy = tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(num_replicas)])
+        with self._strategy.scope():
+            self._model = build_model(precision=precision, freeze_feature_encoder=True, **model)
+        self._trainer: Trainer | None = None
+        if task == "train":
+            self._trainer = self._make_trainer(accum_steps, num_replicas)
+        else:
+            self._infer = tf.function(self._decode, input_signature=[
+                tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)
+            ])  # fmt: skip
+
+    def _make_trainer(self, accum_steps: int, num_replicas: int) -> Trainer:
+        rows = self._batches[0].waveform.shape[0] // num_replicas
+        signature = {
+            "waveform": tf.TensorSpec([rows, None], tf.float32),
+            "waveform_lengths": tf.TensorSpec([rows], tf.int32),
+            "labels": tf.TensorSpec([rows, None], tf.int32),
+            "label_lengths": tf.TensorSpec([rows], tf.int32),
+            "weight": tf.TensorSpec([rows], tf.float32),
+            "utterance_index": tf.TensorSpec([rows], tf.int64),
+        }
+
+        def endless() -> Iterator[dict[str, np.ndarray]]:
+            while True:
+                for batch in self._batches:
+                    for first in range(0, batch.waveform.shape[0], rows):
+                        part = slice(first, first + rows)
+                        yield {
+                            "waveform": batch.waveform[part],
+                            "waveform_lengths": batch.lengths[part],
+                            "labels": batch.labels[part],
+                            "label_lengths": batch.label_lengths[part],
+                            "weight": np.ones(rows, np.float32),
+                            "utterance_index": np.arange(first, first + rows),
+                        }
+
+        def dataset_fn(context: tf.distribute.InputContext, start_update: int) -> tf.data.Dataset:
+            options = tf.data.Options()
+            options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+            return tf.data.Dataset.from_generator(endless, output_signature=signature).with_options(options)
+
+        with self._strategy.scope():
+            return Trainer(
+                strategy=self._strategy,
+                model=self._model,
+                optimizer=build_optimizer(name="adamw", learning_rate=1e-5, weight_decay=0.01),
+                global_step=tf.Variable(0, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA),
+                dataset_fn=dataset_fn,
+                loss_fn=ctc.ctc_loss,
+                feasible_fn=ctc.feasible,
+                accum_steps=accum_steps,
+            )
+
+    def _decode(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return greedy_decode(self._model(waveform, lengths), self._model.output_lengths(lengths))
+
+    def run_once(self) -> dict[str, float]:
+        """One pass over the batches; returns its time, and what came out, to compare."""
+        start, cpu_start = time.perf_counter(), time.process_time()
+        if self._trainer is not None:
+            figure = self._trainer.train(tf.constant(len(self._batches)))["loss"]
+        else:
+            for batch in self._batches:
+                tokens, _ = self._infer(batch.waveform, batch.lengths)
+                figure = float(tokens.numpy().sum())
+        secs, cpu_secs = time.perf_counter() - start, time.process_time() - cpu_start
+        return {"secs": secs, "cpu_secs": cpu_secs, "figure": float(figure)}
+
+    def ceiling(self) -> float:
+        """The best rate of a large matrix product in this precision, in FLOP/s."""
+        size = 8192 if self._device == "gpu" else 2048
+        dtype = tf.bfloat16 if self._precision == "mixed_bfloat16" else tf.float32
+        with tf.device(f"/{self._device}:0"):
+            a = tf.cast(tf.random.normal([size, size]), dtype)
+            product = tf.function(lambda: tf.matmul(a, a)[0, 0])
+            product()
+
+            def once() -> float:
+                start = time.perf_counter()
+                product().numpy()
+                return time.perf_counter() - start
+
+            return 2.0 * size**3 / min(once() for _ in range(8))
+
+
+def _versions() -> str:
+    return json.dumps({"tensorflow": tf.__version__, "tf_keras": tf_keras.__version__, "numpy": np.__version__})
+
+
+if __name__ == "__main__":
+    protocol.serve(Side, versions=_versions)

@@ -1,0 +1,37 @@
+"""The environment of the reference, Hugging Face transformers on PyTorch: made once, kept in the temporary folder."""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def reference_python() -> Path:
+    """Returns the interpreter of the environment, which is installed (2 to 5 GB) when it is not there yet.
+
+    Raises:
+        OSError: If it cannot be made; the message says which step failed.
+    """
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    packages = [*setup["options.extras_require"]["reference"].split(), "safetensors", "numpy"]
+    key = hashlib.sha256(repr((packages, sys.version_info)).encode()).hexdigest()[:12]
+    environment = Path(tempfile.gettempdir()) / f"earshot-reference-{key}"
+    python, done = environment / "bin" / "python", environment / ".installed"
+    if not done.is_file():
+        try:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-compile", *packages], check=True)
+        except subprocess.CalledProcessError as error:
+            raise OSError(
+                f"the reference's environment {environment} cannot be made: {error}; look at the message above, "
+                "check the network and the free disk space (5 GB)"
+            ) from error
+        done.touch()
+    return python

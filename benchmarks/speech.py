@@ -1,0 +1,62 @@
+"""Utterances of a LibriSpeech tree as cases: the lengths that a real corpus has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks import cases
+from data.audio import load_waveform
+from data.manifest import read_librispeech
+from data.plan import choose_bucket_boundaries
+from data.text import load_tokenizer, normalize_transcript
+
+
+def load_rows(
+    *, root: str, split: str, count: int, max_samples: int = 0
+) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
+    """Returns waveforms and labels of `count` utterances whose lengths are spread as the split's, and all lengths.
+
+    Args:
+        root: Folder with LibriSpeech splits.
+        split: Name of the split.
+        count: Utterances to take.
+        max_samples: Longer utterances are left out; 0 = none.
+
+    Raises:
+        ValueError: If the corpus is not there.
+    """
+    utterances = [u for u in read_librispeech(root, split) if not max_samples or u.num_samples <= max_samples]
+    lengths = [utterance.num_samples for utterance in utterances]
+    tokenizer = load_tokenizer()
+    chosen = [utterances[i] for i in cases.pick_evenly(lengths, min(count, len(utterances)))]
+    labels = [
+        np.array(tokenizer.encode(normalize_transcript(utterance.text, "librispeech")), np.int32)
+        for utterance in chosen
+    ]
+    return [load_waveform(utterance.audio_filepath) for utterance in chosen], labels, lengths
+
+
+def bucketed(
+    rows: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, lengths: Sequence[int], batch_size: int,
+    num_buckets: int = 8,
+) -> list[cases.Batch]:  # fmt: skip
+    """Our batches: of like lengths, padded to the buckets that a run over the whole split chooses."""
+    boundaries = choose_bucket_boundaries(np.array(lengths), num_buckets)
+    return [
+        cases.make_batch(
+            [rows[i] for i in members],
+            [labels[i] for i in members],
+            num_samples=cases.round_up(max(len(rows[i]) for i in members), [int(b) for b in boundaries]),
+        )
+        for members in cases.group([len(row) for row in rows], batch_size)
+    ]
+
+
+def grouped(rows: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, batch_size: int) -> list[cases.Batch]:
+    """The reference's batches: grouped by length, padded to the longest row."""
+    return [
+        cases.make_batch([rows[i] for i in members], [labels[i] for i in members])
+        for members in cases.group([len(row) for row in rows], batch_size)
+    ]

@@ -1,0 +1,100 @@
+"""Training speed beside the reference's: python -m benchmarks.train_throughput [--quick] [--output=F.json]
+
+Two cases: two full rows of 246,000 samples (the published fixed size), and utterances of a LibriSpeech split in
+batches of like lengths, padded to buckets (ours) or to the longest row (the reference).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from benchmarks import cases, flops, measure, speech
+from models.config import Wav2Vec2Config
+
+_FULL_SAMPLES = 246_000
+
+
+def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[measure.Case]:
+    """Returns the cases that the flags ask for."""
+    made = []
+    batches: list[tuple[str, list[cases.Batch], list[cases.Batch]]] = []
+    if "full" in arguments.cases:
+        full = [cases.noise_batch(num_rows=2, num_samples=arguments.num_samples)]
+        batches.append((f"2 rows of {arguments.num_samples:,} samples", full, full))
+    if "real" in arguments.cases:
+        count = arguments.batch_size * (2 if arguments.quick else 4)
+        rows, labels, lengths = speech.load_rows(
+            root=arguments.corpus, split=arguments.split, count=count, max_samples=20 * cases.SAMPLE_RATE
+        )
+        batches.append(
+            (
+                f"{count} utterances of {arguments.split}, {arguments.batch_size} at a time",
+                speech.bucketed(rows, labels, lengths=lengths, batch_size=arguments.batch_size),
+                speech.grouped(rows, labels, batch_size=arguments.batch_size),
+            )
+        )
+    for precision in arguments.precisions:
+        for name, ours, theirs in batches:
+            made.append(
+                measure.Case(
+                    name=name,
+                    task="train",
+                    precision=measure.PRECISIONS[precision],
+                    ours=ours,
+                    theirs=theirs,
+                    flops=sum(flops.training_flops(config, int(n)) for batch in ours for n in batch.lengths),
+                )
+            )
+    return made
+
+
+def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that both benchmarks have."""
+    parser.add_argument("--preset", default="base", help="architecture")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
+    parser.add_argument("--precisions", nargs="+", default=["bf16", "float32"], choices=list(measure.PRECISIONS))
+    parser.add_argument("--repeats", type=int, default=0, help="timed passes of each side; 0 = 5, with --quick 2")
+    parser.add_argument("--quick", action="store_true", help="fewer utterances and passes")
+    parser.add_argument("--no_reference", action="store_true", help="ours alone")
+    parser.add_argument("--corpus", default="../shared/corpora/LibriSpeech", help="LibriSpeech tree of the real case")
+    parser.add_argument("--output", default="", help="JSON file")
+
+
+def run(arguments: argparse.Namespace, made: Sequence[measure.Case], argv: Sequence[str], name: str) -> int:
+    """Measures the cases and reports."""
+    config, model = measure.benchmark_config(arguments.preset)
+    records = []
+    for case in made:
+        records += measure.measure(
+            case,
+            config=config,
+            model=model,
+            device=arguments.device,
+            num_repeats=arguments.repeats or (2 if arguments.quick else 5),
+            with_reference=not arguments.no_reference,
+        )
+    measure.report(records, output=arguments.output, command=["python", "-m", f"benchmarks.{name}", *argv])
+    return 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="benchmarks.train_throughput", description=__doc__)
+    add_common_flags(parser)
+    parser.add_argument("--cases", nargs="+", default=["full", "real"], choices=["full", "real"])
+    parser.add_argument("--num_samples", type=int, default=_FULL_SAMPLES, help="of a row of the full case")
+    parser.add_argument("--split", default="train-clean-5", help="split of the real case")
+    parser.add_argument("--batch_size", type=int, default=4, help="rows of a batch of the real case")
+    arguments = parser.parse_args(argv)
+    config, _ = measure.benchmark_config(arguments.preset)
+    try:
+        return run(arguments, make_cases(arguments, config), argv, "train_throughput")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
