@@ -12,7 +12,7 @@ shape, some 0.05 s, and only large tensors pay that back. The tests compare the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import tensorflow as tf
 
@@ -22,7 +22,7 @@ _SQRT_HALF = 0.7071067811865476
 _DENSITY_AT_0 = 0.3989422804014327  # of the normal distribution
 
 # A rate without keys: nothing is dropped.
-Keys = tf.Tensor | None
+Keys: TypeAlias = tf.Tensor | None
 
 
 def _region(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -40,9 +40,9 @@ def test_weights_and_slots_are_those_of_keras(fused, plain, options, two_replica
     for strategy in (tf.distribute.OneDeviceStrategy("/cpu:0"), two_replicas):
         wanted = run(lambda: plain(**OPTIONS, **options), strategy)
         found = run(lambda: fused(**OPTIONS, **options), strategy)
-        assert len(found) == len(wanted) == 2 + 2 + 4  # weights; step and rate; two moments of each
+        assert len(found) == len(wanted) == 2 + 1 + 4  # weights; the step; two moments of each
         for a, b in zip(found, wanted, strict=True):
-            np.testing.assert_allclose(a, b, rtol=2e-6, atol=1e-7)
+            np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)  # roundings of weights up to 4
         assert np.abs(found[0] - 1.0).max() > 0.1
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import configparser
-import hashlib
 import json
 import os
 import pickle
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from benchmarks.reference import reference_python
 from data.audio import load_audio, normalize_waveform
 from models import convert
 from models.wav2vec2 import Wav2Vec2ForCTC
@@ -31,17 +28,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="session")
 def reference():
     """The interpreter of the reference's environment; kept in the temporary folder for the next time."""
-    setup = configparser.ConfigParser()
-    setup.read(ROOT / "setup.cfg")
-    packages = [*setup["options.extras_require"]["reference"].split(), "safetensors", "numpy"]
-    key = hashlib.sha256(repr((packages, sys.version_info)).encode()).hexdigest()[:12]
-    environment = Path(tempfile.gettempdir()) / f"earshot-reference-{key}"
-    python, done = environment / "bin" / "python", environment / ".installed"
-    if not done.is_file():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-compile", *packages], check=True)
-        done.touch()
-    return python
+    return reference_python()
 
 
 @pytest.fixture(scope="session")
