@@ -167,6 +167,9 @@ class Child:
 
     def interrupt(self, moment: Moment) -> Interruption | None:
         """Waits for the moment and sends its signal; None if the process was over before."""
+        if moment.phase == "evaluation" and moment.update <= self._restored:
+            # That evaluation is over, and the next line of training may not be followed by another.
+            moment = dataclasses.replace(moment, phase="update")
         if moment.phase != "start-up" and not self.wait_for(lambda: self.has_trained_to(moment.update)):
             return None
         if moment.phase == "save" and not self.wait_for(self.is_saving):

@@ -34,7 +34,7 @@ while step < 60:
     open(state + ".new", "w").write(str(step))
     os.replace(state + ".new", state)
     for name in os.listdir(f"{workdir}/checkpoints"):
-        os.rmdir(f"{workdir}/checkpoints/{name}")
+        if name.endswith("_temp"): os.rmdir(f"{workdir}/checkpoints/{name}")
     if step % 30 == 0:
         time.sleep(0.1)
         say(step, "dev")
@@ -87,6 +87,16 @@ def test_a_run_is_ended_in_every_phase_and_still_comes_to_its_end(run, tmp_path)
 def test_a_moment_that_never_comes_is_made_up_for_while_a_process_starts(run):
     done = run_interrupted(**run("run"), moments=[Moment("SIGKILL", "save", 60, 5.0)], startup_secs=0.4)
     assert [(item.moment.phase, item.exit_status, item.reached) for item in done] == [("start-up", -9, 60)]
+
+
+def test_an_evaluation_that_is_over_is_not_claimed_to_have_been_interrupted(run):
+    arguments = run("run")
+    (arguments["workdir"] / "checkpoints").mkdir()
+    (arguments["workdir"] / "checkpoints/ckpt-30.index").touch()
+    (arguments["workdir"] / "state").write_text("30")
+    (arguments["workdir"] / "metrics.jsonl").write_text('{"step": 30, "split": "train"}\n')
+    done = run_interrupted(**arguments, moments=[Moment("SIGKILL", "evaluation", 30, 0.0)], startup_secs=0.4)
+    assert [(item.moment.phase, item.reached) for item in done] == [("update", 35)]
 
 
 def test_another_status_than_the_signal_asks_for_is_an_error_with_the_last_line_of_the_log(run):
