@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 
 import orbit
 import tensorflow as tf
@@ -23,6 +24,7 @@ from engine import (
     followers,
     health,
     integrity,
+    preemption,
     provenance,
     runtime,
     skips,
@@ -55,7 +57,7 @@ RESUMABLE_FIELDS = (
     "train.max_skipped_in_a_row",
 )
 # Parts of a checkpoint that older versions did not save; a run of theirs goes on all the same.
-_LATER_PARTS = ("statistics", "data_digest", "bad_rows", "skip_counter")
+_LATER_PARTS = ("statistics", "data_digest", "bad_rows", "skip_counter", preemption.CHECKPOINT_PART)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,8 +197,9 @@ def _train(
     def check_signal(output: object = None) -> None:
         # An update is done, so there is something to save; before that a signal needs to wait for nothing.
         stop.defer()
-        stop()
+        leave()
 
+    leave: Callable[[], None] = stop
     with strategy.scope():
         global_step = orbit.utils.create_global_step()
         trainer = unpack.build_trainer(
@@ -332,6 +335,13 @@ def _train(
     if is_chief:
         actions.truncate_metrics(metrics_path, int(global_step.numpy()))
     cluster.check_same(strategy, "restored update", str(int(global_step.numpy())))
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        leave = preemption.SaveAllIfPreempted(
+            cluster_resolver=strategy.cluster_resolver,
+            manager=manager,
+            global_step=global_step,
+            stop=stop,
+        )
     startup.log_startup(config, strategy=strategy, model=model, data=train_data, step=int(global_step.numpy()))
 
     figures: dict[str, dict[str, float]] = {}

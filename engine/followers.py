@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Collection, Iterator
 
 import tensorflow as tf
@@ -26,10 +27,11 @@ class WorkerLostError(ConnectionError):
     exit_status = 75  # EX_TEMPFAIL of sysexits.h: the same command may well succeed
 
 
-class FollowingCheckpoints:
-    """Stands in for the chief's CheckpointManager in `orbit.Controller`: restores the same file, saves nothing."""
+class FollowingCheckpoints(tf.train.CheckpointManager):
+    """Stands in for the chief's CheckpointManager in `orbit.Controller`: restores the same file, saves nothing.
 
-    checkpoint_interval = None
+    A manager by type, because Orbit and TensorFlow's preemption handler take nothing else.
+    """
 
     def __init__(
         self, *, checkpoint: tf.train.Checkpoint, path: str, init_fn: Callable[[], None], optional: Collection[str] = ()
@@ -42,10 +44,10 @@ class FollowingCheckpoints:
             init_fn: Called when there is nothing to restore.
             optional: Parts of `checkpoint` that an older version did not save.
         """
-        self._checkpoint = checkpoint
-        self._init_fn = init_fn
+        # No list of checkpoints lies under the null device: what there is to restore, the chief says.
+        super().__init__(checkpoint, os.devnull, max_to_keep=1, init_fn=init_fn)
+        self._latest_checkpoint = path or None
         self._optional = tuple(optional)
-        self.latest_checkpoint = path or None
 
     def restore_or_initialize(self) -> str | None:
         """Restores, or initializes; returns the path restored.

@@ -35,7 +35,8 @@ class SaveAllIfPreempted:
 
         Args:
             cluster_resolver: Of the strategy.
-            manager: Saves; its checkpoint gets a part more, `CHECKPOINT_PART`. Restores once more, to the same values.
+            manager: Of this process; in all but one it saves nothing. Restores once more, to the same values; what it
+                saves gets a part more, `CHECKPOINT_PART`.
             global_step: Numbers the checkpoint.
             stop: Told that the run was asked to stop, for its exit status.
         """

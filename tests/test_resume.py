@@ -13,6 +13,7 @@ import pytest
 
 from data.synthetic import write_synthetic_corpus
 from engine import integrity
+from tests.workers import finish_workers, said, start_workers
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_SECS = 30
@@ -111,3 +112,50 @@ def test_a_run_that_is_stopped_and_killed_is_the_same_run(corpus, tmp_path):
     compared = {check["name"]: check["num_compared"] for check in outcome["checks"]}
     assert compared["weights, optimizer and counters"] > 100
     assert compared["order of the data"] == 8
+
+
+def start_two_workers(corpus: Path, folder: Path) -> list[subprocess.Popen]:
+    folder.mkdir(exist_ok=True)
+    command = train_command(
+        corpus, folder / "run", "--mode=train", "--strategy=multi_worker", "--config.train.num_updates=20",
+        "--config.eval.batch_size=2",
+    )[1:]  # fmt: skip
+    return start_workers([command, command], folder)
+
+
+def worker_lines(folder: Path) -> list[tuple]:
+    found = map(json.loads, (folder / "run/metrics.jsonl").open())
+    return [(line["step"], line["loss"], line["gradient_norm"], line["data_digest"]) for line in found]
+
+
+@pytest.fixture(scope="module")
+def two_straight(corpus, tmp_path_factory) -> list[tuple]:
+    """What two workers that nobody stops write."""
+    folder = tmp_path_factory.mktemp("two")
+    assert finish_workers(start_two_workers(corpus, folder), folder, timeout_secs=420) == [0, 0]
+    return worker_lines(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "statuses"),
+    [
+        (signal.SIGTERM, [143, 143]),  # both stop at an update that they agree on
+        (signal.SIGKILL, [75, -9]),  # the other one says that its peer is gone
+    ],
+)
+def test_two_workers_of_which_one_is_stopped_or_killed_both_go_on(corpus, tmp_path, two_straight, number, statuses):
+    processes = start_two_workers(corpus, tmp_path)
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "run/checkpoints/ckpt-5.manifest.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    # Not the one that saves.
+    processes[1].send_signal(number)
+    found = finish_workers(processes, tmp_path, timeout_secs=120)
+    assert found == statuses, said(tmp_path, 0)[-2000:] + said(tmp_path, 1)[-2000:]
+    saved = integrity.list_checkpoints(tmp_path / "run/checkpoints")
+    assert 5 <= int(saved[-1].rpartition("-")[2]) < 20 and integrity.find_damage(saved[-1]) is None
+    if number == signal.SIGKILL:
+        assert "error: another worker is gone, so this one stops" in said(tmp_path, 0)
+    assert finish_workers(start_two_workers(corpus, tmp_path), tmp_path, timeout_secs=420) == [0, 0]
+    assert worker_lines(tmp_path) == two_straight

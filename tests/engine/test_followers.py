@@ -16,6 +16,7 @@ def test_a_follower_restores_the_chiefs_checkpoint_and_writes_nothing(tmp_path):
     follower = FollowingCheckpoints(
         checkpoint=tf.train.Checkpoint(step=step), path=path, init_fn=lambda: pytest.fail("there is one to restore")
     )
+    assert isinstance(follower, tf.train.CheckpointManager), "orbit.Controller asserts it"
     assert follower.restore_or_initialize() == path
     assert int(step.numpy()) == 7
     assert follower.save() is None
