@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from benchmarks import cases, protocol
+from engine import runtime
 from engine.optimizer import build_optimizer
 from engine.trainer import Trainer
 from models import ctc
@@ -41,11 +42,8 @@ class Side:
         self._batches = cases.load(batches)
         self._precision = precision
         self._device = device
-        self._strategy: tf.distribute.Strategy = tf.distribute.OneDeviceStrategy(f"/{device}:0")
-        if num_replicas > 1:
-            cpu = tf.config.list_physical_devices("CPU")[0]
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_replicas)
-            self._strategy = tf.distribute.MirroredStrategy([f"/cpu:{i}" for i in range(num_replicas)])
+        runtime.configure_devices(num_virtual_devices=num_replicas)
+        self._strategy = runtime.build_strategy("mirrored" if num_replicas > 1 else "one_device")
         with self._strategy.scope():
             self._model = build_model(precision=precision, freeze_feature_encoder=True, **model)
         self._trainer: Trainer | None = None

@@ -84,6 +84,7 @@ def _train(corpus: dict[str, Any], num_updates: int) -> tuple[float, float]:
     """Returns audio-seconds a second and the share of the time that the loop waited for input."""
     import tensorflow as tf
 
+    from engine import runtime
     from engine.optimizer import build_optimizer
     from engine.trainer import Trainer
     from models import ctc
@@ -93,7 +94,7 @@ def _train(corpus: dict[str, Any], num_updates: int) -> tuple[float, float]:
         corpus, global_batch_size=2, min_duration_secs=13.0, max_duration_secs=15.375,
         bucket_boundaries_samples=(246_000,),
     )  # fmt: skip
-    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    strategy = runtime.build_strategy("one_device")
     with strategy.scope():
         model = build_model(
             source="native", preset="base", hub_handle="", vocab_size=32, precision="mixed_bfloat16",

@@ -12,7 +12,7 @@ from models.hf_config import from_hf, read_hf_config, to_hf
 from models.presets import PRESETS
 
 # Decide how a fresh model starts, which transformers does in its own way.
-OURS_ALONE = {"conv_init": Wav2Vec2Config().conv_init}
+OURS_ALONE = {name: getattr(Wav2Vec2Config(), name) for name in ("conv_init", "regions", "recompute")}
 
 # No other field has its default value, ours or theirs.
 ALL_DIFFERENT = Wav2Vec2Config(
