@@ -83,4 +83,5 @@ def test_the_whole_matrix(tmp_path):
     assert max(differences.values()) < TOLERANCE, differences
     texts = {str(result[f"eval/{size}"]) for result in results.values() for size in (1, 3, 8)}
     assert len(texts) == 1  # S, D, I and every hypothesis
-    assert sum(json.loads(texts.pop())[name] for name in ("substitutions", "deletions", "insertions")) > 0
+    counts = json.loads(texts.pop())
+    assert sum(counts[name] for name in ("substitutions", "deletions", "insertions")) > 0
