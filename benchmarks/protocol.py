@@ -117,8 +117,6 @@ def serve(side_class: Callable[..., Side], *, versions: Callable[[], str]) -> No
             answer = json.loads(versions())
         elif question == "peak_memory":
             answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        elif question == "profile" and side is not None:
-            answer = side.profile(**arguments)  # type: ignore[attr-defined]  # ours alone
         elif question == "ceiling" and side is not None:
             answer = side.ceiling()
         elif side is not None:
