@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from types import FrameType
@@ -55,8 +58,9 @@ class StopOnSignal:
         Args:
             within_secs: See the attribute.
             signals: What to catch.
-            watch_to_the_end: Whether, once a signal has come, the time limit holds beyond the context: the
-                interpreter, too, may take its time to end.
+            watch_to_the_end: Whether, once a signal has come, the time limit holds beyond the context, and the process
+                leaves without taking the interpreter apart: TensorFlow's threads may still be in Python code then (a
+                dataset being read), and would crash in an interpreter that is half gone.
         """
         self.signal_number: int | None = None
         self.within_secs = within_secs
@@ -88,6 +92,9 @@ class StopOnSignal:
             os.set_blocking(end, end == self._pipe[0])
         # Python's handlers wait for the main thread to come back from C++; this pipe does not.
         self._old_wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        if self._watch_to_the_end:
+            # Registered before TensorFlow is imported, so called after everything that it wants to do at the end.
+            atexit.register(self._leave)
         threading.Thread(target=self._watch, args=(self._pipe[0],), name="StopOnSignal", daemon=True).start()
         for number in self._signals:
             self._old_handlers[number] = signal.signal(number, self._handle)
@@ -136,6 +143,15 @@ class StopOnSignal:
             what = "the updates since the last checkpoint are lost" if self._is_deferred else "nothing was to be saved"
             _say(f"{signal.Signals(number).name}: not done after {limit:g} s, leaving now; {what}")
             os._exit(128 + number)
+
+    def _leave(self) -> None:
+        """Ends the process after a signal; the last function that the interpreter calls at its end."""
+        if self.requested:
+            logging.shutdown()
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(self.exit_status)
 
     def _restore_handlers(self) -> None:
         while self._old_handlers:

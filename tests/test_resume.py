@@ -66,7 +66,8 @@ def test_a_signal_ends_a_run_in_time_in_any_phase(corpus, tmp_path, phase, numbe
         "evaluation": lambda: "eval | step:     10" in log.read_text(),
     }[phase]
     status, secs = stop(train_command(corpus, workdir), log, is_time, number)
-    assert status == 128 + number, log.read_text()[-2000:]
+    # Of a crash, the threads and their frames come first, and then pages of module names.
+    assert status == 128 + number, log.read_text().partition("Extension modules")[0][-6000:]
     assert secs < LIMIT_SECS
     assert "Traceback" not in log.read_text()
     paths = integrity.list_checkpoints(workdir / "checkpoints")

@@ -142,3 +142,41 @@ def test_a_call_that_no_handler_can_interrupt_does_not_keep_the_process(phase, n
     assert process.returncode == 128 + number
     assert time.monotonic() - start < 8
     assert said in errors
+
+
+# What TensorFlow's threads may call into when the process ends; here a module's global says whether it was taken apart.
+ENDING = """
+import atexit, os, signal, sys
+from engine.stopping import StopOnSignal
+
+class Global:
+    def __del__(self):
+        os.write(1, b"taken apart\\n")
+
+part = Global()
+with StopOnSignal(watch_to_the_end=True) as stop:
+    atexit.register(lambda: print("a library's last words"))
+    stop.defer()
+    if sys.argv[1] == "signal":
+        os.kill(os.getpid(), signal.SIGTERM)
+sys.exit(stop.exit_status or 3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "printed"),
+    [
+        ("signal", 143, "a library's last words\n"),
+        ("straight", 3, "a library's last words\ntaken apart\n"),
+    ],
+)
+def test_after_a_signal_the_interpreter_is_not_taken_apart_under_running_threads(how, status, printed):
+    done = subprocess.run(
+        [sys.executable, "-c", ENDING, how],
+        cwd=Path(__file__).resolve().parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == status, done.stderr
+    assert done.stdout == printed
