@@ -22,21 +22,18 @@ from engine import (
     continuous,
     early_stopping,
     followers,
-    health,
     integrity,
+    loop_actions,
     preemption,
     provenance,
     runtime,
-    skips,
     startup,
     stopping,
     unpack,
 )
 from engine import workdir as workdirs
-from engine.collapse import CollapseWatch
-from engine.ema import EmaWeights, ema_name, restore_weights
+from engine.ema import EmaWeights, restore_weights
 from engine.intervals import evaluation_at, train_and_evaluate
-from engine.progress import ProgressBar
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainData
 
 # Fields that may differ between a run and its continuation: they change neither the weights nor the order of the data.
@@ -143,9 +140,7 @@ def run(
         tokenizer = parts.build_tokenizer(config.data.vocab)
         train_data = unpack.build_train_data(config, parts, tokenizer)
         num_replicas = strategy.num_replicas_in_sync
-        evaluators = (
-            unpack.build_eval_data(config, parts, tokenizer, num_replicas=num_replicas) if evaluate else {}
-        )
+        evaluators = unpack.build_eval_data(config, parts, tokenizer, num_replicas=num_replicas) if evaluate else {}
         config = unpack.with_architecture(config, parts, init=init, run="" if is_fresh else workdir)
         if init and config.model.init_head:
             checks.check_head(init, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
@@ -267,55 +262,23 @@ def _train(
             checkpoint=state, path=found, init_fn=initialize, optional=_LATER_PARTS
         )
     metrics_path = os.path.join(workdir, "metrics.jsonl")
-    writer = actions.MetricsWriter(
-        path=metrics_path,
-        global_step=global_step,
-        extra=lambda: {"data_digest": f"{int(trainer.data_digest.numpy()) % 2**64:016x}"},
-    )
-    unreadable = bad_rows.UnreadableReport(
-        path=metrics_path, global_step=global_step, unreadable_fn=train_data.unreadable
-    )
-    bar = ProgressBar(global_step=global_step, num_updates=config.train.num_updates)
-    early = early_stopping.EarlyStopping(
-        patience=config.eval.early_stopping_patience if evaluators is not None else 0,
-        sets=[config.eval.best_of, *([] if trainer.ema is None else [ema_name(config.eval.best_of)])],
+    todo = loop_actions.build_actions(
+        workdir=workdir,
         metrics_path=metrics_path,
         global_step=global_step,
-    )
-    watch = CollapseWatch(
-        global_step=global_step,
         num_updates=config.train.num_updates,
-        first_updates=max(config.train.warmup_updates, config.model.freeze_encoder_updates),
+        quiet_updates=max(config.train.warmup_updates, config.model.freeze_encoder_updates),
+        trainer=trainer,
+        model=model,
+        train_data=train_data,
+        evaluators=evaluators,
+        best_of=config.eval.best_of,
+        patience=config.eval.early_stopping_patience,
+        guard=guard,
+        is_chief=is_chief,
+        check_signal=check_signal,
+        stop=stop,
     )
-    # Called in this order; what may raise out of the loop comes last, when everything else is written.
-    train_actions = [
-        *([writer, unreadable] if is_chief else ()),
-        bar,
-        health.HealthLog(global_step=global_step),
-        watch,
-        guard,
-        skips.SkipGuard(
-            counter=trainer.skip_counter,
-            utterance_ids_of=train_data.utterance_ids_of,
-            workdir=workdir,
-            is_chief=is_chief,
-        ),
-        check_signal,
-    ]
-    # The lines in metrics.jsonl say that an evaluation is done: killed before them, all of it is done again.
-    writing_actions = []
-    if is_chief:
-        best = checkpoints.BestCheckpoint(
-            checkpoint=tf.train.Checkpoint(model=model),
-            directory=os.path.join(workdir, checkpoints.BEST_FOLDER),
-            global_step=global_step,
-        )
-        writing_actions = [
-            actions.PredictionsWriter(workdir=workdir, scores=evaluators.scores if evaluators else {}),
-            actions.SaveBest(best=best, key=(config.eval.best_of, "wer"), ema=trainer.ema),
-            writer,
-        ]
-    eval_actions = [*writing_actions, bar.restart_clock, watch.after_evaluation, early, stop]
     summary_dir = os.path.join(workdir, "tensorboard") if is_chief else None
     log_every = config.train.log_every_updates
     controller = orbit.Controller(
@@ -328,8 +291,8 @@ def _train(
         checkpoint_manager=manager,
         summary_dir=summary_dir,
         eval_summary_dir=summary_dir,
-        train_actions=train_actions,
-        eval_actions=eval_actions,
+        train_actions=todo.after_updates,
+        eval_actions=todo.after_evaluation,
     )
     # The controller has restored by now; lines that a killed process wrote past its checkpoint will be written again.
     if is_chief:
@@ -345,9 +308,9 @@ def _train(
     startup.log_startup(config, strategy=strategy, model=model, data=train_data, step=int(global_step.numpy()))
 
     figures: dict[str, dict[str, float]] = {}
-    with bar:
+    with todo.bar:
         try:
-            early.begin()
+            todo.early.begin()
             if evaluators is None:
                 controller.train(config.train.num_updates)
             else:
@@ -365,12 +328,10 @@ def _train(
             if is_chief:
                 continuous.mark_finished(workdir, step=step, reason=str(reason))
             assert evaluators is not None  # without them nobody stops early
-            return Outcome(
-                exit_status=stop.exit_status, figures=evaluation_at(metrics_path, step, evaluators.names)
-            )
+            return Outcome(exit_status=stop.exit_status, figures=evaluation_at(metrics_path, step, evaluators.names))
         except stopping.StopTraining as reason:
             if is_chief:
-                unreadable()
+                todo.report_unreadable()
             controller.save_checkpoint()
             logging.warning("%s; saved at update %d", reason, int(global_step.numpy()))
             return Outcome(exit_status=stop.exit_status or 2, figures={})

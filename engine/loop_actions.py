@@ -1,0 +1,129 @@
+"""What happens after each loop of updates and after each evaluation of a run, and in which order."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from engine import actions, bad_rows, checkpoints, early_stopping, health, skips
+from engine.collapse import CollapseWatch
+from engine.ema import ema_name
+from engine.evaluator import EvaluatorGroup
+from engine.progress import ProgressBar
+from engine.protocols import AcousticModel, TrainData
+from engine.trainer import Trainer
+
+Action = Callable[[Mapping[str, Any]], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopActions:
+    """The actions of one run, for orbit.Controller.
+
+    Attributes:
+        after_updates: Called with a loop's figures, one after the other.
+        after_evaluation: Called with an evaluation's figures.
+        bar: The progress bar, a context manager, which is among them.
+        early: Early stopping, which is among them.
+        report_unreadable: Writes which utterances could not be read so far, for a run that ends within a loop.
+    """
+
+    after_updates: list[Action]
+    after_evaluation: list[Action]
+    bar: ProgressBar
+    early: early_stopping.EarlyStopping
+    report_unreadable: Callable[[], None]
+
+
+def build_actions(
+    *,
+    workdir: str,
+    metrics_path: str,
+    global_step: tf.Variable,
+    num_updates: int,
+    quiet_updates: int,
+    trainer: Trainer,
+    model: AcousticModel,
+    train_data: TrainData,
+    evaluators: EvaluatorGroup | None,
+    best_of: str,
+    patience: int,
+    guard: bad_rows.BadRowGuard,
+    is_chief: bool,
+    check_signal: Action,
+    stop: Action,
+) -> LoopActions:
+    """Puts the actions of a run in order.
+
+    Args:
+        workdir: Folder of the run.
+        metrics_path: Its metrics.jsonl.
+        global_step: Updates done.
+        num_updates: Updates of the whole run.
+        quiet_updates: Updates at the start in which nothing but blanks is no reason for a warning.
+        trainer: What trains.
+        model: What it trains.
+        train_data: What it trains on.
+        evaluators: What evaluates; None = nothing does.
+        best_of: The evaluation set that best/ goes by.
+        patience: As `EarlyStopping`.
+        guard: Ends the run when too many rows cannot be read.
+        is_chief: Whether this process writes; the others check alone.
+        check_signal: Ends the loop after a signal, when there is an update to save.
+        stop: Ends it after an evaluation.
+    """
+    writer = actions.MetricsWriter(
+        path=metrics_path,
+        global_step=global_step,
+        extra=lambda: {"data_digest": f"{int(trainer.data_digest.numpy()) % 2**64:016x}"},
+    )
+    unreadable = bad_rows.UnreadableReport(
+        path=metrics_path, global_step=global_step, unreadable_fn=train_data.unreadable
+    )
+    bar = ProgressBar(global_step=global_step, num_updates=num_updates)
+    early = early_stopping.EarlyStopping(
+        patience=patience if evaluators is not None else 0,
+        sets=[best_of, *([] if trainer.ema is None else [ema_name(best_of)])],
+        metrics_path=metrics_path,
+        global_step=global_step,
+    )
+    watch = CollapseWatch(global_step=global_step, num_updates=num_updates, first_updates=quiet_updates)
+    # What may raise out of the loop comes last, when everything else is written.
+    after_updates: list[Action] = [
+        *([writer, unreadable] if is_chief else ()),
+        bar,
+        health.HealthLog(global_step=global_step),
+        watch,
+        guard,
+        skips.SkipGuard(
+            counter=trainer.skip_counter,
+            utterance_ids_of=train_data.utterance_ids_of,
+            workdir=workdir,
+            is_chief=is_chief,
+        ),
+        check_signal,
+    ]
+    # The lines in metrics.jsonl say that an evaluation is done: killed before them, all of it is done again.
+    writing: list[Action] = []
+    if is_chief:
+        best = checkpoints.BestCheckpoint(
+            checkpoint=tf.train.Checkpoint(model=model),
+            directory=os.path.join(workdir, checkpoints.BEST_FOLDER),
+            global_step=global_step,
+        )
+        writing = [
+            actions.PredictionsWriter(workdir=workdir, scores=evaluators.scores if evaluators else {}),
+            actions.SaveBest(best=best, key=(best_of, "wer"), ema=trainer.ema),
+            writer,
+        ]
+    return LoopActions(
+        after_updates=after_updates,
+        after_evaluation=[*writing, bar.restart_clock, watch.after_evaluation, early, stop],
+        bar=bar,
+        early=early,
+        report_unreadable=unreadable,
+    )
