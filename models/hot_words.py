@@ -1,0 +1,55 @@
+"""Words that a search is to prefer, scored while they are being spelled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class HotWords:
+    """A bonus for each hot word of a labelling.
+
+    A word earns its bonus in equal parts, letter by letter, so that its beginning survives in the beam; it is lost
+    again where the word goes on otherwise or ends too soon.
+    """
+
+    def __init__(self, words: Sequence[Sequence[int]], *, score: float, delimiter_id: int) -> None:
+        """Keeps the words.
+
+        Args:
+            words: The token ids of each word.
+            score: Bonus of a word, in nats.
+            delimiter_id: Token between words.
+        """
+        self._delimiter_id = delimiter_id
+        self._score = score
+        self._whole = {tuple(word) for word in words if word}
+        # What the beginning of a word has earned; of words with the same beginning the nearest to its end counts.
+        self._partial: dict[tuple[int, ...], float] = {}
+        for word in self._whole:
+            for length in range(1, len(word) + 1):
+                begun = self._partial.get(word[:length], 0.0)
+                self._partial[word[:length]] = max(begun, score * length / len(word), key=abs)
+
+    def __bool__(self) -> bool:
+        return bool(self._whole)
+
+    def begin(self) -> tuple[tuple[int, ...], float]:
+        """Returns the state of an empty labelling: its unfinished word, and the bonus of the finished ones."""
+        return (), 0.0
+
+    def extend(self, state: tuple[tuple[int, ...], float], token: int) -> tuple[tuple[int, ...], float]:
+        """Returns the state after one more token."""
+        word, earned = state
+        if token == self._delimiter_id:
+            return (), earned + self._score * (word in self._whole)
+        return (*word, token), earned
+
+    def score(self, state: tuple[tuple[int, ...], float]) -> float:
+        """Returns the bonus of a labelling that goes on."""
+        word, earned = state
+        return earned + self._partial.get(word, 0.0)
+
+    def final_score(self, state: tuple[tuple[int, ...], float]) -> float:
+        """Returns the bonus of a labelling that ends here."""
+        word, earned = state
+        return earned + self._score * (word in self._whole)
