@@ -31,6 +31,7 @@ HOMES = {
     "absl": _CODE,
     "apache_beam": ("data/beam_runner.py",),
     "espeakng_loader": ("data/espeak.py",),
+    "flashlight": ("models/lm_beam.py",),
     "jinja2": ("data", "engine"),
     "jiwer": ("benchmarks", "engine"),
     # In engine: the files between a config and the explicit arguments of everything below (docs/decisions/0034).
@@ -55,6 +56,7 @@ REQUIREMENTS = {
     "absl": "absl-py",
     "apache_beam": "apache-beam",
     "espeakng_loader": "espeakng-loader",
+    "flashlight": "flashlight-text",
     "ml_collections": "ml-collections",
     "orbit": "tf-models-official",
     "tensorflow_hub": "tensorflow-hub",
