@@ -27,6 +27,23 @@ def get_eval_set(**fields) -> ConfigDict:
     return config
 
 
+def get_decode() -> ConfigDict:
+    """Returns how --mode=eval and --mode=transcribe get text out of logits, for `config.decode`."""
+    config = ConfigDict()
+    config.method = "greedy"  # greedy | beam (any text) | lexicon (known words, with a language model; needs .[lm])
+    config.beam_size = 50  # entries kept from frame to frame
+    config.beam_tokens = 0  # likeliest tokens of a frame that are tried; 0 = all
+    config.beam_threshold = 25.0  # nats below the best entry at which others are dropped
+    config.num_hypotheses = 1  # best texts written to .jsonl, with their scores
+    config.lm = ""  # word n-gram of lexicon: ARPA, plain or .gz, or a KenLM binary
+    config.lexicon = ""  # file of the words that lexicon knows, one a line; empty = those of an ARPA file
+    config.lm_weight = 1.0  # exponent of the language model's probability; --mode=tune_lm finds it
+    config.word_score = 0.0  # nats added for each word; --mode=tune_lm finds it
+    config.hot_words = ()  # words to prefer, written as the transcripts are
+    config.hot_word_score = 4.0  # nats added for each of them
+    return config
+
+
 def get_config() -> ConfigDict:
     """Returns the config of the run described above."""
     config = ConfigDict()
@@ -118,6 +135,14 @@ def get_config() -> ConfigDict:
     evaluation.early_stopping_patience = 0  # evaluations without a lower WER of best_of that end the run; 0 = never
     evaluation.idle_timeout_secs = 3_600.0  # continuous_eval ends when no new checkpoint comes for this long
     evaluation.num_logged = 3  # sample predictions in the log
+
+    config.decode = get_decode()
+
+    config.tune_lm = tune = ConfigDict()  # of --mode=tune_lm, on eval.best_of
+    tune.lm_weights = (0.25, 0.5, 0.75, 1.0, 1.5)  # tried with each of word_scores
+    tune.word_scores = (-1.0, 0.0, 1.0, 2.0)
+    tune.num_refinements = 2  # times that the neighbours of the best are tried, each time at half the distance
+    tune.max_utterances = 500  # of the set; 0 = all
 
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every_updates = 500  # a multiple of train.log_every_updates saves at exactly these updates

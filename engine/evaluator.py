@@ -16,7 +16,12 @@ from engine import cluster
 from engine.ema import EmaWeights, ema_name
 from engine.metrics import TranscriptionScore
 from engine.progress import progress_bar
-from engine.protocols import AcousticModel, Batch, Decoder, EvalData, FeasibleFn, LossFn, Tokenizer
+from engine.protocols import AcousticModel, Batch, Decoder, EvalData, FeasibleFn, LossFn, Search, Tokenizer
+
+
+def search_name(set_name: str, method: str) -> str:
+    """Returns the name of a set's figures with the texts of a search."""
+    return f"{set_name}-{method}"
 
 
 class Evaluator(orbit.StandardEvaluator):
@@ -35,6 +40,7 @@ class Evaluator(orbit.StandardEvaluator):
         tokenizer: Tokenizer,
         num_logged: int = 3,
         between_batches: Callable[[], None] | None = None,
+        search: Search | None = None,
     ) -> None:
         """Creates the evaluator.
 
@@ -49,10 +55,12 @@ class Evaluator(orbit.StandardEvaluator):
             tokenizer: Tokens to text, on the host.
             num_logged: Sample predictions in the log.
             between_batches: Called after each batch; may raise, which abandons the pass.
+            search: Another way from logits to tokens, on the host, whose texts are scored beside the decoder's.
         """
         super().__init__(strategy.distribute_datasets_from_function(data.dataset))
         self._set_name = self._label = name
-        self.score = TranscriptionScore()
+        self.score, self.search_score = TranscriptionScore(), TranscriptionScore()
+        self._search = search
         self._strategy = strategy
         self._model = model
         self._data = data
@@ -65,7 +73,8 @@ class Evaluator(orbit.StandardEvaluator):
         self._bar: Any = None
         self._start_secs = 0.0
         self._sums = {"loss_sum": 0.0, "num_losses": 0.0, "audio_samples": 0.0}
-        self._texts: list[tuple[int, str]] = []  # what this process heard: utterance index and text
+        # What this process heard: utterance index, the decoder's text, the search's text.
+        self._texts: list[tuple[int, str, str]] = []
 
     def evaluate_all(self, name: str = "") -> dict[str, float]:
         """Runs one whole pass, called `name` in what it says instead of the set's name; eager."""
@@ -75,7 +84,7 @@ class Evaluator(orbit.StandardEvaluator):
 
     def eval_begin(self) -> TranscriptionScore:
         """Starts a fresh score; eager."""
-        self.score = TranscriptionScore()
+        self.score, self.search_score = TranscriptionScore(), TranscriptionScore()
         self._sums = dict.fromkeys(self._sums, 0.0)
         self._texts = []
         self._start_secs = time.monotonic()
@@ -94,7 +103,11 @@ class Evaluator(orbit.StandardEvaluator):
         labels, label_lengths = batch["labels"], batch["label_lengths"]
         losses = self._loss_fn(logits, lengths, labels, label_lengths)
         is_scored = self._feasible_fn(labels, label_lengths, lengths) & (batch["weight"] > 0)
+        searched = {}
+        if self._search is not None:
+            searched = {"log_probs": tf.nn.log_softmax(tf.cast(logits, tf.float32)), "num_frames": lengths}
         return {
+            **searched,
             "tokens": tokens,
             "num_tokens": num_tokens,
             "loss": tf.where(is_scored, losses, 0.0),
@@ -126,7 +139,11 @@ class Evaluator(orbit.StandardEvaluator):
             if index < 0:
                 continue  # a row that only fills up the batch
             text = self._tokenizer.decode(rows["tokens"][row, : rows["num_tokens"][row]].tolist())
-            self._texts.append((index, text))
+            other = ""
+            if self._search is not None:
+                best = self._search(rows["log_probs"][row, : rows["num_frames"][row]])[0]
+                other = self._tokenizer.decode(best.tokens)
+            self._texts.append((index, text, other))
 
     def _merge_workers(self, score: TranscriptionScore) -> None:
         """Scores what all workers heard, on every worker: all decide alike about what follows from the figures."""
@@ -136,9 +153,11 @@ class Evaluator(orbit.StandardEvaluator):
         for name in self._sums:
             self._sums[name] = sum(part["sums"][name] for part in parts)
         for part in parts:
-            for index, text in part["texts"]:
+            for index, text, other in part["texts"]:
                 # Unreadable audio counts with an empty hypothesis: it must not flatter the figure.
                 score.add(self._data.utterance_ids[index], self._data.references[index], text)
+                if self._search is not None:
+                    self.search_score.add(self._data.utterance_ids[index], self._data.references[index], other)
 
     def eval_end(self, state: TranscriptionScore) -> dict[str, float]:
         """Merges the workers' parts, checks that nothing is missing and returns the figures; eager."""
@@ -170,13 +189,18 @@ class EvaluatorGroup(orbit.AbstractEvaluator):
         scores: Of the last evaluation, by the same names.
     """
 
-    def __init__(self, evaluators: Mapping[str, Evaluator], *, ema: EmaWeights | None = None) -> None:
+    def __init__(
+        self, evaluators: Mapping[str, Evaluator], *, ema: EmaWeights | None = None, search_method: str = ""
+    ) -> None:
         """Keeps its arguments.
 
         Args:
             evaluators: By name of their set.
             ema: Averages of the model's weights, each set is evaluated with them too, as `ema_name(set)`.
+            search_method: Name of the evaluators' search, whose figures are given too, as `search_name(set, method)`;
+                "" = they have none.
         """
+        self._search_method = search_method
         self.scores: dict[str, TranscriptionScore] = {}
         self._evaluators = dict(evaluators)
         self._ema = ema
@@ -185,19 +209,26 @@ class EvaluatorGroup(orbit.AbstractEvaluator):
     def names(self) -> list[str]:
         """Names in the output."""
         averaged = [ema_name(name) for name in self._evaluators] if self._ema is not None else []
-        return [*self._evaluators, *averaged]
+        names = [*self._evaluators, *averaged]
+        return [*names, *(search_name(name, self._search_method) for name in names if self._search_method)]
 
     def evaluate(self, num_steps: tf.Tensor) -> dict[str, dict[str, float]]:
         """Evaluates every set completely, whatever `num_steps` says: part of a set has no comparable error rate."""
         del num_steps
-        figures = {name: self._evaluate(name, evaluator) for name, evaluator in self._evaluators.items()}
+        figures: dict[str, dict[str, float]] = {}
+        for name, evaluator in self._evaluators.items():
+            figures |= self._evaluate(name, evaluator)
         if self._ema is not None:
             with self._ema.swapped():
                 for name, evaluator in self._evaluators.items():
-                    figures[ema_name(name)] = self._evaluate(ema_name(name), evaluator)
+                    figures |= self._evaluate(ema_name(name), evaluator)
         return figures
 
-    def _evaluate(self, name: str, evaluator: Evaluator) -> dict[str, float]:
-        figures = evaluator.evaluate_all(name)
+    def _evaluate(self, name: str, evaluator: Evaluator) -> dict[str, dict[str, float]]:
+        found = {name: evaluator.evaluate_all(name)}
         self.scores[name] = evaluator.score
-        return figures
+        if self._search_method:
+            other = search_name(name, self._search_method)
+            found[other] = evaluator.search_score.summary()
+            self.scores[other] = evaluator.search_score
+        return found

@@ -41,6 +41,8 @@ RESUMABLE_FIELDS = (
     "runtime",
     "verify_resume",
     "eval",
+    "decode",
+    "tune_lm",
     "checkpoint",
     "data.eval",
     "data.train.input",  # the corpus may have moved; its fingerprint is compared
@@ -387,6 +389,7 @@ def _evaluate(
 ) -> Outcome:
     vocab = os.path.join(workdir, "vocab.json")
     tokenizer = parts.build_tokenizer(vocab if os.path.exists(vocab) else config.data.vocab)
+    search = unpack.build_search(config, parts, tokenizer)
     eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:
         raise ValueError("--mode=eval needs at least one set under config.data.eval")
@@ -397,7 +400,7 @@ def _evaluate(
         global_step = orbit.utils.create_global_step()
         global_step.assign(checkpoints.step_of(path))
         evaluators = unpack.build_evaluators(
-            config, parts, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data
+            config, parts, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data, search=search
         )
     logging.info("evaluating %s", path)
     is_chief = cluster.is_chief(strategy)

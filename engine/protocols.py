@@ -116,6 +116,22 @@ Aligner = Callable[[np.ndarray, Sequence[int]], Alignment]
 """(log-softmax of one recording's logits, float32 [F, V]; token ids) -> Alignment; ValueError where they do not fit."""
 
 
+class Hypothesis(Protocol):
+    """One text that a search found."""
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        """Collapsed ids."""
+
+    @property
+    def score(self) -> float:
+        """What it is ranked by, in nats."""
+
+
+Search = Callable[[np.ndarray], Sequence[Hypothesis]]
+"""Log-softmax of one recording's logits, float32 [F, V] -> hypotheses, best first, at least one."""
+
+
 class DecodedBatch(Protocol):
     """Tokens with their frames, in the graph; [B, F], left-aligned."""
 
@@ -195,6 +211,8 @@ class Parts:
         span_decoder: The same on the host, with the frames of each token.
         span_graph_decoder: The same in the graph.
         aligner: A given transcript to the frames of each token.
+        build_search: The fields of config.decode and the tokenizer's pieces -> Search; None where greedy decoding is asked
+            for. Raises ValueError.
         preflight: keyword arguments -> None; raises ValueError where the data would spoil the run.
     """
 
@@ -213,4 +231,5 @@ class Parts:
     span_decoder: SpanDecoder
     span_graph_decoder: SpanGraphDecoder
     aligner: Aligner
+    build_search: Callable[..., Search | None] = lambda **fields: None
     preflight: Callable[..., Any] = lambda **fields: None

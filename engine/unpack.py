@@ -16,7 +16,7 @@ from engine import runtime
 from engine.ema import EmaWeights
 from engine.evaluator import Evaluator, EvaluatorGroup
 from engine.optimizer import DynamicLossScale, build_optimizer
-from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainData
+from engine.protocols import AcousticModel, EvalData, Parts, Search, Tokenizer, TrainData
 from engine.schedules import build_schedule
 from engine.trainer import Trainer
 
@@ -174,6 +174,17 @@ def build_eval_set(
     )
 
 
+def build_search(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> Search | None:
+    """Builds the search of `config.decode`; None for greedy.
+
+    Raises:
+        ValueError: Names the field, its value and what was wanted.
+    """
+    # Runs from before there were searches have no such fields.
+    fields = config.decode.to_dict() if "decode" in config else {"method": "greedy"}
+    return None if fields["method"] == "greedy" and len(fields) == 1 else parts.build_search(pieces=tokenizer.pieces, **fields)
+
+
 def run_preflight(
     config: ConfigDict,
     parts: Parts,
@@ -259,8 +270,9 @@ def build_evaluators(
     eval_data: dict[str, EvalData],
     between_batches: Callable[[], None] | None = None,
     ema: EmaWeights | None = None,
+    search: Search | None = None,
 ) -> EvaluatorGroup:
-    """Builds an evaluator for each set; inside `strategy.scope()`."""
+    """Builds an evaluator for each set, with `search` as `build_search` made it; inside `strategy.scope()`."""
     return EvaluatorGroup(
         {
             name: Evaluator(
@@ -274,8 +286,10 @@ def build_evaluators(
                 tokenizer=tokenizer,
                 num_logged=config.eval.num_logged,
                 between_batches=between_batches,
+                search=search,
             )
             for name, data in eval_data.items()
         },
         ema=ema,
+        search_method="" if search is None else config.decode.method,
     )

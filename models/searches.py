@@ -15,7 +15,7 @@ from models.lm_beam import LexiconBeamSearch
 METHODS = ("greedy", "beam", "lexicon")
 
 
-def build_decoder(
+def build_search(
     *,
     pieces: Sequence[str],
     method: str,

@@ -3,7 +3,7 @@
 import pytest
 
 from models.beam import PrefixBeamSearch
-from models.decoders import build_decoder
+from models.searches import build_search
 from models.lm_beam import LexiconBeamSearch
 from tests.models_lm import ARPA, PIECES, decode, emissions
 
@@ -11,7 +11,7 @@ from tests.models_lm import ARPA, PIECES, decode, emissions
 def build(**fields):
     defaults = {"method": "beam", "beam_size": 8, "beam_tokens": 0, "beam_threshold": 25.0, "num_hypotheses": 1}
     defaults |= {"lm": "", "lexicon": "", "lm_weight": 1.0, "word_score": 0.0, "hot_words": (), "hot_word_score": 4.0}
-    return build_decoder(pieces=PIECES, **{**defaults, **fields})
+    return build_search(pieces=PIECES, **{**defaults, **fields})
 
 
 def test_each_method_builds_its_search(tmp_path):
