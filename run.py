@@ -20,7 +20,7 @@ from engine.stopping import StopOnSignal
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config.FIELD=VALUE changes a field.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
 _MODES = ["train", "eval", "train_and_eval", "continuous_eval", "doctor", "verify_resume"]
-_MODES += ["transcribe", "align", "export"]
+_MODES += ["transcribe", "align", "export", "tune_lm"]
 _MODE = flags.DEFINE_enum("mode", "train_and_eval", _MODES, "What to do.")
 _STRATEGIES = ["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", _STRATEGIES, "Where it runs.")
@@ -29,6 +29,8 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Workdir or checkpoint to ev
 _WEIGHTS = flags.DEFINE_enum("weights", "", ["", "raw", "ema"], "Of a checkpoint with both; default: raw, or best/'s.")
 _INPUTS = flags.DEFINE_list("inputs", [], "Audio files, folders and patterns to transcribe; - for standard input.")
 _OUTPUT = flags.DEFINE_string("output", "", "Transcripts (.jsonl, .tsv, .txt, .srt, .vtt), or the exported folder.")
+_DECODE = flags.DEFINE_string("decode", "", "JSON of config.decode's fields, as --mode=tune_lm writes; they win.")
+_HOT_WORDS = flags.DEFINE_list("hot_words", [], "Words to prefer; like decode.hot_words, and no longer greedy.")
 _WINDOW_SECS = flags.DEFINE_float("window_secs", 30.0, "Longest piece transcribed at once.", lower_bound=1.0)
 _OUTPUT_FORMAT = flags.DEFINE_string("output_format", "", "Format, where the output's name tells none.")
 
@@ -41,6 +43,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     # Orbit prints what it logs: once is enough.
     logging.get_absl_handler().addFilter(lambda record: f"{os.sep}orbit{os.sep}" not in record.pathname)
     # Here and not above: a wrong flag should not wait for TensorFlow.
+    from configs.base import get_decode
     from data.audio import normalize_waveform
     from data.datasets import EvalData, TrainData
     from data.doctor import SetToExamine, examine
@@ -49,7 +52,8 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     from data.references import find_reference
     from data.streaming import duration_samples, stream_audio
     from data.text import load_tokenizer
-    from engine import doctor, experiment, verify_resume
+    from engine import doctor, experiment, tune_lm, verify_resume
+    from engine.decode_options import give_decode
     from engine.inference import aligning, exporting, transcription
     from engine.protocols import Parts
     from engine.summary import error_table
@@ -57,6 +61,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     from models.architecture import find_architecture
     from models.build import build_model
     from models.footprint import measure_model
+    from models.searches import build_search
 
     parts = Parts(
         build_tokenizer=load_tokenizer,
@@ -74,7 +79,16 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         span_decoder=alignment.greedy_spans,
         span_graph_decoder=decoding.greedy_decode_spans,
         aligner=alignment.forced_align,
+        build_search=build_search,
         preflight=check_before_training,
+    )
+    has_config = flags.FLAGS["config"].value is not None
+    decode_defaults = get_decode().to_dict()
+    decode_given = give_decode(
+        _CONFIG.value.decode.to_dict() if has_config else {},
+        known=decode_defaults,
+        path=_DECODE.value,
+        hot_words=_HOT_WORDS.value,
     )
     if _MODE.value == "export":
         return exporting.run(
@@ -97,10 +111,14 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             output_format=_OUTPUT_FORMAT.value,
             window_secs=_WINDOW_SECS.value,
             weights=_WEIGHTS.value,
+            decode_defaults=decode_defaults,
+            decode_given=decode_given,
         )
-    if flags.FLAGS["config"].value is None:
+    if not has_config:
         raise ValueError("--config is missing: for example --config=configs/base.py")
-    config = _CONFIG.value.lock()
+    config = _CONFIG.value
+    config.decode.update(decode_given)
+    config.lock()
     workdir = _WORKDIR.value or experiment.default_workdir(flags.FLAGS["config"].config_filename)
     if _MODE.value == "verify_resume":
         return verify_resume.run(config=config, command=[sys.executable, *sys.argv], workdir=workdir)
@@ -114,6 +132,15 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             set_type=SetToExamine,
             examine=examine,
             write_report=write_report,
+        )
+    if _MODE.value == "tune_lm":
+        return tune_lm.run(
+            config=config,
+            parts=parts,
+            workdir=workdir,
+            checkpoint=_CHECKPOINT.value,
+            weights=_WEIGHTS.value,
+            output=_OUTPUT.value,
         )
     outcome = experiment.run(
         config=config,

@@ -201,6 +201,12 @@ class EvaluatorGroup(orbit.AbstractEvaluator):
                 "" = they have none.
         """
         self._search_method = search_method
+        clash = next((name for name in evaluators if search_name(name, search_method) in evaluators), None)
+        if clash is not None and search_method:
+            raise ValueError(
+                f"data.eval.{search_name(clash, search_method)}: this is the name of {clash}'s figures with "
+                f"decode.method={search_method}; rename the set"
+            )
         self.scores: dict[str, TranscriptionScore] = {}
         self._evaluators = dict(evaluators)
         self._ema = ema

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import tensorflow as tf
@@ -132,6 +132,17 @@ Search = Callable[[np.ndarray], Sequence[Hypothesis]]
 """Log-softmax of one recording's logits, float32 [F, V] -> hypotheses, best first, at least one."""
 
 
+@runtime_checkable
+class TunableSearch(Protocol):
+    """A search that weighs a language model."""
+
+    def __call__(self, log_probs: np.ndarray) -> Sequence[Hypothesis]:
+        """See `Search`."""
+
+    def with_weights(self, *, lm_weight: float, word_score: float) -> TunableSearch:
+        """Returns the same search with other weights."""
+
+
 class DecodedBatch(Protocol):
     """Tokens with their frames, in the graph; [B, F], left-aligned."""
 
@@ -211,8 +222,8 @@ class Parts:
         span_decoder: The same on the host, with the frames of each token.
         span_graph_decoder: The same in the graph.
         aligner: A given transcript to the frames of each token.
-        build_search: The fields of config.decode and the tokenizer's pieces -> Search; None where greedy decoding is asked
-            for. Raises ValueError.
+        build_search: The fields of config.decode and the tokenizer's pieces -> Search; None where greedy decoding is
+            asked for. Raises ValueError.
         preflight: keyword arguments -> None; raises ValueError where the data would spoil the run.
     """
 

@@ -180,9 +180,7 @@ def build_search(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> Sear
     Raises:
         ValueError: Names the field, its value and what was wanted.
     """
-    # Runs from before there were searches have no such fields.
-    fields = config.decode.to_dict() if "decode" in config else {"method": "greedy"}
-    return None if fields["method"] == "greedy" and len(fields) == 1 else parts.build_search(pieces=tokenizer.pieces, **fields)
+    return parts.build_search(pieces=tokenizer.pieces, **config.decode)
 
 
 def run_preflight(

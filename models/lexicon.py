@@ -24,7 +24,7 @@ class Spelling:
         self._ids = {piece: index for index, piece in enumerate(pieces) if piece and not piece.isspace()}
         spaces = [index for index, piece in enumerate(pieces) if piece.isspace()]
         if not spaces:
-            raise ValueError("the vocabulary has no token between words, so no search finds any; set decode.method=greedy")
+            raise ValueError("the vocabulary has no space between words, set decode.method=greedy")
         self.delimiter_id = spaces[0]
 
     def spell(self, word: str) -> tuple[int, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import os
 import tempfile
@@ -101,10 +102,20 @@ class LexiconBeamSearch:
             self._trie.insert([*tokens, self._delimiter_id], index, score)
         # A beginning counts like its best word until the word is known.
         self._trie.smear(flashlight.SmearingMode.MAX)
+        self._unknown = dictionary.get_index("<unk>")
+        self._blank_id = blank_id
+        self._limits = {
+            "beam_size": beam_size,
+            "beam_size_token": beam_tokens or num_tokens,
+            "beam_threshold": beam_threshold,
+        }
+        self._has_bonuses = bool(hot)
+        self._decoder = self._build_decoder(lm_weight, word_score)
+
+    def _build_decoder(self, lm_weight: float, word_score: float) -> Any:
+        flashlight = _import_flashlight()
         options = flashlight.LexiconDecoderOptions(
-            beam_size=beam_size,
-            beam_size_token=beam_tokens or num_tokens,
-            beam_threshold=beam_threshold,
+            **self._limits,
             lm_weight=lm_weight * _NATS,
             word_score=word_score,
             unk_score=-math.inf,
@@ -112,16 +123,22 @@ class LexiconBeamSearch:
             log_add=True,
             criterion_type=flashlight.CriterionType.CTC,
         )
-        self._decoder = flashlight.LexiconDecoder(
-            options,
-            self._trie,
-            self._lm,
-            self._delimiter_id,
-            blank_id,
-            dictionary.get_index("<unk>"),
-            [],
-            False,
+        delimiter_id = self._delimiter_id
+        return flashlight.LexiconDecoder(
+            options, self._trie, self._lm, delimiter_id, self._blank_id, self._unknown, [], False
         )
+
+    def with_weights(self, *, lm_weight: float, word_score: float) -> LexiconBeamSearch:
+        """Returns the same search with other weights; it shares the language model and the lexicon's tree.
+
+        Raises:
+            ValueError: It has hot words, whose bonus is mixed into the language model for one weight.
+        """
+        if self._has_bonuses:
+            raise ValueError("decode.hot_words: the weights of a search with hot words are fixed; tune without them")
+        other = copy.copy(self)
+        other._decoder = self._build_decoder(lm_weight, word_score)
+        return other
 
     def __call__(self, log_probs: np.ndarray) -> list[Hypothesis]:
         """Returns the best texts, best first; at least one, which may be empty.

@@ -16,6 +16,7 @@ from tests.engine_toys import ToyModel, toy_batch, toy_dataset_fn, toy_decoder, 
 
 class Letters:
     num_tokens = 6
+    pieces = "_abcde"
 
     def decode(self, ids):
         return "".join("_abcde"[i] for i in ids)

@@ -37,7 +37,7 @@ HOMES = {
     # In engine: the files between a config and the explicit arguments of everything below (docs/decisions/0034).
     "ml_collections": (
         "configs", "engine/checks.py", "engine/doctor.py", "engine/experiment.py", "engine/startup.py",
-        "engine/unpack.py", "engine/verify_resume.py", "run",
+        "engine/tune_lm.py", "engine/unpack.py", "engine/verify_resume.py", "run",
     ),
     "numpy": _CODE,
     "orbit": ("engine",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -213,6 +214,43 @@ def test_transcripts_equal_the_evaluation_and_bad_files_are_named(corpus, straig
     assert found == {line["utterance_id"]: line["hypothesis"] for line in predictions}
 
 
+def test_the_search_of_the_config_is_scored_beside_greedy_and_transcribes_the_same(corpus, straight, tmp_path):
+    lexicon, decode, output = tmp_path / "words.txt", tmp_path / "decode.json", tmp_path / "out.jsonl"
+    texts = [line.split(maxsplit=1)[1] for path in (corpus / "eval").rglob("*.trans.txt") for line in path.open()]
+    lexicon.write_text("\n".join(" ".join(texts).split()))
+    decode.write_text(json.dumps({"method": "lexicon", "lexicon": str(lexicon), "num_hypotheses": 3}))
+    workdir = shutil.copytree(straight, tmp_path / "run")
+    done = run(train_command(corpus, workdir, "--mode=eval", f"--decode={decode}", "--config.decode.word_score=2.0"))
+    greedy, searched = (metrics(workdir, name)[-1] for name in ("unseen-voices", "unseen-voices-lexicon"))
+    assert "unseen-voices-lexicon" in done.stdout
+    assert (greedy["num_words"], searched["num_utterances"]) == (searched["num_words"], 6)
+    predictions = [json.loads(line) for line in (workdir / "eval/unseen-voices-lexicon/predictions.jsonl").open()]
+    heard = {line["utterance_id"]: line["hypothesis"] for line in predictions}
+    assert set(" ".join(heard.values()).split()) <= set(" ".join(texts).split())
+    assert any(heard.values())
+    arguments = ["--mode=transcribe", f"--checkpoint={workdir}", f"--inputs={corpus / 'eval'}", f"--output={output}"]
+    config = [f"--config={ROOT}/configs/debug.py:{corpus}", "--config.decode.word_score=2.0", f"--decode={decode}"]
+    run(command(*arguments, *config))
+    records = [json.loads(line) for line in output.open()]
+    assert {Path(record["audio_filepath"]).stem: record["text"] for record in records} == heard
+    for record in records:
+        assert record["nbest"][0]["text"] == record["text"] == " ".join(word["text"] for word in record["words"])
+        assert all(word["start"] < word["end"] <= record["duration"] + 0.02 for word in record["words"])
+
+
+@pytest.mark.slow
+def test_tuned_weights_are_a_file_that_eval_takes(corpus, straight, tmp_path):
+    lexicon, workdir = tmp_path / "words.txt", shutil.copytree(straight, tmp_path / "run")
+    lexicon.write_text("ZERO\nONE\nTWO\nTHREE\nFOUR\nFIVE\nSIX\nSEVEN\nEIGHT\nNINE\nTHE\nDOOR\n")
+    decode = ["--config.decode.method=lexicon", f"--config.decode.lexicon={lexicon}"]
+    done = run(train_command(corpus, workdir, "--mode=tune_lm", "--config.tune_lm.lm_weights=(1.0,)", *decode))
+    assert "pairs of weights on 6 utterances" in done.stdout
+    tuned = json.loads((workdir / "decode.json").read_text())
+    assert tuned["lexicon"] == str(lexicon) and len(tuned["tuning"]["trials"]) >= 4
+    run(train_command(corpus, workdir, "--mode=eval", f"--decode={workdir / 'decode.json'}"))
+    assert metrics(workdir, "unseen-voices-lexicon")[-1]["wer"] == pytest.approx(tuned["tuning"]["wer"])
+
+
 def test_the_exported_run_reads_what_the_evaluation_read(corpus, straight, tmp_path):
     output = tmp_path / "exported"
     done = run(command("--mode=export", f"--checkpoint={straight}", f"--output={output}"))
@@ -255,6 +293,7 @@ def test_the_doctor_reports_on_a_clean_corpus_and_on_a_leak_that_training_refuse
         (["--config=configs/nothing.py"], "configs/nothing.py"),
         (["--config=configs/debug.py", "--config.train.not_a_field=1"], "not_a_field"),
         (["--config=configs/debug.py", "--strategy=magic"], "strategy"),
+        (["--config=configs/debug.py", "--mode=tune_lm"], "decode.method=greedy"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(tmp_path, arguments, message):

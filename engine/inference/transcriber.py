@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from engine.inference.searching import Alternative, SearchReader
 from engine.inference.windows import Piece, Window, cut_windows, join_windows, measure_hop
 from engine.inference.words import Timed, find_words, mean_confidence
 from engine.progress import progress_bar
@@ -30,11 +31,13 @@ class Transcript:
         path: The recording.
         words: In order, with times.
         duration_secs: Of the recording.
+        alternatives: The best texts and their scores, if a search was asked for more than one.
     """
 
     path: str
     words: tuple[Timed, ...]
     duration_secs: float
+    alternatives: tuple[Alternative, ...] = ()
 
     @property
     def text(self) -> str:
@@ -86,6 +89,7 @@ class Transcriber:
         stream_audio: Callable[[str], Iterator[np.ndarray]],
         normalize_waveform: Callable[[np.ndarray], np.ndarray],
         find_reference: Callable[[str], str | None] = lambda path: None,
+        reader: SearchReader | None = None,
         batch_size: int = 8,
         window_secs: float = 30.0,
         overlap_secs: float = 5.0,
@@ -100,6 +104,7 @@ class Transcriber:
             stream_audio: Path -> float32 [N] at 16 kHz, piece by piece; likewise.
             normalize_waveform: Of a recording, or of a window of a long one.
             find_reference: Path -> the transcript beside the file, or None; for who wants to compare.
+            reader: Finds the words in place of the span decoder.
             batch_size: Rows that run together.
             window_secs: Longest row; what is longer is cut into windows of this length.
             overlap_secs: Of consecutive windows.
@@ -108,6 +113,7 @@ class Transcriber:
         self.tokenizer = tokenizer
         self.find_reference = find_reference
         self._span_decoder = span_decoder
+        self._reader = reader
         self.count_samples = count_samples
         self.stream_audio = stream_audio
         self._normalize = normalize_waveform
@@ -166,6 +172,11 @@ class Transcriber:
 
     def find_words(self, pieces: Iterable[Piece]) -> tuple[Timed, ...]:
         """Decodes consecutive pieces of one recording."""
+        return self._read(pieces)[0]
+
+    def _read(self, pieces: Iterable[Piece]) -> tuple[tuple[Timed, ...], tuple[Alternative, ...]]:
+        if self._reader is not None:
+            return self._reader.read(pieces, secs_per_frame=self.secs_per_frame)
         spans: list[TokenSpan] = []
         for piece in pieces:
             for token, start, end, prob in self._span_decoder(piece.log_probs):
@@ -175,7 +186,7 @@ class Transcriber:
                     _, first, middle, other = spans.pop()
                     prob = (other * (middle - first) + prob * (last - middle)) / (last - first)
                 spans.append((token, first, last, prob))
-        return tuple(find_words(spans, self.tokenizer, self.secs_per_frame))
+        return tuple(find_words(spans, self.tokenizer, self.secs_per_frame)), ()
 
     def transcribe_files(self, paths: Sequence[str]) -> Summary:
         """Transcribes files, those of like length together.
@@ -205,20 +216,21 @@ class Transcriber:
         total_secs = sum(num_samples.values()) / SAMPLE_RATE
         with progress_bar(total=round(total_secs), description="transcribe", unit="audio-s") as bar:
 
-            def finish(index: int, words: tuple[Timed, ...]) -> None:
-                found[index] = Transcript(paths[index], words, num_samples[index] / SAMPLE_RATE)
+            def finish(index: int, pieces: Iterable[Piece]) -> None:
+                words, alternatives = self._read(pieces)
+                found[index] = Transcript(paths[index], words, num_samples[index] / SAMPLE_RATE, alternatives)
 
             for index in is_long:
                 try:
                     blocks = _watched(self.stream_audio(paths[index]), bar)
-                    finish(index, self.find_words(self.stream_log_probs(blocks)))
+                    finish(index, self.stream_log_probs(blocks))
                 except (ValueError, OSError) as error:
                     fail(index, error)
             short = order[len(is_long) :]
             for batch in self._load_batches(short, paths, fail):
                 rows = self.log_probs([waveform for _, waveform in batch])
                 for (index, waveform), log_probs in zip(batch, rows, strict=True):
-                    finish(index, self.find_words([Piece(log_probs, 0)]))
+                    finish(index, [Piece(log_probs, 0)])
                     bar.update(len(waveform) / SAMPLE_RATE)
         return Summary(
             transcripts=tuple(found[index] for index in sorted(found)),

@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine import unpack
+from engine.decode_options import choose_decode
 from engine.ema import restore_weights
 from engine.inference.exported import VOCAB_FILE, ExportedModel, read_export_fields
 from engine.inference.formats import SUBTITLES, choose_format, subtitle_paths, write_transcripts
 from engine.inference.inputs import find_audio, readable_paths
+from engine.inference.searching import SearchReader
 from engine.inference.transcriber import Transcriber
 from engine.protocols import AcousticModel, InferenceModel, Parts, Tokenizer
 
@@ -38,7 +40,13 @@ def load_trained(*, parts: Parts, checkpoint: str, weights: str = "") -> tuple[A
 
 
 def load_transcriber(
-    *, parts: Parts, checkpoint: str, weights: str = "", batch_size: int = 8, window_secs: float = 30.0
+    *,
+    parts: Parts,
+    checkpoint: str,
+    weights: str = "",
+    batch_size: int = 8,
+    window_secs: float = 30.0,
+    decode: Mapping[str, Any] | None = None,
 ) -> Transcriber:
     """Builds a transcriber from a run's config, vocabulary and best weights, or from an exported recognizer.
 
@@ -48,9 +56,10 @@ def load_transcriber(
         weights: As `engine.ema.restore_weights`; an export has one kind.
         batch_size: Rows that run together.
         window_secs: Longest row; what is longer is cut into windows that overlap by a sixth.
+        decode: The fields of config.decode; None = greedy.
 
     Raises:
-        ValueError: If the run or its weights cannot be used.
+        ValueError: If the run, its weights or the search cannot be used.
     """
     model: InferenceModel
     exported = read_export_fields(checkpoint) if checkpoint else None
@@ -59,9 +68,13 @@ def load_transcriber(
             raise ValueError(f"--weights={weights}: {checkpoint} is an export, which holds one kind; leave it out")
         text_rules = exported
         tokenizer = parts.build_tokenizer(os.path.join(checkpoint, VOCAB_FILE))
+        reader = _build_reader(parts, tokenizer, decode)
         model = ExportedModel(checkpoint)
     else:
-        text_rules = unpack.load_run(checkpoint)[0].data
+        config, workdir = unpack.load_run(checkpoint)
+        text_rules = config.data
+        # Before the model: it fails sooner.
+        reader = _build_reader(parts, parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE)), decode)
         model, tokenizer = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
     return Transcriber(
         model=model,
@@ -71,9 +84,23 @@ def load_transcriber(
         stream_audio=functools.partial(parts.stream_audio, on_rate_mismatch=text_rules["on_rate_mismatch"]),
         normalize_waveform=parts.normalize_waveform,
         find_reference=functools.partial(parts.find_reference, text_style=text_rules["text_style"]),
+        reader=reader,
         batch_size=batch_size,
         window_secs=window_secs,
         overlap_secs=window_secs / 6,
+    )
+
+
+def _build_reader(parts: Parts, tokenizer: Tokenizer, decode: Mapping[str, Any] | None) -> SearchReader | None:
+    search = parts.build_search(pieces=tokenizer.pieces, **decode) if decode is not None else None
+    if search is None:
+        return None
+    assert decode is not None
+    return SearchReader(
+        search=search,
+        aligner=parts.aligner,
+        tokenizer=tokenizer,
+        num_alternatives=decode["num_hypotheses"] if decode["num_hypotheses"] > 1 else 0,
     )
 
 
@@ -86,6 +113,8 @@ def run(
     output_format: str = "",
     window_secs: float = 30.0,
     weights: str = "",
+    decode_defaults: Mapping[str, Any] | None = None,
+    decode_given: Mapping[str, Any] | None = None,
 ) -> int:
     """Transcribes files, prints a summary and returns the exit status: 2 if any file could not be read.
 
@@ -97,6 +126,9 @@ def run(
         output_format: One of `engine.inference.formats.FORMATS`; "" is what the output's name ends in.
         window_secs: As `load_transcriber`.
         weights: As `load_transcriber`.
+        decode_defaults: Fields of config.decode where neither the run nor `decode_given` has them; None = greedy,
+            whatever the run says.
+        decode_given: Fields that win over those of the run.
 
     Raises:
         ValueError: If an argument is missing or names nothing.
@@ -106,7 +138,13 @@ def run(
     format = choose_format(output, output_format)
     paths = find_audio(inputs)
     targets = subtitle_paths(output, paths, format=format) if format in SUBTITLES else []
-    transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights, window_secs=window_secs)
+    decode = None
+    if decode_defaults is not None:
+        recorded = {} if read_export_fields(checkpoint) else unpack.load_run(checkpoint)[0].get("decode", {})
+        decode = choose_decode(decode_defaults, recorded, decode_given or {})
+    transcriber = load_transcriber(
+        parts=parts, checkpoint=checkpoint, weights=weights, window_secs=window_secs, decode=decode
+    )
     with readable_paths(paths) as readable:
         summary = transcriber.transcribe_files(readable)
         named = dict(zip(readable, paths, strict=True))
@@ -119,6 +157,10 @@ def run(
                 "duration": round(transcript.duration_secs, 4),
                 "confidence": round(transcript.confidence, 4),
             }
+            if transcript.alternatives:
+                record["nbest"] = [
+                    {"text": other.text, "score": round(other.score, 4)} for other in transcript.alternatives
+                ]
             reference = transcriber.find_reference(transcript.path)
             records.append(record if reference is None else {**record, "reference": reference})
     write_transcripts(

@@ -59,8 +59,9 @@ class ToyData:
         return tf.data.Dataset.from_tensor_slices(rows).batch(size, drop_remainder=True).with_options(options)
 
 
-def make_evaluator(data, strategy=None):
+def make_evaluator(data, strategy=None, **fields):
     return Evaluator(
+        **fields,
         name="toy",
         strategy=strategy or tf.distribute.OneDeviceStrategy("/cpu:0"),
         model=EchoModel(),
@@ -109,3 +110,29 @@ def test_several_sets_are_evaluated_completely_and_by_name():
     group = EvaluatorGroup({"one": make_evaluator(ToyData(3)), "two": make_evaluator(ToyData(2, SPOKEN[:4]))})
     figures = group.evaluate(tf.constant(1))
     assert {name: values["num_utterances"] for name, values in figures.items()} == {"one": 7, "two": 4}
+
+
+class Found:
+    def __init__(self, tokens):
+        self.tokens, self.score = tokens, 0.0
+
+
+def mend(log_probs):
+    """Hears what was said where two frames are alike: "cc" was "cd"."""
+    assert log_probs.shape[1] == len(VOCAB)
+    np.testing.assert_allclose(np.exp(log_probs).sum(axis=-1), 1.0, rtol=1e-5)
+    tokens = log_probs.argmax(axis=-1)
+    return [Found([VOCAB.index("c"), VOCAB.index("d")] if list(tokens) == [4, 4] else tokens)]
+
+
+def test_the_texts_of_a_search_are_scored_beside_the_decoders(two_replicas):
+    evaluator = make_evaluator(ToyData(4), two_replicas, search=mend)
+    group = EvaluatorGroup({"toy": evaluator}, search_method="beam")
+    figures = group.evaluate(tf.constant(1))
+    assert group.names == list(figures) == list(group.scores) == ["toy", "toy-beam"]
+    assert (figures["toy"]["substitutions"], figures["toy-beam"]["substitutions"]) == (1, 0)
+    assert figures["toy"]["wer"] == pytest.approx(0.3) and figures["toy-beam"]["wer"] == pytest.approx(0.2)
+    texts = {row["utterance_id"]: row["hypothesis"] for row in group.scores["toy-beam"].predictions()}
+    assert (texts["utterance-1"], texts["utterance-4"]) == ("cd", "abcd")
+    with pytest.raises(ValueError, match="data.eval.toy-beam: "):
+        EvaluatorGroup({"toy": evaluator, "toy-beam": evaluator}, search_method="beam")

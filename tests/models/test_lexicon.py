@@ -45,5 +45,5 @@ def test_spelling():
     for word in ("cat", "TWO WORDS", ""):
         with pytest.raises(ValueError, match="decode.hot_words: "):
             spelling.spell_hot_words([word])
-    with pytest.raises(ValueError, match="no token between words"):
+    with pytest.raises(ValueError, match="no space between words"):
         Spelling(["", "A", "B"])

@@ -3,8 +3,8 @@
 import pytest
 
 from models.beam import PrefixBeamSearch
-from models.searches import build_search
 from models.lm_beam import LexiconBeamSearch
+from models.searches import build_search
 from tests.models_lm import ARPA, PIECES, decode, emissions
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def trained(tmp_path):
     return str(tmp_path / "run"), "".join(Letters.pieces[token] for token in logits[0].numpy().argmax(-1))
 
 
-def make_parts():
+def make_parts(**fields):
     return Parts(
         build_tokenizer=lambda path: Letters(),
         build_train_data=None,
@@ -70,7 +71,8 @@ def make_parts():
         decoder=toy_decoder,
         span_decoder=every_frame,
         span_graph_decoder=lambda logits, lengths: pytest.fail("nothing to export"),
-        aligner=lambda log_probs, labels: pytest.fail("nothing to align"),
+        build_search=fields.pop("build_search", lambda **fields: None),
+        aligner=fields.pop("aligner", lambda log_probs, labels: pytest.fail("nothing to align")),
     )
 
 
@@ -109,3 +111,38 @@ def test_the_longest_row_is_ones_own_choice(trained):
 def test_output_must_be_named(trained):
     with pytest.raises(ValueError, match="--output is empty"):
         transcription.run(parts=make_parts(), checkpoint=trained[0], inputs=["a.wav"], output="")
+
+
+class Found:
+    def __init__(self, tokens, score):
+        self.tokens, self.score, self.log_prob = tokens, score, 0.0
+        self.spans = [(token, place, place + 1, 0.5) for place, token in enumerate(tokens)]
+
+
+def test_the_search_comes_from_the_run_and_from_what_is_given_and_its_best_texts_are_written(trained, tmp_path):
+    asked = []
+
+    def build_search(**fields):
+        asked.append(fields)
+        return lambda log_probs: [Found([1, 2], -1.5), Found([2, 2], -2.0)]
+
+    (tmp_path / "a.wav").touch()
+    path = Path(trained[0]) / "config.json"
+    config = json.loads(path.read_text())
+    config["decode"] = {"method": "beam", "beam_size": 7}  # of a version that had no other fields
+    path.write_text(json.dumps(config))
+    Letters.decode = lambda self, ids: "".join(self.pieces[i] for i in ids)
+    transcription.run(
+        parts=make_parts(build_search=build_search, aligner=lambda log_probs, labels: Found(labels, 0.0)),
+        checkpoint=trained[0],
+        inputs=[str(tmp_path / "a.wav")],
+        output=str(tmp_path / "out.jsonl"),
+        decode_defaults=base.get_decode().to_dict(),
+        decode_given={"num_hypotheses": 2},
+    )
+    (fields,) = asked
+    assert (fields["method"], fields["beam_size"], fields["num_hypotheses"]) == ("beam", 7, 2)
+    record = json.loads((tmp_path / "out.jsonl").read_text())
+    assert record["text"] == record["words"][0]["text"] == "ab"
+    assert record["words"][0]["confidence"] == 0.5
+    assert record["nbest"] == [{"text": "ab", "score": -1.5}, {"text": "bb", "score": -2.0}]

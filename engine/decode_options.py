@@ -1,0 +1,85 @@
+"""Which fields of config.decode hold, and a file of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# What --mode=tune_lm adds to its file for people.
+TUNING = "tuning"
+
+
+def read_decode_file(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads fields of config.decode from a JSON object, some or all of them.
+
+    Args:
+        path: As --mode=tune_lm writes it, or by hand.
+        known: Every field with a value of its type.
+
+    Raises:
+        ValueError: Names the file, the field and what was wanted.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            fields = json.load(file)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"--decode={path}: not a readable JSON file ({error})") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"--decode={path}: not an object of fields of config.decode")
+    found = {}
+    for name, value in fields.items():
+        if name == TUNING:
+            continue
+        if name not in known:
+            raise ValueError(f"--decode={path}: config.decode has no field {name!r}, but {', '.join(known)}")
+        found[name] = _as_type_of(known[name], value, f"--decode={path}: {name}")
+    return found
+
+
+def _as_type_of(example: Any, value: Any, where: str) -> Any:
+    if isinstance(example, (tuple, list)):
+        if isinstance(value, list) and all(isinstance(word, str) for word in value):
+            return tuple(value)
+        raise ValueError(f"{where}={value!r}: wanted a list of words")
+    wanted = type(example)
+    if wanted is float and type(value) is int:
+        return float(value)
+    if type(value) is not wanted:
+        raise ValueError(f"{where}={value!r}: wanted {wanted.__name__}")
+    return value
+
+
+def give_decode(
+    config_fields: Mapping[str, Any], *, known: Mapping[str, Any], path: str, hot_words: Sequence[str]
+) -> dict[str, Any]:
+    """Returns the fields that the command line gives: of its config, over them of its file, over them its hot words.
+
+    Args:
+        config_fields: Of --config; {} without one.
+        known: As `read_decode_file`.
+        path: As `read_decode_file`; "" = none.
+        hot_words: Of --hot_words.
+    """
+    given = {**config_fields, **(read_decode_file(path, known) if path else {})}
+    if hot_words:
+        given["hot_words"] = tuple(hot_words)
+        if given.get("method") == "greedy":  # which searches nothing
+            given["method"] = "beam"
+    return given
+
+
+def choose_decode(
+    defaults: Mapping[str, Any], recorded: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns all fields: those given, else those that a run recorded, else the defaults.
+
+    Args:
+        defaults: Every field.
+        recorded: Of a run's config.json; runs from before there were searches have none.
+        given: As `give_decode`.
+    """
+    chosen = {name: given.get(name, recorded.get(name, default)) for name, default in defaults.items()}
+    if given.get("hot_words") and "method" not in given and chosen["method"] == "greedy":
+        chosen["method"] = "beam"
+    return chosen
