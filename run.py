@@ -100,7 +100,11 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         )
     if _MODE.value == "align":
         return aligning.run(
-            parts=parts, checkpoint=_CHECKPOINT.value, inputs=_INPUTS.value, output=_OUTPUT.value
+            parts=parts,
+            checkpoint=_CHECKPOINT.value,
+            inputs=_INPUTS.value,
+            output=_OUTPUT.value,
+            weights=_WEIGHTS.value,
         )
     if _MODE.value == "transcribe":
         return transcription.run(

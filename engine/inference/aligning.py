@@ -24,7 +24,7 @@ ALIGNMENTS_FILE = "alignments.jsonl"
 TEXTGRID_FOLDER = "textgrid"
 
 
-def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str) -> int:
+def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, weights: str = "") -> int:
     """Aligns recordings with the transcripts beside them; writes OUTPUT/alignments.jsonl, worst match first, and a
     Praat TextGrid of each recording under OUTPUT/textgrid; returns the exit status: 2 if any could not be aligned.
 
@@ -33,6 +33,7 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str) ->
         checkpoint: A workdir, a checkpoint inside one, or an exported folder.
         inputs: As `engine.inference.inputs.find_audio`.
         output: Folder.
+        weights: As `load_transcriber`.
 
     Raises:
         ValueError: An argument is missing or names nothing, or no recording has a transcript.
@@ -42,7 +43,7 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str) ->
     if os.path.isfile(output):
         raise ValueError(f"--output={output}: is a file; name the folder to write")
     paths = find_audio(inputs)
-    transcriber = load_transcriber(parts=parts, checkpoint=checkpoint)
+    transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights)
     with_text = [(path, text) for path in paths if (text := transcriber.find_reference(path)) is not None]
     if not with_text:
         raise ValueError(

@@ -53,10 +53,14 @@ def parts(monkeypatch):
         window_secs=8,
         overlap_secs=4,
     )
-    monkeypatch.setattr(aligning, "load_transcriber", lambda **fields: transcriber)
 
     class Parts:
         aligner = staticmethod(forced_align)
+        weights = []
+
+    monkeypatch.setattr(
+        aligning, "load_transcriber", lambda **fields: (Parts.weights.append(fields["weights"]), transcriber)[1]
+    )
 
     return Parts
 
@@ -70,7 +74,9 @@ def test_words_get_their_times_and_the_worst_match_comes_first(parts, tmp_path, 
     write(tmp_path, good="_ab_ cc__d__", wrong="_ab_ cc__d__", close="ab")
     transcripts(tmp_path, good="ab cd", wrong="ab ed", close="ab")
     output = tmp_path / "out"
-    assert aligning.run(parts=parts, checkpoint="x", inputs=[str(tmp_path)], output=str(output)) == 0
+    arguments = {"parts": parts, "checkpoint": "x", "inputs": [str(tmp_path)], "output": str(output)}
+    assert aligning.run(**arguments, weights="ema") == 0
+    assert parts.weights == ["ema"]
     records = [json.loads(line) for line in (output / "alignments.jsonl").read_text().splitlines()]
     assert [Path(record["audio_filepath"]).stem for record in records] == ["wrong", "close", "good"]
     # c is heard for two seconds, where the transcript has e: two frames are three nats less likely.
