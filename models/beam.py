@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from models.hot_words import HotWords
-from models.hypotheses import Hypothesis
+from models.hypotheses import Hypothesis, finite_log_probs
 
 
 class _Beam(NamedTuple):
@@ -104,7 +104,7 @@ class PrefixBeamSearch:
         """
         tree = _Tree(self._hot_words)
         beam = _Beam(np.zeros(1, np.int64), np.zeros(1), np.full(1, -np.inf))
-        for frame in np.asarray(log_probs, np.float64):
+        for frame in finite_log_probs(log_probs).astype(np.float64):
             beam = self._advance(tree, beam, frame)
         scores = np.logaddexp(beam.blank, beam.token) + [tree.final_bonus(int(node)) for node in beam.nodes]
         order = np.argsort(-scores, kind="stable")[: self._num_hypotheses]

@@ -1,8 +1,19 @@
-"""What a search returns: labellings with their scores, best first."""
+"""What a search is given and what it returns: log-probabilities, and labellings with their scores, best first."""
 
 from __future__ import annotations
 
 import dataclasses
+
+import numpy as np
+
+# Log-probability of what cannot be: an infinite one would make sums that are not numbers.
+IMPOSSIBLE = -1e4
+
+
+def finite_log_probs(log_probs: np.ndarray) -> np.ndarray:
+    """Returns float32 [F, V] in which all is finite: a diverged model has bad texts, it does not break a search."""
+    known = np.nan_to_num(np.asarray(log_probs, np.float32), nan=IMPOSSIBLE, neginf=IMPOSSIBLE)
+    return np.maximum(known, np.float32(IMPOSSIBLE))
 
 
 @dataclasses.dataclass(frozen=True)

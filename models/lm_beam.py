@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from models.hypotheses import Hypothesis
+from models.hypotheses import IMPOSSIBLE, Hypothesis, finite_log_probs
 from models.lexicon import Spelling
 
 _NATS = math.log(10)  # KenLM speaks in decimal logarithms
-_IMPOSSIBLE = -1e4  # log-probability; an infinite one would make its sums not a number
 
 
 class LexiconBeamSearch:
@@ -149,9 +148,9 @@ class LexiconBeamSearch:
         if not len(log_probs):
             return [Hypothesis((), 0.0)]
         # A word counts when the space after it is heard; behind the last word nobody says one, so one is added.
-        last = np.full([1, self._num_tokens], _IMPOSSIBLE, np.float32)
+        last = np.full([1, self._num_tokens], IMPOSSIBLE, np.float32)
         last[0, self._delimiter_id] = 0.0
-        emissions = np.concatenate([np.maximum(log_probs, _IMPOSSIBLE).astype(np.float32), last])
+        emissions = np.concatenate([finite_log_probs(log_probs), last])
         results = self._decoder.decode(emissions.ctypes.data, *emissions.shape)
         best: dict[tuple[int, ...], Any] = {}
         for result in sorted(results, key=lambda result: -result.score):

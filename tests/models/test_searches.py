@@ -1,5 +1,6 @@
 """From the fields of config.decode to a search."""
 
+import numpy as np
 import pytest
 
 from models.beam import PrefixBeamSearch
@@ -23,6 +24,8 @@ def test_each_method_builds_its_search(tmp_path):
     assert decode(beam(log_probs)[0].tokens) == "THE CAR"
     assert decode(build(hot_words=("CAT",))(log_probs)[0].tokens) == "THE CAT"
     assert decode(lexicon(log_probs)[0].tokens) == "THE CAT"
+    for search in (beam, lexicon):  # a model that has diverged
+        assert len(search(np.full([20, len(PIECES)], np.nan))) == 1
 
 
 @pytest.mark.parametrize(
