@@ -239,16 +239,19 @@ def test_the_search_of_the_config_is_scored_beside_greedy_and_transcribes_the_sa
 
 
 @pytest.mark.slow
-def test_tuned_weights_are_a_file_that_eval_takes(corpus, straight, tmp_path):
-    lexicon, workdir = tmp_path / "words.txt", shutil.copytree(straight, tmp_path / "run")
+def test_tuned_weights_are_a_file_with_the_figure_of_the_evaluation_beside_theirs(corpus, straight, tmp_path):
+    lexicon, output = tmp_path / "words.txt", tmp_path / "decode.json"
     lexicon.write_text("ZERO\nONE\nTWO\nTHREE\nFOUR\nFIVE\nSIX\nSEVEN\nEIGHT\nNINE\nTHE\nDOOR\n")
-    decode = ["--config.decode.method=lexicon", f"--config.decode.lexicon={lexicon}"]
-    done = run(train_command(corpus, workdir, "--mode=tune_lm", "--config.tune_lm.lm_weights=(1.0,)", *decode))
+    decode = ["--config.decode.method=lexicon", f"--config.decode.lexicon={lexicon}", f"--output={output}"]
+    done = run(train_command(corpus, straight, "--mode=tune_lm", "--config.tune_lm.lm_weights=(1.0,)", *decode))
     assert "pairs of weights on 6 utterances" in done.stdout
-    tuned = json.loads((workdir / "decode.json").read_text())
-    assert tuned["lexicon"] == str(lexicon) and len(tuned["tuning"]["trials"]) >= 4
-    run(train_command(corpus, workdir, "--mode=eval", f"--decode={workdir / 'decode.json'}"))
-    assert metrics(workdir, "unseen-voices-lexicon")[-1]["wer"] == pytest.approx(tuned["tuning"]["wer"])
+    tuned = json.loads(output.read_text())
+    assert tuned["lexicon"] == str(lexicon) and tuned["method"] == "lexicon"
+    figures = tuned["tuning"]
+    assert figures["greedy_wer"] == pytest.approx(metrics(straight, "unseen-voices")[0]["wer"])
+    trials = {(trial["lm_weight"], trial["word_score"]): trial["wer"] for trial in figures["trials"]}
+    assert len(trials) >= 4
+    assert figures["wer"] == min(trials.values()) == trials[tuned["lm_weight"], tuned["word_score"]]
 
 
 def test_the_exported_run_reads_what_the_evaluation_read(corpus, straight, tmp_path):
@@ -293,7 +296,6 @@ def test_the_doctor_reports_on_a_clean_corpus_and_on_a_leak_that_training_refuse
         (["--config=configs/nothing.py"], "configs/nothing.py"),
         (["--config=configs/debug.py", "--config.train.not_a_field=1"], "not_a_field"),
         (["--config=configs/debug.py", "--strategy=magic"], "strategy"),
-        (["--config=configs/debug.py", "--mode=tune_lm"], "decode.method=greedy"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(tmp_path, arguments, message):
