@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from benchmarks import cases, flops, measure, speech
-from benchmarks.train_throughput import add_common_flags, run
+from benchmarks.train_throughput import add_common_flags, add_profile_flags, profile, run
 from models.config import Wav2Vec2Config
 
 _FULL_SAMPLES = 246_000
@@ -62,10 +62,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--batch_sizes", nargs="*", type=int, default=[1, 8])
     parser.add_argument("--full", action="store_true", help="the two full rows as well")
     parser.add_argument("--split", default="test-clean", help="split of the utterances")
+    add_profile_flags(parser)
     arguments = parser.parse_args(argv)
     config, _ = measure.benchmark_config(arguments.preset)
     try:
-        return run(arguments, make_cases(arguments, config), argv, "inference_throughput")
+        made = make_cases(arguments, config)
+        if arguments.profile:
+            return profile(arguments, made)
+        return run(arguments, made, argv, "inference_throughput")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -25,7 +25,7 @@ class Side:
 
     def __init__(
         self, *, task: str, precision: str, device: str, batches: str, model: dict[str, Any], accum_steps: int = 1,
-        num_replicas: int = 1,
+        num_replicas: int = 1, num_threads: int = 0,
     ) -> None:  # fmt: skip
         """Builds the model; see `benchmarks.protocol.Spec`.
 
@@ -37,7 +37,11 @@ class Side:
             model: See Spec.
             accum_steps: Microbatches of an update.
             num_replicas: Logical CPUs to train on.
+            num_threads: Of TensorFlow's kernels; 0 = one for each processor.
         """
+        if num_threads:
+            tf.config.threading.set_inter_op_parallelism_threads(num_threads)
+            tf.config.threading.set_intra_op_parallelism_threads(num_threads)
         tf_keras.utils.set_random_seed(0)
         self._batches = cases.load(batches)
         self._precision = precision
@@ -110,6 +114,11 @@ class Side:
                 figure = float(tokens.numpy().sum())
         secs, cpu_secs = time.perf_counter() - start, time.process_time() - cpu_start
         return {"secs": secs, "cpu_secs": cpu_secs, "figure": float(figure)}
+
+    def profile(self, folder: str) -> dict[str, float]:
+        """`run_once` with TensorFlow's profiler on, whose trace is left in `folder`."""
+        with tf.profiler.experimental.Profile(folder):
+            return self.run_once()
 
     def ceiling(self) -> float:
         """The best rate of a large matrix product in this precision, in FLOP/s."""

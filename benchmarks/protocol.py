@@ -119,6 +119,8 @@ def serve(side_class: Callable[..., Side], *, versions: Callable[[], str]) -> No
             answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         elif question == "ceiling" and side is not None:
             answer = side.ceiling()
+        elif question == "profile" and side is not None:
+            answer = side.profile(**arguments)  # type: ignore[attr-defined]
         elif side is not None:
             answer = side.run_once()
         print(json.dumps({"answer": answer}), flush=True)

@@ -2,15 +2,22 @@
 
 Two cases: two full rows of 246,000 samples (the published fixed size), and utterances of a LibriSpeech split in
 batches of like lengths, padded to buckets (ours) or to the longest row (the reference).
+
+    python -m benchmarks.train_throughput --profile=FOLDER [--tensorboard] [--cases full] [--precisions bf16]
+
+measures where our own pass spends its time instead: `benchmarks.update_profile`.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
-from benchmarks import cases, flops, measure, speech
+from benchmarks import cases, flops, measure, speech, update_profile
+from engine import files
 from models.config import Wav2Vec2Config
 
 _FULL_SAMPLES = 246_000
@@ -79,6 +86,32 @@ def run(arguments: argparse.Namespace, made: Sequence[measure.Case], argv: Seque
     return 0
 
 
+def add_profile_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `profile`."""
+    parser.add_argument("--profile", default="", help="folder for tables and pictures of where a pass spends its time")
+    parser.add_argument("--tensorboard", action="store_true", help="keep the traces there as well, for TensorBoard")
+
+
+def profile(arguments: argparse.Namespace, made: Sequence[measure.Case]) -> int:
+    """Prints and writes where our passes over the cases spend their time."""
+    folder = Path(arguments.profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    _, model = measure.benchmark_config(arguments.preset)
+    for number, case in enumerate(made):
+        name = f"{case.task}-{number}-{case.precision.removeprefix('mixed_')}"
+        with tempfile.TemporaryDirectory() as scratch:
+            trace = str(folder / "tensorboard" / name) if arguments.tensorboard else scratch
+            times, secs = update_profile.measure(case, device=arguments.device, model=model, trace=trace)
+        title = f"{case.name}, {case.precision.removeprefix('mixed_')}"
+        text = f"{title}: processor time of one pass, one thread\n\n{update_profile.table(times, pass_secs=secs)}\n"
+        print(text)
+        files.write_text_atomic(folder / f"{name}.md", text)
+        update_profile.draw(times, folder / f"{name}.svg", title=title)
+    if arguments.tensorboard:
+        print(f"tensorboard --logdir={folder / 'tensorboard'}")
+    return 0
+
+
 def main(argv: Sequence[str]) -> int:
     """Runs the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks.train_throughput", description=__doc__)
@@ -87,10 +120,14 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--num_samples", type=int, default=_FULL_SAMPLES, help="of a row of the full case")
     parser.add_argument("--split", default="train-clean-5", help="split of the real case")
     parser.add_argument("--batch_size", type=int, default=4, help="rows of a batch of the real case")
+    add_profile_flags(parser)
     arguments = parser.parse_args(argv)
     config, _ = measure.benchmark_config(arguments.preset)
     try:
-        return run(arguments, make_cases(arguments, config), argv, "train_throughput")
+        made = make_cases(arguments, config)
+        if arguments.profile:
+            return profile(arguments, made)
+        return run(arguments, made, argv, "train_throughput")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

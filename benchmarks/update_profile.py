@@ -1,0 +1,238 @@
+"""Where an update's time goes: TensorFlow's own trace of one pass, its kernels added up by region of the network.
+
+`benchmarks.train_throughput --profile=FOLDER` makes the trace on one thread: there the kernels run one after the other,
+so their times add up to the pass's processor time, and what other jobs take of the machine falls on all alike.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import cases, protocol
+from benchmarks.measure import Case
+
+# The first pattern that occurs in an operation's name tells its region. What the backward pass computes has the name of
+# the forward pass in its own.
+REGIONS = (
+    ("feature encoder", r"feature_encoder/"),
+    ("positional convolution", r"positional_convolution"),
+    ("attention: projections", r"_attention_(qkv|out)/"),
+    ("attention: softmax, dropout, context", r"_attention/"),
+    ("feed-forward", r"_(intermediate|output)/"),
+    ("norms, residuals", r"_norm/|encoder/norm|encoder_layers_\d+/"),
+    ("CTC", r"CTC|ctc|log_softmax|SparseTo|boolean_mask"),
+    ("optimizer", r"Adam|global_norm|clip|ResourceApply"),
+    ("projection, masks, head", r"feature_projection|wav2vec2_for_ctc|/head/"),
+)
+_OTHER = "other"
+# The gradient of a compiled region is a function that TensorFlow calls without the name of its layer: what is in it
+# tells whose it is.
+_NAMELESS = re.compile(r"^(?:gradients/|cond/)*(?:Stateful)?PartitionedCall(?:_\d+)?(?=/|$)")
+_CONTENTS = (
+    ("attention: softmax, dropout, context", r"BatchMatMul|logits_backward|probs_dropped"),
+    ("feed-forward", r"gelu_(forward|backward)"),
+    ("norms, residuals", r"norm_(forward|backward)|add_forward|_drop_"),
+)
+_PRODUCT = re.compile(r"MatMul|Conv2D|Einsum")
+_CALLS = re.compile(r"PartitionedCall|XlaLaunch|_XlaRun|XlaLocalLaunch|While|^_?If$|StatelessIf")
+_OPERATION = re.compile(r"^([\w/\-.]+):([A-Za-z_]\w*)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """One run of a kernel, or of what calls kernels.
+
+    Attributes:
+        thread: Where it ran.
+        start: In picoseconds.
+        end: Likewise; what ran in between on the same thread is part of it.
+        name: Of the operation; "" for a piece of a compiled program.
+        kind: Of the operation.
+        module: Compiled program that it is a piece of; "" for none.
+    """
+
+    thread: str
+    start: int
+    end: int
+    name: str
+    kind: str
+    module: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionTime:
+    """Seconds of a region: all, and of them those in matrix products and convolutions."""
+
+    region: str
+    secs: float
+    product_secs: float
+
+
+def measure(
+    case: Case, *, device: str, model: Mapping[str, Any], trace: str, num_warm_up: int = 2
+) -> tuple[list[RegionTime], float]:
+    """Returns the regions of our pass over a case and the processor seconds of the whole pass.
+
+    Args:
+        case: What to run.
+        device: "cpu" or "gpu".
+        model: Fields of `models.wav2vec2.build_model`.
+        trace: Folder for TensorFlow's trace.
+        num_warm_up: Passes before, in which TensorFlow traces and compiles.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        batches = str(Path(folder) / "batches.npz")
+        cases.save(batches, case.ours)
+        spec = protocol.Spec(task=case.task, precision=case.precision, device=device, batches=batches, model=model)
+        arguments = {**dataclasses.asdict(spec), "num_threads": 1}
+        with protocol.Worker(python=sys.executable, module="benchmarks.our_worker", arguments=arguments) as worker:
+            for _ in range(num_warm_up):
+                worker.ask("run_once")
+            answer = worker.ask("profile", folder=trace)
+    return attribute(read_kernels(trace)), answer["cpu_secs"]
+
+
+def read_kernels(folder: str | os.PathLike[str]) -> list[Kernel]:
+    """Reads the newest trace that `tf.profiler.experimental` has left in `folder`.
+
+    Raises:
+        OSError: If there is none.
+    """
+    # Here, because the rest of this module needs no TensorFlow.
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    paths = sorted(Path(folder).glob("plugins/profile/*/*.xplane.pb"))
+    if not paths:
+        raise OSError(f"{folder} has no trace (plugins/profile/*/*.xplane.pb)")
+    space = xplane_pb2.XSpace()
+    space.ParseFromString(paths[-1].read_bytes())
+    kernels = []
+    for plane in space.planes:
+        names = {key: value.name for key, value in plane.stat_metadata.items()}
+        for line in plane.lines:
+            for event in line.events:
+                title = plane.event_metadata[event.metadata_id].name
+                stats = {names[s.metadata_id]: s.str_value or names.get(s.ref_value, "") for s in event.stats}
+                operation = _OPERATION.match(title)
+                if operation:
+                    name, kind = operation.groups()
+                elif title == "ExecutorState::ProcessAsync::Start":
+                    name, kind = stats.get("name", ""), stats.get("kernel_type", "")
+                elif stats.get("hlo_module"):
+                    name, kind = "", ""
+                else:
+                    continue
+                end = event.offset_ps + event.duration_ps
+                kernels.append(Kernel(line.name, event.offset_ps, end, name, kind, stats.get("hlo_module", "")))
+    return kernels
+
+
+def attribute(kernels: Iterable[Kernel]) -> list[RegionTime]:
+    """Adds up by region, largest first; the time of a call is what no kernel inside it accounts for."""
+    secs = self_times(kernels)
+    contents: dict[str, list[str]] = collections.defaultdict(list)
+    for kernel, caller, _ in secs:
+        root = _NAMELESS.match(kernel.name or caller)
+        if root:
+            contents[root.group()].append(f"{kernel.kind} {kernel.module}")
+    # Pieces of compiled programs also run on threads where nothing says who called: the program's owner does.
+    owners: dict[str, str] = {}
+    for kernel, caller, _ in secs:
+        if kernel.module and caller:
+            owners.setdefault(kernel.module, _region(caller, contents))
+    totals: dict[str, float] = collections.defaultdict(float)
+    products: dict[str, float] = collections.defaultdict(float)
+    for kernel, caller, own in secs:
+        name = kernel.name or caller
+        region = _region(name, contents) if name else owners.get(kernel.module, _by_contents([kernel.module]))
+        totals[region] += own
+        if _PRODUCT.search(kernel.kind):
+            products[region] += own
+    found = [RegionTime(region, total, products[region]) for region, total in totals.items()]
+    return sorted(found, key=lambda one: -one.secs)
+
+
+def self_times(kernels: Iterable[Kernel]) -> list[tuple[Kernel, str, float]]:
+    """Returns each kernel, the innermost named operation around it, and its seconds without those of kernels inside."""
+    threads: dict[str, list[Kernel]] = collections.defaultdict(list)
+    for kernel in kernels:
+        threads[kernel.thread].append(kernel)
+    found = []
+    for members in threads.values():
+        inside: list[float] = []
+        stack: list[tuple[Kernel, int]] = []
+        members.sort(key=lambda kernel: (kernel.start, -kernel.end))
+        callers = []
+        for position, kernel in enumerate(members):
+            while stack and stack[-1][0].end <= kernel.start:
+                stack.pop()
+            if stack:
+                inside[stack[-1][1]] += kernel.end - kernel.start
+            callers.append(next((outer.name for outer, _ in reversed(stack) if outer.name), ""))
+            inside.append(0.0)
+            stack.append((kernel, position))
+        for kernel, caller, used in zip(members, callers, inside, strict=True):
+            found.append((kernel, caller, max(0.0, kernel.end - kernel.start - used) / 1e12))
+    return found
+
+
+def _region(name: str, contents: dict[str, list[str]]) -> str:
+    root = _NAMELESS.match(name)
+    if root:
+        return _by_contents(contents[root.group()])
+    return next((region for region, pattern in REGIONS if re.search(pattern, name)), _OTHER)
+
+
+def _by_contents(kinds: Sequence[str]) -> str:
+    joined = "\n".join(kinds)
+    return next((region for region, pattern in _CONTENTS if re.search(pattern, joined)), _OTHER)
+
+
+def table(times: Sequence[RegionTime], *, pass_secs: float) -> str:
+    """Returns Markdown; what the pass took beyond its kernels (TensorFlow's executor, Python) is the last row."""
+    rest = max(0.0, pass_secs - sum(one.secs for one in times))
+    lines = ["| region | ms | share | products and convolutions, ms | all else, ms |", "|---|---|---|---|---|"]
+    rows = [*times, RegionTime("between kernels", rest, 0.0)]
+    total = RegionTime("**all**", sum(one.secs for one in rows), sum(one.product_secs for one in rows))
+    for one in [*rows, total]:
+        lines.append(
+            f"| {one.region} | {1e3 * one.secs:.0f} | {100 * one.secs / total.secs:.1f} % | "
+            f"{1e3 * one.product_secs:.0f} | {1e3 * (one.secs - one.product_secs):.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(times: Sequence[RegionTime], path: str | os.PathLike[str], *, title: str) -> None:
+    """Writes an SVG picture: a bar a region, its products dark and all else light."""
+    shown = [one for one in times if one.secs > 0]
+    left, width, bar, top = 250, 420, 18, 62
+    height = top + len(shown) * (bar + 8) + 14
+    longest = max(one.secs for one in shown)
+    dark, light = "#1f4e79", "#a9c4e0"
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 110}" height="{height}" '
+        'font-family="sans-serif" font-size="12">',
+        f'<rect width="{left + width + 110}" height="{height}" fill="white"/>',
+        f'<text x="12" y="20" font-size="14">{title}</text>',
+        f'<rect x="12" y="32" width="12" height="12" fill="{dark}"/>'
+        '<text x="30" y="43">matrix products and convolutions</text>',
+        f'<rect x="250" y="32" width="12" height="12" fill="{light}"/><text x="268" y="43">all else</text>',
+    ]
+    for i, one in enumerate(shown):
+        y = top + i * (bar + 8)
+        product, whole = (width * secs / longest for secs in (one.product_secs, one.secs))
+        parts += [
+            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{one.region}</text>',
+            f'<rect x="{left}" y="{y}" width="{product:.1f}" height="{bar}" fill="{dark}"/>',
+            f'<rect x="{left + product:.1f}" y="{y}" width="{whole - product:.1f}" height="{bar}" fill="{light}"/>',
+            f'<text x="{left + whole + 6:.1f}" y="{y + 13}">{1e3 * one.secs:.0f} ms</text>',
+        ]
+    Path(path).write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
