@@ -105,7 +105,8 @@ def get_config() -> ConfigDict:
     train_set.exclude_speakers = ()  # all but these
 
     data.eval = ConfigDict()
-    data.eval["dev-clean"] = get_eval_set(input="datasets/librispeech", split="dev-clean")
+    # Underscores: a flag (--config.data.eval.dev_clean.input=...) cannot spell a hyphen.
+    data.eval["dev_clean"] = get_eval_set(input="datasets/librispeech", split="dev-clean")
 
     config.train = train = ConfigDict()
     train.global_batch_size = 32  # rows of one update, over all replicas (the published recipe: about 400 s of audio)
@@ -131,7 +132,7 @@ def get_config() -> ConfigDict:
     config.eval = evaluation = ConfigDict()
     evaluation.every_updates = 2_000  # 0 = only at the end
     evaluation.batch_size = 16  # rows of a batch, over all replicas; rounded up to a multiple of them
-    evaluation.best_of = "dev-clean"  # evaluation set whose WER decides about best/
+    evaluation.best_of = "dev_clean"  # evaluation set whose WER decides about best/
     evaluation.early_stopping_patience = 0  # evaluations without a lower WER of best_of that end the run; 0 = never
     evaluation.idle_timeout_secs = 3_600.0  # continuous_eval ends when no new checkpoint comes for this long
     evaluation.num_logged = 3  # sample predictions in the log

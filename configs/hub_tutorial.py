@@ -4,7 +4,8 @@
 
 HANDLE is a URL of TF-Hub or a folder that `python -m models.hub_export` wrote; what each can do stands in docs/hub.md.
 Two rows an update, nothing frozen, float32, as the tutorial (https://www.tensorflow.org/hub/tutorials/wav2vec2_saved_model_finetuning).
-Its audio is LibriSpeech dev-clean; test-clean tells here how well it went. Other audio: --config.data.train.input=...
+Its audio is LibriSpeech dev-clean; test-clean tells here how well it went. Other audio:
+--config.data.train.input=..., --config.data.eval.test_clean.input=...
 """
 
 from ml_collections import ConfigDict
@@ -31,7 +32,7 @@ def get_config(handle: str = "https://tfhub.dev/vasudevgupta7/wav2vec2/1") -> Co
     config.data.bucket_boundaries_samples = (NUM_SAMPLES,)
     config.data.max_duration_secs = NUM_SAMPLES / 16_000
     config.data.eval = ConfigDict()
-    config.data.eval["test-clean"] = base.get_eval_set(
+    config.data.eval["test_clean"] = base.get_eval_set(
         format="librispeech", input="datasets/LibriSpeech", split="test-clean"
     )
 
@@ -47,5 +48,5 @@ def get_config(handle: str = "https://tfhub.dev/vasudevgupta7/wav2vec2/1") -> Co
     config.train.beta_2 = 0.999
     config.train.epsilon = 1e-7
     config.eval.batch_size = 4
-    config.eval.best_of = "test-clean"
+    config.eval.best_of = "test_clean"
     return config

@@ -17,7 +17,7 @@ from tests.experiment_toys import make_config, make_parts
         ("eval.batch_size", 0, "eval.batch_size must be at least 1, got 0"),
         ("train.num_updates", 0, "train.num_updates must be at least 1, got 0"),
         ("train.log_every_updates", 0, "train.log_every_updates must be at least 1, got 0"),
-        ("eval.best_of", "other", "eval.best_of='other' names no evaluation set; data.eval has dev-clean"),
+        ("eval.best_of", "other", "eval.best_of='other' names no evaluation set; data.eval has dev_clean"),
     ],
 )
 def test_fields_that_do_not_fit_each_other_are_named(field, value, message):
