@@ -55,14 +55,14 @@ typecheck: install
 
 # Most tests wait for one core to trace or compile: two at a time take little more than half as long.
 WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=loadfile
 
 test: lint typecheck
-	$(PYTEST)
+	$(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=loadfile
 
+# One at a time: they use every core, some need 10 GB, and some say how fast a run must end.
 # pytest ends with 5 where it finds no test: nothing has failed, but say so.
 test-slow: install
-	@$(PYTEST) -m slow; status=$$?; \
+	@$(BIN)/python -m pytest -q -m slow; status=$$?; \
 	if [ $$status -eq 5 ]; then echo "make test-slow: no slow tests found"; exit 0; fi; exit $$status
 
 clean:
