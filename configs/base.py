@@ -35,7 +35,7 @@ def get_decode() -> ConfigDict:
     config.beam_tokens = 0  # likeliest tokens of a frame that are tried; 0 = all
     config.beam_threshold = 25.0  # nats below the best entry at which others are dropped
     config.num_hypotheses = 1  # best texts written to .jsonl, with their scores
-    config.lm = ""  # word n-gram of lexicon: ARPA, plain or .gz, or a KenLM binary
+    config.lm = ""  # word n-gram of lexicon: ARPA, plain or .gz; a KenLM binary is passed on, untried
     config.lexicon = ""  # file of the words that lexicon knows, one a line; empty = those of an ARPA file
     config.lm_weight = 1.0  # exponent of the language model's probability; --mode=tune_lm finds it
     config.word_score = 0.0  # nats added for each word; --mode=tune_lm finds it
