@@ -15,6 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from engine.mode_flags import check_flags
 from engine.stopping import StopOnSignal
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config.FIELD=VALUE changes a field.")
@@ -39,6 +40,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     """Runs one mode and returns the exit status; `stop` hears the signals."""
     if len(argv) > 1:
         raise ValueError(f"unexpected argument(s) {' '.join(argv[1:])}: every option is --NAME=VALUE")
+    check_flags(_MODE.value, [name for name in _given_flags() if name != "mode"])
     logging.set_verbosity(logging.INFO)
     # Orbit prints what it logs: once is enough.
     logging.get_absl_handler().addFilter(lambda record: f"{os.sep}orbit{os.sep}" not in record.pathname)
@@ -160,6 +162,11 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     if outcome.figures:
         print(f"\n{error_table(outcome.figures)}\n")
     return outcome.exit_status
+
+
+def _given_flags() -> list[str]:
+    """Names of this file's flags that stand on the command line."""
+    return [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.present]
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

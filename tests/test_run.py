@@ -292,6 +292,7 @@ def test_the_doctor_reports_on_a_clean_corpus_and_on_a_leak_that_training_refuse
         (["--config=configs/debug.py:nowhere", "--config.train.accum_steps=3"], "train.accum_steps"),
         (["--mode=transcribe", "--inputs=README.md", "--output=o.jsonl"], "--checkpoint is empty"),
         (["--mode=transcribe", "--checkpoint=nowhere", "--inputs=README.md", "--output=o.jsonl"], "config.json"),
+        (["--mode=transcribe", "--workdir=run"], "--mode=transcribe does not read --workdir"),
         ([], "--config is missing"),
         (["--config=configs/nothing.py"], "configs/nothing.py"),
         (["--config=configs/debug.py", "--config.train.not_a_field=1"], "not_a_field"),
@@ -299,7 +300,8 @@ def test_the_doctor_reports_on_a_clean_corpus_and_on_a_leak_that_training_refuse
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(tmp_path, arguments, message):
-    done = run(command(*arguments, f"--workdir={tmp_path / 'run'}"), status=2)
+    folder = [] if "--mode=transcribe" in arguments else [f"--workdir={tmp_path / 'run'}"]
+    done = run(command(*arguments, *folder), status=2)
     assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     assert not os.path.exists(tmp_path / "run/config.json")
