@@ -120,8 +120,6 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             decode_defaults=decode_defaults,
             decode_given=decode_given,
         )
-    if not has_config:
-        raise ValueError("--config is missing: for example --config=configs/base.py")
     config = _CONFIG.value
     config.decode.update(decode_given)
     config.lock()

@@ -1,4 +1,4 @@
-"""Which flags of run.py each mode reads: one that would do nothing is refused."""
+"""Which flags of run.py each mode reads: one that would do nothing is refused, before TensorFlow starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLAGS_OF_MODE: dict[str, set[str]] = {
 
 
 def check_flags(mode: str, given: Iterable[str]) -> None:
-    """Refuses flags that the mode does not read.
+    """Refuses flags that the mode does not read, and a run without its config.
 
     Args:
         mode: Of `FLAGS_OF_MODE`.
@@ -33,6 +33,7 @@ def check_flags(mode: str, given: Iterable[str]) -> None:
     Raises:
         ValueError: Names the flags, and the modes that read them.
     """
+    given = list(given)
     unread = [name for name in given if name not in FLAGS_OF_MODE[mode]]
     if unread:
         reasons = []
@@ -40,3 +41,5 @@ def check_flags(mode: str, given: Iterable[str]) -> None:
             readers = [other for other, known in FLAGS_OF_MODE.items() if name in known]
             reasons.append(f"--{name} is for {' | '.join(readers)}")
         raise ValueError(f"--mode={mode} does not read {'; '.join(reasons)}: leave it out, or set another --mode")
+    if "config" not in given and FLAGS_OF_MODE[mode] >= {"config", "workdir"}:
+        raise ValueError("--config is missing: for example --config=configs/base.py")
