@@ -63,6 +63,8 @@ def check_tpu(config: ConfigDict) -> None:
         )
     if config.train.precision == "mixed_float16":
         raise ValueError("train.precision=mixed_float16: a TPU has no float16; set mixed_bfloat16 or float32")
+    if config.model.get("regions") == "on":
+        raise ValueError("model.regions=on: a TPU compiles the step as a whole; set auto or off")
 
 
 def check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:

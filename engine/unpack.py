@@ -104,6 +104,11 @@ def with_architecture(config: ConfigDict, parts: Parts, *, init: str = "", run: 
 
 def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> AcousticModel:
     """Builds the model of a config; inside `strategy.scope()`."""
+    # Runs from before a field was there did without it.
+    fields = {name: config.model[name] for name in _ARCHITECTURE_FIELDS if name in config.model}
+    if fields.get("regions") == "auto" and runtime.is_tpu(tf.distribute.get_strategy()):
+        # A TPU compiles the whole step; regions would only hide the shapes behind them, and compute in float64.
+        fields["regions"] = "off"
     # Fresh weights follow the seed on every device and in every process.
     tf_keras.utils.set_random_seed(config.seed)
     return parts.build_model(
@@ -116,8 +121,7 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
         vocab_size=num_tokens,
         precision=config.train.precision,
         freeze_feature_encoder=config.model.freeze_feature_encoder,
-        # Runs from before a field was there did without it.
-        **{name: config.model[name] for name in _ARCHITECTURE_FIELDS if name in config.model},
+        **fields,
     )
 
 

@@ -9,6 +9,7 @@ As a program it does so in a process of its own, with as many logical CPUs as as
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -30,6 +31,8 @@ from engine.trainer import Trainer
 from models import ctc, decoding
 from models.wav2vec2 import build_model
 
+# The loss that a TPU gets.
+DENSE_CTC = functools.partial(ctc.ctc_loss, backend="dense")
 NUM_UPDATES = 5
 GLOBAL_BATCH = 16
 # Rows of an epoch: two full updates, and one of five rows: with two replicas and more, one of them gets none.
@@ -91,11 +94,13 @@ def make_dataset_fn(*, is_bucketed: bool, num_rows: int = GLOBAL_BATCH):
     return dataset_fn
 
 
-def make_trainer(strategy, *, accum_steps: int = 1, is_bucketed: bool = True, precision: str = "float32", **options):
+def make_trainer(
+    strategy, *, accum_steps: int = 1, is_bucketed: bool = True, precision: str = "float32", model=MODEL, **options
+):
     """A trainer with everything on that could depend on the split: dropout, masks, layer drop, clipping."""
     with strategy.scope():
         tf_keras.utils.set_random_seed(1)
-        model = build_model(preset="tiny", vocab_size=32, precision=precision, **MODEL)
+        model = build_model(**{"preset": "tiny", "vocab_size": 32, "precision": precision, **model})
         return Trainer(
             strategy=strategy,
             model=model,
@@ -116,13 +121,13 @@ def make_trainer(strategy, *, accum_steps: int = 1, is_bucketed: bool = True, pr
 class NoiseEvalData:
     """An evaluation set as `data.datasets.EvalData` makes it, over `NoiseSource`."""
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, bucket_boundaries: tuple[int, ...] = BOUNDARIES) -> None:
         self._source = NoiseSource(13)
         self._plan = BatchPlan(
             num_samples=self._source.num_samples,
             global_batch_size=batch_size,
             seed=0,
-            bucket_boundaries=BOUNDARIES,
+            bucket_boundaries=bucket_boundaries,
             shuffle=False,
         )
         self.num_batches = self._plan.updates_per_epoch
@@ -142,24 +147,30 @@ class NoiseEvalData:
         )
 
 
-def evaluate(strategy, model, *, batch_size: int) -> str:
-    """Returns counts and texts of a whole evaluation, as JSON; the batch is rounded up as engine/unpack.py does."""
+def make_evaluator(
+    strategy, model, *, batch_size: int, bucket_boundaries=BOUNDARIES, loss_fn=ctc.ctc_loss
+) -> Evaluator:
+    """Over `NoiseEvalData`; the batch is rounded up to a multiple of the replicas as engine/unpack.py does."""
     replicas = strategy.num_replicas_in_sync
     with strategy.scope():
-        evaluator = Evaluator(
+        return Evaluator(
             name="noise",
             strategy=strategy,
             model=model,
-            data=NoiseEvalData(-(-batch_size // replicas) * replicas),
-            loss_fn=ctc.ctc_loss,
+            data=NoiseEvalData(-(-batch_size // replicas) * replicas, bucket_boundaries),
+            loss_fn=loss_fn,
             feasible_fn=ctc.feasible,
             decoder=decoding.greedy_decode,
             tokenizer=load_tokenizer(""),
             num_logged=0,
         )
+
+
+def evaluate(evaluator: Evaluator) -> tuple[str, float]:
+    """Counts and texts of a whole evaluation, as JSON, and its loss."""
     figures = evaluator.evaluate_all()
     counts = {name: figures[name] for name in ("substitutions", "deletions", "insertions", "num_words")}
-    return json.dumps({**counts, "predictions": evaluator.score.predictions()}, sort_keys=True)
+    return json.dumps({**counts, "predictions": evaluator.score.predictions()}, sort_keys=True), figures["loss"]
 
 
 def train(strategy, **options) -> tuple[list[np.ndarray], float]:
@@ -196,7 +207,8 @@ def main(argv: list[str]) -> None:
     if arguments.eval_batches:
         model = make_trainer(strategy).model
         for size in arguments.eval_batches.split(","):
-            results[f"eval/{size}"] = np.array(evaluate(strategy, model, batch_size=int(size)))
+            counts, _ = evaluate(make_evaluator(strategy, model, batch_size=int(size)))
+            results[f"eval/{size}"] = np.array(counts)
     cluster.gather_texts(strategy, "done")  # no worker leaves before the others have finished
     np.savez(Path(arguments.output), **results)
 

@@ -1,5 +1,7 @@
 """The same weights and the same transcripts for any replicas, accumulation, padding and number of processes.
 
+Also if every step is compiled whole, as a TPU needs it (what else it needs: tests/test_tpu.py).
+
 The default tier runs a core of the matrix; the slow one all of it: (1, 2, 4 logical CPUs) x (accumulation 1, 2, 4) x
 (bucketed or padded to the longest), and evaluation with (1, 2, 4 replicas) x (batch 1, 3, 8).
 """
@@ -16,6 +18,7 @@ import pytest
 import tensorflow as tf
 
 from tests import equivalence
+from tests.device_graph import find_faults
 from tests.workers import ROOT, run_workers
 
 TOLERANCE = 1e-5  # relative, float32
@@ -32,13 +35,50 @@ def mirrored(two_replicas):
     return equivalence.train(two_replicas, accum_steps=2)
 
 
-def test_replicas_accumulation_and_padding_change_no_weight(mirrored):
+@pytest.fixture(scope="module")
+def alone():
+    """One device, one microbatch, all rows padded to the longest."""
+    return equivalence.train(tf.distribute.OneDeviceStrategy("/cpu:0"), is_bucketed=False)
+
+
+def test_replicas_accumulation_and_padding_change_no_weight(mirrored, alone):
     before = equivalence.make_trainer(tf.distribute.OneDeviceStrategy("/cpu:0")).model.trainable_variables
-    alone, loss = equivalence.train(tf.distribute.OneDeviceStrategy("/cpu:0"), is_bucketed=False)
-    moved = [np.abs(a - b.numpy()).max() for a, b in zip(alone, before, strict=True)]
+    moved = [np.abs(a - b.numpy()).max() for a, b in zip(alone[0], before, strict=True)]
     assert np.median(moved) > 1e-3  # five updates of learning rate 0.01: a thousand times the tolerance
-    assert equivalence.largest_difference(mirrored[0], alone) < TOLERANCE
-    assert mirrored[1] == pytest.approx(loss, rel=1e-5)
+    assert equivalence.largest_difference(mirrored[0], alone[0]) < TOLERANCE
+    assert mirrored[1] == pytest.approx(alone[1], rel=1e-5)
+
+
+def test_compiled_as_for_a_tpu_it_trains_the_same_weights_and_hears_the_same_texts(alone):
+    """Loop in the graph, dense CTC, two microbatches; the whole update and the whole evaluation step an XLA program."""
+    strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
+    trainer = equivalence.make_trainer(
+        strategy, accum_steps=2, is_bucketed=False, loss_fn=equivalence.DENSE_CTC, loop_in_graph=True, ema_decay=0.9,
+        max_skipped_in_a_row=2,
+    )  # fmt: skip
+    trainer.update = compiled(trainer.update)
+    figures = trainer.train(tf.constant(equivalence.NUM_UPDATES))
+    assert equivalence.largest_difference([v.numpy() for v in trainer.model.trainable_variables], alone[0]) < TOLERANCE
+    assert figures["loss"] == pytest.approx(alone[1], rel=1e-5)
+    (update,) = trainer.update._list_all_concrete_functions()
+    assert find_faults(update) == []
+
+    trainer.model.head.bias.assign(tf.one_hot(0, 32) * -9.0)  # five updates teach blanks: without them there is a text
+    plain = equivalence.make_evaluator(strategy, trainer.model, batch_size=8)
+    dense = equivalence.make_evaluator(
+        strategy, trainer.model, batch_size=8, bucket_boundaries=equivalence.BOUNDARIES[-1:],
+        loss_fn=equivalence.DENSE_CTC,
+    )  # fmt: skip
+    dense._transcribe = compiled(dense._transcribe)
+    texts, loss = equivalence.evaluate(plain)
+    assert equivalence.evaluate(dense) == (texts, pytest.approx(loss, rel=1e-5))
+    assert any(row["hypothesis"] for row in json.loads(texts)["predictions"])
+    (step,) = dense._transcribe._list_all_concrete_functions()
+    assert find_faults(step) == []
+
+
+def compiled(step):
+    return tf.function(step, jit_compile=True, autograph=False)
 
 
 def test_two_processes_equal_two_replicas_of_one(mirrored, two_replicas, tmp_path):
@@ -52,7 +92,8 @@ def test_two_processes_equal_two_replicas_of_one(mirrored, two_replicas, tmp_pat
     assert all((first[name] == second[name]).all() for name in first)  # bit by bit: they hold one model
     assert float(first["2:bucketed/loss"]) == pytest.approx(mirrored[1], rel=1e-5)
     model = equivalence.make_trainer(two_replicas).model
-    assert str(first["eval/3"]) == equivalence.evaluate(two_replicas, model, batch_size=3)
+    counts, _ = equivalence.evaluate(equivalence.make_evaluator(two_replicas, model, batch_size=3))
+    assert str(first["eval/3"]) == counts
     assert json.loads(str(first["eval/3"]))["num_words"] > 0
 
 
