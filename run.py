@@ -50,6 +50,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     from data.datasets import EvalData, TrainData
     from data.doctor import SetToExamine, examine
     from data.doctor_report import write_report
+    from data.page import page_environment
     from data.preflight import check_before_training
     from data.references import find_reference
     from data.streaming import duration_samples, stream_audio
@@ -81,6 +82,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         span_decoder=alignment.greedy_spans,
         span_graph_decoder=decoding.greedy_decode_spans,
         aligner=alignment.forced_align,
+        page_environment=page_environment,
         build_search=build_search,
         preflight=check_before_training,
     )

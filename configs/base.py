@@ -136,6 +136,8 @@ def get_config() -> ConfigDict:
     evaluation.early_stopping_patience = 0  # evaluations without a lower WER of best_of that end the run; 0 = never
     evaluation.idle_timeout_secs = 3_600.0  # continuous_eval ends when no new checkpoint comes for this long
     evaluation.num_logged = 3  # sample predictions in the log
+    evaluation.report_utterances = 100  # worst utterances of each set listed in report.html; 0 = no report
+    evaluation.report_max_audio_mb = 8.0  # of them to listen to, on the whole page, the worst first; 0 = none
 
     config.decode = get_decode()
 

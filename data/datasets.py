@@ -15,6 +15,7 @@ from data.fingerprint import fingerprint
 from data.open import open_source
 from data.pipeline import build_dataset
 from data.plan import BatchPlan
+from data.records import encode_flac
 from data.sources import Source
 from data.text import CharTokenizer, normalize_transcript
 from data.unreadable import UnreadableUtterance, UnreadableUtterances
@@ -231,13 +232,23 @@ class EvalData:
         self.num_batches = self.plan.updates_per_epoch
         self.utterance_ids: dict[int, str] = {}
         self.references: dict[int, str] = {}
+        self.speaker_ids: dict[int, str] = {}
+        self.duration_secs: dict[int, float] = {}
+        self._members: dict[int, tuple[int, ...]] = {}
         for update in range(self.num_batches):
             for row in self.plan.batch(update).rows:
                 if row.members:
                     texts = [normalize_transcript(self.source.texts[i], text_style) for i in row.members]
                     ids = [self.source.utterance_ids[i] for i in row.members]
-                    self.utterance_ids[row.members[0]] = "+".join(ids)
-                    self.references[row.members[0]] = " ".join(text for text in texts if text)
+                    first = row.members[0]
+                    self._members[first] = row.members
+                    self.utterance_ids[first] = "+".join(ids)
+                    self.references[first] = " ".join(text for text in texts if text)
+                    self.speaker_ids[first] = self.source.speaker_ids[first]
+                    num_samples = int(self.source.num_samples[list(row.members)].sum()) + (
+                        len(ids) - 1
+                    ) * self.plan.join_gap_samples
+                    self.duration_secs[first] = num_samples / SAMPLE_RATE
         self._tokenizer = tokenizer
         self._text_style = text_style
         self._num_parallel_calls = num_parallel_calls
@@ -257,3 +268,15 @@ class EvalData:
             num_parallel_calls=self._num_parallel_calls,
             prefetch=self._prefetch_batches,
         )
+
+    def read_flac(self, index: int) -> bytes:
+        """Returns the audio of a row as a FLAC file at 16 kHz, joined where its utterances are.
+
+        Raises:
+            InputError, RuntimeError, OSError: It cannot be read.
+        """
+        gap = np.zeros(self.plan.join_gap_samples, dtype=np.float32)
+        pieces: list[np.ndarray] = []
+        for member in self._members[index]:
+            pieces += [gap, self.source.read_waveform(member)]
+        return encode_flac(np.concatenate(pieces[1:]))

@@ -7,10 +7,9 @@ import os
 from datetime import datetime
 from pathlib import Path
 
-import jinja2
-
 from data.examination import Examination, Histogram, verdict
 from data.files import write_text_atomic
+from data.page import page_environment
 
 JSON_NAME, HTML_NAME = "doctor.json", "doctor.html"
 _TEMPLATE = "doctor.html.jinja"
@@ -34,14 +33,7 @@ def write_report(examination: Examination, folder: str | os.PathLike[str], *, ti
 
 def render_page(examination: Examination, *, title: str, created: str) -> str:
     """Returns the page as HTML text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template(_TEMPLATE).render(
+    return page_environment(Path(__file__).parent).get_template(_TEMPLATE).render(
         title=title,
         created=created,
         verdict=verdict(examination.num_errors, examination.num_warnings),

@@ -62,9 +62,14 @@ def encode_audio(path: str, *, payload: str, on_rate_mismatch: str) -> EncodedAu
     waveform = load_audio(path, on_rate_mismatch=on_rate_mismatch, content=content)
     if _is_plain_flac(content):
         return EncodedAudio(content, len(waveform), True)
+    return EncodedAudio(encode_flac(waveform), len(waveform), False)
+
+
+def encode_flac(waveform: np.ndarray) -> bytes:
+    """Returns float32 [T] at 16 kHz as a FLAC file of 16 bits."""
     buffer = io.BytesIO()
     soundfile.write(buffer, _to_int16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return EncodedAudio(buffer.getvalue(), len(waveform), False)
+    return buffer.getvalue()
 
 
 def encode_record(

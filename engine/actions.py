@@ -17,6 +17,8 @@ from engine import files
 from engine.checkpoints import BestCheckpoint
 from engine.ema import EmaWeights, ema_name
 from engine.metrics import TranscriptionScore
+from engine.protocols import EvalData
+from engine.report.history import write_history
 
 Output = Mapping[str, Any]
 
@@ -140,25 +142,47 @@ class SaveBest:
 
 
 class PredictionsWriter:
-    """Eval action: WORKDIR/eval/SET/predictions.jsonl of each set, worst utterance first."""
+    """Eval action: WORKDIR/eval/SET/predictions.jsonl of each set, worst first; history/ keeps the last few."""
 
-    def __init__(self, *, workdir: str | os.PathLike[str], scores: Mapping[str, TranscriptionScore]) -> None:
+    def __init__(
+        self,
+        *,
+        workdir: str | os.PathLike[str],
+        scores: Mapping[str, TranscriptionScore],
+        data: Mapping[str, EvalData],
+        global_step: tf.Variable,
+    ) -> None:
         """Keeps its arguments.
 
         Args:
             workdir: Folder of the run.
             scores: {set: score of the last evaluation}, as `EvaluatorGroup` fills it.
+            data: The sets, by the same names.
+            global_step: Update of the evaluated weights.
         """
         self._workdir = Path(workdir)
         self._scores = scores
+        self._data = data
+        self._global_step = global_step
 
     def __call__(self, output: Output) -> None:
         """Writes the predictions of the evaluation that has just ended."""
         del output
         for name, score in self._scores.items():
-            path = self._workdir / "eval" / name / "predictions.jsonl"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_jsonl_atomic(path, score.predictions())
+            folder = self._workdir / "eval" / name
+            folder.mkdir(parents=True, exist_ok=True)
+            data = self._data[name]
+            index_of = {utterance_id: index for index, utterance_id in data.utterance_ids.items()}
+            records = [
+                {
+                    **record,
+                    "speaker_id": data.speaker_ids[index_of[record["utterance_id"]]],
+                    "duration_secs": round(data.duration_secs[index_of[record["utterance_id"]]], 3),
+                }
+                for record in score.predictions()
+            ]
+            files.write_jsonl_atomic(folder / "predictions.jsonl", records)
+            write_history(folder, int(self._global_step.numpy()), records)
 
 
 def _number(value: Any) -> Any:

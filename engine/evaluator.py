@@ -76,6 +76,11 @@ class Evaluator(orbit.StandardEvaluator):
         # What this process heard: utterance index, the decoder's text, the search's text.
         self._texts: list[tuple[int, str, str]] = []
 
+    @property
+    def data(self) -> EvalData:
+        """The set."""
+        return self._data
+
     def evaluate_all(self, name: str = "") -> dict[str, float]:
         """Runs one whole pass, called `name` in what it says instead of the set's name; eager."""
         self._label = name or self._set_name
@@ -217,6 +222,17 @@ class EvaluatorGroup(orbit.AbstractEvaluator):
         averaged = [ema_name(name) for name in self._evaluators] if self._ema is not None else []
         names = [*self._evaluators, *averaged]
         return [*names, *(search_name(name, self._search_method) for name in names if self._search_method)]
+
+    @property
+    def data(self) -> dict[str, EvalData]:
+        """The set behind each of `names`."""
+        found: dict[str, EvalData] = {}
+        for name, evaluator in self._evaluators.items():
+            for own in (name, *([ema_name(name)] if self._ema is not None else [])):
+                found[own] = evaluator.data
+                if self._search_method:
+                    found[search_name(own, self._search_method)] = evaluator.data
+        return found
 
     def evaluate(self, num_steps: tf.Tensor) -> dict[str, dict[str, float]]:
         """Evaluates every set completely, whatever `num_steps` says: part of a set has no comparable error rate."""

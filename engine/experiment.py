@@ -35,6 +35,7 @@ from engine import workdir as workdirs
 from engine.ema import EmaWeights, restore_weights
 from engine.intervals import evaluation_at, train_and_evaluate
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainData
+from engine.report.writer import ReportWriter
 
 # Fields that may differ between a run and its continuation: they change neither the weights nor the order of the data.
 RESUMABLE_FIELDS = (
@@ -276,6 +277,9 @@ def _train(
         evaluators=evaluators,
         best_of=config.eval.best_of,
         patience=config.eval.early_stopping_patience,
+        page_environment=parts.page_environment,
+        report_utterances=config.eval.report_utterances,
+        report_max_audio_mb=config.eval.report_max_audio_mb,
         guard=guard,
         is_chief=is_chief,
         check_signal=check_signal,
@@ -374,6 +378,9 @@ def _evaluate_continuously(
             training_workdir=training_workdir,
             output=output,
             idle_timeout_secs=timeout_secs,
+            page_environment=parts.page_environment,
+            report_utterances=config.eval.report_utterances,
+            report_max_audio_mb=config.eval.report_max_audio_mb,
         )
     return Outcome(exit_status=0, figures=figures)
 
@@ -406,7 +413,17 @@ def _evaluate(
     is_chief = cluster.is_chief(strategy)
     writing_actions = [
         actions.MetricsWriter(path=os.path.join(workdir, "metrics.jsonl"), global_step=global_step),
-        actions.PredictionsWriter(workdir=workdir, scores=evaluators.scores),
+        actions.PredictionsWriter(
+            workdir=workdir, scores=evaluators.scores, data=evaluators.data, global_step=global_step
+        ),
+        ReportWriter(
+            workdir=workdir,
+            global_step=global_step,
+            data=evaluators.data,
+            page_environment=parts.page_environment,
+            max_utterances=config.eval.report_utterances,
+            max_audio_mb=config.eval.report_max_audio_mb,
+        ),
     ]
     controller = orbit.Controller(
         strategy=strategy,

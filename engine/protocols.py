@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import jinja2
 import numpy as np
 import tensorflow as tf
 
@@ -197,9 +199,14 @@ class EvalData(Protocol):
     num_batches: int  # of one pass; every replica gets as many
     utterance_ids: dict[int, str]  # utterance_index -> id of the row
     references: dict[int, str]  # utterance_index -> normalized transcript of the row
+    speaker_ids: dict[int, str]  # utterance_index -> speaker of the row, "" where nobody knows
+    duration_secs: dict[int, float]  # utterance_index -> length of the row's audio
 
     def dataset(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """Returns the replica batches of one pass of one input pipeline."""
+
+    def read_flac(self, index: int) -> bytes:
+        """Returns the audio of the row with an utterance_index as a FLAC file at 16 kHz, for a browser."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -224,6 +231,7 @@ class Parts:
         aligner: A given transcript to the frames of each token.
         build_search: The fields of config.decode and the tokenizer's pieces -> Search; None where greedy decoding is
             asked for. Raises ValueError.
+        page_environment: Folder of templates -> what renders them in the frame that our pages share.
         preflight: keyword arguments -> None; raises ValueError where the data would spoil the run.
     """
 
@@ -242,5 +250,6 @@ class Parts:
     span_decoder: SpanDecoder
     span_graph_decoder: SpanGraphDecoder
     aligner: Aligner
+    page_environment: Callable[[str | os.PathLike[str]], jinja2.Environment]
     build_search: Callable[..., Search | None] = lambda **fields: None
     preflight: Callable[..., Any] = lambda **fields: None

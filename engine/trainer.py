@@ -134,7 +134,7 @@ class Trainer(orbit.StandardTrainer):
         )
         # Of this process: the clock of a loop that was left in its middle is gone.
         self._input_wait_secs = tf.Variable(0.0, trainable=False, name="input_wait_secs")
-        self._loop_start_secs = 0.0
+        self._loop_start_secs = self._samples_before = 0.0
 
     def create_train_loop_fn(self) -> Callable[..., None]:
         """Returns orbit's loop, with `between_updates` in it where it runs on the host."""
@@ -160,6 +160,8 @@ class Trainer(orbit.StandardTrainer):
         """Opens the data at the current update in a fresh process; eager."""
         self._input_wait_secs.assign(0.0)
         self._loop_start_secs = time.monotonic()
+        # A loop that another process began brings its samples along, but not its time.
+        self._samples_before = float(self.statistics[_STATISTICS.index("valid_samples")].numpy())
         if self._train_iter is None:
             start_update = int(self.global_step.numpy())
             self.train_dataset = self.strategy.distribute_datasets_from_function(
@@ -217,6 +219,7 @@ class Trainer(orbit.StandardTrainer):
             "clipped_share": total["num_clipped"] / num_updates,
             "audio_secs": total["valid_samples"] / SAMPLE_RATE,
             "padding_share": 1.0 - total["valid_samples"] / max(total["padded_samples"], 1.0),
+            "audio_secs_per_sec": (total["valid_samples"] - self._samples_before) / SAMPLE_RATE / loop_secs,
             # Of the loop's wall time; on an accelerator that still computes meanwhile, an upper bound.
             "input_stall_share": min(float(self._input_wait_secs.numpy()) / loop_secs, 1.0),
             "num_rows": total["num_rows"],

@@ -42,6 +42,7 @@ HOMES = {
     "numpy": _CODE,
     "orbit": ("engine",),
     "safetensors": ("models/convert.py",),
+    "scipy": ("engine/report/statistics.py",),
     "soundfile": ("benchmarks", "data"),
     "soxr": ("data",),
     "tensorflow": _CODE,

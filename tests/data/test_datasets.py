@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import numpy as np
@@ -88,6 +89,8 @@ def test_evaluation_has_every_row_with_id_and_normalized_reference(manifest):
     data = EvalData(tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, batch_size=2)
     assert sorted(data.utterance_ids.values()) == sorted(SECS)
     assert set(data.references.values()) == {"TEXT A", "TEXT B"}
+    assert {data.utterance_ids[index]: name for index, name in data.speaker_ids.items()} == {n: n[0] for n in SECS}
+    assert {data.utterance_ids[index]: secs for index, secs in data.duration_secs.items()} == SECS
     batches = list(data.dataset(CONTEXT))
     assert len(batches) == data.num_batches == 3
     seen = np.concatenate([batch["utterance_index"].numpy() for batch in batches])
@@ -97,11 +100,19 @@ def test_evaluation_has_every_row_with_id_and_normalized_reference(manifest):
 def test_joined_evaluation_rows_join_texts_and_ids_of_one_speaker(manifest):
     data = EvalData(
         tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, batch_size=2,
-        join_max_utterances=3, speakers=("a",),
+        join_max_utterances=3, join_gap_secs=0.25, speakers=("a",),
     )  # fmt: skip
     # Groups of 1, then 2 of the three utterances.
     assert sorted(data.references.values()) == ["TEXT A", "TEXT A TEXT A"]
     assert sorted(name for names in data.utterance_ids.values() for name in names.split("+")) == ["a1", "a2", "a3"]
+    (index,) = (index for index, name in data.utterance_ids.items() if "+" in name)
+    assert data.duration_secs[index] == 0.25 + sum(SECS[name] for name in data.utterance_ids[index].split("+"))
+    # What a browser plays is the row, sample by sample.
+    heard, rate = soundfile.read(io.BytesIO(data.read_flac(index)), dtype="float32")
+    first, second = (data.source.read_waveform(data.source.utterance_ids.index(name))
+                     for name in data.utterance_ids[index].split("+"))  # fmt: skip
+    assert rate == 16_000 and data.speaker_ids[index] == "a"
+    np.testing.assert_allclose(heard, np.concatenate([first, np.zeros(4_000), second]), atol=1 / 32_000)
 
 
 def test_subset_renumbers(manifest):

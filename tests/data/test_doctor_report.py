@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import configparser
 import json
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import numpy as np
 from data.doctor_report import bars, ticks, write_report
 from data.examination import Examination, Histogram, Memory, PlanFigures, SetFigures, Shape, Vocabulary
 from data.findings import find, sort
+from tests.pages import check_page
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,40 +31,15 @@ def make_examination() -> Examination:
     )
 
 
-class Tags(HTMLParser):
-    """Checks that tags close in order, and collects what could reach for the network."""
-
-    void = {"meta", "link", "br", "rect", "line"}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.urls: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.urls += [value or "" for name, value in attrs if name in ("src", "href")]
-        if tag not in self.void:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.void:
-            assert self.open.pop() == tag
-
-
 def test_the_page_is_whole_escaped_and_needs_no_network(tmp_path: Path) -> None:
     write_report(make_examination(), tmp_path, title="a <run>")
     page = (tmp_path / "doctor.html").read_text()
-    tags = Tags()
-    tags.feed(page)
-    assert tags.open == []
-    assert tags.urls == ["data:,"]
-    assert not re.search(r"https?://|@import|url\(", page)
+    check_page(page)
     assert "a &lt;run&gt;" in page and "&lt;b&gt;&amp;" in page and "<b>" not in page
     assert "1 error, 1 warning" in page
     assert "u199<" in page and "u200<" not in page
     assert "The first 200 are shown" in page
     assert page.count("<rect") == 2
-    assert "prefers-color-scheme: dark" in page
 
 
 def test_json_has_what_the_page_leaves_out(tmp_path: Path) -> None:
@@ -90,3 +64,5 @@ def test_the_template_travels_with_an_installed_package() -> None:
     config.read(ROOT / "setup.cfg")
     assert config["options.package_data"]["data"] == "*.jinja"
     assert (ROOT / "data/doctor.html.jinja").is_file()
+    assert config["options.package_data"]["engine.report"] == "*.jinja"
+    assert (ROOT / "engine/report/report.html.jinja").is_file()

@@ -153,13 +153,29 @@ def test_best_by_a_figure_that_is_not_there(tmp_path, step, key, message):
         save({"dev": {"wer": 0.5}, "other": {}})
 
 
-def test_predictions_are_written_for_every_set_worst_first(tmp_path):
+def test_predictions_are_written_for_every_set_worst_first_and_the_last_few_are_kept(tmp_path, step):
     class Scored:
         def __init__(self, *records):
             self.predictions = lambda: list(records)
 
-    dev = Scored({"utterance_id": "b", "errors": 2}, {"utterance_id": "a", "errors": 0})
-    actions.PredictionsWriter(workdir=tmp_path, scores={"dev": dev, "test": Scored()})({})
-    lines = (tmp_path / "eval/dev/predictions.jsonl").read_text().splitlines()
-    assert [json.loads(line)["utterance_id"] for line in lines] == ["b", "a"]
+    class Data:
+        utterance_ids = {3: "a", 8: "b"}
+        speaker_ids = {3: "s1", 8: ""}
+        duration_secs = {3: 1.23456, 8: 2.0}
+
+    dev = Scored(
+        {"utterance_id": "b", "errors": 2, "hypothesis": "x"}, {"utterance_id": "a", "errors": 0, "hypothesis": "y"}
+    )
+    step.assign(40)
+    write = actions.PredictionsWriter(
+        workdir=tmp_path, scores={"dev": dev, "test": Scored()}, data={"dev": Data(), "test": Data()}, global_step=step
+    )
+    write({})
+    assert [list(line.values()) for line in files.read_jsonl(tmp_path / "eval/dev/predictions.jsonl")] == [
+        ["b", 2, "x", "", 2.0],
+        ["a", 0, "y", "s1", 1.235],
+    ]
+    assert files.read_jsonl(tmp_path / "eval/dev/history/40.jsonl")[0] == {
+        "utterance_id": "b", "hypothesis": "x", "errors": 2
+    }  # fmt: skip
     assert (tmp_path / "eval/test/predictions.jsonl").read_text() == ""

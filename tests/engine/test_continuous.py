@@ -93,6 +93,10 @@ def test_its_figures_are_those_of_training_and_lie_beside_them(trained):
     assert outcome.figures["dev"]["loss"] == found[-2]["loss"]
     assert (output / "eval/dev/predictions.jsonl").read_text() == (workdir / "eval/dev/predictions.jsonl").read_text()
     assert json.loads((output / "best/best.json").read_text())["step"] == 2
+    page = (output / "report.html").read_text()
+    assert "Weights of update 6" in page and "Against update 4" in page
+    # Curves of the training that is followed, with an evaluation at each of its checkpoints.
+    assert "Learning rate" in page and "dev-ema, update 2: " in page
     own = {workdir / ".lock"}
     assert {path: os.stat(path).st_mtime_ns for path in before if path not in own} == {
         path: time for path, time in before.items() if path not in own

@@ -45,9 +45,12 @@ def build(workdir, *, is_chief, guard=None, said=None):
         train_data=types.SimpleNamespace(
             unreadable=lambda before_update: [(before_update - 1, "u1", "cut")], utterance_ids_of=None
         ),
-        evaluators=types.SimpleNamespace(scores={}),
+        evaluators=types.SimpleNamespace(scores={}, data={}),
         best_of="dev",
         patience=0,
+        page_environment=None,
+        report_utterances=0,
+        report_max_audio_mb=0.0,
         guard=guard or Guard(),
         is_chief=is_chief,
         check_signal=leave,

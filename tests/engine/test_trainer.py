@@ -332,7 +332,7 @@ def test_a_loop_left_in_its_middle_goes_on_as_if_it_had_not_been():
             found.append(trainer.train(tf.constant(num_updates)))
     assert calls == [1, 2, 4, 5]
     for figures in (*found, *wanted):
-        del figures["input_stall_share"]  # a matter of the clock
+        del figures["input_stall_share"], figures["audio_secs_per_sec"]  # a matter of the clock
     assert found == wanted
     assert int(trainer.data_digest.numpy()) == int(straight.data_digest.numpy()) != 0
     for a, b in zip(trainer.model.variables, straight.model.variables, strict=True):

@@ -74,6 +74,7 @@ def make_parts(**fields):
         decoder=toy_decoder,
         span_decoder=every_frame,
         span_graph_decoder=lambda logits, lengths: pytest.fail("nothing to export"),
+        page_environment=lambda folder: pytest.fail("nothing to report"),
         build_search=fields.pop("build_search", lambda **fields: None),
         aligner=fields.pop("aligner", lambda log_probs, labels: pytest.fail("nothing to align")),
     )

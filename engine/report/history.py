@@ -1,0 +1,53 @@
+"""What the evaluations before the last one heard: WORKDIR/eval/SET/history/STEP.jsonl, the newest few."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from engine import files
+
+_FOLDER = "history"
+_FIELDS = ("utterance_id", "hypothesis", "errors")
+_KEPT = 3
+
+
+def write_history(set_folder: str | os.PathLike[str], step: int, predictions: Iterable[Mapping[str, Any]]) -> None:
+    """Keeps what an evaluation heard, and removes what has become old; atomic.
+
+    Kept are the newest few and, since an older checkpoint may be evaluated again, the few up to this one.
+
+    Args:
+        set_folder: WORKDIR/eval/SET.
+        step: Update of the evaluated weights.
+        predictions: Lines of predictions.jsonl.
+    """
+    folder = Path(set_folder, _FOLDER)
+    records = [{name: record[name] for name in _FIELDS} for record in predictions]
+    files.write_jsonl_atomic(folder / f"{step}.jsonl", records)
+    steps = _steps(folder)
+    kept = {*steps[-_KEPT:], *[other for other in steps if other <= step][-_KEPT:]}
+    for other in steps:
+        if other not in kept:
+            (folder / f"{other}.jsonl").unlink(missing_ok=True)
+
+
+def read_previous(set_folder: str | os.PathLike[str], step: int) -> tuple[int, dict[str, dict[str, Any]]] | None:
+    """Returns the update before `step` that was evaluated last, and its lines by utterance; None if there is none.
+
+    Args:
+        set_folder: WORKDIR/eval/SET.
+        step: Update of the newer weights.
+    """
+    folder = Path(set_folder, _FOLDER)
+    earlier = [other for other in _steps(folder) if other < step]
+    if not earlier:
+        return None
+    records = files.read_jsonl(folder / f"{earlier[-1]}.jsonl")
+    return earlier[-1], {record["utterance_id"]: record for record in records}
+
+
+def _steps(folder: Path) -> list[int]:
+    return sorted(int(path.stem) for path in folder.glob("*.jsonl") if path.stem.isdigit())

@@ -1,0 +1,151 @@
+"""How sure an error rate is, and whether two differ: resampling and matched pairs over independent pieces of a set.
+
+Errors of one utterance hang together, and so do the utterances of one speaker. What is drawn anew, or compared, is
+therefore a whole speaker where a set has enough of them, else a whole utterance.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+# With fewer speakers the spread among them says little about that among all.
+MIN_SPEAKERS = 10
+_NUM_RESAMPLES = 1_000
+_LEVEL = 0.95
+_MAX_DRAWN = 4_000_000  # indices held at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """Where a figure lies with 95 % confidence."""
+
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedTest:
+    """What two systems' errors on the same utterances say about their difference.
+
+    Attributes:
+        difference: Error rate of the second less that of the first.
+        interval: Of the difference; None with fewer than two pieces.
+        share_better: Of the resamples in which the second has the lower rate; None as the interval.
+        p_value: Of a difference at least as large where there is none, two-sided; None as the interval.
+        num_pieces: Independent pieces, speakers or utterances.
+        by_speaker: Whether they are speakers.
+    """
+
+    difference: float
+    interval: Interval | None
+    share_better: float | None
+    p_value: float | None
+    num_pieces: int
+    by_speaker: bool
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether chance alone would give such a difference in less than one case of twenty."""
+        return self.p_value is not None and self.p_value < 1 - _LEVEL
+
+
+def pieces_of(speaker_ids: Sequence[str]) -> tuple[np.ndarray, bool]:
+    """Returns the number of each utterance's piece, int64 [N], and whether the pieces are speakers.
+
+    Args:
+        speaker_ids: Of each utterance, "" for unknown.
+    """
+    if all(speaker_ids) and len(set(speaker_ids)) >= MIN_SPEAKERS:
+        return np.unique(np.array(speaker_ids), return_inverse=True)[1], True
+    return np.arange(len(speaker_ids)), False
+
+
+def rate_interval(errors: Sequence[int], words: Sequence[int], speaker_ids: Sequence[str]) -> Interval | None:
+    """Returns the 95 % percentile interval of the bootstrap for sum(errors) / sum(words).
+
+    Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation" (ICASSP).
+
+    Args:
+        errors: Of each utterance.
+        words: Reference words of each.
+        speaker_ids: Of each, as `pieces_of` takes them.
+
+    Returns:
+        None with fewer than two pieces: nothing is known of the spread then.
+    """
+    pieces, _ = pieces_of(speaker_ids)
+    totals = _totals(pieces, errors, words)
+    if len(totals) < 2:
+        return None
+    drawn = _resample(totals)
+    return _percentiles(drawn[:, 0] / np.maximum(drawn[:, 1], 1))
+
+
+def compare_errors(
+    errors: Sequence[int], other_errors: Sequence[int], words: Sequence[int], speaker_ids: Sequence[str]
+) -> PairedTest:
+    """Tests whether two systems differ on the utterances that both have transcribed.
+
+    The p value is that of the matched-pairs test of Gillick and Cox 1989, "Some statistical issues in the comparison of
+    speech recognition algorithms" (ICASSP), with Student's distribution, which becomes their normal one where pieces
+    are many. Interval and share come from resampling both together (Bisani and Ney 2004, section 4).
+
+    Args:
+        errors: Of the first system, for each utterance.
+        other_errors: Of the second.
+        words: Reference words of each.
+        speaker_ids: Of each, as `pieces_of` takes them.
+    """
+    pieces, by_speaker = pieces_of(speaker_ids)
+    totals = _totals(pieces, errors, other_errors, words)
+    num_words = max(int(totals[:, 2].sum()), 1)
+    difference = float(totals[:, 1].sum() - totals[:, 0].sum()) / num_words
+    if len(totals) < 2:
+        return PairedTest(difference, None, None, None, len(totals), by_speaker)
+    drawn = _resample(totals)
+    differences = (drawn[:, 1] - drawn[:, 0]) / np.maximum(drawn[:, 2], 1)
+    return PairedTest(
+        difference=difference,
+        interval=_percentiles(differences),
+        share_better=float((differences < 0).mean()),
+        p_value=_matched_pairs(totals[:, 1] - totals[:, 0]),
+        num_pieces=len(totals),
+        by_speaker=by_speaker,
+    )
+
+
+def _matched_pairs(differences: np.ndarray) -> float:
+    if not differences.any():
+        return 1.0
+    if (differences == differences[0]).all():
+        # Without any spread the test would be sure after two pieces; the signs alone are not.
+        return float(2.0 ** (1 - len(differences)))
+    return float(stats.ttest_1samp(differences, 0.0).pvalue)
+
+
+def _totals(pieces: np.ndarray, *columns: Sequence[int]) -> np.ndarray:
+    """Sums of columns over the utterances of each piece, float64 [P, C]."""
+    if not len(pieces):
+        return np.zeros((0, len(columns)))
+    return np.stack([np.bincount(pieces, weights=np.asarray(column, float)) for column in columns], axis=1)
+
+
+def _resample(totals: np.ndarray) -> np.ndarray:
+    """Sums over pieces drawn with replacement, as many as there are, float64 [_NUM_RESAMPLES, C]."""
+    generator = np.random.default_rng(0)  # the same pieces give the same interval
+    size = len(totals)
+    at_a_time = max(1, min(_NUM_RESAMPLES, _MAX_DRAWN // size))
+    sums = []
+    for first in range(0, _NUM_RESAMPLES, at_a_time):
+        drawn = generator.integers(size, size=(min(at_a_time, _NUM_RESAMPLES - first), size))
+        sums.append(np.stack([column[drawn].sum(axis=1) for column in totals.T], axis=1))
+    return np.concatenate(sums)
+
+
+def _percentiles(values: np.ndarray) -> Interval:
+    low, high = np.quantile(values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return Interval(float(low), float(high))

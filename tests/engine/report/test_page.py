@@ -1,0 +1,85 @@
+"""The page: whole, escaped, without network; audio within its limit; any kind of evaluation."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from data.page import page_environment
+from engine.report.page import collect_clips, percent, render_report, training_figures
+from tests.engine.report.toys import build, make_predictions
+from tests.pages import check_page
+
+HOSTILE = '</script><b onclick="x">&'
+FOLDER = Path(__file__).resolve().parents[3] / "engine/report"
+
+
+def render(sets, *, clips=None, figures=(), title="run"):
+    return render_report(
+        environment=page_environment(FOLDER), title=title, step=12_345, facts={"model": "<tiny>"}, figures=figures,
+        sets=sets, clips=clips or collect_clips(sets, lambda name, utterance_id: None, max_bytes=1),
+    )  # fmt: skip
+
+
+def test_the_page_is_whole_and_all_text_is_escaped():
+    texts = [(f"a {HOSTILE}", f"b {HOSTILE} {HOSTILE}"), ("שלום עולם", "שלום")]
+    predictions = make_predictions(texts, speakers=[HOSTILE, ""], secs=[1.0, 2.0])
+    before = {record["utterance_id"]: {**record, "errors": 0, "hypothesis": HOSTILE} for record in predictions}
+    lines = [{"step": step, "split": HOSTILE, "wer": 0.5, "loss": 1.0} for step in (1, 2)]
+    one = build(predictions, name=HOSTILE, previous=(7, before))
+    clips = collect_clips([one], lambda name, utterance_id: b"</script>", max_bytes=1_000)
+    page = render([one], clips=clips, figures=training_figures(lines, [HOSTILE]), title=HOSTILE)
+    check_page(page)
+    assert "<b onclick" not in page and "&lt;b onclick" in page and "&lt;tiny&gt;" in page
+    assert page.count("</script>") == 2  # the page's own
+    assert "Weights of update 12,345" in page and "Against update 7" in page
+    assert 'dir="auto"' in page and "עולם" in page
+    assert percent(None) == "–" and percent(0.12345) == "12.35"
+
+
+@pytest.mark.parametrize("texts", [[], [("", "")], [("a", "a")], [("", "a b")]])
+def test_small_sets_make_a_page(texts):
+    page = render([build(make_predictions(texts))])
+    check_page(page)
+    assert ("No utterances." in page) == (not texts)
+    assert ("Every word is right." in page) == (bool(texts) and texts[0][0] == texts[0][1])
+
+
+def test_several_sets_stand_on_one_page_with_their_own_ids():
+    sets = [build(make_predictions([("a", "b")]), name=name) for name in ("dev", "dev-ema", "test")]
+    page = render(sets)
+    check_page(page)
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids)) and {"utterances-1", "utterances-3", "words-2", "clips"} <= set(ids)
+
+
+def test_audio_is_kept_within_its_limit_the_worst_of_each_set_first():
+    sets = [build(make_predictions([("a b", ""), ("a", "")]), name=name) for name in ("dev", "dev-ema", "test")]
+    content = bytes(300)  # 400 characters of base64
+    clips = collect_clips(
+        sets,
+        lambda name, utterance_id: content,
+        max_bytes=1_300,
+        source_of=lambda name: name.removesuffix("-ema"),
+    )
+    # Worst of dev, shared with dev-ema; worst of test; second of dev, shared. A fourth would not fit.
+    assert clips.number_of == {
+        ("dev", "u000"): 0, ("dev-ema", "u000"): 0, ("test", "u000"): 1, ("dev", "u001"): 2, ("dev-ema", "u001"): 2
+    }  # fmt: skip
+    page = render(sets, clips=clips)
+    stored = json.loads(re.search(r'id="clips">(.*?)</script>', page)[1])
+    assert [base64.b64decode(text) for text in stored] == [content] * 3
+    assert page.count("data-clip=") == 5
+
+
+def test_curves_are_those_that_metrics_have():
+    train = {"step": 1, "split": "train", "loss": 2.0, "learning_rate": 0.1, "audio_secs_per_sec": 30.0}
+    titles = [figure.title for figure in training_figures([train, {"step": 1, "split": "dev", "wer": 0.5}], ["dev"])]
+    assert titles == [
+        "Loss per utterance", "Word error rate, %", "Learning rate", "Throughput, seconds of audio a second"
+    ]  # fmt: skip
+    assert training_figures([], ["dev"]) == []
