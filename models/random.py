@@ -8,6 +8,9 @@ the 32-bit "lowbias32" finalizer of Chris Wellons' search for low-bias integer m
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import tensorflow as tf
 
 _GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: consecutive salts land far apart
@@ -73,13 +76,34 @@ class UpdateRandom:
         return tf.cast(bits, tf.float32) * (2.0**-24)
 
 
-def uniform_of(keys: tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
-    """Returns float32 numbers in [0, 1) of shape [..., width] from uint32 keys [...]."""
+def _bits_of(keys: tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
     # int32 range then cast: tf.range has no uint32 kernel on every device.
     counter = tf.cast(tf.range(width), tf.uint32) * tf.constant(_GOLDEN, tf.uint32)
-    bits = _mix(counter + keys[..., tf.newaxis])
+    return _mix(counter + keys[..., tf.newaxis])
+
+
+def uniform_of(keys: tf.Tensor, width: int | tf.Tensor) -> tf.Tensor:
+    """Returns float32 numbers in [0, 1) of shape [..., width] from uint32 keys [...]."""
+    bits = _bits_of(keys, width)
     # 24 bits: every value is exact in float32 and 1.0 cannot occur.
     return tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) * (2.0**-24)
+
+
+def keep_of(keys: tf.Tensor, width: int | tf.Tensor, rate: float) -> tf.Tensor:
+    """Returns `uniform_of(keys, width) >= rate`, bool, without making a float of any number.
+
+    Args:
+        keys: uint32 [...].
+        width: Size of the last dimension.
+        rate: In [0, 1).
+
+    Raises:
+        ValueError: If rate is 1 or more: its limit does not fit 32 bits.
+    """
+    if not 0.0 <= np.float32(rate) < 1.0:
+        raise ValueError(f"dropout rate must be in [0, 1), got {rate}")
+    limit = math.ceil(float(np.float32(rate)) * 2**24) << 8
+    return _bits_of(keys, width) >= tf.constant(limit, tf.uint32)
 
 
 def dropout(x: tf.Tensor, rate: float, random: UpdateRandom | None, *, salt: int) -> tf.Tensor:
@@ -97,4 +121,6 @@ def dropout(x: tf.Tensor, rate: float, random: UpdateRandom | None, *, salt: int
     if random is None or rate == 0.0:
         return x
     keep = random.uniform_rows(tf.shape(x), salt=salt) >= rate
-    return tf.where(keep, x * tf.cast(1.0 / (1.0 - rate), x.dtype), tf.zeros([], x.dtype))
+    # Scaled in float32: in bfloat16 the factor 1.1111 would be 1.1094, a tenth of a percent less at every dropout.
+    scaled = tf.cast(tf.cast(x, tf.float32) * (1.0 / (1.0 - rate)), x.dtype)
+    return tf.where(keep, scaled, tf.zeros([], x.dtype))

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from models.random import uniform_of
+from models.random import keep_of
 
 _SQRT_HALF = 0.7071067811865476
 _DENSITY_AT_0 = 0.3989422804014327  # of the normal distribution
@@ -39,8 +39,8 @@ def _dropped(x: tf.Tensor, rate: float, keys: Keys) -> tf.Tensor:
     """`models.random.dropout`, in the dtype of x."""
     if keys is None or rate == 0.0:
         return x
-    keep = uniform_of(keys, tf.shape(x)[-1]) >= rate
-    return tf.where(keep, x * tf.cast(1.0 / (1.0 - rate), x.dtype), tf.zeros([], x.dtype))
+    scaled = tf.cast(tf.cast(x, tf.float32) * (1.0 / (1.0 - rate)), x.dtype)
+    return tf.where(keep_of(keys, tf.shape(x)[-1], rate), scaled, tf.zeros([], x.dtype))
 
 
 @_region
@@ -143,28 +143,40 @@ def add_dropped(x: tf.Tensor, residual: tf.Tensor, *, rate: float, keys: Keys) -
 
 
 @_region
-def _probs_dropped(probs: tf.Tensor, keys: Keys, rate: float, dtype: tf.DType) -> tuple[tf.Tensor, tf.Tensor]:
-    probs = tf.cast(probs, dtype)
-    return probs, _dropped(probs, rate, keys)
+def _biased(logits: tf.Tensor, key_bias: tf.Tensor) -> tf.Tensor:
+    return tf.cast(logits, tf.float32) + key_bias
+
+
+@_region
+def _signed_probs(probs: tf.Tensor, keys: tf.Tensor, rate: float, dtype: tf.DType) -> tf.Tensor:
+    """Probabilities over 1 - rate in dtype, negative where dropped: the mask costs no tensor and no second hash."""
+    scaled = tf.cast(probs * (1.0 / (1.0 - rate)), dtype)
+    return tf.where(keep_of(keys, tf.shape(probs)[-1], rate), scaled, -scaled)
+
+
+@_region
+def _kept(signed: tf.Tensor) -> tf.Tensor:
+    # One loop over one tensor: as a second output of _signed_probs it costs more than the pass that it saves.
+    return tf.maximum(signed, tf.zeros([], signed.dtype))
 
 
 @_region
 def _logits_backward(
-    probs: tf.Tensor, upstream: tf.Tensor, context: tf.Tensor, context_upstream: tf.Tensor, keys: Keys, rate: float
+    signed: tf.Tensor, to_dropped: tf.Tensor, context: tf.Tensor, upstream: tf.Tensor, rate: float
 ) -> tf.Tensor:
     # The sum over keys of p * dp, which softmax's gradient needs, is context * its gradient: no sum over F x F.
-    along = tf.reduce_sum(
-        tf.cast(context, tf.float32) * tf.cast(context_upstream, tf.float32), axis=-1, keepdims=True
-    )
-    upstream = _dropped(tf.cast(upstream, tf.float32), rate, keys)
-    return tf.cast(tf.cast(probs, tf.float32) * (upstream - along), probs.dtype)
+    along = tf.reduce_sum(tf.cast(context, tf.float32) * tf.cast(upstream, tf.float32), axis=-1, keepdims=True)
+    wide = tf.cast(signed, tf.float32)
+    # Where a probability is so small that its sign is lost, its gradient is zero either way.
+    to_probs = tf.where(wide >= 0.0, tf.cast(to_dropped, tf.float32), 0.0)
+    return tf.cast(tf.abs(wide) * (to_probs - along * (1.0 - rate)), signed.dtype)
 
 
 @_function
 def attention(
     query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, key_bias: tf.Tensor, *, rate: float, keys: Keys
 ) -> tf.Tensor:
-    """softmax(query key^T + key_bias), dropout, times value; of all [B, H, F, F] tensors it keeps the probabilities.
+    """softmax(query key^T + key_bias), dropout, times value; of all [B, H, F, F] tensors it keeps one.
 
     Args:
         query: [B, H, F, D / H], scaled.
@@ -182,15 +194,16 @@ def attention(
     def compute(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
         logits = tf.matmul(query, key, transpose_b=True)
         # TensorFlow's softmax kernel: XLA's sums along rows are several times slower on CPUs.
-        probs = tf.nn.softmax(tf.cast(logits, tf.float32) + key_bias, axis=-1)
-        probs, dropped = _probs_dropped(probs, keys, rate, value.dtype)
-        context = tf.matmul(dropped, value)
+        # Told the rank again: a region's output has none, and TensorFlow's optimizer complains of such a softmax.
+        probs = tf.nn.softmax(tf.ensure_shape(_biased(logits, key_bias), logits.shape), axis=-1)
+        drops = keys is not None and rate > 0.0
+        signed = _signed_probs(probs, keys, rate, value.dtype) if drops else tf.cast(probs, value.dtype)
+        context = tf.matmul(_kept(signed) if drops else signed, value)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            dropped_again = probs if keys is None else _drop(probs, keys, rate)
-            to_value = tf.matmul(dropped_again, upstream, transpose_a=True)
-            to_probs = tf.matmul(upstream, value, transpose_b=True)
-            to_logits = _logits_backward(probs, to_probs, context, upstream, keys, rate)
+            to_value = tf.matmul(_kept(signed) if drops else signed, upstream, transpose_a=True)
+            to_dropped = tf.matmul(upstream, value, transpose_b=True)
+            to_logits = _logits_backward(signed, to_dropped, context, upstream, rate if drops else 0.0)
             return tf.matmul(to_logits, key), tf.matmul(to_logits, query, transpose_a=True), to_value
 
         return context, gradient

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from models.random import UpdateRandom, dropout
+from models.random import UpdateRandom, dropout, keep_of, uniform_of
 
 
 def numbers(*, seed=1, update=3, rows=(10, 11, 12), salt=5, width=1000):
@@ -86,3 +87,25 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean():
 def test_dropout_without_random_numbers_returns_its_input():
     x = tf.ones([2, 3])
     assert dropout(x, 0.5, None, salt=1) is x
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-9, 0.1, 1 / 3, 0.5, 0.999999])
+def test_what_is_kept_is_what_the_numbers_say(rate):
+    keys = UpdateRandom(seed=1, update=tf.constant(3), row_ids=tf.range(300)).vector_keys([300, 1000], salt=5)
+    np.testing.assert_array_equal(keep_of(keys, 1000, rate), uniform_of(keys, 1000) >= rate)
+
+
+def test_a_rate_that_keeps_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"dropout rate must be in \[0, 1\), got 1.0"):
+        keep_of(tf.zeros([2], tf.uint32), 4, 1.0)
+
+
+def test_dropout_in_bfloat16_keeps_the_mean():
+    """The factor 1 / 0.9 rounded to bfloat16 is 0.0016 too small; rounding the results alone errs to both sides."""
+    x = tf.cast(tf.range(128, 256)[tf.newaxis] / 128, tf.bfloat16)
+    random = UpdateRandom(seed=1, update=tf.constant(3), row_ids=tf.range(1))
+    kept = tf.cast(dropout(x, 0.1, random, salt=5), tf.float32).numpy()
+    is_kept = kept > 0
+    ratios = kept[is_kept] / tf.cast(x, tf.float32).numpy()[is_kept]
+    assert is_kept.sum() > 100
+    assert abs(ratios.mean() - 1 / 0.9) < 4e-4
