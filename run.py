@@ -15,13 +15,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from configs.base import get_serve
 from engine.mode_flags import check_flags
 from engine.stopping import StopOnSignal
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config.FIELD=VALUE changes a field.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
 _MODES = ["train", "eval", "train_and_eval", "continuous_eval", "doctor", "verify_resume"]
-_MODES += ["transcribe", "align", "export", "tune_lm"]
+_MODES += ["transcribe", "align", "export", "serve", "tune_lm"]
 _MODE = flags.DEFINE_enum("mode", "train_and_eval", _MODES, "What to do.")
 _STRATEGIES = ["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", _STRATEGIES, "Where it runs.")
@@ -33,6 +34,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "Transcripts (.jsonl, .tsv, .txt, .s
 _DECODE = flags.DEFINE_string("decode", "", "JSON of config.decode's fields, as --mode=tune_lm writes; they win.")
 _HOT_WORDS = flags.DEFINE_list("hot_words", [], "Words to prefer; like decode.hot_words, and no longer greedy.")
 _WINDOW_SECS = flags.DEFINE_float("window_secs", 30.0, "Longest piece transcribed at once.", lower_bound=1.0)
+_SERVE = config_flags.DEFINE_config_dict("serve", get_serve(), "Fields of configs.base.get_serve.")
 _OUTPUT_FORMAT = flags.DEFINE_string("output_format", "", "Format, where the output's name tells none.")
 
 
@@ -57,7 +59,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     from data.text import load_tokenizer
     from engine import doctor, experiment, tune_lm, verify_resume
     from engine.decode_options import give_decode
-    from engine.inference import aligning, exporting, transcription
+    from engine.inference import aligning, exporting, serve, transcription
     from engine.protocols import Parts
     from engine.summary import error_table
     from models import alignment, ctc, decoding
@@ -101,6 +103,17 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             inputs=_INPUTS.value,
             output=_OUTPUT.value,
             weights=_WEIGHTS.value,
+        )
+    if _MODE.value == "serve":
+        return serve.run(
+            parts=parts,
+            checkpoint=_CHECKPOINT.value,
+            options=_SERVE.value.to_dict(),
+            stop=stop,
+            weights=_WEIGHTS.value,
+            window_secs=_WINDOW_SECS.value,
+            decode_defaults=decode_defaults,
+            decode_given=decode_given,
         )
     if _MODE.value == "align":
         return aligning.run(
@@ -165,8 +178,10 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
 
 
 def _given_flags() -> list[str]:
-    """Names of this file's flags that stand on the command line."""
-    return [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.present]
+    """Names of this file's flags that stand on the command line; `serve` for each of its fields."""
+    given = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.present]
+    fields = [name for name in flags.FLAGS if name.startswith("serve.") and flags.FLAGS[name].present]
+    return given + ["serve"] * bool(fields)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -44,6 +44,24 @@ def get_decode() -> ConfigDict:
     return config
 
 
+def get_serve() -> ConfigDict:
+    """Returns how --mode=serve listens and what it allows a client; --serve.FIELD=VALUE changes a field."""
+    config = ConfigDict()
+    config.host = "127.0.0.1"  # address to listen on; 0.0.0.0 = all: there is no password, put a proxy before it
+    config.port = 8501  # TensorFlow Serving's for REST; 0 = any free one
+    config.name = "earshot"  # NAME of /v1/models/NAME:predict
+    config.batch_size = 8  # recordings that run together, and most rows of a prediction
+    config.max_pending = 64  # requests waiting or running; more are told to come back (503)
+    config.max_connections = 256  # open at a time; so many bodies may lie in the temporary folder
+    config.max_body_mb = 64.0  # largest recording; 413 above
+    config.max_json_mb = 16.0  # largest prediction request; read into memory, one at a time
+    config.max_audio_secs = 600.0  # longest recording; 413 above
+    config.body_timeout_secs = 60.0  # for a body to arrive (408), and for an answer to be taken
+    config.answer_timeout_secs = 120.0  # from a body to its answer (503)
+    config.idle_timeout_secs = 30.0  # for headers to arrive, and between two requests of a connection
+    return config
+
+
 def get_config() -> ConfigDict:
     """Returns the config of the run described above."""
     config = ConfigDict()

@@ -20,6 +20,7 @@ FLAGS_OF_MODE: dict[str, set[str]] = {
     "transcribe": _USE | _DECODE | {"config", "window_secs", "output_format"},
     "align": _USE,
     "export": _USE,
+    "serve": _DECODE | {"config", "checkpoint", "weights", "window_secs", "serve"},
 }
 
 

@@ -13,7 +13,9 @@ import tqdm
 import tqdm.contrib
 
 
-def progress_bar(*, total: int, description: str, unit: str, initial: int = 0) -> tqdm.tqdm:
+def progress_bar(
+    *, total: int, description: str, unit: str, initial: int = 0, quiet: bool = False
+) -> tqdm.tqdm:
     """Returns a bar on standard error, disabled unless that is a terminal.
 
     Args:
@@ -21,13 +23,14 @@ def progress_bar(*, total: int, description: str, unit: str, initial: int = 0) -
         description: What is going on.
         unit: Name of a step.
         initial: Steps already done, by an earlier process.
+        quiet: Whether to draw nothing, whoever watches.
     """
     return tqdm.tqdm(
         total=total,
         desc=description,
         unit=unit,
         initial=initial,
-        disable=not sys.stderr.isatty(),
+        disable=quiet or not sys.stderr.isatty(),
         dynamic_ncols=True,
         leave=False,
     )

@@ -68,6 +68,7 @@ class StopOnSignal:
         self._old_handlers: dict[signal.Signals, Any] = {}
         self._watch_to_the_end = watch_to_the_end
         self._is_deferred = False
+        self._plan = self._at_stake = ""
         self._finished = threading.Event()
         self._pipe: tuple[int, int] | None = None
         self._old_wakeup = -1
@@ -82,9 +83,20 @@ class StopOnSignal:
         """Status for the process to end with: 143 after SIGTERM, 130 after SIGINT, 0 without."""
         return 0 if self.signal_number is None else 128 + self.signal_number
 
-    def defer(self) -> None:
-        """From now on there is something to save: a signal no longer raises SystemExit, but waits for `self()`."""
+    def defer(
+        self,
+        *,
+        plan: str = "stopping after this update or evaluation batch, then saving",
+        at_stake: str = "the updates since the last checkpoint are lost",
+    ) -> None:
+        """From now on there is something to save: a signal no longer raises SystemExit, but waits for `self()`.
+
+        Args:
+            plan: What is said when a signal comes.
+            at_stake: What is said where the time does not suffice.
+        """
         self._is_deferred = True
+        self._plan, self._at_stake = plan, at_stake
 
     def __enter__(self) -> StopOnSignal:
         self._pipe = os.pipe()
@@ -123,7 +135,7 @@ class StopOnSignal:
         self._restore_handlers()
         name = signal.Signals(number).name
         if self._is_deferred:
-            _say(f"{name}: stopping after this update or evaluation batch, then saving; once more to stop at once")
+            _say(f"{name}: {self._plan}; once more to stop at once")
         else:
             _say(f"{name}: stopped; nothing was to be saved")
             raise SystemExit(self.exit_status)
@@ -140,7 +152,7 @@ class StopOnSignal:
         if not self.within_secs:
             return
         if not self._finished.wait(max(limit, 0.0)):
-            what = "the updates since the last checkpoint are lost" if self._is_deferred else "nothing was to be saved"
+            what = self._at_stake if self._is_deferred else "nothing was to be saved"
             _say(f"{signal.Signals(number).name}: not done after {limit:g} s, leaving now; {what}")
             os._exit(128 + number)
 

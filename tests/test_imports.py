@@ -48,6 +48,7 @@ HOMES = {
     "tensorflow": _CODE,
     "tensorflow_hub": ("models/hub.py",),
     "tf_keras": ("benchmarks", "engine", "models", "run"),
+    "tornado": ("engine/inference/http_server.py", "engine/inference/uploads.py"),
     "torch": ("benchmarks/reference_worker.py", "models/convert.py"),
     "transformers": ("benchmarks/reference_worker.py",),
     "tqdm": ("benchmarks", "data", "engine"),

@@ -33,6 +33,11 @@ class ExportedModel:
                 f"{folder}: not a recognizer that --mode=export wrote ({reason}); export it again"
             ) from error
 
+    @property
+    def signature(self) -> Any:
+        """What TensorFlow Serving runs: (waveform, lengths) -> tensors by name."""
+        return self._loaded.signatures["serving_default"]
+
     def __call__(
         self, waveform: tf.Tensor, waveform_lengths: tf.Tensor, training: bool = False, random: Any = None
     ) -> tf.Tensor:

@@ -188,13 +188,19 @@ class Transcriber:
                 spans.append((token, first, last, prob))
         return tuple(find_words(spans, self.tokenizer, self.secs_per_frame)), ()
 
-    def transcribe_files(self, paths: Sequence[str]) -> Summary:
+    @property
+    def window_secs(self) -> float:
+        """Longest row; what is longer is cut into windows."""
+        return self._window_samples / SAMPLE_RATE
+
+    def transcribe_files(self, paths: Sequence[str], *, quiet: bool = False) -> Summary:
         """Transcribes files, those of like length together.
 
         A file that cannot be read is named in the log and in the summary; the others are done all the same.
 
         Args:
             paths: Audio files.
+            quiet: Whether to leave bar and log out, and the rest to the summary.
         """
         start_secs = time.monotonic()
         failures: dict[int, str] = {}
@@ -202,7 +208,8 @@ class Transcriber:
         num_samples: dict[int, int] = {}
 
         def fail(index: int, error: Exception) -> None:
-            logging.error("%s is skipped: %s", paths[index], error)
+            if not quiet:
+                logging.error("%s is skipped: %s", paths[index], error)
             failures[index] = str(error)
 
         for index, path in enumerate(paths):
@@ -214,7 +221,8 @@ class Transcriber:
         order = sorted(num_samples, key=lambda index: -num_samples[index])
         is_long = [index for index in order if num_samples[index] > self._window_samples]
         total_secs = sum(num_samples.values()) / SAMPLE_RATE
-        with progress_bar(total=round(total_secs), description="transcribe", unit="audio-s") as bar:
+        total = round(total_secs)
+        with progress_bar(total=total, description="transcribe", unit="audio-s", quiet=quiet) as bar:
 
             def finish(index: int, pieces: Iterable[Piece]) -> None:
                 words, alternatives = self._read(pieces)

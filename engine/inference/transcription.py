@@ -15,7 +15,7 @@ from engine.inference.exported import VOCAB_FILE, ExportedModel, read_export_fie
 from engine.inference.formats import SUBTITLES, choose_format, subtitle_paths, write_transcripts
 from engine.inference.inputs import find_audio, readable_paths
 from engine.inference.searching import SearchReader
-from engine.inference.transcriber import Transcriber
+from engine.inference.transcriber import Transcriber, Transcript
 from engine.protocols import AcousticModel, InferenceModel, Parts, Tokenizer
 
 _NUM_SHOWN = 10  # transcripts printed; all are in the output file
@@ -91,6 +91,22 @@ def load_transcriber(
     )
 
 
+def find_decode(
+    checkpoint: str, defaults: Mapping[str, Any] | None, given: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """Returns the fields of config.decode to read with; None = greedy.
+
+    Args:
+        checkpoint: As `load_transcriber`; an export has none of its own.
+        defaults: Fields where neither the run nor `given` has them; None = greedy, whatever the run says.
+        given: Fields that win over those of the run.
+    """
+    if defaults is None:
+        return None
+    recorded = {} if read_export_fields(checkpoint) else unpack.load_run(checkpoint)[0].get("decode", {})
+    return choose_decode(defaults, recorded, given or {})
+
+
 def _build_reader(parts: Parts, tokenizer: Tokenizer, decode: Mapping[str, Any] | None) -> SearchReader | None:
     search = parts.build_search(pieces=tokenizer.pieces, **decode) if decode is not None else None
     if search is None:
@@ -102,6 +118,24 @@ def _build_reader(parts: Parts, tokenizer: Tokenizer, decode: Mapping[str, Any] 
         tokenizer=tokenizer,
         num_alternatives=decode["num_hypotheses"] if decode["num_hypotheses"] > 1 else 0,
     )
+
+
+def transcript_record(transcript: Transcript, name: str) -> dict[str, Any]:
+    """Returns the object of one recording, without its words.
+
+    Args:
+        transcript: What was said.
+        name: Of the recording, for who reads it.
+    """
+    record: dict[str, Any] = {
+        "audio_filepath": name,
+        "text": transcript.text,
+        "duration": round(transcript.duration_secs, 4),
+        "confidence": round(transcript.confidence, 4),
+    }
+    if transcript.alternatives:
+        record["nbest"] = [{"text": other.text, "score": round(other.score, 4)} for other in transcript.alternatives]
+    return record
 
 
 def run(
@@ -138,10 +172,7 @@ def run(
     format = choose_format(output, output_format)
     paths = find_audio(inputs)
     targets = subtitle_paths(output, paths, format=format) if format in SUBTITLES else []
-    decode = None
-    if decode_defaults is not None:
-        recorded = {} if read_export_fields(checkpoint) else unpack.load_run(checkpoint)[0].get("decode", {})
-        decode = choose_decode(decode_defaults, recorded, decode_given or {})
+    decode = find_decode(checkpoint, decode_defaults, decode_given)
     transcriber = load_transcriber(
         parts=parts, checkpoint=checkpoint, weights=weights, window_secs=window_secs, decode=decode
     )
@@ -151,16 +182,7 @@ def run(
         target_of = dict(zip(paths, targets, strict=True)) if targets else {}
         records: list[dict[str, Any]] = []
         for transcript in summary.transcripts:
-            record: dict[str, Any] = {
-                "audio_filepath": named[transcript.path],
-                "text": transcript.text,
-                "duration": round(transcript.duration_secs, 4),
-                "confidence": round(transcript.confidence, 4),
-            }
-            if transcript.alternatives:
-                record["nbest"] = [
-                    {"text": other.text, "score": round(other.score, 4)} for other in transcript.alternatives
-                ]
+            record = transcript_record(transcript, named[transcript.path])
             reference = transcriber.find_reference(transcript.path)
             records.append(record if reference is None else {**record, "reference": reference})
     write_transcripts(

@@ -1,0 +1,100 @@
+"""What a client sends, on its way to a file: a body of limited size, and the recording in a form of several parts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from email.message import Message
+from typing import BinaryIO
+
+from tornado.httputil import HTTPFile, HTTPHeaders, HTTPInputError, parse_body_arguments
+
+FORM = "multipart/form-data"
+# curl --data-binary calls everything a web form unless it is told otherwise.
+_RAW_TYPES = ("", "application/octet-stream", "application/ogg", "application/x-www-form-urlencoded")
+_LONGEST_NAME = 200
+# Of the file with the recording out of a form, beside that of the body.
+PART_SUFFIX = ".part"
+
+
+class Body:
+    """A request's body in a file of its own: many uploads at a time cost no memory.
+
+    Attributes:
+        path: The file.
+        num_bytes: Written so far.
+    """
+
+    def __init__(self, folder: str) -> None:
+        """Makes the file.
+
+        Args:
+            folder: Where.
+        """
+        handle, self.path = tempfile.mkstemp(prefix="body-", dir=folder)
+        self._file: BinaryIO | None = os.fdopen(handle, "wb")
+        self.num_bytes = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Appends; raises OSError where the disk is full."""
+        assert self._file is not None
+        self._file.write(chunk)
+        self.num_bytes += len(chunk)
+
+    def finish(self) -> None:
+        """Ends writing; the file can be read now."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            file.close()
+
+    def remove(self) -> None:
+        """Deletes the file and what came out of it; once more does no harm."""
+        with contextlib.suppress(OSError):  # the disk is full
+            self.finish()
+        for path in (self.path, self.path + PART_SUFFIX):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+
+def is_audio_type(content_type: str) -> bool:
+    """Whether a body of this Content-Type may be a recording."""
+    kind = content_type.split(";")[0].strip().lower()
+    return kind.startswith("audio/") or kind in _RAW_TYPES or kind == FORM
+
+
+def is_form(content_type: str) -> bool:
+    """Whether the recording is a part of the body."""
+    return content_type.split(";")[0].strip().lower() == FORM
+
+
+def extract_file(body: bytes, content_type: str) -> tuple[str, bytes]:
+    """Returns name and content of the one file of a form.
+
+    Raises:
+        ValueError: One line for who sent it.
+    """
+    files: dict[str, list[HTTPFile]] = {}
+    try:
+        parse_body_arguments(content_type, body, {}, files, HTTPHeaders())
+    except HTTPInputError as error:
+        raise ValueError(f"the form cannot be read: {error}") from error
+    found = [file for group in files.values() for file in group]
+    if len(found) != 1:
+        raise ValueError(f"the form has {len(found)} files, wanted one: curl -F file=@speech.wav")
+    return clean_name(found[0]["filename"]), found[0]["body"]
+
+
+def name_of(headers_disposition: str) -> str:
+    """Returns the file name of a Content-Disposition header; "" without one."""
+    if not headers_disposition:
+        return ""
+    message = Message()
+    message["Content-Disposition"] = headers_disposition
+    return clean_name(message.get_filename() or "")
+
+
+def clean_name(name: str) -> str:
+    """Returns a client's file name fit for one line: without folders and without what is not printable."""
+    last = name.replace("\\", "/").rsplit("/", maxsplit=1)[-1]
+    return "".join(letter for letter in last if letter.isprintable())[:_LONGEST_NAME]
