@@ -7,6 +7,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BYTECODE := $(VENV)/.bytecode
 EXTRAS := quickstart,test,dev
 
 CORPUS := runs/quickstart-corpus
@@ -15,10 +16,12 @@ WORKDIR := runs/quickstart
 UNSEEN := $(CORPUS)/eval/9001/1/9001-1-0000.flac,$(CORPUS)/eval/9002/1/9002-1-0000.flac,$(CORPUS)/eval/9003/1/9003-1-0000.flac
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
+# As run.py: without it every process imports Keras 3 too.
+export TF_USE_LEGACY_KERAS ?= 1
 
 .PHONY: install quickstart test test-slow lint typecheck clean
 
-install: $(INSTALLED)
+install: $(INSTALLED) $(BYTECODE)
 
 # A candidate must answer: a pyenv shim of a version that is not there exists but does not run.
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
@@ -36,10 +39,15 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	  "$$python" -m venv --clear $(VENV) || { \
 	    echo "make install: '$$python -m venv' failed; on Debian and Ubuntu install python3-venv first" >&2; exit 1; }; \
 	fi
-# Without --no-compile pip spends half of its time on bytecode that is never imported.
 	@echo "installing (about 3.5 GB, most of it TensorFlow)"
 	@$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[$(EXTRAS)]' || { \
 	  echo "make install: pip failed (its message is above); check the network and the free disk space (4 GB), then run it again" >&2; exit 1; }
+	@touch $@
+
+# Without --no-compile pip would compile everything, half of its time, and most is never imported. What every process
+# imports is compiled here: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each would take 9 s for it.
+$(BYTECODE): $(INSTALLED)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c 'import hypothesis, jiwer, orbit, pytest, tensorflow_hub, tf_keras, xdist'
 	@touch $@
 
 quickstart: install

@@ -11,6 +11,8 @@ import sys
 
 # Before TensorFlow starts: its notes on CUDA libraries that a CPU machine lacks would bury ours.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# TensorFlow imports the Keras that `tf.keras` would be: Keras 3, and with it scikit-learn, for nobody.
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 from absl import app, flags, logging
 from ml_collections import config_flags

@@ -56,7 +56,7 @@ class Side:
         else:
             self._infer = tf.function(self._decode, input_signature=[
                 tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)
-            ])  # fmt: skip
+            ], autograph=False)  # fmt: skip
 
     def _make_trainer(self, accum_steps: int, num_replicas: int) -> Trainer:
         rows = self._batches[0].waveform.shape[0] // num_replicas

@@ -96,6 +96,7 @@ class Evaluator(orbit.StandardEvaluator):
         self._bar = progress_bar(total=self._data.num_batches, description=f"eval {self._label}", unit="batch")
         return self.score
 
+    @tf.autograph.experimental.do_not_convert  # as the training step
     def eval_step(self, iterator: tf.data.Iterator) -> dict[str, tf.Tensor]:
         """Transcribes one batch per replica; graph, cross-replica context."""
         return self._strategy.run(self._transcribe, args=(next(iterator),))

@@ -168,6 +168,9 @@ class Trainer(orbit.StandardTrainer):
                 lambda context: self._dataset_fn(context, start_update)
             )
 
+    # The network's branches are tf.cond and tf.while_loop. AutoGraph would look for others in every function that runs
+    # below: more than half of the time that tracing takes.
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, iterator: tf.data.Iterator) -> None:
         """One update; graph, cross-replica context."""
         batch, waited_secs = _timed_next(iterator)

@@ -129,7 +129,7 @@ def compute_log_probs(
     count = min(max_utterances or len(indices), len(indices))
     wanted = {indices[i * len(indices) // count] for i in range(count)}
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def step(waveform: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         logits = model(waveform, lengths, training=False)
         return tf.nn.log_softmax(tf.cast(logits, tf.float32)), model.output_lengths(lengths)

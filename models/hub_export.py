@@ -121,7 +121,7 @@ def _exported(backbone: Wav2Vec2Backbone, num_samples: int, attention_mask: bool
         hidden_states, _ = backbone(waveform, lengths, random)
         return tf.cast(hidden_states[-1], tf.float32)
 
-    call = tf.function(states)
+    call = tf.function(states, autograph=False)
     size = num_samples or None
     speech = tf.TensorSpec([None, size], tf.float32, name="speech")
     mask = tf.TensorSpec([None, size], tf.int32, name="attention_mask")

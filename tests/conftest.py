@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # as run.py
 
 # A deadline measures how busy the machine is.
 hypothesis.settings.register_profile("shared_machine", deadline=None)

@@ -99,10 +99,10 @@ def build_export(
     lengths = tf.TensorSpec([None], tf.int32, name="lengths")
     exported = _Exported()
     exported.weights = list(model.variables)
-    exported.serve = tf.function(serve, input_signature=[waveform, lengths])
+    exported.serve = tf.function(serve, input_signature=[waveform, lengths], autograph=False)
     # For `ExportedModel`: windows of long recordings are normalized and decoded outside.
-    exported.logits = tf.function(logits, input_signature=[waveform, lengths])
-    exported.output_lengths = tf.function(model.output_lengths, input_signature=[lengths])
+    exported.logits = tf.function(logits, input_signature=[waveform, lengths], autograph=False)
+    exported.output_lengths = tf.function(model.output_lengths, input_signature=[lengths], autograph=False)
     return exported
 
 

@@ -129,6 +129,7 @@ class Transcriber:
         self._step = tf.function(
             self._log_probs,
             input_signature=[tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)],
+            autograph=False,
         )
 
     @property

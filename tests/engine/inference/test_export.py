@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -110,9 +111,12 @@ def test_a_process_with_tensorflow_alone_loads_it(folder, tmp_path):
         "print([t.decode() for t in serve(waveform=rows['waveform'], lengths=rows['lengths'])['text'].numpy()])\n"
         "print(sorted({'engine', 'models', 'data', 'tf_keras', 'orbit'} & set(sys.modules)))\n"
     )
+    # As a stranger's process: with our variable TensorFlow itself would import tf_keras.
+    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True
-    )
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120,
+        check=True,
+    )  # fmt: skip
     serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
     texts = [text.decode() for text in serve(waveform=waveform, lengths=lengths)["text"].numpy()]
     assert done.stdout.splitlines() == [str(texts), "[]"]
