@@ -24,15 +24,15 @@ from engine.stopping import StopOnSignal
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config.FIELD=VALUE changes a field.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
 _MODES = ["train", "eval", "train_and_eval", "continuous_eval", "doctor", "verify_resume"]
-_MODES += ["transcribe", "align", "export", "serve", "tune_lm"]
+_MODES += ["transcribe", "align", "export", "serve", "tune_lm", "report"]
 _MODE = flags.DEFINE_enum("mode", "train_and_eval", _MODES, "What to do.")
 _STRATEGIES = ["auto", "one_device", "mirrored", "multi_worker", "tpu"]
 _STRATEGY = flags.DEFINE_enum("strategy", "auto", _STRATEGIES, "Where it runs.")
 _TPU = flags.DEFINE_string("tpu", "", "TPU to run on: its name, HOST:PORT, or local.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Workdir or checkpoint to evaluate or transcribe with.")
 _WEIGHTS = flags.DEFINE_enum("weights", "", ["", "raw", "ema"], "Of a checkpoint with both; default: raw, or best/'s.")
-_INPUTS = flags.DEFINE_list("inputs", [], "Audio files, folders and patterns to transcribe; - for standard input.")
-_OUTPUT = flags.DEFINE_string("output", "", "Transcripts (.jsonl, .tsv, .txt, .srt, .vtt), or the exported folder.")
+_INPUTS = flags.DEFINE_list("inputs", [], "Audio files, folders, patterns; - for standard input. Of report: workdirs.")
+_OUTPUT = flags.DEFINE_string("output", "", "Transcripts (.jsonl, .tsv, .txt, .srt, .vtt), exported folder, or page.")
 _DECODE = flags.DEFINE_string("decode", "", "JSON of config.decode's fields, as --mode=tune_lm writes; they win.")
 _HOT_WORDS = flags.DEFINE_list("hot_words", [], "Words to prefer; like decode.hot_words, and no longer greedy.")
 _WINDOW_SECS = flags.DEFINE_float("window_secs", 30.0, "Longest piece transcribed at once.", lower_bound=1.0)
@@ -63,6 +63,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     from engine.decode_options import give_decode
     from engine.inference import aligning, exporting, serve, transcription
     from engine.protocols import Parts
+    from engine.report import command as report
     from engine.summary import error_table
     from models import alignment, ctc, decoding
     from models.architecture import find_architecture
@@ -117,6 +118,8 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             decode_defaults=decode_defaults,
             decode_given=decode_given,
         )
+    if _MODE.value == "report":
+        return report.run(parts=parts, inputs=_INPUTS.value, output=_OUTPUT.value)
     if _MODE.value == "align":
         return aligning.run(
             parts=parts,

@@ -21,6 +21,7 @@ FLAGS_OF_MODE: dict[str, set[str]] = {
     "align": _USE,
     "export": _USE,
     "serve": _DECODE | {"config", "checkpoint", "weights", "window_secs", "serve"},
+    "report": {"inputs", "output"},
 }
 
 

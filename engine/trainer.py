@@ -161,7 +161,7 @@ class Trainer(orbit.StandardTrainer):
         self._input_wait_secs.assign(0.0)
         self._loop_start_secs = time.monotonic()
         # A loop that another process began brings its samples along, but not its time.
-        self._samples_before = float(self.statistics[_STATISTICS.index("valid_samples")].numpy())
+        self._samples_before = float(self.statistics.numpy()[_STATISTICS.index("valid_samples")])
         if self._train_iter is None:
             start_update = int(self.global_step.numpy())
             self.train_dataset = self.strategy.distribute_datasets_from_function(

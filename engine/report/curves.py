@@ -52,19 +52,23 @@ class Figure:
     is_log: bool
 
 
-def draw(title: str, series: Mapping[str, Points]) -> Figure | None:
+def draw(
+    title: str, series: Mapping[str, Points], *, colours: Sequence[str] = (), may_be_log: bool = True
+) -> Figure | None:
     """Returns a figure of some series; None where none has a value.
 
     Args:
         title: What is drawn.
         series: By the name in the legend.
+        colours: Names in the order of the palette: what has the same name has the same colour in every figure.
+        may_be_log: Whether values that lie far apart make the axis logarithmic.
     """
     kept = {name: _thin(points) for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if any(value is not None for _, value in points)}
     values = [value for points in kept.values() for _, value in points if value is not None]
     if not values:
         return None
-    is_log = min(values) > 0 and max(values) / min(values) > _LOG_FROM
+    is_log = may_be_log and min(values) > 0 and max(values) / min(values) > _LOG_FROM
     y_marks = _log_marks(min(values), max(values)) if is_log else _marks(min(0.0, *values), max(values))
     low, high = y_marks[0], y_marks[-1]
     last_update = max(update for points in kept.values() for update, _ in points) or 1.0
@@ -81,7 +85,8 @@ def draw(title: str, series: Mapping[str, Points]) -> Figure | None:
         return round(HEIGHT * (1 - share), 1)
 
     lines = []
-    for number, (name, points) in enumerate(kept.items()):
+    order = [*colours, *(name for name in kept if name not in colours)]
+    for name, points in kept.items():
         segments: list[list[str]] = [[]]
         for update, value in points:
             if value is None:
@@ -96,7 +101,7 @@ def draw(title: str, series: Mapping[str, Points]) -> Figure | None:
         lines.append(
             Line(
                 name=name,
-                colour=number % _NUM_COLOURS,
+                colour=order.index(name) % _NUM_COLOURS,
                 segments=[" ".join(piece) for piece in segments if len(piece) > 1],
                 marks=marks if len(marks) <= _MAX_POINTS // 10 else [],
             )

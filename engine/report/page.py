@@ -77,11 +77,12 @@ def training_figures(lines: Sequence[Mapping[str, Any]], sets: Sequence[str]) ->
     def of(splits: Sequence[str], name: str, factor: float = 1.0) -> dict[str, Points]:
         return {split: series_of(lines, split, name, factor=factor) for split in splits}
 
+    names = [_TRAIN, *sets]
     found = [
-        draw("Loss per utterance", of([_TRAIN, *sets], "loss")),
-        draw("Word error rate, %", of(sets, "wer", 100.0)),
-        draw("Learning rate", of([_TRAIN], "learning_rate")),
-        draw("Throughput, seconds of audio a second", of([_TRAIN, *sets], "audio_secs_per_sec")),
+        draw("Loss per utterance", of(names, "loss"), colours=names),
+        draw("Word error rate, %", of(sets, "wer", 100.0), colours=names, may_be_log=False),
+        draw("Learning rate", of([_TRAIN], "learning_rate"), colours=names, may_be_log=False),
+        draw("Throughput, seconds of audio a second", of(names, "audio_secs_per_sec"), colours=names),
     ]
     return [figure for figure in found if figure is not None]
 
@@ -109,7 +110,7 @@ def render_report(
     """
     return environment.get_template("report.html.jinja").render(
         title=title,
-        created=_now(),
+        created=now(),
         step=step,
         facts=facts,
         figures=figures,
@@ -126,5 +127,6 @@ def percent(rate: float | None, digits: int = 2) -> str:
     return "–" if rate is None else f"{100 * rate:.{digits}f}"
 
 
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")
+def now() -> str:
+    """Returns the time for a page's head."""
+    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %z")

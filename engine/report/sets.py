@@ -323,7 +323,8 @@ def _by_length(predictions: Sequence[Prediction]) -> tuple[str, list[Group]]:
     names = {}
     for number in set(numbers):
         own = [length for length, other in zip(lengths.tolist(), numbers, strict=True) if other == number]
-        names[number] = f"{min(own):.3g}" if min(own) == max(own) else f"{min(own):.3g} to {max(own):.3g}"
+        shortest, longest = (f"{end:.1f}" if by_secs else f"{end:.0f}" for end in (min(own), max(own)))
+        names[number] = shortest if shortest == longest else f"{shortest} to {longest}"
     number_of = {record["utterance_id"]: number for record, number in zip(predictions, numbers, strict=True)}
     groups = _group(
         sorted(predictions, key=lambda record: number_of[record["utterance_id"]]),

@@ -85,8 +85,9 @@ def write_report(
     page_environment: PageEnvironment,
     max_utterances: int,
     max_audio_mb: float,
+    path: Path | None = None,
 ) -> Path:
-    """Writes WORKDIR/report.html out of what an evaluation has left in the workdir, atomically, and returns its path.
+    """Writes the report out of what an evaluation has left in the workdir, atomically, and returns its path.
 
     Args:
         workdir: See `ReportWriter`; so are training_workdir, data, page_environment, max_utterances and max_audio_mb.
@@ -97,6 +98,7 @@ def write_report(
         page_environment: See workdir.
         max_utterances: See workdir.
         max_audio_mb: See workdir.
+        path: Where to; None = WORKDIR/report.html.
     """
     reports = [
         load_set(workdir, name, step=step, figures=values, max_utterances=max_utterances)
@@ -118,7 +120,7 @@ def write_report(
             source_of=lambda name: id(data[name]) if name in data else name,
         ),
     )
-    path = workdir / REPORT_FILE
+    path = path or workdir / REPORT_FILE
     files.write_text_atomic(path, page)
     return path
 

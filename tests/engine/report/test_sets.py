@@ -39,7 +39,7 @@ def test_groups_by_length_hold_every_utterance_once_short_ones_first():
     assert found.length_unit == "s"
     assert [one.num_utterances for one in found.lengths] == [10] * 6
     assert [one.words.num_errors for one in found.lengths] == [10, 10, 10, 0, 0, 0]
-    assert found.lengths[0].name == "1 to 10" and found.lengths[-1].name == "51 to 60"
+    assert found.lengths[0].name == "1.0 to 10.0" and found.lengths[-1].name == "51.0 to 60.0"
     by_words = build(make_predictions([("a", "a")] * 10 + [("a b c", "")] * 10))
     assert by_words.length_unit == "words"
     assert [(one.name, one.words.num_errors) for one in by_words.lengths] == [("1", 0), ("3", 30)]

@@ -1,0 +1,90 @@
+"""`--mode=report`: the error report of one workdir made again, or several workdirs compared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from engine import files, unpack
+from engine.protocols import EvalData, Parts
+from engine.report.comparison import COMPARISON_FILE, compare_runs, describe, read_runs, render_comparison
+from engine.report.page import REPORT_FILE
+from engine.report.writer import write_report
+
+_NUM_UTTERANCES, _MAX_AUDIO_MB = 100, 8.0  # of runs from before there were fields for them
+
+
+def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
+    """Writes the page, says where it is, and returns the exit status.
+
+    Args:
+        parts: What opens the evaluation sets, for their audio, and renders pages.
+        inputs: Workdirs; with one, its report, with several, their comparison.
+        output: Where to; "" = report.html or comparison.html in the first workdir.
+
+    Raises:
+        ValueError: A workdir holds nothing to report.
+    """
+    if not inputs:
+        raise ValueError("--mode=report needs --inputs=WORKDIR, or --inputs=RUN_A,RUN_B to compare runs")
+    runs = read_runs(inputs)
+    if len(inputs) > 1:
+        sets = compare_runs(runs)
+        page = render_comparison(environment=parts.page_environment(Path(__file__).parent), runs=runs, sets=sets)
+        path = Path(output or os.path.join(inputs[0], COMPARISON_FILE))
+        files.write_text_atomic(path, page)
+        print(f"\n{describe(sets)}\n\nwritten to {path}")
+        return 0
+    config, workdir = unpack.load_run(inputs[0])
+    step, figures = _last_evaluation(runs[0].lines, list(runs[0].predictions))
+    if not figures:
+        raise ValueError(f"{workdir}: its metrics.jsonl has no line of an evaluation; evaluate it with --mode=eval")
+    path = write_report(
+        workdir=Path(workdir),
+        training_workdir=Path(workdir),
+        step=step,
+        figures={
+            name: {key: value for key, value in line.items() if key not in ("step", "split")}
+            for name, line in figures.items()
+        },
+        data=_open_sets(parts, workdir, figures),
+        page_environment=parts.page_environment,
+        max_utterances=config.eval.get("report_utterances", 0) or _NUM_UTTERANCES,
+        max_audio_mb=config.eval.get("report_max_audio_mb", _MAX_AUDIO_MB),
+        path=Path(output or os.path.join(workdir, REPORT_FILE)),
+    )
+    print(f"\nwritten to {path}")
+    return 0
+
+
+def _open_sets(parts: Parts, workdir: str, names: Mapping[str, object]) -> dict[str, EvalData]:
+    """Opens what was evaluated, by the names of the figures; what is not there any more is told and left out."""
+    config, _ = unpack.load_run(workdir)
+    tokenizer = parts.build_tokenizer(os.path.join(workdir, "vocab.json"))
+    opened: dict[str, EvalData] = {}
+    # Short names first: dev-clean is a set of its own, not a way of decoding dev.
+    for base in sorted(config.data.eval, key=len):
+        own = [name for name in names if name == base or name.startswith(f"{base}-")]
+        try:
+            data = unpack.build_eval_set(config, parts, tokenizer, base) if own else None
+        except (ValueError, OSError) as error:
+            logging.warning("no audio of %s in the report: %s", base, error)
+            continue
+        if data is not None:
+            opened |= dict.fromkeys(own, data)
+    return opened
+
+
+def _last_evaluation(
+    lines: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> tuple[int, dict[str, Mapping[str, Any]]]:
+    """Returns the update of the last evaluation in metrics.jsonl, and the lines of its sets, which `names` has."""
+    last = {line["split"]: line for line in lines if line.get("split") in names}
+    if not last:
+        return 0, {}
+    step = next(line["step"] for line in reversed(lines) if line.get("split") in last)
+    return step, {name: line for name, line in last.items() if line["step"] == step}
