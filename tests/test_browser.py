@@ -1,0 +1,177 @@
+"""The pages in a real browser: they render, sort, filter and play; no network, no error in the console."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import tensorflow as tf
+
+from data.datasets import EvalData
+from data.doctor_report import write_report as write_doctor
+from data.page import page_environment
+from data.text import load_tokenizer
+from engine import files
+from engine.actions import PredictionsWriter
+from engine.metrics import TranscriptionScore
+from engine.report import command
+from engine.report.writer import ReportWriter
+from tests.data.test_doctor_report import make_examination
+from tests.experiment_toys import make_parts
+
+SECS = {"long": 1.0, "short": 0.5, "middle": 0.75, "hebrew": 0.25}
+SAID = {"long": "one two three", "short": "four", "middle": "five six", "hebrew": "שלום עולם"}
+HEARD = {
+    10: {"long": "one two three", "short": "four", "middle": "five", "hebrew": ""},
+    20: {"long": "one too", "short": "for four", "middle": "five six", "hebrew": "שלום"},
+}
+
+
+def find_browser() -> str:
+    """A Chromium of the system, or one that playwright has fetched; "" without any."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+    return next((path for path in map(shutil.which, names) if path), "")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="the pages are not tried: playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        path = find_browser() or playwright.chromium.executable_path
+        if not os.path.exists(path):
+            pytest.skip("the pages are not tried: no Chromium here; install one, or `playwright install chromium`")
+        # Without a sandbox, since tests may run as root; the pages are our own.
+        found = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run that was evaluated twice on four utterances with audio."""
+    corpus, folder = tmp_path_factory.mktemp("corpus"), tmp_path_factory.mktemp("runs") / "run"
+    lines = []
+    for name, secs in SECS.items():
+        tone = 0.3 * np.sin(np.arange(round(secs * 16_000)) * 440 * 2 * np.pi / 16_000)
+        soundfile.write(corpus / f"{name}.wav", tone, 16_000)
+        line = {"audio_filepath": f"{name}.wav", "text": SAID[name], "duration": secs, "speaker": f"speaker of {name}"}
+        lines.append(json.dumps(line) + "\n")
+    (corpus / "manifest.jsonl").write_text("".join(lines))
+    data = EvalData(
+        tokenizer=load_tokenizer(""), text_style="unicode", format="jsonl", input=str(corpus / "manifest.jsonl"),
+        batch_size=4,
+    )  # fmt: skip
+    step = tf.Variable(0, dtype=tf.int64)
+    for number, heard in HEARD.items():
+        step.assign(number)
+        score = TranscriptionScore()
+        for name, text in heard.items():
+            score.add(name, SAID[name], text)
+        train = {"step": number, "split": "train", "loss": 90.0 / number, "learning_rate": 0.1}
+        output = {"dev": score.summary()}
+        files.append_jsonl(folder / "metrics.jsonl", train, {"step": number, "split": "dev", **score.summary()})
+        PredictionsWriter(workdir=folder, scores={"dev": score}, data={"dev": data}, global_step=step)(output)
+    ReportWriter(
+        workdir=folder, global_step=step, data={"dev": data}, page_environment=page_environment, max_utterances=100,
+        max_audio_mb=1.0,
+    )(output)  # fmt: skip
+    return folder
+
+
+class Visit:
+    """A page that was opened, and what it complained of or asked the network for."""
+
+    def __init__(self, browser, path: Path, **options):
+        self.page = browser.new_page(**options)
+        self.complaints: list[str] = []
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.complaints.append(request.url))
+        self.page.on("request", self._note)
+        self.url = path.as_uri()
+        self.page.goto(self.url)
+
+    def _note(self, request) -> None:
+        if request.url != self.url and not request.url.startswith(("data:", "blob:")):
+            self.complaints.append(request.url)
+
+    def column(self, table: str, number: int) -> list[str]:
+        """Texts of the visible cells."""
+        cells = self.page.locator(f"{table} tbody tr:visible td:nth-child({number})")
+        return [text.strip() for text in cells.all_inner_texts()]
+
+    def end(self) -> None:
+        assert self.complaints == []
+        self.page.close()
+
+
+def test_the_error_report_renders_sorts_filters_and_plays(browser, workdir):
+    visit = Visit(browser, workdir / "report.html")
+    page, table = visit.page, "#utterances-1"
+    assert page.title() == "Error report: run"
+    assert page.locator("h1").inner_text() == "Error report: run"
+    assert page.locator("#rates tbody td").all_inner_texts()[:2] == ["dev", "50.00"]  # 4 of 8 words
+    assert page.locator("svg polyline").count() == 3  # training loss, WER, learning rate
+    assert all(box["width"] > 50 for box in (found.bounding_box() for found in page.locator("svg.curves").all()))
+
+    assert visit.column(table, 1) == ["long", "hebrew", "short", "middle"]
+    assert visit.column(table, 4) == ["2", "1", "1", "0"]
+    page.click(f"{table} th:nth-child(3) button")
+    assert visit.column(table, 3) == ["0.2", "0.5", "0.8", "1.0"]
+    page.click(f"{table} th:nth-child(3) button")
+    assert visit.column(table, 1) == ["long", "middle", "short", "hebrew"]
+    assert page.get_attribute(f"{table} th:nth-child(3)", "aria-sort") == "descending"
+
+    page.fill("input[data-filters=utterances-1]", "TOO")
+    assert visit.column(table, 1) == ["long"]
+    assert page.inner_text("[data-counts=utterances-1]") == "1 of 4"
+    page.fill("input[data-filters=utterances-1]", "speaker of")
+    page.select_option("select[data-picks=utterances-1]", "better")
+    assert visit.column(table, 1) == ["middle", "hebrew"]
+    page.select_option("select[data-picks=utterances-1]", "")
+    page.fill("input[data-filters=words-1]", "עולם")
+    assert visit.column("#words-1", 3) == ["deleted"]
+
+    long = page.locator(f"{table} tr", has_text="speaker of long")
+    places = [text.split() for text in long.locator(".place").all_inner_texts()]
+    assert places == [["one"], ["two", "too"], ["three", "∅"]]
+    hebrew = page.locator(f"{table} tr", has_text="speaker of hebrew").locator(".aligned")
+    assert hebrew.evaluate("(node) => getComputedStyle(node).direction") == "rtl"
+    page.click("summary >> text=Worse")
+    assert page.locator("details[open] .aligned").first.is_visible()
+
+    player = long.locator("audio")
+    player.click(position={"x": 20, "y": 17})  # its button
+    page.wait_for_function("(node) => node.ended", arg=player.element_handle(), timeout=20_000)
+    assert player.evaluate("(node) => node.duration") == pytest.approx(1.0, abs=0.01)
+    assert player.evaluate("(node) => node.error") is None
+    visit.end()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_a_narrow_screen_and_follows_its_colours(browser, workdir, tmp_path, scheme):
+    write_doctor(make_examination(), tmp_path, title="run")
+    other = tmp_path / "other"
+    shutil.copytree(workdir, other)
+    command.run(parts=make_parts(), inputs=[str(workdir), str(other)], output=str(tmp_path / "comparison.html"))
+    for path in (workdir / "report.html", tmp_path / "comparison.html", tmp_path / "doctor.html"):
+        visit = Visit(browser, path, viewport={"width": 380, "height": 700}, color_scheme=scheme)
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= 380, path.name
+        colour = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert colour == {"light": "rgb(247, 248, 250)", "dark": "rgb(20, 23, 29)"}[scheme]
+        visit.end()
+
+
+def test_the_doctors_page_sorts(browser, tmp_path):
+    write_doctor(make_examination(), tmp_path, title="run")
+    visit = Visit(browser, tmp_path / "doctor.html")
+    visit.page.locator("summary").last.click()
+    table = "details:last-of-type"
+    visit.page.click(f"{table} th:nth-child(2) button")
+    assert visit.column(table, 2)[:12] == [f"{number} s" for number in range(12)]
+    visit.end()
