@@ -118,6 +118,28 @@ def check_same(strategy: tf.distribute.Strategy, what: str, value: str) -> None:
             )
 
 
+class AnyWorker:
+    """Lets all workers know whether something is so on one of them; eager.
+
+    A collective of one number, traced once: cheap enough to be asked after every batch of an evaluation.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy) -> None:
+        """Keeps the strategy of the run."""
+        self._strategy = strategy
+        self._sum = tf.function(lambda value: strategy.run(self._on_replica, args=(value,)), autograph=False)
+
+    @staticmethod
+    def _on_replica(value: tf.Tensor) -> tf.Tensor:
+        # An operation of its own: the argument itself is on no device yet, which the reduction refuses.
+        return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(value))
+
+    def __call__(self, is_so: bool) -> bool:
+        """Tells whether `is_so` is true on any worker; every worker must call it, at the same point of the run."""
+        found = self._sum(tf.constant(int(is_so), tf.int32))
+        return int(self._strategy.experimental_local_results(found)[0]) > 0
+
+
 def _sum_over_workers(strategy: tf.distribute.Strategy, vector: np.ndarray, num_workers: int) -> np.ndarray:
     num_local = strategy.num_replicas_in_sync // num_workers
 

@@ -197,7 +197,11 @@ def _train(
         stop.defer()
         leave()
 
+    def check_signal_in_evaluation() -> None:
+        abandon()
+
     leave: Callable[[], None] = stop
+    abandon: Callable[[], None] = stop
     with strategy.scope():
         global_step = orbit.utils.create_global_step()
         trainer = unpack.build_trainer(
@@ -217,7 +221,7 @@ def _train(
                 model=model,
                 tokenizer=tokenizer,
                 eval_data=eval_data,
-                between_batches=stop,
+                between_batches=check_signal_in_evaluation,
                 ema=trainer.ema,
             )
             if eval_data
@@ -305,12 +309,14 @@ def _train(
         actions.truncate_metrics(metrics_path, int(global_step.numpy()))
     cluster.check_same(strategy, "restored update", str(int(global_step.numpy())))
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-        leave = preemption.SaveAllIfPreempted(
+        with_all = preemption.SaveAllIfPreempted(
             cluster_resolver=strategy.cluster_resolver,
             manager=manager,
             global_step=global_step,
             stop=stop,
+            any_worker=cluster.AnyWorker(strategy),
         )
+        leave, abandon = with_all, with_all.between_batches
     startup.log_startup(config, strategy=strategy, model=model, data=train_data, step=int(global_step.numpy()))
 
     figures: dict[str, dict[str, float]] = {}

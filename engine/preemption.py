@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -30,6 +31,7 @@ class SaveAllIfPreempted:
         manager: tf.train.CheckpointManager,
         global_step: tf.Variable,
         stop: StopOnSignal,
+        any_worker: Callable[[bool], bool],
     ) -> None:
         """Takes SIGTERM over from `stop`; the time limit that `stop` watches over stays.
 
@@ -39,12 +41,16 @@ class SaveAllIfPreempted:
                 saves gets a part more, `CHECKPOINT_PART`.
             global_step: Numbers the checkpoint.
             stop: Told that the run was asked to stop, for its exit status.
+            any_worker: As `cluster.AnyWorker`.
         """
         self._stop = stop
         self._number = signal.SIGTERM
         self._action = orbit.actions.SaveCheckpointIfPreempted(
             cluster_resolver, manager, checkpoint_number=global_step
         )
+        self._any_worker = any_worker
+        self._has_signal = False
+        self._their_handler = signal.signal(signal.SIGTERM, self._note)
         # Ctrl-C, too, must not stop one process alone.
         signal.signal(signal.SIGINT, self._pass_on)
 
@@ -54,8 +60,24 @@ class SaveAllIfPreempted:
             self._action(output)
         except SystemExit as leaving:
             # How the handler ends a process; its status is a platform's, not ours.
-            self._stop.signal_number = self._number
-            raise StopTraining(f"stopped by {signal.Signals(self._number).name}, with all processes") from leaving
+            raise self._leaving() from leaving
+
+    def between_batches(self) -> None:
+        """Raises StopTraining after the same batch of an evaluation in all processes, if one of them has a signal.
+
+        The handler's own agreement counts updates, of which an evaluation has none, and may take longer than there is.
+        """
+        if self._any_worker(self._has_signal):
+            raise self._leaving()
+
+    def _leaving(self) -> StopTraining:
+        self._stop.signal_number = self._number
+        return StopTraining(f"stopped by {signal.Signals(self._number).name}, with all processes")
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._has_signal = True
+        if callable(self._their_handler):
+            self._their_handler(number, frame)
 
     def _pass_on(self, number: int, frame: FrameType | None) -> None:
         del frame

@@ -118,7 +118,8 @@ class StopOnSignal:
         assert self._pipe is not None
         if not (self.requested and self._watch_to_the_end):
             self._finished.set()
-            with contextlib.suppress(BlockingIOError):
+            # Broken: the thread has just read a signal's number, seen that all is over, and closed its end.
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
                 os.write(self._pipe[1], b"\0")
         self._pipe = None
 

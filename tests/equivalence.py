@@ -174,10 +174,11 @@ def evaluate(evaluator: Evaluator) -> tuple[str, float]:
 
 
 def train(strategy, **options) -> tuple[list[np.ndarray], float]:
-    """Weights and loss after five updates."""
+    """Weights, with `ema_decay` their averages behind them, and loss after five updates."""
     trainer = make_trainer(strategy, **options)
     figures = trainer.train(tf.constant(NUM_UPDATES))
-    return [variable.numpy() for variable in trainer.model.trainable_variables], figures["loss"]
+    averages = trainer.ema.shadows if trainer.ema is not None else []
+    return [variable.numpy() for variable in (*trainer.model.trainable_variables, *averages)], figures["loss"]
 
 
 def largest_difference(found, wanted) -> float:
@@ -195,13 +196,19 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--replicas", type=int, default=0)
     parser.add_argument("--cases", default="")
     parser.add_argument("--eval_batches", default="")
+    parser.add_argument("--ema_decay", type=float, default=0.0)
     arguments = parser.parse_args(argv)
     runtime.configure_devices(num_virtual_devices=arguments.replicas)
     strategy = runtime.build_strategy(arguments.strategy, start_secs=120.0)
     results: dict[str, np.ndarray] = {"num_replicas": np.array(strategy.num_replicas_in_sync)}
     for case in filter(None, arguments.cases.split(",")):
         accum_steps, padding = case.split(":")
-        weights, loss = train(strategy, accum_steps=int(accum_steps), is_bucketed=padding == "bucketed")
+        weights, loss = train(
+            strategy,
+            accum_steps=int(accum_steps),
+            is_bucketed=padding == "bucketed",
+            ema_decay=arguments.ema_decay,
+        )
         results |= {f"{case}/{i}": weight for i, weight in enumerate(weights)}
         results[f"{case}/loss"] = np.array(loss)
     if arguments.eval_batches:
@@ -209,6 +216,9 @@ def main(argv: list[str]) -> None:
         for size in arguments.eval_batches.split(","):
             counts, _ = evaluate(make_evaluator(strategy, model, batch_size=int(size)))
             results[f"eval/{size}"] = np.array(counts)
+    any_worker = cluster.AnyWorker(strategy)
+    is_second = os.path.basename(arguments.output) == "1.npz"
+    results["any_worker"] = np.array([any_worker(False), any_worker(is_second), any_worker(False)])
     cluster.gather_texts(strategy, "done")  # no worker leaves before the others have finished
     np.savez(Path(arguments.output), **results)
 

@@ -45,5 +45,7 @@ def test_a_wrong_tf_config_is_one_line_with_an_example(monkeypatch, config, what
 def test_one_process_is_its_own_chief_and_hears_itself(two_replicas):
     assert cluster.is_chief(two_replicas)
     assert cluster.gather_texts(two_replicas, "é") == ["é"]
+    any_worker = cluster.AnyWorker(two_replicas)
+    assert [any_worker(is_so) for is_so in (False, True, False)] == [False, True, False]
     cluster.check_same(two_replicas, "the config", "x")
     assert cluster.is_chief(tf.distribute.OneDeviceStrategy("/cpu:0"))

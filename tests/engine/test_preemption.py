@@ -20,30 +20,39 @@ def make_manager(folder, value, step):
     )
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_between_updates_and_stops_with_our_status(tmp_path, number, status):
-    handlers = {other: signal.getsignal(other) for other in (signal.SIGTERM, signal.SIGINT)}
-    step = tf.Variable(0, dtype=tf.int64)
-    state, manager = make_manager(tmp_path, 1.0, step)
+@pytest.fixture
+def handlers_come_back():
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def make_action(manager, step, stop, any_worker):
     # No jobs: one process, in which nothing has to be agreed upon.
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(tf.train.ClusterSpec({}))
-    try:
-        with StopOnSignal() as stop:
-            stop.defer()
-            action = SaveAllIfPreempted(cluster_resolver=resolver, manager=manager, global_step=step, stop=stop)
-            step.assign(7)
-            action()
-            assert not stop.requested and manager.latest_checkpoint is None
-            os.kill(os.getpid(), number)
-            state.weight.assign(2.0)
-            with pytest.raises(StopTraining, match=signal.Signals(number).name):
-                for _ in range(3):
-                    step.assign_add(1)
-                    action()
-            assert (stop.requested, stop.exit_status) == (True, status)
-    finally:
-        for other, handler in handlers.items():
-            signal.signal(other, handler)
+    return SaveAllIfPreempted(
+        cluster_resolver=resolver, manager=manager, global_step=step, stop=stop, any_worker=any_worker
+    )
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_between_updates_and_stops_with_our_status(tmp_path, handlers_come_back, number, status):
+    step = tf.Variable(0, dtype=tf.int64)
+    state, manager = make_manager(tmp_path, 1.0, step)
+    with StopOnSignal() as stop:
+        stop.defer()
+        action = make_action(manager, step, stop, any_worker=bool)
+        step.assign(7)
+        action()
+        assert not stop.requested and manager.latest_checkpoint is None
+        os.kill(os.getpid(), number)
+        state.weight.assign(2.0)
+        with pytest.raises(StopTraining, match=signal.Signals(number).name):
+            for _ in range(3):
+                step.assign_add(1)
+                action()
+        assert (stop.requested, stop.exit_status) == (True, status)
     saved = int(step.numpy())
     assert manager.latest_checkpoint == str(tmp_path / f"ckpt-{saved}")
     # A run of one process goes on from it, and the other way round.
@@ -51,3 +60,25 @@ def test_a_signal_saves_between_updates_and_stops_with_our_status(tmp_path, numb
     fresh, again = make_manager(tmp_path, 0.0, fresh_step)
     again.restore_or_initialize()
     assert (float(fresh.weight), int(fresh_step)) == (2.0, saved)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (None, 143)])
+def test_an_evaluation_is_left_by_all_when_one_has_a_signal(tmp_path, handlers_come_back, number, status):
+    """With None the signal has come to another process alone."""
+    step = tf.Variable(7, dtype=tf.int64)
+    _, manager = make_manager(tmp_path, 1.0, step)
+    told = []
+
+    def any_worker(is_so):
+        told.append(is_so)
+        return is_so or (number is None and len(told) == 2)
+
+    with StopOnSignal() as stop:
+        stop.defer()
+        action = make_action(manager, step, stop, any_worker)
+        action.between_batches()
+        if number is not None:
+            os.kill(os.getpid(), number)
+        with pytest.raises(StopTraining, match="with all processes"):
+            action.between_batches()
+        assert (told, stop.exit_status) == ([False, number is not None], status)

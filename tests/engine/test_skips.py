@@ -75,3 +75,13 @@ def test_the_guard_names_updates_and_utterances_in_a_file_that_its_line_names(tm
         {"update": 1, "utterance_ids": ["u1a", "u1b"]},
         {"update": 2, "utterance_ids": ["u2a", "u2b"]},
     ]
+
+
+def test_a_worker_that_is_not_the_chief_stops_too_and_writes_nothing(tmp_path):
+    counter = SkipCounter(limit=2)
+    guard = SkipGuard(counter=counter, utterance_ids_of=lambda update: ["u"], workdir=tmp_path, is_chief=False)
+    feed(counter, "ss")
+    with pytest.raises(StopTraining, match="2 updates in a row, 0 to 1"):
+        guard({})
+    assert list(tmp_path.iterdir()) == []
+    guard({})  # forgotten here as there: the workers go on alike
