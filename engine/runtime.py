@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import queue
+import signal
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -104,16 +106,30 @@ def _multi_worker(task: Task, *, start_secs: float, heartbeat_secs: float) -> tf
         heartbeat_timeout_in_ms=int(heartbeat_secs * 1000),
         shutdown_barrier_timeout_in_ms=int(heartbeat_secs * 1000),
     )
+    # Without it the time limit is for the others alone: the leader would wait an hour for a worker that never starts.
+    context.coordination_service.cluster_register_with_barrier = True
     for job, count in task.counts.items():
         context.coordination_service.coordinated_job_list.add(name=job, num_tasks=count)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with _sigterm_comes_back():
+            return tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
         raise ValueError(
             f"--strategy=multi_worker: not all of {', '.join(task.addresses)} answered within {start_secs:g} s "
             f"(runtime.cluster_start_secs): start every worker, with the same list in TF_CONFIG; "
             f"{str(error).splitlines()[0]}"
         ) from error
+
+
+@contextlib.contextmanager
+def _sigterm_comes_back() -> Iterator[None]:
+    """Puts SIGTERM's handler back: TensorFlow leaves one in its place that swallows the signal."""
+    try:
+        yield
+    finally:
+        handler = signal.getsignal(signal.SIGTERM)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _check_port_is_free(address: str) -> None:

@@ -94,6 +94,7 @@ def test_two_processes_equal_two_replicas_of_one(mirrored, two_replicas, tmp_pat
     assert equivalence.largest_difference(found[:middle], found[middle:]) > 1e-2  # averages lag behind
     assert equivalence.largest_difference(found, mirrored[0]) < TOLERANCE
     assert all((first[name] == second[name]).all() for name in first)  # bit by bit: they hold one model
+    assert first["heard"].tolist() == [15]  # a handler of ours has outlived the start of the cluster
     assert first["any_worker"].tolist() == [False, True, False]  # what is so on the second is known to the first
     assert float(first["2:bucketed/loss"]) == pytest.approx(mirrored[1], rel=1e-5)
     model = equivalence.make_trainer(two_replicas).model

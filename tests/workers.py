@@ -15,9 +15,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-def start_workers(commands: Sequence[Sequence[str]], folder: Path) -> list[subprocess.Popen]:
-    """Starts one Python process per command, each with its TF_CONFIG; what they say goes to FOLDER/worker-N.log."""
-    sockets = [socket.socket() for _ in commands]
+def start_workers(
+    commands: Sequence[Sequence[str]], folder: Path, *, missing: int = 0
+) -> list[subprocess.Popen]:
+    """Starts one Python process per command, each with its TF_CONFIG; what they say goes to FOLDER/worker-N.log.
+
+    Args:
+        commands: What follows the interpreter, for each.
+        folder: Of the logs.
+        missing: Workers beside them that TF_CONFIG lists and nobody starts.
+    """
+    sockets = [socket.socket() for _ in range(len(commands) + missing)]
     for one in sockets:
         one.bind(("127.0.0.1", 0))
     # All are held until all are known, so that they differ; between here and the worker another process may take one.

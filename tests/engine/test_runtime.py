@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 
 from engine import runtime
+from tests.workers import finish_workers, said, start_workers
 
 
 def test_auto_is_one_device_without_several_gpus():
@@ -91,6 +92,14 @@ def test_a_port_that_is_taken_is_named(monkeypatch):
         monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
         with pytest.raises(ValueError, match=f"cannot listen on port {port}"):
             runtime.build_strategy("multi_worker")
+
+
+def test_the_chief_waits_for_a_worker_that_never_starts_no_longer_than_it_is_told(tmp_path):
+    """And gives it up in words; without the limit TensorFlow would wait an hour."""
+    program = "from engine import runtime; runtime.build_strategy('multi_worker', start_secs=2)"
+    (chief,) = start_workers([["-c", program]], tmp_path, missing=1)
+    assert finish_workers([chief], tmp_path, timeout_secs=120) == [1]
+    assert "answered within 2 s (runtime.cluster_start_secs): start every worker" in said(tmp_path, 0)
 
 
 def test_only_this_module_constructs_strategies():
