@@ -37,6 +37,9 @@ _DECODE = flags.DEFINE_string("decode", "", "JSON of config.decode's fields, as 
 _HOT_WORDS = flags.DEFINE_list("hot_words", [], "Words to prefer; like decode.hot_words, and no longer greedy.")
 _WINDOW_SECS = flags.DEFINE_float("window_secs", 30.0, "Longest piece transcribed at once.", lower_bound=1.0)
 _SERVE = config_flags.DEFINE_config_dict("serve", get_serve(), "Fields of configs.base.get_serve.")
+_EXPORT_FORMATS = flags.DEFINE_list(
+    "export_formats", [], "Beside the SavedModel: tflite_float32, tflite_float16, tflite_dynamic, onnx."
+)
 _OUTPUT_FORMAT = flags.DEFINE_string("output_format", "", "Format, where the output's name tells none.")
 
 
@@ -106,6 +109,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             inputs=_INPUTS.value,
             output=_OUTPUT.value,
             weights=_WEIGHTS.value,
+            formats=_EXPORT_FORMATS.value,
         )
     if _MODE.value == "serve":
         return serve.run(

@@ -19,7 +19,7 @@ FLAGS_OF_MODE: dict[str, set[str]] = {
     # Of its config a transcription reads how to decode.
     "transcribe": _USE | _DECODE | {"config", "window_secs", "output_format"},
     "align": _USE,
-    "export": _USE,
+    "export": _USE | {"export_formats"},
     "serve": _DECODE | {"config", "checkpoint", "weights", "window_secs", "serve"},
     "report": {"inputs", "output"},
 }

@@ -29,6 +29,7 @@ ALLOWED = {
 _CODE = ("benchmarks", "data", "engine", "models", "run")
 HOMES = {
     "absl": _CODE,
+    "ai_edge_litert": ("engine/inference/portable.py",),
     "apache_beam": ("data/beam_runner.py",),
     "espeakng_loader": ("data/espeak.py",),
     "flashlight": ("models/lm_beam.py",),
@@ -40,6 +41,7 @@ HOMES = {
         "engine/tune_lm.py", "engine/unpack.py", "engine/verify_resume.py", "run",
     ),
     "numpy": _CODE,
+    "onnxruntime": ("engine/inference/portable.py",),
     "orbit": ("engine",),
     "safetensors": ("models/convert.py",),
     "scipy": ("engine/report/statistics.py",),
@@ -47,6 +49,7 @@ HOMES = {
     "soxr": ("data",),
     "tensorflow": _CODE,
     "tensorflow_hub": ("models/hub.py",),
+    "tf2onnx": ("engine/inference/portable.py",),
     "tf_keras": ("benchmarks", "engine", "models", "run"),
     "tornado": ("engine/inference/http_server.py", "engine/inference/uploads.py"),
     "torch": ("benchmarks/reference_worker.py", "models/convert.py"),
@@ -56,6 +59,7 @@ HOMES = {
 # Names on PyPI where they differ from the import.
 REQUIREMENTS = {
     "absl": "absl-py",
+    "ai_edge_litert": "ai-edge-litert",
     "apache_beam": "apache-beam",
     "espeakng_loader": "espeakng-loader",
     "flashlight": "flashlight-text",

@@ -6,7 +6,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,7 @@ def export(
     card: str,
     tokenizer: Tokenizer,
     check: Callable[[Path], Check],
+    more_files: Mapping[str, bytes] | None = None,
 ) -> Check:
     """Writes a recognizer, or nothing if it does not read what the live one reads.
 
@@ -140,13 +141,13 @@ def export(
         card: README.md.
         tokenizer: Writes vocab.json.
         check: Compares the folder with the live model; raises ValueError.
+        more_files: Name -> content of what else belongs in the folder.
 
     Raises:
         ValueError: There is something in the folder, or the check fails.
     """
+    check_new(output)
     target = Path(output)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"{target}: is not empty; give --output a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".exporting-", dir=target.parent))
     try:
@@ -157,12 +158,21 @@ def export(
         checked = {"num_recordings": result.num_recordings, "largest_difference": result.largest_difference}
         files.write_json_atomic(folder / EXPORT_FILE, {**fields, "checked": checked})
         files.write_text_atomic(folder / "README.md", card)
+        for name, content in (more_files or {}).items():
+            (folder / name).write_bytes(content)
         if target.exists():
             target.rmdir()
         os.replace(folder, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return result
+
+
+def check_new(output: str | os.PathLike[str]) -> None:
+    """Raises ValueError if there is something in the folder."""
+    target = Path(output)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"{target}: is not empty; give --output a new folder")
 
 
 def compare(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from engine import checkpoints, files, unpack
-from engine.inference.export import Check, build_export, compare, export
+from engine.inference import portable
+from engine.inference.export import Check, build_export, check_new, compare, export
 from engine.inference.exported import read_export_fields
 from engine.inference.inputs import find_audio
 from engine.inference.model_card import model_card
+from engine.inference.portable_check import PortableCheck, Recording, check_portable
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.transcription import load_trained
 from engine.inference.windows import Piece
@@ -23,7 +26,15 @@ from engine.protocols import EvalData, Parts
 _NUM_CHECKED = 8  # recordings of each evaluation set, where --inputs names none
 
 
-def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, weights: str = "") -> int:
+def run(
+    *,
+    parts: Parts,
+    checkpoint: str,
+    inputs: Sequence[str],
+    output: str,
+    weights: str = "",
+    formats: Sequence[str] = (),
+) -> int:
     """Exports a run's best weights, prints what was written and returns the exit status.
 
     Args:
@@ -32,12 +43,16 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, we
         inputs: Recordings that the export must read as the live model does; empty takes some of the evaluation sets.
         output: New folder.
         weights: As `engine.ema.restore_weights`.
+        formats: Of `portable.FILES`, to write beside the SavedModel.
 
     Raises:
-        ValueError: If an argument is missing or names nothing, or the exported model reads otherwise.
+        ValueError: If an argument is missing or names nothing, or the exported model, or one of another format, reads
+            otherwise.
     """
     if not output:
         raise ValueError("--output is empty: name the folder to write")
+    check_new(output)
+    portable.check_formats(formats)
     paths = find_audio(inputs) if inputs else []
     if read_export_fields(checkpoint) is not None:
         raise ValueError(f"{checkpoint}: exported already; give the workdir that it came from to --checkpoint")
@@ -66,14 +81,20 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, we
         "tensorflow": tf.__version__,
     }
     if paths:
-        recordings = _from_files(parts, paths, on_rate_mismatch=config.data.on_rate_mismatch)
+        recordings = list(
+            _from_files(parts, paths, on_rate_mismatch=config.data.on_rate_mismatch, text_style=config.data.text_style)
+        )
     else:
-        recordings = _from_sets(unpack.build_eval_data(config, parts, tokenizer))
+        recordings = list(_from_sets(unpack.build_eval_data(config, parts, tokenizer)))
+    files_of_formats, comparisons = _convert(
+        parts, formats, recordings, checkpoint=checkpoint, weights=weights, transcriber=transcriber
+    )
+    fields["formats"] = [dataclasses.asdict(comparison) for comparison in comparisons]
 
     def check(folder: Path) -> Check:
         return compare(
             folder,
-            recordings,
+            [(recording.name, recording.waveform) for recording in recordings],
             read=lambda waveform: _read(transcriber, parts, waveform),
             precision=config.train.precision,
         )
@@ -91,29 +112,64 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, we
         card=model_card(fields=fields, config=config.to_dict(), figures=_figures(workdir, fields["step"])),
         tokenizer=tokenizer,
         check=check,
+        more_files=files_of_formats,
     )
     print(
         f"{output}: {fields['num_parameters']:,} parameters of update {fields['step']}; {result.num_recordings} "
         f"recordings read as by the trained model (log-probabilities differ by {result.largest_difference:.2g} at most)"
     )
+    for found in comparisons:
+        print(
+            f"{output}/{found.file}: {found.num_bytes / 1e6:.1f} MB, {found.num_different_words} of {found.num_words} "
+            f"words differ from the trained model's, {found.speed:.2f} times as fast"
+        )
     return 0
+
+
+def _convert(
+    parts: Parts,
+    formats: Sequence[str],
+    recordings: Sequence[Recording],
+    *,
+    checkpoint: str,
+    weights: str,
+    transcriber: Transcriber,
+) -> tuple[dict[str, bytes], list[PortableCheck]]:
+    """Content of the files of other formats, by name, and how each compares with the trained model."""
+    if not formats:
+        return {}, []
+    if not recordings:
+        raise ValueError("nothing to check the export with: give some recordings to --inputs")
+    # Half precision is the training machine's matter; these formats have their own.
+    model, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights, precision="float32")
+    module = portable.build_portable(model)
+    contents = {name: portable.convert(module, name) for name in formats}
+    comparisons = check_portable(
+        {name: (len(content), portable.load_portable(content, name)) for name, content in contents.items()},
+        recordings,
+        trained=lambda waveform: module.logits(tf.constant(waveform[np.newaxis]))["logits"][0].numpy(),
+        to_text=lambda log_probs: transcriber.text_of([Piece(log_probs, 0)]),
+    )
+    return {portable.FILES[name]: content for name, content in contents.items()}, comparisons
 
 
 def _read(transcriber: Transcriber, parts: Parts, waveform: np.ndarray) -> tuple[str, np.ndarray]:
     """Text and log-probabilities of the live model, as `transcribe` reads a recording of one window."""
     (log_probs,) = transcriber.log_probs([parts.normalize_waveform(waveform)])
-    words = transcriber.find_words([Piece(log_probs, 0)])
-    return " ".join(word.text for word in words), log_probs
+    return transcriber.text_of([Piece(log_probs, 0)]), log_probs
 
 
-def _from_files(parts: Parts, paths: Sequence[str], *, on_rate_mismatch: str) -> Iterator[tuple[str, np.ndarray]]:
+def _from_files(
+    parts: Parts, paths: Sequence[str], *, on_rate_mismatch: str, text_style: str
+) -> Iterator[Recording]:
     for path in paths:
         blocks = parts.stream_audio(path, on_rate_mismatch=on_rate_mismatch)
         # A minute shows what hours would.
-        yield path, np.concatenate([np.zeros(0, np.float32), *itertools.islice(blocks, 2)])
+        waveform = np.concatenate([np.zeros(0, np.float32), *itertools.islice(blocks, 2)])
+        yield Recording(path, waveform, parts.find_reference(path, text_style=text_style))
 
 
-def _from_sets(sets: Mapping[str, EvalData]) -> Iterator[tuple[str, np.ndarray]]:
+def _from_sets(sets: Mapping[str, EvalData]) -> Iterator[Recording]:
     """The first recordings of each evaluation set; normalized already, which changes no more than the last digits."""
     for data in sets.values():
         num_given = 0
@@ -122,7 +178,8 @@ def _from_sets(sets: Mapping[str, EvalData]) -> Iterator[tuple[str, np.ndarray]]
             for waveform, length, weight, index in zip(*columns, strict=True):
                 if weight > 0 and num_given < _NUM_CHECKED:
                     num_given += 1
-                    yield data.utterance_ids[int(index)], waveform.numpy()[: int(length)]
+                    samples = waveform.numpy()[: int(length)]
+                    yield Recording(data.utterance_ids[int(index)], samples, data.references[int(index)])
             if num_given == _NUM_CHECKED:
                 break
 

@@ -43,6 +43,7 @@ def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Seque
         "",
         *(table if rows else ["Not measured in the run that it comes from."]),
         "",
+        *_other_formats(fields.get("formats", ())),
         "## Training data",
         "",
         f"{data['train']['format']}, {data['train']['input']}, split {data['train']['split'] or 'all'}; text style "
@@ -55,3 +56,39 @@ def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Seque
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _other_formats(formats: Sequence[dict[str, Any]]) -> list[str]:
+    """What lies beside the SavedModel, and how it compares; nothing where nothing does."""
+    if not formats:
+        return []
+
+    def percent(share: float | None) -> str:
+        return "not known" if share is None else f"{100 * share:.2f} %"
+
+    rows = [
+        f"| {found['file']} | {found['num_bytes'] / 1e6:.1f} MB | {percent(found['wer'])} | "
+        f"{found['num_different_words']} of {found['num_words']} | {found['largest_difference']:.2g} | "
+        f"{found['speed']:.2f} |"
+        for found in formats
+    ]
+    return [
+        "## Other formats",
+        "",
+        "Input: `waveform` [1, T] float32 in [-1, 1] at 16 kHz, any T of at least one frame.",
+        "Output: `logits` [1, F, V].",
+        "The text is made outside of the graph; `pieces` are the tokens of vocab.json in their order:",
+        "",
+        "```python",
+        "ids = logits[0].argmax(-1)",
+        'text = "".join(pieces[i] for i, before in zip(ids, [-1, *ids]) if i not in (before, 0)).replace("|", " ")',
+        "```",
+        "",
+        f"Compared on {formats[0]['num_recordings']} recordings, one at a time, where the model in TensorFlow "
+        f"(float32) has a WER of {percent(formats[0]['trained_wer'])}. Speed: how many times as fast as that.",
+        "",
+        "| file | size | WER | words that differ | log-probabilities, largest difference | speed |",
+        "|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]

@@ -175,6 +175,10 @@ class Transcriber:
         """Decodes consecutive pieces of one recording."""
         return self._read(pieces)[0]
 
+    def text_of(self, pieces: Iterable[Piece]) -> str:
+        """The words of consecutive pieces of one recording, joined by spaces."""
+        return " ".join(word.text for word in self.find_words(pieces))
+
     def _read(self, pieces: Iterable[Piece]) -> tuple[tuple[Timed, ...], tuple[Alternative, ...]]:
         if self._reader is not None:
             return self._reader.read(pieces, secs_per_frame=self.secs_per_frame)

@@ -21,18 +21,22 @@ from engine.protocols import AcousticModel, InferenceModel, Parts, Tokenizer
 _NUM_SHOWN = 10  # transcripts printed; all are in the output file
 
 
-def load_trained(*, parts: Parts, checkpoint: str, weights: str = "") -> tuple[AcousticModel, Tokenizer]:
+def load_trained(
+    *, parts: Parts, checkpoint: str, weights: str = "", precision: str = ""
+) -> tuple[AcousticModel, Tokenizer]:
     """Builds the model of a run with its best weights, and its tokenizer.
 
     Args:
         parts: What data and models contribute.
         checkpoint: A workdir, or a checkpoint inside one.
         weights: As `engine.ema.restore_weights`.
+        precision: As config.train.precision; "" is that of the run.
 
     Raises:
         ValueError: If the run or its weights cannot be used.
     """
     config, workdir = unpack.load_run(checkpoint)
+    config.train.precision = precision or config.train.precision
     tokenizer = parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE))
     model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     restore_weights(model, checkpoint, weights=weights)

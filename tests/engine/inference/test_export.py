@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from data.audio import normalize_waveform
 from engine.inference.export import Check, build_export, compare, export, normalize_rows
+from engine.inference.predict_json import format_answer, parse_request
 from models.decoding import greedy_decode_spans
 from tests.engine_toys import ToyModel
 
@@ -93,6 +94,33 @@ def test_signature_says_what_the_live_model_says(model, folder):
     assert [text.decode("utf-8") for text in found["text"]] == texts
     assert "ß" in texts[0] and " " in texts[0]
     assert found["num_frames"].tolist() == [50, 30, 0] and found["confidence"][2] == 0
+
+
+@pytest.mark.parametrize("by_rows", [True, False])
+def test_tensorflow_servings_json_goes_in_and_comes_out(folder, by_rows):
+    """What TensorFlow Serving makes of a request: dense tensors of the signature's types, by the signature's names."""
+    waveform, lengths = rows()
+    serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
+    if by_rows:
+        pairs = zip(waveform.tolist(), lengths.tolist(), strict=True)
+        sent = json.dumps({"instances": [{"waveform": row, "lengths": length} for row, length in pairs]})
+        instances = json.loads(sent)["instances"]
+        columns = {name: [instance[name] for instance in instances] for name in instances[0]}
+    else:
+        sent = json.dumps({"inputs": {"waveform": waveform.tolist(), "lengths": lengths.tolist()}})
+        columns = json.loads(sent)["inputs"]
+    specs = serve.structured_input_signature[1]
+    assert set(columns) == set(specs) == {"waveform", "lengths"}
+    found = serve(**{name: tf.constant(values, specs[name].dtype) for name, values in columns.items()})
+    # Batch major, as "predictions" wants it, and strings that are UTF-8.
+    assert all(value.shape[0] == 3 for value in found.values())
+    outputs = {name: value.numpy() for name, value in found.items()}
+    answer = json.loads(json.dumps(format_answer(outputs, by_rows=by_rows), allow_nan=False))
+    wanted = [text.decode() for text in serve(waveform=waveform, lengths=lengths)["text"].numpy()]
+    texts = [row["text"] for row in answer["predictions"]] if by_rows else answer["outputs"]["text"]
+    assert texts == wanted and len(texts[0]) > 1 and texts[2] == ""
+    mine = parse_request(sent.encode())
+    assert (mine.waveform == waveform).all() and (mine.lengths == lengths).all()
 
 
 def test_a_row_too_short_for_a_frame_is_silence(folder):

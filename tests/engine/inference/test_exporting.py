@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from engine import unpack
-from engine.inference import exporting, transcription
+from engine.inference import exporting, portable, transcription
+from engine.inference.portable import load_portable
 from models.alignment import greedy_spans
 from models.decoding import greedy_decode_spans
 from tests.engine.inference.test_export import Letters
@@ -24,6 +25,7 @@ class Set:
     """Two rows, one of which fills up."""
 
     utterance_ids = {7: "seven"}
+    references = {7: "said so"}
 
     def dataset(self, context):
         batch = {
@@ -65,6 +67,42 @@ def test_a_run_becomes_a_folder_that_transcribes_alike(trained, parts, tmp_path,
         assert transcription.run(parts=parts, checkpoint=checkpoint, **arguments) == 0
         texts.append((tmp_path / "out.txt").read_text())
     assert texts[0] == texts[1] and len(texts[0]) > 1
+
+
+def test_other_formats_lie_beside_it_and_the_card_compares_them(trained, parts, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(unpack, "build_eval_data", lambda *arguments: {"dev": Set()})
+    output = tmp_path / "exported"
+    formats = ["tflite_float32"]
+    exporting.run(parts=parts, checkpoint=trained[0], inputs=[], output=str(output), formats=formats)
+    assert "model-float32.tflite: 0.0 MB, 0 of " in capsys.readouterr().out
+    (found,) = json.loads((output / "export.json").read_text())["formats"]
+    assert (found["num_recordings"], found["num_different_words"]) == (1, 0)
+    assert found["wer"] == found["trained_wer"] > 0
+    content = (output / found["file"]).read_bytes()
+    assert len(content) == found["num_bytes"]
+    (tmp_path / "a.wav").touch()
+    transcription.run(
+        parts=parts, checkpoint=str(output), inputs=[str(tmp_path / "a.wav")], output=str(tmp_path / "out.txt")
+    )
+    (waveform,) = parts.stream_audio("a.wav", "refuse")
+    ids = load_portable(content, "tflite_float32")(waveform).argmax(-1)
+    # As the card says.
+    text = "".join(Letters.pieces[i] for i, before in zip(ids, [-1, *ids], strict=False) if i not in (before, 0))
+    assert " ".join(text.split()) == (tmp_path / "out.txt").read_text().strip() != ""
+    assert "| model-float32.tflite | 0.0 MB | " in (output / "README.md").read_text()
+
+
+def test_a_format_that_reads_otherwise_spoils_the_whole_export(trained, parts, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(portable, "convert", lambda module, name: b"")
+    wrong = np.eye(9, 6, dtype=np.float32)
+    monkeypatch.setattr(portable, "load_portable", lambda content, name: lambda waveform: wrong)
+    (tmp_path / "a.wav").touch()
+    arguments = {"checkpoint": trained[0], "inputs": [str(tmp_path / "a.wav")], "output": str(tmp_path / "exported")}
+    with pytest.raises(ValueError, match="onnx reads .* words otherwise .*nothing was written"):
+        exporting.run(parts=parts, formats=["onnx"], **arguments)
+    assert not (tmp_path / "exported").exists()
+    with pytest.raises(ValueError, match="no such format"):
+        exporting.run(parts=parts, formats=["wav"], **arguments)
 
 
 def test_recordings_of_ones_own_are_read_instead(trained, parts, tmp_path):  # noqa: F811

@@ -18,3 +18,11 @@ def test_card():
     assert "| dev | 12.34 % | 5.00 % | 100 | 7 |" in card
     assert "jsonl, my.jsonl, split all; text style unicode. Starting weights: random." in card
     assert "Not measured" in model_card(fields=fields, config=config, figures=[])
+    assert "## Other formats" not in card
+    compared = {
+        "file": "model.onnx", "num_bytes": 4_400_000, "num_recordings": 8, "num_words": 30, "num_different_words": 0,
+        "wer": 0.1, "trained_wer": None, "largest_difference": 1.23e-5, "speed": 2.5,
+    }  # fmt: skip
+    card = model_card(fields={**fields, "formats": [compared]}, config=config, figures=figures)
+    assert "| model.onnx | 4.4 MB | 10.00 % | 0 of 30 | 1.2e-05 | 2.50 |" in card
+    assert "Compared on 8 recordings" in card and "has a WER of not known" in card

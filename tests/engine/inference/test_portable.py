@@ -1,0 +1,85 @@
+"""Converted recognizers beside the model they were made of."""
+
+from __future__ import annotations
+
+import builtins
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from data.audio import normalize_waveform
+from engine.inference.portable import FILES, build_portable, check_formats, convert, load_portable
+from models.wav2vec2 import build_model
+from tests.engine_toys import ToyModel
+
+# Float16 differs from float32 in how its weights are stored, and from dynamic in nothing else.
+TOLERANCES = {"tflite_float32": 1e-4, "tflite_dynamic": 0.3, "onnx": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_model(preset="tiny", vocab_size=32, num_layers=1, conv_dim=(32, 32, 32), hidden_size=32, num_heads=2)
+
+
+@pytest.mark.parametrize("name", list(TOLERANCES))
+def test_a_converted_model_says_what_the_live_one_says_of_any_length(model, name):
+    content = convert(build_portable(model), name)
+    run = load_portable(content, name)
+    rng = np.random.default_rng(0)
+    for num_samples in (16_000, 4_001, 9_999):
+        waveform = rng.uniform(-0.1, 0.3, num_samples).astype(np.float32)
+        lengths = tf.constant([num_samples])
+        wanted = model(tf.constant(normalize_waveform(waveform)[np.newaxis]), lengths, training=False)[0].numpy()
+        found = run(waveform)
+        assert found.shape == wanted.shape and found.dtype == np.float32
+        assert np.abs(found - wanted).max() < TOLERANCES[name] * np.abs(wanted).max()
+        assert np.abs(wanted).max() > 0.1
+    assert (len(content) < 0.5 * sum(variable.numpy().nbytes for variable in model.variables)) == (
+        name == "tflite_dynamic"
+    )
+
+
+def test_half_precision_is_half_the_size():
+    class Wide(ToyModel):
+        """Weights that count beside the graph."""
+
+        def __init__(self):
+            super().__init__()
+            self.wide = tf.Variable(tf.random.stateless_normal([64, 512], (1, 2)))
+
+        def call(self, waveform, waveform_lengths, training=False, random=None):
+            frames = tf.reshape(waveform, [1, -1, 64])
+            return tf.matmul(frames, self.wide)
+
+    module = build_portable(Wide())
+    sizes = {name: len(convert(module, name)) for name in ("tflite_float32", "tflite_float16")}
+    assert sizes["tflite_float16"] < 0.6 * sizes["tflite_float32"]
+
+
+def test_what_does_not_convert_is_one_line():
+    class Reading(ToyModel):
+        """Strings are for TensorFlow alone."""
+
+        def call(self, waveform, waveform_lengths, training=False, random=None):
+            numbers = tf.strings.to_number(tf.strings.as_string(waveform))
+            return tf.reshape(numbers, [1, -1, 4])
+
+    with pytest.raises(ValueError, match="does not convert to tflite_float32 .*; leave it out of --export_formats"):
+        convert(build_portable(Reading()), "tflite_float32")
+
+
+def test_formats_are_checked_before_anything_else(monkeypatch):
+    check_formats(list(FILES))
+    with pytest.raises(ValueError, match="=tflite: no such format; there are tflite_float32, "):
+        check_formats(["tflite"])
+    real = builtins.__import__
+
+    def without(name, *arguments):
+        if name == "tf2onnx":
+            raise ImportError(name=name)
+        return real(name, *arguments)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ValueError, match=r"needs tf2onnx, which is not installed: pip install -e '.\[onnx\]'"):
+        check_formats(["onnx"])
