@@ -74,11 +74,11 @@ def rate_interval(errors: Sequence[int], words: Sequence[int], speaker_ids: Sequ
         speaker_ids: Of each, as `pieces_of` takes them.
 
     Returns:
-        None with fewer than two pieces: nothing is known of the spread then.
+        None with fewer than two pieces, or without any error: nothing is known of the spread then.
     """
     pieces, _ = pieces_of(speaker_ids)
     totals = _totals(pieces, errors, words)
-    if len(totals) < 2:
+    if len(totals) < 2 or not totals[:, 0].any():
         return None
     drawn = _resample(totals)
     return _percentiles(drawn[:, 0] / np.maximum(drawn[:, 1], 1))
