@@ -6,6 +6,7 @@ all that this file needs.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -89,11 +90,25 @@ class Worker:
         stderr = self._process.stderr.read()[-2000:] if self._process.stderr else ""
         raise RuntimeError(f"the process of {' '.join(map(str, self._process.args))} has died\n{stderr}")
 
+    def resident_bytes(self) -> int:
+        """What the process holds of the memory now; 0 once it has ended. Linux alone."""
+        try:
+            pages = int(Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1])
+        except (OSError, IndexError):
+            return 0
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def kill(self) -> None:
+        """Ends the process at once, whatever it is doing; a question under way gets a RuntimeError."""
+        self._process.kill()
+
     def close(self) -> None:
         """Ends the process."""
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream:
-                stream.close()
+                # A question that a dead process never read is still in the buffer.
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
         self._process.terminate()
         self._process.wait()
 

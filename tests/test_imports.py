@@ -35,6 +35,7 @@ HOMES = {
     "flashlight": ("models/lm_beam.py",),
     "jinja2": ("data", "engine"),
     "jiwer": ("benchmarks", "engine"),
+    "matplotlib": ("benchmarks",),
     # In engine: the files between a config and the explicit arguments of everything below (docs/decisions/0034).
     "ml_collections": (
         "configs", "engine/checks.py", "engine/doctor.py", "engine/experiment.py", "engine/startup.py",

@@ -1,0 +1,147 @@
+"""What saves memory in training, what it costs, and the longest clip that fits.
+
+    python -m benchmarks.clip_memory savers [--precision=bf16] [--repeats=2]
+    python -m benchmarks.clip_memory longest [--precision=bf16] [--recompute] [--limit_gib=16] [--step_secs=10]
+
+`savers`: an update of two rows of 246,000 samples, plain, with recomputation, in two microbatches, and with both.
+`longest`: training on one clip, in a process that is ended as soon as it holds more than the limit; bisection.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from benchmarks import cases, measure, protocol
+from models.footprint import measure_model
+
+_SAVERS = ((False, 1), (True, 1), (False, 2), (True, 2))
+
+
+class Watched:
+    """Our side of a benchmark under a limit of resident memory."""
+
+    def __init__(self, *, batch: cases.Batch, precision: str, recompute: bool, accum_steps: int, limit_bytes: float):
+        """Starts the process; it trains on `batch`, and is ended when it holds more than `limit_bytes`."""
+        self._folder = tempfile.TemporaryDirectory()
+        path = str(Path(self._folder.name) / "batch.npz")
+        cases.save(path, [batch])
+        _, model = measure.benchmark_config("base")
+        spec = protocol.Spec(
+            task="train",
+            precision=measure.PRECISIONS[precision],
+            device="cpu",
+            batches=path,
+            model={**model, "recompute": recompute},
+        )
+        arguments = {**dataclasses.asdict(spec), "accum_steps": accum_steps}
+        self.worker = protocol.Worker(python=sys.executable, module="benchmarks.our_worker", arguments=arguments)
+        self._done = threading.Event()
+        self._limit_bytes = limit_bytes
+        self.is_over = False
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.05):
+            if self.worker.resident_bytes() > self._limit_bytes:
+                self.is_over = True
+                self.worker.kill()
+                return
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._done.set()
+        self._thread.join()
+        self.worker.close()
+        self._folder.cleanup()
+
+
+def longest(fits: Callable[[int], bool], *, low: int, high: int) -> int:
+    """Returns the largest number from `low` to `high` that fits, 0 if none does; a smaller one always fits then."""
+    found = low - 1
+    while low <= high:
+        middle = (low + high) // 2
+        if fits(middle):
+            found, low = middle, middle + 1
+        else:
+            high = middle - 1
+    return max(found, 0)
+
+
+def _longest(flags: argparse.Namespace) -> None:
+    def fits(steps: int) -> bool:
+        secs = steps * flags.step_secs
+        batch = cases.noise_batch(num_rows=1, num_samples=secs * cases.SAMPLE_RATE)
+        limit = flags.limit_gib * 2**30
+        with Watched(
+            batch=batch, precision=flags.precision, recompute=flags.recompute, accum_steps=1, limit_bytes=limit
+        ) as side:
+            try:
+                answer = side.worker.ask("run_once")
+                peak = side.worker.ask("peak_memory")
+            except RuntimeError:
+                if not side.is_over:
+                    raise
+                print(f"| {secs} | over {flags.limit_gib} GiB | |", flush=True)
+                return False
+        print(f"| {secs} | {peak / 2**30:.2f} GiB | {answer['cpu_secs']:.0f} |", flush=True)
+        return peak <= limit
+
+    print("| seconds | peak memory | processor-s of the first update |\n|---|---|---|")
+    found = longest(fits, low=-(-flags.from_secs // flags.step_secs), high=flags.to_secs // flags.step_secs)
+    footprint = measure_model(
+        source="native", preset_name="base", hub_handle="", vocab_size=32,
+        precision=measure.PRECISIONS[flags.precision], freeze_feature_encoder=True,
+    )  # fmt: skip
+    foreseen = longest(
+        lambda secs: (footprint.memory_bytes(1, secs * cases.SAMPLE_RATE, True) or 0) <= flags.limit_gib * 2**30,
+        low=1, high=3600,
+    )  # fmt: skip
+    print(f"longest clip: {found * flags.step_secs} s; the doctor's estimate without recomputation: {foreseen} s")
+
+
+def _savers(flags: argparse.Namespace) -> None:
+    batch = cases.noise_batch(num_rows=2, num_samples=246_000)
+    print("| update | peak memory | processor-s | audio-s per processor-s |\n|---|---|---|---|")
+    for recompute, accum_steps in _SAVERS:
+        name = f"{'recompute' if recompute else 'plain'}, {accum_steps} microbatch{'es' if accum_steps > 1 else ''}"
+        with Watched(
+            batch=batch, precision=flags.precision, recompute=recompute, accum_steps=accum_steps,
+            limit_bytes=flags.limit_gib * 2**30,
+        ) as side:  # fmt: skip
+            side.worker.ask("run_once")
+            passes = [side.worker.ask("run_once") for _ in range(flags.repeats)]
+            peak = side.worker.ask("peak_memory")
+        secs = min(one["cpu_secs"] for one in passes)
+        print(f"| {name} | {peak / 2**30:.2f} GiB | {secs:.2f} | {batch.audio_secs / secs:.2f} |", flush=True)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="benchmarks.clip_memory", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("question", choices=["savers", "longest"])
+    parser.add_argument("--precision", default="bf16", choices=list(measure.PRECISIONS))
+    parser.add_argument("--recompute", action="store_true", help="of the longest clip")
+    parser.add_argument("--limit_gib", type=float, default=16.0)
+    parser.add_argument("--step_secs", type=int, default=10, help="how exactly the longest clip is found")
+    parser.add_argument("--from_secs", type=int, default=10, help="shortest clip tried")
+    parser.add_argument("--to_secs", type=int, default=400, help="longest clip tried")
+    parser.add_argument("--repeats", type=int, default=2)
+    flags = parser.parse_args(argv)
+    if flags.question == "longest":
+        _longest(flags)
+    else:
+        _savers(flags)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
