@@ -3,9 +3,10 @@
     python -m benchmarks.error_report [--sizes=200,2620,20000] [--seed=0]
 
 Makes sets like LibriSpeech's (34 words and 12.5 s an utterance, 65 utterances a speaker, a word error rate of 9 %),
-scores them as an evaluation does, and times what comes after it: predictions with their history, and the report with 8 MB
-of audio, against the evaluation before it. Audio is noise, which FLAC hardly shrinks: more bytes a second than speech.
-The table has the seconds of the second of two evaluations, and the size of the page. docs/results/0051 keeps what it said.
+scores them as an evaluation does, and times what comes after it: predictions with their history, and the report with
+8 MB of audio, against the evaluation before it. Audio is noise, which FLAC hardly shrinks: more bytes a second than
+speech. The table has the seconds of the second of two evaluations, and the size of the page; docs/results/0051 keeps
+what it said.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class NoisySet:
 
 
 def transcribe(data: NoisySet, error_rate: float, generator: np.random.Generator) -> TranscriptionScore:
-    """Returns the score of a recognizer that errs at random: of ten words seven are other, two missing, one is added."""
+    """Returns the score of a recognizer that errs at random; of ten errors seven substitute, two delete."""
     score = TranscriptionScore()
     for index, reference in data.references.items():
         heard: list[str] = []
