@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from models.random import keep_of
+from models.softmax import softmax_dtype
 
 _SQRT_HALF = 0.7071067811865476
 _DENSITY_AT_0 = 0.3989422804014327  # of the normal distribution
@@ -144,13 +145,14 @@ def add_dropped(x: tf.Tensor, residual: tf.Tensor, *, rate: float, keys: Keys) -
 
 @_region
 def _biased(logits: tf.Tensor, key_bias: tf.Tensor) -> tf.Tensor:
-    return tf.cast(logits, tf.float32) + key_bias
+    dtype = softmax_dtype(logits.dtype)
+    return tf.cast(logits, dtype) + tf.cast(key_bias, dtype)
 
 
 @_region
 def _signed_probs(probs: tf.Tensor, keys: tf.Tensor, rate: float, dtype: tf.DType) -> tf.Tensor:
     """Probabilities over 1 - rate in dtype, negative where dropped: the mask costs no tensor and no second hash."""
-    scaled = tf.cast(probs * (1.0 / (1.0 - rate)), dtype)
+    scaled = tf.cast(tf.cast(probs, tf.float32) * (1.0 / (1.0 - rate)), dtype)
     return tf.where(keep_of(keys, tf.shape(probs)[-1], rate), scaled, -scaled)
 
 

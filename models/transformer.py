@@ -11,6 +11,7 @@ from models import regions
 from models.config import Wav2Vec2Config
 from models.layers import LayerNorm, Projection, gelu, sequence_mask
 from models.random import UpdateRandom, dropout
+from models.softmax import softmax_dtype
 
 # Added to the attention logits of padded keys. Finite on purpose: a row without any valid frame must not become NaN.
 _MASKED_LOGIT = -1e9
@@ -95,8 +96,8 @@ class SelfAttention(tf_keras.layers.Layer):
             context = regions.attention(query, key, value, key_bias, rate=self._dropout, keys=keys)
         else:
             logits = tf.matmul(query, key, transpose_b=True)  # [B, H, F, F]
-            # float32: sums of up to thousands of exponentials lose a row's text in half precision.
-            probs = tf.nn.softmax(tf.cast(logits, tf.float32) + key_bias, axis=-1)
+            wide = softmax_dtype(logits.dtype)
+            probs = tf.nn.softmax(tf.cast(logits, wide) + tf.cast(key_bias, wide), axis=-1)
             probs = dropout(tf.cast(probs, x.dtype), self._dropout, random, salt=self._salt)
             context = tf.matmul(probs, value)
         context = tf.transpose(context, [0, 2, 1, 3])  # [B, F, H, D / H]
