@@ -55,7 +55,8 @@ def describe(figures: Mapping[str, Any]) -> str:
         f"{num_zeroed} of {num_rows} rows zeroed" + (" (more text than their frames can hold)" if num_zeroed else ""),
     ]
     if figures["num_skipped_updates"]:
-        parts.append(f"{int(figures['num_skipped_updates'])} updates skipped (loss or gradient not finite)")
+        num_skipped = int(figures["num_skipped_updates"])
+        parts.append(f"{num_skipped} updates skipped (loss or gradient not finite, or no row with a loss)")
     return ", ".join(parts)
 
 

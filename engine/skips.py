@@ -42,16 +42,17 @@ class SkipCounter(tf.Module):
         self.count = tf.Variable(0, name="count", **options)
         self.reached_at = tf.Variable(-1, name="reached_at", **options)
 
-    def update(self, *, is_applied: tf.Tensor, is_search: tf.Tensor | bool, update: tf.Tensor) -> None:
+    def update(self, *, is_applied: tf.Tensor, is_no_fault: tf.Tensor | bool, update: tf.Tensor) -> None:
         """Takes one update into account; graph, cross-replica context.
 
         Args:
             is_applied: bool scalar.
-            is_search: bool scalar: the update overflowed while the loss scale could still be halved. That is how
-                float16 finds its scale: such a skip neither counts nor ends a row of others.
+            is_no_fault: bool scalar: if it was skipped, the update overflowed while the loss scale could still be
+                halved, which is how float16 finds its scale, or it had no row with a loss, which is for the limit of
+                bad rows to judge. Such a skip neither counts nor ends a row of others.
             update: int64 scalar, number of this update.
         """
-        skipped = self.count + tf.where(is_search, tf.constant(0, tf.int64), tf.constant(1, tf.int64))
+        skipped = self.count + tf.where(is_no_fault, tf.constant(0, tf.int64), tf.constant(1, tf.int64))
         count = tf.where(is_applied, tf.zeros_like(skipped), skipped)
         self.count.assign(count)
         if self.limit:

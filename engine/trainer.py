@@ -36,7 +36,7 @@ _STATISTICS = (
     "padded_samples",  # valid or not
     "gradient_norm_sum",  # of applied updates
     "num_clipped",
-    "num_skipped_updates",  # loss or gradient not finite
+    "num_skipped_updates",  # loss or gradient not finite, or no row with a loss
     "num_updates",
 )
 # The first of them, which an update whose loss is not finite would spoil for the whole loop.
@@ -189,10 +189,14 @@ class Trainer(orbit.StandardTrainer):
         is_loss_finite = tf.math.is_finite(statistics[0])
         is_finite = tf.math.is_finite(norm) & is_loss_finite
 
-        # A loss or gradient that is not finite must not reach the weights: the update is skipped and counted.
-        num_skipped = tf.cond(is_finite, lambda: self._apply(gradients), lambda: tf.constant(1.0))
-        is_search = False if self.loss_scale is None else self.loss_scale.can_shrink()
-        self.skip_counter.update(is_applied=is_finite, is_search=is_search, update=self.global_step)
+        # A loss or gradient that is not finite must not reach the weights: the update is skipped and counted. So is one
+        # without any row that has a loss: its zero gradient would still let weight decay and Adam's moments move them.
+        is_empty = statistics[_STATISTICS.index("num_valid")] == 0.0
+        num_skipped = tf.cond(is_finite & ~is_empty, lambda: self._apply(gradients), lambda: tf.constant(1.0))
+        is_no_fault = is_empty
+        if self.loss_scale is not None:
+            is_no_fault |= self.loss_scale.can_shrink()
+        self.skip_counter.update(is_applied=is_finite & ~is_empty, is_no_fault=is_no_fault, update=self.global_step)
         if self.loss_scale is not None:
             self.loss_scale.update(is_finite)
         clipped = tf.cast(is_finite & (norm > self._clip_norm), tf.float32) if self._clip_norm else 0.0

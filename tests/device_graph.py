@@ -39,14 +39,19 @@ def find_faults(function: tf.types.experimental.ConcreteFunction) -> list[Fault]
     """Returns every operation of `function` that a TPU cannot run, each once, also those in branches and loops."""
     return [
         Fault(kind, op.type, f"{place}{op.name}")
-        for place, op in _operations(function.graph, "", set())
+        for place, op in operations(function)
         for kind in _kinds(op)
     ]
 
 
 def op_types(function: tf.types.experimental.ConcreteFunction) -> set[str]:
     """Returns the types of all its operations, those in functions included."""
-    return {op.type for _, op in _operations(function.graph, "", set())}
+    return {op.type for _, op in operations(function)}
+
+
+def operations(function: tf.types.experimental.ConcreteFunction) -> Iterator[tuple[str, tf.Operation]]:
+    """All its operations, those in functions included, each with its place: the names around it, "" at the top."""
+    return _operations(function.graph, "", set())
 
 
 def _operations(graph: tf.Graph, place: str, seen: set[str]) -> Iterator[tuple[str, tf.Operation]]:

@@ -47,7 +47,7 @@ def test_the_line_says_in_words_what_happened():
     line = health.describe(make_figures(num_infeasible=2.0, num_skipped_updates=1.0))
     assert line.endswith(
         "2 of 320 rows zeroed (more text than their frames can hold), "
-        "1 updates skipped (loss or gradient not finite)"
+        "1 updates skipped (loss or gradient not finite, or no row with a loss)"
     )
 
 

@@ -12,12 +12,12 @@ from engine.stopping import StopTraining
 
 
 def feed(counter, pattern, start=0):
-    """`pattern`: a for an applied update, s for a skipped one, f for one that only searched for a loss scale."""
+    """`pattern`: a for an applied update, s for a skipped one, f for one skipped without fault."""
     step = tf.function(counter.update)
     for i, letter in enumerate(pattern):
         step(
             is_applied=tf.constant(letter == "a"),
-            is_search=tf.constant(letter == "f"),
+            is_no_fault=tf.constant(letter == "f"),
             update=tf.constant(start + i, tf.int64),
         )
 
