@@ -6,13 +6,14 @@ import pytest
 import tensorflow as tf
 
 from models import ctc
+from models.softmax import softmax_dtype
 from tests import equivalence
 from tests.device_graph import operations
 from tests.test_tpu import batch_specs
 
 HALVES = (tf.bfloat16, tf.float16)
-# Softmaxes, statistics of norms, the gradient's norm, what the guard tests, and the optimizer.
-WIDE = {"Softmax", "LogSoftmax", "Mean", "Rsqrt", "Sqrt", "Log", "L2Loss", "IsFinite", "ResourceApplyAdam"}
+# The loss's softmax, statistics of norms, the gradient's norm, what the guard tests, and the optimizer.
+WIDE = {"LogSoftmax", "Mean", "Rsqrt", "Sqrt", "Log", "L2Loss", "IsFinite", "ResourceApplyAdam"}
 
 
 @pytest.mark.parametrize(
@@ -36,5 +37,8 @@ def test_only_products_and_what_is_between_them_are_in_half_precision(preset, re
     wide = WIDE | more
     assert wide <= set(dtypes)
     assert {name for name in wide if dtypes[name] & set(HALVES)} == set()
+    # Attention's is as wide as its kernel needs it (tests/models/test_softmax.py).
+    (half,) = dtypes["MatMul"] & set(HALVES)
+    assert dtypes["Softmax"] == {softmax_dtype(half)} and softmax_dtype(tf.float16) == tf.float32
     # Convolutions too, but for the grouped one, which float16 has not on CPUs.
-    assert dtypes["MatMul"] in ({tf.bfloat16}, {tf.float16}) and dtypes["Conv2D"] & set(HALVES)
+    assert dtypes["MatMul"] == {half} and half in dtypes["Conv2D"]
