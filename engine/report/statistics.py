@@ -32,9 +32,9 @@ class PairedTest:
 
     Attributes:
         difference: Error rate of the second less that of the first.
-        interval: Of the difference; None with fewer than two pieces.
-        share_better: Of the resamples in which the second has the lower rate; None as the interval.
-        p_value: Of a difference at least as large where there is none, two-sided; None as the interval.
+        interval: Of the difference; None with fewer than two pieces, or where all differ alike.
+        share_better: Of the resamples in which the second has the lower rate; None with fewer than two pieces.
+        p_value: Of a difference at least as large where there is none, two-sided; None as share_better.
         num_pieces: Independent pieces, speakers or utterances.
         by_speaker: Whether they are speakers.
     """
@@ -74,11 +74,11 @@ def rate_interval(errors: Sequence[int], words: Sequence[int], speaker_ids: Sequ
         speaker_ids: Of each, as `pieces_of` takes them.
 
     Returns:
-        None with fewer than two pieces, or without any error: nothing is known of the spread then.
+        None with fewer than two pieces, or where all have the same rate, 0 perhaps: nothing is known of the spread.
     """
     pieces, _ = pieces_of(speaker_ids)
     totals = _totals(pieces, errors, words)
-    if len(totals) < 2 or not totals[:, 0].any():
+    if len(totals) < 2:
         return None
     drawn = _resample(totals)
     return _percentiles(drawn[:, 0] / np.maximum(drawn[:, 1], 1))
@@ -159,6 +159,8 @@ def _resample(totals: np.ndarray) -> np.ndarray:
     return np.concatenate(sums)
 
 
-def _percentiles(values: np.ndarray) -> Interval:
+def _percentiles(values: np.ndarray) -> Interval | None:
+    if np.ptp(values) < 1e-12:
+        return None
     low, high = np.quantile(values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return Interval(float(low), float(high))

@@ -36,6 +36,8 @@ def test_speakers_are_drawn_whole_where_there_are_enough_of_them():
 def test_nothing_is_known_of_the_spread_of_one_utterance_or_none():
     assert rate_interval([1], [2], ["a"]) is None and rate_interval([], [], []) is None
     assert rate_interval([0, 0, 0], [5, 5, 5], [""] * 3) is None  # it would be 0 to 0, however few words there are
+    assert rate_interval([1, 2, 3], [1, 2, 3], [""] * 3) is None  # so would a model be that says nothing
+    assert compare_errors([3, 2], [3, 2], [5, 5], [""] * 2).interval is None
     found = compare_errors([1], [0], [2], ["a"])
     assert (found.difference, found.interval, found.p_value, found.is_significant) == (-0.5, None, None, False)
     assert compare_errors([], [], [], []).difference == 0.0
