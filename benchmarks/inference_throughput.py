@@ -10,8 +10,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+import numpy as np
+
 from benchmarks import cases, flops, measure, speech
 from benchmarks.train_throughput import add_common_flags, add_profile_flags, profile, run
+from engine.inference import grouping
 from models.config import Wav2Vec2Config
 
 _FULL_SAMPLES = 246_000
@@ -37,7 +40,8 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
                     [labels[i] for i in members],
                     num_samples=cases.round_up(max(len(rows[i]) for i in members), boundaries),
                 )
-                for members in cases.group([len(row) for row in rows], size)
+                for group in cases.group([len(row) for row in rows], size)
+                for members in _like_lengths(group, rows)
             ]
             theirs = speech.grouped(rows, labels, batch_size=size)
             batches.append((f"{count} utterances of {arguments.split}, {size} at a time", ours, theirs))
@@ -53,6 +57,13 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
         for precision in arguments.precisions
         for name, ours, theirs in batches
     ]
+
+
+def _like_lengths(members: Sequence[int], rows: Sequence[np.ndarray]) -> list[list[int]]:
+    """A batch as the transcriber splits it."""
+    lengths = [len(rows[i]) for i in members]
+    groups = grouping.group_by_length(lengths, max_padding_share=grouping.default_padding_share())
+    return [[members[i] for i in group] for group in groups]
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from engine.inference.grouping import default_padding_share, group_by_length
 from engine.inference.searching import Alternative, SearchReader
 from engine.inference.windows import Piece, Window, cut_windows, join_windows, measure_hop
 from engine.inference.words import Timed, find_words, mean_confidence
@@ -93,6 +94,7 @@ class Transcriber:
         batch_size: int = 8,
         window_secs: float = 30.0,
         overlap_secs: float = 5.0,
+        max_padding_share: float | None = None,
     ) -> None:
         """Prepares the step.
 
@@ -108,6 +110,7 @@ class Transcriber:
             batch_size: Rows that run together.
             window_secs: Longest row; what is longer is cut into windows of this length.
             overlap_secs: Of consecutive windows.
+            max_padding_share: Of `group_by_length`, which splits a batch; None = what suits the device.
         """
         self.model = model
         self.tokenizer = tokenizer
@@ -118,6 +121,7 @@ class Transcriber:
         self.stream_audio = stream_audio
         self._normalize = normalize_waveform
         self._batch_size = batch_size
+        self._max_padding_share = default_padding_share() if max_padding_share is None else max_padding_share
         self.geometry = measure_hop(lambda lengths: model.output_lengths(tf.constant(lengths)).numpy())
         receptive_field, self._hop = self.geometry
         self._window_samples = round(window_secs * SAMPLE_RATE)
@@ -142,7 +146,15 @@ class Transcriber:
         return tf.nn.log_softmax(tf.cast(logits, tf.float32)), self.model.output_lengths(lengths)
 
     def log_probs(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns float32 [F, V] of each normalized waveform [T]; they run as one batch."""
+        """Returns float32 [F, V] of each normalized waveform [T]; rows of like length run together."""
+        found: dict[int, np.ndarray] = {}
+        groups = group_by_length([len(waveform) for waveform in waveforms], max_padding_share=self._max_padding_share)
+        for rows in groups:
+            found.update(zip(rows, self._run_rows([waveforms[row] for row in rows]), strict=True))
+        return [found[row] for row in range(len(waveforms))]
+
+    def _run_rows(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """`log_probs` of rows as one batch."""
         lengths = np.array([len(waveform) for waveform in waveforms], np.int32)
         width = -(-int(lengths.max()) // _PADDING_SAMPLES) * _PADDING_SAMPLES
         padded = np.zeros([len(waveforms), width], np.float32)

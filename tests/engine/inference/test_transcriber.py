@@ -124,3 +124,16 @@ def test_a_bad_file_is_named_and_the_others_are_done(tmp_path, long):
     summary = make_transcriber().transcribe_files(paths)
     assert [transcript.text for transcript in summary.transcripts] == ["ab", "cd"]
     assert summary.failures == ((paths[1], "empty audio"), (paths[2], "damaged"))
+
+
+@pytest.mark.parametrize(("share", "num_batches"), [(1.0, 1), (0.1, 3)])
+def test_rows_of_like_length_run_together_and_come_back_in_order(share, num_batches):
+    transcriber = make_transcriber(max_padding_share=share)
+    waveforms = [np.full(secs * SAMPLE_RATE, 1.0, np.float32) for secs in (2, 9, 1, 9)]
+    alone = [transcriber.log_probs([waveform])[0] for waveform in waveforms]
+    run, batches = transcriber._run_rows, []
+    transcriber._run_rows = lambda rows: batches.append(len(rows)) or run(rows)
+    together = transcriber.log_probs(waveforms)
+    assert len(batches) == num_batches and sum(batches) == 4
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,0 +1,42 @@
+"""Rows of like lengths together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from engine.inference import grouping
+from engine.inference.grouping import default_padding_share, group_by_length
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [
+        (0.0, [[2], [0, 4], [3], [1]]),
+        # 100 + 90 + 90 of 300 are 6.7 % padding; with the 50, 17.5 %; 50 + 40 of 100 would be 10 %.
+        (0.1, [[2, 0, 4], [3, 1]]),
+        (1.0, [[2, 0, 4, 3, 1]]),
+    ],
+)
+def test_groups_hold_no_more_padding_than_allowed(share, expected):
+    assert group_by_length([90, 40, 100, 50, 90], max_padding_share=share) == expected
+
+
+def test_no_rows_are_no_groups():
+    assert group_by_length([], max_padding_share=0.1) == []
+    assert group_by_length([0, 0], max_padding_share=0.1) == [[0, 1]]
+
+
+def test_every_row_is_in_one_group_and_padding_is_bounded():
+    lengths = np.random.default_rng(0).integers(1, 30, 200).tolist()
+    groups = group_by_length(lengths, max_padding_share=0.1)
+    assert sorted(row for group in groups for row in group) == list(range(200))
+    for group in groups:
+        assert sum(lengths[row] for row in group) >= 0.9 * len(group) * max(lengths[row] for row in group)
+
+
+def test_accelerators_take_a_batch_whole(monkeypatch):
+    assert default_padding_share() == grouping._CPU_PADDING_SHARE
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["one"] if kind == "GPU" else [])
+    assert default_padding_share() == 1.0
