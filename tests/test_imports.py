@@ -44,6 +44,7 @@ HOMES = {
     "numpy": _CODE,
     "onnxruntime": ("engine/inference/portable.py",),
     "orbit": ("engine",),
+    "psutil": ("benchmarks",),
     "safetensors": ("models/convert.py",),
     "scipy": ("engine/report/statistics.py",),
     "soundfile": ("benchmarks", "data"),

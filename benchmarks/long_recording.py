@@ -1,0 +1,152 @@
+"""Does an hour in one file read like its utterances one by one, and in what memory?
+
+    python -m benchmarks.long_recording --checkpoint=WORKDIR [--corpus=../shared/corpora] [--minutes=60]
+
+LibriSpeech utterances are joined to one recording, 0.3 s of silence between them. Its words, found in overlapping
+windows, are paired with those of the utterances transcribed alone by the edit that costs least. What differs is counted
+apart within half a second of where two windows meet. Memory is the most that `--mode=transcribe` of the whole recording
+and of its first ten minutes take, as processes of their own. docs/results/0054 keeps what it said.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import numpy as np
+import soundfile
+
+from benchmarks.served import ROOT
+from data.audio import SAMPLE_RATE, load_audio, normalize_waveform
+from data.manifest import read_librispeech
+from data.streaming import duration_samples, stream_audio
+from data.text import load_tokenizer
+from engine.inference.transcriber import Transcriber
+from engine.inference.transcription import load_transcriber
+from engine.protocols import Parts
+from models import alignment, build
+
+GAP_SECS = 0.3
+NEAR_SECS = 0.5
+_NOT_USED: Any = None
+
+
+def _parts() -> Parts:
+    return Parts(
+        build_tokenizer=load_tokenizer,
+        build_train_data=_NOT_USED,
+        build_eval_data=_NOT_USED,
+        find_architecture=_NOT_USED,
+        build_model=build.build_model,
+        count_samples=duration_samples,
+        stream_audio=stream_audio,
+        normalize_waveform=normalize_waveform,
+        find_reference=lambda path, text_style: None,
+        loss_fn=_NOT_USED,
+        feasible_fn=_NOT_USED,
+        decoder=_NOT_USED,
+        span_decoder=alignment.greedy_spans,
+        span_graph_decoder=_NOT_USED,
+        aligner=_NOT_USED,
+        page_environment=_NOT_USED,
+    )
+
+
+def count_differences(
+    alone: Sequence[tuple[str, float]], joined: Sequence[tuple[str, float]], joints: Sequence[float]
+) -> dict[str, int]:
+    """Counts the words that differ between two readings.
+
+    Args:
+        alone: Words with their times (s) in the joined recording.
+        joined: The other reading.
+        joints: Where windows meet (s).
+
+    Returns:
+        equal, near (differing words within `NEAR_SECS` of a joint) and elsewhere.
+    """
+    output = jiwer.process_words(" ".join(word for word, _ in alone), " ".join(word for word, _ in joined))
+    counts = {"equal": 0, "near": 0, "elsewhere": 0}
+    for chunk in output.alignments[0]:
+        sides = (alone[chunk.ref_start_idx : chunk.ref_end_idx], joined[chunk.hyp_start_idx : chunk.hyp_end_idx])
+        if chunk.type == "equal":
+            counts["equal"] += len(sides[0])
+            continue
+        for _, secs in max(sides, key=len):
+            is_near = bool(len(joints)) and np.abs(np.asarray(joints) - secs).min() <= NEAR_SECS
+            counts["near" if is_near else "elsewhere"] += 1
+    return counts
+
+
+def _peak_memory(checkpoint: str, recording: Path, output: Path) -> tuple[float, float]:
+    """Most MB that a process takes to transcribe a recording, and its seconds."""
+    command = [sys.executable, "run.py", "--mode=transcribe", f"--checkpoint={checkpoint}", f"--inputs={recording}"]
+    start_secs = time.monotonic()
+    process = subprocess.Popen(
+        [*command, f"--output={output}"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
+    return usage.ru_maxrss / 1000, time.monotonic() - start_secs
+
+
+def _read(transcriber: Transcriber, path: Path) -> tuple[list[tuple[str, float]], list[float]]:
+    """Words with their times, and where windows meet."""
+    pieces = list(transcriber.stream_log_probs(transcriber.stream_audio(str(path))))
+    joints = [piece.start_frame * transcriber.secs_per_frame for piece in pieces[1:]]
+    return [(word.text, word.start_secs) for word in transcriber.find_words(pieces)], joints
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--checkpoint", required=True, help="workdir of a run")
+    parser.add_argument("--corpus", default="../shared/corpora", help="folder with LibriSpeech")
+    parser.add_argument("--minutes", type=float, default=60.0, help="of the recording")
+    flags = parser.parse_args(argv)
+    transcriber = load_transcriber(parts=_parts(), checkpoint=flags.checkpoint)
+    alone: list[tuple[str, float]] = []
+    with tempfile.TemporaryDirectory(prefix="earshot-long-") as name:
+        whole, short = Path(name, "whole.wav"), Path(name, "ten.wav")
+        paths: list[str] = []
+        offsets: list[float] = []
+        position, gap = 0, np.zeros(round(GAP_SECS * SAMPLE_RATE), np.float32)
+        with soundfile.SoundFile(whole, "w", SAMPLE_RATE, 1) as file, soundfile.SoundFile(
+            short, "w", SAMPLE_RATE, 1
+        ) as first:
+            for utterance in read_librispeech(Path(flags.corpus, "LibriSpeech"), "train-clean-5"):
+                if position >= flags.minutes * 60 * SAMPLE_RATE:
+                    break
+                paths.append(str(utterance.audio_filepath))
+                offsets.append(position / SAMPLE_RATE)
+                samples = np.concatenate([load_audio(utterance.audio_filepath), gap])
+                file.write(samples)
+                if position < 600 * SAMPLE_RATE:
+                    first.write(samples)
+                position += len(samples)
+        transcripts = transcriber.transcribe_files(paths, quiet=True).transcripts
+        for transcript, offset in zip(transcripts, offsets, strict=True):
+            alone += [(word.text, offset + word.start_secs) for word in transcript.words]
+        joined, joints = _read(transcriber, whole)
+        counts = count_differences(alone, joined, joints)
+        print(f"{len(paths)} utterances, {position / SAMPLE_RATE / 60:.1f} minutes, {len(joints)} joints of windows")
+        print(f"{len(alone)} words alone, {len(joined)} in the whole: {counts}")
+        for path in (short, whole):
+            memory, secs = _peak_memory(flags.checkpoint, path, Path(name, "out.txt"))
+            minutes = soundfile.info(path).duration / 60
+            print(f"{minutes:.1f} minutes: {memory:.0f} MB at most, {secs:.0f} s with the start of the process")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
