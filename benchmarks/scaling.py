@@ -29,7 +29,7 @@ class Machine:
         peak_tflops: bfloat16, of one replica.
         memory_gib: Of one replica.
         link_gbytes: Bandwidth of one replica's ring to its neighbour, GB/s.
-        is_compiled: Whether the step is compiled for each shape.
+        is_compiled: Whether the step is compiled as a whole, for each shape.
     """
 
     name: str
@@ -133,7 +133,7 @@ def rows() -> list[tuple[str, ...]]:
 
 COLUMNS = (
     "model", "machine", "gradient GB", "sent per replica GB", "compute ms", "all-reduce ms", "share",
-    "audio-s/s per host", "input MB/s per host", "memory GiB", "rows that fit", "XLA programs",
+    "audio-s/s per host", "input MB/s per host", "memory GiB", "rows that fit", "steps compiled whole",
 )  # fmt: skip
 
 
