@@ -12,11 +12,13 @@ import tensorflow as tf
 
 from engine import files, integrity
 from engine.checkpoints import BEST_FOLDER, CHECKPOINTS_FOLDER
+from engine.preemption import CHECKPOINT_PART
 
 # Figures that tell how long something took; all others must be the same.
 _CLOCK_SUFFIXES = ("_per_sec", "_stall_share")
-# Counts the saves of this one checkpoint object, which are more where a run was stopped.
-_NOT_COMPARED = ("save_counter",)
+# Both count what happened to one process: the saves of its checkpoint object, and what TensorFlow's preemption handler
+# of several workers saved. They are more where a run was stopped.
+_NOT_COMPARED = ("save_counter", CHECKPOINT_PART)
 _VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 

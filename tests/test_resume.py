@@ -13,6 +13,7 @@ import pytest
 
 from data.synthetic import write_synthetic_corpus
 from engine import integrity
+from engine.run_comparison import compare_runs
 from tests.workers import finish_workers, said, start_workers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,23 +79,52 @@ def test_a_signal_ends_a_run_in_time_in_any_phase(corpus, tmp_path, phase, numbe
         assert [line["step"] for line in lines] == saved, "the abandoned evaluation has left lines"
 
 
+@pytest.fixture(scope="module")
+def trained(corpus, tmp_path_factory) -> Path:
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    command = train_command(corpus, workdir, "--mode=train", "--config.train.num_updates=5")
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return workdir
+
+
 @pytest.mark.slow
-def test_a_signal_ends_a_transcription_and_leaves_no_half_output(corpus, tmp_path):
-    workdir = tmp_path / "run"
-    subprocess.run(
-        train_command(corpus, workdir, "--mode=train", "--config.train.num_updates=10"),
-        cwd=ROOT, check=True, capture_output=True,
-    )  # fmt: skip
-    output = tmp_path / "out.jsonl"
+def test_a_signal_ends_a_transcription_and_leaves_no_half_output(corpus, trained, tmp_path):
+    output, log = tmp_path / "out.jsonl", tmp_path / "log"
     command = [
-        sys.executable, str(ROOT / "run.py"), "--mode=transcribe", f"--checkpoint={workdir}",
+        sys.executable, str(ROOT / "run.py"), "--mode=transcribe", f"--checkpoint={trained}",
         f"--inputs={corpus / 'train'}", f"--output={output}",
     ]  # fmt: skip
     start = time.monotonic()
-    status, secs = stop(command, tmp_path / "log", lambda: time.monotonic() > start + 3.0, signal.SIGTERM)
-    assert status == 143, (tmp_path / "log").read_text()[-2000:]
+    status, secs = stop(command, log, lambda: time.monotonic() > start + 3.0, signal.SIGTERM)
+    assert status == 143, log.read_text()[-2000:]
     assert secs < LIMIT_SECS
-    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert "Traceback" not in log.read_text()
+    assert not output.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("reached", "number"),
+    [
+        ("*", signal.SIGTERM),  # the folder is there, the graph is being traced and written
+        ("*/model/vocab.json", signal.SIGINT),  # all is written and being compared with the live model
+    ],
+)
+def test_a_signal_ends_an_export_and_leaves_what_was_there(trained, tmp_path, reached, number):
+    earlier, log = tmp_path / "exports/earlier/saved_model.pb", tmp_path / "log"
+    earlier.parent.mkdir(parents=True)
+    earlier.write_bytes(b"an export")
+    command = [
+        sys.executable, str(ROOT / "run.py"), "--mode=export", f"--checkpoint={trained}",
+        f"--output={tmp_path / 'exports/new'}",
+    ]  # fmt: skip
+    pattern = reached.replace("*", ".exporting-*", 1)
+    status, secs = stop(command, log, lambda: any((tmp_path / "exports").glob(pattern)), number)
+    assert status == 128 + number, log.read_text()[-2000:]
+    assert secs < LIMIT_SECS
+    assert "Traceback" not in log.read_text()
+    assert [path for path in (tmp_path / "exports").rglob("*") if path.is_file()] == [earlier]
+    assert earlier.read_bytes() == b"an export" and not (tmp_path / "exports/new").exists()
 
 
 @pytest.mark.slow
@@ -102,7 +132,7 @@ def test_a_run_that_is_stopped_and_killed_is_the_same_run(corpus, tmp_path):
     done = subprocess.run(
         train_command(
             corpus, tmp_path / "run", "--mode=verify_resume", "--config.verify_resume.num_updates=40",
-            "--config.verify_resume.num_interruptions=5",
+            "--config.verify_resume.num_interruptions=5", "--config.train.ema_decay=0.9",
         ),
         cwd=ROOT, capture_output=True, text=True, timeout=580,
     )  # fmt: skip
@@ -118,45 +148,46 @@ def test_a_run_that_is_stopped_and_killed_is_the_same_run(corpus, tmp_path):
 def start_two_workers(corpus: Path, folder: Path) -> list[subprocess.Popen]:
     folder.mkdir(exist_ok=True)
     command = train_command(
-        corpus, folder / "run", "--mode=train", "--strategy=multi_worker", "--config.train.num_updates=20",
-        "--config.eval.batch_size=2",
+        corpus, folder / "run", "--strategy=multi_worker", "--config.train.num_updates=30",
+        "--config.eval.every_updates=20", "--config.eval.batch_size=2", "--config.train.ema_decay=0.9",
     )[1:]  # fmt: skip
     return start_workers([command, command], folder)
 
 
-def worker_lines(folder: Path) -> list[tuple]:
-    found = map(json.loads, (folder / "run/metrics.jsonl").open())
-    return [(line["step"], line["loss"], line["gradient_norm"], line["data_digest"]) for line in found]
-
-
-@pytest.fixture(scope="module")
-def two_straight(corpus, tmp_path_factory) -> list[tuple]:
-    """What two workers that nobody stops write."""
-    folder = tmp_path_factory.mktemp("two")
-    assert finish_workers(start_two_workers(corpus, folder), folder, timeout_secs=420) == [0, 0]
-    return worker_lines(folder)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "statuses"),
-    [
-        (signal.SIGTERM, [143, 143]),  # both stop at an update that they agree on
-        (signal.SIGKILL, [75, -9]),  # the other one says that its peer is gone
-    ],
-)
-def test_two_workers_of_which_one_is_stopped_or_killed_both_go_on(corpus, tmp_path, two_straight, number, statuses):
-    processes = start_two_workers(corpus, tmp_path)
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "run/checkpoints/ckpt-5.manifest.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    # Not the one that saves.
-    processes[1].send_signal(number)
-    found = finish_workers(processes, tmp_path, timeout_secs=120)
-    assert found == statuses, said(tmp_path, 0)[-2000:] + said(tmp_path, 1)[-2000:]
-    saved = integrity.list_checkpoints(tmp_path / "run/checkpoints")
-    assert 5 <= int(saved[-1].rpartition("-")[2]) < 20 and integrity.find_damage(saved[-1]) is None
-    if number == signal.SIGKILL:
-        assert "error: another worker is gone, so this one stops" in said(tmp_path, 0)
-    assert finish_workers(start_two_workers(corpus, tmp_path), tmp_path, timeout_secs=420) == [0, 0]
-    assert worker_lines(tmp_path) == two_straight
+def test_two_workers_of_which_one_is_killed_or_stopped_make_the_run_of_two_that_are_left_alone(corpus, tmp_path):
+    folder = tmp_path / "ended"
+    checkpoints = folder / "run/checkpoints"
+
+    def is_saved(update: int) -> bool:
+        return (checkpoints / f"ckpt-{update}.manifest.json").exists()
+
+    def is_evaluating() -> bool:
+        return "eval | step:     20" in said(folder, 0)
+
+    for is_time, index, number, statuses, last in (
+        (lambda: is_saved(5), 0, signal.SIGKILL, [-9, 75], range(5, 10)),  # the one that saves
+        (lambda: is_saved(10), 1, signal.SIGTERM, [143, 143], range(11, 20)),  # at an update that both agree on
+        (is_evaluating, 0, signal.SIGINT, [130, 143], range(20, 21)),  # after a batch that both agree on
+        (lambda: is_saved(25), 1, signal.SIGKILL, [75, -9], range(25, 30)),
+    ):
+        processes = start_two_workers(corpus, folder)
+        deadline = time.monotonic() + 240
+        while not is_time() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        processes[index].send_signal(number)
+        found = finish_workers(processes, folder, timeout_secs=120)
+        assert found == statuses, said(folder, 0)[-2000:] + said(folder, 1)[-2000:]
+        saved = integrity.list_checkpoints(checkpoints)
+        assert int(saved[-1].rpartition("-")[2]) in last and integrity.find_damage(saved[-1]) is None
+        if number == signal.SIGKILL:
+            assert "error: another worker is gone, so this one stops" in said(folder, 1 - index)
+    lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").open()]
+    assert [line["step"] for line in lines if line["split"] == "unseen-voices"] == [20]
+    for name in ("ended", "straight"):
+        assert finish_workers(start_two_workers(corpus, tmp_path / name), tmp_path / name, timeout_secs=420) == [0, 0]
+    checks = compare_runs(tmp_path / "straight/run", folder / "run")
+    assert {check.name: check.first_difference for check in checks if check.num_different} == {}
+    compared = {check.name: check.num_compared for check in checks}
+    assert compared["weights, optimizer and counters"] > 250  # the averages are among them
+    assert compared["order of the data"] == 6 and compared["figures of evaluations"] > 20

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 import shutil
 import tempfile
@@ -149,7 +150,10 @@ def export(
     check_new(output)
     target = Path(output)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".exporting-", dir=target.parent))
+    prefix = f".exporting-{target.name}-"
+    for left in target.parent.glob(f"{glob.escape(prefix)}????????"):  # by a process that had no time to tidy up
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
         folder = temporary / "model"
         tf.saved_model.save(exported, os.fspath(folder), signatures={"serving_default": exported.serve})

@@ -43,6 +43,8 @@ def build(model):
 @pytest.fixture(scope="module")
 def folder(model, tmp_path_factory):
     target = tmp_path_factory.mktemp("export") / "deep" / "model"
+    (target.parent / ".exporting-model-abcd_f12/model").mkdir(parents=True)  # a killed process has left it
+    (target.parent / ".exporting-model-b-abcd_f12").mkdir()  # and another is at work here
     export(
         exported=build(model),
         output=target,
@@ -148,6 +150,10 @@ def test_a_process_with_tensorflow_alone_loads_it(folder, tmp_path):
     serve = tf.saved_model.load(str(folder)).signatures["serving_default"]
     texts = [text.decode() for text in serve(waveform=waveform, lengths=lengths)["text"].numpy()]
     assert done.stdout.splitlines() == [str(texts), "[]"]
+
+
+def test_what_a_killed_process_left_is_cleared_away_and_what_another_writes_is_not(folder):
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".exporting-model-b-abcd_f12", "model"]
 
 
 def test_a_folder_in_use_is_left_alone(model, folder):
