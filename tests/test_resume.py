@@ -82,7 +82,7 @@ def test_a_signal_ends_a_run_in_time_in_any_phase(corpus, tmp_path, phase, numbe
 @pytest.fixture(scope="module")
 def trained(corpus, tmp_path_factory) -> Path:
     workdir = tmp_path_factory.mktemp("trained") / "run"
-    command = train_command(corpus, workdir, "--mode=train", "--config.train.num_updates=5")
+    command = train_command(corpus, workdir, "--mode=train", "--config.train.num_updates=10")
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     return workdir
 
