@@ -67,10 +67,10 @@ WORKERS ?= 2
 test: lint typecheck
 	$(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=loadfile
 
-# Two at a time too, but never two of the group "large", which need up to 10 GB each and every core.
+# Two at a time too, but never two of LARGE in tests/conftest.py, which need up to 10 GB each and every core.
 # pytest ends with 5 where it finds no test: nothing has failed, but say so.
 test-slow: install
-	@$(BIN)/python -m pytest -q -m slow --numprocesses=$(WORKERS) --dist=loadgroup; status=$$?; \
+	@$(BIN)/python -m pytest -q -m slow --numprocesses=$(WORKERS) --dist=loadfile; status=$$?; \
 	if [ $$status -eq 5 ]; then echo "make test-slow: no slow tests found"; exit 0; fi; exit $$status
 
 clean:

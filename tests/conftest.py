@@ -16,16 +16,26 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # as run.py
 hypothesis.settings.register_profile("shared_machine", deadline=None)
 hypothesis.settings.load_profile("shared_machine")
 
+# Slow tests that need up to 10 GB and every core: never two at once.
+LARGE = ("tests/models/test_reference.py", "tests/test_padding.py", "tests/test_real_speech.py")
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of a file together under --dist=loadgroup, for what they share; a group of their own wins.
 
-    Such a group is "large": what needs several GB, of which two at once might not fit.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With --dist=loadfile: a file is one worker's, and so are all of `LARGE` together.
+
+    pytest-xdist's own way, --dist=loadgroup, does not see its marks under pytest 9.2 (tried with 3.8).
     """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneLargeAtATime(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "large" if file in LARGE else file
+
+    return OneLargeAtATime(config, log)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -135,4 +135,8 @@ def test_every_row_of_the_table_of_faults_names_tests_that_exist():
             file = path or file
             assert (root / file).exists(), name
             assert not test or f"def {test}(" in (root / file).read_text(), name
+            if test:  # "(slow)" behind it says which tier runs it
+                decorated = rf"^@pytest\.mark\.slow\n(?:@.*\n(?:[ )].*\n)*)*def {test}\("
+                is_slow = re.search(decorated, (root / file).read_text(), re.M) is not None
+                assert (f"{name}` (slow)" in row) == is_slow, name
     assert len(rows) > 20

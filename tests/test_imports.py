@@ -68,6 +68,7 @@ REQUIREMENTS = {
     "ml_collections": "ml-collections",
     "orbit": "tf-models-official",
     "tensorflow_hub": "tensorflow-hub",
+    "xdist": "pytest-xdist",
 }
 
 

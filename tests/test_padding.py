@@ -21,7 +21,6 @@ PUBLISHED_NUM_SAMPLES = 246_000
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("large"),
     pytest.mark.skipif(not LIBRISPEECH.is_dir(), reason="../shared/corpora/LibriSpeech is not here"),
 ]
 

@@ -34,7 +34,6 @@ def metrics(workdir: Path, split: str) -> list[dict]:
     return [line for line in lines if line["split"] == split]
 
 
-@pytest.mark.xdist_group("large")
 def test_base_takes_five_updates_at_full_size_and_its_loss_falls(tmp_path):
     run(f"--config=configs/librispeech_sample.py:{LIBRISPEECH}", "--mode=train", f"--workdir={tmp_path / 'run'}")
     lines = metrics(tmp_path / "run", "train")

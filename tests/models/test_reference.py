@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "tests" / "golden" / "make_golden.py"
 CORPORA = ROOT.parent / "shared" / "corpora"
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("large")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="session")
