@@ -43,7 +43,7 @@ def run(
         ValueError: The config does not fit together.
     """
     runtime.configure_devices(num_virtual_devices=config.runtime.num_virtual_devices)
-    replicas = runtime.build_strategy(strategy_name).num_replicas_in_sync
+    replicas = runtime.count_replicas(strategy_name)
     checks.check_fields(config, num_replicas=replicas)
     config = unpack.with_architecture(config, parts, init=config.model.init)
     data = config.data

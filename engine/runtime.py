@@ -80,6 +80,18 @@ def build_strategy(
     return tf.distribute.OneDeviceStrategy(devices[0])
 
 
+def count_replicas(name: str) -> int:
+    """Returns the replicas of the strategy called `name`; for "multi_worker" without waiting for the other processes.
+
+    Raises:
+        ValueError: As `build_strategy`.
+    """
+    if name == "multi_worker":
+        # Of as many GPUs as here; without any, TensorFlow takes one CPU of each process, however it is split.
+        return len(read_task().addresses) * max(len(tf.config.list_logical_devices("GPU")), 1)
+    return build_strategy(name).num_replicas_in_sync
+
+
 def is_tpu(strategy: tf.distribute.Strategy) -> bool:
     """Tells whether the step runs on a TPU: compiled, with static shapes."""
     return isinstance(strategy, tf.distribute.TPUStrategy)

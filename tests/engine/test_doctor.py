@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from engine import doctor
 from tests.experiment_toys import make_config, make_parts
 
 
-def run(config, tmp_path, *, num_errors=0, seen=None):
+def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"):
     seen = {} if seen is None else seen
 
     def examine(**fields):
@@ -21,7 +22,7 @@ def run(config, tmp_path, *, num_errors=0, seen=None):
         config=config,
         parts=make_parts(find_architecture=lambda **fields: {}),
         workdir=str(tmp_path / "run"),
-        strategy_name="one_device",
+        strategy_name=strategy_name,
         measure_model=lambda **fields: SimpleNamespace(num_frames="frames", memory_bytes="memory"),
         set_type=lambda **fields: SimpleNamespace(**fields),
         examine=examine,
@@ -40,6 +41,14 @@ def test_errors_end_with_status_2(tmp_path, capsys, num_errors, status):
     assert (train.name, train.num_parts, train.fields["input"]) == ("", 2, str(tmp_path))
     assert (seen["frames_fn"], seen["memory_fn"]) == ("frames", "memory")
     assert seen["available_bytes"] > 2**28
+
+
+def test_one_process_examines_for_all_workers_and_waits_for_none(tmp_path, monkeypatch):
+    workers = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
+    seen = {}
+    assert run(make_config(tmp_path, accum_steps=2), tmp_path, seen=seen, strategy_name="multi_worker") == 0
+    assert seen["sets"][0].num_parts == 4  # microbatches of an update, over both
 
 
 def test_a_missing_corpus_is_the_sets_own_fault_and_names_the_command(tmp_path):
