@@ -200,7 +200,7 @@ def draw(records: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
             panel.set_xscale("log", base=2)
             panel.set_xticks(x, [str(value) for value in x])
             panel.minorticks_off()
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(0, 1.1 * max(point["audio_secs"] / point["cpu_secs"] for point in points))
             panel.set_ylabel("audio-s per processor-s")
         panel.set_xlabel(AXES[question], fontsize=8)
         panel.grid(alpha=0.3)
