@@ -1,12 +1,13 @@
 """Does an hour in one file read like its utterances one by one, and in what memory?
 
-    python -m benchmarks.long_recording --checkpoint=WORKDIR [--corpus=../shared/corpora] [--minutes=60]
+    python -m benchmarks.long_recording --checkpoint=WORKDIR [--corpus=../shared/corpora/LibriSpeech]
+        [--split=train-clean-5] [--window_secs=30]
 
-LibriSpeech utterances are joined to one recording, 0.3 s of silence between them. Its words, found in overlapping
-windows, are paired with those of the utterances transcribed alone by the edit that costs least. What differs is counted
-apart within half a second of where two windows meet. Then the same beside windows of twice the length: other windows,
-the same surroundings. Memory is the most that `--mode=transcribe` of the whole recording and of its first ten minutes
-take, as processes of their own. docs/results/0054 keeps what it said.
+Utterances of a LibriSpeech tree are joined to one recording, 0.3 s of silence between them. Its words, found in
+overlapping windows, are paired with those of the utterances transcribed alone by the edit that costs least. What
+differs is counted apart within half a second of where two windows meet. Then the same beside windows of twice the
+length: other windows, the same surroundings. Memory is the most that `--mode=transcribe` of the whole recording and of
+its first ten minutes take, as processes of their own. docs/results/0054 keeps what it said.
 """
 
 from __future__ import annotations
@@ -118,10 +119,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--checkpoint", required=True, help="workdir of a run")
-    parser.add_argument("--corpus", default="../shared/corpora", help="folder with LibriSpeech")
+    parser.add_argument("--corpus", default="../shared/corpora/LibriSpeech", help="tree as LibriSpeech's")
+    parser.add_argument("--split", default="train-clean-5", help="folder in it")
     parser.add_argument("--minutes", type=float, default=60.0, help="of the recording")
+    parser.add_argument("--window_secs", type=float, default=30.0, help="as run.py's")
     flags = parser.parse_args(argv)
-    transcriber = load_transcriber(parts=_parts(), checkpoint=flags.checkpoint)
+    transcriber = load_transcriber(parts=_parts(), checkpoint=flags.checkpoint, window_secs=flags.window_secs)
     alone: list[tuple[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="earshot-long-") as name:
         whole, short = Path(name, "whole.wav"), Path(name, "ten.wav")
@@ -131,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with soundfile.SoundFile(whole, "w", SAMPLE_RATE, 1) as file, soundfile.SoundFile(
             short, "w", SAMPLE_RATE, 1
         ) as first:
-            for utterance in read_librispeech(Path(flags.corpus, "LibriSpeech"), "train-clean-5"):
+            for utterance in read_librispeech(Path(flags.corpus), flags.split):
                 if position >= flags.minutes * 60 * SAMPLE_RATE:
                     break
                 paths.append(str(utterance.audio_filepath))
