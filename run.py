@@ -35,7 +35,7 @@ _INPUTS = flags.DEFINE_list("inputs", [], "Audio files, folders, patterns; - for
 _OUTPUT = flags.DEFINE_string("output", "", "Transcripts (.jsonl, .tsv, .txt, .srt, .vtt), exported folder, or page.")
 _DECODE = flags.DEFINE_string("decode", "", "JSON of config.decode's fields, as --mode=tune_lm writes; they win.")
 _HOT_WORDS = flags.DEFINE_list("hot_words", [], "Words to prefer; like decode.hot_words, and no longer greedy.")
-_WINDOW_SECS = flags.DEFINE_float("window_secs", 30.0, "Longest piece transcribed at once.", lower_bound=1.0)
+_WINDOW_SECS = flags.DEFINE_float("window_secs", 30.0, "Longest piece at once; best as in training.", lower_bound=1.0)
 _SERVE = config_flags.DEFINE_config_dict("serve", get_serve(), "Fields of configs.base.get_serve.")
 _EXPORT_FORMATS = flags.DEFINE_list(
     "export_formats", [], "Beside the SavedModel: tflite_float32, tflite_float16, tflite_dynamic, onnx."

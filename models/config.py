@@ -54,7 +54,7 @@ class Wav2Vec2Config:
         regions: Whether training runs element-wise parts as regions that XLA compiles (`models.regions`): "auto" (wide
             models), "on" or "off"; the numbers are the same up to rounding.
         recompute: Whether the backward pass computes each transformer layer again instead of keeping its tensors:
-            less memory, a third more time; the numbers are the same.
+            less memory, up to twice the time; the numbers are the same.
     """
 
     vocab_size: int = 32
