@@ -155,7 +155,7 @@ def run(
             unpack.run_preflight(config, parts, tokenizer, model, train_data, evaluators)
         cluster.check_same(strategy, "the config", json.dumps(config.to_dict(), sort_keys=True))
         if is_chief:
-            workdirs.save_config(workdir, config.to_dict(), allowed=RESUMABLE_FIELDS)
+            workdirs.save_config(workdir, config.to_dict(), allowed=RESUMABLE_FIELDS, replace=is_fresh)
             workdirs.write_environment(workdir)
             continuous.mark_running(workdir)
             tokenizer.save(os.path.join(workdir, "vocab.json"))

@@ -77,7 +77,7 @@ class WorkdirLock:
 
 
 def save_config(
-    workdir: str | os.PathLike[str], config: Mapping[str, Any], *, allowed: Iterable[str] = ()
+    workdir: str | os.PathLike[str], config: Mapping[str, Any], *, allowed: Iterable[str] = (), replace: bool = False
 ) -> None:
     """Writes config.json once; later, checks that the workdir was made with the same config.
 
@@ -86,12 +86,14 @@ def save_config(
         config: Nested fields as JSON can hold them.
         allowed: Dotted names of fields, or of groups of them, that may differ; the file keeps the
             first values.
+        replace: Whether nothing has come of the config that lies there: a run refused after it was written, say for
+            two fields that do not fit together, must not refuse the one that mends them.
 
     Raises:
         WorkdirError: Other fields differ; names them.
     """
     path = Path(workdir) / "config.json"
-    if not path.exists():
+    if replace or not path.exists():
         files.write_json_atomic(path, config)
         return
     try:

@@ -92,6 +92,14 @@ def test_allowed_fields_may_differ_and_the_first_values_stay(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 1
 
 
+def test_a_config_of_which_nothing_has_come_gives_way(tmp_path):
+    save_config(tmp_path, CONFIG)
+    other = {**CONFIG, "seed": 7}
+    save_config(tmp_path, other, replace=True)
+    with pytest.raises(WorkdirError, match="seed was 7, is 1"):
+        save_config(tmp_path, CONFIG)
+
+
 @pytest.mark.parametrize(
     ("saved", "current", "expected"),
     [
