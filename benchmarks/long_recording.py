@@ -3,23 +3,25 @@
     python -m benchmarks.long_recording --checkpoint=WORKDIR [--corpus=../shared/corpora/LibriSpeech]
         [--split=train-clean-5] [--window_secs=30]
 
-Utterances of a LibriSpeech tree are joined to one recording, 0.3 s of silence between them. Its words, found in
-overlapping windows, are paired with those of the utterances transcribed alone by the edit that costs least. What
-differs is counted apart within half a second of where two windows meet. Then the same beside windows of twice the
-length: other windows, the same surroundings. Memory is the most that `--mode=transcribe` of the whole recording and of
-its first ten minutes take, as processes of their own. docs/results/0054 keeps what it said.
+Utterances of a LibriSpeech tree are joined to one recording, 0.3 s of silence between them; where they are too few they
+come again, in another order each time. Its words, found in overlapping windows, are paired with those of the utterances
+transcribed alone by the edit that costs least. What differs is counted apart within half a second of where two windows
+meet. Then the same beside windows of twice the length: other windows, the same surroundings. Memory is the most that
+`--mode=transcribe` of the whole recording and of its first ten minutes take, as processes of their own.
+docs/results/0054 keeps what it said.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import random
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ import soundfile
 
 from benchmarks.served import ROOT
 from data.audio import SAMPLE_RATE, load_audio, normalize_waveform
-from data.manifest import read_librispeech
+from data.manifest import Utterance, read_librispeech
 from data.streaming import duration_samples, stream_audio
 from data.text import load_tokenizer
 from engine.inference.transcriber import Transcriber
@@ -89,6 +91,14 @@ def count_differences(
     return counts
 
 
+def _in_any_order(utterances: Sequence[Utterance]) -> Iterator[Utterance]:
+    """Them all, then shuffled again and again."""
+    yield from utterances
+    rng = random.Random(0)
+    while utterances:
+        yield from rng.sample(utterances, len(utterances))
+
+
 def _peak_memory(checkpoint: str, recording: Path, output: Path) -> tuple[float, float]:
     """Most MB that a process takes to transcribe a recording, and its seconds."""
     command = [sys.executable, "run.py", "--mode=transcribe", f"--checkpoint={checkpoint}", f"--inputs={recording}"]
@@ -134,7 +144,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with soundfile.SoundFile(whole, "w", SAMPLE_RATE, 1) as file, soundfile.SoundFile(
             short, "w", SAMPLE_RATE, 1
         ) as first:
-            for utterance in read_librispeech(Path(flags.corpus), flags.split):
+            for utterance in _in_any_order(list(read_librispeech(Path(flags.corpus), flags.split))):
                 if position >= flags.minutes * 60 * SAMPLE_RATE:
                     break
                 paths.append(str(utterance.audio_filepath))
@@ -144,12 +154,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 if position < 600 * SAMPLE_RATE:
                     first.write(samples)
                 position += len(samples)
-        transcripts = transcriber.transcribe_files(paths, quiet=True).transcripts
-        for transcript, offset in zip(transcripts, offsets, strict=True):
-            alone += [(word.text, offset + word.start_secs) for word in transcript.words]
+        distinct = sorted(set(paths))
+        transcripts = transcriber.transcribe_files(distinct, quiet=True).transcripts
+        words_of = {path: transcript.words for path, transcript in zip(distinct, transcripts, strict=True)}
+        for path, offset in zip(paths, offsets, strict=True):
+            alone += [(word.text, offset + word.start_secs) for word in words_of[path]]
         joined, joints = _read(transcriber, whole)
         counts = count_differences(alone, joined, joints)
-        print(f"{len(paths)} utterances, {position / SAMPLE_RATE / 60:.1f} minutes, {len(joints)} joints of windows")
+        print(f"{len(paths)} utterances ({len(distinct)} different), {position / SAMPLE_RATE / 60:.1f} minutes")
+        print(f"{len(joints)} joints of windows")
         print(f"{len(alone)} words alone, {len(joined)} in the whole: {counts}")
         longer = load_transcriber(parts=_parts(), checkpoint=flags.checkpoint, window_secs=2 * transcriber.window_secs)
         others, more_joints = _read(longer, whole)
