@@ -39,7 +39,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	  "$$python" -m venv --clear $(VENV) || { \
 	    echo "make install: '$$python -m venv' failed; on Debian and Ubuntu install python3-venv first" >&2; exit 1; }; \
 	fi
-	@echo "installing (about 3.5 GB, most of it TensorFlow)"
+	@echo "installing (about 3.6 GB, most of it TensorFlow)"
 	@$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[$(EXTRAS)]' || { \
 	  echo "make install: pip failed (its message is above); check the network and the free disk space (4 GB), then run it again" >&2; exit 1; }
 	@touch $@

@@ -19,7 +19,6 @@ from engine import actions, checkpoints, files
 from engine.ema import EmaWeights
 from engine.evaluator import EvaluatorGroup
 from engine.protocols import AcousticModel
-from engine.report.page import PageEnvironment
 from engine.report.writer import ReportWriter
 from engine.workdir import WorkdirError
 
@@ -121,9 +120,7 @@ def evaluate_continuously(
     training_workdir: str,
     output: str,
     idle_timeout_secs: float,
-    page_environment: PageEnvironment,
-    report_utterances: int,
-    report_max_audio_mb: float,
+    make_report: Callable[..., ReportWriter],
 ) -> dict[str, dict[str, float]]:
     """Evaluates what is and what comes in a training workdir.
 
@@ -137,9 +134,7 @@ def evaluate_continuously(
         training_workdir: Of the other process.
         output: Folder for what comes out.
         idle_timeout_secs: Longest wait for the next checkpoint.
-        page_environment: As `Parts.page_environment`.
-        report_utterances: As `ReportWriter`'s max_utterances.
-        report_max_audio_mb: As `ReportWriter`'s max_audio_mb.
+        make_report: As `unpack.report_maker`.
 
     Returns:
         The figures of the last checkpoint, {set: {figure: value}}.
@@ -164,14 +159,11 @@ def evaluate_continuously(
                 workdir=output, scores=evaluators.scores, data=evaluators.data, global_step=global_step
             ),
             actions.SaveBest(best=best, key=(best_of, "wer"), ema=ema),
-            ReportWriter(
+            make_report(
                 workdir=output,
                 training_workdir=training_workdir,
                 global_step=global_step,
                 data=evaluators.data,
-                page_environment=page_environment,
-                max_utterances=report_utterances,
-                max_audio_mb=report_max_audio_mb,
             ),
             actions.MetricsWriter(path=metrics_path, global_step=global_step),
         ],

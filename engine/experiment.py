@@ -35,7 +35,6 @@ from engine import workdir as workdirs
 from engine.ema import EmaWeights, restore_weights
 from engine.intervals import evaluation_at, train_and_evaluate
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainData
-from engine.report.writer import ReportWriter
 
 # Fields that may differ between a run and its continuation: they change neither the weights nor the order of the data.
 RESUMABLE_FIELDS = (
@@ -281,9 +280,7 @@ def _train(
         evaluators=evaluators,
         best_of=config.eval.best_of,
         patience=config.eval.early_stopping_patience,
-        page_environment=parts.page_environment,
-        report_utterances=config.eval.report_utterances,
-        report_max_audio_mb=config.eval.report_max_audio_mb,
+        make_report=unpack.report_maker(config, parts),
         guard=guard,
         is_chief=is_chief,
         check_signal=check_signal,
@@ -384,9 +381,7 @@ def _evaluate_continuously(
             training_workdir=training_workdir,
             output=output,
             idle_timeout_secs=timeout_secs,
-            page_environment=parts.page_environment,
-            report_utterances=config.eval.report_utterances,
-            report_max_audio_mb=config.eval.report_max_audio_mb,
+            make_report=unpack.report_maker(config, parts),
         )
     return Outcome(exit_status=0, figures=figures)
 
@@ -422,14 +417,7 @@ def _evaluate(
         actions.PredictionsWriter(
             workdir=workdir, scores=evaluators.scores, data=evaluators.data, global_step=global_step
         ),
-        ReportWriter(
-            workdir=workdir,
-            global_step=global_step,
-            data=evaluators.data,
-            page_environment=parts.page_environment,
-            max_utterances=config.eval.report_utterances,
-            max_audio_mb=config.eval.report_max_audio_mb,
-        ),
+        unpack.report_maker(config, parts)(workdir=workdir, global_step=global_step, data=evaluators.data),
     ]
     controller = orbit.Controller(
         strategy=strategy,

@@ -15,7 +15,6 @@ from engine.ema import ema_name
 from engine.evaluator import EvaluatorGroup
 from engine.progress import ProgressBar
 from engine.protocols import AcousticModel, TrainData
-from engine.report.page import PageEnvironment
 from engine.report.writer import ReportWriter
 from engine.trainer import Trainer
 
@@ -54,9 +53,7 @@ def build_actions(
     evaluators: EvaluatorGroup | None,
     best_of: str,
     patience: int,
-    page_environment: PageEnvironment,
-    report_utterances: int,
-    report_max_audio_mb: float,
+    make_report: Callable[..., ReportWriter],
     guard: bad_rows.BadRowGuard,
     is_chief: bool,
     check_signal: Action,
@@ -76,9 +73,7 @@ def build_actions(
         evaluators: What evaluates; None = nothing does.
         best_of: The evaluation set that best/ goes by.
         patience: As `EarlyStopping`.
-        page_environment: As `Parts.page_environment`.
-        report_utterances: As `ReportWriter`'s max_utterances.
-        report_max_audio_mb: As `ReportWriter`'s max_audio_mb.
+        make_report: As `unpack.report_maker`.
         guard: Ends the run when too many rows cannot be read.
         is_chief: Whether this process writes; the others check alone.
         check_signal: Ends the loop after a signal, when there is an update to save.
@@ -129,13 +124,10 @@ def build_actions(
                 workdir=workdir, scores=evaluators.scores if evaluators else {}, data=data, global_step=global_step
             ),
             actions.SaveBest(best=best, key=(best_of, "wer"), ema=trainer.ema),
-            ReportWriter(
+            make_report(
                 workdir=workdir,
                 global_step=global_step,
                 data=data,
-                page_environment=page_environment,
-                max_utterances=report_utterances,
-                max_audio_mb=report_max_audio_mb,
             ),
             writer,
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -17,6 +18,7 @@ from engine.ema import EmaWeights
 from engine.evaluator import Evaluator, EvaluatorGroup
 from engine.optimizer import DynamicLossScale, build_optimizer
 from engine.protocols import AcousticModel, EvalData, Parts, Search, Tokenizer, TrainData
+from engine.report.writer import ReportWriter
 from engine.schedules import build_schedule
 from engine.trainer import Trainer
 
@@ -294,4 +296,14 @@ def build_evaluators(
         },
         ema=ema,
         search_method="" if search is None else config.decode.method,
+    )
+
+
+def report_maker(config: ConfigDict, parts: Parts) -> Callable[..., ReportWriter]:
+    """Returns `ReportWriter` with what the config says of reports; the rest is the caller's."""
+    return functools.partial(
+        ReportWriter,
+        page_environment=parts.page_environment,
+        max_utterances=config.eval.report_utterances,
+        max_audio_mb=config.eval.report_max_audio_mb,
     )

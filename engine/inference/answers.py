@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -168,8 +167,3 @@ class _RefusedError(Exception):
 def _with_name(message: str, path: str, name: str) -> str:
     """A message about a file under the name that the client knows it by."""
     return message.replace(os.fspath(path), name or "the body")
-
-
-def to_numpy(outputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Tensors by name as arrays."""
-    return {name: tensor.numpy() for name, tensor in outputs.items()}

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from engine.inference.answers import Recognizer, to_numpy
+from engine.inference.answers import Recognizer
 from engine.inference.export import build_export
 from engine.inference.exported import ExportedModel, read_export_fields
 from engine.inference.http_server import Limits, Service
@@ -157,7 +157,8 @@ def find_signature(transcriber: Transcriber, parts: Parts) -> Any:
 
 def _predictor(signature: Any) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
     def predict(waveform: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
-        return to_numpy(signature(waveform=tf.constant(waveform), lengths=tf.constant(lengths)))
+        outputs = signature(waveform=tf.constant(waveform), lengths=tf.constant(lengths))
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     return predict
 

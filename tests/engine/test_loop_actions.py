@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 
 import pytest
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from engine import files
 from engine.loop_actions import build_actions
+from engine.report.writer import ReportWriter
 from engine.skips import SkipCounter
 from engine.stopping import StopTraining
 
@@ -48,9 +50,7 @@ def build(workdir, *, is_chief, guard=None, said=None):
         evaluators=types.SimpleNamespace(scores={}, data={}),
         best_of="dev",
         patience=0,
-        page_environment=None,
-        report_utterances=0,
-        report_max_audio_mb=0.0,
+        make_report=functools.partial(ReportWriter, page_environment=None, max_utterances=0, max_audio_mb=0.0),
         guard=guard or Guard(),
         is_chief=is_chief,
         check_signal=leave,
