@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from models.devices import on_cpu
+
 
 def feasible(labels: tf.Tensor, label_lengths: tf.Tensor, logit_lengths: tf.Tensor) -> tf.Tensor:
     """Returns bool [B]: whether the frames can hold the labels (labels + adjacent repeats <= frames).
@@ -25,7 +27,7 @@ def feasible(labels: tf.Tensor, label_lengths: tf.Tensor, logit_lengths: tf.Tens
 
 def choose_backend() -> str:
     """Returns "sparse" where only CPUs are visible, else "dense" (what accelerators can run)."""
-    return "dense" if tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU") else "sparse"
+    return "sparse" if on_cpu() else "dense"
 
 
 def ctc_loss(

@@ -1,10 +1,12 @@
-"""In what precision attention's softmax reads its logits and writes its probabilities."""
+"""What attention's softmax reads: in what precision, and how the mask of padded keys comes into it."""
 
 from __future__ import annotations
 
 import functools
 
 import tensorflow as tf
+
+from models.devices import on_cpu
 
 _NUM_ZEROS = 4096
 
@@ -16,8 +18,32 @@ def softmax_dtype(dtype: tf.DType) -> tf.DType:
     is where the kernel computes in float32 inside: rounded at the end, its probabilities are those of float32 bit for
     bit, and half as much memory is read and written.
     """
-    on_cpu = not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
-    return dtype if dtype == tf.bfloat16 and on_cpu and _sums_in_float32() else tf.float32
+    return dtype if dtype == tf.bfloat16 and on_cpu() and _sums_in_float32() else tf.float32
+
+
+def folds_mask(dtype: tf.DType) -> bool:
+    """Whether `folded_logits` gives queries of `dtype` what the softmax wants, and is faster than another pass.
+
+    A CPU waits for its memory where it adds the mask to [B, H, F, F] logits. Accelerators want a depth that their
+    matrix units like, and XLA adds the mask for nothing.
+    """
+    return on_cpu() and softmax_dtype(dtype) == dtype
+
+
+def folded_logits(query: tf.Tensor, key: tf.Tensor, key_bias: tf.Tensor) -> tf.Tensor:
+    """query key^T + key_bias as one product: the mask is one more channel of the keys, and one is the queries'.
+
+    Args:
+        query: [B, H, F, D / H], scaled.
+        key: Likewise, not scaled.
+        key_bias: float32 [B, 1, 1, F].
+
+    Returns:
+        [B, H, F, F], dtype of the query.
+    """
+    ones = tf.ones_like(query[..., :1])
+    bias = tf.cast(tf.transpose(key_bias, [0, 1, 3, 2]), key.dtype)
+    return tf.matmul(tf.concat([query, ones], -1), tf.concat([key, ones * bias], -1), transpose_b=True)
 
 
 @functools.cache

@@ -9,9 +9,11 @@ import tf_keras
 
 from models import regions
 from models.config import Wav2Vec2Config
+from models.devices import on_cpu
+from models.grouped_convolution import grouped_convolution
 from models.layers import LayerNorm, Projection, gelu, sequence_mask
 from models.random import UpdateRandom, dropout
-from models.softmax import softmax_dtype
+from models.softmax import folded_logits, folds_mask, softmax_dtype
 
 # Added to the attention logits of padded keys. Finite on purpose: a row without any valid frame must not become NaN.
 _MASKED_LOGIT = -1e9
@@ -30,6 +32,7 @@ class PositionalConvolution(tf_keras.layers.Layer):
         """Makes v [K, D / groups, D], g [K, 1, 1] and bias [D]."""
         super().__init__(name="positional_convolution", dtype=dtype)
         self._kernel_size = config.pos_conv_kernel
+        self._num_groups = config.pos_conv_groups
         group_size = config.hidden_size // config.pos_conv_groups
         # v is kept in float32 whatever the policy: its norm would lose digits in half precision.
         stddev = (4.0 / (config.pos_conv_kernel * config.hidden_size)) ** 0.5
@@ -56,13 +59,16 @@ class PositionalConvolution(tf_keras.layers.Layer):
         if output_dtype == tf.float16 and not tf.config.list_logical_devices("GPU"):
             # TensorFlow's CPU kernel for the gradient of a grouped convolution fails in float16.
             x = tf.cast(x, tf.float32)
-        kernel = tf.cast(self.kernel_g * self.kernel_v / norm, x.dtype)
+        kernel = self.kernel_g * self.kernel_v / norm
         # An even kernel padded by half on both sides makes one frame too many: the reference drops the last.
         left = self._kernel_size // 2
         right = self._kernel_size - 1 - left
         x = tf.pad(x, [[0, 0], [left, right], [0, 0]])
-        x = tf.cast(tf.nn.conv1d(x, kernel, stride=1, padding="VALID"), output_dtype)
-        x = tf.nn.bias_add(x, self.bias)
+        if as_region and on_cpu() and output_dtype != tf.float16:
+            x = grouped_convolution(x, kernel, num_groups=self._num_groups)
+        else:
+            x = tf.nn.conv1d(x, tf.cast(kernel, x.dtype), stride=1, padding="VALID")
+        x = tf.nn.bias_add(tf.cast(x, output_dtype), self.bias)
         return regions.gelu(x) if as_region else gelu(x)
 
 
@@ -95,9 +101,12 @@ class SelfAttention(tf_keras.layers.Layer):
                 keys = random.vector_keys([num_rows, self._num_heads, num_frames, num_frames], salt=self._salt)
             context = regions.attention(query, key, value, key_bias, rate=self._dropout, keys=keys)
         else:
-            logits = tf.matmul(query, key, transpose_b=True)  # [B, H, F, F]
-            wide = softmax_dtype(logits.dtype)
-            probs = tf.nn.softmax(tf.cast(logits, wide) + tf.cast(key_bias, wide), axis=-1)
+            if folds_mask(query.dtype):
+                logits = folded_logits(query, key, key_bias)  # [B, H, F, F]
+            else:
+                wide = softmax_dtype(query.dtype)
+                logits = tf.cast(tf.matmul(query, key, transpose_b=True), wide) + tf.cast(key_bias, wide)
+            probs = tf.nn.softmax(logits, axis=-1)
             probs = dropout(tf.cast(probs, x.dtype), self._dropout, random, salt=self._salt)
             context = tf.matmul(probs, value)
         context = tf.transpose(context, [0, 2, 1, 3])  # [B, F, H, D / H]

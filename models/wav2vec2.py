@@ -11,6 +11,7 @@ import tf_keras
 
 from models import feature_encoder, pretrained
 from models.config import Wav2Vec2Config, resolve
+from models.devices import on_cpu
 from models.layers import LayerNorm, Projection
 from models.masking import span_mask
 from models.random import UpdateRandom, dropout
@@ -75,7 +76,16 @@ class Wav2Vec2Backbone(tf_keras.layers.Layer):
         x = dropout(x, self.config.feature_projection_dropout, random, salt=_SALT_PROJECTION)
         if random is not None:
             x = self._mask(x, lengths, random)
-        return self.encoder(x, lengths, random), lengths
+        return self._encode(x, lengths, random), lengths
+
+    def _encode(self, x: tf.Tensor, lengths: tf.Tensor, random: UpdateRandom | None) -> list[tf.Tensor]:
+        """The transformer's states; past the longest row, where nothing is of use, zeros if that saves time."""
+        if random is not None or not self.config.uses_regions or not on_cpu():
+            return self.encoder(x, lengths, random)
+        # On a CPU no kernel of inference needs a fixed number of frames. A step compiled whole does: it has no regions.
+        states = self.encoder(x[:, : tf.maximum(tf.reduce_max(lengths), 1)], lengths, random)
+        missing = [[0, 0], [0, tf.shape(x)[1] - tf.shape(states[0])[1]], [0, 0]]
+        return [tf.ensure_shape(tf.pad(state, missing), x.shape) for state in states]
 
     def _mask(self, x: tf.Tensor, lengths: tf.Tensor, random: UpdateRandom) -> tf.Tensor:
         """Replaces masked frames by the learned embedding and masked channels by zero."""

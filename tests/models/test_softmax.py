@@ -38,3 +38,27 @@ def test_a_kernel_that_sums_in_bfloat16_is_found_out(monkeypatch):
     narrow = lambda x: tf.fill(x.shape, tf.constant(1 / 256, x.dtype))  # noqa: E731
     monkeypatch.setattr(tf.nn, "softmax", narrow)
     assert not softmax._sums_in_float32.__wrapped__()
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16], ids=["float32", "bfloat16"])
+def test_the_folded_mask_gives_the_probabilities_of_the_added_one(dtype):
+    rng = np.random.default_rng(1)
+    query, key = (tf.cast(tf.constant(rng.normal(size=[2, 3, 21, 16]), tf.float32), dtype) for _ in range(2))
+    lengths = tf.constant([21, 13])
+    bias = (1.0 - tf.sequence_mask(lengths, 21, tf.float32))[:, tf.newaxis, tf.newaxis, :] * -1e9
+    assert softmax.folds_mask(dtype)
+    found = tf.cast(tf.nn.softmax(softmax.folded_logits(query, key, bias)), tf.float32).numpy()
+    wide = [tf.cast(x, tf.float32) for x in (query, key)]
+    wanted = tf.nn.softmax(tf.matmul(*wide, transpose_b=True) + bias).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-6 if dtype == tf.float32 else 0.02)
+    assert not found[1, ..., 13:].any()
+    # A row without a valid frame is nobody's text, but not NaN either.
+    nothing = softmax.folded_logits(query, key, tf.fill([2, 1, 1, 21], -1e9))
+    assert np.isfinite(tf.cast(tf.nn.softmax(nothing), tf.float32).numpy()).all()
+
+
+@pytest.mark.parametrize("kind", ["GPU", "TPU"])
+def test_accelerators_add_the_mask(monkeypatch, kind):
+    assert not softmax.folds_mask(tf.float16)
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda asked=None: ["one"] if asked == kind else [])
+    assert not softmax.folds_mask(tf.float32)

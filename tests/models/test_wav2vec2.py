@@ -137,3 +137,21 @@ def test_base_has_the_published_number_of_parameters():
 def test_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="train.precision"):
         build_model(preset="tiny", vocab_size=32, precision="bfloat16")
+
+
+@pytest.mark.parametrize("width", [9_000, 40_000])
+def test_frames_past_the_longest_row_are_left_out_and_nothing_changes(width, monkeypatch):
+    plain, cropping = (Wav2Vec2ForCTC(config=small_preset("base", regions=regions)) for regions in ("off", "on"))
+    for a, b in zip(plain.variables, cropping.variables, strict=True):
+        b.assign(a)
+    seen = []
+    encoder = cropping.backbone.encoder
+    call = encoder.call
+    monkeypatch.setattr(encoder, "call", lambda x, *more: seen.append(x.shape[1]) or call(x, *more))
+    for rows in ([row[:8_000] for row in waveforms()], [np.zeros(100, np.float32)]):
+        batch, lengths = pad(rows, width)
+        wanted, found = plain(batch, lengths).numpy(), cropping(batch, lengths).numpy()
+        frames = plain.output_lengths(lengths).numpy()
+        assert seen.pop() == max(1, frames.max()) < found.shape[1] == wanted.shape[1]
+        for a, b, count in zip(wanted, found, frames, strict=True):
+            np.testing.assert_allclose(b[:count], a[:count], atol=1e-5)

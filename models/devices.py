@@ -1,0 +1,10 @@
+"""Which kind of device what is traced now will run on."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def on_cpu() -> bool:
+    """Whether no accelerator is visible."""
+    return not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
