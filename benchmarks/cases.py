@@ -34,6 +34,11 @@ class Batch:
         """Seconds of audio, padding not counted."""
         return float(self.lengths.sum()) / SAMPLE_RATE
 
+    @property
+    def rows(self) -> list[np.ndarray]:
+        """The waveforms without their padding."""
+        return [row[:length] for row, length in zip(self.waveform, self.lengths, strict=True)]
+
 
 def make_batch(rows: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, num_samples: int = 0) -> Batch:
     """Pads rows of waveforms to the longest, or to `num_samples` where that is given."""

@@ -15,11 +15,10 @@ import numpy as np
 from benchmarks import cases, flops, measure, speech
 from benchmarks.train_throughput import add_common_flags, add_profile_flags, profile, run
 from engine.inference import grouping
+from engine.inference.row_runner import PADDING_SAMPLES
 from models.config import Wav2Vec2Config
 
 _FULL_SAMPLES = 246_000
-# As `engine.inference.transcriber` pads, to keep the number of shapes small.
-_PADDING_SAMPLES = cases.SAMPLE_RATE
 
 
 def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[measure.Case]:
@@ -31,8 +30,8 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
     if arguments.batch_sizes:
         count = 8 if arguments.quick else 24
         rows, labels, _ = speech.load_rows(root=arguments.corpus, split=arguments.split, count=count)
-        # The transcriber's widths: multiples of a second.
-        boundaries = range(_PADDING_SAMPLES, max(map(len, rows)) + 2 * _PADDING_SAMPLES, _PADDING_SAMPLES)
+        # The transcriber's widths.
+        boundaries = range(PADDING_SAMPLES, max(map(len, rows)) + 2 * PADDING_SAMPLES, PADDING_SAMPLES)
         for size in arguments.batch_sizes:
             ours = [
                 cases.make_batch(
@@ -62,7 +61,7 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
 def _like_lengths(members: Sequence[int], rows: Sequence[np.ndarray]) -> list[list[int]]:
     """A batch as the transcriber splits it."""
     lengths = [len(rows[i]) for i in members]
-    groups = grouping.group_by_length(lengths, max_padding_share=grouping.default_padding_share())
+    groups = grouping.group_by_length(lengths, grouping.suitable_grouping())
     return [[members[i] for i in group] for group in groups]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from engine.inference.grouping import default_padding_share, group_by_length
+from engine.inference.grouping import Grouping, suitable_grouping
+from engine.inference.row_runner import RowRunner
 from engine.inference.searching import Alternative, SearchReader
 from engine.inference.windows import Piece, Window, cut_windows, join_windows, measure_hop
 from engine.inference.words import Timed, find_words, mean_confidence
@@ -20,8 +21,6 @@ from engine.progress import progress_bar
 from engine.protocols import InferenceModel, SpanDecoder, Tokenizer, TokenSpan
 
 SAMPLE_RATE = 16_000
-# Padding to a multiple of this keeps the number of shapes, and so of internal plans and buffers, small.
-_PADDING_SAMPLES = SAMPLE_RATE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +93,7 @@ class Transcriber:
         batch_size: int = 8,
         window_secs: float = 30.0,
         overlap_secs: float = 5.0,
-        max_padding_share: float | None = None,
+        grouping: Grouping | None = None,
     ) -> None:
         """Prepares the step.
 
@@ -110,7 +109,7 @@ class Transcriber:
             batch_size: Rows that run together.
             window_secs: Longest row; what is longer is cut into windows of this length.
             overlap_secs: Of consecutive windows.
-            max_padding_share: Of `group_by_length`, which splits a batch; None = what suits the device.
+            grouping: How a batch is split into what really runs together; None = what suits the device.
         """
         self.model = model
         self.tokenizer = tokenizer
@@ -121,7 +120,6 @@ class Transcriber:
         self.stream_audio = stream_audio
         self._normalize = normalize_waveform
         self._batch_size = batch_size
-        self._max_padding_share = default_padding_share() if max_padding_share is None else max_padding_share
         self.geometry = measure_hop(lambda lengths: model.output_lengths(tf.constant(lengths)).numpy())
         receptive_field, self._hop = self.geometry
         self._window_samples = round(window_secs * SAMPLE_RATE)
@@ -135,6 +133,7 @@ class Transcriber:
             input_signature=[tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)],
             autograph=False,
         )
+        self._rows = RowRunner(self._step, grouping or suitable_grouping())
 
     @property
     def secs_per_frame(self) -> float:
@@ -147,21 +146,7 @@ class Transcriber:
 
     def log_probs(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Returns float32 [F, V] of each normalized waveform [T]; rows of like length run together."""
-        found: dict[int, np.ndarray] = {}
-        groups = group_by_length([len(waveform) for waveform in waveforms], max_padding_share=self._max_padding_share)
-        for rows in groups:
-            found.update(zip(rows, self._run_rows([waveforms[row] for row in rows]), strict=True))
-        return [found[row] for row in range(len(waveforms))]
-
-    def _run_rows(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """`log_probs` of rows as one batch."""
-        lengths = np.array([len(waveform) for waveform in waveforms], np.int32)
-        width = -(-int(lengths.max()) // _PADDING_SAMPLES) * _PADDING_SAMPLES
-        padded = np.zeros([len(waveforms), width], np.float32)
-        for row, waveform in enumerate(waveforms):
-            padded[row, : len(waveform)] = waveform
-        found, num_frames = self._step(padded, lengths)
-        return [row[:count] for row, count in zip(found.numpy(), num_frames.numpy(), strict=True)]
+        return self._rows.submit(waveforms)()
 
     def stream_log_probs(self, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
         """Yields the log-probabilities of a recording of any length, from its samples piece by piece.
@@ -178,9 +163,12 @@ class Transcriber:
         return join_windows(self._run_windows(windows))
 
     def _run_windows(self, windows: Iterator[Window]) -> Iterator[Piece]:
-        for batch in _batched(windows, self._batch_size):
-            found = self.log_probs([self._normalize(window.waveform) for window in batch])
-            for window, log_probs in zip(batch, found, strict=True):
+        batches = (
+            (batch, self._rows.submit([self._normalize(window.waveform) for window in batch]))
+            for batch in _batched(windows, self._batch_size)
+        )
+        for batch, collect in _one_ahead(batches):
+            for window, log_probs in zip(batch, collect(), strict=True):
                 yield Piece(log_probs, window.start_frame)
 
     def find_words(self, pieces: Iterable[Piece]) -> tuple[Timed, ...]:
@@ -252,9 +240,12 @@ class Transcriber:
                 except (ValueError, OSError) as error:
                     fail(index, error)
             short = order[len(is_long) :]
-            for batch in self._load_batches(short, paths, fail):
-                rows = self.log_probs([waveform for _, waveform in batch])
-                for (index, waveform), log_probs in zip(batch, rows, strict=True):
+            batches = (
+                (batch, self._rows.submit([waveform for _, waveform in batch]))
+                for batch in self._load_batches(short, paths, fail)
+            )
+            for batch, collect in _one_ahead(batches):
+                for (index, waveform), log_probs in zip(batch, collect(), strict=True):
                     finish(index, [Piece(log_probs, 0)])
                     bar.update(len(waveform) / SAMPLE_RATE)
         return Summary(
@@ -305,6 +296,16 @@ def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
             batch = []
     if batch:
         yield batch
+
+
+def _one_ahead(items: Iterator[Any]) -> Iterator[Any]:
+    """Yields items; each has been drawn while the one before was still in use."""
+    held = next(items, None)
+    for following in items:
+        yield held
+        held = following
+    if held is not None:
+        yield held
 
 
 def _watched(blocks: Iterator[np.ndarray], bar: Any) -> Iterator[np.ndarray]:

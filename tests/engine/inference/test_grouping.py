@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.inference import grouping
-from engine.inference.grouping import default_padding_share, group_by_length
+from engine.inference.grouping import ON_ACCELERATOR, ON_CPU, Grouping, group_by_length, suitable_grouping
 
 
 @pytest.mark.parametrize(
@@ -20,23 +19,33 @@ from engine.inference.grouping import default_padding_share, group_by_length
     ],
 )
 def test_groups_hold_no_more_padding_than_allowed(share, expected):
-    assert group_by_length([90, 40, 100, 50, 90], max_padding_share=share) == expected
+    assert group_by_length([90, 40, 100, 50, 90], Grouping(max_padding_share=share)) == expected
 
 
 def test_no_rows_are_no_groups():
-    assert group_by_length([], max_padding_share=0.1) == []
-    assert group_by_length([0, 0], max_padding_share=0.1) == [[0, 1]]
+    assert group_by_length([], Grouping(max_padding_share=0.1)) == []
+    assert group_by_length([0, 0], Grouping(max_padding_share=0.1)) == [[0, 1]]
 
 
 def test_every_row_is_in_one_group_and_padding_is_bounded():
     lengths = np.random.default_rng(0).integers(1, 30, 200).tolist()
-    groups = group_by_length(lengths, max_padding_share=0.1)
+    groups = group_by_length(lengths, Grouping(max_padding_share=0.1))
     assert sorted(row for group in groups for row in group) == list(range(200))
     for group in groups:
         assert sum(lengths[row] for row in group) >= 0.9 * len(group) * max(lengths[row] for row in group)
 
 
+@pytest.mark.parametrize(
+    ("max_samples", "expected"), [(0, [[0, 1, 2, 3]]), (200, [[0, 1], [2, 3]]), (50, [[0], [1], [2], [3]])]
+)
+def test_groups_of_several_rows_stay_below_the_limit(max_samples, expected):
+    assert group_by_length([100] * 4, Grouping(max_padding_share=0.1, max_samples=max_samples)) == expected
+
+
 def test_accelerators_take_a_batch_whole(monkeypatch):
-    assert default_padding_share() == grouping._CPU_PADDING_SHARE
+    assert suitable_grouping() == ON_CPU
+    lengths = [480_000, 16_000, 320_000]
+    assert group_by_length(lengths, ON_CPU) == [[0], [2], [1]]
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["one"] if kind == "GPU" else [])
-    assert default_padding_share() == 1.0
+    assert suitable_grouping() == ON_ACCELERATOR
+    assert group_by_length(lengths, ON_ACCELERATOR) == [[0, 2, 1]]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from engine.inference.grouping import Grouping
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from models.alignment import greedy_spans
 
@@ -84,8 +85,8 @@ def test_a_long_recording_reads_as_one(tmp_path):
     text = "".join(rng.choice(list("abcdefghij _")) for _ in range(200))
     ran = []
     transcriber = make_transcriber()
-    step = transcriber._step
-    transcriber._step = lambda waveform, lengths: (ran.append(waveform.shape), step(waveform, lengths))[1]
+    step = transcriber._rows._step
+    transcriber._rows._step = lambda waveform, lengths: (ran.append(waveform.shape), step(waveform, lengths))[1]
     (found,) = transcriber.transcribe_files(write(tmp_path, long=text)).transcripts
     (whole,) = make_transcriber(window_secs=300).transcribe_files(write(tmp_path, long=text)).transcripts
     assert found == whole
@@ -126,14 +127,12 @@ def test_a_bad_file_is_named_and_the_others_are_done(tmp_path, long):
     assert summary.failures == ((paths[1], "empty audio"), (paths[2], "damaged"))
 
 
-@pytest.mark.parametrize(("share", "num_batches"), [(1.0, 1), (0.1, 3)])
-def test_rows_of_like_length_run_together_and_come_back_in_order(share, num_batches):
-    transcriber = make_transcriber(max_padding_share=share)
+@pytest.mark.parametrize("num_at_once", [1, 2])
+def test_rows_of_like_length_run_together_and_come_back_in_order(num_at_once):
+    transcriber = make_transcriber(grouping=Grouping(max_padding_share=0.1, num_at_once=num_at_once))
     waveforms = [np.full(secs * SAMPLE_RATE, 1.0, np.float32) for secs in (2, 9, 1, 9)]
     alone = [transcriber.log_probs([waveform])[0] for waveform in waveforms]
-    run, batches = transcriber._run_rows, []
-    transcriber._run_rows = lambda rows: batches.append(len(rows)) or run(rows)
     together = transcriber.log_probs(waveforms)
-    assert len(batches) == num_batches and sum(batches) == 4
+    assert [len(one) for one in together] == [len(one) for one in alone] and len(together[1]) > len(together[0])
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)

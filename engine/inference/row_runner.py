@@ -1,0 +1,57 @@
+"""Waveforms of any lengths through a step that takes padded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from engine.inference.grouping import Grouping, group_by_length
+
+# Padding to a multiple of this many samples keeps the number of shapes small: some parts are compiled for each.
+PADDING_SAMPLES = 16_000
+
+# Padded float32 [B, T] and lengths int32 [B] to [B, F, ...] and the valid frames of each row.
+Step: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
+
+
+class RowRunner:
+    """Runs rows in groups of like length, several groups at a time, and gives them back in their order."""
+
+    def __init__(self, step: Step, grouping: Grouping) -> None:
+        """Starts no thread yet.
+
+        Args:
+            step: Called from several threads at once where the grouping says so; its results have `numpy()`.
+            grouping: Of the rows.
+        """
+        self._step = step
+        self._grouping = grouping
+        self._pool = ThreadPoolExecutor(grouping.num_at_once, thread_name_prefix="rows")
+
+    def submit(self, waveforms: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+        """Begins with float32 waveforms [T]; what it returns waits and gives [F, ...] of each, or raises what failed.
+
+        What was submitted before goes first.
+        """
+        groups = group_by_length([len(waveform) for waveform in waveforms], self._grouping)
+        results = [self._pool.submit(self._run, [waveforms[row] for row in rows]) for rows in groups]
+
+        def collect() -> list[np.ndarray]:
+            found: dict[int, np.ndarray] = {}
+            for rows, result in zip(groups, results, strict=True):
+                found.update(zip(rows, result.result(), strict=True))
+            return [found[row] for row in range(len(waveforms))]
+
+        return collect
+
+    def _run(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        lengths = np.array([len(waveform) for waveform in waveforms], np.int32)
+        width = -(-int(lengths.max()) // PADDING_SAMPLES) * PADDING_SAMPLES
+        padded = np.zeros([len(waveforms), width], np.float32)
+        for row, waveform in enumerate(waveforms):
+            padded[row, : len(waveform)] = waveform
+        found, num_frames = self._step(padded, lengths)
+        return [row[:count] for row, count in zip(found.numpy(), num_frames.numpy(), strict=True)]
