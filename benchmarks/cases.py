@@ -61,11 +61,21 @@ def noise_batch(*, num_rows: int, num_samples: int, vocab_size: int = 32, seed: 
     return make_batch(rows, labels)
 
 
-def pick_evenly(lengths: Sequence[int], count: int) -> list[int]:
-    """Returns `count` indices whose lengths are spread as those of all: the quantiles, longest last."""
-    order = np.argsort(lengths, kind="stable")
-    places = (np.arange(count) + 0.5) / count * len(order)
-    return [int(order[int(place)]) for place in places]
+def pick_evenly(lengths: Sequence[int], count: int, *, batch_size: int = 1) -> list[int]:
+    """Returns the indices of `count` rows: whole batches of `group`, spread evenly over all of them, longest last.
+
+    So the batches are those that a run over the whole corpus has; a few rows from all over it would share batches with
+    rows of quite other lengths.
+
+    Args:
+        lengths: Of the corpus.
+        count: A multiple of `batch_size`; fewer come back where there are fewer.
+        batch_size: Of `group`.
+    """
+    batches = [batch for batch in group(lengths, batch_size) if len(batch) == batch_size]
+    num_batches = min(count // batch_size, len(batches))
+    places = (np.arange(num_batches) + 0.5) / num_batches * len(batches)
+    return [index for place in places for index in batches[int(place)]]
 
 
 def group(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -29,10 +29,12 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
         batches.append((f"2 rows of {_FULL_SAMPLES:,} samples", full, full))
     if arguments.batch_sizes:
         count = 8 if arguments.quick else 24
-        rows, labels, _ = speech.load_rows(root=arguments.corpus, split=arguments.split, count=count)
-        # The transcriber's widths.
-        boundaries = range(PADDING_SAMPLES, max(map(len, rows)) + 2 * PADDING_SAMPLES, PADDING_SAMPLES)
         for size in arguments.batch_sizes:
+            rows, labels, _ = speech.load_rows(
+                root=arguments.corpus, split=arguments.split, count=count, batch_size=size
+            )
+            # The transcriber's widths.
+            boundaries = range(PADDING_SAMPLES, max(map(len, rows)) + 2 * PADDING_SAMPLES, PADDING_SAMPLES)
             ours = [
                 cases.make_batch(
                     [rows[i] for i in members],

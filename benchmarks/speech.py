@@ -14,23 +14,26 @@ from data.text import load_tokenizer, normalize_transcript
 
 
 def load_rows(
-    *, root: str, split: str, count: int, max_samples: int = 0
+    *, root: str, split: str, count: int, batch_size: int = 1, max_samples: int = 0
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
-    """Returns waveforms and labels of `count` utterances whose lengths are spread as the split's, and all lengths.
+    """Returns waveforms and labels of utterances whose batches are spread as the split's, and all lengths.
 
     Args:
         root: Folder with LibriSpeech splits.
         split: Name of the split.
-        count: Utterances to take.
+        count: Utterances to take, whole batches.
+        batch_size: Rows of a batch.
         max_samples: Longer utterances are left out; 0 = none.
 
     Raises:
-        ValueError: If the corpus is not there.
+        ValueError: If the corpus is not there, or holds no batch.
     """
     utterances = [u for u in read_librispeech(root, split) if not max_samples or u.num_samples <= max_samples]
     lengths = [utterance.num_samples for utterance in utterances]
     tokenizer = load_tokenizer()
-    chosen = [utterances[i] for i in cases.pick_evenly(lengths, min(count, len(utterances)))]
+    chosen = [utterances[i] for i in cases.pick_evenly(lengths, count, batch_size=batch_size)]
+    if not chosen:
+        raise ValueError(f"{root}/{split} holds {len(utterances)} utterances, no batch of {batch_size}")
     labels = [
         np.array(tokenizer.encode(normalize_transcript(utterance.text, "librispeech")), np.int32)
         for utterance in chosen

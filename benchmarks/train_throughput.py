@@ -33,8 +33,9 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
     if "real" in arguments.cases:
         count = arguments.batch_size * (2 if arguments.quick else 4)
         rows, labels, lengths = speech.load_rows(
-            root=arguments.corpus, split=arguments.split, count=count, max_samples=20 * cases.SAMPLE_RATE
-        )
+            root=arguments.corpus, split=arguments.split, count=count, batch_size=arguments.batch_size,
+            max_samples=20 * cases.SAMPLE_RATE,
+        )  # fmt: skip
         batches.append(
             (
                 f"{count} utterances of {arguments.split}, {arguments.batch_size} at a time",

@@ -25,6 +25,9 @@ def test_batches_are_padded_and_survive_the_file(tmp_path):
 def test_lengths_are_grouped_and_picked_as_they_are_spread():
     assert cases.group([5, 1, 4, 2], 2) == [[1, 3], [2, 0]]
     assert cases.pick_evenly(list(range(100)), 4) == [12, 37, 62, 87]
+    # Whole batches of rows that a run over all of them has together, spread evenly.
+    assert cases.pick_evenly([5, 1, 4, 2, 9, 8, 7], 4, batch_size=2) == [1, 3, 6, 5]
+    assert cases.pick_evenly([3, 1], 8, batch_size=4) == []
     assert cases.round_up(101, [200, 100]) == 200
     with pytest.raises(ValueError, match="301 samples do not fit"):
         cases.round_up(301, [200, 100])
