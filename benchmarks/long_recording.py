@@ -1,13 +1,14 @@
 """Does an hour in one file read like its utterances one by one, and in what memory?
 
     python -m benchmarks.long_recording --checkpoint=WORKDIR [--corpus=../shared/corpora/LibriSpeech]
-        [--split=train-clean-5] [--window_secs=30]
+        [--split=train-clean-5] [--minutes=60] [--window_secs=30]
 
-Utterances of a LibriSpeech tree are joined to one recording, 0.3 s of silence between them; where they are too few they
-come again, in another order each time. Its words, found in overlapping windows, are paired with those of the utterances
-transcribed alone by the edit that costs least. What differs is counted apart within half a second of where two windows
-meet. Then the same beside windows of twice the length: other windows, the same surroundings. Memory is the most that
-`--mode=transcribe` of the whole recording and of its first ten minutes take, as processes of their own.
+Utterances of a LibriSpeech tree, or of a JSON-lines manifest, are joined to one recording, 0.3 s of silence between
+them; where they are too few they come again, in another order each time. Its words, found in overlapping windows, are
+paired with those of the utterances transcribed alone by the edit that costs least. What differs is counted apart within
+half a second of where two windows meet. Then the same beside windows of twice the length: other windows, the same
+surroundings. Memory is the most that `--mode=transcribe` of the whole recording and of its first ten minutes take, as
+processes of their own.
 docs/results/0054 keeps what it said.
 """
 
@@ -23,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jiwer
 import numpy as np
@@ -31,7 +32,7 @@ import soundfile
 
 from benchmarks.served import ROOT
 from data.audio import SAMPLE_RATE, load_audio, normalize_waveform
-from data.manifest import Utterance, read_librispeech
+from data.manifest import Utterance, read_utterances
 from data.streaming import duration_samples, stream_audio
 from data.text import load_tokenizer
 from engine.inference.transcriber import Transcriber
@@ -41,6 +42,7 @@ from models import alignment, build
 
 GAP_SECS = 0.3
 NEAR_SECS = 0.5
+_NUM_SHOWN = 20  # differences elsewhere that are printed
 _NOT_USED: Any = None
 
 
@@ -65,10 +67,28 @@ def _parts() -> Parts:
     )
 
 
-def count_differences(
+class Difference(NamedTuple):
+    """Words that two readings do not share.
+
+    Attributes:
+        secs: When it is, in the joined recording.
+        alone: Words of the utterances alone; empty where only the other reading has some.
+        joined: Words of the other reading.
+        num_near: How many words (of the longer side) begin within `NEAR_SECS` of a joint.
+        num_elsewhere: How many do not.
+    """
+
+    secs: float
+    alone: tuple[str, ...]
+    joined: tuple[str, ...]
+    num_near: int
+    num_elsewhere: int
+
+
+def find_differences(
     alone: Sequence[tuple[str, float]], joined: Sequence[tuple[str, float]], joints: Sequence[float]
-) -> dict[str, int]:
-    """Counts the words that differ between two readings.
+) -> tuple[int, list[Difference]]:
+    """Pairs two readings by the edit that costs least.
 
     Args:
         alone: Words with their times (s) in the joined recording.
@@ -76,19 +96,30 @@ def count_differences(
         joints: Where windows meet (s).
 
     Returns:
-        equal, near (differing words within `NEAR_SECS` of a joint) and elsewhere.
+        How many words are equal; and what is not, in order.
     """
     output = jiwer.process_words(" ".join(word for word, _ in alone), " ".join(word for word, _ in joined))
-    counts = {"equal": 0, "near": 0, "elsewhere": 0}
+    num_equal = 0
+    differences = []
     for chunk in output.alignments[0]:
         sides = (alone[chunk.ref_start_idx : chunk.ref_end_idx], joined[chunk.hyp_start_idx : chunk.hyp_end_idx])
         if chunk.type == "equal":
-            counts["equal"] += len(sides[0])
+            num_equal += len(sides[0])
             continue
-        for _, secs in max(sides, key=len):
-            is_near = bool(len(joints)) and np.abs(np.asarray(joints) - secs).min() <= NEAR_SECS
-            counts["near" if is_near else "elsewhere"] += 1
-    return counts
+        times = [secs for _, secs in max(sides, key=len)]
+        num_near = sum(any(abs(joint - secs) <= NEAR_SECS for joint in joints) for secs in times)
+        texts = (tuple(word for word, _ in side) for side in sides)
+        differences.append(Difference(times[0], *texts, num_near, len(times) - num_near))
+    return num_equal, differences
+
+
+def _report(num_equal: int, differences: Sequence[Difference]) -> str:
+    """One line of counts, and those that lie elsewhere."""
+    near, elsewhere = sum(d.num_near for d in differences), sum(d.num_elsewhere for d in differences)
+    shown = [d for d in differences if d.num_elsewhere][:_NUM_SHOWN]
+    lines = [f"{num_equal} equal, {near} differ within {NEAR_SECS} s of a joint, {elsewhere} elsewhere"]
+    lines += [f"  {d.secs:8.2f} s: {' '.join(d.alone) or '-'} | {' '.join(d.joined) or '-'}" for d in shown]
+    return "\n".join(lines)
 
 
 def _in_any_order(utterances: Sequence[Utterance]) -> Iterator[Utterance]:
@@ -129,8 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--checkpoint", required=True, help="workdir of a run")
-    parser.add_argument("--corpus", default="../shared/corpora/LibriSpeech", help="tree as LibriSpeech's")
-    parser.add_argument("--split", default="train-clean-5", help="folder in it")
+    parser.add_argument("--corpus", default="../shared/corpora/LibriSpeech", help="tree as LibriSpeech's, or a .jsonl")
+    parser.add_argument("--split", default="train-clean-5", help="folder of a tree")
     parser.add_argument("--minutes", type=float, default=60.0, help="of the recording")
     parser.add_argument("--window_secs", type=float, default=30.0, help="as run.py's")
     flags = parser.parse_args(argv)
@@ -141,10 +172,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         paths: list[str] = []
         offsets: list[float] = []
         position, gap = 0, np.zeros(round(GAP_SECS * SAMPLE_RATE), np.float32)
-        with soundfile.SoundFile(whole, "w", SAMPLE_RATE, 1) as file, soundfile.SoundFile(
-            short, "w", SAMPLE_RATE, 1
-        ) as first:
-            for utterance in _in_any_order(list(read_librispeech(Path(flags.corpus), flags.split))):
+        utterances = (
+            read_utterances(format="jsonl", input=flags.corpus)
+            if flags.corpus.endswith(".jsonl")
+            else read_utterances(format="librispeech", input=flags.corpus, split=flags.split)
+        )
+        with (
+            soundfile.SoundFile(whole, "w", SAMPLE_RATE, 1) as file,
+            soundfile.SoundFile(short, "w", SAMPLE_RATE, 1) as first,
+        ):
+            for utterance in _in_any_order(utterances):
                 if position >= flags.minutes * 60 * SAMPLE_RATE:
                     break
                 paths.append(str(utterance.audio_filepath))
@@ -160,14 +197,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path, offset in zip(paths, offsets, strict=True):
             alone += [(word.text, offset + word.start_secs) for word in words_of[path]]
         joined, joints = _read(transcriber, whole)
-        counts = count_differences(alone, joined, joints)
         print(f"{len(paths)} utterances ({len(distinct)} different), {position / SAMPLE_RATE / 60:.1f} minutes")
         print(f"{len(joints)} joints of windows")
-        print(f"{len(alone)} words alone, {len(joined)} in the whole: {counts}")
+        found = find_differences(alone, joined, joints)
+        print(f"{len(alone)} words alone, {len(joined)} in the whole:", _report(*found))
         longer = load_transcriber(parts=_parts(), checkpoint=flags.checkpoint, window_secs=2 * transcriber.window_secs)
         others, more_joints = _read(longer, whole)
-        counts = count_differences(others, joined, sorted([*joints, *more_joints]))
-        print(f"{len(others)} words in windows of twice the length, {len(more_joints)} joints: {counts}")
+        found = find_differences(others, joined, [*joints, *more_joints])
+        print(f"{len(others)} words in windows of twice the length, {len(more_joints)} joints:", _report(*found))
         for path in (short, whole):
             memory, secs = _peak_memory(flags.checkpoint, path, Path(name, "out.txt"))
             minutes = soundfile.info(path).duration / 60
