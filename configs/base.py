@@ -78,7 +78,7 @@ def get_config() -> ConfigDict:
     model.freeze_feature_encoder = True  # leaves the convolutions as they are
     model.freeze_encoder_updates = 0  # first updates that train the CTC head alone
     model.regions = "auto"  # element-wise parts of training compiled by XLA: auto (wide models) | on | off
-    model.recompute = False  # computes each layer again in the backward pass: less memory, up to twice the time
+    model.recompute = False  # computes each layer again in the backward pass: less memory, a third more time
     model.hidden_dropout = 0.0  # after embeddings, attention and feed-forward blocks
     model.attention_dropout = 0.0  # of attention probabilities
     model.activation_dropout = 0.1  # inside feed-forward blocks

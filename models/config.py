@@ -54,7 +54,7 @@ class Wav2Vec2Config:
         regions: Whether training runs element-wise parts as regions that XLA compiles (`models.regions`): "auto" (wide
             models), "on" or "off"; the numbers are the same up to rounding.
         recompute: Whether the backward pass computes each transformer layer again instead of keeping its tensors:
-            less memory, up to twice the time; the numbers are the same.
+            less memory, a third more time; the numbers are the same.
     """
 
     vocab_size: int = 32
@@ -131,11 +131,6 @@ class Wav2Vec2Config:
     def uses_regions(self) -> bool:
         """Whether training runs element-wise parts as compiled regions."""
         return self.regions == "on" or (self.regions == "auto" and self.hidden_size >= MIN_REGION_HIDDEN_SIZE)
-
-    @property
-    def layers_use_regions(self) -> bool:
-        """Whether transformer layers do; not where they are recomputed, which keeps custom gradients from nesting."""
-        return self.uses_regions and not self.recompute
 
     def num_frames(self, num_samples: int) -> int:
         """Frames that the feature encoder makes of `num_samples` samples (0 if there are too few)."""

@@ -82,7 +82,7 @@ class SelfAttention(tf_keras.layers.Layer):
         self._num_heads = config.num_heads
         self._head_size = size // config.num_heads
         self._dropout = config.attention_dropout
-        self._uses_regions = config.layers_use_regions
+        self._uses_regions = config.uses_regions
         self._salt = salt
         stddev = config.initializer_range
         self.qkv = Projection(input_size=size, output_size=3 * size, name=f"{name}/qkv", dtype=dtype, stddev=stddev)
@@ -139,7 +139,7 @@ class TransformerLayer(tf_keras.layers.Layer):
 
     def call(self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
         """Maps [B, F, D] to [B, F, D]."""
-        as_region = random is not None and self._config.layers_use_regions
+        as_region = random is not None and self._config.uses_regions
         if self._config.stable_layer_norm:
             attended = self.attention(self.attention_norm(x, as_region=as_region), key_bias, random)
             x = self._add(attended, x, random, salt=self._salt + 1)
@@ -153,7 +153,7 @@ class TransformerLayer(tf_keras.layers.Layer):
     def _add(self, x: tf.Tensor, residual: tf.Tensor, random: UpdateRandom | None, *, salt: int) -> tf.Tensor:
         """Adds a block's output, under dropout, to what went into it."""
         rate = self._config.hidden_dropout
-        if random is None or not rate or not self._config.layers_use_regions:
+        if random is None or not rate or not self._config.uses_regions:
             return residual + dropout(x, rate, random, salt=salt)
         return regions.add_dropped(x, residual, rate=rate, keys=random.vector_keys(tf.shape(x), salt=salt))
 
@@ -164,7 +164,7 @@ class TransformerLayer(tf_keras.layers.Layer):
             # Inference: the product, the bias and the GELU become one kernel.
             return self.output_projection(self.intermediate(x, activation=gelu))
         hidden = self.intermediate(x)
-        if self._config.layers_use_regions:
+        if self._config.uses_regions:
             keys = random.vector_keys(tf.shape(hidden), salt=self._salt + 2) if rate else None
             hidden = regions.gelu(hidden, rate=rate, keys=keys)
         else:
