@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from benchmarks import cases, measure, protocol
+from benchmarks import cases, measure, pictures, protocol
 from engine import files
 
 # Rows, seconds of a row, microbatches, replicas of each update measured.
@@ -181,32 +181,30 @@ def table(records: Mapping[str, Any]) -> str:
 
 def draw(records: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     """Writes a picture: a panel a question, rates of updates and, of corpora, the seconds until training can start."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     shown = [question for question in AXES if question in records]
-    figure, panels = pyplot.subplots(1, len(shown), figsize=(3.2 * len(shown), 3.2), squeeze=False)
-    for question, panel in zip(shown, panels[0], strict=True):
-        points = records[question]["points"]
-        x = [point["x"] for point in points]
-        if question == "corpus":
-            secs = [point["open_cpu_secs"] + point["first_batch_cpu_secs"] for point in points]
-            panel.loglog(x, secs, "o-", color="#1f4e79")
-            panel.set_ylabel("processor-s to the first batch")
-        else:
-            panel.plot(x, [point["audio_secs"] / point["cpu_secs"] for point in points], "o-", color="#1f4e79")
-            panel.set_xscale("log", base=2)
-            panel.set_xticks(x, [str(value) for value in x])
+    rates = {
+        question: [point["audio_secs"] / point["cpu_secs"] for point in records[question]["points"]]
+        for question in shown
+        if question != "corpus"
+    }
+    highest = max((rate for found in rates.values() for rate in found), default=1.0)
+    with pictures.panels(path, count=len(shown), width=2.9, height=2.5) as panels:
+        for question, panel in zip(shown, panels, strict=True):
+            points = records[question]["points"]
+            x = [point["x"] for point in points]
+            if question == "corpus":
+                secs = [point["open_cpu_secs"] + point["first_batch_cpu_secs"] for point in points]
+                panel.loglog(x, secs, "o-", color=pictures.DARK)
+                panel.set_ylabel("processor-s to the first batch")
+            else:
+                panel.plot(x, rates[question], "o-", color=pictures.DARK)
+                panel.set_xscale("log", base=2)
+                panel.set_ylim(0, 1.1 * highest)  # the same for all: panels can be compared
+                panel.set_ylabel("audio-s per processor-s")
+            panel.set_xticks(x, [f"{value:,}" for value in x])
             panel.minorticks_off()
-            panel.set_ylim(0, 1.1 * max(point["audio_secs"] / point["cpu_secs"] for point in points))
-            panel.set_ylabel("audio-s per processor-s")
-        panel.set_xlabel(AXES[question], fontsize=8)
-        panel.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None} if str(path).endswith(".svg") else None)
-    pyplot.close(figure)
+            panel.set_xlabel(AXES[question])
+            panel.grid(alpha=0.3)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cases, protocol
+from benchmarks import cases, pictures, protocol
 from benchmarks.measure import Case
 
 # The first pattern that occurs in an operation's name tells its region. What the backward pass computes has the name of
@@ -212,27 +212,16 @@ def table(times: Sequence[RegionTime], *, pass_secs: float) -> str:
 
 def draw(times: Sequence[RegionTime], path: str | os.PathLike[str], *, title: str) -> None:
     """Writes an SVG picture: a bar a region, its products dark and all else light."""
-    shown = [one for one in times if one.secs > 0]
-    left, width, bar, top = 250, 420, 18, 62
-    height = top + len(shown) * (bar + 8) + 14
-    longest = max(one.secs for one in shown)
-    dark, light = "#1f4e79", "#a9c4e0"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 110}" height="{height}" '
-        'font-family="sans-serif" font-size="12">',
-        f'<rect width="{left + width + 110}" height="{height}" fill="white"/>',
-        f'<text x="12" y="20" font-size="14">{title}</text>',
-        f'<rect x="12" y="32" width="12" height="12" fill="{dark}"/>'
-        '<text x="30" y="43">matrix products and convolutions</text>',
-        f'<rect x="250" y="32" width="12" height="12" fill="{light}"/><text x="268" y="43">all else</text>',
-    ]
-    for i, one in enumerate(shown):
-        y = top + i * (bar + 8)
-        product, whole = (width * secs / longest for secs in (one.product_secs, one.secs))
-        parts += [
-            f'<text x="{left - 8}" y="{y + 13}" text-anchor="end">{one.region}</text>',
-            f'<rect x="{left}" y="{y}" width="{product:.1f}" height="{bar}" fill="{dark}"/>',
-            f'<rect x="{left + product:.1f}" y="{y}" width="{whole - product:.1f}" height="{bar}" fill="{light}"/>',
-            f'<text x="{left + whole + 6:.1f}" y="{y + 13}">{1e3 * one.secs:.0f} ms</text>',
-        ]
-    Path(path).write_text("\n".join([*parts, "</svg>"]) + "\n", encoding="utf-8")
+    shown = [one for one in reversed(times) if one.secs > 0]
+    names = [one.region for one in shown]
+    products = [1e3 * one.product_secs for one in shown]
+    others = [1e3 * (one.secs - one.product_secs) for one in shown]
+    with pictures.panels(path, count=1, width=7.0, height=0.9 + 0.28 * len(shown)) as (panel,):
+        panel.barh(names, products, color=pictures.DARK, label="matrix products and convolutions")
+        bars = panel.barh(names, others, left=products, color=pictures.LIGHT, label="all else")
+        panel.bar_label(bars, [f"{1e3 * one.secs:.0f} ms" for one in shown], padding=3)
+        panel.set_title(title)
+        panel.set_xlabel("processor time of one pass, ms")
+        panel.margins(x=0.16)  # room for the longest bar's label
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.legend(loc="lower right", frameon=False)

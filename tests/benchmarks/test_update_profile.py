@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from benchmarks.update_profile import Kernel, attribute, draw, read_kernels, table
@@ -58,7 +60,13 @@ def test_a_profile_is_a_table_and_a_picture(tmp_path):
     ]
     draw(times, tmp_path / "bars.svg", title="an update")
     picture = (tmp_path / "bars.svg").read_text()
-    # The longest bar is 420 wide, the other a fifteenth of it.
-    assert 'width="420.0"' in picture and 'width="28.0"' in picture and "5 ms</text>" in picture
+    texts = re.findall(r"<text [^>]*>([^<]+)</text>", picture)
+    assert {"an update", "feed-forward", "CTC", "75 ms", "5 ms", "all else"} <= set(texts)
+    # The bars that are drawn: from left to right edge, the longest fifteen times the other.
+    corners = re.findall(r'd="M ([\d.]+) [\d.]+ \nL ([\d.]+) [^"]+"\s+clip-path', picture)
+    widths = sorted(float(right) - float(left) for left, right in corners)
+    assert widths == pytest.approx([0.0, 0.0, widths[-1] / 15, widths[-1]], abs=0.01) and widths[-1] > 100
+    draw(times, tmp_path / "again.svg", title="an update")
+    assert (tmp_path / "again.svg").read_text() == picture
     with pytest.raises(OSError, match="has no trace"):
         read_kernels(tmp_path)

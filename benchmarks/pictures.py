@@ -1,0 +1,46 @@
+"""Pictures of measurements, for docs/results: small SVG files whose text stays text, the same bytes each time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from engine import files
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+DARK, LIGHT = "#1f4e79", "#a9c4e0"
+
+
+@contextlib.contextmanager
+def panels(
+    path: str | os.PathLike[str], *, count: int, width: float, height: float, columns: int = 3
+) -> Iterator[list[Axes]]:
+    """Yields `count` panels to draw on, row by row, and then writes them.
+
+    Args:
+        path: SVG file to write.
+        count: Number of panels.
+        width: Of a panel, in inches.
+        height: Likewise.
+        columns: Panels of a row, at most.
+    """
+    # Here, because most of the benchmarks draw nothing.
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "earshot", "font.size": 8}):
+        columns = min(columns, count)
+        rows = -(-count // columns)
+        figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+        places = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for place in places[count:]:
+            place.remove()
+        yield places[:count]
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    files.write_text_atomic(path, buffer.getvalue())
