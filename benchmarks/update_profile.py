@@ -32,6 +32,8 @@ REGIONS = (
     ("optimizer", r"Adam|global_norm|clip|ResourceApply"),
     ("projection, masks, head", r"feature_projection|wav2vec2_for_ctc|/head/"),
 )
+# What has a layer's name without the name of a part.
+_WHOLE_LAYER = "norms, residuals"
 _OTHER = "other"
 # The gradient of a compiled region is a function that TensorFlow calls without the name of its layer: what is in it
 # tells whose it is.
@@ -153,6 +155,8 @@ def attribute(kernels: Iterable[Kernel]) -> list[RegionTime]:
     for kernel, caller, own in secs:
         name = kernel.name or caller
         region = _region(name, contents) if name else owners.get(kernel.module, _by_contents([kernel.module]))
+        if region == _WHOLE_LAYER and "gelu_" in kernel.module:
+            region = "feed-forward"  # a layer's only GELU
         totals[region] += own
         if _PRODUCT.search(kernel.kind):
             products[region] += own

@@ -33,11 +33,12 @@ def grouped_convolution(x: tf.Tensor, kernel: tf.Tensor, *, num_groups: int) -> 
         narrow = tf.cast(kernel, x.dtype)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            to_x = tf.raw_ops.Conv2DBackpropInput(
-                input_sizes=tf.shape(x[:, tf.newaxis]), filter=narrow[tf.newaxis],
-                out_backprop=upstream[:, tf.newaxis], strides=[1, 1, 1, 1], padding="VALID",
-            )  # fmt: skip
-            return tf.squeeze(to_x, 1), kernel_gradient(x, upstream, num_groups=num_groups)
+            with tf.name_scope("positional_convolution"):  # profiles go by names
+                to_x = tf.raw_ops.Conv2DBackpropInput(
+                    input_sizes=tf.shape(x[:, tf.newaxis]), filter=narrow[tf.newaxis],
+                    out_backprop=upstream[:, tf.newaxis], strides=[1, 1, 1, 1], padding="VALID",
+                )  # fmt: skip
+                return tf.squeeze(to_x, 1), kernel_gradient(x, upstream, num_groups=num_groups)
 
         return tf.nn.conv1d(x, narrow, stride=1, padding="VALID"), gradient
 
