@@ -27,10 +27,11 @@ REGIONS = (
     ("attention: projections", r"_attention_(qkv|out)/"),
     ("attention: softmax, dropout, context", r"_attention/"),
     ("feed-forward", r"_(intermediate|output)/"),
-    ("norms, residuals", r"_norm/|encoder/norm|encoder_layers_\d+/"),
+    ("norms, residuals", r"_norm/|encoder/norm|encoder_layers_\d+/|^AddN"),
+    # Before the loss: the model has "ctc" in its name.
+    ("projection, masks, head", r"feature_projection|wav2vec2_for_ctc|/head/"),
     ("CTC", r"CTC|ctc|log_softmax|SparseTo|boolean_mask"),
     ("optimizer", r"Adam|global_norm|clip|ResourceApply"),
-    ("projection, masks, head", r"feature_projection|wav2vec2_for_ctc|/head/"),
 )
 # What has a layer's name without the name of a part.
 _WHOLE_LAYER = "norms, residuals"
