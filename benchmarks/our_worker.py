@@ -56,6 +56,7 @@ class Side:
         if task == "train":
             self._trainer = self._make_trainer(accum_steps, num_replicas)
         else:
+            self._model.fix_weights()
             infer = tf.function(self._decode, input_signature=[
                 tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)
             ], autograph=False)  # fmt: skip

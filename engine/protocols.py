@@ -52,6 +52,9 @@ class AcousticModel(Protocol):
     def max_training_samples(self) -> int:
         """Longest row that can be trained on, in samples; 0 = any."""
 
+    def fix_weights(self) -> None:
+        """Prepares for inference with the weights as they are now: later ones need not be seen. Not for export."""
+
     def make_random(self, *, seed: int, update: tf.Tensor, row_ids: tf.Tensor) -> Any:
         """Returns the random numbers of one update, keyed by row (opaque to the engine)."""
 

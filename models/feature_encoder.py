@@ -63,6 +63,7 @@ class ConvolutionLayer(tf_keras.layers.Layer):
         self.kernel = self.add_weight(
             name=f"{name}/kernel", shape=(kernel_size, input_size, output_size), initializer=initializer
         )
+        self._fixed_kernel: tf.Tensor | None = None
         self.bias = None
         if use_bias:
             self.bias = self.add_weight(name=f"{name}/bias", shape=(output_size,), initializer="zeros")
@@ -79,12 +80,17 @@ class ConvolutionLayer(tf_keras.layers.Layer):
                 experimental_autocast=False,
             )
 
+    def fix_weights(self) -> None:
+        """Keeps the kernel in the dtype of the convolution: see `Wav2Vec2ForCTC.fix_weights`."""
+        self._fixed_kernel = tf.cast(self.kernel, self.compute_dtype)
+
     def call(self, x: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Maps [B, N, C_in] and valid lengths [B] to [B, N', C_out] and their lengths."""
         output_lengths = tf.maximum(tf.math.floordiv(lengths - self._kernel_size, self._stride) + 1, 0)
         if self._norm == "group" and self._uses_regions:
             return regions.gelu(self._normalized_convolution(x, output_lengths)), output_lengths
-        x = tf.nn.conv1d(x, self.kernel, stride=self._stride, padding="VALID")
+        kernel = self.kernel if self._fixed_kernel is None else self._fixed_kernel
+        x = tf.nn.conv1d(x, kernel, stride=self._stride, padding="VALID")
         if self.bias is not None:
             x = tf.nn.bias_add(x, self.bias)
         if self._norm == "layer":

@@ -109,6 +109,10 @@ class HubForCTC(tf_keras.Model):
         """Longest row that can be trained on; 0 = any."""
         return self.signature.num_samples
 
+    def fix_weights(self) -> None:
+        """As `Wav2Vec2ForCTC.fix_weights`, of the head alone."""
+        self.head.fix_weights()
+
     def make_random(self, *, seed: int, update: tf.Tensor, row_ids: tf.Tensor) -> UpdateRandom:
         """Returns the random numbers of one update, for the head; the SavedModel draws its own."""
         return UpdateRandom(seed=seed, update=update, row_ids=row_ids)

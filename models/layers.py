@@ -51,12 +51,18 @@ class Projection(tf_keras.layers.Layer):
             initializer=initializer or tf_keras.initializers.TruncatedNormal(stddev=stddev),
         )
         self.bias = self.add_weight(name=f"{name}/bias", shape=(output_size,), initializer="zeros")
+        self._fixed_kernel: tf.Tensor | None = None
+
+    def fix_weights(self) -> None:
+        """Keeps the kernel in the dtype of the product: see `Wav2Vec2ForCTC.fix_weights`."""
+        self._fixed_kernel = tf.cast(self.kernel, self.compute_dtype)
 
     def call(self, x: tf.Tensor, *, activation: Callable[[tf.Tensor], tf.Tensor] | None = None) -> tf.Tensor:
         """Maps [..., input_size] to [..., output_size]; an activation right behind the bias joins its kernel."""
         # One flat matrix product: broadcasting a 2-D kernel over a batch would run a slower batched kernel.
         shape = tf.shape(x)
-        flat = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), self.kernel)
+        kernel = self.kernel if self._fixed_kernel is None else self._fixed_kernel
+        flat = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
         flat = tf.nn.bias_add(flat, self.bias)
         if activation is not None:
             flat = activation(flat)

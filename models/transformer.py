@@ -51,15 +51,25 @@ class PositionalConvolution(tf_keras.layers.Layer):
             experimental_autocast=False,
         )
         self.bias = self.add_weight(name=f"{name}/bias", shape=(config.hidden_size,), initializer="zeros")
+        self._fixed_kernel: tf.Tensor | None = None
+
+    def fix_weights(self) -> None:
+        """Keeps the normalized kernel: see `Wav2Vec2ForCTC.fix_weights`."""
+        # In float16 the convolution itself may be float32, see below.
+        dtype = "float32" if self.compute_dtype == "float16" else self.compute_dtype
+        self._fixed_kernel = tf.cast(self._normalized_kernel(), dtype)
+
+    def _normalized_kernel(self) -> tf.Tensor:
+        norm = tf.sqrt(tf.reduce_sum(tf.square(self.kernel_v), axis=[1, 2], keepdims=True))
+        return self.kernel_g * self.kernel_v / norm
 
     def call(self, x: tf.Tensor, *, as_region: bool = False) -> tf.Tensor:
         """Maps [B, F, D], with zeros past each row's length, to the position embedding [B, F, D]."""
-        norm = tf.sqrt(tf.reduce_sum(tf.square(self.kernel_v), axis=[1, 2], keepdims=True))
         output_dtype = x.dtype
         if output_dtype == tf.float16 and not tf.config.list_logical_devices("GPU"):
             # TensorFlow's CPU kernel for the gradient of a grouped convolution fails in float16.
             x = tf.cast(x, tf.float32)
-        kernel = self.kernel_g * self.kernel_v / norm
+        kernel = self._normalized_kernel() if self._fixed_kernel is None else self._fixed_kernel
         # An even kernel padded by half on both sides makes one frame too many: the reference drops the last.
         left = self._kernel_size // 2
         right = self._kernel_size - 1 - left

@@ -79,7 +79,9 @@ def load_transcriber(
         text_rules = config.data
         # Before the model: it fails sooner.
         reader = _build_reader(parts, parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE)), decode)
-        model, tokenizer = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
+        trained, tokenizer = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
+        trained.fix_weights()
+        model = trained
     return Transcriber(
         model=model,
         span_decoder=parts.span_decoder,

@@ -155,3 +155,27 @@ def test_frames_past_the_longest_row_are_left_out_and_nothing_changes(width, mon
         assert seen.pop() == max(1, frames.max()) < found.shape[1] == wanted.shape[1]
         for a, b, count in zip(wanted, found, frames, strict=True):
             np.testing.assert_allclose(b[:count], a[:count], atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("name", ["base", "large_lv60"])
+def test_fixed_weights_give_the_same_logits_without_reading_the_kernels(name, precision):
+    model = Wav2Vec2ForCTC(config=small_preset(name), precision=precision)
+    batch, lengths = pad(waveforms(), 17_000)
+
+    def infer():
+        step = tf.function(lambda x, n: model(x, n)).get_concrete_function(batch, lengths)
+        casts = [op for op in step.graph.get_operations() if op.type == "Cast" and "kernel" in op.inputs[0].op.name]
+        return step(batch, lengths).numpy(), len(step.graph.variables), len(casts)
+
+    wanted, num_read, _ = infer()
+    model.fix_weights()
+    found, num_read_later, num_casts = infer()
+    # Kernels may be chosen otherwise, so sums come in another order.
+    np.testing.assert_allclose(found, wanted, atol=1e-6 if precision == "float32" else 2e-3 * np.abs(wanted).max())
+    assert num_casts == 0
+    kernels = [
+        v.name for v in model.variables if v.name.split("/")[-1].split(":")[0] in ("kernel", "kernel_v", "kernel_g")
+    ]
+    # In float32 nothing is to be cast, and only the positional kernel is made of others.
+    assert num_read - num_read_later == (2 if precision == "float32" else len(kernels) > 15 and len(kernels))
