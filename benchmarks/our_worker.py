@@ -52,9 +52,9 @@ class Side:
         self._strategy = runtime.build_strategy("mirrored" if num_replicas > 1 else "one_device")
         with self._strategy.scope():
             self._model = build_model(precision=precision, freeze_feature_encoder=True, **model)
-        self._trainer: Trainer | None = None
+        self.trainer: Trainer | None = None
         if task == "train":
-            self._trainer = self._make_trainer(accum_steps, num_replicas)
+            self.trainer = self._make_trainer(accum_steps, num_replicas)
         else:
             self._model.fix_weights()
             infer = tf.function(self._decode, input_signature=[
@@ -111,8 +111,8 @@ class Side:
     def run_once(self) -> dict[str, float]:
         """One pass over the batches; returns its time, and what came out, to compare."""
         start, cpu_start = time.perf_counter(), time.process_time()
-        if self._trainer is not None:
-            figure = self._trainer.train(tf.constant(len(self._batches)))["loss"]
+        if self.trainer is not None:
+            figure = self.trainer.train(tf.constant(len(self._batches)))["loss"]
         else:
             begun = [self._rows.submit(batch.rows) for batch in self._batches]
             figure = sum(float(row.sum()) for collect in begun for row in collect())

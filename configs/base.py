@@ -168,6 +168,7 @@ def get_config() -> ConfigDict:
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every_updates = 500  # a multiple of train.log_every_updates saves at exactly these updates
     checkpoint.keep = 3  # newest checkpoints kept, beside the best
+    checkpoint.background = True  # training goes on while one is written, from a copy in memory; on one host alone
 
     config.verify_resume = verify = ConfigDict()  # of --mode=verify_resume
     verify.num_updates = 0  # updates of the two runs; 0 = train.num_updates

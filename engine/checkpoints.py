@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from engine import files, integrity
+from engine.background import BackgroundWork, CopyValues
 from engine.matching import check_matches, open_checkpoint
 from engine.workdir import WorkdirError
 
@@ -28,6 +31,9 @@ class CheckpointManager(tf.train.CheckpointManager):
     that a resumed run saves at other updates than an uninterrupted one; it restores a checkpoint of
     another model without a word, falls over a damaged one, and begins anew where its list of them
     is lost.
+
+    A save in the background goes on after `save` has returned. Whoever ends the training waits for
+    it; a context manager does so.
     """
 
     def __init__(
@@ -42,6 +48,7 @@ class CheckpointManager(tf.train.CheckpointManager):
         about: Mapping[str, Any] | None = None,
         check_origin: Callable[[str], None] = lambda path: None,
         optional: Collection[str] = (),
+        in_background: bool = False,
     ) -> None:
         """Looks for the newest checkpoint that is whole; nothing is restored yet.
 
@@ -60,6 +67,8 @@ class CheckpointManager(tf.train.CheckpointManager):
             about: What every checkpoint's manifest says besides its sums.
             check_origin: Called with the path to be restored; raises if the run may not go on from it.
             optional: Parts of `checkpoint` that an older version did not save.
+            in_background: Whether saves at the interval copy all values to host memory and write them beside the
+                training (docs/decisions/0041).
 
         Raises:
             ValueError: `every_updates` or `keep` is not positive.
@@ -83,17 +92,52 @@ class CheckpointManager(tf.train.CheckpointManager):
         self._about = dict(about or {})
         self._check_origin = check_origin
         self._optional = tuple(optional)
+        self._in_background = in_background
+        self._work = BackgroundWork("save")
 
     def save(self, checkpoint_number=None, check_interval=True, options=None):
         """Saves if a multiple of the interval was passed since the last save, or unconditionally.
 
+        In the background goes what the interval asks for; a save without `check_interval` is one after which the run
+        may end, and is whole on return, like any save before it.
+
         Returns:
-            The checkpoint's path, or None if nothing was saved; never two saves at one step.
+            The checkpoint's path; None if nothing was saved, or is whole only later. Never two saves at one step.
+
+        Raises:
+            OSError, tf.errors.OpError: It could not be written, or the last one in the background could not.
         """
+        # A disk that was full for the last checkpoint ends the run after this loop, not at the next multiple.
+        self._work.raise_error()
         step = int(self._global_step.numpy())
         interval = self.checkpoint_interval
         if check_interval and step // interval == self._step_at_last_save // interval:
             return None
+        self._work.wait()
+        options = copy.copy(options) if options is not None else tf.train.CheckpointOptions()
+        if not (self._in_background and check_interval):
+            path = self._save_whole(checkpoint_number, step, options)
+            self._step_at_last_save = step
+            return path
+
+        def save(go_on: Callable[[], None]) -> None:
+            start = time.monotonic()
+            options.experimental_sharding_callback = CopyValues(go_on)
+            if (path := self._save_whole(checkpoint_number, step, options)) is not None:
+                logging.info("saved checkpoint to %s, %.1f s after update %d", path, time.monotonic() - start, step)
+
+        self._step_at_last_save = step
+        self._work.start(save)
+        return None
+
+    def _save_whole(self, checkpoint_number: Any, step: int, options: tf.train.CheckpointOptions) -> str | None:
+        """Writes, sums up and counts a checkpoint, then removes the oldest; returns its path."""
+
+        def seal(path: str) -> None:
+            integrity.write_manifest(path, {"step": step, **self._about})
+
+        # Before TensorFlow's own, which puts the checkpoint on its list and removes the oldest.
+        options.experimental_write_callbacks = [seal, *(options.experimental_write_callbacks or ())]
         try:
             path = super().save(checkpoint_number, check_interval=False, options=options)
         except BaseException:
@@ -101,10 +145,31 @@ class CheckpointManager(tf.train.CheckpointManager):
             integrity.sweep(self.directory)
             raise
         if path is not None:
-            integrity.write_manifest(path, {"step": step, **self._about})
             integrity.sweep(self.directory)
-        self._step_at_last_save = step
         return path
+
+    def finish(self) -> None:
+        """Waits for the save under way.
+
+        Not `sync`: that is what orbit's controller calls before each evaluation, which need not wait.
+
+        Raises:
+            OSError, tf.errors.OpError: It could not be written.
+        """
+        self._work.wait()
+
+    def __enter__(self) -> CheckpointManager:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Waits for the save under way; after an error the error counts, after a second signal nothing."""
+        if kind is None:
+            self.finish()
+        elif issubclass(kind, Exception):
+            try:
+                self.finish()
+            except Exception as other:
+                logging.error("the save under way failed too: %s", other)
 
     def restore_or_initialize(self):
         """Restores the latest checkpoint if there is one, and checks first that it matches.
@@ -115,6 +180,7 @@ class CheckpointManager(tf.train.CheckpointManager):
         Raises:
             WorkdirError: The checkpoint is of other variables, or of other data; nothing was changed.
         """
+        self.finish()
         if self.latest_checkpoint is not None:
             self._check_origin(self.latest_checkpoint)
             check_matches(self.checkpoint, self.latest_checkpoint, optional=self._optional)

@@ -261,6 +261,7 @@ def _train(
             about=about,
             check_origin=lambda path: provenance.check(path, integrity.read_manifest(path), about),
             optional=_LATER_PARTS,
+            in_background=config.checkpoint.background and runtime.is_one_host(strategy),
         )
     found = cluster.gather_texts(strategy, (manager and manager.latest_checkpoint) or "")[0]
     if manager is None:
@@ -317,7 +318,8 @@ def _train(
     startup.log_startup(config, strategy=strategy, model=model, data=train_data, step=int(global_step.numpy()))
 
     figures: dict[str, dict[str, float]] = {}
-    with todo.bar:
+    # Left only when the last save is whole, whatever ends the training.
+    with todo.bar, manager if isinstance(manager, checkpoints.CheckpointManager) else contextlib.nullcontext():
         try:
             todo.early.begin()
             if evaluators is None:

@@ -97,6 +97,11 @@ def is_tpu(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
+def is_one_host(strategy: tf.distribute.Strategy) -> bool:
+    """Tells whether every variable lies in the memory of this process, or on its GPUs."""
+    return not (is_tpu(strategy) or isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy))
+
+
 def describe(strategy: tf.distribute.Strategy) -> str:
     """Returns one line: strategy, replicas and the devices of this process, such as "CPU:0-1, GPU:0"."""
     numbers: dict[str, list[int]] = {}

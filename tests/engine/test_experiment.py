@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from configs import base
-from engine import experiment
+from engine import actions, background, experiment, integrity, runtime
 from engine.checkpoints import BestCheckpoint
 from engine.stopping import StopTraining
+from engine.workdir import WorkdirError
 from tests.engine_toys import ToyModel, toy_batch, toy_dataset_fn
 from tests.experiment_toys import ToyEvalData, ToyTrainData, make_config, make_parts, reproducible_lines
 
@@ -235,3 +237,112 @@ def test_eval_mode_repeats_the_figures_of_the_weights_it_is_told(averaged_run, t
     for name in ("dev", "other"):
         source = wanted[name if weights == "raw" else f"{name}-ema"]
         assert {key: outcome.figures[name][key] for key in FIGURES} == {key: source[key] for key in FIGURES}
+
+
+@pytest.fixture
+def held_saves(monkeypatch):
+    """Saves in the background write nothing before the event is set; lists when each was let pass."""
+    event, passed, copy_values = threading.Event(), [], background.CopyValues.__call__
+
+    def held(self, tensors):
+        event.clear()
+        copies = copy_values(self, tensors)
+        passed.append(event.wait(60.0))
+        return copies
+
+    monkeypatch.setattr(background.CopyValues, "__call__", held)
+    yield event, passed
+    event.set()
+
+
+def evaluating_config(folder, *, in_background):
+    config = make_config(folder, num_updates=6, ema_decay=0.9)
+    config.eval.update({"every_updates": 2, "batch_size": 4, "best_of": "dev"})
+    config.data.eval["dev"] = base.get_eval_set(input=str(folder))
+    config.checkpoint.update({"background": in_background, "keep": 9})
+    return config
+
+
+def test_a_run_that_saves_beside_the_training_is_the_run_that_waits(tmp_path, held_saves, monkeypatch):
+    event, passed = held_saves
+    save_best = actions.SaveBest.__call__
+
+    def save_best_then_let_pass(self, output):
+        save_best(self, output)  # swaps the averages into the model, saves, and swaps them back
+        event.set()
+
+    monkeypatch.setattr(actions.SaveBest, "__call__", save_best_then_let_pass)
+    for name in ("beside", "waiting"):
+        outcome = experiment.run(
+            config=evaluating_config(tmp_path, in_background=name == "beside"),
+            parts=make_parts(build_eval_data=ToyEvalData),
+            workdir=str(tmp_path / name), mode="train_and_eval", strategy_name="one_device",
+        )  # fmt: skip
+        assert outcome.exit_status == 0
+    # Each checkpoint was written after the evaluation that followed it, or it would have waited in vain.
+    assert passed == [True] * 3
+    beside, waiting = ({} for _ in range(2))
+    for name, found in (("beside", beside), ("waiting", waiting)):
+        for path in [*(tmp_path / name / "checkpoints").iterdir(), *(tmp_path / name / "best").iterdir()]:
+            if path.name not in ("checkpoint", "environment.json") and not path.name.endswith("manifest.json"):
+                found[f"{path.parent.name}/{path.name}"] = path.read_bytes()
+    assert sum(name.startswith("checkpoints/") for name in beside) == 6 and beside == waiting
+    assert reproducible_lines(tmp_path / "beside") == reproducible_lines(tmp_path / "waiting")
+    for path in integrity.list_checkpoints(tmp_path / "beside/checkpoints"):
+        assert integrity.read_manifest(path) and integrity.find_damage(path) is None
+
+
+def test_a_signal_waits_for_the_save_under_way_and_for_its_own(tmp_path, held_saves):
+    event, passed = held_saves
+
+    class Stop(StopAt):
+        def __call__(self, output=None):
+            try:
+                super().__call__(output)
+            except StopTraining:
+                assert integrity.list_checkpoints(tmp_path / "run/checkpoints") == []
+                threading.Timer(0.2, event.set).start()
+                raise
+
+    # Asked after update 1, after the loop of two, which is then saved, and after update 3.
+    outcome = experiment.run(
+        config=make_config(tmp_path), parts=make_parts(), workdir=str(tmp_path / "run"), mode="train",
+        strategy_name="one_device", stop=Stop(3),
+    )  # fmt: skip
+    assert outcome.exit_status == 143 and passed == [True]
+    paths = integrity.list_checkpoints(tmp_path / "run/checkpoints")
+    assert [path.rpartition("/")[2] for path in paths] == ["ckpt-2", "ckpt-3"]
+    assert all(integrity.read_manifest(path) and integrity.find_damage(path) is None for path in paths)
+
+
+@pytest.mark.parametrize("num_updates", [6, 2])
+def test_a_disk_too_full_for_a_save_in_the_background_ends_the_run_with_one_line(tmp_path, monkeypatch, num_updates):
+    copy_values = background.CopyValues.__call__
+
+    def fail(self, tensors):
+        copy_values(self, tensors)
+        raise tf.errors.ResourceExhaustedError(None, None, f"{tmp_path}/part-0; No space left on device")
+
+    monkeypatch.setattr(background.CopyValues, "__call__", fail)
+    config = make_config(tmp_path, num_updates=num_updates)
+    with pytest.raises(WorkdirError, match="run: cannot be written: .*No space left on device; what was") as caught:
+        experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
+    assert "\n" not in str(caught.value)
+    # Not a loop more than the one under way: without a checkpoint, all of it would be for nothing.
+    assert [line["step"] for line in lines(tmp_path / "run")] in ([2], [2, 4])
+    assert list((tmp_path / "run/checkpoints").glob("ckpt*")) == []
+
+
+def test_several_hosts_and_a_run_that_is_told_so_save_while_training_waits(tmp_path, monkeypatch):
+    assert runtime.is_one_host(tf.distribute.OneDeviceStrategy("/cpu:0"))
+    copied = []
+    monkeypatch.setattr(background.CopyValues, "__call__", lambda self, tensors: copied.append(1))
+    config = make_config(tmp_path)
+    config.checkpoint.background = False
+    run = {"config": config, "parts": make_parts(), "workdir": str(tmp_path / "run"), "mode": "train"}
+    assert experiment.run(**run).exit_status == 0
+    config.checkpoint.background = True
+    monkeypatch.setattr(runtime, "is_one_host", lambda strategy: False)
+    config.train.num_updates = 8
+    assert experiment.run(**{**run, "workdir": str(tmp_path / "several")}).exit_status == 0
+    assert copied == []
