@@ -57,6 +57,7 @@ def run(
         precision=config.train.precision,
         freeze_feature_encoder=config.model.freeze_feature_encoder,
         keep_average=config.train.ema_decay > 0,
+        keep_copy=config.checkpoint.background,
     )
 
     def build_train(report: Callable[..., None]) -> Any:

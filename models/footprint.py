@@ -31,6 +31,7 @@ class Footprint:
         precision: As `Wav2Vec2ForCTC`.
         freeze_feature_encoder: Leaves the convolutions untrained.
         keep_average: Training keeps averaged weights beside the raw ones.
+        keep_copy: Training goes on while a checkpoint is written from a copy.
     """
 
     config: Wav2Vec2Config | None
@@ -38,6 +39,7 @@ class Footprint:
     precision: str
     freeze_feature_encoder: bool
     keep_average: bool = False
+    keep_copy: bool = False
 
     def num_frames(self, num_samples: np.ndarray) -> np.ndarray:
         """Frames int64 [N] that rows of so many samples, integers [N], become."""
@@ -76,6 +78,8 @@ class Footprint:
             return int(fixed + size * (_MAPS_PER_CONVOLUTION * max(maps) + layer))
         # Two moments, the gradient of this microbatch and the sum over microbatches.
         fixed += (20 if self.keep_average else 16) * trained
+        if self.keep_copy:  # of weights, moments and averages
+            fixed += 4 * total + (12 if self.keep_average else 8) * trained
         kept = max(maps) if self.freeze_feature_encoder else sum(maps)
         return int(fixed + size * (_MAPS_PER_CONVOLUTION * kept + config.num_layers * layer))
 
@@ -101,6 +105,7 @@ def measure_model(
     precision: str,
     freeze_feature_encoder: bool,
     keep_average: bool = False,
+    keep_copy: bool = False,
 ) -> Footprint:
     """Returns the footprint of a config's model (the arguments are those of `build_model` and `Footprint`).
 
@@ -115,11 +120,11 @@ def measure_model(
             if architecture
             else preset(preset_name, vocab_size=vocab_size)
         )
-        return Footprint(config, None, precision, freeze_feature_encoder, keep_average)
+        return Footprint(config, None, precision, freeze_feature_encoder, keep_average, keep_copy)
     model = build_model(
         source=source, preset=preset_name, hub_handle=hub_handle, vocab_size=vocab_size, precision=precision
     )
-    return Footprint(None, model, precision, freeze_feature_encoder, keep_average)
+    return Footprint(None, model, precision, freeze_feature_encoder, keep_average, keep_copy)
 
 
 def count_parameters(config: Wav2Vec2Config) -> int:

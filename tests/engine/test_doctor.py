@@ -23,7 +23,9 @@ def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"
         parts=make_parts(find_architecture=lambda **fields: {}),
         workdir=str(tmp_path / "run"),
         strategy_name=strategy_name,
-        measure_model=lambda **fields: SimpleNamespace(num_frames="frames", memory_bytes="memory"),
+        measure_model=lambda **fields: SimpleNamespace(
+            num_frames="frames", memory_bytes=f"memory, with a copy: {fields['keep_copy']}"
+        ),
         set_type=lambda **fields: SimpleNamespace(**fields),
         examine=examine,
         write_report=lambda examination, folder, *, title: seen.update(folder=folder, title=title),
@@ -39,7 +41,7 @@ def test_errors_end_with_status_2(tmp_path, capsys, num_errors, status):
     assert (seen["folder"], seen["title"]) == (str(tmp_path / "run"), "run")
     (train,) = seen["sets"]
     assert (train.name, train.num_parts, train.fields["input"]) == ("", 2, str(tmp_path))
-    assert (seen["frames_fn"], seen["memory_fn"]) == ("frames", "memory")
+    assert (seen["frames_fn"], seen["memory_fn"]) == ("frames", "memory, with a copy: True")
     assert seen["available_bytes"] > 2**28
 
 

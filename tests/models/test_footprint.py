@@ -10,10 +10,10 @@ from models.config import preset
 from models.footprint import count_parameters, measure_model
 
 
-def measure(name="base", *, precision="float32", frozen=True, architecture=None, keep_average=False):
+def measure(name="base", *, precision="float32", frozen=True, architecture=None, **copies):
     return measure_model(
         source="native", preset_name=name, architecture=architecture, hub_handle="", vocab_size=32,
-        precision=precision, freeze_feature_encoder=frozen, keep_average=keep_average,
+        precision=precision, freeze_feature_encoder=frozen, **copies,
     )  # fmt: skip
 
 
@@ -50,6 +50,15 @@ def test_memory_grows_with_rows_seconds_training_and_precision():
 def test_averaged_weights_are_a_float32_copy_of_the_trained_ones():
     more = measure(frozen=False, keep_average=True).memory_bytes(1, 160_000, True)
     assert more - measure(frozen=False).memory_bytes(1, 160_000, True) == 4 * count_parameters(preset("base"))
+
+
+@pytest.mark.parametrize(("averages", "values_each"), [(False, 3), (True, 4)])
+def test_a_checkpoint_written_beside_the_training_is_a_copy_of_weights_moments_and_averages(averages, values_each):
+    more = measure(frozen=False, keep_average=averages, keep_copy=True).memory_bytes(1, 160_000, True)
+    less = measure(frozen=False, keep_average=averages).memory_bytes(1, 160_000, True)
+    assert more - less == 4 * values_each * count_parameters(preset("base"))
+    one_pass = [measure(keep_copy=copy).memory_bytes(1, 160_000, False) for copy in (False, True)]
+    assert one_pass[0] == one_pass[1]
 
 
 @pytest.mark.parametrize(
