@@ -247,7 +247,7 @@ def held_saves(monkeypatch):
     def held(self, tensors):
         event.clear()
         copies = copy_values(self, tensors)
-        passed.append(event.wait(60.0))
+        passed.append(event.wait(300.0))
         return copies
 
     monkeypatch.setattr(background.CopyValues, "__call__", held)
