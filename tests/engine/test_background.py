@@ -291,6 +291,19 @@ def test_a_second_ctrl_c_does_not_wait(tmp_path, gate):
     assert gate.came_in_time
 
 
+def test_the_copies_have_memory_of_their_own(tmp_path):
+    variable = tf.Variable([1.0, 2.0])
+
+    class Shardable:
+        checkpoint_key, slice_spec, tensor = "key", "", tf.identity(variable.read_value())
+
+    (shard,) = background.CopyValues(lambda: None)([Shardable])
+    copy, read = (np.asarray(memoryview(tensor)) for tensor in (shard["key"][""], Shardable.tensor))
+    assert copy.tolist() == read.tolist() == [1.0, 2.0]
+    assert np.shares_memory(read, np.asarray(memoryview(tf.identity(Shardable.tensor))))  # else this test sees nothing
+    assert not np.shares_memory(copy, read)
+
+
 def test_values_that_are_read_in_a_graph_are_not_copied_and_training_waits(tmp_path):
     taken = []
     policy = background.CopyValues(lambda: taken.append(1))
