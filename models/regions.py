@@ -212,7 +212,11 @@ def attention(
         context = tf.matmul(_kept(signed) if drops else signed, value)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            to_value = _transposed_product(_kept(signed) if drops else signed, upstream)
+            # Not before there is an upstream gradient: what needs nothing else would be made in the forward pass, and
+            # a second [B, H, F, F] tensor of every layer would wait for it.
+            with tf.control_dependencies([upstream]):
+                kept = _kept(signed) if drops else signed
+            to_value = _transposed_product(kept, upstream)
             to_dropped = tf.matmul(upstream, value, transpose_b=True)
             to_logits = _logits_backward(signed, to_dropped, context, upstream, rate if drops else 0.0)
             return tf.matmul(to_logits, key), _transposed_product(to_logits, query), to_value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -102,6 +104,35 @@ def test_attention(dtype, rate):
         [noise(*shape, seed=seed, dtype=dtype) for seed in range(3)],
         dtype,
     )
+
+
+def test_attention_keeps_one_tensor_of_all_pairs_of_frames(monkeypatch):
+    """What the gradient makes of it needs no upstream gradient, but waits for one: else it would be kept as well."""
+    events = []
+
+    def noted(name, x, secs=0.0):
+        def note(value):
+            time.sleep(secs)
+            events.append(name)
+            return value
+
+        # Not stateful: TensorFlow would keep stateful operations in the order of the program, whatever they need.
+        return tf.ensure_shape(tf.numpy_function(note, [x], x.dtype, stateful=False), x.shape)
+
+    kept = regions._kept
+    monkeypatch.setattr(regions, "_kept", lambda signed: noted("kept", kept(signed)))
+    shape = [1, 2, 11, 4]  # of no other test: `attention` is traced anew
+    keys = make_random(1).vector_keys([1, 2, 11, 11], salt=5)
+
+    @tf.function
+    def run(query, key, value):
+        with tf.GradientTape() as tape:
+            tape.watch(value)
+            context = regions.attention(query, key, value, tf.zeros([1, 1, 1, 11]), rate=0.3, keys=keys)
+        return tape.gradient(context, value, output_gradients=noted("upstream", context, secs=0.3))
+
+    assert np.abs(run(*(noise(*shape, seed=seed) for seed in range(3)))).max() > 0.1
+    assert events == ["kept", "upstream", "kept"]
 
 
 def gradients_of(model, *, seed=3, jit_compile=None):
