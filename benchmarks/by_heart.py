@@ -1,0 +1,216 @@
+"""A small model that is sure of some utterances of LibriSpeech in any company: what `long_recording` wants to read.
+
+    python -m benchmarks.by_heart --output=runs/by-heart [--corpus=../shared/corpora/LibriSpeech] [--num_utterances=24]
+    python -m benchmarks.long_recording --checkpoint=runs/by-heart/long --corpus=runs/by-heart/alone.jsonl
+
+A model that was only trained on whole utterances knows each by what is around it, and a window of a long recording
+begins and ends anywhere. So it learns rows cut out of joined audio, from between two words to between two others, any
+utterances in any order with any gaps (OUTPUT/rows), together with the utterances alone: first rows of 1 to 6 s
+(OUTPUT/short), then of 1 to 30 s (OUTPUT/long). When the words are said is found by a model without attention
+(`--mode=align`, OUTPUT/aligned) that was trained on the whole split (OUTPUT/aligner): one that knows a few utterances
+by heart can say a word at any sound that it remembers, the noise before the first word among them, and places words up
+to half a second off. What is already there is kept, and a training that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from benchmarks.served import ROOT
+from data.audio import SAMPLE_RATE, load_audio
+from data.manifest import Utterance, read_jsonl, read_librispeech, write_jsonl
+from models.config import preset
+
+# Shortest and longest row. Long ones straight away are learned far more slowly.
+SHORT_SECS = (1.0, 6.0)
+LONG_SECS = (1.0, 30.0)
+GAP_SECS = (0.0, 0.6)
+# Of the rows learned, those that are an utterance alone.
+_ALONE_SHARE = 0.2
+_NUM_TRIALS = 40
+# No attention: a frame hears 0.3 s to either side and no more.
+_ALIGNER = {"hidden_size": 192, "num_layers": 0, "pos_conv_kernel": 24, "pos_conv_groups": 4}
+# A word's first letter may be found a frame late.
+_LEAD_SAMPLES = 320
+
+
+@dataclasses.dataclass(frozen=True)
+class Aligned:
+    """An utterance and when its words are said.
+
+    Attributes:
+        samples: float32 [T] at 16 kHz.
+        words: In order.
+        spans: int [N, 2], first sample of each word and of what follows it.
+    """
+
+    samples: np.ndarray
+    words: tuple[str, ...]
+    spans: np.ndarray
+
+
+def read_alignments(path: Path) -> list[Aligned]:
+    """Utterances of an alignments.jsonl as `--mode=align` writes it."""
+    found = []
+    for record in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        spans = np.array([(word["start"], word["end"]) for word in record["words"]])
+        words = tuple(word["text"] for word in record["words"])
+        found.append(
+            Aligned(load_audio(record["audio_filepath"]), words, np.round(spans * SAMPLE_RATE).astype(np.int64))
+        )
+    return found
+
+
+def join(utterances: Sequence[Aligned], gaps: Sequence[int]) -> Aligned:
+    """Joins utterances; before each but the first come as many samples of silence as its gap says."""
+    pieces, words, spans = [np.zeros(0, np.float32)], [], []
+    position = 0
+    for utterance, gap in zip(utterances, [0, *gaps], strict=True):
+        pieces += [np.zeros(gap, np.float32), utterance.samples]
+        words += utterance.words
+        spans.append(utterance.spans + position + gap)
+        position += gap + len(utterance.samples)
+    return Aligned(np.concatenate(pieces), tuple(words), np.concatenate(spans))
+
+
+def find_cuts(joined: Aligned, rng: np.random.Generator) -> np.ndarray:
+    """Where the audio can be cut: int [N + 1], cut k lies before word k; the first and the last are the audio's ends.
+
+    A cut between two words lies anywhere in the second half of the pause between them: a CTC model's words end before
+    their sound does, while they begin with it (docs/results/0053).
+    """
+    latest = np.maximum(joined.spans[1:, 0] - _LEAD_SAMPLES, joined.spans[:-1, 1])
+    middle = (joined.spans[:-1, 1] + latest) // 2
+    between = middle + np.floor(rng.random(len(middle)) * (latest - middle + 1)).astype(np.int64)
+    return np.concatenate([[0], between, [len(joined.samples)]])
+
+
+def cut_row(
+    utterances: Sequence[Aligned], rng: np.random.Generator, row_secs: tuple[float, float]
+) -> tuple[np.ndarray, str]:
+    """Draws one row: some seconds of joined utterances, from between two words to between two others.
+
+    Args:
+        utterances: To draw from; none follows itself unless it is the only one.
+        rng: Draws.
+        row_secs: Shortest and longest row.
+
+    Returns:
+        float32 [T], no longer than the longest row wherever a single word is not; and its text.
+    """
+    # As many rows of 1 to 2 s as of 15 to 30: a second of a long row costs most.
+    wanted = round(np.exp(rng.uniform(*np.log(row_secs))) * SAMPLE_RATE)
+    members: list[int] = []
+    gaps: list[int] = []
+    length = 0
+    # The row begins somewhere in the first one, so as much again must follow that.
+    while not members or length < len(utterances[members[0]].samples) + wanted:
+        others = [index for index in range(len(utterances)) if not members or index != members[-1]]
+        members.append(int(rng.choice(others or [0])))
+        gaps.append(round(rng.uniform(*GAP_SECS) * SAMPLE_RATE))
+        length += gaps[-1] + len(utterances[members[-1]].samples)
+    joined = join([utterances[index] for index in members], gaps[1:])
+    cuts = find_cuts(joined, rng)
+    first = int(rng.integers(len(utterances[members[0]].words)))
+    fitting = np.flatnonzero(cuts - cuts[first] <= wanted)
+    last = max(int(fitting[-1]), first + 1)
+    return joined.samples[cuts[first] : cuts[last]], " ".join(joined.words[first:last])
+
+
+def write_rows(
+    folder: Path, utterances: Sequence[Aligned], *, num_rows: int, row_secs: tuple[float, float], seed: int
+) -> list[Utterance]:
+    """Writes rows as 16-bit FLAC files; the same rows for the same arguments."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(num_rows):
+        samples, text = cut_row(utterances, rng, row_secs)
+        path = folder / f"{number:05d}.flac"
+        soundfile.write(path, samples, SAMPLE_RATE)
+        found.append(Utterance(f"{folder.name}-{number:05d}", str(path), text, len(samples), SAMPLE_RATE))
+    return found
+
+
+def _write_lists(output: Path, *, num_rows: int) -> None:
+    """short.jsonl and long.jsonl to learn, tried.jsonl to try; the utterances alone are in each."""
+    alone = read_jsonl(output / "alone.jsonl")
+    utterances = read_alignments(output / "aligned" / "alignments.jsonl")
+    num_copies = -(-round(num_rows * _ALONE_SHARE) // len(alone))
+    copies = [
+        dataclasses.replace(utterance, utterance_id=f"{utterance.utterance_id}-{copy}")
+        for utterance in alone
+        for copy in range(num_copies)
+    ]
+    for seed, (name, row_secs) in enumerate((("short", SHORT_SECS), ("long", LONG_SECS))):
+        rows = write_rows(output / "rows" / name, utterances, num_rows=num_rows, row_secs=row_secs, seed=seed)
+        write_jsonl(output / f"{name}.jsonl", [*rows, *copies])
+    rows = write_rows(output / "rows" / "tried", utterances, num_rows=_NUM_TRIALS, row_secs=LONG_SECS, seed=2)
+    write_jsonl(output / "tried.jsonl", [*rows, *alone])
+
+
+def _learn(output: Path, name: str, *, num_updates: int, tried: str, batch_secs: int, flags: Sequence[str]) -> None:
+    """Trains OUTPUT/NAME on NAME.jsonl, and says how well it reads another list."""
+    command = [
+        sys.executable,
+        "run.py",
+        f"--config=configs/overfit.py:{output / name}.jsonl",
+        f"--workdir={output / name}",
+        f"--config.data.eval.same.input={output / tried}.jsonl",
+        "--config.data.max_duration_secs=0",
+        "--config.data.num_buckets=6",
+        "--config.data.row_multiple=1",
+        f"--config.data.max_batch_secs={batch_secs}",
+        f"--config.train.num_updates={num_updates}",
+        f"--config.train.hold_updates={num_updates // 2}",
+        "--config.eval.every_updates=200",
+        "--config.eval.report_utterances=0",
+        "--config.checkpoint.keep=1",
+    ]
+    subprocess.run([*command, *flags], cwd=ROOT, check=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--output", required=True, help="folder to write")
+    parser.add_argument("--corpus", default="../shared/corpora/LibriSpeech", help="tree as LibriSpeech's")
+    parser.add_argument("--split", default="train-clean-5", help="folder in it")
+    parser.add_argument("--num_utterances", type=int, default=24, help="the shortest of the split")
+    parser.add_argument("--num_rows", type=int, default=1500, help="to cut, of each kind")
+    parser.add_argument("--updates", default="800,700,300", help="of the three trainings")
+    flags = parser.parse_args(argv)
+    output = Path(flags.output).resolve()
+    aligner_updates, short_updates, long_updates = map(int, flags.updates.split(","))
+    if not (output / "alone.jsonl").is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "aligner.json").write_text(preset("tiny", **_ALIGNER).to_json())
+        utterances = read_librispeech(Path(flags.corpus).resolve(), flags.split)
+        write_jsonl(output / "aligner.jsonl", utterances)
+        utterances.sort(key=lambda utterance: (utterance.duration_secs, utterance.utterance_id))
+        write_jsonl(output / "alone.jsonl", utterances[: flags.num_utterances])
+    architecture = [f"--config.model.preset={output / 'aligner.json'}"]
+    _learn(output, "aligner", num_updates=aligner_updates, tried="alone", batch_secs=60, flags=architecture)
+    if not (output / "tried.jsonl").is_file():
+        inputs = ",".join(utterance.audio_filepath for utterance in read_jsonl(output / "alone.jsonl"))
+        command = [sys.executable, "run.py", "--mode=align", f"--checkpoint={output / 'aligner'}", f"--inputs={inputs}"]
+        subprocess.run([*command, f"--output={output / 'aligned'}"], cwd=ROOT, check=True)
+        _write_lists(output, num_rows=flags.num_rows)
+    _learn(output, "short", num_updates=short_updates, tried="tried", batch_secs=40, flags=[])
+    goes_on = [f"--config.model.init={output / 'short'}", "--config.model.init_head=True"]
+    slower = ["--config.train.learning_rate=3e-4"]
+    _learn(output, "long", num_updates=long_updates, tried="tried", batch_secs=60, flags=[*goes_on, *slower])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
