@@ -187,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="train-clean-5", help="folder in it")
     parser.add_argument("--num_utterances", type=int, default=24, help="the shortest of the split")
     parser.add_argument("--num_rows", type=int, default=1500, help="to cut, of each kind")
-    parser.add_argument("--updates", default="800,700,300", help="of the three trainings")
+    parser.add_argument("--updates", default="800,700,400", help="of the three trainings")
     flags = parser.parse_args(argv)
     output = Path(flags.output).resolve()
     aligner_updates, short_updates, long_updates = map(int, flags.updates.split(","))
@@ -207,7 +207,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _write_lists(output, num_rows=flags.num_rows)
     _learn(output, "short", num_updates=short_updates, tried="tried", batch_secs=40, flags=[])
     goes_on = [f"--config.model.init={output / 'short'}", "--config.model.init_head=True"]
-    slower = ["--config.train.learning_rate=3e-4"]
+    slower = ["--config.train.learning_rate=1e-3"]
     _learn(output, "long", num_updates=long_updates, tried="tried", batch_secs=60, flags=[*goes_on, *slower])
     return 0
 
