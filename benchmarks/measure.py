@@ -49,8 +49,8 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Returns a record for each side: see `summarize`.
 
-    Both sides are built first and run once to warm up; then they take turns, so that whatever else the machine does
-    falls on both.
+    Both sides are built first and run once; then they take turns, so that whatever else the machine does falls on both.
+    A turn is two passes, of which the second is timed.
     """
     with tempfile.TemporaryDirectory() as folder:
         sides: dict[str, protocol.Worker] = {}
@@ -67,13 +67,20 @@ def measure(
                 python, module = _interpreter(side)
                 sides[side] = protocol.Worker(python=python, module=module, arguments=dataclasses.asdict(spec))
             passes: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-            with progress_bar(total=(num_repeats + 1) * len(sides), description=case.name, unit="pass") as bar:
-                for repeat in range(num_repeats + 1):
+            with progress_bar(total=(1 + 2 * num_repeats) * len(sides), description=case.name, unit="pass") as bar:
+
+                def run(worker: protocol.Worker) -> dict[str, float]:
+                    answer = worker.ask("run_once")
+                    bar.update(1)
+                    return answer
+
+                for worker in sides.values():
+                    run(worker)
+                for _ in range(num_repeats):
                     for side, worker in sides.items():
-                        answer = worker.ask("run_once")
-                        bar.update(1)
-                        if repeat:
-                            passes[side].append(answer)
+                        # A training goes on all the time; who has waited for the other finds its memory cold.
+                        run(worker)
+                        passes[side].append(run(worker))
             ceilings = {side: worker.ask("ceiling") for side, worker in sides.items()}
             return [
                 summarize(
