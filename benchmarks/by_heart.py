@@ -28,6 +28,7 @@ import soundfile
 from benchmarks.served import ROOT
 from data.audio import SAMPLE_RATE, load_audio
 from data.manifest import Utterance, read_jsonl, read_librispeech, write_jsonl
+from engine import files
 from models.config import preset
 
 # Shortest and longest row. Long ones straight away are learned far more slowly.
@@ -187,13 +188,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="train-clean-5", help="folder in it")
     parser.add_argument("--num_utterances", type=int, default=24, help="the shortest of the split")
     parser.add_argument("--num_rows", type=int, default=1500, help="to cut, of each kind")
-    parser.add_argument("--updates", default="800,700,400", help="of the three trainings")
+    parser.add_argument("--updates", type=int, nargs=3, default=[800, 700, 400], help="of the three trainings")
     flags = parser.parse_args(argv)
+    if flags.num_utterances < 1:
+        parser.error(f"--num_utterances={flags.num_utterances}: one at least")
+    try:
+        _make(flags)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:
+        return error.returncode  # it has said why
+    return 0
+
+
+def _make(flags: argparse.Namespace) -> None:
+    """Cuts and learns what is not there yet."""
     output = Path(flags.output).resolve()
-    aligner_updates, short_updates, long_updates = map(int, flags.updates.split(","))
+    aligner_updates, short_updates, long_updates = flags.updates
     if not (output / "alone.jsonl").is_file():
         output.mkdir(parents=True, exist_ok=True)
-        (output / "aligner.json").write_text(preset("tiny", **_ALIGNER).to_json())
+        files.write_text_atomic(output / "aligner.json", preset("tiny", **_ALIGNER).to_json())
         utterances = read_librispeech(Path(flags.corpus).resolve(), flags.split)
         write_jsonl(output / "aligner.jsonl", utterances)
         utterances.sort(key=lambda utterance: (utterance.duration_secs, utterance.utterance_id))
@@ -209,7 +224,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     goes_on = [f"--config.model.init={output / 'short'}", "--config.model.init_head=True"]
     slower = ["--config.train.learning_rate=1e-3"]
     _learn(output, "long", num_updates=long_updates, tried="tried", batch_secs=60, flags=[*goes_on, *slower])
-    return 0
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
                 for members in _like_lengths(group, rows)
             ]
             theirs = speech.grouped(rows, labels, batch_size=size)
-            batches.append((f"{count} utterances of {arguments.split}, {size} at a time", ours, theirs))
+            batches.append((f"{len(rows)} utterances of {arguments.split}, {size} at a time", ours, theirs))
     return [
         measure.Case(
             name=name,

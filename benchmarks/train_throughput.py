@@ -38,7 +38,7 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
         )  # fmt: skip
         batches.append(
             (
-                f"{count} utterances of {arguments.split}, {arguments.batch_size} at a time",
+                f"{len(rows)} utterances of {arguments.split}, {arguments.batch_size} at a time",
                 speech.bucketed(rows, labels, lengths=lengths, batch_size=arguments.batch_size),
                 speech.grouped(rows, labels, batch_size=arguments.batch_size),
             )

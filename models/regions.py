@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import tensorflow as tf
 
 from models.random import keep_of
-from models.softmax import folded_logits, folds_mask, softmax_dtype
+from models.softmax import add_mask, masked_logits
 
 _SQRT_HALF = 0.7071067811865476
 _DENSITY_AT_0 = 0.3989422804014327  # of the normal distribution
@@ -145,8 +145,7 @@ def add_dropped(x: tf.Tensor, residual: tf.Tensor, *, rate: float, keys: Keys) -
 
 @_region
 def _biased(logits: tf.Tensor, key_bias: tf.Tensor) -> tf.Tensor:
-    dtype = softmax_dtype(logits.dtype)
-    return tf.cast(logits, dtype) + tf.cast(key_bias, dtype)
+    return add_mask(logits, key_bias)
 
 
 @_region
@@ -199,14 +198,8 @@ def attention(
 
     @tf.custom_gradient
     def compute(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
-        if folds_mask(query.dtype):
-            logits = folded_logits(query, key, key_bias)
-        else:
-            product = tf.matmul(query, key, transpose_b=True)
-            # Told the rank again: a region's output has none, and TensorFlow's optimizer complains of such a softmax.
-            logits = tf.ensure_shape(_biased(product, key_bias), product.shape)
         # TensorFlow's softmax kernel: XLA's sums along rows are several times slower on CPUs.
-        probs = tf.nn.softmax(logits, axis=-1)
+        probs = tf.nn.softmax(masked_logits(query, key, key_bias, add=_biased), axis=-1)
         drops = keys is not None and rate > 0.0
         signed = _signed_probs(probs, keys, rate, value.dtype) if drops else tf.cast(probs, value.dtype)
         context = tf.matmul(_kept(signed) if drops else signed, value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -21,6 +22,33 @@ def softmax_dtype(dtype: tf.DType) -> tf.DType:
     return dtype if dtype == tf.bfloat16 and on_cpu() and _sums_in_float32() else tf.float32
 
 
+def add_mask(logits: tf.Tensor, key_bias: tf.Tensor) -> tf.Tensor:
+    """Returns logits + key_bias in the dtype of the softmax."""
+    dtype = softmax_dtype(logits.dtype)
+    return tf.cast(logits, dtype) + tf.cast(key_bias, dtype)
+
+
+def masked_logits(
+    query: tf.Tensor, key: tf.Tensor, key_bias: tf.Tensor, *, add: Callable[..., tf.Tensor] = add_mask
+) -> tf.Tensor:
+    """query key^T + key_bias, ready for the softmax: folded where that is faster, else by `add`.
+
+    Args:
+        query: [B, H, F, D / H], scaled.
+        key: Likewise, not scaled.
+        key_bias: float32 [B, 1, 1, F].
+        add: `add_mask`, or what stands for it.
+
+    Returns:
+        [B, H, F, F], dtype `softmax_dtype`.
+    """
+    if folds_mask(query.dtype):
+        return folded_logits(query, key, key_bias)
+    product = tf.matmul(query, key, transpose_b=True)
+    # Told the rank again: a region's output has none, and TensorFlow's optimizer complains of such a softmax.
+    return tf.ensure_shape(add(product, key_bias), product.shape)
+
+
 def folds_mask(dtype: tf.DType) -> bool:
     """Whether `folded_logits` gives queries of `dtype` what the softmax wants, and is faster than another pass.
 
@@ -31,16 +59,7 @@ def folds_mask(dtype: tf.DType) -> bool:
 
 
 def folded_logits(query: tf.Tensor, key: tf.Tensor, key_bias: tf.Tensor) -> tf.Tensor:
-    """query key^T + key_bias as one product: the mask is one more channel of the keys, and one is the queries'.
-
-    Args:
-        query: [B, H, F, D / H], scaled.
-        key: Likewise, not scaled.
-        key_bias: float32 [B, 1, 1, F].
-
-    Returns:
-        [B, H, F, F], dtype of the query.
-    """
+    """`masked_logits` as one product: the mask is one more channel of the keys, and one is the queries'."""
     ones = tf.ones_like(query[..., :1])
     bias = tf.cast(tf.transpose(key_bias, [0, 1, 3, 2]), key.dtype)
     return tf.matmul(tf.concat([query, ones], -1), tf.concat([key, ones * bias], -1), transpose_b=True)

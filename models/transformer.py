@@ -13,7 +13,7 @@ from models.devices import on_cpu
 from models.grouped_convolution import grouped_convolution
 from models.layers import LayerNorm, Projection, gelu, sequence_mask
 from models.random import UpdateRandom, dropout
-from models.softmax import folded_logits, folds_mask, softmax_dtype
+from models.softmax import masked_logits
 
 # Added to the attention logits of padded keys. Finite on purpose: a row without any valid frame must not become NaN.
 _MASKED_LOGIT = -1e9
@@ -111,12 +111,7 @@ class SelfAttention(tf_keras.layers.Layer):
                 keys = random.vector_keys([num_rows, self._num_heads, num_frames, num_frames], salt=self._salt)
             context = regions.attention(query, key, value, key_bias, rate=self._dropout, keys=keys)
         else:
-            if folds_mask(query.dtype):
-                logits = folded_logits(query, key, key_bias)  # [B, H, F, F]
-            else:
-                wide = softmax_dtype(query.dtype)
-                logits = tf.cast(tf.matmul(query, key, transpose_b=True), wide) + tf.cast(key_bias, wide)
-            probs = tf.nn.softmax(logits, axis=-1)
+            probs = tf.nn.softmax(masked_logits(query, key, key_bias), axis=-1)  # [B, H, F, F]
             probs = dropout(tf.cast(probs, x.dtype), self._dropout, random, salt=self._salt)
             context = tf.matmul(probs, value)
         context = tf.transpose(context, [0, 2, 1, 3])  # [B, F, H, D / H]

@@ -23,8 +23,8 @@ class Grouping:
     num_at_once: int = 1
 
 
-# A CPU computes eight rows of one length hardly faster, second for second, than one row, in eight times the memory. Two
-# groups at once fill the gaps in which one has work for a single core only (docs/results/0047).
+# A CPU computes eight rows of one length hardly faster, second for second, than one row, in eight times the memory
+# (docs/results/0047). Two groups at once fill the gaps in which one has work for a single core only (0049).
 ON_CPU = Grouping(max_padding_share=0.1, max_samples=480_000, num_at_once=2)
 ON_ACCELERATOR = Grouping(max_padding_share=1.0)
 
