@@ -188,7 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--split", default="train-clean-5", help="folder in it")
     parser.add_argument("--num_utterances", type=int, default=24, help="the shortest of the split")
     parser.add_argument("--num_rows", type=int, default=1500, help="to cut, of each kind")
-    parser.add_argument("--updates", type=int, nargs=3, default=[800, 700, 400], help="of the three trainings")
+    parser.add_argument("--updates", type=int, nargs=3, default=[800, 1000, 1200], help="of the three trainings")
     flags = parser.parse_args(argv)
     if flags.num_utterances < 1:
         parser.error(f"--num_utterances={flags.num_utterances}: one at least")
@@ -222,7 +222,7 @@ def _make(flags: argparse.Namespace) -> None:
         _write_lists(output, num_rows=flags.num_rows)
     _learn(output, "short", num_updates=short_updates, tried="tried", batch_secs=40, flags=[])
     goes_on = [f"--config.model.init={output / 'short'}", "--config.model.init_head=True"]
-    slower = ["--config.train.learning_rate=1e-3"]
+    slower = ["--config.train.learning_rate=5e-4"]
     _learn(output, "long", num_updates=long_updates, tried="tried", batch_secs=60, flags=[*goes_on, *slower])
 
 

@@ -23,6 +23,9 @@ from engine.inference.transcription import load_trained
 from engine.inference.windows import Piece
 from engine.protocols import EvalData, Parts
 
+# A graph with parts that XLA must compile runs only where its compiler is linked in (TensorFlow Serving's GPU server
+# has none), and converts to nothing else.
+_EXPORTED_REGIONS = "off"
 _NUM_CHECKED = 8  # recordings of each evaluation set, where --inputs names none
 
 
@@ -58,6 +61,7 @@ def run(
         raise ValueError(f"{checkpoint}: exported already; give the workdir that it came from to --checkpoint")
     config, workdir = unpack.load_run(checkpoint)
     model, tokenizer = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
+    plain, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights, regions=_EXPORTED_REGIONS)
     transcriber = Transcriber(
         model=model,
         span_decoder=parts.span_decoder,
@@ -101,7 +105,7 @@ def run(
 
     result = export(
         exported=build_export(
-            model=model,
+            model=plain,
             tokenizer=tokenizer,
             decoder=parts.span_graph_decoder,
             receptive_field=receptive_field,
@@ -141,7 +145,9 @@ def _convert(
     if not recordings:
         raise ValueError("nothing to check the export with: give some recordings to --inputs")
     # Half precision is the training machine's matter; these formats have their own.
-    model, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights, precision="float32")
+    model, _ = load_trained(
+        parts=parts, checkpoint=checkpoint, weights=weights, precision="float32", regions=_EXPORTED_REGIONS
+    )
     module = portable.build_portable(model)
     contents = {name: portable.convert(module, name) for name in formats}
     comparisons = check_portable(

@@ -22,7 +22,7 @@ _NUM_SHOWN = 10  # transcripts printed; all are in the output file
 
 
 def load_trained(
-    *, parts: Parts, checkpoint: str, weights: str = "", precision: str = ""
+    *, parts: Parts, checkpoint: str, weights: str = "", precision: str = "", regions: str = ""
 ) -> tuple[AcousticModel, Tokenizer]:
     """Builds the model of a run with its best weights, and its tokenizer.
 
@@ -31,12 +31,15 @@ def load_trained(
         checkpoint: A workdir, or a checkpoint inside one.
         weights: As `engine.ema.restore_weights`.
         precision: As config.train.precision; "" is that of the run.
+        regions: As config.model.regions; "" is that of the run.
 
     Raises:
         ValueError: If the run or its weights cannot be used.
     """
     config, workdir = unpack.load_run(checkpoint)
     config.train.precision = precision or config.train.precision
+    if regions:
+        config.model.regions = regions
     tokenizer = parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE))
     model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     restore_weights(model, checkpoint, weights=weights)

@@ -17,6 +17,7 @@ from models import ctc, hub_export
 from models.config import preset
 from models.hub import HubForCTC
 from models.wav2vec2 import Wav2Vec2ForCTC
+from tests.saved_graphs import functions_to_compile, read_graph
 
 SIZE = 8_000
 NARROW = {
@@ -56,7 +57,7 @@ def narrow_model(**fields):
 def saved(tmp_path_factory):
     """A converted folder and what the command makes of it."""
     root = tmp_path_factory.mktemp("export")
-    narrow_model(mask_time_prob=0.2, layer_drop=0.0).save_pretrained(root / "model")
+    narrow_model(mask_time_prob=0.2, layer_drop=0.0, regions="on").save_pretrained(root / "model")
     assert hub_export.main([f"--input={root / 'model'}", f"--output={root / 'hub'}", f"--num_samples={SIZE}"]) == 0
     return root
 
@@ -70,6 +71,12 @@ def test_the_signatures_are_the_published_ones(saved):
         assert function.structured_outputs.shape.as_list() == [None, preset("tiny").num_frames(SIZE), 16]
     assert len(loaded.trainable_variables) == len(loaded.variables) == len(narrow_model().backbone.variables)
     assert loaded.output_lengths(tf.constant([SIZE, 100])).numpy().tolist() == [preset("tiny").num_frames(SIZE), 0]
+
+
+def test_no_compiler_is_needed_where_it_is_loaded(saved):
+    graph = read_graph(saved / "hub")
+    assert len(graph.library.function) > 3
+    assert functions_to_compile(graph) == []
 
 
 def test_a_plain_keras_layer_in_a_process_without_this_project_trains_it(saved, tmp_path):

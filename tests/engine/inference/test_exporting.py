@@ -8,15 +8,20 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
+from configs import base
 from engine import unpack
+from engine.checkpoints import BestCheckpoint
 from engine.inference import exporting, portable, transcription
 from engine.inference.portable import load_portable
 from models.alignment import greedy_spans
 from models.decoding import greedy_decode_spans
+from models.wav2vec2 import build_model
 from tests.engine.inference.test_export import Letters
 from tests.engine.inference.test_transcription import make_parts, trained  # noqa: F401 - a fixture
 from tests.engine_toys import NUM_SAMPLES
+from tests.saved_graphs import functions_to_compile, read_graph
 
 WAVEFORM = np.random.default_rng(0).uniform(-1, 1, NUM_SAMPLES).astype(np.float32)
 
@@ -117,3 +122,45 @@ def test_recordings_of_ones_own_are_read_instead(trained, parts, tmp_path):  # n
 def test_output_must_be_named(trained, parts):  # noqa: F811
     with pytest.raises(ValueError, match="--output is empty"):
         exporting.run(parts=parts, checkpoint=trained[0], inputs=[], output="")
+
+
+def test_no_compiler_is_needed_where_the_export_runs(parts, tmp_path):
+    """A wide model's regions and its norm in float64 stay behind: they neither convert nor run in every server."""
+
+    def build(regions):
+        return build_model(
+            preset="tiny", vocab_size=6, num_layers=1, conv_dim=(16, 16), conv_kernel=(10, 3), conv_stride=(5, 2),
+            feature_norm="group", hidden_size=32, num_heads=2, intermediate_size=48, regions=regions,
+        )  # fmt: skip
+
+    tf_keras.utils.set_random_seed(0)
+    model = build("on")
+    config = base.get_small_config()
+    config.model.regions = "on"
+    config.data.on_rate_mismatch = "refuse"
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps(config.to_dict()))
+    BestCheckpoint(
+        checkpoint=tf.train.Checkpoint(model=model), directory=run / "best", global_step=tf.Variable(1)
+    ).save_if_better(0.1, metric="dev/wer")
+    speech = np.random.default_rng(0).uniform(-0.1, 0.3, 4_000).astype(np.float32)
+    parts = dataclasses.replace(
+        parts,
+        build_model=lambda **fields: build(fields["regions"]),
+        stream_audio=lambda path, on_rate_mismatch: iter([speech]),
+    )
+    (tmp_path / "a.wav").touch()
+    formats = ["tflite_float32", "onnx"]
+    arguments = {"checkpoint": str(run), "inputs": [str(tmp_path / "a.wav")], "output": str(tmp_path / "exported")}
+    assert exporting.run(parts=parts, formats=formats, **arguments) == 0
+    graph = read_graph(tmp_path / "exported")
+    assert len(graph.library.function) > 3
+    assert functions_to_compile(graph) == []
+    # The model as it was trained has such parts: what the export leaves out.
+    live = tf.function(lambda waveform: model(waveform, tf.constant([4_000]), training=False))
+    assert functions_to_compile(live.get_concrete_function(tf.constant(speech[np.newaxis])).graph.as_graph_def())
+    wanted = model(tf.constant(parts.normalize_waveform(speech)[np.newaxis]), tf.constant([4_000]))[0].numpy()
+    for name in formats:
+        found = load_portable((tmp_path / "exported" / portable.FILES[name]).read_bytes(), name)(speech)
+        assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
