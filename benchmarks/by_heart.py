@@ -9,7 +9,9 @@ utterances in any order with any gaps (OUTPUT/rows), together with the utterance
 (OUTPUT/short), then of 1 to 30 s (OUTPUT/long). When the words are said is found by a model without attention
 (`--mode=align`, OUTPUT/aligned) that was trained on the whole split (OUTPUT/aligner): one that knows a few utterances
 by heart can say a word at any sound that it remembers, the noise before the first word among them, and places words up
-to half a second off. What is already there is kept, and a training that was interrupted goes on.
+to half a second off. Every row loses up to a frame of its beginning: else an utterance alone always lies the same way
+on the frames, and wherever it does so in a recording, the model knows it by these very samples and leaves out the space
+before it. What is already there is kept, and a training that was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import dataclasses
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +42,9 @@ _ALONE_SHARE = 0.2
 _NUM_TRIALS = 40
 # No attention: a frame hears 0.3 s to either side and no more.
 _ALIGNER = {"hidden_size": 192, "num_layers": 0, "pos_conv_kernel": 24, "pos_conv_groups": 4}
+_FRAME_SAMPLES = 320
 # A word's first letter may be found a frame late.
-_LEAD_SAMPLES = 320
+_LEAD_SAMPLES = _FRAME_SAMPLES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,18 +127,25 @@ def cut_row(
     first = int(rng.integers(len(utterances[members[0]].words)))
     fitting = np.flatnonzero(cuts - cuts[first] <= wanted)
     last = max(int(fitting[-1]), first + 1)
-    return joined.samples[cuts[first] : cuts[last]], " ".join(joined.words[first:last])
+    start = cuts[first] + _draw_phase(joined.spans[first, 0] - cuts[first], rng)
+    return joined.samples[start : cuts[last]], " ".join(joined.words[first:last])
 
 
-def write_rows(
-    folder: Path, utterances: Sequence[Aligned], *, num_rows: int, row_secs: tuple[float, float], seed: int
-) -> list[Utterance]:
-    """Writes rows as 16-bit FLAC files; the same rows for the same arguments."""
+def _draw_phase(pause: int, rng: np.random.Generator) -> int:
+    """How many samples a row loses of the pause before its first word: less than a frame."""
+    return int(rng.integers(max(min(pause + 1, _FRAME_SAMPLES), 1)))
+
+
+def whole_row(utterance: Aligned, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    """An utterance alone, but for up to a frame of its beginning, and its text."""
+    return utterance.samples[_draw_phase(utterance.spans[0, 0], rng) :], " ".join(utterance.words)
+
+
+def write_rows(folder: Path, rows: Iterable[tuple[np.ndarray, str]]) -> list[Utterance]:
+    """Writes rows, float32 [T] and their texts, as 16-bit FLAC files."""
     folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
     found = []
-    for number in range(num_rows):
-        samples, text = cut_row(utterances, rng, row_secs)
+    for number, (samples, text) in enumerate(rows):
         path = folder / f"{number:05d}.flac"
         soundfile.write(path, samples, SAMPLE_RATE)
         found.append(Utterance(f"{folder.name}-{number:05d}", str(path), text, len(samples), SAMPLE_RATE))
@@ -143,20 +153,21 @@ def write_rows(
 
 
 def _write_lists(output: Path, *, num_rows: int) -> None:
-    """short.jsonl and long.jsonl to learn, tried.jsonl to try; the utterances alone are in each."""
-    alone = read_jsonl(output / "alone.jsonl")
+    """short.jsonl and long.jsonl to learn, with utterances alone in each; tried.jsonl to try, with them as they are."""
     utterances = read_alignments(output / "aligned" / "alignments.jsonl")
-    num_copies = -(-round(num_rows * _ALONE_SHARE) // len(alone))
-    copies = [
-        dataclasses.replace(utterance, utterance_id=f"{utterance.utterance_id}-{copy}")
-        for utterance in alone
-        for copy in range(num_copies)
-    ]
-    for seed, (name, row_secs) in enumerate((("short", SHORT_SECS), ("long", LONG_SECS))):
-        rows = write_rows(output / "rows" / name, utterances, num_rows=num_rows, row_secs=row_secs, seed=seed)
-        write_jsonl(output / f"{name}.jsonl", [*rows, *copies])
-    rows = write_rows(output / "rows" / "tried", utterances, num_rows=_NUM_TRIALS, row_secs=LONG_SECS, seed=2)
-    write_jsonl(output / "tried.jsonl", [*rows, *alone])
+    num_copies = -(-round(num_rows * _ALONE_SHARE) // len(utterances))
+
+    def cut(name: str, num_rows: int, row_secs: tuple[float, float], seed: int) -> list[Utterance]:
+        rng = np.random.default_rng(seed)
+        return write_rows(output / "rows" / name, (cut_row(utterances, rng, row_secs) for _ in range(num_rows)))
+
+    rng = np.random.default_rng(3)
+    alone = (whole_row(utterance, rng) for utterance in utterances for _ in range(num_copies))
+    copies = write_rows(output / "rows" / "alone", alone)
+    write_jsonl(output / "short.jsonl", [*cut("short", num_rows, SHORT_SECS, 0), *copies])
+    write_jsonl(output / "long.jsonl", [*cut("long", num_rows, LONG_SECS, 1), *copies])
+    tried = cut("tried", _NUM_TRIALS, LONG_SECS, 2)
+    write_jsonl(output / "tried.jsonl", [*tried, *read_jsonl(output / "alone.jsonl")])
 
 
 def _learn(output: Path, name: str, *, num_updates: int, tried: str, batch_secs: int, flags: Sequence[str]) -> None:
@@ -187,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--corpus", default="../shared/corpora/LibriSpeech", help="tree as LibriSpeech's")
     parser.add_argument("--split", default="train-clean-5", help="folder in it")
     parser.add_argument("--num_utterances", type=int, default=24, help="the shortest of the split")
-    parser.add_argument("--num_rows", type=int, default=1500, help="to cut, of each kind")
+    parser.add_argument("--num_rows", type=int, default=3000, help="to cut, of each kind")
     parser.add_argument("--updates", type=int, nargs=3, default=[800, 1000, 1200], help="of the three trainings")
     flags = parser.parse_args(argv)
     if flags.num_utterances < 1:

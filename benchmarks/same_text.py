@@ -52,7 +52,7 @@ def _transcribe(checkpoint: str, paths: Sequence[str], output: Path) -> list[str
 
 
 def _portable(export: Path, name: str, paths: Sequence[str]) -> list[str]:
-    run = load_portable((export / FILES[name]).read_bytes(), name)
+    run = load_portable(export / FILES[name], name)
     tokenizer = load_tokenizer(export / "vocab.json")
     # The softmax changes no argmax: logits do.
     spans = [greedy_spans(run(load_audio(path))) for path in paths]

@@ -51,7 +51,7 @@ HOMES = {
     "soxr": ("data",),
     "tensorflow": _CODE,
     "tensorflow_hub": ("models/hub.py",),
-    "tf2onnx": ("engine/inference/portable.py",),
+    "tf2onnx": ("engine/inference/portable.py", "engine/inference/portable_converter.py"),
     "tf_keras": ("benchmarks", "engine", "models", "run"),
     "tornado": ("engine/inference/http_server.py", "engine/inference/uploads.py"),
     "torch": ("benchmarks/reference_worker.py", "models/convert.py"),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def export(
     card: str,
     tokenizer: Tokenizer,
     check: Callable[[Path], Check],
-    more_files: Mapping[str, bytes] | None = None,
+    more_files: Iterable[Path] = (),
 ) -> Check:
     """Writes a recognizer, or nothing if it does not read what the live one reads.
 
@@ -142,19 +143,14 @@ def export(
         card: README.md.
         tokenizer: Writes vocab.json.
         check: Compares the folder with the live model; raises ValueError.
-        more_files: Name -> content of what else belongs in the folder.
+        more_files: What else belongs in the folder; moved there, from the same disk.
 
     Raises:
         ValueError: There is something in the folder, or the check fails.
     """
     check_new(output)
     target = Path(output)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".exporting-{target.name}-"
-    for left in target.parent.glob(f"{glob.escape(prefix)}????????"):  # by a process that had no time to tidy up
-        shutil.rmtree(left, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-    try:
+    with folder_beside(target, purpose="exporting") as temporary:
         folder = temporary / "model"
         tf.saved_model.save(exported, os.fspath(folder), signatures={"serving_default": exported.serve})
         tokenizer.save(os.fspath(folder / VOCAB_FILE))
@@ -162,14 +158,27 @@ def export(
         checked = {"num_recordings": result.num_recordings, "largest_difference": result.largest_difference}
         files.write_json_atomic(folder / EXPORT_FILE, {**fields, "checked": checked})
         files.write_text_atomic(folder / "README.md", card)
-        for name, content in (more_files or {}).items():
-            (folder / name).write_bytes(content)
+        for path in more_files:
+            shutil.move(path, folder / path.name)
         if target.exists():
             target.rmdir()
         os.replace(folder, target)
+    return result
+
+
+@contextlib.contextmanager
+def folder_beside(output: str | os.PathLike[str], *, purpose: str) -> Iterator[Path]:
+    """A folder beside another that is to be written, on the same disk; it goes away at the end, whatever happens."""
+    target = Path(output)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{purpose}-{target.name}-"
+    for left in target.parent.glob(f"{glob.escape(prefix)}????????"):  # by a process that had no time to tidy up
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+    try:
+        yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return result
 
 
 def check_new(output: str | os.PathLike[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from engine import checkpoints, files, unpack
 from engine.inference import portable
-from engine.inference.export import Check, build_export, check_new, compare, export
+from engine.inference.export import Check, build_export, check_new, compare, export, folder_beside
 from engine.inference.exported import read_export_fields
 from engine.inference.inputs import find_audio
 from engine.inference.model_card import model_card
@@ -21,7 +21,8 @@ from engine.inference.portable_check import PortableCheck, Recording, check_port
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.transcription import load_trained
 from engine.inference.windows import Piece
-from engine.protocols import EvalData, Parts
+from engine.progress import progress_bar
+from engine.protocols import AcousticModel, EvalData, Parts
 
 # A graph with parts that XLA must compile runs only where its compiler is linked in (TensorFlow Serving's GPU server
 # has none), and converts to nothing else.
@@ -61,7 +62,6 @@ def run(
         raise ValueError(f"{checkpoint}: exported already; give the workdir that it came from to --checkpoint")
     config, workdir = unpack.load_run(checkpoint)
     model, tokenizer = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
-    plain, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights, regions=_EXPORTED_REGIONS)
     transcriber = Transcriber(
         model=model,
         span_decoder=parts.span_decoder,
@@ -90,10 +90,12 @@ def run(
         )
     else:
         recordings = list(_from_sets(unpack.build_eval_data(config, parts, tokenizer)))
-    files_of_formats, comparisons = _convert(
-        parts, formats, recordings, checkpoint=checkpoint, weights=weights, transcriber=transcriber
-    )
-    fields["formats"] = [dataclasses.asdict(comparison) for comparison in comparisons]
+
+    def load_plain(precision: str) -> AcousticModel:
+        model, _ = load_trained(
+            parts=parts, checkpoint=checkpoint, weights=weights, precision=precision, regions=_EXPORTED_REGIONS
+        )
+        return model
 
     def check(folder: Path) -> Check:
         return compare(
@@ -103,21 +105,26 @@ def run(
             precision=config.train.precision,
         )
 
-    result = export(
-        exported=build_export(
-            model=plain,
+    with folder_beside(output, purpose="converting") as folder:
+        comparisons = _convert(
+            formats, recordings, folder, load=load_plain, num_weights=fields["num_parameters"], transcriber=transcriber
+        )
+        fields["formats"] = [dataclasses.asdict(comparison) for comparison in comparisons]
+        result = export(
+            exported=build_export(
+                model=load_plain(config.train.precision),
+                tokenizer=tokenizer,
+                decoder=parts.span_graph_decoder,
+                receptive_field=receptive_field,
+                hop_samples=hop_samples,
+            ),
+            output=output,
+            fields=fields,
+            card=model_card(fields=fields, config=config.to_dict(), figures=_figures(workdir, fields["step"])),
             tokenizer=tokenizer,
-            decoder=parts.span_graph_decoder,
-            receptive_field=receptive_field,
-            hop_samples=hop_samples,
-        ),
-        output=output,
-        fields=fields,
-        card=model_card(fields=fields, config=config.to_dict(), figures=_figures(workdir, fields["step"])),
-        tokenizer=tokenizer,
-        check=check,
-        more_files=files_of_formats,
-    )
+            check=check,
+            more_files=[folder / comparison.file for comparison in comparisons],
+        )
     print(
         f"{output}: {fields['num_parameters']:,} parameters of update {fields['step']}; {result.num_recordings} "
         f"recordings read as by the trained model (log-probabilities differ by {result.largest_difference:.2g} at most)"
@@ -131,32 +138,34 @@ def run(
 
 
 def _convert(
-    parts: Parts,
     formats: Sequence[str],
     recordings: Sequence[Recording],
+    folder: Path,
     *,
-    checkpoint: str,
-    weights: str,
+    load: Callable[[str], AcousticModel],
+    num_weights: int,
     transcriber: Transcriber,
-) -> tuple[dict[str, bytes], list[PortableCheck]]:
-    """Content of the files of other formats, by name, and how each compares with the trained model."""
+) -> list[PortableCheck]:
+    """Writes the files of other formats to a folder, and says how each compares with the trained model."""
     if not formats:
-        return {}, []
+        return []
     if not recordings:
         raise ValueError("nothing to check the export with: give some recordings to --inputs")
+    portable.check_sizes(formats, num_weights=num_weights)
     # Half precision is the training machine's matter; these formats have their own.
-    model, _ = load_trained(
-        parts=parts, checkpoint=checkpoint, weights=weights, precision="float32", regions=_EXPORTED_REGIONS
-    )
-    module = portable.build_portable(model)
-    contents = {name: portable.convert(module, name) for name in formats}
-    comparisons = check_portable(
-        {name: (len(content), portable.load_portable(content, name)) for name, content in contents.items()},
+    module = portable.build_portable(load("float32"))
+    portable.save_portable(module, folder / "plain")
+    paths = {name: folder / portable.FILES[name] for name in formats}
+    with progress_bar(total=len(paths), description="converting", unit="format") as bar:
+        for name, path in paths.items():
+            portable.convert(folder / "plain", name, path)
+            bar.update()
+    return check_portable(
+        {name: (path.stat().st_size, portable.load_portable(path, name)) for name, path in paths.items()},
         recordings,
         trained=lambda waveform: module.logits(tf.constant(waveform[np.newaxis]))["logits"][0].numpy(),
         to_text=lambda log_probs: transcriber.text_of([Piece(log_probs, 0)]),
     )
-    return {portable.FILES[name]: content for name, content in contents.items()}, comparisons
 
 
 def _read(transcriber: Transcriber, parts: Parts, waveform: np.ndarray) -> tuple[str, np.ndarray]:

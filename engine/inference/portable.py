@@ -7,9 +7,11 @@ normalization before it: waveform [1, T] float32 at 16 kHz, any T of at least on
 from __future__ import annotations
 
 import os
-import tempfile
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
@@ -23,7 +25,9 @@ FILES = {
     "tflite_dynamic": "model-dynamic.tflite",  # weights in 8 bits, activations as they come
     "onnx": "model.onnx",
 }
-_OPSET = 17
+_BYTES_PER_WEIGHT = {"tflite_float32": 4, "tflite_float16": 2, "tflite_dynamic": 1, "onnx": 4}
+_LARGEST_FILE = 2**31  # bytes: of a flatbuffer and of a protocol buffer
+_ROOT = os.fspath(Path(__file__).resolve().parents[2])  # where `engine` is found
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -67,76 +71,72 @@ def build_portable(model: AcousticModel) -> tf.Module:
     return module
 
 
-def convert(module: tf.Module, name: str) -> bytes:
-    """Converts what `build_portable` made.
+def save_portable(module: tf.Module, folder: Path) -> None:
+    """Writes what `build_portable` made as a SavedModel, from which `convert` reads it."""
+    tf.saved_model.save(module, os.fspath(folder), signatures={"serving_default": module.logits})
+
+
+def check_sizes(formats: Sequence[str], *, num_weights: int) -> None:
+    """Refuses formats whose files would be too large for the formats themselves, before hours of converting.
+
+    Raises:
+        ValueError: Names the first.
+    """
+    for name in formats:
+        num_bytes = num_weights * _BYTES_PER_WEIGHT[name]
+        if num_bytes >= _LARGEST_FILE:
+            raise ValueError(
+                f"--export_formats={name}: {num_bytes / 1e9:.1f} GB of weights, and such a file holds 2 GB at most; "
+                "leave it out"
+            )
+
+
+def convert(folder: Path, name: str, output: Path) -> None:
+    """Converts what `save_portable` wrote, in a process of its own.
+
+    The converters keep several times the model in memory and do not give all of it back: four formats of a large model
+    in one process needed more than 22 GiB. And what ends one of them, a lack of memory or a fault of its own, must not
+    take the export along.
 
     Args:
-        module: As there.
+        folder: As there.
         name: One of `FILES`.
-
-    Returns:
-        The file's content.
+        output: File to write.
 
     Raises:
         ValueError: It does not convert.
     """
-    try:
-        return _to_onnx(module) if name == "onnx" else _to_tflite(module, name)
-    # Converters raise what they like.
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise ValueError(
-            f"the model does not convert to {name} ({reason}); leave it out of --export_formats, nothing was written"
-        ) from error
-
-
-def _to_tflite(module: tf.Module, name: str) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([module.logits.get_concrete_function()], module)
-    if name != "tflite_float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if name == "tflite_float16":
-        converter.target_spec.supported_types = [tf.float16]
-    return converter.convert()
-
-
-def _to_onnx(module: tf.Module) -> bytes:
-    import tf2onnx
-
-    signature = module.logits.input_signature
-    proto, _ = tf2onnx.convert.from_function(
-        module.logits, input_signature=signature, opset=_OPSET, custom_op_handlers={"Erfc": (_erfc, [])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    command = [sys.executable, "-m", "engine.inference.portable_converter", os.fspath(folder), name, os.fspath(output)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    if done.returncode == 0 and output.is_file():
+        return
+    if done.returncode < 0:
+        reason = f"the converter was ended by {signal.Signals(-done.returncode).name}"
+        if done.returncode == -signal.SIGKILL:
+            reason += ": most likely the machine has too little memory"
+    else:
+        reason = (done.stdout.strip().splitlines() or [f"the converter ended with {done.returncode}"])[-1][:200]
+    raise ValueError(
+        f"the model does not convert to {name} ({reason}); leave it out of --export_formats, nothing was written"
     )
-    return proto.SerializeToString()
 
 
-def _erfc(ctx: Any, node: Any, name: str, args: Any) -> Any:
-    """erfc(x) as 1 - erf(x): TensorFlow's GELU has the one, ONNX but the other."""
-    erf = ctx.make_node("Erf", [node.input[0]])
-    one = ctx.make_const(f"{name}_one", np.float32(1))
-    node.type, node.domain = "Sub", ""
-    ctx.replace_inputs(node, [one.output[0], erf.output[0]])
-    return node
-
-
-def load_portable(content: bytes, name: str) -> Callable[[np.ndarray], np.ndarray]:
+def load_portable(path: Path, name: str) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a converted model as a function: waveform float32 [T] -> logits float32 [F, V].
 
     Args:
-        content: Of the file.
+        path: The file.
         name: One of `FILES`.
     """
     if name == "onnx":
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(os.fspath(path), providers=["CPUExecutionProvider"])
         return lambda waveform: session.run(["logits"], {"waveform": waveform[np.newaxis]})[0][0]
     from ai_edge_litert.interpreter import Interpreter
 
-    # From a file: it is mapped, not copied.
-    with tempfile.NamedTemporaryFile(prefix="earshot-", suffix=".tflite") as file:
-        file.write(content)
-        file.flush()
-        interpreter = Interpreter(model_path=file.name, num_threads=os.cpu_count())
+    interpreter = Interpreter(model_path=os.fspath(path), num_threads=os.cpu_count())
     waveform_index = interpreter.get_input_details()[0]["index"]
     logits_index = interpreter.get_output_details()[0]["index"]
 

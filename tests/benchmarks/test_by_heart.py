@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmarks.by_heart import Aligned, cut_row, find_cuts, join, read_alignments, write_rows
+from benchmarks.by_heart import Aligned, cut_row, find_cuts, join, read_alignments, whole_row, write_rows
 from data.audio import SAMPLE_RATE, load_audio
 from data.manifest import read_jsonl, write_jsonl
 
@@ -84,8 +84,21 @@ def test_a_word_longer_than_the_row_wanted_comes_whole():
     slow = Aligned(np.full(40 * SAMPLE_RATE, 0.01, np.float32), ("SLOW",), np.array([[0, 40 * SAMPLE_RATE]]))
     samples, text = cut_row([slow], np.random.default_rng(0), (1.0, 6.0))
     assert text == "SLOW"
-    # All of it, and of the gap after it at most what a gap is long.
+    # All of it (no pause lies before it), and of the gap after it at most what a gap is long.
     assert 40 * SAMPLE_RATE <= len(samples) <= 40.6 * SAMPLE_RATE
+
+
+def test_no_row_begins_in_the_same_way_on_the_frames():
+    """By the very samples of its frames a model knew an utterance, and left out the space before it."""
+    rng = np.random.default_rng(0)
+    rows = [whole_row(UTTERANCES[1], rng) for _ in range(8_000)]
+    assert {text for _, text in rows} == {" ".join(UTTERANCES[1].words)}
+    lost = [len(UTTERANCES[1].samples) - len(samples) for samples, _ in rows]
+    assert (min(lost), max(lost), len(set(lost))) == (0, 319, 320)
+    assert all(words_heard(samples) == text.split() for samples, text in rows[:50])
+    # Where the word comes sooner than a frame, it is not touched.
+    early = Aligned(UTTERANCES[1].samples[1_500:], UTTERANCES[1].words, UTTERANCES[1].spans - 1_500)
+    assert max(len(early.samples) - len(whole_row(early, rng)[0]) for _ in range(500)) == 100
 
 
 def test_rows_are_written_as_a_manifest_that_training_reads(tmp_path):
@@ -99,10 +112,9 @@ def test_rows_are_written_as_a_manifest_that_training_reads(tmp_path):
     alignments.write_text(json.dumps({"audio_filepath": str(alone), "words": words}) + "\n")
     utterances = read_alignments(alignments)
     np.testing.assert_array_equal(utterances[0].spans, UTTERANCES[2].spans)
-    rows = write_rows(tmp_path / "rows", utterances, num_rows=3, row_secs=(1.0, 6.0), seed=4)
+    rng = np.random.default_rng(4)
+    rows = write_rows(tmp_path / "rows", (cut_row(utterances, rng, (1.0, 6.0)) for _ in range(3)))
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    again = write_rows(tmp_path / "again", utterances, num_rows=3, row_secs=(1.0, 6.0), seed=4)
-    assert [row.text for row in again] == [row.text for row in rows]
     found = read_jsonl(tmp_path / "rows.jsonl")
     assert [(row.utterance_id, row.text) for row in found] == [(f"rows-0000{i}", rows[i].text) for i in range(3)]
     for row in found:
