@@ -42,6 +42,7 @@ HOMES = {
         "engine/tune_lm.py", "engine/unpack.py", "engine/verify_resume.py", "run",
     ),
     "numpy": _CODE,
+    "onnx": ("engine/inference/portable_converter.py",),
     "onnxruntime": ("engine/inference/portable.py",),
     "orbit": ("engine",),
     "psutil": ("benchmarks",),
