@@ -25,6 +25,9 @@ SETTINGS = (
     ("base", 1, 15.4, "mixed_bfloat16", False),
     ("tiny", 16, 15.4, "float32", False),
     ("tiny", 4, 8.0, "float32", False),
+    ("base", 4, 15.4, "mixed_bfloat16", True),
+    ("base", 2, 15.4, "float32", False),
+    ("large_lv60", 1, 15.4, "mixed_bfloat16", True),
 )
 
 

@@ -58,6 +58,8 @@ def run(
         freeze_feature_encoder=config.model.freeze_feature_encoder,
         keep_average=config.train.ema_decay > 0,
         keep_copy=config.checkpoint.background,
+        regions=config.model.regions,
+        recompute=config.model.recompute,
     )
 
     def build_train(report: Callable[..., None]) -> Any:

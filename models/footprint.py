@@ -9,16 +9,48 @@ from typing import Any
 import numpy as np
 
 from models.build import build_model
-from models.config import Wav2Vec2Config, preset
+from models.config import Wav2Vec2Config, resolve
 
-# Peak memory of training runs on a CPU, measured with benchmarks/memory.py, sets these (docs/results/0024).
-_PROGRAM_BYTES = 900 * 2**20  # Python, TensorFlow and its thread pools, input pipeline
-_WIDE_PER_LAYER = 16.0  # activations kept of a transformer layer, in hidden vectors of a frame
-_INNER_PER_LAYER = 3.0  # the same, in vectors of the feed-forward block
-_SCORES_PER_LAYER = 3.0  # the same, in attention matrices
-_MAPS_PER_CONVOLUTION = 3.0  # activations kept of a convolution, in its feature map
-# Bytes of an activation. In half precision a CPU keeps float32 copies of most: it measured hardly less than float32.
-_ACTIVATION_BYTES = {"float32": 4.0, "mixed_bfloat16": 3.5, "mixed_float16": 3.5}
+# Feature maps kept of a convolution.
+_MAPS_PER_CONVOLUTION = 3.0
+# Bytes of a number in those of the feature encoder, and in layers without regions: in half precision a CPU keeps
+# float32 copies of most of them, and measured hardly less than float32.
+_PLAIN_BYTES = {"float32": 4.0, "mixed_bfloat16": 3.5, "mixed_float16": 3.5}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kept:
+    """What training keeps, measured on a CPU with benchmarks/memory.py and clip_memory.py (docs/results/0024).
+
+    Attributes:
+        program: Bytes of Python, TensorFlow and its thread pools, the input pipeline, XLA's compiler.
+        wide: For the backward pass of a layer, in hidden vectors of a frame.
+        inner: The same, in vectors of the feed-forward block.
+        scores: The same, in attention matrices.
+        scores_at_work: While one layer computes, beside what the others keep, in attention matrices.
+        num_bytes: Of each number.
+    """
+
+    program: int
+    wide: float
+    inner: float
+    scores: float
+    scores_at_work: float
+    num_bytes: float
+
+
+_PLAIN = {
+    precision: _Kept(900 * 2**20, wide=16, inner=3, scores=3, scores_at_work=0, num_bytes=num_bytes)
+    for precision, num_bytes in _PLAIN_BYTES.items()
+}
+_REGIONS = {
+    precision: _Kept(1350 * 2**20, wide=14, inner=3, scores=1, scores_at_work=at_work, num_bytes=num_bytes)
+    for precision, at_work, num_bytes in (
+        ("float32", 5.5, 4),
+        ("mixed_bfloat16", 3.5, 2),
+        ("mixed_float16", 3.5, 2),
+    )
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,27 +93,35 @@ class Footprint:
         config = self.config
         if config is None:
             return None
-        is_half = self.precision != "float32"
-        size = _ACTIVATION_BYTES[self.precision]
+        kept = (_REGIONS if training and config.uses_regions else _PLAIN)[self.precision]
         maps, encoder = self._feature_maps(num_rows, num_samples)
+        map_bytes = _MAPS_PER_CONVOLUTION * _PLAIN_BYTES[self.precision]
         total = count_parameters(config)
         trained = total - encoder if self.freeze_feature_encoder else total
-        frames = int(self.num_frames(np.array([num_samples]))[0])
-        layer = num_rows * frames * (
-            _WIDE_PER_LAYER * config.hidden_size
-            + _INNER_PER_LAYER * config.intermediate_size
-            + _SCORES_PER_LAYER * config.num_heads * frames
-        )
+        frames = num_rows * int(self.num_frames(np.array([num_samples]))[0])
+        # One attention matrix, all heads of it.
+        scores = kept.num_bytes * frames * config.num_heads * (frames // num_rows)
+        layer = kept.num_bytes * frames * (kept.wide * config.hidden_size + kept.inner * config.intermediate_size)
+        layer += kept.scores * scores
         # float32 weights, their copies in half precision.
-        fixed = _PROGRAM_BYTES + 4 * total + (2 * total if is_half else 0)
+        fixed = kept.program + 4 * total + (0 if self.precision == "float32" else 2 * total)
         if not training:
-            return int(fixed + size * (_MAPS_PER_CONVOLUTION * max(maps) + layer))
+            return int(fixed + map_bytes * max(maps) + layer)
         # Two moments, the gradient of this microbatch and the sum over microbatches.
         fixed += (20 if self.keep_average else 16) * trained
         if self.keep_copy:  # of weights, moments and averages
             fixed += 4 * total + (12 if self.keep_average else 8) * trained
-        kept = max(maps) if self.freeze_feature_encoder else sum(maps)
-        return int(fixed + size * (_MAPS_PER_CONVOLUTION * kept + config.num_layers * layer))
+        if config.recompute:  # what goes into each layer, and all of one
+            inputs = kept.num_bytes * frames * config.hidden_size
+            layers = config.num_layers * inputs + layer
+        else:
+            layers = config.num_layers * layer
+        layers += kept.scores_at_work * scores
+        if not self.freeze_feature_encoder:
+            return int(fixed + map_bytes * sum(maps) + layers)
+        if config.uses_regions:  # frozen convolutions are done with before the layers begin
+            return int(fixed + max(map_bytes * max(maps), layers))
+        return int(fixed + map_bytes * max(maps) + layers)
 
     def _feature_maps(self, num_rows: int, num_samples: int) -> tuple[list[int], int]:
         """Elements of each convolution's output, and parameters of them all."""
@@ -106,6 +146,8 @@ def measure_model(
     freeze_feature_encoder: bool,
     keep_average: bool = False,
     keep_copy: bool = False,
+    regions: str = "auto",
+    recompute: bool = False,
 ) -> Footprint:
     """Returns the footprint of a config's model (the arguments are those of `build_model` and `Footprint`).
 
@@ -115,11 +157,8 @@ def measure_model(
         ValueError: A name is unknown, or there is no such SavedModel.
     """
     if source == "native":
-        config = (
-            Wav2Vec2Config.from_dict({**architecture, "vocab_size": vocab_size})
-            if architecture
-            else preset(preset_name, vocab_size=vocab_size)
-        )
+        overrides = {"vocab_size": vocab_size, "regions": regions, "recompute": recompute}
+        config = resolve(preset_name, architecture or {}, **overrides)
         return Footprint(config, None, precision, freeze_feature_encoder, keep_average, keep_copy)
     model = build_model(
         source=source, preset=preset_name, hub_handle=hub_handle, vocab_size=vocab_size, precision=precision
