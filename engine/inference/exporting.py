@@ -19,14 +19,17 @@ from engine.inference.inputs import find_audio
 from engine.inference.model_card import model_card
 from engine.inference.portable_check import PortableCheck, Recording, check_portable
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
-from engine.inference.transcription import load_trained
+from engine.inference.transcription import VOCAB_FILE, load_trained
 from engine.inference.windows import Piece
+from engine.metrics import ErrorCounts, count_word_errors
 from engine.progress import progress_bar
 from engine.protocols import AcousticModel, EvalData, Parts
 
 # A graph with parts that XLA must compile runs only where its compiler is linked in (TensorFlow Serving's GPU server
 # has none), and converts to nothing else.
 _EXPORTED_REGIONS = "off"
+# Share of words that this other order of the same arithmetic may change: half precision rounds otherwise in it.
+_DIFFERENT_WORDS = {"float32": 0.0, "mixed_bfloat16": 0.02, "mixed_float16": 0.02}
 _NUM_CHECKED = 8  # recordings of each evaluation set, where --inputs names none
 
 
@@ -61,15 +64,26 @@ def run(
     if read_export_fields(checkpoint) is not None:
         raise ValueError(f"{checkpoint}: exported already; give the workdir that it came from to --checkpoint")
     config, workdir = unpack.load_run(checkpoint)
-    model, tokenizer = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
-    transcriber = Transcriber(
-        model=model,
-        span_decoder=parts.span_decoder,
-        tokenizer=tokenizer,
-        count_samples=parts.count_samples,
-        stream_audio=parts.stream_audio,
-        normalize_waveform=parts.normalize_waveform,
-    )
+
+    def load(precision: str = "", regions: str = _EXPORTED_REGIONS) -> AcousticModel:
+        model, _ = load_trained(
+            parts=parts, checkpoint=checkpoint, weights=weights, precision=precision, regions=regions
+        )
+        return model
+
+    def read_with(model: AcousticModel) -> Transcriber:
+        return Transcriber(
+            model=model,
+            span_decoder=parts.span_decoder,
+            tokenizer=tokenizer,
+            count_samples=parts.count_samples,
+            stream_audio=parts.stream_audio,
+            normalize_waveform=parts.normalize_waveform,
+        )
+
+    tokenizer = parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE))
+    model = load()
+    transcriber = read_with(model)
     path = checkpoints.find_checkpoint(checkpoint)
     receptive_field, hop_samples = transcriber.geometry
     fields = {
@@ -90,12 +104,14 @@ def run(
         )
     else:
         recordings = list(_from_sets(unpack.build_eval_data(config, parts, tokenizer)))
-
-    def load_plain(precision: str) -> AcousticModel:
-        model, _ = load_trained(
-            parts=parts, checkpoint=checkpoint, weights=weights, precision=precision, regions=_EXPORTED_REGIONS
-        )
-        return model
+    fields["changed"] = _count_changed_words(
+        recordings,
+        *(
+            [_read(reader, parts, recording.waveform)[0] for recording in recordings]
+            for reader in (read_with(load(regions="")), transcriber)
+        ),
+        precision=config.train.precision,
+    )
 
     def check(folder: Path) -> Check:
         return compare(
@@ -107,12 +123,12 @@ def run(
 
     with folder_beside(output, purpose="converting") as folder:
         comparisons = _convert(
-            formats, recordings, folder, load=load_plain, num_weights=fields["num_parameters"], transcriber=transcriber
+            formats, recordings, folder, load=load, num_weights=fields["num_parameters"], transcriber=transcriber
         )
         fields["formats"] = [dataclasses.asdict(comparison) for comparison in comparisons]
         result = export(
             exported=build_export(
-                model=load_plain(config.train.precision),
+                model=model,
                 tokenizer=tokenizer,
                 decoder=parts.span_graph_decoder,
                 receptive_field=receptive_field,
@@ -129,6 +145,11 @@ def run(
         f"{output}: {fields['num_parameters']:,} parameters of update {fields['step']}; {result.num_recordings} "
         f"recordings read as by the trained model (log-probabilities differ by {result.largest_difference:.2g} at most)"
     )
+    if fields["changed"]["num_different_words"]:
+        print(
+            f"{config.train.precision} rounds otherwise without the parts that XLA compiles: "
+            "{num_different_words} of {num_words} words differ from the run's own".format(**fields["changed"])
+        )
     for found in comparisons:
         print(
             f"{output}/{found.file}: {found.num_bytes / 1e6:.1f} MB, {found.num_different_words} of {found.num_words} "
@@ -166,6 +187,27 @@ def _convert(
         trained=lambda waveform: module.logits(tf.constant(waveform[np.newaxis]))["logits"][0].numpy(),
         to_text=lambda log_probs: transcriber.text_of([Piece(log_probs, 0)]),
     )
+
+
+def _count_changed_words(
+    recordings: Sequence[Recording], trained: Sequence[str], plain: Sequence[str], *, precision: str
+) -> dict[str, int]:
+    """How many words of the run's own arithmetic the exported one changes.
+
+    Raises:
+        ValueError: Too many.
+    """
+    total = sum((count_word_errors(*pair) for pair in zip(trained, plain, strict=True)), ErrorCounts())
+    if total.num_errors > _DIFFERENT_WORDS[precision] * total.num_reference:
+        triples = zip(recordings, trained, plain, strict=True)
+        recording, own, other = next(triple for triple in triples if triple[1] != triple[2])
+        raise ValueError(
+            f"without the parts that XLA compiles the model reads {total.num_errors} of {total.num_reference} words "
+            f"otherwise ({100 * _DIFFERENT_WORDS[precision]:g} % are allowed in {precision}), {recording.name} as "
+            f"{other!r} and not {own!r}; nothing was written. A model that has learned little changes with every "
+            "rounding: train it longer, or compare with more recordings (--inputs)"
+        )
+    return {"num_words": total.num_reference, "num_different_words": total.num_errors}
 
 
 def _read(transcriber: Transcriber, parts: Parts, waveform: np.ndarray) -> tuple[str, np.ndarray]:

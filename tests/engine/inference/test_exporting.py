@@ -64,6 +64,7 @@ def test_a_run_becomes_a_folder_that_transcribes_alike(trained, parts, tmp_path,
     assert "parameters of update 1; 1 recordings read as by the trained model" in capsys.readouterr().out
     fields = json.loads((output / "export.json").read_text())
     assert (fields["step"], fields["samples_per_frame"], fields["on_rate_mismatch"]) == (1, 4, "refuse")
+    assert fields["changed"] == {"num_words": 1, "num_different_words": 0}
     assert fields["checked"]["num_recordings"] == 1
     (tmp_path / "a.wav").touch()
     texts = []
@@ -165,3 +166,22 @@ def test_no_compiler_is_needed_where_the_export_runs(parts, tmp_path):
     for name in formats:
         found = load_portable(tmp_path / "exported" / portable.FILES[name], name)(speech)
         assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
+def test_half_precision_may_change_a_few_words_and_says_so(trained, parts, tmp_path, monkeypatch, capsys):  # noqa: F811
+    """Other kernels round otherwise: of 60 words one may differ, two may not; in float32 none."""
+    sentence = "twenty words are said so that one of them or two may be heard in another way than they were"
+    recordings = [exporting.Recording(name, WAVEFORM) for name in "abc"]
+    other = sentence.replace("heard", "herd")
+    count = exporting._count_changed_words
+    assert len(sentence.split()) == 20
+    found = count(recordings, [sentence] * 3, [sentence, other, sentence], precision="mixed_bfloat16")
+    assert found == {"num_words": 60, "num_different_words": 1}
+    with pytest.raises(ValueError, match=r"2 of 60 .* \(2 % are allowed in mixed_bfloat16\), b as 'twenty"):
+        count(recordings, [sentence] * 3, [sentence, other, other], precision="mixed_bfloat16")
+    with pytest.raises(ValueError, match=r"1 of 60 words otherwise \(0 % are allowed in float32\), c as"):
+        count(recordings, [sentence] * 3, [sentence, sentence, other], precision="float32")
+    monkeypatch.setattr(unpack, "build_eval_data", lambda *arguments: {"dev": Set()})
+    monkeypatch.setattr(exporting, "_count_changed_words", lambda *texts, precision: found)
+    assert exporting.run(parts=parts, checkpoint=trained[0], inputs=[], output=str(tmp_path / "exported")) == 0
+    assert "XLA compiles: 1 of 60 words differ from the run's own" in capsys.readouterr().out
