@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +123,13 @@ def run(
 
     with folder_beside(output, purpose="converting") as folder:
         comparisons = _convert(
-            formats, recordings, folder, load=load, num_weights=fields["num_parameters"], transcriber=transcriber
+            formats,
+            recordings,
+            folder,
+            # Half precision is the training machine's matter; these formats have their own.
+            model=model if config.train.precision == "float32" or not formats else load("float32"),
+            num_weights=fields["num_parameters"],
+            transcriber=transcriber,
         )
         fields["formats"] = [dataclasses.asdict(comparison) for comparison in comparisons]
         result = export(
@@ -163,7 +169,7 @@ def _convert(
     recordings: Sequence[Recording],
     folder: Path,
     *,
-    load: Callable[[str], AcousticModel],
+    model: AcousticModel,
     num_weights: int,
     transcriber: Transcriber,
 ) -> list[PortableCheck]:
@@ -173,20 +179,22 @@ def _convert(
     if not recordings:
         raise ValueError("nothing to check the export with: give some recordings to --inputs")
     portable.check_sizes(formats, num_weights=num_weights)
-    # Half precision is the training machine's matter; these formats have their own.
-    module = portable.build_portable(load("float32"))
+    module = portable.build_portable(model)
     portable.save_portable(module, folder / "plain")
-    paths = {name: folder / portable.FILES[name] for name in formats}
-    with progress_bar(total=len(paths), description="converting", unit="format") as bar:
-        for name, path in paths.items():
+    found = []
+    with progress_bar(total=len(formats), description="converting", unit="format") as bar:
+        for name in formats:
+            path = folder / portable.FILES[name]
             portable.convert(folder / "plain", name, path)
+            # One at a time: each takes the memory of its weights, some twice.
+            found += check_portable(
+                {name: (path.stat().st_size, portable.load_portable(path, name))},
+                recordings,
+                trained=lambda waveform: module.logits(tf.constant(waveform[np.newaxis]))["logits"][0].numpy(),
+                to_text=lambda log_probs: transcriber.text_of([Piece(log_probs, 0)]),
+            )
             bar.update()
-    return check_portable(
-        {name: (path.stat().st_size, portable.load_portable(path, name)) for name, path in paths.items()},
-        recordings,
-        trained=lambda waveform: module.logits(tf.constant(waveform[np.newaxis]))["logits"][0].numpy(),
-        to_text=lambda log_probs: transcriber.text_of([Piece(log_probs, 0)]),
-    )
+    return found
 
 
 def _count_changed_words(
