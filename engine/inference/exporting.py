@@ -14,12 +14,12 @@ import tensorflow as tf
 from engine import checkpoints, files, unpack
 from engine.inference import portable
 from engine.inference.export import Check, build_export, check_new, compare, export, folder_beside
-from engine.inference.exported import read_export_fields
+from engine.inference.exported import VOCAB_FILE, read_export_fields
 from engine.inference.inputs import find_audio
 from engine.inference.model_card import model_card
 from engine.inference.portable_check import PortableCheck, Recording, check_portable
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
-from engine.inference.transcription import VOCAB_FILE, load_trained
+from engine.inference.transcription import load_trained
 from engine.inference.windows import Piece
 from engine.metrics import ErrorCounts, count_word_errors
 from engine.progress import progress_bar

@@ -106,7 +106,9 @@ def convert(folder: Path, name: str, output: Path) -> None:
     Raises:
         ValueError: It does not convert.
     """
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    folders = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+    # A GPU's memory belongs to this process already.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "CUDA_VISIBLE_DEVICES": "-1"}
     command = [sys.executable, "-m", "engine.inference.portable_converter", os.fspath(folder), name, os.fspath(output)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
     if done.returncode == 0 and output.is_file():

@@ -91,10 +91,12 @@ def test_what_does_not_convert_is_one_line(tmp_path, capfd):
 
 
 def test_a_converter_that_runs_out_of_memory_is_one_line_too(tmp_path, monkeypatch):
+    asked = {}
     killed = subprocess.CompletedProcess([], -9, stdout="", stderr="")
-    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: killed)
+    monkeypatch.setattr(subprocess, "run", lambda *arguments, **options: asked.update(options) or killed)
     with pytest.raises(ValueError, match="to onnx .*ended by SIGKILL: most likely the machine has too little memory"):
         convert(tmp_path, "onnx", tmp_path / "model.onnx")
+    assert asked["env"]["CUDA_VISIBLE_DEVICES"] == "-1"  # this process holds their memory
 
 
 def test_files_that_their_format_cannot_hold_are_refused_before_anything_is_converted():
