@@ -7,6 +7,7 @@ import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -98,17 +99,16 @@ def run(
         "checkpoint": os.path.relpath(path, workdir),
         "tensorflow": tf.__version__,
     }
-    if paths:
-        recordings = list(
-            _from_files(parts, paths, on_rate_mismatch=config.data.on_rate_mismatch, text_style=config.data.text_style)
-        )
-    else:
-        recordings = list(_from_sets(unpack.build_eval_data(config, parts, tokenizer)))
+    recordings = list(
+        _from_files(parts, paths, on_rate_mismatch=config.data.on_rate_mismatch, text_style=config.data.text_style)
+        if paths
+        else _from_sets(unpack.build_eval_data(config, parts, tokenizer))
+    )
     fields["changed"] = _count_changed_words(
         recordings,
         *(
-            [_read(reader, parts, recording.waveform)[0] for recording in recordings]
-            for reader in (read_with(load(regions="")), transcriber)
+            [_read(reader, parts, recording.waveform)[0] for recording in _watched(recordings, what)]
+            for reader, what in ((read_with(load(regions="")), "reading"), (transcriber, "reading without XLA"))
         ),
         precision=config.train.precision,
     )
@@ -116,7 +116,7 @@ def run(
     def check(folder: Path) -> Check:
         return compare(
             folder,
-            [(recording.name, recording.waveform) for recording in recordings],
+            ((recording.name, recording.waveform) for recording in _watched(recordings, "comparing")),
             read=lambda waveform: _read(transcriber, parts, waveform),
             precision=config.train.precision,
         )
@@ -147,13 +147,27 @@ def run(
             check=check,
             more_files=[folder / comparison.file for comparison in comparisons],
         )
+    _say(output, fields, result, comparisons)
+    return 0
+
+
+def _watched(recordings: Sequence[Recording], what: str) -> Iterator[Recording]:
+    """Them one by one, under a progress bar."""
+    with progress_bar(total=len(recordings), description=what, unit="recording") as bar:
+        for recording in recordings:
+            yield recording
+            bar.update()
+
+
+def _say(output: str, fields: Mapping[str, Any], result: Check, comparisons: Sequence[PortableCheck]) -> None:
+    """Prints what was written and how it compares."""
     print(
         f"{output}: {fields['num_parameters']:,} parameters of update {fields['step']}; {result.num_recordings} "
         f"recordings read as by the trained model (log-probabilities differ by {result.largest_difference:.2g} at most)"
     )
     if fields["changed"]["num_different_words"]:
         print(
-            f"{config.train.precision} rounds otherwise without the parts that XLA compiles: "
+            f"{fields['precision']} rounds otherwise without the parts that XLA compiles: "
             "{num_different_words} of {num_words} words differ from the run's own".format(**fields["changed"])
         )
     for found in comparisons:
@@ -161,7 +175,6 @@ def run(
             f"{output}/{found.file}: {found.num_bytes / 1e6:.1f} MB, {found.num_different_words} of {found.num_words} "
             f"words differ from the trained model's, {found.speed:.2f} times as fast"
         )
-    return 0
 
 
 def _convert(
