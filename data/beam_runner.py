@@ -26,7 +26,7 @@ class BeamRunner:
             import apache_beam  # noqa: F401
         except ImportError as error:
             raise InputError(
-                f"--runner=beam needs Apache Beam, which is not here ({error}): pip install 'earshot[beam]'"
+                f"--runner=beam needs Apache Beam, which is not here ({error}): pip install -e '.[beam]'"
             ) from error
         self._options = list(options)
 
