@@ -189,7 +189,7 @@ def _run(flags: argparse.Namespace) -> str:
         return _copy(handle, flags.checkpoint or pretrained.find_run_checkpoint(flags.input), flags)
     flags.precision = flags.precision or PRECISIONS[0]
     flags.num_samples = PUBLISHED_NUM_SAMPLES if flags.num_samples is None else flags.num_samples
-    # Parts that XLA must compile would not run wherever others load it: not in every server, in float64 not on TPUs.
+    # Parts that XLA must compile would not run wherever others load it, and a norm in float64 is kept off TPUs.
     config = dataclasses.replace(pretrained.read_config(flags.input), regions="off")
     model = Wav2Vec2ForCTC(config=config, precision=flags.precision)
     pretrained.restore(model, flags.input, checkpoint=flags.checkpoint)

@@ -15,16 +15,15 @@ import tensorflow as tf
 from engine import checkpoints, files, unpack
 from engine.inference import portable
 from engine.inference.export import Check, build_export, check_new, compare, export, folder_beside
-from engine.inference.exported import VOCAB_FILE, read_export_fields
+from engine.inference.exported import read_export_fields
 from engine.inference.inputs import find_audio
 from engine.inference.model_card import model_card
-from engine.inference.portable_check import PortableCheck, Recording, check_portable
+from engine.inference.portable_check import PortableCheck, Recording, check_portable, count_changed_words
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.transcription import load_trained
 from engine.inference.windows import Piece
-from engine.metrics import ErrorCounts, count_word_errors
 from engine.progress import progress_bar
-from engine.protocols import AcousticModel, EvalData, Parts
+from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer
 
 # A graph with parts that XLA must compile runs only where its compiler is linked in (TensorFlow Serving's GPU server
 # has none), and converts to nothing else.
@@ -66,11 +65,8 @@ def run(
         raise ValueError(f"{checkpoint}: exported already; give the workdir that it came from to --checkpoint")
     config, workdir = unpack.load_run(checkpoint)
 
-    def load(precision: str = "", regions: str = _EXPORTED_REGIONS) -> AcousticModel:
-        model, _ = load_trained(
-            parts=parts, checkpoint=checkpoint, weights=weights, precision=precision, regions=regions
-        )
-        return model
+    def load(precision: str = "", regions: str = _EXPORTED_REGIONS) -> tuple[AcousticModel, Tokenizer]:
+        return load_trained(parts=parts, checkpoint=checkpoint, weights=weights, precision=precision, regions=regions)
 
     def read_with(model: AcousticModel) -> Transcriber:
         return Transcriber(
@@ -82,8 +78,7 @@ def run(
             normalize_waveform=parts.normalize_waveform,
         )
 
-    tokenizer = parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE))
-    model = load()
+    model, tokenizer = load()
     transcriber = read_with(model)
     path = checkpoints.find_checkpoint(checkpoint)
     receptive_field, hop_samples = transcriber.geometry
@@ -99,19 +94,24 @@ def run(
         "checkpoint": os.path.relpath(path, workdir),
         "tensorflow": tf.__version__,
     }
+    portable.check_sizes(formats, num_weights=fields["num_parameters"])
     recordings = list(
         _from_files(parts, paths, on_rate_mismatch=config.data.on_rate_mismatch, text_style=config.data.text_style)
         if paths
         else _from_sets(unpack.build_eval_data(config, parts, tokenizer))
     )
-    fields["changed"] = _count_changed_words(
+    changes = count_changed_words(
         recordings,
         *(
             [_read(reader, parts, recording.waveform)[0] for recording in _watched(recordings, what)]
-            for reader, what in ((read_with(load(regions="")), "reading"), (transcriber, "reading without XLA"))
+            for reader, what in ((read_with(load(regions="")[0]), "reading"), (transcriber, "reading without XLA"))
         ),
-        precision=config.train.precision,
+        allowed=_DIFFERENT_WORDS[config.train.precision],
+        who=f"the model without the parts that XLA compiles, in {config.train.precision},",
+        advice="train it longer, or compare with more recordings (--inputs): what it hardly knows changes with every "
+        "rounding",
     )
+    fields["changed"] = {"num_words": changes.num_reference, "num_different_words": changes.num_errors}
 
     def check(folder: Path) -> Check:
         return compare(
@@ -127,8 +127,7 @@ def run(
             recordings,
             folder,
             # Half precision is the training machine's matter; these formats have their own.
-            model=model if config.train.precision == "float32" or not formats else load("float32"),
-            num_weights=fields["num_parameters"],
+            model=model if config.train.precision == "float32" or not formats else load("float32")[0],
             transcriber=transcriber,
         )
         fields["formats"] = [dataclasses.asdict(comparison) for comparison in comparisons]
@@ -183,7 +182,6 @@ def _convert(
     folder: Path,
     *,
     model: AcousticModel,
-    num_weights: int,
     transcriber: Transcriber,
 ) -> list[PortableCheck]:
     """Writes the files of other formats to a folder, and says how each compares with the trained model."""
@@ -191,7 +189,6 @@ def _convert(
         return []
     if not recordings:
         raise ValueError("nothing to check the export with: give some recordings to --inputs")
-    portable.check_sizes(formats, num_weights=num_weights)
     module = portable.build_portable(model)
     portable.save_portable(module, folder / "plain")
     found = []
@@ -200,35 +197,18 @@ def _convert(
             path = folder / portable.FILES[name]
             portable.convert(folder / "plain", name, path)
             # One at a time: each takes the memory of its weights, some twice.
-            found += check_portable(
-                {name: (path.stat().st_size, portable.load_portable(path, name))},
-                recordings,
-                trained=lambda waveform: module.logits(tf.constant(waveform[np.newaxis]))["logits"][0].numpy(),
-                to_text=lambda log_probs: transcriber.text_of([Piece(log_probs, 0)]),
+            found.append(
+                check_portable(
+                    name,
+                    path.stat().st_size,
+                    portable.load_portable(path, name),
+                    recordings,
+                    trained=lambda waveform: module.logits(tf.constant(waveform[np.newaxis]))["logits"][0].numpy(),
+                    to_text=lambda log_probs: transcriber.text_of([Piece(log_probs, 0)]),
+                )
             )
             bar.update()
     return found
-
-
-def _count_changed_words(
-    recordings: Sequence[Recording], trained: Sequence[str], plain: Sequence[str], *, precision: str
-) -> dict[str, int]:
-    """How many words of the run's own arithmetic the exported one changes.
-
-    Raises:
-        ValueError: Too many.
-    """
-    total = sum((count_word_errors(*pair) for pair in zip(trained, plain, strict=True)), ErrorCounts())
-    if total.num_errors > _DIFFERENT_WORDS[precision] * total.num_reference:
-        triples = zip(recordings, trained, plain, strict=True)
-        recording, own, other = next(triple for triple in triples if triple[1] != triple[2])
-        raise ValueError(
-            f"without the parts that XLA compiles the model reads {total.num_errors} of {total.num_reference} words "
-            f"otherwise ({100 * _DIFFERENT_WORDS[precision]:g} % are allowed in {precision}), {recording.name} as "
-            f"{other!r} and not {own!r}; nothing was written. A model that has learned little changes with every "
-            "rounding: train it longer, or compare with more recordings (--inputs)"
-        )
-    return {"num_words": total.num_reference, "num_different_words": total.num_errors}
 
 
 def _read(transcriber: Transcriber, parts: Parts, waveform: np.ndarray) -> tuple[str, np.ndarray]:

@@ -25,6 +25,7 @@ FILES = {
     "tflite_dynamic": "model-dynamic.tflite",  # weights in 8 bits, activations as they come
     "onnx": "model.onnx",
 }
+WAVEFORM = tf.TensorSpec([1, None], tf.float32, name="waveform")
 _BYTES_PER_WEIGHT = {"tflite_float32": 4, "tflite_float16": 2, "tflite_dynamic": 1, "onnx": 4}
 _LARGEST_FILE = 2**31  # bytes: of a flatbuffer and of a protocol buffer
 _ROOT = os.fspath(Path(__file__).resolve().parents[2])  # where `engine` is found
@@ -66,8 +67,7 @@ def build_portable(model: AcousticModel) -> tf.Module:
 
     module = tf.Module()
     module.weights = list(model.variables)
-    signature = [tf.TensorSpec([1, None], tf.float32, name="waveform")]
-    module.logits = tf.function(logits, input_signature=signature, autograph=False)
+    module.logits = tf.function(logits, input_signature=[WAVEFORM], autograph=False)
     return module
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -63,90 +63,110 @@ class PortableCheck:
 
 
 def check_portable(
-    models: Mapping[str, tuple[int, Callable[[np.ndarray], np.ndarray]]],
+    name: str,
+    num_bytes: int,
+    run: Callable[[np.ndarray], np.ndarray],
     recordings: Sequence[Recording],
     *,
     trained: Callable[[np.ndarray], np.ndarray],
     to_text: Callable[[np.ndarray], str],
-) -> list[PortableCheck]:
-    """Compares converted recognizers with the trained one.
+) -> PortableCheck:
+    """Compares a converted recognizer with the trained one, in turns.
 
     Args:
-        models: Format -> size of the file in bytes, and waveform [T] -> logits [F, V].
+        name: Its format.
+        num_bytes: Of its file.
+        run: Waveform [T] -> logits [F, V].
         recordings: At least one.
-        trained: The trained model, as the others.
+        trained: The trained model, as `run`.
         to_text: Log-probabilities [F, V] -> text.
 
     Raises:
-        ValueError: One differs more than its format may.
+        ValueError: It differs more than its format may.
     """
-    runs = {"": trained, **{name: run for name, (_, run) in models.items()}}
-    secs = dict.fromkeys(runs, 0.0)
-    texts: dict[str, list[str]] = {name: [] for name in runs}
-    differences = dict.fromkeys(models, 0.0)
-    for name, run in runs.items():
-        try:
-            run(recordings[0].waveform)  # the first call plans and allocates
-        except RuntimeError as error:  # of LiteRT and of ONNX Runtime, where a graph converts but cannot run
-            reason = str(error).splitlines()[0][:200]
-            raise ValueError(
-                f"{name} does not run ({reason}); leave it out of --export_formats, nothing was written"
-            ) from error
+    trained(recordings[0].waveform)  # the first call plans and allocates
+    try:
+        run(recordings[0].waveform)
+    except RuntimeError as error:  # of LiteRT and of ONNX Runtime, where a graph converts but cannot run
+        reason = str(error).splitlines()[0][:200]
+        raise ValueError(
+            f"{name} does not run ({reason}); leave it out of --export_formats, nothing was written"
+        ) from error
+    trained_secs, secs, largest = 0.0, 0.0, 0.0
+    trained_texts, texts = [], []
     for recording in recordings:
-        wanted = np.zeros(0)
-        for name, run in runs.items():
-            start_secs = time.perf_counter()
-            logits = run(recording.waveform)
-            secs[name] += time.perf_counter() - start_secs
-            log_probs = _log_softmax(logits)
-            texts[name].append(to_text(log_probs))
-            if name:
-                # The largest of NaN is NaN, which is below no tolerance.
-                same_shape = log_probs.shape == wanted.shape
-                apart = np.abs(log_probs - wanted).max(initial=0.0) if same_shape else np.inf
-                differences[name] = float(np.maximum(differences[name], apart))
-            else:
-                wanted = log_probs
-    trained_wer = _wer(recordings, texts[""])
-    found = []
-    for name, (num_bytes, _) in models.items():
-        changes = [count_word_errors(*pair) for pair in zip(texts[""], texts[name], strict=True)]
-        total = sum(changes, ErrorCounts())
-        _refuse_other_words(name, recordings, texts, total)
-        if _DIFFERENT_WORDS[name] == 0 and not differences[name] <= _TOLERANCE:
-            raise ValueError(
-                f"{name} gives log-probabilities that differ by {differences[name]:.3g} from the trained model's "
-                f"({_TOLERANCE:g} is allowed); leave it out of --export_formats, nothing was written"
-            )
-        found.append(
-            PortableCheck(
-                format=name,
-                file=FILES[name],
-                num_bytes=num_bytes,
-                num_recordings=len(recordings),
-                num_words=total.num_reference,
-                num_different_words=total.num_errors,
-                wer=_wer(recordings, texts[name]),
-                trained_wer=trained_wer,
-                largest_difference=differences[name],
-                speed=secs[""] / secs[name],
-            )
+        wanted, taken = _timed(trained, recording.waveform)
+        trained_secs += taken
+        found, taken = _timed(run, recording.waveform)
+        secs += taken
+        trained_texts.append(to_text(wanted))
+        texts.append(to_text(found))
+        apart = np.abs(found - wanted).max(initial=0.0) if found.shape == wanted.shape else np.inf
+        # The largest of NaN is NaN, which is below no tolerance.
+        largest = float(np.maximum(largest, apart))
+    changes = count_changed_words(
+        recordings, trained_texts, texts, allowed=_DIFFERENT_WORDS[name], who=name,
+        advice="leave it out of --export_formats",
+    )  # fmt: skip
+    if _DIFFERENT_WORDS[name] == 0 and not largest <= _TOLERANCE:
+        raise ValueError(
+            f"{name} gives log-probabilities that differ by {largest:.3g} from the trained model's "
+            f"({_TOLERANCE:g} is allowed); leave it out of --export_formats, nothing was written"
         )
-    return found
-
-
-def _refuse_other_words(
-    name: str, recordings: Sequence[Recording], texts: Mapping[str, Sequence[str]], total: ErrorCounts
-) -> None:
-    if total.num_errors <= _DIFFERENT_WORDS[name] * total.num_reference:
-        return
-    pairs = zip(recordings, texts[""], texts[name], strict=True)
-    recording, trained, other = next(pair for pair in pairs if pair[1] != pair[2])
-    raise ValueError(
-        f"{name} reads {total.num_errors} of {total.num_reference} words otherwise than the trained model "
-        f"({100 * _DIFFERENT_WORDS[name]:g} % are allowed), {recording.name} as {other!r} and not {trained!r}; leave "
-        "it out of --export_formats, nothing was written"
+    return PortableCheck(
+        format=name,
+        file=FILES[name],
+        num_bytes=num_bytes,
+        num_recordings=len(recordings),
+        num_words=changes.num_reference,
+        num_different_words=changes.num_errors,
+        wer=_wer(recordings, texts),
+        trained_wer=_wer(recordings, trained_texts),
+        largest_difference=largest,
+        speed=trained_secs / secs,
     )
+
+
+def count_changed_words(
+    recordings: Sequence[Recording],
+    trained: Sequence[str],
+    texts: Sequence[str],
+    *,
+    allowed: float,
+    who: str,
+    advice: str,
+) -> ErrorCounts:
+    """Counts the words of the trained model's texts that others change, lack or add.
+
+    Args:
+        recordings: That were read.
+        trained: The trained model's texts of them.
+        texts: The others.
+        allowed: Share of the words that may differ.
+        who: Reads the others, for the message.
+        advice: What to do, for the message.
+
+    Raises:
+        ValueError: More differ; names the first recording.
+    """
+    total = sum((count_word_errors(*pair) for pair in zip(trained, texts, strict=True)), ErrorCounts())
+    if total.num_errors > allowed * total.num_reference:
+        triples = zip(recordings, trained, texts, strict=True)
+        recording, wanted, found = next(triple for triple in triples if triple[1] != triple[2])
+        raise ValueError(
+            f"{who} reads {total.num_errors} of {total.num_reference} words otherwise than the trained model "
+            f"({100 * allowed:g} % are allowed), {recording.name} as {found!r} and not {wanted!r}; {advice}, "
+            "nothing was written"
+        )
+    return total
+
+
+def _timed(run: Callable[[np.ndarray], np.ndarray], waveform: np.ndarray) -> tuple[np.ndarray, float]:
+    """Log-probabilities [F, V] and the seconds that their logits took."""
+    start_secs = time.perf_counter()
+    logits = run(waveform)
+    taken = time.perf_counter() - start_secs
+    return _log_softmax(logits), taken
 
 
 def _wer(recordings: Sequence[Recording], texts: Sequence[str]) -> float | None:

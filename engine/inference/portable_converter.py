@@ -5,12 +5,7 @@ Its last line on standard output is the reason where it fails.
 
 from __future__ import annotations
 
-import os
 import sys
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +13,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from engine.inference.portable import WAVEFORM
+
 _OPSET = 17
-_WAVEFORM = tf.TensorSpec([1, None], tf.float32, name="waveform")
 
 
 def convert(folder: str, name: str) -> bytes:
@@ -54,7 +50,7 @@ def _to_onnx(folder: str) -> bytes:
     split = _weights_as_inputs(function, loaded.weights)
     if split is None:
         proto, _ = tf2onnx.convert.from_function(
-            loaded.logits, input_signature=[_WAVEFORM], opset=_OPSET, custom_op_handlers=handlers
+            loaded.logits, input_signature=[WAVEFORM], opset=_OPSET, custom_op_handlers=handlers
         )
         return proto.SerializeToString()
     graph, weights = split
@@ -65,7 +61,7 @@ def _to_onnx(folder: str) -> bytes:
         output_names=[logits],
         opset=_OPSET,
         custom_op_handlers=handlers,
-        tensors_to_rename={waveform: _WAVEFORM.name, logits: "logits"},
+        tensors_to_rename={waveform: WAVEFORM.name, logits: "logits"},
     )
     inputs = [found for found in proto.graph.input if found.name not in weights]
     del proto.graph.input[:]

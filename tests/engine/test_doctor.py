@@ -24,7 +24,7 @@ def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"
         workdir=str(tmp_path / "run"),
         strategy_name=strategy_name,
         measure_model=lambda **fields: SimpleNamespace(
-            num_frames="frames", memory_bytes=f"memory, with a copy: {fields['keep_copy']}"
+            num_frames="frames", memory_bytes={name: fields[name] for name in ("keep_copy", "regions", "recompute")}
         ),
         set_type=lambda **fields: SimpleNamespace(**fields),
         examine=examine,
@@ -36,12 +36,14 @@ def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"
 def test_errors_end_with_status_2(tmp_path, capsys, num_errors, status):
     seen = {}
     config = make_config(tmp_path, accum_steps=2)
+    config.model.regions, config.model.recompute = "off", True
     assert run(config, tmp_path, num_errors=num_errors, seen=seen) == status
     assert capsys.readouterr().out.splitlines() == ["a line", f"{num_errors} errors"]
     assert (seen["folder"], seen["title"]) == (str(tmp_path / "run"), "run")
     (train,) = seen["sets"]
     assert (train.name, train.num_parts, train.fields["input"]) == ("", 2, str(tmp_path))
-    assert (seen["frames_fn"], seen["memory_fn"]) == ("frames", "memory, with a copy: True")
+    assert seen["frames_fn"] == "frames"
+    assert seen["memory_fn"] == {"keep_copy": True, "regions": "off", "recompute": True}
     assert seen["available_bytes"] > 2**28
 
 

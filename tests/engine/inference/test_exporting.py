@@ -15,6 +15,7 @@ from engine import unpack
 from engine.checkpoints import BestCheckpoint
 from engine.inference import exporting, portable, transcription
 from engine.inference.portable import load_portable
+from engine.inference.portable_check import count_changed_words
 from models.alignment import greedy_spans
 from models.decoding import greedy_decode_spans
 from models.wav2vec2 import build_model
@@ -173,15 +174,20 @@ def test_half_precision_may_change_a_few_words_and_says_so(trained, parts, tmp_p
     sentence = "twenty words are said so that one of them or two may be heard in another way than they were"
     recordings = [exporting.Recording(name, WAVEFORM) for name in "abc"]
     other = sentence.replace("heard", "herd")
-    count = exporting._count_changed_words
+
+    def count(*texts, precision):
+        return count_changed_words(
+            recordings, *texts, allowed=exporting._DIFFERENT_WORDS[precision], who="it", advice="train"
+        )
+
     assert len(sentence.split()) == 20
-    found = count(recordings, [sentence] * 3, [sentence, other, sentence], precision="mixed_bfloat16")
-    assert found == {"num_words": 60, "num_different_words": 1}
-    with pytest.raises(ValueError, match=r"2 of 60 .* \(2 % are allowed in mixed_bfloat16\), b as 'twenty"):
-        count(recordings, [sentence] * 3, [sentence, other, other], precision="mixed_bfloat16")
-    with pytest.raises(ValueError, match=r"1 of 60 words otherwise \(0 % are allowed in float32\), c as"):
-        count(recordings, [sentence] * 3, [sentence, sentence, other], precision="float32")
+    found = count([sentence] * 3, [sentence, other, sentence], precision="mixed_bfloat16")
+    assert (found.num_reference, found.num_errors) == (60, 1)
+    with pytest.raises(ValueError, match=r"2 of 60 words otherwise .*\(2 % are allowed\), b as 'twenty"):
+        count([sentence] * 3, [sentence, other, other], precision="mixed_bfloat16")
+    with pytest.raises(ValueError, match=r"1 of 60 words otherwise .*\(0 % are allowed\), c as"):
+        count([sentence] * 3, [sentence, sentence, other], precision="float32")
     monkeypatch.setattr(unpack, "build_eval_data", lambda *arguments: {"dev": Set()})
-    monkeypatch.setattr(exporting, "_count_changed_words", lambda *texts, precision: found)
+    monkeypatch.setattr(exporting, "count_changed_words", lambda *texts, **options: found)
     assert exporting.run(parts=parts, checkpoint=trained[0], inputs=[], output=str(tmp_path / "exported")) == 0
     assert "XLA compiles: 1 of 60 words differ from the run's own" in capsys.readouterr().out

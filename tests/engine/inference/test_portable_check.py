@@ -30,11 +30,11 @@ def text(log_probs):
 
 
 def check(name, **fields):
-    return check_portable({name: (1000, make(**fields))}, RECORDINGS, trained=make(), to_text=text)
+    return check_portable(name, 1000, make(**fields), RECORDINGS, trained=make(), to_text=text)
 
 
 def test_equal_models():
-    (found,) = check("onnx", noise=1e-5)
+    found = check("onnx", noise=1e-5)
     assert 0 < found.largest_difference < 2e-3 and found.speed > 0
     found = dataclasses.asdict(found)
     del found["largest_difference"], found["speed"]
@@ -45,7 +45,7 @@ def test_equal_models():
 
 
 def test_rounded_weights_may_change_a_few_words_and_the_wer_says_so():
-    (found,) = check("tflite_dynamic", changes=(2, 5, 8))
+    found = check("tflite_dynamic", changes=(2, 5, 8))
     assert found.num_different_words == 3
     with pytest.raises(ValueError, match="reads 4 of 60 words otherwise .*5 % are .*2 as '52 words' and not '2 "):
         check("tflite_dynamic", changes=(2, 5, 8, 9))
@@ -69,10 +69,10 @@ def test_what_cannot_run_is_named():
     def broken(waveform):
         raise RuntimeError("Node 7 failed to prepare.\nand more")
 
-    (found,) = check_portable(
-        {"tflite_dynamic": (1, lambda waveform: make()(waveform).repeat(2, axis=0))}, RECORDINGS,
+    found = check_portable(
+        "tflite_dynamic", 1, lambda waveform: make()(waveform).repeat(2, axis=0), RECORDINGS,
         trained=make(), to_text=text,
     )  # fmt: skip
     assert found.largest_difference == np.inf  # another number of frames
     with pytest.raises(ValueError, match=r"onnx does not run \(Node 7 failed to prepare.\)"):
-        check_portable({"onnx": (1, broken)}, RECORDINGS, trained=make(), to_text=text)
+        check_portable("onnx", 1, broken, RECORDINGS, trained=make(), to_text=text)
