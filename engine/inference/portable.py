@@ -77,7 +77,7 @@ def save_portable(module: tf.Module, folder: Path) -> None:
 
 
 def check_sizes(formats: Sequence[str], *, num_weights: int) -> None:
-    """Refuses formats whose files would be too large for the formats themselves, before hours of converting.
+    """Refuses formats that cannot hold so many weights, before anything is converted.
 
     Raises:
         ValueError: Names the first.
