@@ -12,16 +12,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = ("benchmarks", "configs", "data", "engine", "models", "run", "tests")
+OURS = ("benchmarks", "common", "configs", "data", "engine", "models", "run", "tests")
 
 # What a part of the project may import of the project; a dotted name stands for that module alone.
 ALLOWED = {
     "configs": ("configs.base",),
-    "data": ("data",),
-    "models": ("models",),
-    "engine": ("engine",),
-    "run": ("configs", "data", "engine", "models"),
-    "benchmarks": ("benchmarks", "configs", "data", "engine", "models"),
+    "common": ("common",),
+    "data": ("common", "data"),
+    "models": ("common", "models"),
+    "engine": ("common", "engine"),
+    "run": ("common", "configs", "data", "engine", "models"),
+    "benchmarks": ("benchmarks", "common", "configs", "data", "engine", "models"),
     "tests": OURS,
 }
 
@@ -162,7 +163,7 @@ def project_files() -> list[Path]:
 def missing_tests(root: Path) -> list[str]:
     """Modules of data, models and engine without tests/<package>/test_<module>.py."""
     missing = []
-    for part in ("data", "models", "engine"):
+    for part in ("common", "data", "models", "engine"):
         for path in sorted((root / part).rglob("*.py")):
             module = path.relative_to(root)
             test = Path("tests") / module.with_name(f"test_{module.name}")
