@@ -1,4 +1,4 @@
-"""Finds the file that a wrong path probably means: one with another suffix, case, Unicode form, or in another folder."""
+"""Finds the file that a wrong path probably means: one with another suffix, case or Unicode form, or elsewhere."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class FileFinder:
             if not rest:
                 return str(here), difference
         listed = self._list_tree() if self._root else {}
-        for key, why in ((_key(path.name), "in another folder"), (_key(path.stem), "in another folder, another suffix")):
-            if key in listed:
-                return listed[key], why
+        for name, why in ((path.name, "in another folder"), (path.stem, "in another folder, another suffix")):
+            if _key(name) in listed:
+                return listed[_key(name)], why
         return "", ""
 
     def _list(self, folder: Path) -> list[str]:

@@ -87,12 +87,52 @@ def read_audio(
     return channels, rate
 
 
+def read_segment(
+    path: str | os.PathLike[str], *, start: int | None, num_samples: int
+) -> tuple[np.ndarray, int]:
+    """Decodes a part of an audio file as it is, without what lies before it where the format can be entered anywhere.
+
+    Args:
+        path: as `read_audio`.
+        start: first sample at the file's own rate; None reads the whole file, whatever `num_samples`.
+        num_samples: wanted.
+
+    Returns:
+        (float32 [num_samples, C], sample rate in Hz).
+
+    Raises:
+        InputError: as `read_audio`, or the file ends before the segment does.
+    """
+    if start is None:
+        return read_audio(path)
+    channels = None
+    if not storage.is_remote(path):
+        try:
+            with soundfile.SoundFile(str(path)) as file:
+                # MP3: frames lean on those before them, and its length may be a guess.
+                if file.format != "MP3" and file.seekable() and start + num_samples <= file.frames:
+                    file.seek(start)
+                    channels, rate = file.read(num_samples, dtype="float32", always_2d=True), file.samplerate
+        except (soundfile.SoundFileError, OSError) as error:
+            raise _unreadable(path, error) from error
+    if channels is None:
+        whole, rate = read_audio(path)
+        channels = whole[start : start + num_samples]
+    if len(channels) != num_samples:
+        raise InputError(f"{path} ends before sample {start + num_samples} of a segment; fetch or make it again")
+    if not np.isfinite(channels).all():
+        raise InputError(f"{path} holds values that are not finite: remove it or record it again")
+    return channels, rate
+
+
 def load_audio(
     path: str | os.PathLike[str],
     *,
     sample_rate: int = SAMPLE_RATE,
     on_rate_mismatch: str = "resample",
     content: bytes | None = None,
+    start: int | None = None,
+    num_samples: int = 0,
 ) -> np.ndarray:
     """Decodes an audio file to one channel at one rate.
 
@@ -100,7 +140,9 @@ def load_audio(
         path: as `read_audio`.
         sample_rate: wanted rate in Hz.
         on_rate_mismatch: "resample", or "refuse" to raise where the file has another rate.
-        content: as `read_audio`.
+        content: as `read_audio`; not with a `start`.
+        start: as `read_segment`; None reads the whole file.
+        num_samples: as `read_segment`.
 
     Returns:
         float32 [T] in [-1, 1], the mean over channels; T is `resampled_length` of the header's
@@ -111,7 +153,10 @@ def load_audio(
             "refuse".
     """
     check_rate_policy(on_rate_mismatch)
-    channels, rate = read_audio(path, content=content)
+    if start is None:
+        channels, rate = read_audio(path, content=content)
+    else:
+        channels, rate = read_segment(path, start=start, num_samples=num_samples)
     if rate != sample_rate and on_rate_mismatch == "refuse":
         raise InputError(
             f"{path} has {rate} Hz, wanted {sample_rate} Hz: convert it, or allow resampling"

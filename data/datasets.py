@@ -16,7 +16,7 @@ from data.open import open_source
 from data.pipeline import build_dataset
 from data.plan import BatchPlan
 from data.records import encode_flac
-from data.sources import Source
+from data.sources import Source, duration_conflicts, segment_starts
 from data.text import CharTokenizer, normalize_transcript
 from data.unreadable import UnreadableUtterance, UnreadableUtterances
 
@@ -33,6 +33,9 @@ class SubsetSource:
         self.speaker_ids: Sequence[str] = [source.speaker_ids[i] for i in self._indices]
         self.num_samples = source.num_samples[self._indices]
         self.sample_rates = source.sample_rates[self._indices]
+        kept = set(self.utterance_ids)
+        self.segment_starts = {name: start for name, start in segment_starts(source).items() if name in kept}
+        self.duration_conflicts = {name: what for name, what in duration_conflicts(source).items() if name in kept}
 
     def read_waveform(self, index: int) -> np.ndarray:
         """See `Source`."""

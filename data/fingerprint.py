@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from data.sources import Source
+from data.sources import Source, segment_starts
 
 
 def fingerprint(source: Source) -> dict[str, int | str]:
@@ -24,9 +24,19 @@ def fingerprint(source: Source) -> dict[str, int | str]:
         "num_utterances": len(source.utterance_ids),
         "num_samples": int(np.sum(source.num_samples)),
         "ids": _digest(source.utterance_ids),
-        "lengths": _digest(str(length) for length in np.asarray(source.num_samples).tolist()),
+        "lengths": _digest(_describe_lengths(source)),
         "texts": _digest(source.texts),
     }
+
+
+def _describe_lengths(source: Source) -> Iterable[str]:
+    lengths = map(str, np.asarray(source.num_samples).tolist())
+    starts = segment_starts(source)
+    if not starts:
+        return lengths
+    pairs = zip(source.utterance_ids, lengths, strict=True)
+    # Another part of the same recording is another utterance.
+    return (f"{starts[name]}+{length}" if name in starts else length for name, length in pairs)
 
 
 def _digest(values: Iterable[str]) -> str:

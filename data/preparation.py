@@ -190,6 +190,7 @@ def _divide(
         # Sizes but no times and no folders: a copied corpus gives the same index.
         rows = [
             [u.utterance_id, u.speaker_id, text, u.num_samples, u.sample_rate, num_bytes]
+            + [u.start] * (u.start is not None)
             for u, text, num_bytes in zip(utterances[chosen], texts[chosen], states[chosen, 0].tolist(), strict=True)
         ]
         tasks.append(
@@ -214,7 +215,7 @@ def _estimate_bytes(
     lengths = [resampled_length(u.num_samples, u.sample_rate, SAMPLE_RATE) for u in utterances]
     audio = 2.0 * np.array(lengths, dtype=np.float64)
     if payload == "flac":
-        is_flac = np.array([u.audio_filepath.lower().endswith(".flac") for u in utterances], dtype=bool)
+        is_flac = np.array([u.start is None and u.audio_filepath.lower().endswith(".flac") for u in utterances], bool)
         audio = np.where(is_flac, file_bytes, _FLAC_SHARE * audio)
     return audio + np.array([len(text.encode()) for text in texts]) + _RECORD_BYTES
 
@@ -237,7 +238,7 @@ def _read_own_index(
     names = {task.name for task in tasks}
     present = storage.list_names(folder)
     strangers = [name for name in present if name.endswith(".tfrecord") and name not in names]
-    index = read_index(folder) if INDEX_NAME in present else None
+    index = read_index(folder, whole=True) if INDEX_NAME in present else None
     if strangers or (index and any(index[key] != corpus[key] for key in corpus)):
         raise InputError(
             f"{folder} holds other shards{f' ({strangers[0]})' if strangers else ''}: "

@@ -40,21 +40,26 @@ def feature_spec() -> dict[str, Any]:
     return {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
 
 
-def encode_audio(path: str, *, payload: str, on_rate_mismatch: str) -> EncodedAudio:
-    """Reads an audio file into the form of a payload; decodes it whole in any case, so that a bad one shows.
+def encode_audio(
+    path: str, *, payload: str, on_rate_mismatch: str, start: int | None = None, num_samples: int = 0
+) -> EncodedAudio:
+    """Reads an audio file or a part of it into the form of a payload; decodes it in any case, so that a bad one shows.
 
     Args:
         path: local or a URL.
         payload: one of `PAYLOADS`. What is no FLAC of 16 kHz and one channel becomes one for "flac": the samples
             that "pcm16" would hold, without loss.
         on_rate_mismatch: as `load_audio`.
+        start: as `load_audio`.
+        num_samples: as `load_audio`.
 
     Raises:
         InputError: as `load_audio`.
     """
-    if payload == "pcm16":
-        samples = _to_int16(load_audio(path, on_rate_mismatch=on_rate_mismatch))
-        return EncodedAudio(samples.tobytes(), len(samples), False)
+    if payload == "pcm16" or start is not None:
+        waveform = load_audio(path, on_rate_mismatch=on_rate_mismatch, start=start, num_samples=num_samples)
+        audio = _to_int16(waveform).tobytes() if payload == "pcm16" else encode_flac(waveform)
+        return EncodedAudio(audio, len(waveform), False)
     try:
         content = storage.read_bytes(path)
     except OSError as error:

@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from common.json_files import MalformedFileError, parse_json
 from data import storage
 from data.errors import InputError
 from data.files import write_text_atomic
@@ -115,9 +116,9 @@ class CharTokenizer:
         if not storage.is_file(path):
             raise InputError(f"no vocabulary {path}: make one with python -m data.vocab")
         try:
-            ids = json.loads(storage.read_bytes(path))
-        except ValueError as error:
-            raise InputError(f"{path} is not JSON ({error}): make it again") from error
+            ids = parse_json(storage.read_bytes(path), os.fspath(path))
+        except MalformedFileError as error:
+            raise InputError(f"{str(error).replace('not valid JSON', 'not JSON')}: make it again") from error
         if not isinstance(ids, dict) or not all(type(index) is int for index in ids.values()):
             raise InputError(f"{path} is not an object of token -> id: make it again")
         if sorted(ids.values()) != list(range(len(ids))):
