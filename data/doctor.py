@@ -150,6 +150,8 @@ def _check_without_audio(one: _Opened, frames_fn: FramesFn) -> list[Finding]:
     unlisted = unlisted_audio(format=one.fields["format"], input=one.fields["input"])
     return [
         *checks.check_texts(one.corpus),
+        *checks.check_writing(one.corpus),
+        *checks.check_listed_durations(one.corpus),
         *checks.check_fit(one.corpus, frames_fn),
         *checks.check_sample_rates(one.corpus),
         *checks.check_speaking_rates(one.corpus),

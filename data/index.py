@@ -32,7 +32,7 @@ _FIELDS: dict[str, type] = {
     "columns": dict,
 }
 _MOST_BYTES = 2**50  # of a shard; products of it must fit 64 bits
-_MOST_SAMPLES_PER_BYTE = 4096  # of silent FLAC, whose frames of 4,096 samples have some 10 bytes
+_MOST_SAMPLES_PER_BYTE = 8192  # of silent FLAC: at most 65,535 samples in a frame of some 12 bytes
 
 
 def find_index(folder: str | os.PathLike[str], split: str) -> str:
@@ -109,9 +109,10 @@ def check_columns(columns: dict[str, Any], num_bytes: Iterable[tuple[int, int]],
             wrong = next(value for value in column if not is_kind(value, kind))
             raise MalformedFileError(f"{where}: {name!r} holds {describe(wrong)}")
     lengths = {len(columns[name]) for name in COLUMNS}
-    ends = np.repeat(*np.array(list(num_bytes), dtype=np.int64).reshape(-1, 2).T[::-1])
-    if lengths != {len(ends)}:
-        raise MalformedFileError(f"{where}: the columns have {sorted(lengths)} values for {len(ends)} utterances")
+    counts, sizes = np.array(list(num_bytes), dtype=np.int64).reshape(-1, 2).T
+    if lengths != {int(counts.sum())}:
+        raise MalformedFileError(f"{where}: the columns have {sorted(lengths)} values for {counts.sum()} utterances")
+    ends = np.repeat(sizes, counts)
     if len(set(columns["utterance_id"])) != len(ends):
         raise MalformedFileError(f"{where}: an utterance id occurs twice")
     samples, offset, length, crc32 = (

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from data import storage
 from data.audio import SAMPLE_RATE, resampled_length
 from data.errors import InputError
+from data.faults import Fault
 from data.files import Lock, only_writer, write_text_atomic
 from data.index import COLUMNS, FORMAT_VERSION, INDEX_NAME, read_index
 from data.manifest import Utterance
@@ -102,9 +103,16 @@ def write_tfrecords(
     run = runner or LocalRunner(num_workers=num_workers)
     if payload not in PAYLOADS:
         raise InputError(f"unknown payload {payload!r}: use one of {', '.join(PAYLOADS)}")
-    FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch)  # refuses other rates at once
     skipped: dict[str, Any] = {name: list(why) for name, why in (faults or {}).items()}
-    max_bad = int(max_bad_share * (len(utterances) + len(skipped)))
+    total = len(utterances) + len(skipped)
+
+    def skip(fault: Fault) -> None:
+        for number, (name, what) in enumerate(fault.details.items()):
+            skipped[name] = [fault.code, f"{name}: {what}" if number else fault.message]
+
+    kept = set(FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch, report=skip).utterance_ids)
+    utterances = [utterance for utterance in utterances if utterance.utterance_id in kept]
+    max_bad = int(max_bad_share * total)
     if len(skipped) > max_bad:
         raise too_many_bad(skipped, max_bad)
     folder = os.fspath(output)
@@ -177,7 +185,7 @@ def _divide(
     if shard_mb <= 0:
         raise InputError(f"shard_mb is {shard_mb}, wanted more than 0")
     texts = [normalize_transcript(utterance.text, text_style) for utterance in utterances]
-    states = np.array(storage.states([u.audio_filepath for u in utterances]), dtype=np.int64).reshape(count, 2)
+    states = _states([u.audio_filepath for u in utterances])
     if num_shards is None:
         sizes = _estimate_bytes(utterances, texts, states[:, 0], payload)
         parts = np.split(np.arange(count), 1 + np.flatnonzero(np.diff(_bins(sizes, shard_mb * 1e6))))
@@ -206,6 +214,20 @@ def _divide(
             )
         )
     return tasks
+
+
+def _states(paths: Sequence[str]) -> np.ndarray:
+    """int64 [N, 2], bytes and time of each file; zeros of one that is gone, which whoever reads it will name."""
+    try:
+        found: list[storage.FileState] = storage.states(paths)
+    except OSError:
+        found = []
+        for path in paths:
+            try:
+                found.append(storage.state(path))
+            except OSError:
+                found.append(storage.FileState(0, 0))
+    return np.array(found, dtype=np.int64).reshape(len(paths), 2)
 
 
 def _estimate_bytes(
