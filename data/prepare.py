@@ -90,6 +90,13 @@ def _prepare(flags: argparse.Namespace) -> None:
                 f"digits are dropped from {len(with_digits)} transcripts, first {with_digits[0]}: "
                 "spell them out, or give --normalization=unicode"
             )
+    conflicts = {u.utterance_id: u.duration_conflict for u in utterances if u.duration_conflict}
+    if conflicts:
+        name, what = next(iter(conflicts.items()))
+        _warn(
+            f"{len(conflicts)} durations in the manifest contradict the files, first {name} ({what}): whole files are "
+            "written; a segment needs an offset"
+        )
     prepared = write_tfrecords(
         utterances=utterances,
         output=flags.output,
