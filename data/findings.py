@@ -210,7 +210,8 @@ class Finding:
         """One line for a terminal: where, how many, what, the first of them, what to do."""
         shown = [f"{name} ({what})" if what else name for name, what in list(self.details.items())[:_SHOWN_DETAILS]]
         more = f" and {self.count - _SHOWN_DETAILS:,} more" if self.count > _SHOWN_DETAILS else ""
-        return f"{self.where}: {self.count:,}: {self.check.title}: {', '.join(shown)}{more}. To do: {self.check.advice}"
+        names = " ".join(", ".join(shown).split())  # a file's name may hold line feeds
+        return f"{self.where}: {self.count:,}: {self.check.title}: {names}{more}. To do: {self.check.advice}"
 
 
 def find(code: str, where: str, details: Mapping[str, str]) -> list[Finding]:

@@ -134,4 +134,5 @@ def _describe(listed: float, actual: float) -> str:
 
 def _short(value: object) -> str:
     text = str(value) if isinstance(value, bool | int | float | str) else f"a {type(value).__name__}"
+    text = " ".join(text[:200].split())
     return text if len(text) <= 40 else f"{text[:40]}..."
