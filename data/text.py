@@ -19,7 +19,7 @@ SPECIAL_TOKENS = (PAD, BOS, EOS, UNKNOWN)
 # Facebook's English vocabulary, in the order of the published checkpoints' output layer.
 FACEBOOK_TOKENS = (*SPECIAL_TOKENS, WORD_DELIMITER, *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
 # In brackets, and without a bracket inside: <unk>, [laughter], (noise), {um}.
-_MARKUP = re.compile(r"<[^<>]{1,40}>|\[[^\[\]]{1,40}\]|\([^()]{1,40}\)|\{[^{}]{1,40}\}")
+_MARKUP = re.compile(r"<[^<>\s][^<>]{0,40}>|\[[^\[\]]{1,40}\]|\([^()]{1,40}\)|\{[^{}]{1,40}\}")
 _TATWEEL, _VARIATION = "\u0640", "VARIATION SELECTOR"
 TEXT_STYLES = ("librispeech", "unicode", "none")
 

@@ -194,3 +194,34 @@ def test_load_waveform_decodes_resamples_and_normalizes(tmp_path: Path) -> None:
     np.testing.assert_array_equal(audio.load_waveform(tmp_path / "a.wav"), wanted)
     with pytest.raises(InputError, match="8000 Hz"):
         audio.load_waveform(tmp_path / "a.wav", on_rate_mismatch="refuse")
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff"])
+def test_a_segment_is_the_same_part_of_the_whole(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, np.stack([tone(48000, 16000), 0.5 * tone(48000, 16000)], axis=1) * 0.4, 16000)
+    whole, _ = audio.read_audio(path)
+    for start, num_samples in ((0, 1), (12_345, 20_000), (47_999, 1)):
+        part, rate = audio.read_segment(path, start=start, num_samples=num_samples)
+        assert rate == 16000 and part.dtype == np.float32
+        np.testing.assert_allclose(part, whole[start : start + num_samples], atol=1e-6)
+    np.testing.assert_array_equal(audio.read_segment(path, start=None, num_samples=0)[0], whole)
+    with pytest.raises(InputError, match=rf"a\.{suffix} ends before sample 48001 of a segment"):
+        audio.read_segment(path, start=47_000, num_samples=1_001)
+
+
+def test_a_segment_is_resampled_and_refused_as_a_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, tone(8000, 8000), 8000)
+    part = audio.load_audio(path, start=2_000, num_samples=1_001)
+    np.testing.assert_array_equal(part, audio.resample(audio.read_audio(path)[0][2_000:3_001, 0], 8000, 16000))
+    with pytest.raises(InputError, match="8000 Hz, wanted 16000 Hz"):
+        audio.load_audio(path, on_rate_mismatch="refuse", start=0, num_samples=10)
+    with pytest.raises(InputError, match="no audio file"):
+        audio.load_audio(tmp_path / "b.wav", start=0, num_samples=10)
+    samples = np.zeros(100, np.float32)
+    samples[50] = np.inf
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    assert len(audio.load_audio(path, start=0, num_samples=50)) == 50
+    with pytest.raises(InputError, match="not finite"):
+        audio.load_audio(path, start=40, num_samples=20)

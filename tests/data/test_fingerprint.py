@@ -41,3 +41,12 @@ def test_the_same_utterances_have_the_same_fingerprint():
 def test_what_changed_changes_its_part(change, differing):
     before, after = fingerprint(Listed()), fingerprint(Listed(**change))
     assert {name for name in before if before[name] != after[name]} == differing
+
+
+def test_another_part_of_the_same_recording_is_another_corpus():
+    first, second = Listed(), Listed()
+    whole = fingerprint(Listed())
+    first.segment_starts, second.segment_starts = {"b": 0}, {"b": 7}
+    found = [fingerprint(source) for source in (first, second)]
+    assert len({item["lengths"] for item in (whole, *found)}) == 3
+    assert {name: whole[name] for name in ("ids", "texts")} == {name: found[0][name] for name in ("ids", "texts")}

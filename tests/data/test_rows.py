@@ -82,9 +82,7 @@ def test_an_open_quotation_mark_is_named_where_it_opens_and_swallows_nothing(tmp
     # To the end of the file: nothing closes it.
     found, faults = read_table(tmp_path / "t.csv", head + rows[0] + 'u.wav,"OPEN,s\n' + "b.wav,B,s\nc.wav,C,s\n")
     assert found == [("2", "YES, 0"), ("4", "B"), ("5", "C")]
-    assert faults == [
-        "3 is malformed (unexpected end of data), close or double the quotation mark: u.wav,\"OPEN,s"
-    ]
+    assert faults == ['3 is malformed (unexpected end of data), close or double the quotation mark: u.wav,"OPEN,s']
     # To the next quotation mark, at which parsing stops.
     found, faults = read_table(tmp_path / "t.csv", head + rows[0] + 'u.wav,"OPEN,s\n' + rows[1] + rows[2])
     assert found == [("2", "YES, 0"), ("4", "YES, 1"), ("5", "YES, 2")]
