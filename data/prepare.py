@@ -118,7 +118,7 @@ def _tell(flags: argparse.Namespace, prepared: Prepared) -> None:
     if skipped:
         _warn(f"{len(skipped)} bad utterances left out, all named in index.json:")
         for name, why in list(skipped.items())[:_NUM_NAMED]:
-            _warn(f"  {name}: {why}")
+            _warn(f"  {name}: {why.removeprefix(f'{name} ')}")  # a fault of a line begins with its place
     encoded = f", {prepared.num_encoded} encoded anew" if flags.payload == "flac" and prepared.num_encoded else ""
     print(
         f"{flags.output}: {prepared.num_utterances} utterances, {prepared.num_samples / SAMPLE_RATE / 3600:.2f} h, "

@@ -24,16 +24,16 @@ class Record(NamedTuple):
     Attributes:
         place: the file and the line where it begins.
         fields: key or column -> value.
-        excerpt: the beginning of the line.
+        line: as it stands there.
     """
 
     place: str
     fields: dict[str, object]
-    excerpt: str
+    line: str
 
     def fault(self, what: str, *, code: str = "bad_record", key: str = "") -> Fault:
         """Returns the fault of this line; `key` is the utterance's id where it is known."""
-        message = f"{self.place} {what}: {self.excerpt}" if self.excerpt else f"{self.place} {what}"
+        message = f"{self.place} {what}: {excerpt(self.line)}" if self.line.strip() else f"{self.place} {what}"
         return Fault(code, message, {key or self.place: message if key else message.removeprefix(f"{self.place} ")})
 
 
@@ -55,7 +55,7 @@ def read_json_records(path: str, report: Report) -> list[Record]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        record = Record(f"{path}:{number}", {}, excerpt(line))
+        record = Record(f"{path}:{number}", {}, line)
         try:
             value = parse_json(line, record.place)
         except MalformedFileError as error:
@@ -102,7 +102,7 @@ def read_table_records(path: str, delimiter: str, report: Report) -> list[Record
                 continue
             if not error and len(cells) == len(header):
                 place = f"{path}:{begin + 1}"
-                records.append(Record(place, dict(zip(header, cells, strict=True)), excerpt(lines[begin])))
+                records.append(Record(place, dict(zip(header, cells, strict=True)), lines[begin]))
                 continue
             opened = begin
             if error or end > begin:
@@ -112,7 +112,7 @@ def read_table_records(path: str, delimiter: str, report: Report) -> list[Record
                 if error
                 else f"has too few or too many columns, {len(cells)} and not the {len(header)} of the header"
             )
-            report(Record(f"{path}:{opened + 1}", {}, excerpt(lines[opened])).fault(what))
+            report(Record(f"{path}:{opened + 1}", {}, lines[opened]).fault(what))
             if error or end > begin:
                 again = opened + 1
                 break
@@ -154,8 +154,8 @@ def _refuse_document(path: str, text: str) -> None:
     begin = text.lstrip()
     if not begin.startswith(("[", "{")):
         return
-    first_line, _, others = begin.partition("\n")
-    spreads = bool(others.strip()) and not _is_json(first_line)
+    first_line = begin[: begin.find("\n")] if "\n" in begin else begin
+    spreads = not _is_json(first_line) and bool(begin[len(first_line) :].strip())
     what = ""
     if begin.startswith("["):
         # An array in one line is told from a line that is no object by what is in it.

