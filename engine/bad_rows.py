@@ -116,8 +116,8 @@ class BadRowGuard:
             raise StopTraining(
                 f"{num_bad:.0f} of {num_rows:.0f} training rows could not be read, in a corpus of "
                 f"{self._rows_per_epoch} certainly more than data.max_bad_share={self._max_bad_share:g}; "
-                "metrics.jsonl and the log name them; repair them, or raise data.max_bad_share, and the same command goes "
-                "on and counts anew"
+                "metrics.jsonl and the log name them; repair them, or raise data.max_bad_share, and the same command "
+                "goes on and counts anew"
             )
 
     def _check_window(self, num_bad: float, num_rows: float) -> None:

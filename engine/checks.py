@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from engine import unpack
 from engine.ema import ema_name
 from engine.protocols import Tokenizer
 from engine.schedules import SCHEDULES
@@ -33,9 +34,10 @@ class _Number:
 
     def fault(self, value: object) -> str:
         """Returns what the value must be and is not, "" where it is."""
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not is_number or (self.is_whole and value != int(value)):
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
             return f"a {'whole ' * self.is_whole}number, {self.wanted}"
+        if self.is_whole and value != int(value):
+            return f"a whole number, {self.wanted}"
         return "" if self.fits(value) else self.wanted
 
 
@@ -160,6 +162,59 @@ def _check_training_batch(config: ConfigDict, num_replicas: int) -> None:
             f"train.global_batch_size={train.global_batch_size} must be a multiple of replicas x train.accum_steps = "
             f"{num_replicas} x {train.accum_steps}"
         )
+
+
+def can_be_longer(config: ConfigDict, *, before: int, num_updates: int, step: int) -> bool:
+    """Tells whether a run may be made longer: whether the updates done have the rates of the longer run.
+
+    Args:
+        config: As configs/base.py.
+        before: Number of updates that the run had so far.
+        num_updates: Number that it is to have.
+        step: Updates done.
+    """
+    schedules = []
+    for number in (before, num_updates):
+        copy = ConfigDict(config.to_dict())
+        copy.train.num_updates = number
+        schedules.append(unpack.build_learning_rate(copy))
+    return step <= schedules[0].num_updates_shared_with(schedules[1])
+
+
+def how_to_go_on(config: ConfigDict, *, workdir: str) -> str:
+    """Says what to do with a run that cannot be made longer."""
+    return (
+        f"its learning rates are those of a run of that length (train.schedule={config.train.schedule}), so go on from "
+        f"its weights as another run: --workdir=ANOTHER --config.model.init={workdir} --config.model.init_head=True"
+    )
+
+
+def check_longer(saved: Mapping[str, Any], config: ConfigDict, *, workdir: str, step: int) -> tuple[str, ...]:
+    """Returns the fields that may differ from a workdir's config because the run is to be longer.
+
+    Args:
+        saved: The config in the workdir.
+        config: That of this process.
+        workdir: For the message.
+        step: Updates done.
+
+    Raises:
+        ValueError: The run is to be longer, and its learning rates would be those of no run.
+    """
+    train = saved.get("train")
+    before, now = train.get("num_updates") if isinstance(train, Mapping) else None, config.train.num_updates
+    if not isinstance(before, int) or not 0 < before < now:
+        return ()
+    try:
+        is_right = can_be_longer(config, before=before, num_updates=now, step=step)
+    except ValueError:  # other fields differ too, and are named
+        return ()
+    if is_right:
+        return ("train.num_updates",)
+    raise ValueError(
+        f"train.num_updates was {before}, is {now}, and {workdir} is at update {step}: "
+        f"{how_to_go_on(config, workdir=workdir)}"
+    )
 
 
 def check_tpu(config: ConfigDict) -> None:
