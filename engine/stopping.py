@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -176,15 +177,27 @@ class StopOnSignal:
         if not self.within_secs:
             return
         limit = max(self.within_secs - _MARGIN_SECS, 0.0) if self._is_deferred else _AT_ONCE_SECS
-        left = limit - (time.monotonic() - start)
-        if self.rescue is not None and not self._finished.wait(max(left - self.rescue_secs(), 0.0)):
+        if self.rescue is not None and not self._finishes_by(start + limit - self.rescue_secs(), pipe):
             threading.Thread(target=self._rescue, name="rescue", daemon=True).start()
-        if not self._finished.wait(max(limit - (time.monotonic() - start), 0.0)):
+        if not self._finishes_by(start + limit, pipe):
             what = self._at_stake if self._is_deferred else "nothing was to be saved"
             _say(f"{name}: not done after {limit:g} s, leaving now; {what}")
             if self._is_deferred:
                 self._write_note(f"{name} (not done after {limit:g} s)")
             os._exit(128 + number)
+
+    def _finishes_by(self, moment: float, pipe: int) -> bool:
+        """Waits until all is over, or the moment has come; ends the process after a second Ctrl-C."""
+        while not self._finished.is_set():
+            left = moment - time.monotonic()
+            if left <= 0:
+                return False
+            if select.select([pipe], [], [], left)[0] and os.read(pipe, 1)[0] == signal.SIGINT:
+                # KeyboardInterrupt, for which the main thread must first come back from C++.
+                if not self._finished.wait(_AT_ONCE_SECS):
+                    _say("SIGINT once more: leaving now")
+                    os._exit(self.exit_status or 128 + signal.SIGINT)
+        return True
 
     def _rescue(self) -> None:
         """Calls `rescue`; nothing that goes wrong there may keep the process from its end."""
