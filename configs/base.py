@@ -21,6 +21,7 @@ def get_eval_set(**fields) -> ConfigDict:
     config.split = ""  # part of the corpus; empty = all
     config.speakers = ()  # only these speakers; empty = all
     config.exclude_speakers = ()  # all but these
+    config.held_out_ratio = 0.0  # only what a training set over the same corpus leaves out with this ratio; 0 = all
     config.join_max_utterances = 1  # utterances of one speaker joined into a row, 1 to this many; 1 = none
     config.join_gap_secs = 0.0  # silence between them
     config.update(fields)
@@ -65,6 +66,7 @@ def get_serve() -> ConfigDict:
 def get_config() -> ConfigDict:
     """Returns the config of the run described above."""
     config = ConfigDict()
+    config.name = ""  # the default workdir is runs/NAME; empty = the name of the config's file
     config.seed = 0  # of weights, order, dropout and masks
 
     config.model = model = ConfigDict()
@@ -96,8 +98,9 @@ def get_config() -> ConfigDict:
         "--source=librispeech --input=datasets/LibriSpeech --split=train-clean-100 --num_shards=64 "
         "--output=datasets/librispeech/train-clean-100; the same for dev-clean"
     )
-    data.vocab = ""  # vocab.json; empty = the 32 tokens of the published English models
-    data.text_style = "librispeech"  # librispeech (upper case A-Z') | unicode (NFKC lower case) | none
+    # auto: made of the training texts at the first start. The workdir keeps what came of it, for all that follows.
+    data.vocab = ""  # vocab.json | auto; empty = the 32 tokens of the published English models
+    data.text_style = "librispeech"  # librispeech (upper case A-Z') | unicode (NFKC lower case) | none | auto
     data.on_rate_mismatch = "resample"  # resample | refuse, for audio that is not 16 kHz
     data.num_buckets = 8  # shapes that batches are padded to
     data.bucket_boundaries_samples = ()  # these lengths instead of chosen ones
@@ -121,6 +124,7 @@ def get_config() -> ConfigDict:
     train_set.split = "train-clean-100"  # part of the corpus; empty = all
     train_set.speakers = ()  # only these speakers; empty = all
     train_set.exclude_speakers = ()  # all but these
+    train_set.held_out_ratio = 0.0  # share of the speakers left out, for an evaluation set with the same ratio
 
     data.eval = ConfigDict()
     # Underscores: a flag (--config.data.eval.dev_clean.input=...) cannot spell a hyphen.
@@ -130,6 +134,7 @@ def get_config() -> ConfigDict:
     train.global_batch_size = 32  # rows of one update, over all replicas (the published recipe: about 400 s of audio)
     train.accum_steps = 8  # microbatches per update and replica
     train.num_updates = 80_000  # optimizer updates; a run may be made longer as long as its decay has not begun
+    train.num_epochs = 0.0  # passes over the training data; then num_updates must be 0
     train.loss_divisor = "utterances"  # utterances | label_tokens: what an update's summed loss is divided by
     train.precision = "mixed_bfloat16"  # float32 | mixed_bfloat16 | mixed_float16
     train.optimizer = "adam"  # adam | adamw
@@ -151,6 +156,7 @@ def get_config() -> ConfigDict:
 
     config.eval = evaluation = ConfigDict()
     evaluation.every_updates = 2_000  # 0 = only at the end
+    evaluation.every_epochs = 0.0  # the interval in epochs; then every_updates must be 0
     evaluation.batch_size = 16  # rows of a batch, over all replicas; rounded up to a multiple of them
     evaluation.best_of = "dev_clean"  # evaluation set whose WER decides about best/
     evaluation.early_stopping_patience = 0  # evaluations without a lower WER of best_of that end the run; 0 = never
@@ -169,6 +175,7 @@ def get_config() -> ConfigDict:
 
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every_updates = 500  # a multiple of train.log_every_updates saves at exactly these updates
+    checkpoint.every_epochs = 0.0  # the interval in epochs; then every_updates must be 0
     checkpoint.keep = 3  # newest checkpoints kept, beside the best
     checkpoint.background = True  # training goes on while one is written, from a copy in memory; on one host alone
 

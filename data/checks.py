@@ -14,7 +14,7 @@ from data.findings import Finding, find
 from data.labels import Labels, measure_labels
 from data.plan import samples_at_speed
 from data.sources import Source, duration_conflicts
-from data.text import CharTokenizer, describe_character, find_markup
+from data.text import UNKNOWN, CharTokenizer, describe_character, find_markup
 
 # int64 [N] samples -> int [N] frames: the arithmetic of the model's convolutions.
 FramesFn = Callable[[np.ndarray], np.ndarray]
@@ -39,6 +39,9 @@ _UNSPACED = (
 # Mean length of a word beyond which texts are not divided into words: those of Chinese have 1.6 characters, of Thai 6.
 _EAST_ASIAN_WORD, _OTHER_WORD = 4, 10
 _MOST_FOR_SPACING = 5_000
+# In so many labels even the rarest letter of a language occurs more than twice; what does not is rather a typing error.
+_MIN_LABELS_FOR_RARE = 10_000
+_MOST_OF_RARE = 2
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,26 @@ def check_texts(corpus: Corpus) -> list[Finding]:
         *corpus.find("missing_cells", missing, lambda i: repr(texts[i])),
         *corpus.find("line_breaks", broken, lambda i: repr(_shorten(texts[i]))),
     ]
+
+
+def check_rare_characters(corpus: Corpus, tokenizer: CharTokenizer) -> list[Finding]:
+    """Returns the characters that a set of some length has once or twice, of a vocabulary that was made of its texts.
+
+    In another vocabulary they are there because somebody knows that the language has them.
+    """
+    counts, first = corpus.labels.token_counts, corpus.labels.first_texts
+    if counts.sum() < _MIN_LABELS_FOR_RARE:
+        return []
+    rare = [i for i in np.flatnonzero((counts > 0) & (counts <= _MOST_OF_RARE)) if tokenizer.tokens[i] != UNKNOWN]
+    return find(
+        "rare_characters",
+        corpus.name,
+        {
+            describe_character(tokenizer.tokens[i]): f"{'once' if counts[i] == 1 else 'twice'}, first "
+            f"{corpus.source.utterance_ids[first[i]]}"
+            for i in rare
+        },
+    )
 
 
 def check_writing(corpus: Corpus) -> list[Finding]:

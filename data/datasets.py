@@ -12,13 +12,16 @@ from data.audio import SAMPLE_RATE
 from data.errors import InputError
 from data.faults import Report, refuse
 from data.fingerprint import fingerprint
+from data.held_out import split_held_out
 from data.open import open_source
 from data.pipeline import build_dataset
 from data.plan import BatchPlan
 from data.records import encode_flac
 from data.sources import Source, duration_conflicts, segment_starts
-from data.text import CharTokenizer, normalize_transcript
+from data.text import AUTO, CharTokenizer, build_vocab, choose_text_style, normalize_transcript
 from data.unreadable import UnreadableUtterance, UnreadableUtterances
+
+_MOST_SHOWN = 120  # characters of a vocabulary in the log
 
 
 class SubsetSource:
@@ -47,18 +50,25 @@ class SubsetSource:
 
 
 class TrainData:
-    """An endless, planned stream of updates over one corpus."""
+    """An endless, planned stream of updates over one corpus.
+
+    Attributes:
+        tokenizer: As given, or made of the transcripts.
+        made_vocab: Whether it was made of them.
+        text_style: As given, or chosen for the transcripts.
+    """
 
     def __init__(
         self,
         *,
-        tokenizer: CharTokenizer,
+        tokenizer: CharTokenizer | None,
         text_style: str,
         format: str,
         input: str,
         split: str = "",
         speakers: Collection[str] = (),
         exclude_speakers: Collection[str] = (),
+        held_out_ratio: float = 0.0,
         on_rate_mismatch: str = "resample",
         global_batch_size: int,
         seed: int,
@@ -79,13 +89,15 @@ class TrainData:
         """Reads the corpus' index and plans its first epoch; no audio is decoded.
 
         Args:
-            tokenizer: Transcripts to labels.
-            text_style: `normalize_transcript`'s style.
+            tokenizer: Transcripts to labels; None makes one of all their characters.
+            text_style: `normalize_transcript`'s style; "auto" is that of `choose_text_style`.
             format: As `open_source`; so are input, split, speakers, exclude_speakers, on_rate_mismatch.
             input: See format.
             split: See format.
             speakers: See format.
             exclude_speakers: See format.
+            held_out_ratio: Share of the utterances, of whole speakers where there are several, that is left out for an
+                `EvalData` with the same ratio; 0 = none.
             on_rate_mismatch: See format.
             global_batch_size: Rows of one update; not used with `max_batch_secs`.
             seed: Of the order.
@@ -115,6 +127,13 @@ class TrainData:
             on_rate_mismatch=on_rate_mismatch,
             report=report,
         )
+        if held_out_ratio:
+            source = SubsetSource(source=source, indices=_split(source, held_out_ratio, input, warn=True)[0])
+        self.text_style = choose_text_style(source.texts) if text_style == AUTO else text_style
+        self.made_vocab = tokenizer is None
+        if tokenizer is None:
+            tokenizer = _make_tokenizer(source.texts, self.text_style)
+        self.tokenizer = tokenizer
         durations = source.num_samples / SAMPLE_RATE
         is_kept = (durations >= min_duration_secs) & (source.num_samples > 0)
         if max_duration_secs:
@@ -157,8 +176,6 @@ class TrainData:
         self.num_utterances = len(source.utterance_ids)
         self.fingerprint = fingerprint(source)
         self.duration_secs = float(source.num_samples.sum()) / SAMPLE_RATE
-        self._tokenizer = tokenizer
-        self._text_style = text_style
         self._num_parallel_calls = num_parallel_calls
         self._prefetch_batches = prefetch_batches
         self._unreadable = UnreadableUtterances()
@@ -172,8 +189,8 @@ class TrainData:
         return build_dataset(
             source=self.source,
             plan=self.plan,
-            tokenizer=self._tokenizer,
-            text_style=self._text_style,
+            tokenizer=self.tokenizer,
+            text_style=self.text_style,
             num_replicas=context.num_replicas_in_sync,
             num_input_pipelines=context.num_input_pipelines,
             input_pipeline_id=context.input_pipeline_id,
@@ -202,6 +219,7 @@ class EvalData:
         split: str = "",
         speakers: Collection[str] = (),
         exclude_speakers: Collection[str] = (),
+        held_out_ratio: float = 0.0,
         on_rate_mismatch: str = "resample",
         batch_size: int,
         num_buckets: int = 8,
@@ -211,8 +229,11 @@ class EvalData:
         prefetch_batches: int = 4,
         report: Report = refuse,
     ):
-        """Reads the corpus' index; the arguments are those of `TrainData`, `batch_size` is over all replicas."""
-        self.source = open_source(
+        """Reads the corpus' index; the arguments are those of `TrainData`, `batch_size` is over all replicas.
+
+        With a `held_out_ratio` it has what a `TrainData` of the same ratio leaves out.
+        """
+        source = open_source(
             format=format,
             input=input,
             split=split,
@@ -221,6 +242,9 @@ class EvalData:
             on_rate_mismatch=on_rate_mismatch,
             report=report,
         )
+        if held_out_ratio:
+            source = SubsetSource(source=source, indices=_split(source, held_out_ratio, input)[1])
+        self.source = source
         # A fixed seed: the rows of a joined set are part of its definition and must not follow the run's seed.
         self.plan = BatchPlan(
             num_samples=self.source.num_samples,
@@ -283,3 +307,21 @@ class EvalData:
         for member in self._members[index]:
             pieces += [gap, self.source.read_waveform(member)]
         return encode_flac(np.concatenate(pieces[1:]))
+
+
+def _split(source: Source, ratio: float, input: object, *, warn: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    ids = {"speaker_ids": source.speaker_ids, "utterance_ids": source.utterance_ids}
+    return split_held_out(**ids, ratio=ratio, where=str(input), warn=warn)
+
+
+def _make_tokenizer(texts: Sequence[str], text_style: str) -> CharTokenizer:
+    tokens = build_vocab(normalize_transcript(text, text_style) for text in texts)
+    characters = "".join(sorted(token for token in tokens if len(token) == 1))
+    logging.info(
+        "vocabulary of %d tokens from %d transcripts with data.text_style=%s: %s",
+        len(tokens),
+        len(texts),
+        text_style,
+        characters if len(characters) <= _MOST_SHOWN else f"{characters[:_MOST_SHOWN]} ...",
+    )
+    return CharTokenizer(tokens=tokens)

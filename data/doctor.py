@@ -35,7 +35,7 @@ class SetToExamine:
 
     Attributes:
         name: "" for the training set, else the evaluation set's.
-        fields: format, input, split, speakers, exclude_speakers.
+        fields: format, input, split, speakers, exclude_speakers, held_out_ratio.
         build: opens it; the report hears of faults.
         num_parts: microbatches of an update, over all replicas.
     """
@@ -48,7 +48,7 @@ class SetToExamine:
     @property
     def utterances_key(self) -> tuple[str, ...]:
         """Equal where two evaluation sets hold the same utterances."""
-        names = ("format", "input", "split", "speakers", "exclude_speakers")
+        names = ("format", "input", "split", "speakers", "exclude_speakers", "held_out_ratio")
         return (str(not self.name), *(str(self.fields.get(name, "")) for name in names))
 
 
@@ -107,7 +107,7 @@ def examine(
                 text_style=text_style,
                 speed_factors=(1.0,) if item.name else speed_factors,
             )
-            one.findings += _check_without_audio(one, frames_fn)
+            one.findings += _check_without_audio(one, tokenizer, frames_fn)
             if isinstance(data, TrainData):
                 limits = {"min_secs": min_duration_secs, "max_secs": max_duration_secs}
                 one.findings += checks.check_durations(one.name, data.left_out_secs, **limits)
@@ -145,12 +145,13 @@ def examine(
     )
 
 
-def _check_without_audio(one: _Opened, frames_fn: FramesFn) -> list[Finding]:
+def _check_without_audio(one: _Opened, tokenizer: CharTokenizer, frames_fn: FramesFn) -> list[Finding]:
     assert one.corpus is not None
     unlisted = unlisted_audio(format=one.fields["format"], input=one.fields["input"])
     return [
         *checks.check_texts(one.corpus),
         *checks.check_writing(one.corpus),
+        *(checks.check_rare_characters(one.corpus, tokenizer) if getattr(one.data[0][1], "made_vocab", False) else ()),
         *checks.check_listed_durations(one.corpus),
         *checks.check_fit(one.corpus, frames_fn),
         *checks.check_sample_rates(one.corpus),

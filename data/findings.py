@@ -84,6 +84,11 @@ CHECKS: dict[str, Check] = {
         "text with characters that are not in the vocabulary",
         "make a vocabulary with python -m data.vocab, choose data.text_style, or spell the words out",
     ),
+    "rare_characters": Check(
+        _W,
+        "characters that the training set has once or twice, too rarely to be learned",
+        "mend them where they are typing errors; else nothing, their words will be read wrong",
+    ),
     "lost_digits": Check(
         _W, "text with digits, which the librispeech style drops", "spell the numbers out as they are spoken"
     ),

@@ -36,6 +36,7 @@ class Labels:
             texts have it, the index of the first.
         lost_symbols: index -> the dropped characters of its text that are spoken, such as %.
         token_counts: int64 [V], how often each token occurs.
+        first_texts: int64 [V], the first text with each token; -1 where none has it.
         num_words: of all transcripts.
     """
 
@@ -45,6 +46,7 @@ class Labels:
     unknown: dict[int, str]
     digits: list[int]
     token_counts: np.ndarray
+    first_texts: np.ndarray
     num_words: int
     reread: dict[str, tuple[str, int, int]]
     lost_symbols: dict[int, str]
@@ -70,6 +72,7 @@ def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_style
     """
     lengths, repeats, unknowns = (np.zeros(len(texts), dtype=np.int32) for _ in range(3))
     token_counts = np.zeros(tokenizer.num_tokens, dtype=np.int64)
+    first_texts = np.full(tokenizer.num_tokens, -1, dtype=np.int64)
     unknown_id = tokenizer.tokens.index(UNKNOWN)
     unknown: dict[int, str] = {}
     num_words = 0
@@ -81,7 +84,10 @@ def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_style
         lengths[chunk] = [len(row) for row in rows]
         owners = np.repeat(np.arange(len(rows)), lengths[chunk])
         ids = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=len(owners))
-        token_counts += np.bincount(ids, minlength=len(token_counts))
+        counts = np.bincount(ids, minlength=len(token_counts))
+        for token in np.flatnonzero((token_counts == 0) & (counts > 0)):
+            first_texts[token] = first + owners[np.argmax(ids == token)]
+        token_counts += counts
         is_repeat = (ids[1:] == ids[:-1]) & (owners[1:] == owners[:-1])
         repeats[chunk] = np.bincount(owners[1:][is_repeat], minlength=len(rows))
         unknowns[chunk] = np.bincount(owners[ids == unknown_id], minlength=len(rows))
@@ -90,7 +96,9 @@ def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_style
     drops_digits = text_style == "librispeech"
     digits = [index for index, text in enumerate(texts) if has_digits(text)] if drops_digits else []
     reread, lost_symbols = _find_reread(texts, text_style)
-    return Labels(lengths, repeats, unknowns, unknown, digits, token_counts, num_words, reread, lost_symbols)
+    return Labels(
+        lengths, repeats, unknowns, unknown, digits, token_counts, first_texts, num_words, reread, lost_symbols
+    )
 
 
 def _find_reread(texts: Sequence[str], text_style: str) -> tuple[dict[str, tuple[str, int, int]], dict[int, str]]:

@@ -54,6 +54,7 @@ def check_before_training(
     train = measure("train", train_data.source, speed_factors=speed_factors)
     found = [
         *checks.check_texts(train),
+        *(checks.check_rare_characters(train, tokenizer) if getattr(train_data, "made_vocab", False) else ()),
         *checks.check_listed_durations(train),
         *checks.check_fit(train, frames_fn),
         *checks.check_sample_rates(train),

@@ -22,6 +22,9 @@ FACEBOOK_TOKENS = (*SPECIAL_TOKENS, WORD_DELIMITER, *"ETAONIHSRDLUMWCFGYPBVK'XJQ
 _MARKUP = re.compile(r"<[^<>\s][^<>]{0,40}>|\[[^\[\]]{1,40}\]|\([^()]{1,40}\)|\{[^{}]{1,40}\}")
 _TATWEEL, _VARIATION = "\u0640", "VARIATION SELECTOR"
 TEXT_STYLES = ("librispeech", "unicode", "none")
+AUTO = "auto"  # a style, or a vocabulary, that the texts decide about
+# A letter or digit that the librispeech style drops, or another case of it.
+_BEYOND_CAPITALS = re.compile(r"[^\W_A-Z]")
 
 # Right and left quotation mark, modifier letters, prime, grave and acute accent, as typed for '.
 # Before NFKC, which takes the spacing acute accent apart into a space and a combining mark.
@@ -72,6 +75,16 @@ def _normalize_ascii(text: str, upper: bool) -> str:
         return " ".join(kept.split())
     words = kept.split() if upper else [word.strip("'") for word in kept.split()]
     return " ".join(word for word in words if word.strip("'"))
+
+
+def choose_text_style(texts: Iterable[str]) -> str:
+    """Returns the style that loses nothing of a corpus: "librispeech" where every letter is of A-Z, else "unicode"."""
+    is_seen = False
+    for text in texts:
+        if _BEYOND_CAPITALS.search(text):
+            return "unicode"
+        is_seen = is_seen or bool(text.strip())
+    return "librispeech" if is_seen else "unicode"
 
 
 def has_digits(text: str) -> bool:
