@@ -149,7 +149,9 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     config = _CONFIG.value
     config.decode.update(decode_given)
     config.lock()
-    workdir = _WORKDIR.value or experiment.default_workdir(flags.FLAGS["config"].config_filename)
+    workdir = _WORKDIR.value or experiment.default_workdir(
+        flags.FLAGS["config"].config_filename, config.get("name", "")
+    )
     if _MODE.value == "verify_resume":
         return verify_resume.run(config=config, command=[sys.executable, *sys.argv], workdir=workdir)
     if _MODE.value == "doctor":

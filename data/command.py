@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 from common.json_files import MalformedFileError
 from data.errors import InputError
-from data.text import TEXT_STYLES
+from data.rows import excerpt
+from data.text import TEXT_STYLES, normalize_transcript
+
+# Share of letters outside A to Z up to which a corpus is English with some names.
+MAX_FOREIGN_LETTERS = 0.01
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,6 +36,41 @@ def add_corpus_flags(parser: argparse.ArgumentParser, formats: Sequence[str]) ->
         choices=TEXT_STYLES,
         help="how transcripts are written (default: librispeech)",
     )
+
+
+def check_normalization(texts: Mapping[str, str], normalization: str) -> str:
+    """Returns one line about letters that --normalization was not made for, "" where there are next to none.
+
+    Args:
+        texts: utterance id -> transcript as read.
+        normalization: the flag's value.
+
+    Raises:
+        InputError: it leaves nothing of any transcript.
+    """
+    advice = "give --normalization=unicode" if normalization == "librispeech" else "check the transcripts"
+    spoken = {name: text for name, text in texts.items() if text.strip()}
+    if spoken and not any(normalize_transcript(text, normalization) for text in spoken.values()):
+        name, text = next(iter(spoken.items()))
+        raise InputError(
+            f"--normalization={normalization} leaves nothing of {len(spoken)} transcripts, first {name} "
+            f"({excerpt(text)}): {advice}"
+        )
+    if normalization != "librispeech":
+        return ""
+    foreign = {name: found for name, text in spoken.items() if not text.isascii() and (found := _foreign_letters(text))}
+    num_letters = sum(map(str.isalpha, "".join(spoken.values())))
+    if sum(map(len, foreign.values())) <= MAX_FOREIGN_LETTERS * num_letters:
+        return ""
+    name, letters = next(iter(foreign.items()))
+    return (
+        f"--normalization=librispeech is for English, and {len(foreign)} of {len(texts)} transcripts have letters "
+        f"outside A to Z, first {name} ({letters[0]}): upper case changes some of them, and digits are dropped; {advice}"
+    )
+
+
+def _foreign_letters(text: str) -> str:
+    return "".join(letter for letter in text if letter.isalpha() and not letter.isascii())
 
 
 def comma_list(value: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from data.audio import SAMPLE_RATE
 from data.beam_runner import BeamRunner
-from data.command import Parser, add_corpus_flags, comma_list, run_command
+from data.command import Parser, add_corpus_flags, check_normalization, comma_list, run_command
 from data.errors import InputError
 from data.faults import Fault
 from data.manifest import MANIFEST_FORMATS, read_utterances
@@ -83,7 +83,10 @@ def _prepare(flags: argparse.Namespace) -> None:
         exclude_speakers=comma_list(flags.exclude_speakers),
         report=note,
     )
-    if flags.normalization == "librispeech":
+    foreign = check_normalization({u.utterance_id: u.text for u in utterances}, flags.normalization)
+    if foreign:
+        _warn(foreign)
+    elif flags.normalization == "librispeech":
         with_digits = [u.utterance_id for u in utterances if has_digits(u.text)]
         if with_digits:
             _warn(

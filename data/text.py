@@ -79,12 +79,12 @@ def _normalize_ascii(text: str, upper: bool) -> str:
 
 def choose_text_style(texts: Iterable[str]) -> str:
     """Returns the style that loses nothing of a corpus: "librispeech" where every letter is of A-Z, else "unicode"."""
-    is_seen = False
+    has_letters = False
     for text in texts:
         if _BEYOND_CAPITALS.search(text):
             return "unicode"
-        is_seen = is_seen or bool(text.strip())
-    return "librispeech" if is_seen else "unicode"
+        has_letters = has_letters or any(map(str.isalpha, text))
+    return "librispeech" if has_letters else "unicode"
 
 
 def has_digits(text: str) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from data.command import Parser, add_corpus_flags, comma_list, run_command
+from data.command import Parser, add_corpus_flags, check_normalization, comma_list, run_command
 from data.faults import Fault
 from data.open import FORMATS, open_source
 from data.text import CharTokenizer, build_vocab, normalize_transcript
@@ -39,6 +39,9 @@ def _make(flags: argparse.Namespace) -> None:
     if faults:  # audio is no matter here; python -m data.prepare and training judge it
         count = sum(len(fault.details) for fault in faults)
         print(f"data.vocab: warning: {count} bad utterances left out; {faults[0].message}", file=sys.stderr)
+    foreign = check_normalization(dict(zip(source.utterance_ids, source.texts, strict=True)), flags.normalization)
+    if foreign:
+        print(f"data.vocab: warning: {foreign}", file=sys.stderr)
     texts = tqdm(source.texts, desc="vocab", unit="utt", disable=None)
     tokens = build_vocab(normalize_transcript(text, flags.normalization) for text in texts)
     CharTokenizer(tokens=tokens).save(flags.output)

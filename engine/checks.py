@@ -55,7 +55,9 @@ _NUMBERS = {
     "data.max_bad_share": _RATIO,
     "train.global_batch_size": _SIZE,
     "train.accum_steps": _SIZE,
+    "data.train.held_out_ratio": _RATIO,
     "train.num_updates": _SIZE,
+    "train.num_epochs": _AMOUNT,
     "train.learning_rate": _POSITIVE,
     "train.head_learning_rate_factor": _POSITIVE,
     "train.warmup_updates": _COUNT,
@@ -71,6 +73,7 @@ _NUMBERS = {
     "train.max_skipped_in_a_row": _COUNT,
     "train.log_every_updates": _SIZE,
     "eval.every_updates": _COUNT,
+    "eval.every_epochs": _AMOUNT,
     "eval.batch_size": _SIZE,
     "eval.early_stopping_patience": _COUNT,
     "eval.idle_timeout_secs": _AMOUNT,
@@ -78,6 +81,7 @@ _NUMBERS = {
     "eval.report_utterances": _COUNT,
     "eval.report_max_audio_mb": _AMOUNT,
     "checkpoint.every_updates": _SIZE,
+    "checkpoint.every_epochs": _AMOUNT,
     "checkpoint.keep": _SIZE,
     "runtime.stop_within_secs": _AMOUNT,
     "runtime.num_virtual_devices": _COUNT,
@@ -92,8 +96,15 @@ _CHOICES = {
     "checkpoint.background": (True, False),
     "runtime.loop_in_graph": (True, False),
 }
+# What is counted in updates or, instead, in epochs.
+_EPOCHS_OF = {
+    "train.num_updates": "train.num_epochs",
+    "eval.every_updates": "eval.every_epochs",
+    "checkpoint.every_updates": "checkpoint.every_epochs",
+}
 # Configs from before there were these fields go on without them.
 _LATER_FIELDS = (
+    "data.train.held_out_ratio", "train.num_epochs", "eval.every_epochs", "checkpoint.every_epochs",
     "train.warmup_ratio", "train.hold_ratio", "train.loss_divisor", "checkpoint.background", "runtime.stop_within_secs",
     "runtime.loop_in_graph",
 )  # fmt: skip
@@ -119,8 +130,14 @@ def check_values(config: ConfigDict) -> None:
             wanted = _NUMBERS[name].fault(value)
         else:
             wanted = "" if value in _CHOICES[name] else f"one of {', '.join(map(str, _CHOICES[name]))}"
+        by_epochs = _EPOCHS_OF.get(name, "")
+        epochs = place.get(by_epochs.rpartition(".")[2], 0.0) if by_epochs else 0.0
+        if value == 0 and not isinstance(value, bool) and epochs:
+            continue
         if wanted:
             raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        if epochs:
+            raise ValueError(f"{by_epochs}={epochs:g} and {name}={value} are both set; set one of them to 0")
 
 
 def check_fields(config: ConfigDict, *, num_replicas: int, trains: bool = True) -> None:
@@ -212,7 +229,7 @@ def check_longer(saved: Mapping[str, Any], config: ConfigDict, *, workdir: str, 
     except ValueError:  # other fields differ too, and are named
         return ()
     if is_right:
-        return ("train.num_updates",)
+        return ("train.num_updates", "train.num_epochs")
     raise ValueError(
         f"train.num_updates was {before}, is {now}, and {workdir} is at update {step}: "
         f"{how_to_go_on(config, workdir=workdir)}"
@@ -244,7 +261,7 @@ def check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:
     """
     for fields in (config.data.train, *(config.data.eval.values() if evaluate else ())):
         check_corpus(config, fields)
-    if init and not (tf.io.gfile.exists(init) or tf.io.gfile.exists(f"{init}.index")):
+    if init and not (_is_there(init) or _is_there(f"{init}.index")):
         raise ValueError(
             f"{init}: no such weights (model.init); convert a Hugging Face folder with: python -m models.convert "
             f"--input=HF_FOLDER --output={init}; or start from random weights with --config.model.init="
@@ -288,10 +305,22 @@ def check_corpus(config: ConfigDict, fields: ConfigDict) -> None:
     Raises:
         ValueError: If it is.
     """
-    if not tf.io.gfile.exists(fields.input):
+    if not _is_there(fields.input):
         command = config.data.make_command
         hint = f"make it with: {command}" if _makes(command, fields.input) else "check the path"
         raise ValueError(f"{fields.input}: no such corpus; {hint}{describe_near(fields.input)}")
+
+
+def _is_there(path: str) -> bool:
+    """Returns whether a path or URL exists.
+
+    Raises:
+        ValueError: It is of a kind that is not known here, or cannot be asked.
+    """
+    try:
+        return tf.io.gfile.exists(path)
+    except tf.errors.OpError as error:
+        raise ValueError(f"{path}: cannot be looked up ({' '.join(error.message.split())}); check the path") from error
 
 
 def _makes(command: str, path: str) -> bool:

@@ -10,7 +10,7 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from engine import checks, runtime, unpack
-from engine.protocols import Parts
+from engine.protocols import Parts, Tokenizer, TrainData
 
 
 def run(
@@ -47,7 +47,9 @@ def run(
     checks.check_fields(config, num_replicas=replicas)
     config = unpack.with_architecture(config, parts, init=config.model.init)
     data = config.data
-    tokenizer = parts.build_tokenizer(data.vocab)
+    given = None if data.vocab == unpack.AUTO else parts.build_tokenizer(data.vocab)
+    build_train, config, tokenizer = _open_train(config, parts, given)
+    data = config.data
     footprint = measure_model(
         source=config.model.source,
         preset_name=config.model.preset,
@@ -61,10 +63,6 @@ def run(
         regions=config.model.regions,
         recompute=config.model.recompute,
     )
-
-    def build_train(report: Callable[..., None]) -> Any:
-        checks.check_corpus(config, data.train)
-        return unpack.build_train_data(config, parts, tokenizer, report=report)
 
     def build_eval(name: str) -> Callable[..., Any]:
         def build(report: Callable[..., None]) -> Any:
@@ -93,6 +91,40 @@ def run(
     write_report(examination, workdir, title=os.path.basename(os.path.normpath(workdir)))
     print("\n".join(examination.lines()))
     return 2 if examination.num_errors else 0
+
+
+def _open_train(
+    config: ConfigDict, parts: Parts, tokenizer: Tokenizer | None
+) -> tuple[Callable[..., Any], ConfigDict, Tokenizer]:
+    """Opens the training set before the others: its texts decide what the config leaves to them.
+
+    Returns:
+        What hands the set over, with its faults or the error that it cannot be opened for; the config with what the
+        texts decide; the tokenizer, as given or made of them.
+    """
+    faults: list[Any] = []
+    data: TrainData | None = None
+    error: Exception | None = None
+    try:
+        checks.check_corpus(config, config.data.train)
+        data = unpack.build_train_data(config, parts, tokenizer, report=faults.append)
+        config = unpack.with_data(config, data)
+    except (ValueError, OSError) as refused:
+        error = refused
+        if config.data.text_style == unpack.AUTO:  # the other sets are examined all the same
+            config = ConfigDict(config.to_dict())
+            config.data.text_style = "unicode"
+
+    def build(report: Callable[..., None]) -> Any:
+        for fault in faults:
+            report(fault)
+        if error is not None:
+            raise error
+        return data
+
+    if tokenizer is None:
+        tokenizer = data.tokenizer if data is not None else parts.build_tokenizer("")
+    return build, config, tokenizer
 
 
 def available_memory() -> int | None:

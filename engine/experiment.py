@@ -39,6 +39,7 @@ from engine.trainer import Trainer
 
 # Fields that may differ between a run and its continuation: they change neither the weights nor the order of the data.
 RESUMABLE_FIELDS = (
+    "name",
     "runtime",
     "verify_resume",
     "eval",
@@ -57,7 +58,12 @@ RESUMABLE_FIELDS = (
     "train.max_skipped_in_a_row",
 )
 # Fields that older configs do not have, and what these stand for.
-LATER_FIELDS = {"train.warmup_ratio": 0.0, "train.hold_ratio": 0.0}
+LATER_FIELDS = {
+    "train.warmup_ratio": 0.0,
+    "train.hold_ratio": 0.0,
+    "train.num_epochs": 0.0,
+    "data.train.held_out_ratio": 0.0,
+}
 # Parts of a checkpoint that older versions did not save; a run of theirs goes on all the same.
 _LATER_PARTS = ("statistics", "data_digest", "bad_rows", "skip_counter", preemption.CHECKPOINT_PART)
 
@@ -121,7 +127,7 @@ def run(
     checks.check_fields(
         config, num_replicas=strategy.num_replicas_in_sync, trains=mode in ("train", "train_and_eval")
     )
-    if mode in ("train", "train_and_eval"):
+    if mode in ("train", "train_and_eval") and config.train.num_updates:
         unpack.build_learning_rate(config)  # refuses what does not fit together
     if mode == "continuous_eval":
         return _evaluate_continuously(
@@ -148,11 +154,22 @@ def run(
         init = config.model.init if is_fresh else ""
         evaluate = mode == "train_and_eval"
         checks.check_inputs(config, init, evaluate=evaluate)
-        tokenizer = parts.build_tokenizer(config.data.vocab)
+        run_before = "" if is_fresh else workdir
+        if run_before:
+            config = unpack.with_text_style(config, run=run_before)
+        tokenizer = None  # made of the training texts
+        if config.data.vocab != unpack.AUTO:
+            tokenizer = parts.build_tokenizer(config.data.vocab)
+        elif run_before:
+            tokenizer = parts.build_tokenizer(os.path.join(workdir, "vocab.json"))
         train_data = unpack.build_train_data(config, parts, tokenizer)
+        if tokenizer is None:
+            tokenizer = train_data.tokenizer
+        config = unpack.with_data(config, train_data, run=run_before)
+        unpack.build_learning_rate(config)
         num_replicas = strategy.num_replicas_in_sync
         evaluators = unpack.build_eval_data(config, parts, tokenizer, num_replicas=num_replicas) if evaluate else {}
-        config = unpack.with_architecture(config, parts, init=init, run="" if is_fresh else workdir)
+        config = unpack.with_architecture(config, parts, init=init, run=run_before)
         if init and config.model.init_head:
             checks.check_head(init, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
         init = checkpoints.find_checkpoint(init) if init else ""
@@ -190,10 +207,15 @@ def run(
         )
 
 
-def default_workdir(config_path: str) -> str:
-    """Returns runs/NAME for configs/NAME.py, with or without an argument after a colon."""
-    name = os.path.basename(config_path.split(":", maxsplit=1)[0]).removesuffix(".py")
-    return os.path.join("runs", name)
+def default_workdir(config_path: str, name: str = "") -> str:
+    """Returns runs/NAME for configs/NAME.py, with or without an argument after a colon, or for a config that has a name.
+
+    Args:
+        config_path: As --config.
+        name: Its field `name`; "" = it has none.
+    """
+    file = os.path.basename(config_path.split(":", maxsplit=1)[0]).removesuffix(".py")
+    return os.path.join("runs", name or file)
 
 
 def _train(
@@ -415,6 +437,7 @@ def _evaluate_continuously(
     timeout_secs = config.eval.idle_timeout_secs
     with workdirs.WorkdirLock(output):
         continuous.wait_for_run(training_workdir, timeout_secs=timeout_secs)
+        config = unpack.with_text_style(config, run=training_workdir)
         tokenizer = parts.build_tokenizer(os.path.join(training_workdir, "vocab.json"))
         eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
         config = unpack.with_architecture(config, parts, run=training_workdir)
@@ -450,8 +473,8 @@ def _evaluate(
     checkpoint: str,
     weights: str,
 ) -> Outcome:
-    vocab = os.path.join(workdir, "vocab.json")
-    tokenizer = parts.build_tokenizer(vocab if os.path.exists(vocab) else config.data.vocab)
+    tokenizer = unpack.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
+    config = unpack.with_text_style(config, run=checkpoint or workdir)
     search = unpack.build_search(config, parts, tokenizer)
     eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:

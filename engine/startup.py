@@ -66,7 +66,9 @@ def describe_finished(config: ConfigDict, *, workdir: str, step: int) -> str:
     said = f"{workdir} has done its {step} updates (train.num_updates={config.train.num_updates}): nothing to train"
     longer = 2 * config.train.num_updates
     if checks.can_be_longer(config, before=config.train.num_updates, num_updates=longer, step=step):
-        return f"{said}; to train longer, say --config.train.num_updates={longer}"
+        epochs = config.train.get("num_epochs", 0.0)
+        field = f"num_epochs={2 * epochs:g}" if epochs else f"num_updates={longer}"
+        return f"{said}; to train longer, say --config.train.{field}"
     return f"{said}; {checks.how_to_go_on(config, workdir=workdir)}"
 
 
@@ -117,6 +119,14 @@ def log_startup(
         batch,
         secs_per_update,
     )
+    if train.get("num_epochs", 0.0):
+        logging.info(
+            "%g epochs are %d updates; evaluation %s, a checkpoint every %d",
+            train.num_epochs,
+            train.num_updates,
+            f"every {config.eval.every_updates}" if config.eval.every_updates else "at the end",
+            config.checkpoint.every_updates,
+        )
     start = f"{'continuing' if step else 'starting'} at update {step} of {train.num_updates}"
     logging.info("%s", f"{start}; {last_stop}" if last_stop else start)
     if step >= train.num_updates:

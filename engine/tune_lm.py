@@ -74,8 +74,8 @@ def run(
         raise ValueError(f"eval.best_of={name!r} names no evaluation set; it is what tune_lm tunes on")
     if not tune.lm_weights or not tune.word_scores:
         raise ValueError("tune_lm.lm_weights and tune_lm.word_scores must name at least one value each")
-    vocab = os.path.join(workdir, "vocab.json")
-    tokenizer = parts.build_tokenizer(vocab if os.path.exists(vocab) else config.data.vocab)
+    tokenizer = unpack.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
+    config = unpack.with_text_style(config, run=checkpoint or workdir)
     # Hot words are a wish, not a quality of the audio: they would bend what is tuned.
     fields = {**config.decode.to_dict(), "hot_words": (), "num_hypotheses": 1}
     search = parts.build_search(pieces=tokenizer.pieces, **fields)

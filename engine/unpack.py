@@ -22,6 +22,8 @@ from engine.report.writer import ReportWriter
 from engine.schedules import WarmupHoldDecay, build_schedule
 from engine.trainer import Trainer
 
+# Stands for what the texts of the training data decide: data.text_style, data.vocab.
+AUTO = "auto"
 # Only the config.json of a converted folder has it at its top.
 _CONVERTED_FIELD = "hidden_size"
 _ARCHITECTURE_FIELDS = (
@@ -104,6 +106,71 @@ def with_architecture(config: ConfigDict, parts: Parts, *, init: str = "", run: 
     return found.lock()
 
 
+def with_text_style(config: ConfigDict, *, run: str) -> ConfigDict:
+    """Returns the config with the text style that "auto" turned out to be in a run.
+
+    Args:
+        config: As configs/base.py.
+        run: A workdir, or a checkpoint in one.
+
+    Raises:
+        ValueError: There is no such run.
+    """
+    if config.data.text_style != AUTO:
+        return config
+    found = ConfigDict(config.to_dict())
+    found.data.text_style = load_run(run)[0].data.text_style
+    return found.lock()
+
+
+def with_data(config: ConfigDict, data: TrainData, *, run: str = "") -> ConfigDict:
+    """Returns the config with what follows from the training data: the text style, and epochs as updates.
+
+    Args:
+        config: As configs/base.py.
+        data: The training data.
+        run: A workdir that is continued; "" = a fresh run.
+    """
+    found = ConfigDict(config.to_dict())
+    if found.data.text_style == AUTO:
+        found.data.text_style = data.text_style
+    for group in (found.eval, found.checkpoint):
+        if epochs := group.get("every_epochs", 0.0):
+            group.every_updates = _count_updates(epochs, data)
+    if epochs := found.train.get("num_epochs", 0.0):
+        recorded = load_run(run)[0].train if run else {}
+        # Other data have another number of updates, but that is not what is wrong with them: their fingerprint is.
+        is_recorded = recorded.get("num_epochs") == epochs
+        found.train.num_updates = recorded["num_updates"] if is_recorded else _count_updates(epochs, data)
+    return found.lock()
+
+
+def _count_updates(epochs: float, data: TrainData) -> int:
+    return max(1, round(epochs * data.updates_per_epoch))
+
+
+def build_tokenizer(config: ConfigDict, parts: Parts, *, workdir: str, checkpoint: str = "") -> Tokenizer:
+    """Builds the tokenizer that trained weights were trained with, or else that of the config.
+
+    Args:
+        config: As configs/base.py.
+        parts: What data and models contribute.
+        workdir: Of the run.
+        checkpoint: Workdir of another run, or a checkpoint in one, whose vocabulary is taken where the workdir has none.
+
+    Raises:
+        ValueError: The vocabulary is made at a run's first start, and there is no run.
+    """
+    folder = os.path.abspath(checkpoint or workdir)
+    for place in (workdir, folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
+        path = os.path.join(place, "vocab.json")
+        if os.path.exists(path):
+            return parts.build_tokenizer(path)
+    if config.data.vocab == AUTO:
+        raise ValueError(f"{folder}: no vocab.json (data.vocab=auto); train first, or name the vocabulary")
+    return parts.build_tokenizer(config.data.vocab)
+
+
 def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> AcousticModel:
     """Builds the model of a config; inside `strategy.scope()`."""
     # Runs from before a field was there did without it.
@@ -127,8 +194,8 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
     )
 
 
-def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer, **more: Any) -> TrainData:
-    """Opens the training corpus of a config; `more` goes to it as it is."""
+def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer | None, **more: Any) -> TrainData:
+    """Opens the training corpus of a config, which makes its tokenizer where none is given; `more` goes to it as it is."""
     data = config.data
     return parts.build_train_data(
         tokenizer=tokenizer,

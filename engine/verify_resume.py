@@ -12,7 +12,7 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
-from engine import files
+from engine import files, unpack
 from engine.interruptions import Interruption, plan_moments, run_interrupted, run_straight
 from engine.run_comparison import Check, compare_runs
 
@@ -36,7 +36,10 @@ def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
         ValueError: A field is wrong, or a run failed.
     """
     fields = config.verify_resume
-    num_updates = fields.num_updates or config.train.num_updates
+    num_updates = fields.num_updates or config.train.num_updates  # 0 = as many as the epochs have
+    # Given beside the config's epochs a number would be refused.
+    in_updates = ["--config.train.num_epochs=0"] if config.train.get("num_epochs", 0.0) else []
+    in_updates += [f"--config.train.num_updates={num_updates}"]
     unknown = [name for name in fields.signals if name not in _SIGNALS]
     if unknown or not fields.signals:
         raise ValueError(f"verify_resume.signals must be among {', '.join(_SIGNALS)}, got {list(fields.signals)}")
@@ -46,16 +49,18 @@ def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
     shutil.rmtree(folder, ignore_errors=True)
 
     def child(name: str) -> dict:
-        extra = ["--mode=train_and_eval", f"--workdir={folder / name}", f"--config.train.num_updates={num_updates}"]
+        extra = ["--mode=train_and_eval", f"--workdir={folder / name}", *(in_updates if num_updates else ())]
         return {"command": [*command, *extra], "workdir": folder / name, "log": folder / f"{name}.log"}
 
-    logging.info("training %d updates without interruption", num_updates)
+    logging.info("training %s without interruption", f"{num_updates} updates" if num_updates else "all epochs")
     timeline = run_straight(**child("straight"))
+    # The run has counted them.
+    planned = num_updates or unpack.load_run(str(folder / "straight"))[0].train.num_updates
     moments = plan_moments(
         count=fields.num_interruptions,
         signals=fields.signals,
         seed=fields.seed,
-        num_updates=num_updates,
+        num_updates=planned,
         log_every=config.train.log_every_updates,
         timeline=timeline,
     )
@@ -72,7 +77,7 @@ def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
         Path(workdir) / "verify_resume.json",
         {
             "equal": is_equal,
-            "num_updates": num_updates,
+            "num_updates": planned,
             "seed": fields.seed,
             "timeline": dataclasses.asdict(timeline),
             "interruptions": [dataclasses.asdict(interruption) for interruption in interruptions],

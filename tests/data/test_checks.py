@@ -207,3 +207,15 @@ def test_durations_that_contradict_the_files_are_named():
     assert checks.check_listed_durations(corpus) == []
     corpus.source.duration_conflicts = {"u1": "9 s listed, 1 s in the file"}
     assert codes(checks.check_listed_durations(corpus)) == {"wrong_duration": {"u1": "9 s listed, 1 s in the file"}}
+
+
+def test_a_character_that_a_long_set_has_once_or_twice_is_named_with_its_utterance():
+    texts = ["HELLO WORLD"] * 999 + ["QUIZ", "ZOO", "\u00c4"]
+    corpus = make(texts, [5] * len(texts))
+    assert codes(checks.check_rare_characters(corpus, TOKENIZER)) == {
+        "rare_characters": {
+            "I": "once, first u999", "Q": "once, first u999", "U": "once, first u999", "Z": "twice, first u999",
+        }
+    }  # fmt: skip
+    few = make(texts[-100:], [5] * 100)
+    assert checks.check_rare_characters(few, TOKENIZER) == []

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from data.command import Parser, add_corpus_flags, comma_list, run_command
+from data.command import Parser, add_corpus_flags, check_normalization, comma_list, run_command
 from data.errors import InputError
 
 
@@ -76,3 +76,28 @@ def test_a_mistake_of_ours_keeps_its_traceback() -> None:
 def test_comma_list() -> None:
     assert comma_list("") == ()
     assert comma_list("a, b,") == ("a", "b")
+
+
+HINDI = "\u0928\u092e\u0938\u094d\u0924\u0947"
+
+
+def test_a_normalization_for_english_warns_of_another_language_once() -> None:
+    line = check_normalization({"a": "HELLO", "b": f"{HINDI} \u0967"}, "librispeech")
+    assert "1 of 2 transcripts have letters outside A to Z, first b (\u0928)" in line
+    assert "give --normalization=unicode" in line and "\n" not in line
+    assert check_normalization({"b": HINDI}, "unicode") == check_normalization({"b": HINDI}, "none") == ""
+
+
+def test_a_name_or_two_in_english_are_no_other_language() -> None:
+    texts = {str(i): "THE QUICK BROWN FOX" for i in range(20)}
+    assert check_normalization({**texts, "x": "M\u00dcLLER"}, "librispeech") == ""
+    assert check_normalization({}, "librispeech") == check_normalization({"a": ""}, "librispeech") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "normalization", "advice"),
+    [("\u0967\u0968 12", "librispeech", "give --normalization=unicode"), ("...", "unicode", "check the transcripts")],
+)
+def test_a_normalization_that_leaves_nothing_is_refused(text: str, normalization: str, advice: str) -> None:
+    with pytest.raises(InputError, match=f"leaves nothing of 2 transcripts, first a .*: {advice}"):
+        check_normalization({"a": text, "b": text, "c": ""}, normalization)

@@ -35,8 +35,8 @@ def manifest(tmp_path_factory):
 
 
 def make_train(manifest, **options):
-    options = {"global_batch_size": 2, "seed": 0, **options}
-    return TrainData(tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, **options)
+    options = {"global_batch_size": 2, "seed": 0, "tokenizer": TOKENIZER, "text_style": "librispeech", **options}
+    return TrainData(format="jsonl", input=manifest, **options)
 
 
 def test_training_leaves_out_what_is_too_short_or_too_long_and_counts_it(manifest):
@@ -144,3 +144,23 @@ def test_training_names_what_it_could_not_read_up_to_an_update(manifest, monkeyp
     assert data.unreadable(update) == []
     ((found, name, reason),) = data.unreadable(update + 1)
     assert (found, name) == (update, "a3") and "3 samples, 32000 were planned" in reason
+
+
+def test_training_makes_its_tokenizer_and_style_of_the_texts_it_is_given(manifest):
+    data = make_train(manifest, tokenizer=None, text_style="auto")
+    assert (data.text_style, data.made_vocab) == ("unicode", True)
+    assert data.tokenizer.tokens[4:] == ("|", "t", "e", "x", "a", "b")
+    batch = next(iter(data.dataset(CONTEXT, 0)))
+    assert 3 not in batch["labels"].numpy()  # nothing is unknown
+    given = make_train(manifest)
+    assert (given.text_style, given.made_vocab, given.tokenizer) == ("librispeech", False, TOKENIZER)
+
+
+def test_what_training_holds_out_is_what_an_evaluation_of_the_same_ratio_has(manifest):
+    train = make_train(manifest, held_out_ratio=0.1)
+    held_out = EvalData(
+        tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, batch_size=2, held_out_ratio=0.1
+    )
+    # Of two speakers the one with fewer utterances.
+    assert (set(train.source.speaker_ids), set(held_out.source.speaker_ids)) == ({"a"}, {"b"})
+    assert sorted([*train.source.utterance_ids, *held_out.utterance_ids.values()]) == sorted(SECS)

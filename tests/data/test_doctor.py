@@ -18,7 +18,7 @@ from data.datasets import EvalData, TrainData
 from data.doctor import SetToExamine, examine
 from data.findings import CHECKS, Severity
 from data.manifest import read_utterances
-from data.text import FACEBOOK_TOKENS, CharTokenizer
+from data.text import FACEBOOK_TOKENS, SPECIAL_TOKENS, CharTokenizer
 from tests.planted_corpus import Clean, plant, speak_tones, write_audio
 
 CORPORA = Path(__file__).parents[3] / "shared" / "corpora"
@@ -99,6 +99,7 @@ def test_every_planted_fault_is_named_and_nothing_else(planted, policy):
     assert set(CHECKS) - told == {
         "resampled", "sampled", "memory", "unrelated_transcripts", "labels_fit_slow_only", "bad_segment",
         "wrong_duration", "lost_symbols", "markup", "missing_cells", "line_breaks", "read_otherwise", "unspaced_text",
+        "rare_characters",
     }  # fmt: skip
 
 
@@ -249,3 +250,23 @@ def test_segments_are_trained_evaluated_and_examined_as_what_they_are(tmp_path):
     # Without the offsets the same lines are whole recordings, and their durations contradict these.
     (tmp_path / "m.jsonl").write_text("\n".join(line.replace('"offset"', '"ignored"') for line in lines))
     assert ("train", "wrong_duration") in named(run(sets=[train]))
+
+
+def test_rare_characters_of_a_vocabulary_made_of_the_texts_are_named(tmp_path):
+    write_audio(tmp_path / "a.wav", speak_tones(1, speakers=1, seed=1, first_speaker=1)[0].waveform)
+    lines = [{"audio_filepath": "a.wav", "text": "la " * 4000, "utterance_id": "long"}]
+    lines += [{"audio_filepath": "a.wav", "text": "q", "utterance_id": "odd"}]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def rare(tokenizer):
+        data = TrainData(
+            tokenizer=tokenizer, text_style="unicode", format="jsonl", input=tmp_path / "m.jsonl",
+            global_batch_size=1, seed=0,
+        )  # fmt: skip
+        fields = {"format": "jsonl", "input": str(tmp_path / "m.jsonl")}
+        sets = [SetToExamine(name="", fields=fields, build=lambda report: data, num_parts=1)]
+        found = examine(sets=sets, tokenizer=data.tokenizer, text_style="unicode", frames_fn=lambda n: n // 320)
+        return [dict(item.details) for item in found.findings if item.code == "rare_characters"]
+
+    assert rare(None) == [{"q": "once, first odd"}]
+    assert rare(CharTokenizer(tokens=(*SPECIAL_TOKENS, "|", *"alq"))) == []

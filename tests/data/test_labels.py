@@ -53,3 +53,9 @@ def test_what_the_style_reads_otherwise_is_counted_once_a_text() -> None:
     assert labels.lost_symbols == {1: "%&"}
     plain = measure_labels(texts, tokenizer=TOKENIZER, text_style="none")
     assert (plain.reread, plain.lost_symbols) == ({}, {})
+
+
+def test_the_first_text_with_each_token_is_told() -> None:
+    labels = measure_labels(["AB"] * 4096 + ["CA", "CB"], tokenizer=TOKENIZER, text_style="librispeech")
+    first = dict(zip(FACEBOOK_TOKENS, labels.first_texts.tolist(), strict=True))
+    assert (first["A"], first["B"], first["C"], first["Z"]) == (0, 0, 4096, -1)

@@ -96,3 +96,13 @@ def test_markup_is_a_warning_of_training(caplog):
     with caplog.at_level(logging.WARNING):
         (finding,) = check(make_data([SENTENCE] * 19 + [f"{SENTENCE} <PERIOD>"]))
     assert finding.code == "markup" and "t19 (<PERIOD>)" in caplog.text
+
+
+@pytest.mark.parametrize("made_vocab", [True, False])
+def test_rare_characters_are_a_warning_of_a_vocabulary_that_was_made_of_the_texts(caplog, made_vocab):
+    train = make_data([SENTENCE] * 600 + [f"{SENTENCE} JAZZ"])
+    train.made_vocab = made_vocab
+    with caplog.at_level(logging.WARNING):
+        found = check(train)
+    assert [item.code for item in found] == ["rare_characters"] * made_vocab
+    assert ("J (once, first t600)" in caplog.text) == made_vocab

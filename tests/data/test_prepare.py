@@ -353,3 +353,23 @@ def test_kill_9_at_ten_moments(tmp_path: Path) -> None:
     audio = sorted((CORPORA / "LibriSpeech" / "dev-mini").rglob("*.flac"))
     assert len(audio) == 40
     kill_and_rerun(audio, tmp_path, num_kills=10, num_rounds=15)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "line"),
+    [
+        ("\u0928\u092e\u0938\u094d\u0924\u0947 \u0967", 0, "data.prepare: warning: --normalization=librispeech is for English, and 3 of 3"),
+        ("\u0967\u0968", 2, "data.prepare: --normalization=librispeech leaves nothing of 3 transcripts, first u0"),
+    ],
+)  # fmt: skip
+def test_hindi_with_the_default_normalization_is_told_the_flag(
+    manifest: Path, capsys: pytest.CaptureFixture[str], text: str, status: int, line: str
+) -> None:
+    lines = [json.loads(record) for record in manifest.read_text().splitlines()]
+    manifest.write_text("".join(json.dumps({**record, "text": text}) + "\n" for record in lines))
+    output = manifest.parent / "out"
+    argv = ["--source=jsonl", f"--input={manifest}", f"--output={output}", "--num_workers=1"]
+    assert prepare.main(argv) == status
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(line) and "--normalization=unicode" in said
+    assert (output / "index.json").exists() == (status == 0)

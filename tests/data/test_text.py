@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data import text as text_module
 from data.errors import InputError
-from data.text import FACEBOOK_TOKENS, CharTokenizer, build_vocab, normalize_transcript
+from data.text import FACEBOOK_TOKENS, CharTokenizer, build_vocab, choose_text_style, normalize_transcript
 
 LIBRISPEECH = Path(__file__).parents[3] / "shared" / "corpora" / "LibriSpeech"
 
@@ -227,3 +227,28 @@ def test_load_tokenizer_reads_a_file_or_takes_the_published_tokens(tmp_path: Pat
     assert text_module.load_tokenizer().tokens == FACEBOOK_TOKENS
     CharTokenizer(tokens=("<pad>", "<unk>", "|", "A")).save(tmp_path / "vocab.json")
     assert text_module.load_tokenizer(tmp_path / "vocab.json").num_tokens == 4
+
+
+@pytest.mark.parametrize(
+    ("texts", "style"),
+    [
+        (["HELLO, WORLD!", "DON\u2019T \u2014 STOP"], "librispeech"),
+        (["HELLO", "hello"], "unicode"),
+        (["HABARI", "ROOM 12"], "unicode"),
+        (["\u0928\u092e\u0938\u094d\u0924\u0947 \u0967\u0968"], "unicode"),
+        (["GROSS", "GR\u00d6SSE"], "unicode"),
+        (["...", ""], "unicode"),
+        ([], "unicode"),
+    ],
+)
+def test_the_style_that_loses_nothing_of_a_corpus_is_chosen(texts: list[str], style: str) -> None:
+    assert choose_text_style(texts) == style
+
+
+@given(st.lists(st.text(max_size=20), max_size=5))
+def test_the_chosen_style_drops_no_letter_and_no_digit(texts: list[str]) -> None:
+    style = choose_text_style(texts)
+    assert choose_text_style(reversed(texts)) == style
+    for text in texts if style == "librispeech" else ():
+        kept = normalize_transcript(text, style)
+        assert [c for c in kept if c.isalnum()] == [c for c in text if c.isalnum()]

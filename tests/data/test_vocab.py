@@ -70,3 +70,13 @@ def test_real_english_has_the_published_characters(tmp_path: Path) -> None:
     tokens = CharTokenizer.from_file(tmp_path / "vocab.json").tokens
     assert set(tokens) == set(FACEBOOK_TOKENS)
     assert tokens[:6] == FACEBOOK_TOKENS[:6]
+
+
+def test_hindi_with_the_default_normalization_is_told_the_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(100), 16000)
+    (tmp_path / "m.jsonl").write_text(json.dumps({"audio_filepath": "a.wav", "text": "\u0928\u092e"}))
+    assert vocab.main(["--source=jsonl", f"--input={tmp_path / 'm.jsonl'}", f"--output={tmp_path / 'vocab.json'}"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "data.vocab: warning: --normalization=librispeech is for English" in err

@@ -213,3 +213,35 @@ def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
         with pytest.raises(ValueError, match=r"has 4 tokens and that of data.vocab 3; set data.vocab=\S+"):
             checks.check_head(str(init), tokenizer=Alphabet("_AB"), build_tokenizer=build)
     checks.check_head(str(tmp_path / "bare" / "x" / "ckpt-1"), tokenizer=Alphabet("_"), build_tokenizer=build)
+
+
+@pytest.mark.parametrize(
+    ("updates", "epochs"),
+    [
+        ("train.num_updates", "train.num_epochs"),
+        ("eval.every_updates", "eval.every_epochs"),
+        ("checkpoint.every_updates", "checkpoint.every_epochs"),
+    ],
+)
+def test_updates_and_epochs_of_the_same_are_one_or_the_other(updates, epochs):
+    config = base.get_config()
+    config.update_from_flattened_dict({updates: 0, epochs: 2.5})
+    checks.check_values(config)
+    config.update_from_flattened_dict({updates: 7})
+    with pytest.raises(ValueError, match=f"{epochs}=2.5 and {updates}=7 are both set; set one of them to 0"):
+        checks.check_values(config)
+    config.update_from_flattened_dict({epochs: -1.0})
+    with pytest.raises(ValueError, match=f"{epochs} must be at least 0|{epochs}=-1"):
+        checks.check_values(config)
+    group, _, name = epochs.partition(".")
+    config.update_from_flattened_dict({epochs: 0.0})
+    del config[group][name]
+    checks.check_values(config)  # as older configs are
+
+
+@pytest.mark.parametrize("field", ["data.train.input", "model.init"])
+def test_a_url_of_a_kind_that_is_not_known_is_one_line(tmp_path, field):
+    config = make_config(tmp_path)
+    config.update_from_flattened_dict({field: "nowhere://bucket/x"})
+    with pytest.raises(ValueError, match="nowhere://bucket/x: cannot be looked up .*check the path"):
+        checks.check_inputs(config, config.model.init, evaluate=False)

@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from configs import base
 from engine import doctor
-from tests.experiment_toys import make_config, make_parts
+from tests.experiment_toys import Letters, ToyTrainData, make_config, make_parts
 
 
-def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"):
+def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device", parts=None):
     seen = {} if seen is None else seen
 
     def examine(**fields):
@@ -20,7 +21,7 @@ def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"
 
     return doctor.run(
         config=config,
-        parts=make_parts(find_architecture=lambda **fields: {}),
+        parts=make_parts(find_architecture=lambda **fields: {}, **(parts or {})),
         workdir=str(tmp_path / "run"),
         strategy_name=strategy_name,
         measure_model=lambda **fields: SimpleNamespace(
@@ -61,4 +62,36 @@ def test_a_missing_corpus_is_the_sets_own_fault_and_names_the_command(tmp_path):
     config.data.make_command = "make speech"
     run(config, tmp_path, seen=seen)
     with pytest.raises(ValueError, match="no such corpus; make it with: make speech"):
+        seen["sets"][0].build(lambda fault: None)
+
+
+def test_the_texts_decide_what_the_config_leaves_to_them_before_anything_is_examined(tmp_path):
+    class Decided(ToyTrainData):
+        tokenizer, text_style, updates_per_epoch = Letters(), "unicode", 5
+
+        def __init__(self, **fields):
+            assert (fields["tokenizer"], fields["text_style"]) == (None, "auto")
+            fields["report"](("a fault",))
+
+    styles, heard, seen = [], [], {}
+    config = make_config(tmp_path)
+    config.data.update({"vocab": "auto", "text_style": "auto"})
+    config.data.eval["dev"] = base.get_eval_set(input=str(tmp_path))
+    config.eval.best_of = "dev"
+    parts = {"build_train_data": Decided, "build_eval_data": lambda **fields: styles.append(fields["text_style"])}
+    assert run(config, tmp_path, seen=seen, parts=parts) == 0
+    assert (seen["text_style"], seen["tokenizer"]) == ("unicode", Decided.tokenizer)
+    train, dev = seen["sets"]
+    assert isinstance(train.build(heard.append), Decided) and heard == [("a fault",)]
+    dev.build(heard.append)
+    assert styles == ["unicode"]
+
+
+def test_where_training_cannot_be_opened_the_other_sets_are_examined_all_the_same(tmp_path):
+    seen = {}
+    config = make_config(tmp_path / "absent")
+    config.data.update({"vocab": "auto", "text_style": "auto"})
+    run(config, tmp_path, seen=seen)
+    assert seen["text_style"] == "unicode" and isinstance(seen["tokenizer"], Letters)
+    with pytest.raises(ValueError, match="no such corpus"):
         seen["sets"][0].build(lambda fault: None)

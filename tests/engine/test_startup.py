@@ -71,3 +71,9 @@ def test_a_note_of_a_stop_is_read_once_and_a_damaged_one_says_nothing(tmp_path):
 def test_the_next_start_says_what_it_found(note, reached, said):
     found = startup.describe_last_stop(note, step=400, reached=reached)
     assert re.search(said, found) and bool(found) == bool(said)
+
+
+def test_a_finished_run_that_counts_in_epochs_is_told_epochs(tmp_path):
+    config = make_config(tmp_path, schedule="constant", hold_updates=0, num_epochs=3.0)
+    said = startup.describe_finished(config, workdir="runs/hi", step=6)
+    assert said.endswith("nothing to train; to train longer, say --config.train.num_epochs=6")

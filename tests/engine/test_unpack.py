@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from ml_collections import ConfigDict
@@ -72,3 +73,52 @@ def test_what_a_preset_turned_out_to_be_stands_in_the_config(tmp_path):
     hub.model.source = "hub"
     assert unpack.with_architecture(hub, parts, init="weights") is hub
     assert len(asked) == 1
+
+
+def settled(config, data, **more):
+    found = unpack.with_data(config, data, **more)
+    return found.train.num_updates, found.eval.every_updates, found.checkpoint.every_updates
+
+
+def test_epochs_become_updates_of_the_data(tmp_path):
+    config = make_config(tmp_path)
+    assert settled(config, SimpleNamespace(updates_per_epoch=9)) == (6, 400, 2)
+    config.train.update({"num_updates": 0, "num_epochs": 2.5})
+    config.eval.update({"every_updates": 0, "every_epochs": 1.0})
+    config.checkpoint.update({"every_updates": 0, "every_epochs": 0.5})
+    assert settled(config, SimpleNamespace(updates_per_epoch=9)) == (22, 9, 4)
+    assert settled(config, SimpleNamespace(updates_per_epoch=1)) == (2, 1, 1)  # never none
+    # A run that is continued has counted them; with other epochs they are counted anew.
+    (tmp_path / "config.json").write_text(json.dumps({"train": {"num_epochs": 2.5, "num_updates": 20}}))
+    assert settled(config, SimpleNamespace(updates_per_epoch=9), run=str(tmp_path))[0] == 20
+    config.train.num_epochs = 3.0
+    assert settled(config, SimpleNamespace(updates_per_epoch=9), run=str(tmp_path))[0] == 27
+    assert config.train.num_updates == 0
+
+
+def test_the_text_style_of_a_run_is_what_it_chose(tmp_path):
+    config = make_config(tmp_path)
+    data = SimpleNamespace(updates_per_epoch=9, text_style="unicode")
+    assert unpack.with_data(config, data).data.text_style == "librispeech"
+    assert unpack.with_text_style(config, run=str(tmp_path / "nowhere")) is config
+    config.data.text_style = "auto"
+    assert unpack.with_data(config, data).data.text_style == "unicode"
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"text_style": "none"}}))
+    assert unpack.with_text_style(config, run=str(tmp_path / "best/ckpt-3")).data.text_style == "none"
+    with pytest.raises(ValueError, match="no config.json"):
+        unpack.with_text_style(config, run=str(tmp_path.parent / "a/b/c"))
+
+
+def test_trained_weights_read_with_the_vocabulary_they_were_trained_with(tmp_path):
+    parts = make_parts(build_tokenizer=lambda path: path)
+    config = make_config(tmp_path)
+    for name in ("run", "other"):
+        (tmp_path / name).mkdir()
+    find = {"workdir": str(tmp_path / "run"), "checkpoint": str(tmp_path / "other/best/ckpt-3")}
+    assert unpack.build_tokenizer(config, parts, **find) == ""
+    config.data.vocab = "auto"
+    with pytest.raises(ValueError, match=r"ckpt-3: no vocab.json \(data.vocab=auto\); train first"):
+        unpack.build_tokenizer(config, parts, **find)
+    for name in ("other", "run"):
+        (tmp_path / name / "vocab.json").write_text("{}")
+        assert unpack.build_tokenizer(config, parts, **find) == str(tmp_path / name / "vocab.json")

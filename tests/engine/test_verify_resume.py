@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,3 +95,30 @@ def test_the_report_names_the_first_difference_and_late_stops():
         "2 interruptions: 1 x SIGKILL in save, 1 x SIGTERM in update",
         "NOT the same run",
     ]
+
+
+@pytest.mark.parametrize(("num_updates", "counted"), [(0, []), (30, ["--config.train.num_epochs=0", "--config.train.num_updates=30"])])
+def test_a_config_that_counts_in_epochs_is_given_no_number_beside_them(tmp_path, monkeypatch, num_updates, counted):
+    config = make_config(num_updates=num_updates)
+    config.train.update({"num_updates": 0, "num_epochs": 3.0})
+    commands, planned = [], {}
+
+    def straight(*, command, workdir, log):
+        commands.append(command)
+        workdir.mkdir(parents=True)
+        (workdir / "config.json").write_text('{"train": {"num_updates": 48}}')
+        return SimpleNamespace(startup_secs=1.0)
+
+    class Planned(Exception):  # noqa: N818 - not an error
+        pass
+
+    def plan(**fields):
+        planned.update(fields)
+        raise Planned
+
+    monkeypatch.setattr(verify_resume, "run_straight", straight)
+    monkeypatch.setattr(verify_resume, "plan_moments", plan)
+    with pytest.raises(Planned):
+        verify_resume.run(config=config, command=["run.py"], workdir=str(tmp_path))
+    assert [option for option in commands[0] if "num_" in option] == counted
+    assert planned["num_updates"] == (num_updates or 48)

@@ -1,0 +1,87 @@
+"""A recognizer for a language of your own, from a multilingual model that was pre-trained on speech alone.
+
+    python run.py --config=configs/new_language.py:TRAIN,DEV
+    python run.py --config=configs/new_language.py:ALL
+
+TRAIN, DEV and ALL are manifests (.jsonl, .csv, .tsv) or folders of `python -m data.prepare`; without DEV the speakers
+of a tenth of ALL are held out. Vocabulary and normalization are made of the training texts. The run goes to
+runs/new_language-NAME, with NAME made of TRAIN.
+
+Meant for 1 to 100 hours on one GPU of 16 to 24 GB (docs/guide/own_data.md); not measured here, where there are no published
+weights and no GPU. What is measured, from other weights and on two CPU cores, stands in docs/results/0062.
+"""
+
+import os
+import re
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+HELD_OUT_RATIO = 0.1
+_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+
+
+def get_config(manifests: str = "datasets/new_language/train.jsonl") -> ConfigDict:
+    """Returns the config; `manifests` is TRAIN,DEV, or one manifest that is divided by speakers."""
+    train, _, dev = (part.strip() for part in manifests.partition(","))
+    config = base.get_config()
+    # Two languages, two workdirs.
+    config.name = f"new_language-{_slug(train)}"
+    config.model.init = "hf://facebook/wav2vec2-xls-r-300m"
+    config.model.layer_drop = 0.0
+    config.model.activation_dropout = 0.0
+    config.model.attention_dropout = 0.1
+    config.model.hidden_dropout = 0.1
+    config.model.mask_time_prob = 0.3
+    config.model.mask_feature_prob = 0.2
+
+    config.data.make_command = ""
+    config.data.vocab = "auto"
+    config.data.text_style = "auto"
+    config.data.max_batch_secs = 80.0
+    config.data.row_multiple = 4
+    config.data.train = _corpus(config.data.train, train)
+    config.data.eval = ConfigDict()
+    config.data.eval["dev"] = _corpus(base.get_eval_set(), dev or train)
+    if not dev:
+        config.data.train.held_out_ratio = config.data.eval["dev"].held_out_ratio = HELD_OUT_RATIO
+
+    config.train.accum_steps = 4  # 20 s of audio at a time
+    config.train.num_updates = 0
+    config.train.num_epochs = 30.0
+    config.train.optimizer = "adamw"
+    config.train.learning_rate = 1e-4
+    config.train.warmup_updates = 0
+    config.train.hold_updates = 0
+    config.train.warmup_ratio = 0.1
+    config.train.hold_ratio = 0.4
+    config.train.weight_decay = 0.01
+    config.train.clip_norm = 1.0
+    config.train.log_every_updates = 10
+    config.eval.every_updates = 0
+    config.eval.every_epochs = 3.0
+    config.eval.best_of = "dev"
+    config.checkpoint.every_updates = 0
+    config.checkpoint.every_epochs = 1.0
+    return config
+
+
+def _corpus(fields: ConfigDict, path: str) -> ConfigDict:
+    is_folder = os.path.isdir(path) or not os.path.splitext(path)[1]
+    fields.update(format="tfrecord" if is_folder else _FORMATS.get(_suffix(path), "jsonl"), input=path, split="")
+    return fields
+
+
+def _suffix(path: str) -> str:
+    """Returns the suffix of a manifest, "" where there is another: a folder may be called v1.0."""
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix if suffix in _FORMATS else ""
+
+
+def _slug(path: str) -> str:
+    """Returns the path without its suffix as one word: two manifests have two, wherever they lie."""
+    path = os.path.normpath(path)
+    # Letters of any script, with their marks; the rest parts words.
+    words = re.findall(r"[^\s/\\:,\"'`$&|;<>*?!(){}\[\]~#]+", path[: len(path) - len(_suffix(path))])
+    return "-".join(word for word in words if word.strip("."))[-100:]
