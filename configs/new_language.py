@@ -7,8 +7,8 @@ TRAIN, DEV and ALL are manifests (.jsonl, .csv, .tsv) or folders of `python -m d
 of a tenth of ALL are held out. Vocabulary and normalization are made of the training texts. The run goes to
 runs/new_language-NAME, with NAME made of TRAIN.
 
-Meant for 1 to 100 hours on one GPU of 16 to 24 GB (docs/guide/own_data.md); not measured here, where there are no published
-weights and no GPU. What is measured, from other weights and on two CPU cores, stands in docs/results/0062.
+Meant for 1 to 100 hours on one GPU of 16 to 24 GB (docs/guide/own_data.md). That is not measured here: there are no
+published weights and no GPU. What is measured, a small model on two cores, stands in docs/results/0062.
 """
 
 import os

@@ -65,7 +65,7 @@ def check_normalization(texts: Mapping[str, str], normalization: str) -> str:
     name, letters = next(iter(foreign.items()))
     return (
         f"--normalization=librispeech is for English, and {len(foreign)} of {len(texts)} transcripts have letters "
-        f"outside A to Z, first {name} ({letters[0]}): upper case changes some of them, and digits are dropped; {advice}"
+        f"outside A to Z, first {name} ({letters[0]}); it writes upper case and drops digits: {advice}"
     )
 
 

@@ -208,7 +208,7 @@ def run(
 
 
 def default_workdir(config_path: str, name: str = "") -> str:
-    """Returns runs/NAME for configs/NAME.py, with or without an argument after a colon, or for a config that has a name.
+    """Returns runs/NAME for a config of that name, or for configs/NAME.py with or without an argument after a colon.
 
     Args:
         config_path: As --config.

@@ -184,9 +184,12 @@ class TrainData(Protocol):
     duration_secs: float  # of all utterances
     num_left_out: int  # utterances outside the allowed durations
     fingerprint: dict[str, int | str]  # what tells this corpus from another, wherever it lies
-    tokenizer: Tokenizer  # as given, or made of the transcripts
     text_style: str  # as given, or chosen for the transcripts
     rows_per_epoch: int  # rows that are trained on in one epoch; fewer than utterances where these are joined
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Returns the tokenizer as given, or the one that was made of the transcripts."""
 
     def unreadable(self, before_update: int) -> Sequence[tuple[int, str, str]]:
         """Returns (update, utterance id, reason) of each utterance that updates before one could not read."""

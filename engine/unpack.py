@@ -156,7 +156,7 @@ def build_tokenizer(config: ConfigDict, parts: Parts, *, workdir: str, checkpoin
         config: As configs/base.py.
         parts: What data and models contribute.
         workdir: Of the run.
-        checkpoint: Workdir of another run, or a checkpoint in one, whose vocabulary is taken where the workdir has none.
+        checkpoint: Workdir of another run, or a checkpoint in one; read where the workdir has no vocabulary.
 
     Raises:
         ValueError: The vocabulary is made at a run's first start, and there is no run.
@@ -195,7 +195,7 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
 
 
 def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer | None, **more: Any) -> TrainData:
-    """Opens the training corpus of a config, which makes its tokenizer where none is given; `more` goes to it as it is."""
+    """Opens the training corpus of a config, which makes a tokenizer where none is given; `more` goes to it as it is."""
     data = config.data
     return parts.build_train_data(
         tokenizer=tokenizer,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import soundfile
 
 from configs import new_language
 from data.datasets import EvalData, TrainData
+from data.espeak import SAMPLE_RATE, Synthesizer
 from data.preflight import check_before_training
 from data.text import load_tokenizer
 from engine import experiment
@@ -17,6 +21,7 @@ from engine.workdir import WorkdirError
 from tests.engine.test_experiment import StopAt, values_of
 from tests.experiment_toys import make_parts, reproducible_lines
 
+ROOT = Path(__file__).resolve().parents[1]
 PARTS = make_parts(
     build_tokenizer=load_tokenizer,
     build_train_data=TrainData,
@@ -164,3 +169,39 @@ def test_the_recipe_starts_from_a_named_model_and_trains_with_its_architecture()
     config = new_language.get_config("a.jsonl")
     assert config.model.init.startswith("hf://") and config.model.preset == "auto"
     assert config.train.num_updates == 0
+
+
+@pytest.mark.slow
+def test_from_one_manifest_of_hindi_speech_to_a_transcript(tmp_path):
+    texts = ["एक दो तीन", "लाल फूल", "ठंडा पानी", "शाम को आना"]
+    lines = []
+    for number, variant in enumerate(("f1", "f2", "m1", "m2")):
+        voice = Synthesizer(voice=f"hi+{variant}", seed=number)
+        for text in texts:
+            name = f"{variant}-{len(lines)}.wav"
+            soundfile.write(tmp_path / name, voice.speak(text, rate=150, pitch=50, pitch_range=50), SAMPLE_RATE)
+            lines.append({"audio_filepath": name, "text": f"{text}।", "speaker": variant})
+        voice.close()
+    (tmp_path / "all.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    small = ["--config.model.preset=tiny", "--config.model.init=", "--config.model.freeze_feature_encoder=False"]
+    small += ["--config.train.precision=float32", "--config.train.num_epochs=2"]
+    config = [f"--config={ROOT}/configs/new_language.py:all.jsonl", *small]
+
+    def start(*arguments):
+        command = [sys.executable, f"{ROOT}/run.py", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    assert "0 errors, 0 warnings" in start("--mode=doctor", *config)
+    said = start(*config)
+    assert "data.text_style=unicode" in said and "2 epochs are 2 updates" in said
+    workdir = tmp_path / "runs/new_language-all"
+    assert "।" not in json.loads((workdir / "vocab.json").read_text(encoding="utf-8"))
+    (line,) = [line for line in reproducible_lines(workdir) if line["split"] == "dev"]
+    assert (line["step"], line["num_utterances"]) == (2, 4)
+    again = start("--mode=eval", *config)
+    assert "dev" in again
+    start("--mode=transcribe", f"--checkpoint={workdir}", "--inputs=f1-0.wav", "--output=o.jsonl")
+    assert json.loads((tmp_path / "o.jsonl").read_text())["duration"] > 0.5
+    assert "nothing to train" in start(*config)

@@ -97,7 +97,9 @@ def test_the_report_names_the_first_difference_and_late_stops():
     ]
 
 
-@pytest.mark.parametrize(("num_updates", "counted"), [(0, []), (30, ["--config.train.num_epochs=0", "--config.train.num_updates=30"])])
+@pytest.mark.parametrize(
+    ("num_updates", "counted"), [(0, []), (30, ["--config.train.num_epochs=0", "--config.train.num_updates=30"])]
+)
 def test_a_config_that_counts_in_epochs_is_given_no_number_beside_them(tmp_path, monkeypatch, num_updates, counted):
     config = make_config(num_updates=num_updates)
     config.train.update({"num_updates": 0, "num_epochs": 3.0})
