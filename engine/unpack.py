@@ -195,7 +195,7 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
 
 
 def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer | None, **more: Any) -> TrainData:
-    """Opens the training corpus of a config, which makes a tokenizer where none is given; `more` goes to it as it is."""
+    """Opens the training corpus of a config, which makes a tokenizer if none is given; `more` goes to it as it is."""
     data = config.data
     return parts.build_train_data(
         tokenizer=tokenizer,
