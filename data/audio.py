@@ -10,7 +10,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from data import storage
+from common import storage
 from data.errors import InputError
 
 SAMPLE_RATE = 16000

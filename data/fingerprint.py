@@ -29,6 +29,12 @@ def fingerprint(source: Source) -> dict[str, int | str]:
     }
 
 
+def digest_rows(ids: Iterable[str], num_samples: Iterable[int], references: Iterable[str]) -> str:
+    """Returns what tells one evaluation set from another: its rows in any order, their lengths and references."""
+    rows = sorted(zip(ids, map(str, num_samples), references, strict=True))
+    return _digest(value for row in rows for value in row)
+
+
 def _digest(values: Iterable[str]) -> str:
     digest = hashlib.sha256()
     for value in values:

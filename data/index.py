@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data import storage
+from common import storage
 from data.errors import InputError
 
 INDEX_NAME = "index.json"

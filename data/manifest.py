@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from data import storage
+from common import storage
 from data.audio import read_header
 from data.errors import InputError
 from data.faults import Fault, Report, refuse

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data import storage
+from common import storage
 from data.audio import SAMPLE_RATE, resampled_length
 from data.errors import InputError
 from data.files import write_text_atomic

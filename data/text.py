@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from data import storage
+from common import storage
 from data.errors import InputError
 from data.files import write_text_atomic
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
+from common import storage
+from common import workdir_layout as layout
 from engine import checkpoints
 from engine.protocols import AcousticModel
 from engine.workdir import WorkdirError
@@ -106,25 +107,14 @@ def restore_weights(model: AcousticModel, path_or_workdir: str | os.PathLike[str
             better, in checkpoints/ the raw ones.
 
     Returns:
-        The path that was used. In a workdir that is the best checkpoint, or the newest where the best holds the
-        other kind of weights.
+        The path that was used, as `find_weights`.
 
     Raises:
         ValueError: There is no such checkpoint, or it does not have these weights.
     """
-    if weights not in WEIGHTS:
-        raise ValueError(f"--weights must be raw or ema, or left out, got {weights!r}")
-    if not weights:
-        return checkpoints.restore_model(model, path_or_workdir)
-    path = checkpoints.find_checkpoint(path_or_workdir)
-    kind = _kind_of_best(path)
-    if kind and kind != weights:
-        newest = tf.train.latest_checkpoint(os.path.join(path_or_workdir, checkpoints.CHECKPOINTS_FOLDER))
-        if newest is None:
-            raise WorkdirError(f"{path}: the best checkpoint has the {kind} weights alone; leave --weights out")
-        path, kind = newest, ""
+    path = find_weights(path_or_workdir, weights=weights)
     checkpoints.restore_model(model, path)
-    if weights == "ema" and kind != "ema":
+    if weights == "ema" and _kind_of_best(path) != "ema":
         holder = tf.Module()
         holder.shadows = list(model.trainable_variables)
         state = tf.train.Checkpoint(ema=holder)
@@ -135,11 +125,28 @@ def restore_weights(model: AcousticModel, path_or_workdir: str | os.PathLike[str
     return path
 
 
+def find_weights(path_or_workdir: str | os.PathLike[str], *, weights: str = "") -> str:
+    """Returns the checkpoint that `restore_weights` takes; its arguments are the same.
+
+    In a workdir that is the best checkpoint, or the newest where the best holds the other kind of weights.
+
+    Raises:
+        ValueError: There is no such checkpoint.
+    """
+    if weights not in WEIGHTS:
+        raise ValueError(f"--weights must be raw or ema, or left out, got {weights!r}")
+    path = checkpoints.find_checkpoint(path_or_workdir)
+    kind = _kind_of_best(path) if weights else ""
+    if kind in ("", weights):
+        return path
+    newest = layout.list_own_checkpoints(path_or_workdir, layout.CHECKPOINTS_FOLDER)
+    if not newest:
+        raise WorkdirError(f"{path}: the best checkpoint has the {kind} weights alone; leave --weights out")
+    return newest[-1]
+
+
 def _kind_of_best(path: str) -> str:
     """Returns "raw" or "ema" for a best checkpoint, "" for any other."""
-    record_path = os.path.join(os.path.dirname(path), "best.json")
-    if not os.path.exists(record_path):
-        return ""
-    with open(record_path, encoding="utf-8") as file:
-        # Runs from before there were averages do not say.
-        return str(json.load(file).get("weights", "raw"))
+    record = checkpoints.read_best_record(storage.parent(path))
+    # Runs from before there were averages do not say.
+    return "" if record is None else record.get("weights", "raw")

@@ -93,7 +93,7 @@ def test_every_planted_fault_is_named_and_nothing_else(planted, policy):
     told = {code for _, code in expected} | {"mixed_rates", "wrong_rate"}
     # What is about a whole set, a config or the machine has tests of its own.
     assert set(CHECKS) - told == {
-        "resampled", "sampled", "memory", "unrelated_transcripts", "labels_fit_slow_only",
+        "resampled", "sampled", "memory", "unrelated_transcripts", "labels_fit_slow_only", "frozen_random",
     }  # fmt: skip
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from data import prepare, storage
+from common import storage
+from data import prepare
 from data.files import only_writer
 from data.open import open_source
 from tests.data_toys import contents

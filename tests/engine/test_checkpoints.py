@@ -384,7 +384,7 @@ def test_broken_best_record_is_one_line(tmp_path):
     state = _state()
     _best(state, tmp_path).save_if_better(0.3, metric="dev/wer")
     (tmp_path / "best.json").write_text("{")
-    with pytest.raises(WorkdirError, match=r"best\.json: not JSON .*; remove the file"):
+    with pytest.raises(WorkdirError, match=r"best\.json is not valid JSON .*; remove the file"):
         _best(state, tmp_path)
 
 

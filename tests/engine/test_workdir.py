@@ -116,7 +116,7 @@ def test_differences(saved, current, expected):
 
 def test_broken_config_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(WorkdirError, match=r"config\.json: not JSON .*; repair it") as caught:
+    with pytest.raises(WorkdirError, match=r"config\.json is not valid JSON .*; repair it") as caught:
         save_config(tmp_path, CONFIG)
     assert "\n" not in str(caught.value)
 

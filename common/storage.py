@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -37,6 +38,25 @@ def join(folder: PathLike, *parts: PathLike) -> str:
         if part := os.fspath(part):
             joined = part if is_remote(part) else posixpath.join(joined, part)
     return joined
+
+
+def parent(path: PathLike) -> str:
+    """Returns the folder that a path lies in; "" of a name alone, and the top of a URL itself."""
+    text = os.fspath(path)
+    if not is_remote(text):
+        return os.path.dirname(text)
+    scheme, _, rest = text.rstrip("/").partition("://")
+    return f"{scheme}://{posixpath.dirname(rest) or rest}"
+
+
+def absolute(path: PathLike) -> str:
+    """Returns a path that holds wherever the process goes; a URL is one already."""
+    return os.fspath(path).rstrip("/") if is_remote(path) else os.path.abspath(path)
+
+
+def real(path: PathLike) -> str:
+    """Returns the one path of a place, links followed, to compare places by."""
+    return absolute(path) if is_remote(path) else os.path.realpath(path)
 
 
 def exists(path: PathLike) -> bool:
@@ -139,6 +159,29 @@ def write_bytes(path: PathLike, content: bytes) -> None:
         file.write(content)
 
 
+def append_bytes(path: PathLike, content: bytes) -> None:
+    """Appends to a file, which is made where it is absent.
+
+    Raises:
+        OSError: It could not be written, for want of room perhaps; a local file is as it was.
+    """
+    if is_remote(path):
+        with _plain_errors(path), _gfile().GFile(os.fspath(path), "ab") as file:
+            file.write(content)
+        return
+    # Unbuffered: the content goes out in one write call, which a kill finds done or not begun.
+    with named_errors(path), open(path, "ab", buffering=0) as local:
+        size = local.tell()
+        try:
+            num_written = local.write(content)
+            if num_written != len(content):
+                # On a disk that has just become full a part may fit; the rest says why it does not.
+                local.write(content[num_written:])
+        except OSError:
+            local.truncate(size)
+            raise
+
+
 def copy(source: PathLike, target: PathLike) -> None:
     """Copies a file from or to a URL, over what is there."""
     with _plain_errors(target):
@@ -161,6 +204,40 @@ def remove(path: PathLike) -> None:
     elif exists(path):
         with _plain_errors(path):
             _gfile().remove(os.fspath(path))
+
+
+def move(source: PathLike, target: PathLike) -> None:
+    """Renames a file or a folder within one file system, to where nothing is yet; behind a URL file by file."""
+    if not is_remote(target):
+        os.replace(source, target)
+        return
+    if not is_dir(source):
+        make_dirs(parent(target))
+        replace(source, target)
+        return
+    for name in list_names(source):
+        move(join(source, name), join(target, name))
+    remove_tree(source)
+
+
+def remove_tree(folder: PathLike) -> None:
+    """Deletes a folder with all that is in it, if it is there."""
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif exists(folder):
+        with _plain_errors(folder):
+            _gfile().rmtree(os.fspath(folder))
+
+
+@contextmanager
+def named_errors(path: PathLike) -> Iterator[None]:
+    """Gives an OSError that names no file this one: those of writes, syncs and locks name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
 def _gfile() -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data import storage
+from common import storage
 from data.audio import load_audio, read_header
 from data.errors import InputError
 
