@@ -11,7 +11,7 @@ import posixpath
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -110,7 +110,10 @@ def list_names(folder: PathLike) -> list[str]:
         return []
     with _plain_errors(folder):
         names = _gfile().listdir(os.fspath(folder)) if is_remote(folder) else os.listdir(folder)
-    return sorted(name.rstrip("/") for name in names)  # some file systems mark folders so
+    found = sorted(name.rstrip("/") for name in names)  # some file systems mark folders so
+    if os.fspath(folder).startswith("ram://"):  # of a folder "dev" it lists what lies in "dev-other" too, as "-other"
+        return [name for name in found if exists(join(folder, name))]
+    return found
 
 
 def make_dirs(folder: PathLike) -> None:
@@ -155,6 +158,8 @@ def write_bytes(path: PathLike, content: bytes) -> None:
     if not is_remote(path):
         Path(path).write_bytes(content)
         return
+    if os.fspath(path).startswith("ram://"):  # where writing anew appends
+        remove(path)
     with _plain_errors(path), _gfile().GFile(os.fspath(path), "wb") as file:
         file.write(content)
 
@@ -224,9 +229,12 @@ def remove_tree(folder: PathLike) -> None:
     """Deletes a folder with all that is in it, if it is there."""
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
-    elif exists(folder):
-        with _plain_errors(folder):
-            _gfile().rmtree(os.fspath(folder))
+        return
+    for name in list_names(folder):
+        path = join(folder, name)
+        (remove_tree if is_dir(path) else remove)(path)
+    with suppress(OSError), _plain_errors(folder):  # where there are no folders, it went with the last file
+        _gfile().rmtree(os.fspath(folder))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import tensorflow as tf
 from common import storage
 from common import workdir_layout as layout
 from engine import checkpoints
+from engine.matching import open_checkpoint
 from engine.protocols import AcousticModel
 from engine.workdir import WorkdirError
 
@@ -118,7 +119,7 @@ def restore_weights(model: AcousticModel, path_or_workdir: str | os.PathLike[str
         holder = tf.Module()
         holder.shadows = list(model.trainable_variables)
         state = tf.train.Checkpoint(ema=holder)
-        if not tf.train.load_checkpoint(path).has_tensor("ema/shadows/0/.ATTRIBUTES/VARIABLE_VALUE"):
+        if not open_checkpoint(path).has_tensor("ema/shadows/0/.ATTRIBUTES/VARIABLE_VALUE"):
             raise WorkdirError(f"{path}: no averaged weights in it; it was trained with train.ema_decay=0")
         checkpoints.check_matches(state, path)
         state.read(path).expect_partial()

@@ -71,7 +71,7 @@ def find_damage(checkpoint: str) -> str | None:
 
 def _find_unreadable(checkpoint: str) -> str | None:
     try:
-        reader = tf.train.load_checkpoint(checkpoint)
+        reader = tf.compat.v1.train.NewCheckpointReader(checkpoint)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     # What TensorFlow raises for bytes that are not a checkpoint's: DataLossError, and what its parsers stumble over.

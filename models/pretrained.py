@@ -81,7 +81,7 @@ def _read_fields(path: str) -> dict[str, Any]:
     try:
         fields = read_config_fields(path)
     except MalformedFileError as error:
-        raise ValueError(f"{error}; not a config of ours: convert the model again") from error
+        raise ValueError(f"{error}, so not a config of ours; convert the model again") from error
     if "model_type" in fields:
         raise ValueError(
             f"{path}: not a config of ours but of Hugging Face; run python -m models.convert "

@@ -169,7 +169,7 @@ def test_weights_of_another_architecture_are_refused(saved, change):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not JSON"),
+        ("{", "not valid JSON"),
         ("[]", "not a config of ours"),
         ('{"model_type": "wav2vec2"}', "of Hugging Face; run python -m models.convert"),
         ('{"width": 3}', "unknown model config field"),
