@@ -119,6 +119,12 @@ def clean_sets(folder: Path) -> list[SetToExamine]:
     ]
 
 
+def test_weights_that_stay_random_are_an_error_of_the_config(clean):
+    found = run(sets=clean_sets(clean), frozen_random="model.x=True, but nothing trained it; set model.x=False")
+    assert named(found) == {("config", "frozen_random"): {"model"}} and found.num_errors == 1
+    assert "model (model.x=True, but nothing trained it; set model.x=False)" in "\n".join(found.lines())
+
+
 def test_a_clean_corpus_gets_figures_and_no_findings(clean):
     found = run(sets=clean_sets(clean), memory_fn=lambda rows, samples, training: 1000 * rows + 2**20 * training)
     assert named(found, notes=True) == {}
