@@ -44,7 +44,8 @@ def peak_bytes(corpus: str, setting: tuple[str, int, float, str, bool]) -> int:
         with subprocess.Popen(
             [
                 sys.executable, "run.py", f"--config=configs/librispeech_sample.py:{corpus}",
-                f"--workdir={workdir}/run", "--mode=train", *start, f"--config.model.preset={preset}", f"--config.train.precision={precision}",
+                f"--workdir={workdir}/run", "--mode=train", *start,
+                f"--config.model.preset={preset}", f"--config.train.precision={precision}",
                 f"--config.model.freeze_feature_encoder={frozen}", f"--config.train.global_batch_size={2 * rows}",
                 "--config.train.accum_steps=2", "--config.train.num_updates=2",
                 f"--config.data.bucket_boundaries_samples=({samples},)",
