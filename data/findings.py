@@ -56,6 +56,11 @@ CHECKS: dict[str, Check] = {
     "silent_audio": Check(_E, "audio in which nothing is to be heard", "record again, or remove the utterances"),
     "mostly_silent": Check(_W, "audio that is silent for the most part", "trim it, or check the transcripts"),
     "clipped_audio": Check(_W, "clipped audio", "record or convert again with less gain, or remove it"),
+    "cancelling_channels": Check(
+        _W,
+        "audio whose channels cancel each other, of which one alone is used",
+        "nothing, if one channel is enough; else turn the sign of the other, or store the one that is meant",
+    ),
     "too_short": Check(
         _W, "shorter than data.min_duration_secs and left out of training", "nothing, or lower the limit"
     ),

@@ -55,10 +55,10 @@ def test_stereo_becomes_the_mean_of_its_channels(tmp_path: Path) -> None:
     np.testing.assert_allclose(audio.load_audio(tmp_path / "a.wav"), 0.125, atol=1e-6)
 
 
-def test_values_beyond_full_scale_are_clipped(tmp_path: Path) -> None:
+def test_values_beyond_full_scale_are_kept(tmp_path: Path) -> None:
     wave = np.array([0.0, 3.0, -3.0, 0.5], np.float32)
     soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
-    assert audio.load_audio(tmp_path / "a.wav").tolist() == [0.0, 1.0, -1.0, 0.5]
+    assert audio.load_audio(tmp_path / "a.wav").tolist() == [0.0, 3.0, -3.0, 0.5]
 
 
 @pytest.mark.parametrize(("num_samples", "rate"), [(1, 44100), (3, 8000), (1, 16000)])
