@@ -18,12 +18,16 @@ _MAX_CHUNKS = 4096
 _W64_RIFF = b"riff.\x91\xcf\x11\xa5\xd6\x28\xdb\x04\xc1\x00\x00"
 _W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
 # Beginnings of a further recording behind the end of the first.
-_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"fLaC", b"OggS", b"caff", b"riff")
+_MAGICS = (
+    b"RIFF", b"RIFX", b"RF64", b"FORM", b".snd", b"fLaC", b"OggS", b"caff", b"riff", b"NIST_1A", b"Creative", b"2BIT"
+)  # fmt: skip
 _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS", bytes(8))
 _MORE = "holds more audio than its header says"
 _MORE_ADVICE = "join it again, for example by converting it with ffmpeg"
 # The magic with the header of the block that must follow it: eight bytes that chance does not make.
 _FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
+_FLAC_TAIL = 2**17  # holds the last frame
+_UTF8_STARTS = ((0x80, 0x00), (0xE0, 0xC0), (0xF0, 0xE0), (0xF8, 0xF0), (0xFC, 0xF8), (0xFE, 0xFC), (0xFF, 0xFE))
 MP3_INFO_FRAMES = (b"Xing", b"Info", b"VBRI")
 
 
@@ -91,6 +95,8 @@ def skip_id3(file: BinaryIO) -> int:
 
 
 def _read(file: BinaryIO, offset: int, length: int) -> bytes:
+    if not 0 <= offset < 2**62:  # what damaged sizes add up to, and no file system can seek
+        return b""
     file.seek(offset)
     return file.read(length)
 
@@ -182,9 +188,8 @@ def _check_caf(file: BinaryIO, num_bytes: int) -> Verdict:
             break
         size = struct.unpack(">q", chunk[4:])[0]
         if chunk[:4] == b"data":
-            return _WHOLE if size <= 4 or size >= _STREAMING_64 else _check_span(
-                file, position + 12, size, num_bytes, rest=num_bytes
-            )  # fmt: skip
+            is_streaming = size <= 4 or size >= _STREAMING_64
+            return _WHOLE if is_streaming else _check_span(file, position + 12, size, num_bytes)
         if size < 0:
             break
         position += 12 + size
@@ -213,7 +218,9 @@ def _check_voc(file: BinaryIO, num_bytes: int) -> Verdict:
     position = struct.unpack("<H", _read(file, 20, 2).ljust(2, b"\0"))[0]
     for _ in range(_MAX_CHUNKS):
         block = _read(file, position, 4)
-        if len(block) < 4 or block[0] == 0:
+        if block[:1] == b"\0":
+            return _check_span(file, position, 1, num_bytes)
+        if len(block) < 4:
             break
         size = int.from_bytes(block[1:4], "little")
         if block[0] in (1, 2, 9) and position + 4 + size > num_bytes + 12:  # some writers count a header twice
@@ -269,9 +276,69 @@ def _check_flac(file: BinaryIO, start: int, num_bytes: int, *, is_decoded: bool)
             f"ends early or is damaged: its header promises {num_samples} samples, {num_bytes} bytes hold at most "
             f"{limit}; fetch or make it again"
         )
-    if is_decoded and _FLAC_START.search(_read(file, start + 4, num_bytes - start)):
+    if not is_decoded:
+        return _WHOLE
+    content = _read(file, start, num_bytes - start)
+    if _FLAC_START.search(content, 4):
         return Verdict(f"{_MORE} (one FLAC stream follows another); {_MORE_ADVICE}")
+    if 0 < num_samples < _flac_end(content[-_FLAC_TAIL:], max_block, num_samples):
+        return Verdict(f"{_MORE}; {_MORE_ADVICE}")
     return _WHOLE
+
+
+def _flac_end(tail: bytes, max_block: int, num_samples: int) -> int:
+    """Samples up to the end of the last frame, by the frame's own number; 0 where `num_samples` cannot be refuted.
+
+    Args:
+        tail: end of the file.
+        max_block: samples of a frame, of the last one at most.
+        num_samples: what the file promises.
+    """
+    position = len(tail)
+    while (position := tail.rfind(b"\xff", 0, position)) >= 0:
+        end = _flac_frame_end(tail[position : position + 16], max_block)
+        if end is None:
+            continue
+        # Chance makes a header's checksum once in some thousand files: that of the frame decides.
+        if end <= num_samples or _crc(tail[position:], bits=16, polynomial=0x8005) == 0:
+            return end
+    return 0
+
+
+def _flac_frame_end(head: bytes, max_block: int) -> int | None:
+    """Samples up to the end of the frame whose header is `head`; None if this is no header."""
+    if len(head) < 6 or head[1] & 0xFE != 0xF8 or head[3] & 1 or head[3] >> 4 > 10:
+        return None
+    block_code, rate_code = head[2] >> 4, head[2] & 15
+    # Frame or sample, as UTF-8 writes a character.
+    num_more = next((n for n, (mask, mark) in enumerate(_UTF8_STARTS) if head[4] & mask == mark), -1)
+    if num_more < 0 or block_code == 0 or rate_code == 15:
+        return None
+    number = head[4] & (0x7F if num_more == 0 else 0xFF >> (num_more + 2))
+    for byte in head[5 : 5 + num_more]:
+        number = number << 6 | byte & 0x3F
+    at = 5 + num_more
+    size_bytes = {6: 1, 7: 2}.get(block_code, 0)
+    length = at + size_bytes + {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
+    if len(head) <= length or _crc(head[: length + 1], bits=8, polynomial=0x07):
+        return None
+    if size_bytes:
+        block = int.from_bytes(head[at : at + size_bytes], "big") + 1
+    else:
+        block = 192 if block_code == 1 else 576 << (block_code - 2) if block_code < 6 else 256 << (block_code - 8)
+    return (number if head[1] & 1 else number * max_block) + block
+
+
+def _crc(content: bytes, *, bits: int, polynomial: int) -> int:
+    """Remainder of the bytes, 0 where they end with their own checksum."""
+    top, remainder = 1 << bits, 0
+    for byte in content:
+        remainder ^= byte << (bits - 8)
+        for _ in range(8):
+            remainder <<= 1
+            if remainder & top:
+                remainder ^= top | polynomial
+    return remainder
 
 
 # MPEG audio: kbit/s by version (1, else) and layer; samples of a frame; rates of version 1.
@@ -324,24 +391,26 @@ def _check_mp3(file: BinaryIO, start: int, num_bytes: int) -> Verdict:
         promised_frames = fields[0] if flags & 1 else 0
         promised_bytes = fields[flags & 1] if flags & 2 else 0
     # A tag behind it is shorter, and so are two frames.
-    if not promised_frames or abs(num_bytes - start - promised_bytes) < 512:
+    if not promised_frames or 0 <= num_bytes - start - promised_bytes < 512:
         return _WHOLE
     num_frames = _count_mp3_frames(_read(file, start, num_bytes - start), header[0]) - 1
+    if num_frames < promised_frames - 1:
+        return Verdict(f"ends early: {num_frames} of {promised_frames} frames; fetch or make it again")
     return Verdict(f"{_MORE}; {_MORE_ADVICE}") if num_frames > promised_frames + 2 else _WHOLE
 
 
 def _count_mp3_frames(content: bytes, kind: tuple[int, int, int]) -> int:
-    """Number of frames of a kind; across what is no frame, a tag in the middle, by at least four in a row."""
+    """Number of whole frames of a kind; across what is no frame, a tag in the middle, by at least four in a row."""
     position = num_frames = run = 0
     while position < len(content):
         header = mp3_header(content[position : position + 4])
         if header is not None and header[0] == kind:
-            run += 1
             position += header[1]
+            run += position <= len(content)
             continue
-        num_frames += run if run > 3 else 0
+        num_frames += run if run > 3 or not num_frames else 0
         run = 0
         position = content.find(b"\xff", position + 1)
         if position < 0:
             break
-    return num_frames + (run if run > 3 else 0)
+    return num_frames + (run if run > 3 or not num_frames else 0)

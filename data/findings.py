@@ -39,7 +39,9 @@ CHECKS: dict[str, Check] = {
     "missing_transcript": Check(_E, "audio without transcript", "add the transcripts, or remove the files"),
     "unlisted_audio": Check(_W, "audio files beside the manifest's that it does not list", "list or remove them"),
     "duplicate_id": Check(_E, "ids that occur more than once", "give every utterance its own utterance_id"),
-    "unreadable_audio": Check(_E, "audio that cannot be decoded", "fetch or make the files again"),
+    "unreadable_audio": Check(
+        _E, "audio that cannot be used", "do what is said of each: convert, fetch or make it again"
+    ),
     "empty_audio": Check(_E, "audio without samples", "record again, or remove the utterances"),
     "damaged_shard": Check(_E, "shards that are not as they were written", "run python -m data.prepare again"),
     "wrong_rate": Check(

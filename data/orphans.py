@@ -8,7 +8,9 @@ from pathlib import Path
 from data.faults import Fault
 from data.manifest import list_audio
 
-_AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64", ".sph")
+_AUDIO_SUFFIXES = (
+    ".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"
+)  # fmt: skip
 
 
 def unlisted_audio(*, format: str, input: str | os.PathLike[str]) -> dict[str, str]:

@@ -9,17 +9,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from data.audio import (
-    SAMPLE_RATE,
-    check_rate_policy,
-    decode_blocks,
-    float_scale,
-    mix_down,
-    mix_samples,
-    open_audio,
-    read_header,
-    resampled_length,
-)
+from data.audio import SAMPLE_RATE, check_rate_policy, mix_down, mix_samples, read_header, resampled_length
+from data.decoder import decode_blocks, open_audio, scan_scale
 from data.errors import InputError
 
 
@@ -75,7 +66,7 @@ def _mono_blocks(
     path: str | os.PathLike[str], file: soundfile.SoundFile, block_samples: int
 ) -> Iterator[np.ndarray]:
     """Yields one channel at the file's own rate; several are mixed in the blocks in which `to_mono` mixes them."""
-    scale = np.float32(float_scale(path, file))
+    scale = np.float32(scan_scale(path, file))
     size = block_samples if file.channels == 1 else mix_samples(file.samplerate, file.channels)
     num_read = 0
     try:

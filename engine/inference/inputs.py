@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import itertools
 import os
 import shutil
 import sys
 import tempfile
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from common.audio_kinds import HEAD_BYTES, AudioKind, conversion_command, identify
@@ -62,8 +63,8 @@ def join_split_paths(parts: Sequence[str]) -> list[str]:
         parts: What stood between the commas of a value, without the spaces around it.
 
     Returns:
-        The parts, neighbors joined where that makes a path that exists: the whole value if it is one, else as many paths
-        as can be with the fewest that do not exist.
+        The parts, neighbors joined where that makes a path that exists: the whole value if it is one, else as many
+        paths as can be with the fewest that do not exist.
     """
     if len(parts) > 1 and (whole := _joined(parts)):
         return [whole]
@@ -86,8 +87,13 @@ def join_split_paths(parts: Sequence[str]) -> list[str]:
 
 def _joined(parts: Sequence[str]) -> str:
     """The parts as one path that exists or, being a pattern, fits something; "" if there is none."""
-    for joint in _JOINTS if len(parts) > 1 else ("",):
-        path = joint.join(parts)
+    num_commas = len(parts) - 1
+    if num_commas <= 3:
+        joints: Iterable[Sequence[str]] = itertools.product(_JOINTS, repeat=num_commas)
+    else:  # one kind of comma throughout: not a thousand looks at the disk
+        joints = ((joint,) * num_commas for joint in _JOINTS)
+    for between in joints:
+        path = parts[0] + "".join(joint + part for joint, part in zip(between, parts[1:], strict=True))
         if path == STDIN or os.path.exists(path) or (glob.has_magic(path) and glob.glob(path, recursive=True)):
             return path
     return ""
@@ -122,12 +128,14 @@ def _search(root: str) -> list[str]:
                     foreign[path] = "a pipe or a device"
                 elif suffix in AUDIO_EXTENSIONS + _RARE_EXTENSIONS:
                     found.append(path)
-                elif (kind := _kind(path)) is not None and kind.is_readable:
-                    found.append(path)
-                elif (kind is not None and kind.is_audio) or suffix in _FOREIGN_EXTENSIONS:
-                    foreign[path] = kind.name if kind is not None else "not a format that can be read"
                 else:
-                    others[suffix or "without a suffix"] += 1
+                    kind = _kind(path)
+                    if kind is not None and kind.is_readable:
+                        found.append(path)
+                    elif (kind is not None and kind.is_audio) or suffix in _FOREIGN_EXTENSIONS:
+                        foreign[path] = kind.name if kind is not None else "not a format that can be read"
+                    else:
+                        others[suffix or "without a suffix"] += 1
     others.pop(".txt", None)  # transcripts beside the audio, which are read
     note = _describe_passed_over(foreign, others)
     if not found:
