@@ -62,9 +62,7 @@ def stream_audio(
                 yield block
 
 
-def _mono_blocks(
-    path: str | os.PathLike[str], file: soundfile.SoundFile, block_samples: int
-) -> Iterator[np.ndarray]:
+def _mono_blocks(path: str | os.PathLike[str], file: soundfile.SoundFile, block_samples: int) -> Iterator[np.ndarray]:
     """Yields one channel at the file's own rate; several are mixed in the blocks in which `to_mono` mixes them."""
     scale = np.float32(scan_scale(path, file))
     size = block_samples if file.channels == 1 else mix_samples(file.samplerate, file.channels)
