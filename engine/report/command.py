@@ -10,6 +10,7 @@ from typing import Any
 from absl import logging
 
 from engine import files, unpack
+from engine.inference.inputs import join_split_paths
 from engine.protocols import EvalData, Parts
 from engine.report.comparison import COMPARISON_FILE, compare_runs, describe, read_runs, render_comparison
 from engine.report.page import REPORT_FILE
@@ -31,6 +32,7 @@ def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
     """
     if not inputs:
         raise ValueError("--mode=report needs --inputs=WORKDIR, or --inputs=RUN_A,RUN_B to compare runs")
+    inputs = join_split_paths(inputs)
     runs = read_runs(inputs)
     if len(inputs) > 1:
         sets = compare_runs(runs)
