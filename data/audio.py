@@ -100,8 +100,8 @@ def read_segment(
             if not file.subtype.startswith("MPEG") and file.seekable() and start + num_samples <= file.frames:
                 file.seek(start)
                 channels, rate = file.read(num_samples, dtype="float32", always_2d=True), file.samplerate
-                if len(channels) and (scale := scale_of(file, peak(channels))) != 1.0:
-                    channels *= scale
+                if len(channels) and np.isfinite(highest := peak(channels)):
+                    channels *= scale_of(file, highest)
     if channels is None:
         whole, rate = read_audio(path)
         channels = whole[start : start + num_samples]
