@@ -6,9 +6,12 @@ gs:/bucket of it. Local paths do without TensorFlow, whose import takes seconds.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import posixpath
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -81,8 +84,8 @@ def is_file(path: PathLike) -> bool:
 def state(path: PathLike) -> FileState:
     """Length and time of a file; raises OSError where it is absent."""
     if not is_remote(path):
-        stat = os.stat(path)
-        return FileState(stat.st_size, stat.st_mtime_ns)
+        status = os.stat(path)
+        return FileState(status.st_size, status.st_mtime_ns)
     with _plain_errors(path):
         found = _gfile().stat(os.fspath(path))
         return FileState(found.length, found.mtime_nsec)
@@ -128,16 +131,27 @@ def make_dirs(folder: PathLike) -> None:
 def open_binary(path: PathLike) -> BinaryIO:
     """Opens a file for reading; raises OSError where it is absent. A remote one is read as it is needed."""
     if not is_remote(path):
-        return open(path, "rb")
+        return io.BufferedReader(open_regular(path))
     if not exists(path):  # GFile would say so at the first read
         raise FileNotFoundError(f"no file {os.fspath(path)}")
     return cast(BinaryIO, _gfile().GFile(os.fspath(path), "rb"))
 
 
+def open_regular(path: PathLike) -> io.FileIO:
+    """Opens a local file without a buffer; raises OSError at once for a pipe or a device, which could wait for ever."""
+    # Not blocking, so that a pipe without a writer opens.
+    file = io.FileIO(os.fspath(path), opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", os.fspath(path))
+    return file
+
+
 def read_bytes(path: PathLike) -> bytes:
     """The whole of a file."""
     if not is_remote(path):
-        return Path(path).read_bytes()
+        with open_regular(path) as local:
+            return local.readall()
     with _plain_errors(path), _gfile().GFile(os.fspath(path), "rb") as file:
         return file.read()
 

@@ -24,7 +24,7 @@ def get_config(handle: str = "https://tfhub.dev/vasudevgupta7/wav2vec2/1") -> Co
     config.model.freeze_feature_encoder = False
 
     config.data.make_command = (
-        "python -m data.download --split=dev-clean --output=datasets; the same for test-clean"
+        "python -m data.download --split=dev-clean --output=datasets, for datasets/LibriSpeech; test-clean alike"
     )
     config.data.train.format = "librispeech"
     config.data.train.input = "datasets/LibriSpeech"

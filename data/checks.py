@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,8 +13,8 @@ from data.audio import SAMPLE_RATE
 from data.findings import Finding, find
 from data.labels import Labels, measure_labels
 from data.plan import samples_at_speed
-from data.sources import Source
-from data.text import CharTokenizer
+from data.sources import Source, duration_conflicts
+from data.text import CharTokenizer, describe_character, find_markup
 
 # int64 [N] samples -> int [N] frames: the arithmetic of the model's convolutions.
 FramesFn = Callable[[np.ndarray], np.ndarray]
@@ -27,6 +28,17 @@ _MIN_FOR_RATES = 10
 _MIN_CORRELATION = 0.4
 _MIN_LENGTH_SPREAD = 0.3
 _MIN_FOR_CORRELATION = 20
+# How pandas, R and Python write a cell without value; lower-case "null" and "none" are words of single-word corpora.
+_MISSING_CELLS = ("nan", "NaN", "NA", "N/A", "<NA>", "None")
+# Han and kana; and with Thai, Lao, Burmese and Khmer: scripts that are written without spaces between words.
+_EAST_ASIAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+_UNSPACED = (
+    re.compile(f"[{_EAST_ASIAN}]").findall,
+    re.compile(f"[{_EAST_ASIAN}\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]").findall,
+)
+# Mean length of a word beyond which texts are not divided into words: those of Chinese have 1.6 characters, of Thai 6.
+_EAST_ASIAN_WORD, _OTHER_WORD = 4, 10
+_MOST_FOR_SPACING = 5_000
 
 
 @dataclass(frozen=True)
@@ -70,15 +82,49 @@ class Corpus:
 
 
 def check_texts(corpus: Corpus) -> list[Finding]:
-    """Empty texts, characters that the vocabulary lacks, digits that the style drops."""
+    """Returns what is wrong with texts by themselves: empty, unknown, dropped or markup that nobody says."""
     texts, labels = corpus.source.texts, corpus.labels
     empty = np.flatnonzero(labels.num_labels == 0)
     digits = [index for index in labels.digits if labels.num_labels[index]]
+    markup = {index: found for index, text in enumerate(texts) if (found := find_markup(text))}
+    missing = [index for index, text in enumerate(texts) if text.strip() in _MISSING_CELLS]
+    broken = [index for index, text in enumerate(texts) if "\n" in text.strip()]
     return [
         *corpus.find("empty_text", empty, lambda i: f"{_shorten(texts[i])!r}" if texts[i].strip() else ""),
-        *corpus.find("unknown_characters", list(labels.unknown), lambda i: " ".join(labels.unknown[i])),
+        *corpus.find(
+            "unknown_characters",
+            list(labels.unknown),
+            lambda i: " ".join(describe_character(character) for character in labels.unknown[i]),
+        ),
         *corpus.find("lost_digits", digits, lambda i: repr(_shorten(texts[i]))),
+        *corpus.find("lost_symbols", list(labels.lost_symbols), lambda i: " ".join(labels.lost_symbols[i])),
+        *corpus.find("markup", list(markup), lambda i: _shorten(" ".join(markup[i]))),
+        *corpus.find("missing_cells", missing, lambda i: repr(texts[i])),
+        *corpus.find("line_breaks", broken, lambda i: repr(_shorten(texts[i]))),
     ]
+
+
+def check_writing(corpus: Corpus) -> list[Finding]:
+    """Returns what is to be known of how a set is written: characters read otherwise, no spaces between words."""
+    return [*find("read_otherwise", corpus.name, _describe_reread(corpus)), *_check_spaces(corpus)]
+
+
+def _check_spaces(corpus: Corpus) -> list[Finding]:
+    texts = [text for text in corpus.source.texts if not text.isascii()][:_MOST_FOR_SPACING]
+    num_east_asian, num_unspaced = (sum(len(find_all(text)) for text in texts) for find_all in _UNSPACED)
+    num_visible = sum(len("".join(text.split())) for text in texts)
+    num_words = sum(len(text.split()) for text in texts)
+    if not num_words or 2 * num_unspaced < num_visible:
+        return []
+    limit = _EAST_ASIAN_WORD if 2 * num_east_asian > num_unspaced else _OTHER_WORD
+    if num_visible / num_words <= limit:
+        return []
+    return find("unspaced_text", corpus.name, {"all": f"{num_visible / num_words:.1f} characters between two spaces"})
+
+
+def check_listed_durations(corpus: Corpus) -> list[Finding]:
+    """Returns the utterances whose manifest gives another duration than their file has."""
+    return find("wrong_duration", corpus.name, duration_conflicts(corpus.source))
 
 
 def check_fit(corpus: Corpus, frames_fn: FramesFn) -> list[Finding]:
@@ -191,6 +237,17 @@ def _ranks(values: np.ndarray) -> np.ndarray:
     """float64 [N], ranks with ties at their mean."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def _describe_reread(corpus: Corpus) -> dict[str, str]:
+    """Returns each character that is read otherwise, those that become another character first, then the frequent."""
+    found = sorted(corpus.labels.reread.items(), key=lambda item: (not item[1][0].strip(), -item[1][1], item[0]))
+    described = {}
+    for character, (read, count, first) in found:
+        how = f"read as {read}" if read.strip() else "dropped, a space in its place" if read else "dropped"
+        where = f"{count:,} text{'s' * (count != 1)}, first {corpus.source.utterance_ids[first]}"
+        described[describe_character(character)] = f"{how}; {where}"
+    return described
 
 
 def _shorten(text: str) -> str:

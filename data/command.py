@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from common.json_files import MalformedFileError
 from data.errors import InputError
 from data.text import TEXT_STYLES
 
@@ -55,7 +56,7 @@ def run_command(
     """
     try:
         command(parser.parse_args(argv))
-    except (InputError, OSError) as error:
+    except (InputError, MalformedFileError, OSError) as error:
         print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

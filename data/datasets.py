@@ -11,12 +11,12 @@ from absl import logging
 from data.audio import SAMPLE_RATE
 from data.errors import InputError
 from data.faults import Report, refuse
-from data.fingerprint import digest_rows, fingerprint
+from data.fingerprint import describe_lengths, digest_rows, fingerprint
 from data.open import open_source
 from data.pipeline import build_dataset
 from data.plan import BatchPlan
 from data.records import encode_flac
-from data.sources import Source
+from data.sources import Source, duration_conflicts, segment_starts
 from data.text import CharTokenizer, normalize_transcript
 from data.unreadable import UnreadableUtterance, UnreadableUtterances
 
@@ -33,6 +33,9 @@ class SubsetSource:
         self.speaker_ids: Sequence[str] = [source.speaker_ids[i] for i in self._indices]
         self.num_samples = source.num_samples[self._indices]
         self.sample_rates = source.sample_rates[self._indices]
+        kept = set(self.utterance_ids)
+        self.segment_starts = {name: start for name, start in segment_starts(source).items() if name in kept}
+        self.duration_conflicts = {name: what for name, what in duration_conflicts(source).items() if name in kept}
 
     def read_waveform(self, index: int) -> np.ndarray:
         """See `Source`."""
@@ -235,7 +238,8 @@ class EvalData:
         self.speaker_ids: dict[int, str] = {}
         self.duration_secs: dict[int, float] = {}
         self._members: dict[int, tuple[int, ...]] = {}
-        lengths: list[int] = []
+        lengths: list[tuple[int | str, ...]] = []
+        described = list(describe_lengths(self.source))
         for update in range(self.num_batches):
             for row in self.plan.batch(update).rows:
                 if row.members:
@@ -250,7 +254,7 @@ class EvalData:
                         len(ids) - 1
                     ) * self.plan.join_gap_samples
                     self.duration_secs[first] = num_samples / SAMPLE_RATE
-                    lengths.append(num_samples)
+                    lengths.append((num_samples, *(described[i] for i in row.members)))
         self.digest = digest_rows(self.utterance_ids.values(), lengths, self.references.values())
         self._tokenizer = tokenizer
         self._text_style = text_style

@@ -153,6 +153,8 @@ def _check_without_audio(one: _Opened, frames_fn: FramesFn) -> list[Finding]:
     unlisted = unlisted_audio(format=one.fields["format"], input=one.fields["input"])
     return [
         *checks.check_texts(one.corpus),
+        *checks.check_writing(one.corpus),
+        *checks.check_listed_durations(one.corpus),
         *checks.check_fit(one.corpus, frames_fn),
         *checks.check_sample_rates(one.corpus),
         *checks.check_speaking_rates(one.corpus),
@@ -249,6 +251,7 @@ def _check_sounds(one: _Opened, corpus: Corpus, sounds: Sounds) -> list[Finding]
 
     findings += tell("silent_audio", silent, lambda i: _decibels(sounds.peak[i]))
     findings += tell("mostly_silent", quiet, lambda i: f"{100 * sounds.active_share[i]:.0f} % of it is sound")
+    findings += tell("cancelling_channels", sounds.cancels, lambda i: "")
     findings += tell("clipped_audio", clipped, lambda i: f"{100 * sounds.clipped_share[i]:.1f} % of the samples")
     repeated, contradicting = {}, {}
     for places in _by_key(one).values():

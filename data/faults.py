@@ -12,8 +12,8 @@ class Fault(NamedTuple):
     """Something wrong with some utterances of a corpus; the others can be used without them.
 
     Attributes:
-        code: missing_audio, missing_transcript, empty_audio, unreadable_audio, duplicate_id or
-            bad_record.
+        code: missing_audio, missing_transcript, empty_audio, unreadable_audio, duplicate_id,
+            bad_segment or bad_record.
         message: one line about all of them, as `InputError` wants it.
         details: utterance id (where there is none yet: file, or file:line) -> what is wrong with it.
     """

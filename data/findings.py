@@ -36,10 +36,24 @@ CHECKS: dict[str, Check] = {
     "unusable_corpus": Check(_E, "the corpus cannot be opened", "mend what the line says, then ask again"),
     "bad_record": Check(_E, "lines of the manifest that cannot be read", "mend the lines"),
     "missing_audio": Check(_E, "transcripts without audio", "fetch the files again, or remove the transcripts"),
-    "missing_transcript": Check(_E, "audio without transcript", "add the transcripts, or remove the files"),
-    "unlisted_audio": Check(_W, "audio files beside the manifest's that it does not list", "list or remove them"),
+    "missing_transcript": Check(
+        _E, "audio without transcript", "add the transcripts, or list those alone that have one"
+    ),
+    "bad_segment": Check(
+        _E, "segments that are not in their recordings", "give offset and duration in seconds, of the file named"
+    ),
+    "wrong_duration": Check(
+        _W,
+        "durations in the manifest that contradict the files",
+        "see that the files are the right ones, and whole; a segment needs an offset; durations are seconds",
+    ),
+    "unlisted_audio": Check(
+        _W, "audio files beside the manifest's that it does not list", "list them, or nothing if they are not meant"
+    ),
     "duplicate_id": Check(_E, "ids that occur more than once", "give every utterance its own utterance_id"),
-    "unreadable_audio": Check(_E, "audio that cannot be decoded", "fetch or make the files again"),
+    "unreadable_audio": Check(
+        _E, "audio that cannot be used", "do what is said of each: convert, fetch or make it again"
+    ),
     "empty_audio": Check(_E, "audio without samples", "record again, or remove the utterances"),
     "damaged_shard": Check(_E, "shards that are not as they were written", "run python -m data.prepare again"),
     "wrong_rate": Check(
@@ -53,9 +67,18 @@ CHECKS: dict[str, Check] = {
         "see that they belong there: resampled telephone speech lacks the upper band",
     ),
     "resampled": Check(_N, "audio that is resampled to 16 kHz", "nothing, if the whole corpus is like that"),
-    "silent_audio": Check(_E, "audio in which nothing is to be heard", "record again, or remove the utterances"),
+    "silent_audio": Check(
+        _E, "audio in which nothing is to be heard", "see that the right files are listed; leave the utterances out"
+    ),
     "mostly_silent": Check(_W, "audio that is silent for the most part", "trim it, or check the transcripts"),
-    "clipped_audio": Check(_W, "clipped audio", "record or convert again with less gain, or remove it"),
+    "clipped_audio": Check(
+        _W, "clipped audio", "listen; convert the originals again with less gain if there are any, else let it be"
+    ),
+    "cancelling_channels": Check(
+        _W,
+        "audio whose channels cancel each other, of which one alone is used",
+        "nothing, if one channel is enough; else turn the sign of the other, or store the one that is meant",
+    ),
     "too_short": Check(
         _W, "shorter than data.min_duration_secs and left out of training", "nothing, or lower the limit"
     ),
@@ -70,6 +93,32 @@ CHECKS: dict[str, Check] = {
     ),
     "lost_digits": Check(
         _W, "text with digits, which the librispeech style drops", "spell the numbers out as they are spoken"
+    ),
+    "lost_symbols": Check(
+        _W, "text with symbols that are spoken, which data.text_style drops", "spell them out as they are spoken"
+    ),
+    "markup": Check(
+        _W,
+        "text with markup in brackets, whose letters are trained as words",
+        "take it out of the transcripts, or spell out what is spoken",
+    ),
+    "missing_cells": Check(
+        _W, "text that is how programs write a missing cell", "add the text; nothing, if that is what is spoken"
+    ),
+    "line_breaks": Check(
+        _W,
+        "text of more than one line",
+        "see that no quotation mark is left open in the table: it swallows the rows below it",
+    ),
+    "read_otherwise": Check(
+        _N,
+        "characters that data.text_style makes others of, or drops",
+        "nothing, if the texts are to be read so; else write them otherwise, or choose another data.text_style",
+    ),
+    "unspaced_text": Check(
+        _N,
+        "text without spaces between words",
+        "read the CER: a whole sentence counts as one word here, and any error in it makes its WER 100 %",
     ),
     "labels_do_not_fit": Check(
         _E,
@@ -134,6 +183,7 @@ EXPLAINED_BY = {
         "mostly_silent",
         "unreadable_audio",
         "contradicting_transcripts",
+        "wrong_duration",
     ),
     "unlisted_audio": ("missing_transcript",),
 }
@@ -168,7 +218,8 @@ class Finding:
         """One line for a terminal: where, how many, what, the first of them, what to do."""
         shown = [f"{name} ({what})" if what else name for name, what in list(self.details.items())[:_SHOWN_DETAILS]]
         more = f" and {self.count - _SHOWN_DETAILS:,} more" if self.count > _SHOWN_DETAILS else ""
-        return f"{self.where}: {self.count:,}: {self.check.title}: {', '.join(shown)}{more}. To do: {self.check.advice}"
+        names = " ".join(", ".join(shown).split())  # a file's name may hold line feeds
+        return f"{self.where}: {self.count:,}: {self.check.title}: {names}{more}. To do: {self.check.advice}"
 
 
 def find(code: str, where: str, details: Mapping[str, str]) -> list[Finding]:

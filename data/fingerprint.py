@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from data.sources import Source
+from data.sources import Source, segment_starts
 
 
 def fingerprint(source: Source) -> dict[str, int | str]:
@@ -24,15 +24,26 @@ def fingerprint(source: Source) -> dict[str, int | str]:
         "num_utterances": len(source.utterance_ids),
         "num_samples": int(np.sum(source.num_samples)),
         "ids": _digest(source.utterance_ids),
-        "lengths": _digest(str(length) for length in np.asarray(source.num_samples).tolist()),
+        "lengths": _digest(describe_lengths(source)),
         "texts": _digest(source.texts),
     }
 
 
-def digest_rows(ids: Iterable[str], num_samples: Iterable[int], references: Iterable[str]) -> str:
+def digest_rows(ids: Iterable[str], lengths: Iterable[object], references: Iterable[str]) -> str:
     """Returns what tells one evaluation set from another: its rows in any order, their lengths and references."""
-    rows = sorted(zip(ids, map(str, num_samples), references, strict=True))
+    rows = sorted(zip(ids, map(str, lengths), references, strict=True))
     return _digest(value for row in rows for value in row)
+
+
+def describe_lengths(source: Source) -> Iterable[str]:
+    """Returns the number of samples of each utterance as text, with its start where it is a part of a recording."""
+    lengths = map(str, np.asarray(source.num_samples).tolist())
+    starts = segment_starts(source)
+    if not starts:
+        return lengths
+    pairs = zip(source.utterance_ids, lengths, strict=True)
+    # Another part of the same recording is another utterance.
+    return (f"{starts[name]}+{length}" if name in starts else length for name, length in pairs)
 
 
 def _digest(values: Iterable[str]) -> str:

@@ -9,7 +9,15 @@ from itertools import chain
 
 import numpy as np
 
-from data.text import UNKNOWN, CharTokenizer, has_digits, normalize_transcript
+from data.text import (
+    UNKNOWN,
+    CharTokenizer,
+    has_digits,
+    is_lost_symbol,
+    normalize_transcript,
+    read_character,
+    split_characters,
+)
 
 _CHUNK = 4096  # transcripts at a time: fast in NumPy, flat in memory
 
@@ -24,6 +32,9 @@ class Labels:
         num_unknown: int32 [N], labels that are `<unk>`.
         unknown: index -> the characters of its text that the vocabulary lacks, where there are any.
         digits: indices of texts with digits in a style that drops them.
+        reread: character that the style makes another of -> what it becomes ("" or " " where it is dropped), how many
+            texts have it, the index of the first.
+        lost_symbols: index -> the dropped characters of its text that are spoken, such as %.
         token_counts: int64 [V], how often each token occurs.
         num_words: of all transcripts.
     """
@@ -35,6 +46,8 @@ class Labels:
     digits: list[int]
     token_counts: np.ndarray
     num_words: int
+    reread: dict[str, tuple[str, int, int]]
+    lost_symbols: dict[int, str]
 
     @property
     def num_needed_frames(self) -> np.ndarray:
@@ -76,7 +89,26 @@ def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_style
             unknown[first + int(index)] = "".join(sorted(tokenizer.unknown_characters(normalized[index])))
     drops_digits = text_style == "librispeech"
     digits = [index for index, text in enumerate(texts) if has_digits(text)] if drops_digits else []
-    return Labels(lengths, repeats, unknowns, unknown, digits, token_counts, num_words)
+    reread, lost_symbols = _find_reread(texts, text_style)
+    return Labels(lengths, repeats, unknowns, unknown, digits, token_counts, num_words, reread, lost_symbols)
+
+
+def _find_reread(texts: Sequence[str], text_style: str) -> tuple[dict[str, tuple[str, int, int]], dict[int, str]]:
+    unchanged = set(" \t\n")
+    reread: dict[str, tuple[str, int, int]] = {}
+    lost: dict[int, str] = {}
+    for index, text in enumerate(texts):
+        for character in sorted(split_characters(text) - unchanged):
+            read, count, first = reread.get(character, ("", 0, index))
+            if not count:
+                read = read_character(character, text_style)
+                if read == character or character.isdigit():  # digits have a finding of their own
+                    unchanged.add(character)
+                    continue
+            reread[character] = (read, count + 1, first)
+            if not read.strip() and is_lost_symbol(character):
+                lost[index] = lost.get(index, "") + character
+    return reread, lost
 
 
 def most_common_unknown(labels: Labels) -> str:

@@ -8,9 +8,8 @@ or behind URLs such as gs://.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -22,15 +21,20 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from common import storage
+from common.near_files import FileFinder, describe_near
 from data.audio import read_header
 from data.errors import InputError
 from data.faults import Fault, Report, refuse
 from data.files import write_text_atomic
+from data.rows import AUDIO_COLUMNS, TEXT_COLUMNS, Record, read_json_records, read_table_records, read_text
+from data.segments import NO_TIME, ListedTime, find_segment, read_time
 
 MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv")
 _LIBRISPEECH_AUDIO = (".flac", ".wav")
 _HEADER_THREADS = 8
 _REMOTE_HEADER_THREADS = 32
+_NUM_DESCRIBED = 10  # absent files for which one that lies near is looked for
+_NOT_A_NUMBER = ("nan", "NaN")  # a missing cell as pandas turns it into text; as a whole name it is none
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Utterance:
         num_samples: length per channel, at `sample_rate`.
         sample_rate: the file's own rate in Hz.
         speaker_id: "" where unknown.
+        start: first sample of a segment, at `sample_rate`; None where the utterance is the whole file.
+        duration_conflict: how the duration in the manifest contradicts the file; "" where it does not.
     """
 
     utterance_id: str
@@ -52,6 +58,8 @@ class Utterance:
     num_samples: int
     sample_rate: int
     speaker_id: str = ""
+    start: int | None = None
+    duration_conflict: str = ""
 
     @property
     def duration_secs(self) -> float:
@@ -65,6 +73,8 @@ class _Row(NamedTuple):
     path: str
     text: str
     speaker_id: str
+    time: ListedTime = NO_TIME
+    place: str = ""
 
 
 def read_librispeech(root: str | os.PathLike[str], split: str = "") -> list[Utterance]:
@@ -83,10 +93,10 @@ def read_librispeech(root: str | os.PathLike[str], split: str = "") -> list[Utte
 def _list_librispeech(root: str | os.PathLike[str], split: str, report: Report) -> list[_Row]:
     folder = storage.join(root, split)
     if not storage.is_dir(folder):
-        raise InputError(f"no folder {folder}: check the path{_list_splits(root)}")
+        raise InputError(f"no folder {folder}: check the path{_list_splits(root) or describe_near(folder)}")
     transcripts: list[tuple[str, str, str]] = []
-    for trans_path in storage.glob(folder, "*/*/*.trans.txt"):
-        for line in _read_text(trans_path).splitlines():
+    for trans_path in _visible(storage.glob(folder, "*/*/*.trans.txt")):
+        for line in read_text(trans_path).splitlines():
             if line.strip():
                 utterance_id, _, text = line.strip().partition(" ")
                 transcripts.append((utterance_id, text.strip(), os.path.dirname(trans_path)))
@@ -97,16 +107,19 @@ def _list_librispeech(root: str | os.PathLike[str], split: str, report: Report) 
         )
     audio = {
         (os.path.dirname(path), _stem(path)): path
-        for path in storage.glob(folder, "*/*/*")
+        for path in _visible(storage.glob(folder, "*/*/*"))
         if _suffix(path) in _LIBRISPEECH_AUDIO
     }
     without_audio = [key for key, _, parent in transcripts if (parent, key) not in audio]
     if without_audio:
+        parent = next(parent for key, _, parent in transcripts if key == without_audio[0])
+        wanted = storage.join(parent, f"{without_audio[0]}.flac")
+        near = "" if storage.is_remote(folder) else FileFinder(folder).describe(wanted)
         report(
             Fault(
                 "missing_audio",
                 f"{len(without_audio)} of {len(transcripts)} transcripts under {folder} have no "
-                f"audio, first {without_audio[0]}: fetch the split again",
+                f"audio, first {without_audio[0]}: fetch the split again{near}",
                 dict.fromkeys(without_audio, "a transcript without an audio file"),
             )
         )
@@ -131,9 +144,11 @@ def _list_librispeech(root: str | os.PathLike[str], split: str, report: Report) 
 def read_jsonl(path: str | os.PathLike[str], split: str = "") -> list[Utterance]:
     """Reads a manifest of one JSON object a line.
 
-    Keys: `audio_filepath` (relative to the manifest's folder) and `text`; optional `duration` in
-    seconds (the header decides), `utterance_id` (default: the file's name without its suffix),
-    `speaker` or `speaker_id`, and `split`.
+    Keys: `audio_filepath` (relative to the manifest's folder) and `text`; optional `offset` and
+    `duration` in seconds, `utterance_id` (default: the file's name without its suffix, and where the
+    segment begins), `speaker` or `speaker_id`, and `split`. With an `offset` the utterance is
+    `duration` seconds of the file from there, without a `duration` all that follows. Without an
+    `offset` it is the whole file, whatever the `duration`.
 
     Args:
         path: the manifest, or a folder that holds SPLIT.jsonl.
@@ -150,25 +165,7 @@ def _list_jsonl(
     path: str | os.PathLike[str], split: str, report: Report
 ) -> tuple[str, list[_Row]]:
     path, split = _locate(path, split, ".jsonl")
-    records: list[tuple[int, Mapping[str, object]]] = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            report(_bad_record(path, number, f"is not JSON ({error.msg}): mend the line"))
-            continue
-        if not isinstance(record, dict):
-            report(_bad_record(path, number, "is not a JSON object: mend the line"))
-            continue
-        duration = record.get("duration", 0.0)
-        if isinstance(duration, bool) or not isinstance(duration, int | float):
-            what = f"has duration {duration!r}: give seconds as a number"
-            report(_bad_record(path, number, what))
-            continue
-        records.append((number, record))
-    return path, list(_rows_of(records, path, split, report))
+    return path, list(_rows_of(read_json_records(path, report), path, split, report))
 
 
 def read_table(
@@ -176,9 +173,9 @@ def read_table(
 ) -> list[Utterance]:
     """Reads a table with a header line.
 
-    Columns: `audio_filepath` or `path`, `text` or `sentence`; optional `utterance_id`, `speaker`,
-    `speaker_id` or `client_id`, and `split`. Paths are relative to the table's folder or, as in
-    Common Voice, to the folder `clips` beside it.
+    Columns: `audio_filepath` or `path`, `text` or `sentence`; optional `offset` and `duration` as in
+    `read_jsonl`, `utterance_id`, `speaker`, `speaker_id` or `client_id`, and `split`. Paths are
+    relative to the table's folder or, as in Common Voice, to the folder `clips` beside it.
 
     Args:
         path: the table, or a folder that holds SPLIT.csv (SPLIT.tsv where `delimiter` is a tab).
@@ -197,23 +194,7 @@ def _list_table(
 ) -> tuple[str, list[_Row]]:
     path, split = _locate(path, split, ".tsv" if delimiter == "\t" else ".csv")
     delimiter = delimiter or ("\t" if _suffix(path) == ".tsv" else ",")
-    text = io.StringIO(_read_text(path), newline="")
-    if delimiter == "\t":  # Common Voice writes quotation marks bare: they belong to the sentence
-        reader = csv.DictReader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.DictReader(text, delimiter=delimiter, strict=True)
-    records: list[tuple[int, Mapping[str, object]]] = []
-    try:
-        for record in reader:
-            if None in record or None in record.values():
-                what = "has too few or too many columns: mend it"
-                report(_bad_record(path, reader.line_num, what))
-                continue
-            records.append((reader.line_num, record))
-    except csv.Error as error:
-        # Where a quotation mark never ends there is no next row to go on with.
-        report(_bad_record(path, reader.line_num, f"is malformed ({error}): mend it"))
-    return path, list(_rows_of(records, path, split, report))
+    return path, list(_rows_of(read_table_records(path, delimiter, report), path, split, report))
 
 
 def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
@@ -224,7 +205,7 @@ def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -
             {
                 "audio_filepath": _relative(utterance.audio_filepath, folder),
                 "text": utterance.text,
-                "duration": round(utterance.duration_secs, 4),
+                **_time_fields(utterance),
                 "utterance_id": utterance.utterance_id,
                 "speaker": utterance.speaker_id,
             },
@@ -233,6 +214,13 @@ def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -
         for utterance in utterances
     ]
     write_text_atomic(path, "".join(line + "\n" for line in lines))
+
+
+def _time_fields(utterance: Utterance) -> dict[str, float]:
+    if utterance.start is None:
+        return {"duration": round(utterance.duration_secs, 4)}
+    # In full: the same samples are to be read again.
+    return {"offset": utterance.start / utterance.sample_rate, "duration": utterance.duration_secs}
 
 
 def read_utterances(
@@ -261,7 +249,15 @@ def read_utterances(
     Raises:
         InputError: also where a named speaker is absent or nothing is left.
     """
-    where, rows = _list_rows(format, input, split, report)
+    faults: list[Fault] = []
+
+    def hear(fault: Fault) -> None:
+        faults.append(fault)
+        report(fault)
+
+    where, rows = _list_rows(format, input, split, hear)
+    if faults and not rows:
+        raise InputError(f"no utterance of {where} can be used: {faults[0].message}", code=faults[0].code)
     kept = select_speakers(
         [row.speaker_id for row in rows],
         speakers=speakers,
@@ -320,55 +316,78 @@ def _locate(path: str | os.PathLike[str], split: str, suffix: str) -> tuple[str,
     if split and storage.is_dir(located):
         located, split = storage.join(located, f"{split}{suffix}"), ""
     if not storage.is_file(located):
-        raise InputError(f"no manifest {located}: give the path of a file")
+        raise InputError(f"no manifest {located}: give the path of a file{describe_near(located)}")
     return located, split
 
 
-def _rows_of(
-    records: Sequence[tuple[int, Mapping[str, object]]], path: str, split: str, report: Report
-) -> Iterator[_Row]:
+def _rows_of(records: Sequence[Record], path: str, split: str, report: Report) -> Iterator[_Row]:
     if split:
-        found = {str(record["split"]) for _, record in records if record.get("split")}
+        splits = [_field(record.fields, "split") for record in records]
+        found = {name for name in splits if name}
         if split not in found:
             has = f"it has {', '.join(sorted(found)[:10])}" if found else "it names no splits"
             raise InputError(f"no split {split!r} in {path}: {has}")
-        records = [item for item in records if item[1].get("split") == split]
+        records = [record for record, name in zip(records, splits, strict=True) if name == split]
     folder = os.path.dirname(path)
     # Common Voice. Two listings, for behind a URL each look at a single file is a request.
     in_clips = set(storage.list_names(storage.join(folder, "clips") if folder else "clips"))
     in_clips -= set(storage.list_names(folder or ".")) if in_clips else set()
-    for number, record in records:
-        audio = _field(record, "audio_filepath", "path")
-        text = _field(record, "text", "sentence")
-        if not audio:
-            report(_bad_record(path, number, "has no audio_filepath: add it"))
+    for record in records:
+        fields = record.fields
+        audio, text = _field(fields, *AUDIO_COLUMNS), _field(fields, *TEXT_COLUMNS)
+        if not audio or audio in _NOT_A_NUMBER:
+            report(record.fault("has no audio_filepath, add it"))
             continue
+        utterance_id = _name(fields, "utterance_id")
         if text is None:
-            key = _field(record, "utterance_id") or _stem(audio)
-            what = f"{path}:{number} has no text: add it"
-            report(Fault("missing_transcript", what, {key: what}))
+            report(record.fault("has no text, add it", code="missing_transcript", key=utterance_id or _stem(audio)))
+            continue
+        try:
+            time = read_time(fields)
+        except ValueError as error:
+            report(record.fault(str(error)))
             continue
         audio_path = storage.join(folder, "clips" if audio in in_clips else "", audio)
+        # Segments of one file share its name; where each begins, in milliseconds, tells them apart.
+        part = f"-{round(time.offset_secs * 1000):07d}" if time.offset_secs else ""
         yield _Row(
-            utterance_id=_field(record, "utterance_id") or _stem(audio_path),
+            utterance_id=utterance_id or f"{_stem(audio_path)}{part}",
             path=audio_path,
             text=text,
-            speaker_id=_field(record, "speaker", "speaker_id", "client_id") or "",
+            speaker_id=_name(fields, "speaker", "speaker_id", "client_id"),
+            time=time,
+            place=record.place,
         )
 
 
-def _field(record: Mapping[str, object], *names: str) -> str | None:
-    """The first of the named fields that is there, as text; numbers are common speaker names."""
+def _field(fields: Mapping[str, object], *names: str) -> str | None:
+    """Returns the first of the named fields that is there, as text: numbers are common speaker names.
+
+    NaN is what pandas makes of a missing cell, and no word.
+    """
     for name in names:
-        value = record.get(name)
+        value = fields.get(name)
+        if isinstance(value, float) and not math.isfinite(value):
+            continue
         if value is not None and not isinstance(value, list | dict | bool):
             return str(value)
     return None
 
 
+def _name(fields: Mapping[str, object], *names: str) -> str:
+    """Returns a field that names something; "" where it is missing, also as programs write that into a table."""
+    value = _field(fields, *names) or ""
+    return "" if value in _NOT_A_NUMBER else value
+
+
 def _stem(path: str) -> str:
     """The file's name without its suffix."""
     return PurePosixPath(os.path.basename(path)).stem
+
+
+def _visible(paths: Iterable[str]) -> list[str]:
+    """The paths without hidden files: macOS puts a ._NAME beside each NAME."""
+    return [path for path in paths if not os.path.basename(path).startswith(".")]
 
 
 def _suffix(path: str) -> str:
@@ -382,10 +401,6 @@ def _relative(path: str, folder: str) -> str:
     if storage.is_remote(path):
         return path
     return os.path.abspath(path) if storage.is_remote(folder) else os.path.relpath(path, folder)
-
-
-def _bad_record(path: str, number: int, what: str) -> Fault:
-    return Fault("bad_record", f"{path}:{number} {what}", {f"{path}:{number}": what})
 
 
 def _read_headers(rows: Iterable[_Row], where: str, report: Report) -> list[Utterance]:
@@ -404,32 +419,56 @@ def _read_headers(rows: Iterable[_Row], where: str, report: Report) -> list[Utte
         )
         rows = list({row.utterance_id: row for row in reversed(rows)}.values())[::-1]
 
-    def header_or_error(row: _Row) -> tuple[int, int] | InputError:
+    finder = FileFinder("" if storage.is_remote(where) else _folder_of(where))
+    num_described = 0
+
+    def header_or_error(path: str) -> tuple[int, int] | InputError:
         try:
-            return read_header(row.path)
+            return read_header(path)
         except InputError as error:
             return error
+        except (OSError, ValueError, RuntimeError) as error:  # a URL of no known kind, a name with a NUL
+            return InputError(f"cannot read {path} ({error}): check the path")
 
-    is_remote = any(storage.is_remote(row.path) for row in rows)
+    paths = list(dict.fromkeys(row.path for row in rows))
+    is_remote = any(storage.is_remote(path) for path in paths)
     with ThreadPoolExecutor(_REMOTE_HEADER_THREADS if is_remote else _HEADER_THREADS) as pool:
-        answers = pool.map(header_or_error, rows)
-        headers = list(
-            tqdm(answers, desc="headers", total=len(rows), unit="utt", delay=2.0, disable=None)
+        answers = pool.map(header_or_error, paths)
+        bar = tqdm(answers, desc="headers", total=len(paths), unit="file", delay=2.0, disable=None)
+        headers = dict(zip(paths, bar, strict=True))
+    errors: dict[str, InputError] = {}
+    utterances: list[Utterance] = []
+    for row in rows:
+        header = headers[row.path]
+        if isinstance(header, InputError):
+            if header.code == "missing_audio" and num_described < _NUM_DESCRIBED and not storage.is_remote(row.path):
+                num_described += 1
+                header = InputError(f"{header}{finder.describe(row.path)}", code=header.code)
+            errors[row.utterance_id] = header
+            continue
+        num_samples, sample_rate = header
+        try:
+            segment = find_segment(
+                row.time, num_samples=num_samples, sample_rate=sample_rate, is_lossy=_suffix(row.path) == ".mp3"
+            )
+        except ValueError as error:
+            errors[row.utterance_id] = InputError(f"{row.place} {error}", code="bad_segment")
+            continue
+        utterances.append(
+            Utterance(
+                row.utterance_id, row.path, row.text, segment.num_samples, sample_rate, row.speaker_id,
+                start=segment.start, duration_conflict=segment.conflict,
+            )  # fmt: skip
         )
-    errors = {
-        row.utterance_id: header
-        for row, header in zip(rows, headers, strict=True)
-        if isinstance(header, InputError)
-    }
     for code in dict.fromkeys(error.code for error in errors.values()):
         details = {name: str(error) for name, error in errors.items() if error.code == code}
         count = f" ({len(errors)} of {len(rows)} files fail)" if len(errors) > 1 else ""
         report(Fault(code or "unreadable_audio", f"{next(iter(details.values()))}{count}", details))
-    return [
-        Utterance(row.utterance_id, row.path, row.text, header[0], header[1], row.speaker_id)
-        for row, header in zip(rows, headers, strict=True)
-        if not isinstance(header, InputError)
-    ]
+    return utterances
+
+
+def _folder_of(path: str) -> str:
+    return path if os.path.isdir(path) else os.path.dirname(path) or "."
 
 
 def _list_splits(root: str | os.PathLike[str]) -> str:
@@ -437,11 +476,3 @@ def _list_splits(root: str | os.PathLike[str]) -> str:
     found = storage.glob(root, "*/*/*/*.trans.txt")
     splits = sorted({path.split("/")[-4] for path in found})
     return f"; {root} has the splits {', '.join(splits[:10])}" if splits else ""
-
-
-def _read_text(path: str) -> str:
-    try:
-        text = storage.read_bytes(path).decode("utf-8-sig")
-        return text.replace("\r\n", "\n").replace("\r", "\n")  # as text files are read
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}): convert it") from error

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 
 from data.errors import InputError
-from data.faults import Report, refuse
+from data.faults import Fault, Report, refuse
 from data.manifest import MANIFEST_FORMATS, read_utterances
 from data.sources import FileSource, Source
 from data.tfrecord import TFRecordSource
@@ -51,15 +51,21 @@ def open_source(
             exclude_speakers=exclude_speakers,
             report=report,
         )
+    faults: list[Fault] = []
+
+    def hear(fault: Fault) -> None:
+        faults.append(fault)
+        report(fault)
+
     utterances = read_utterances(
         format=format,
         input=input,
         split=split,
         speakers=speakers,
         exclude_speakers=exclude_speakers,
-        report=report,
+        report=hear,
     )
-    source = FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch, report=report)
+    source = FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch, report=hear)
     if not source.utterance_ids:
-        raise InputError(f"no utterance of {input} can be used: mend it, or choose another")
+        raise InputError(f"no utterance of {input} can be used: {faults[0].message}", code=faults[0].code)
     return source

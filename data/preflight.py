@@ -54,6 +54,7 @@ def check_before_training(
     train = measure("train", train_data.source, speed_factors=speed_factors)
     found = [
         *checks.check_texts(train),
+        *checks.check_listed_durations(train),
         *checks.check_fit(train, frames_fn),
         *checks.check_sample_rates(train),
         *checks.check_speaking_rates(train),
@@ -63,7 +64,8 @@ def check_before_training(
         leaks = checks.check_ids(train, corpus)
         leaked = {key for item in leaks for key in item.details if item.code == "id_leak"}
         leaks += checks.check_speakers(train, corpus, leaked)
-        found += [*checks.check_texts(corpus), *checks.check_fit(corpus, frames_fn), *leaks]
+        found += [*checks.check_texts(corpus), *checks.check_listed_durations(corpus)]
+        found += [*checks.check_fit(corpus, frames_fn), *leaks]
     findings = sort(without_explained(allow(found, LEAKS) if allow_leak else found))
     for item in findings:
         if item.severity != Severity.NOTE:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from common import storage
 from data.audio import SAMPLE_RATE, resampled_length
 from data.errors import InputError
+from data.faults import Fault
 from data.files import Lock, only_writer, write_text_atomic
 from data.index import COLUMNS, FORMAT_VERSION, INDEX_NAME, read_index
 from data.manifest import Utterance
@@ -102,9 +103,16 @@ def write_tfrecords(
     run = runner or LocalRunner(num_workers=num_workers)
     if payload not in PAYLOADS:
         raise InputError(f"unknown payload {payload!r}: use one of {', '.join(PAYLOADS)}")
-    FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch)  # refuses other rates at once
     skipped: dict[str, Any] = {name: list(why) for name, why in (faults or {}).items()}
-    max_bad = int(max_bad_share * (len(utterances) + len(skipped)))
+    total = len(utterances) + len(skipped)
+
+    def skip(fault: Fault) -> None:
+        for number, (name, what) in enumerate(fault.details.items()):
+            skipped[name] = [fault.code, f"{name}: {what}" if number else fault.message]
+
+    kept = set(FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch, report=skip).utterance_ids)
+    utterances = [utterance for utterance in utterances if utterance.utterance_id in kept]
+    max_bad = int(max_bad_share * total)
     if len(skipped) > max_bad:
         raise too_many_bad(skipped, max_bad)
     folder = os.fspath(output)
@@ -177,7 +185,7 @@ def _divide(
     if shard_mb <= 0:
         raise InputError(f"shard_mb is {shard_mb}, wanted more than 0")
     texts = [normalize_transcript(utterance.text, text_style) for utterance in utterances]
-    states = np.array(storage.states([u.audio_filepath for u in utterances]), dtype=np.int64).reshape(count, 2)
+    states = _states([u.audio_filepath for u in utterances])
     if num_shards is None:
         sizes = _estimate_bytes(utterances, texts, states[:, 0], payload)
         parts = np.split(np.arange(count), 1 + np.flatnonzero(np.diff(_bins(sizes, shard_mb * 1e6))))
@@ -190,6 +198,7 @@ def _divide(
         # Sizes but no times and no folders: a copied corpus gives the same index.
         rows = [
             [u.utterance_id, u.speaker_id, text, u.num_samples, u.sample_rate, num_bytes]
+            + [u.start] * (u.start is not None)
             for u, text, num_bytes in zip(utterances[chosen], texts[chosen], states[chosen, 0].tolist(), strict=True)
         ]
         tasks.append(
@@ -207,6 +216,20 @@ def _divide(
     return tasks
 
 
+def _states(paths: Sequence[str]) -> np.ndarray:
+    """int64 [N, 2], bytes and time of each file; zeros of one that is gone, which whoever reads it will name."""
+    try:
+        found: list[storage.FileState] = storage.states(paths)
+    except OSError:
+        found = []
+        for path in paths:
+            try:
+                found.append(storage.state(path))
+            except OSError:
+                found.append(storage.FileState(0, 0))
+    return np.array(found, dtype=np.int64).reshape(len(paths), 2)
+
+
 def _estimate_bytes(
     utterances: Sequence[Utterance], texts: Sequence[str], file_bytes: np.ndarray, payload: str
 ) -> np.ndarray:
@@ -214,7 +237,7 @@ def _estimate_bytes(
     lengths = [resampled_length(u.num_samples, u.sample_rate, SAMPLE_RATE) for u in utterances]
     audio = 2.0 * np.array(lengths, dtype=np.float64)
     if payload == "flac":
-        is_flac = np.array([u.audio_filepath.lower().endswith(".flac") for u in utterances], dtype=bool)
+        is_flac = np.array([u.start is None and u.audio_filepath.lower().endswith(".flac") for u in utterances], bool)
         audio = np.where(is_flac, file_bytes, _FLAC_SHARE * audio)
     return audio + np.array([len(text.encode()) for text in texts]) + _RECORD_BYTES
 
@@ -237,7 +260,7 @@ def _read_own_index(
     names = {task.name for task in tasks}
     present = storage.list_names(folder)
     strangers = [name for name in present if name.endswith(".tfrecord") and name not in names]
-    index = read_index(folder) if INDEX_NAME in present else None
+    index = read_index(folder, whole=True) if INDEX_NAME in present else None
     if strangers or (index and any(index[key] != corpus[key] for key in corpus)):
         raise InputError(
             f"{folder} holds other shards{f' ({strangers[0]})' if strangers else ''}: "

@@ -90,6 +90,13 @@ def _prepare(flags: argparse.Namespace) -> None:
                 f"digits are dropped from {len(with_digits)} transcripts, first {with_digits[0]}: "
                 "spell them out, or give --normalization=unicode"
             )
+    conflicts = {u.utterance_id: u.duration_conflict for u in utterances if u.duration_conflict}
+    if conflicts:
+        name, what = next(iter(conflicts.items()))
+        _warn(
+            f"{len(conflicts)} durations in the manifest contradict the files, first {name} ({what}): whole files are "
+            "written; a segment needs an offset"
+        )
     prepared = write_tfrecords(
         utterances=utterances,
         output=flags.output,
@@ -111,7 +118,7 @@ def _tell(flags: argparse.Namespace, prepared: Prepared) -> None:
     if skipped:
         _warn(f"{len(skipped)} bad utterances left out, all named in index.json:")
         for name, why in list(skipped.items())[:_NUM_NAMED]:
-            _warn(f"  {name}: {why}")
+            _warn(f"  {name}: {why.removeprefix(f'{name} ')}")  # a fault of a line begins with its place
     encoded = f", {prepared.num_encoded} encoded anew" if flags.payload == "flac" and prepared.num_encoded else ""
     print(
         f"{flags.output}: {prepared.num_utterances} utterances, {prepared.num_samples / SAMPLE_RATE / 3600:.2f} h, "

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from common import storage
-from data.audio import SAMPLE_RATE, load_audio
+from data.audio import SAMPLE_RATE, load_audio, to_int16
 from data.errors import InputError
 
 # pcm16: little-endian int16 at 16 kHz. flac: a FLAC file, the original where that is 16 kHz and mono.
@@ -40,21 +40,26 @@ def feature_spec() -> dict[str, Any]:
     return {name: tf.io.FixedLenFeature([], kind) for name, kind in kinds.items()}
 
 
-def encode_audio(path: str, *, payload: str, on_rate_mismatch: str) -> EncodedAudio:
-    """Reads an audio file into the form of a payload; decodes it whole in any case, so that a bad one shows.
+def encode_audio(
+    path: str, *, payload: str, on_rate_mismatch: str, start: int | None = None, num_samples: int = 0
+) -> EncodedAudio:
+    """Reads an audio file or a part of it into the form of a payload; decodes it in any case, so that a bad one shows.
 
     Args:
         path: local or a URL.
         payload: one of `PAYLOADS`. What is no FLAC of 16 kHz and one channel becomes one for "flac": the samples
             that "pcm16" would hold, without loss.
         on_rate_mismatch: as `load_audio`.
+        start: as `load_audio`.
+        num_samples: as `load_audio`.
 
     Raises:
         InputError: as `load_audio`.
     """
-    if payload == "pcm16":
-        samples = _to_int16(load_audio(path, on_rate_mismatch=on_rate_mismatch))
-        return EncodedAudio(samples.tobytes(), len(samples), False)
+    if payload == "pcm16" or start is not None:
+        waveform = load_audio(path, on_rate_mismatch=on_rate_mismatch, start=start, num_samples=num_samples)
+        audio = to_int16(waveform).tobytes() if payload == "pcm16" else encode_flac(waveform)
+        return EncodedAudio(audio, len(waveform), False)
     try:
         content = storage.read_bytes(path)
     except OSError as error:
@@ -68,7 +73,7 @@ def encode_audio(path: str, *, payload: str, on_rate_mismatch: str) -> EncodedAu
 def encode_flac(waveform: np.ndarray) -> bytes:
     """Returns float32 [T] at 16 kHz as a FLAC file of 16 bits."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, _to_int16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, to_int16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 
@@ -89,17 +94,13 @@ def encode_record(
 
 
 def decode_record(record: bytes, *, payload: str, name: str) -> np.ndarray:
-    """Audio of a record, float32 [T] in [-1, 1] at 16 kHz; `name` stands in errors."""
+    """Audio of a record, float32 [T] at 16 kHz; `name` stands in errors."""
     import tensorflow as tf
 
     audio = tf.train.Example.FromString(record).features.feature["audio"].bytes_list.value[0]
     if payload == "flac":
         return load_audio(name, content=audio)
     return np.frombuffer(audio, dtype="<i2").astype(np.float32) / np.float32(_FULL_SCALE)
-
-
-def _to_int16(waveform: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(waveform * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype("<i2")
 
 
 def _is_plain_flac(content: bytes) -> bool:

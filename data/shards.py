@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from common import storage
+from common.json_files import MalformedFileError, field, parse_object
 from data.audio import SAMPLE_RATE, resampled_length
 from data.errors import InputError
 from data.files import write_text_atomic
-from data.index import COLUMNS, file_sha256
+from data.index import COLUMNS, check_columns, file_sha256
 from data.manifest import Utterance
 from data.records import encode_audio, encode_record
 
@@ -104,15 +105,28 @@ def write_shard(
 
 
 def read_note(task: ShardTask) -> dict[str, Any] | None:
-    """The note of a shard that was written from what `task` holds, None where there is none.
+    """The note of a shard that was written from what `task` holds, None where there is none, or a damaged one.
 
     Does not look at the shard, nor at times.
     """
     try:
-        note = json.loads(storage.read_bytes(task.note_path))
-    except (OSError, ValueError):
+        note = parse_object(storage.read_bytes(task.note_path), task.note_path)
+        if note.get("fingerprint") != task.fingerprint:
+            return None
+        if "error" in note:
+            field(note, "error", str, task.note_path)
+            return note
+        field(note, "sha256", str, task.note_path)
+        num_encoded = field(note, "num_encoded", int, task.note_path)
+        columns = field(note, "columns", dict, task.note_path)
+        num_utterances = len(field(columns, "utterance_id", list, task.note_path))
+        sizes = [(num_utterances, field(note, "num_bytes", int, task.note_path))]
+        check_columns(columns, sizes, task.note_path)
+        skipped = field(note, "skipped", dict, task.note_path)
+    except (OSError, MalformedFileError):
         return None
-    return note if isinstance(note, dict) and note.get("fingerprint") == task.fingerprint else None
+    is_plain = all(isinstance(why, list) and [type(item) for item in why] == [str, str] for why in skipped.values())
+    return note if is_plain and 0 <= num_encoded <= num_utterances else None
 
 
 def is_intact(task: ShardTask, num_bytes: int, sha256: str) -> bool:
@@ -149,11 +163,16 @@ def _write_records(
                     return None
                 try:
                     audio, num_samples, is_original = encode_audio(
-                        utterance.audio_filepath, payload=task.payload, on_rate_mismatch=task.on_rate_mismatch
+                        utterance.audio_filepath,
+                        payload=task.payload,
+                        on_rate_mismatch=task.on_rate_mismatch,
+                        start=utterance.start,
+                        num_samples=utterance.num_samples,
                     )
                     _check_length(utterance, num_samples)
-                except InputError as error:
-                    skipped[utterance.utterance_id] = [error.code or "unreadable_audio", str(error)]
+                # Whatever is wrong with one recording, the others are written.
+                except (ValueError, RuntimeError, OSError, MemoryError) as error:
+                    skipped[utterance.utterance_id] = _describe_bad(utterance, error)
                     if len(skipped) > task.max_bad:
                         raise too_many_bad(skipped, task.max_bad) from error
                     advance(1)
@@ -182,6 +201,13 @@ def _write_records(
         "skipped": skipped,
         "columns": columns,
     }
+
+
+def _describe_bad(utterance: Utterance, error: Exception) -> list[str]:
+    if isinstance(error, InputError):
+        return [error.code or "unreadable_audio", str(error)]
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ["unreadable_audio", f"cannot read {utterance.audio_filepath} ({reason}): fetch or make it again"]
 
 
 def _check_length(utterance: Utterance, num_samples: int) -> None:

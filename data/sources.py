@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from data.audio import SAMPLE_RATE, check_rate_policy, load_audio, read_audio, resampled_length
+from data.audio import SAMPLE_RATE, check_rate_policy, load_audio, read_segment, resampled_length
 from data.errors import InputError
 from data.faults import Fault, Report, refuse
 from data.manifest import Utterance
@@ -37,7 +37,7 @@ class Source(Protocol):
         """int32 [N], rates of the recordings in Hz, before they were brought to 16 kHz."""
 
     def read_waveform(self, index: int) -> np.ndarray:
-        """float32 [num_samples[index]] in [-1, 1] at 16 kHz, not normalized.
+        """float32 [num_samples[index]] at 16 kHz, full scale 1, not normalized.
 
         Raises:
             InputError: the recording cannot be read.
@@ -49,6 +49,16 @@ class Source(Protocol):
         Raises:
             InputError: the recording cannot be read.
         """
+
+
+def segment_starts(source: Source) -> Mapping[str, int]:
+    """Returns utterance id -> first sample at the recording's own rate, of utterances that are a part of a file."""
+    return getattr(source, "segment_starts", {})  # shards hold what was read and have none
+
+
+def duration_conflicts(source: Source) -> Mapping[str, str]:
+    """Returns utterance id -> how the duration in the manifest contradicts the file."""
+    return getattr(source, "duration_conflicts", {})
 
 
 class FileSource:
@@ -85,7 +95,7 @@ class FileSource:
                 )
             )
             utterances = [item for item in utterances if item.sample_rate == SAMPLE_RATE]
-        self._paths = [item.audio_filepath for item in utterances]
+        self._utterances = list(utterances)
         self._on_rate_mismatch = on_rate_mismatch
         self.utterance_ids: Sequence[str] = [item.utterance_id for item in utterances]
         self.texts: Sequence[str] = [item.text for item in utterances]
@@ -95,19 +105,30 @@ class FileSource:
         ]
         self.num_samples = np.array(lengths, dtype=np.int64)
         self.sample_rates = np.array([item.sample_rate for item in utterances], dtype=np.int32)
+        self.segment_starts = {item.utterance_id: item.start for item in utterances if item.start is not None}
+        self.duration_conflicts = {
+            item.utterance_id: item.duration_conflict for item in utterances if item.duration_conflict
+        }
 
     def read_waveform(self, index: int) -> np.ndarray:
         """See `Source`."""
-        waveform = load_audio(self._paths[index], on_rate_mismatch=self._on_rate_mismatch)
+        utterance = self._utterances[index]
+        waveform = load_audio(
+            utterance.audio_filepath,
+            on_rate_mismatch=self._on_rate_mismatch,
+            start=utterance.start,
+            num_samples=utterance.num_samples,
+        )
         wanted = int(self.num_samples[index])
         # The plan was made with the header's length; another file has taken its place since.
         if len(waveform) != wanted:
             raise InputError(
-                f"{self._paths[index]} has {len(waveform)} samples, {wanted} when it was listed: "
+                f"{utterance.audio_filepath} has {len(waveform)} samples, {wanted} when it was listed: "
                 "start again with the new files"
             )
         return waveform
 
     def read_recording(self, index: int) -> tuple[np.ndarray, int]:
         """See `Source`."""
-        return read_audio(self._paths[index])
+        utterance = self._utterances[index]
+        return read_segment(utterance.audio_filepath, start=utterance.start, num_samples=utterance.num_samples)

@@ -25,6 +25,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from common.json_files import MalformedFileError, field, read_object
 from data.audio import fit_length, resample
 from data.command import Parser, run_command
 from data.errors import InputError
@@ -258,7 +259,7 @@ def write_synthetic_corpus(
     prefix = f".{output.name}.partial-"
     for remains in output.parent.iterdir():
         process_id = remains.name.removeprefix(prefix)
-        if remains.name.startswith(prefix) and not _is_running(int(process_id)):
+        if remains.name.startswith(prefix) and process_id.isdecimal() and not _is_running(int(process_id)):
             shutil.rmtree(remains)
     partial = output.parent / f"{prefix}{os.getpid()}"
     partial.mkdir()
@@ -287,14 +288,16 @@ def _holds_corpus(output: Path, parameters: dict[str, Any]) -> bool:
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
     try:
-        found = json.loads((output / "corpus.json").read_text(encoding="utf-8"))
+        found = read_object(output / "corpus.json")
         differing = [
             f"{name} {found.get(name)} not {value}"
             for name, value in parameters.items()
             if found.get(name) != value
         ]
-    except (OSError, ValueError, AttributeError):
+    except OSError:
         differing = ["no readable corpus.json"]
+    except MalformedFileError as error:
+        differing = [str(error)]
     if differing:
         raise InputError(
             f"{output}: not the synthetic corpus asked for ({', '.join(differing)}); remove it or "
@@ -315,9 +318,10 @@ def _is_running(process_id: int) -> bool:
 
 def _run(options: argparse.Namespace) -> None:
     output = write_synthetic_corpus(**vars(options))
-    described = json.loads((output / "corpus.json").read_text(encoding="utf-8"))
-    for split, duration_secs in described["duration_secs"].items():
-        print(f"{output / split}: {duration_secs / 60:.1f} minutes of speech")
+    path = output / "corpus.json"
+    durations = field(read_object(path), "duration_secs", dict, str(path))
+    for split in durations:
+        print(f"{output / split}: {field(durations, split, float, str(path)) / 60:.1f} minutes of speech")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from common import storage
+from common.json_files import MalformedFileError, parse_json
 from data.errors import InputError
 from data.files import write_text_atomic
 
@@ -16,6 +18,8 @@ PAD, BOS, EOS, UNKNOWN, WORD_DELIMITER = "<pad>", "<s>", "</s>", "<unk>", "|"
 SPECIAL_TOKENS = (PAD, BOS, EOS, UNKNOWN)
 # Facebook's English vocabulary, in the order of the published checkpoints' output layer.
 FACEBOOK_TOKENS = (*SPECIAL_TOKENS, WORD_DELIMITER, *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
+# In brackets, and without a bracket inside: <unk>, [laughter], (noise), {um}.
+_MARKUP = re.compile(r"<[^<>\s][^<>]{0,40}>|\[[^\[\]]{1,40}\]|\([^()]{1,40}\)|\{[^{}]{1,40}\}")
 _TATWEEL, _VARIATION = "\u0640", "VARIATION SELECTOR"
 TEXT_STYLES = ("librispeech", "unicode", "none")
 
@@ -75,6 +79,55 @@ def has_digits(text: str) -> bool:
     return any(character.isdigit() for character in text)
 
 
+def find_markup(text: str) -> list[str]:
+    """Returns what stands in brackets, such as <COMMA>, [noise] or (laughter): said by nobody, as a rule."""
+    return _MARKUP.findall(unicodedata.normalize("NFKC", text)) if not text.isascii() else _MARKUP.findall(text)
+
+
+def split_characters(text: str) -> set[str]:
+    """Returns the different characters of a text, a letter together with marks that could be one character with it."""
+    if unicodedata.is_normalized("NFC", text):
+        return set(text)
+    clusters: list[str] = []
+    for character in text:
+        if clusters and unicodedata.category(character)[0] == "M":
+            clusters[-1] += character
+        else:
+            clusters.append(character)
+    return set(clusters)
+
+
+def read_character(character: str, style: str) -> str:
+    """Returns what `normalize_transcript` makes of a character between two letters; the letter case is no difference.
+
+    Args:
+        character: one of `split_characters`.
+        style: as `normalize_transcript`.
+
+    Returns:
+        `character` itself if only its case changes; "" or " " where it is dropped.
+    """
+    if style == "none":
+        return " " if character == WORD_DELIMITER else character
+    read = normalize_transcript(f"x{character}x", style)[1:-1]
+    # A ligature or a sharp s becomes two letters: that is more than another case.
+    is_same = len(read) == len(character) and read in (character, character.upper(), character.lower())
+    return character if is_same else read
+
+
+def is_lost_symbol(character: str) -> bool:
+    """Returns whether a character that a style drops is one that is spoken: a currency sign, a percent sign, a half."""
+    kind = unicodedata.category(character[0])
+    return character in "%&@#\u00a7" or kind in ("Sc", "No", "Nl") or character in "+=\u00b0\u00d7\u00f7\u00b1"
+
+
+def describe_character(character: str) -> str:
+    """Returns a character as a message can show it: by code point and name where it cannot be seen alone."""
+    if character.isprintable() and not character.isspace() and unicodedata.category(character[0])[0] != "M":
+        return character if unicodedata.is_normalized("NFC", character) else " + ".join(map(_name_character, character))
+    return " + ".join(map(_name_character, character))
+
+
 class CharTokenizer:
     """Characters to token ids and back. The blank is `<pad>`, id 0."""
 
@@ -115,9 +168,9 @@ class CharTokenizer:
         if not storage.is_file(path):
             raise InputError(f"no vocabulary {path}: make one with python -m data.vocab")
         try:
-            ids = json.loads(storage.read_bytes(path))
-        except ValueError as error:
-            raise InputError(f"{path} is not JSON ({error}): make it again") from error
+            ids = parse_json(storage.read_bytes(path), os.fspath(path))
+        except MalformedFileError as error:
+            raise InputError(f"{str(error).replace('not valid JSON', 'not JSON')}: make it again") from error
         if not isinstance(ids, dict) or not all(type(index) is int for index in ids.values()):
             raise InputError(f"{path} is not an object of token -> id: make it again")
         if sorted(ids.values()) != list(range(len(ids))):
@@ -208,6 +261,12 @@ def _kept(character: str, letters_only: bool) -> str:
     if character == "'" or category[0] in ("L", "M") or (category[0] == "N" and not letters_only):
         return character
     return " "
+
+
+def _name_character(character: str) -> str:
+    name = unicodedata.name(character, "")
+    shown = f"{character} " if character.isprintable() and unicodedata.category(character)[0] not in ("M", "Z") else ""
+    return f"{shown}U+{ord(character):04X}{f' {name}' if name and not shown else ''}"
 
 
 def _is_spoken(character: str) -> bool:

@@ -49,7 +49,7 @@ class TFRecordSource:
             InputError: no index, one of another format version, or what `report` refuses.
         """
         folder = find_index(input, split)
-        index = read_index(folder)
+        index = read_index(folder, whole=True)
         self._shard_paths = []
         for shard in index["shards"]:
             path = storage.join(folder, shard["name"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import re
 from collections.abc import Callable
 
 from absl import logging
@@ -11,6 +13,7 @@ from ml_collections import ConfigDict
 from common import storage
 from common import workdir_layout as layout
 from common.json_files import MalformedFileError
+from common.near_files import describe_near
 from engine.ema import ema_name
 from engine.protocols import Tokenizer
 
@@ -189,14 +192,22 @@ def check_head(init: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[st
 
 
 def check_corpus(config: ConfigDict, fields: ConfigDict) -> None:
-    """Says what makes a set of the config whose corpus is missing.
+    """Says what makes a set of the config whose corpus is missing, or what lies near a path of the user's own.
 
     Raises:
         ValueError: If it is.
     """
     if not storage.exists(fields.input):
-        hint = f"make it with: {config.data.make_command}" if config.data.make_command else "check the path"
-        raise ValueError(f"{fields.input}: no such corpus; {hint}")
+        command = config.data.make_command
+        hint = f"make it with: {command}" if _makes(command, fields.input) else "check the path"
+        raise ValueError(f"{fields.input}: no such corpus; {hint}{describe_near(fields.input)}")
+
+
+def _makes(command: str, path: str) -> bool:
+    """Returns whether a command makes a path: names it, or names no output at all."""
+    if "--output=" not in command:
+        return bool(command)
+    return re.search(rf"(?<![\w./-]){re.escape(os.path.normpath(path))}(?![\w.-])", command) is not None
 
 
 def check_row_lengths(config: ConfigDict, max_samples: int) -> None:

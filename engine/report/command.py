@@ -11,6 +11,7 @@ from absl import logging
 from common import storage
 from common.workdir_layout import COMPARISON_FILE, REPORT_FILE, VOCAB_FILE
 from engine import files, unpack
+from engine.inference.inputs import join_split_paths
 from engine.protocols import EvalData, Parts
 from engine.report.comparison import compare_runs, describe, read_runs, render_comparison
 from engine.report.writer import write_report
@@ -31,6 +32,7 @@ def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
     """
     if not inputs:
         raise ValueError("--mode=report needs --inputs=WORKDIR, or --inputs=RUN_A,RUN_B to compare runs")
+    inputs = join_split_paths(inputs)
     runs = read_runs(inputs)
     if len(inputs) > 1:
         sets = compare_runs(runs)

@@ -126,3 +126,84 @@ def test_speakers_leak_by_utterances_that_did_not_leak_themselves():
 
 def test_ranks_share_their_mean_among_ties():
     assert checks._ranks(np.array([3, 1, 3, 2])).tolist() == pytest.approx([3.5, 1.0, 3.5, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "detail"),
+    [
+        ("AS I SAID <COMMA> YES <PERIOD>", "markup", "<COMMA> <PERIOD>"),
+        ("well [laughter] <unk> (um) {noise}", "markup", "[laughter] <unk> (um) {noise}"),
+        ("\uff08\u7b11\uff09 \u597d", "markup", "(\u7b11)"),
+        ("nan", "missing_cells", "'nan'"),
+        (" NaN ", "missing_cells", "' NaN '"),
+        ("FIFTY % OF 5 \u20ac AT AT&T", "lost_symbols", "% & \u20ac"),
+        ("HALF OR \u00bd", "lost_symbols", "\u00bd"),
+        ("HELLO,s1\na.wav,YES", "line_breaks", "'HELLO,s1\\na.wav,YES'"),
+    ],
+)
+def test_texts_that_are_not_what_is_said_are_named(text, code, detail):
+    corpus = make([text, "HELLO, NAN: 3 < 4 > 2 NONE"], [1, 1], style="unicode" if code == "markup" else "librispeech")
+    found = codes(checks.check_texts(corpus))
+    for other in ("unknown_characters", "lost_digits"):
+        found.pop(other, None)
+    assert found == {code: {"u0": detail}}
+
+
+def test_digits_of_a_style_that_keeps_them_lose_no_symbol_twice():
+    assert "lost_symbols" not in codes(checks.check_texts(make(["\u00b2"], [1])))
+    assert "lost_digits" in codes(checks.check_texts(make(["A \u00b2"], [1])))
+
+
+def test_characters_that_are_read_otherwise_are_named_once_with_what_they_become():
+    texts = ["IT\u2019S", "IT\u2019S CAFE\u0301", "\uff21\u00a0B", "WELL-KNOWN", "SO\u00adFT \ufb01 \u00df", "it's"]
+    (finding,) = checks.check_writing(make(texts, [1] * len(texts)))
+    assert (finding.code, finding.severity) == ("read_otherwise", "note")
+    assert dict(finding.details) == {
+        "\u2019": "read as '; 2 texts, first u0",
+        "E U+0045 + U+0301 COMBINING ACUTE ACCENT": "read as \u00c9; 1 text, first u1",
+        "\uff21": "read as A; 1 text, first u2",
+        "\ufb01": "read as FI; 1 text, first u4",
+        "\u00df": "read as SS; 1 text, first u4",
+        "U+00A0 NO-BREAK SPACE": "dropped, a space in its place; 1 text, first u2",
+        "-": "dropped, a space in its place; 1 text, first u3",
+        "U+00AD SOFT HYPHEN": "dropped; 1 text, first u4",
+    }
+    assert list(finding.details)[0] == "\u2019"
+
+
+def test_without_a_style_the_word_delimiter_alone_is_read_otherwise_and_the_rest_unknown():
+    corpus = make(["A|B", "IT\u2019S", "CAFE\u0301", "A\u00a0B"], [1] * 4, style="none")
+    assert codes(checks.check_writing(corpus)) == {
+        "read_otherwise": {"|": "dropped, a space in its place; 1 text, first u0"}
+    }
+    assert codes(checks.check_texts(corpus))["unknown_characters"] == {
+        "u1": "\u2019", "u2": "U+0301 COMBINING ACUTE ACCENT", "u3": "U+00A0 NO-BREAK SPACE",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "is_unspaced"),
+    [
+        ("\u4eca\u5929\u5929\u6c14\u5f88\u597d\u6211\u4eec\u53bb\u516c\u56ed\u73a9", True),
+        ("\u4eca\u5929 \u5929\u6c14 \u5f88\u597d \u6211\u4eec \u53bb \u516c\u56ed", False),
+        ("\u4eca\u65e5\u306f\u3068\u3066\u3082\u3044\u3044\u5929\u6c17\u3067\u3059\u306d", True),
+        ("\u0e27\u0e31\u0e19\u0e19\u0e35\u0e49\u0e2d\u0e32\u0e01\u0e32\u0e28\u0e14\u0e35\u0e21\u0e32\u0e01", True),
+        ("\u0e27\u0e31\u0e19 \u0e19\u0e35\u0e49 \u0e2d\u0e32\u0e01\u0e32\u0e28 \u0e14\u0e35", False),
+        ("\u5de6\u8fb9", False),  # a command of one word
+        ("\u0440\u0435\u043d\u0442\u0433\u0435\u043d\u043e\u044d\u043b\u0435\u043a\u0442\u0440\u043e", False),
+        ("\uc548\ub155\ud558\uc138\uc694 \ubc18\uac11\uc2b5\ub2c8\ub2e4", False),
+        ("ANTIDISESTABLISHMENTARIANISM", False),
+    ],
+)
+def test_text_without_spaces_between_words_is_told_with_what_it_means(text, is_unspaced):
+    found = [item for item in checks.check_writing(make([text] * 3, [3] * 3, style="unicode")) if item.code[0] == "u"]
+    assert [item.code for item in found] == ["unspaced_text"] * is_unspaced
+    if is_unspaced:
+        assert "CER" in found[0].line() and "WER 100 %" in found[0].line()
+
+
+def test_durations_that_contradict_the_files_are_named():
+    corpus = make(["A", "B"], [1, 1])
+    assert checks.check_listed_durations(corpus) == []
+    corpus.source.duration_conflicts = {"u1": "9 s listed, 1 s in the file"}
+    assert codes(checks.check_listed_durations(corpus)) == {"wrong_duration": {"u1": "9 s listed, 1 s in the file"}}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
+import tensorflow as tf
 
-from data.audio import load_audio
+from data.audio import load_audio, normalize_waveform
 from data.datasets import EvalData, TrainData
 from data.doctor import SetToExamine, examine
 from data.findings import CHECKS, Severity
@@ -93,7 +97,9 @@ def test_every_planted_fault_is_named_and_nothing_else(planted, policy):
     told = {code for _, code in expected} | {"mixed_rates", "wrong_rate"}
     # What is about a whole set, a config or the machine has tests of its own.
     assert set(CHECKS) - told == {
-        "resampled", "sampled", "memory", "unrelated_transcripts", "labels_fit_slow_only", "frozen_random",
+        "resampled", "sampled", "memory", "unrelated_transcripts", "labels_fit_slow_only", "bad_segment",
+        "frozen_random",
+        "wrong_duration", "lost_symbols", "markup", "missing_cells", "line_breaks", "read_otherwise", "unspaced_text",
     }  # fmt: skip
 
 
@@ -213,3 +219,40 @@ def test_single_digits_at_8_khz_raise_no_alarm():
     found = run(sets=sets, speed_factors=(0.8, 1.0, 1.2))
     assert named(found) == {}
     assert {code for _, code in named(found, notes=True)} == {"resampled"}
+
+
+def test_segments_are_trained_evaluated_and_examined_as_what_they_are(tmp_path):
+    """Three recordings, each of two utterances one after the other; the second is silent in one of them."""
+    items = speak_tones(6, speakers=1, seed=0, first_speaker=1)
+    lines, parts = [], {}
+    for number in range(3):
+        first, second = items[2 * number].waveform, items[2 * number + 1].waveform * (number > 0)
+        write_audio(tmp_path / f"rec{number}.wav", np.concatenate([first, second]))
+        for index, (offset, part) in enumerate(((0, first), (len(first), second))):
+            fields = {"audio_filepath": f"rec{number}.wav", "text": items[2 * number + index].text}
+            fields |= {"offset": offset / 16_000, "duration": len(part) / 16_000, "utterance_id": f"{number}-{index}"}
+            lines.append(json.dumps(fields))
+            parts[f"{number}-{index}"] = part
+    (tmp_path / "m.jsonl").write_text("\n".join(lines))
+    train, dev = (make_set(name, format="jsonl", input=str(tmp_path / "m.jsonl")) for name in ("", "dev"))
+    found = run(sets=[train, dev], allow_leak=True)
+    assert named(found) == {("train", "silent_audio"): {"0-1"}, ("eval dev", "silent_audio"): {"0-1"}}
+    assert found.sets[0].hours * 3600 == pytest.approx(sum(map(len, parts.values())) / 16_000)
+
+    for data in (train.build(None), dev.build(None)):
+        for index, name in enumerate(data.source.utterance_ids):
+            np.testing.assert_allclose(data.source.read_waveform(index), parts[name], atol=1e-4)
+    batch = next(iter(train.build(None).dataset(tf.distribute.InputContext(), 0)))
+    for row, index in enumerate(batch["utterance_index"].numpy()):
+        if index >= 0:
+            name = train.build(None).source.utterance_ids[index]
+            wanted = normalize_waveform(np.round(parts[name] * 32768) / 32768)
+            heard = batch["waveform"][row, : batch["waveform_lengths"][row]].numpy()
+            np.testing.assert_allclose(heard, wanted, atol=2e-3)
+    evaluation = dev.build(None)
+    flac, _ = soundfile.read(io.BytesIO(evaluation.read_flac(3)), dtype="float32")
+    np.testing.assert_allclose(flac, parts[evaluation.source.utterance_ids[3]], atol=1e-4)
+
+    # Without the offsets the same lines are whole recordings, and their durations contradict these.
+    (tmp_path / "m.jsonl").write_text("\n".join(line.replace('"offset"', '"ignored"') for line in lines))
+    assert ("train", "wrong_duration") in named(run(sets=[train]))

@@ -51,3 +51,12 @@ def test_a_set_is_told_from_another_by_rows_lengths_and_references_in_any_order(
         digest_rows(["a", "b"], [3, 4], ["X", "Z"]), digest_rows(["a"], [3], ["X"]), digest_rows([], [], []),
     ]  # fmt: skip
     assert len({digest, *others}) == 6
+
+
+def test_another_part_of_the_same_recording_is_another_corpus():
+    first, second = Listed(), Listed()
+    whole = fingerprint(Listed())
+    first.segment_starts, second.segment_starts = {"b": 0}, {"b": 7}
+    found = [fingerprint(source) for source in (first, second)]
+    assert len({item["lengths"] for item in (whole, *found)}) == 3
+    assert {name: whole[name] for name in ("ids", "texts")} == {name: found[0][name] for name in ("ids", "texts")}

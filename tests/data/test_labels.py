@@ -44,3 +44,12 @@ def test_digits_count_only_where_the_style_drops_them() -> None:
         for style in ("librispeech", "unicode", "none")
     }
     assert found == {"librispeech": [0], "unicode": [], "none": []}
+
+
+def test_what_the_style_reads_otherwise_is_counted_once_a_text() -> None:
+    texts = ["it\u2019s \u2019\u2019", "5 % & 6", "it\u2019s"]
+    labels = measure_labels(texts, tokenizer=TOKENIZER, text_style="librispeech")
+    assert labels.reread == {"\u2019": ("'", 2, 0), "%": (" ", 1, 1), "&": (" ", 1, 1)}
+    assert labels.lost_symbols == {1: "%&"}
+    plain = measure_labels(texts, tokenizer=TOKENIZER, text_style="none")
+    assert (plain.reread, plain.lost_symbols) == ({}, {})

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from data.audio import load_audio
 from data.errors import InputError
 from data.faults import Fault
 from data.manifest import (
@@ -19,6 +21,7 @@ from data.manifest import (
     read_utterances,
     write_jsonl,
 )
+from data.sources import FileSource
 
 CORPORA = Path(__file__).parents[3] / "shared" / "corpora"
 needs_corpora = pytest.mark.skipif(not CORPORA.is_dir(), reason="../shared/corpora is absent")
@@ -57,6 +60,21 @@ def test_librispeech_tree_is_read_sorted_by_id(tree: Path) -> None:
     ]
     assert read_librispeech(tree / "dev") == utterances
     assert utterances[0].duration_secs == 0.1
+
+
+def test_files_that_macos_adds_are_no_part_of_a_tree(tree: Path) -> None:
+    utterances = read_librispeech(tree, "dev")
+    for name in ("9-1.trans.txt", "9-1-0000.flac", "9-1-0007.flac"):
+        (tree / "dev/9/1" / f"._{name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X\xff" + bytes(100))
+    assert read_librispeech(tree, "dev") == utterances
+
+
+def test_a_pipe_in_a_tree_is_one_line(tree: Path) -> None:
+    os.mkfifo(tree / "dev/9/1/9-1-0009.flac")
+    with (tree / "dev/9/1/9-1.trans.txt").open("a") as file:
+        file.write("9-1-0009 NOTHING\n")
+    with pytest.raises(InputError, match=r"9-1-0009\.flac is not a file"):
+        read_librispeech(tree, "dev")
 
 
 def test_librispeech_without_the_split_lists_the_splits(tree: Path) -> None:
@@ -149,7 +167,7 @@ def test_jsonl_split_selects_lines_or_a_file_of_a_folder(tmp_path: Path) -> None
         ('{"text": "A"}', r"m\.jsonl:2 has no audio_filepath"),
         ('{"audio_filepath": "a.wav"}', r"m\.jsonl:2 has no text"),
         ('{"audio_filepath": "a.wav", "text": ["A"]}', r"m\.jsonl:2 has no text"),
-        ('{"audio_filepath": "a.wav", "text": "A", "duration": "1"}', r":2 has duration '1'"),
+        ('{"audio_filepath": "a.wav", "text": "A", "duration": true}', r":2 has duration True: give seconds"),
         ('{"audio_filepath": "absent.wav", "text": "A"}', r"no audio file .*absent\.wav"),
     ],
 )
@@ -208,7 +226,7 @@ def test_common_voice_tsv_with_bare_quotes_and_a_clips_folder(tmp_path: Path) ->
         ("audio_filepath,text\na.wav\n", r"t\.csv:2 has too few or too many columns"),
         ("audio_filepath,text\na.wav,A,B\n", r"t\.csv:2 has too few or too many columns"),
         ('audio_filepath,text\na.wav,"A\n', r"t\.csv:\d is malformed"),
-        ("file,text\na.wav,A\n", r"t\.csv:2 has no audio_filepath"),
+        ("file,text\na.wav,A\n", r"t\.csv:1 has no column audio_filepath or path, .*: file,text$"),
     ],
 )
 def test_bad_tables_are_named(tmp_path: Path, content: str, reason: str) -> None:
@@ -329,3 +347,133 @@ def test_a_broken_file_of_a_dropped_speaker_is_nobodys_business(tmp_path: Path) 
     assert [u.utterance_id for u in found] == ["a"]
     with pytest.raises(InputError, match="no audio file"):
         read_utterances(format="jsonl", input=path)
+
+
+def write_recording(path: Path, rate: int = 16000) -> np.ndarray:
+    """Four seconds of noise of two channels, float32 [T, 2] as written."""
+    samples = np.random.default_rng(0).uniform(-0.1, 0.1, (4 * rate, 2)).astype(np.float32)
+    soundfile.write(path, samples, rate)
+    return soundfile.read(path, dtype="float32")[0]
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+def test_an_offset_reads_a_part_of_the_recording(tmp_path: Path, suffix: str) -> None:
+    whole = write_recording(tmp_path / f"rec.{suffix}")
+    line = {"audio_filepath": f"rec.{suffix}", "text": "A"}
+    path = write_lines(
+        tmp_path / "m.jsonl",
+        {**line, "offset": 0.0, "duration": 1.5},
+        {**line, "offset": 1.5, "duration": 2.0},
+        {**line, "offset": "3.5"},
+        {**line, "offset": 0, "duration": 4.0, "utterance_id": "all"},
+    )
+    utterances = read_jsonl(path)
+    assert [(u.utterance_id, u.start, u.num_samples) for u in utterances] == [
+        ("rec", 0, 24_000), ("rec-0001500", 24_000, 32_000), ("rec-0003500", 56_000, 8_000), ("all", None, 64_000),
+    ]  # fmt: skip
+    source = FileSource(utterances=utterances)
+    assert source.num_samples.tolist() == [24_000, 32_000, 8_000, 64_000]
+    for index, part in enumerate((whole[:24_000], whole[24_000:56_000], whole[56_000:], whole)):
+        np.testing.assert_allclose(source.read_recording(index)[0], part, atol=1e-6)
+    mono = load_audio(tmp_path / f"rec.{suffix}")
+    for index, part in enumerate((mono[:24_000], mono[24_000:56_000], mono[56_000:], mono)):
+        np.testing.assert_allclose(source.read_waveform(index), part, atol=1e-6)
+    write_jsonl(tmp_path / "again.jsonl", utterances)
+    assert [(u.utterance_id, u.start, u.num_samples) for u in read_jsonl(tmp_path / "again.jsonl")] == [
+        (u.utterance_id, u.start, u.num_samples) for u in utterances
+    ]
+
+
+def test_a_table_has_segments_too_at_the_files_own_rate(tmp_path: Path) -> None:
+    write_recording(tmp_path / "rec.wav", 22_050)
+    (tmp_path / "t.tsv").write_text("path\ttext\toffset\tduration\nrec.wav\tA\t1.0\t2.0\nrec.wav\tB\t3.0\t\n")
+    first, second = read_table(tmp_path / "t.tsv")
+    assert (first.start, first.num_samples, second.start, second.num_samples) == (22_050, 44_100, 66_150, 22_050)
+    source = FileSource(utterances=[first, second])
+    assert [len(source.read_waveform(index)) for index in (0, 1)] == [32_000, 16_000]
+
+
+def test_a_segment_beyond_its_recording_is_a_fault_of_its_line(tmp_path: Path) -> None:
+    write_recording(tmp_path / "rec.wav")
+    line = {"audio_filepath": "rec.wav", "text": "A"}
+    path = write_lines(tmp_path / "m.jsonl", {**line, "offset": 1}, {**line, "offset": 1990, "duration": 2255})
+    faults: list[Fault] = []
+    assert len(read_utterances(format="jsonl", input=path, report=faults.append)) == 1
+    assert [(fault.code, list(fault.details)) for fault in faults] == [("bad_segment", ["rec-1990000"])]
+    assert f"{path}:2 has a segment from 1990 s to 4245 s in a recording of 4 s" in faults[0].message
+
+
+def test_durations_are_passed_over_or_compared_but_never_believed(tmp_path: Path) -> None:
+    write_recording(tmp_path / "rec.wav")
+    values = [None, "4.0", 4, float("nan"), "long", 3.5, "3.5", 4000]
+    records = [{"audio_filepath": "rec.wav", "text": "A", "utterance_id": f"u{i}"} for i in range(len(values))]
+    path = write_lines(tmp_path / "m.jsonl", *({**r, "duration": v} for r, v in zip(records, values, strict=True)))
+    found = read_jsonl(path)
+    assert [u.num_samples for u in found] == [64_000] * len(values)
+    assert {u.utterance_id: u.duration_conflict for u in found if u.duration_conflict} == {
+        "u5": "3.5 s listed, 4 s in the file",
+        "u6": "3.5 s listed, 4 s in the file",
+        "u7": "4000 s listed, 4 s in the file, milliseconds?",
+    }
+
+
+def test_nan_is_a_missing_value_and_no_word(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav")
+    nan = float("nan")
+    good = {"audio_filepath": "a.wav", "text": "A"}
+    path = write_lines(
+        tmp_path / "m.jsonl",
+        {**good, "text": nan},
+        {**good, "audio_filepath": nan},
+        {**good, "speaker": nan, "speaker_id": "ann", "utterance_id": nan, "split": nan, "duration": nan},
+        {**good, "utterance_id": "b", "text": float("inf")},
+    )
+    faults: list[Fault] = []
+    (found,) = read_utterances(format="jsonl", input=path, report=faults.append)
+    assert (found.utterance_id, found.speaker_id, found.text) == ("a", "ann", "A")
+    assert [(fault.code, list(fault.details)) for fault in faults] == [
+        ("missing_transcript", ["a"]), ("bad_record", [f"{path}:2"]), ("missing_transcript", ["b"]),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match=r"m\.jsonl:1 has no text, add it: .*NaN"):
+        read_jsonl(path)
+
+
+def test_nan_in_a_table_names_nobody_but_may_be_a_word(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_audio(tmp_path / f"{name}.wav")
+    rows = ["path,text,speaker,utterance_id", "a.wav,nan,nan,NaN", "b.wav,NAN BREAD,Nan,", "nan,C,s,c"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    faults: list[Fault] = []
+    found = read_utterances(format="csv", input=tmp_path / "t.csv", report=faults.append)
+    assert [(u.utterance_id, u.text, u.speaker_id) for u in found] == [("a", "nan", ""), ("b", "NAN BREAD", "Nan")]
+    assert [fault.code for fault in faults] == ["bad_record"]
+
+
+def test_the_reason_is_told_where_no_line_can_be_used(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "m.jsonl", {"audio_filepath": "a.wav"}, {"audio_filepath": "b.wav"})
+    with pytest.raises(InputError, match=r"no utterance of .* can be used: .*m\.jsonl:1 has no text") as caught:
+        read_utterances(format="jsonl", input=path, report=lambda fault: None)
+    assert caught.value.code == "missing_transcript"
+
+
+def test_what_lies_near_absent_audio_and_manifests_is_named(tmp_path: Path, tree: Path) -> None:
+    (tmp_path / "wav").mkdir()
+    write_audio(tmp_path / "wav/a.flac")
+    path = write_lines(tmp_path / "m.jsonl", {"audio_filepath": "clips/a.wav", "text": "A"})
+    with pytest.raises(InputError, match=r"no audio file .*clips/a\.wav: check the path; .*wav/a\.flac lies near"):
+        read_jsonl(path)
+    with pytest.raises(InputError, match=r"no manifest .*M\.JSONL: give the path of a file; .*m\.jsonl lies near"):
+        read_jsonl(tmp_path / "M.JSONL")
+    (tree / "dev/9/1/9-1-0001.flac").rename(tree / "dev/9/1/9-1-0001.ogg")
+    with pytest.raises(InputError, match=r"first 9-1-0001: .*; .*9-1-0001\.ogg lies near, with another suffix"):
+        read_librispeech(tree, "dev")
+
+
+def test_audio_behind_a_strange_name_is_one_fault_among_good_ones(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav")
+    names = ["a.wav", "b\0.wav", "c.http://127.0.0.1:1/x.wav", "d" * 5000]
+    records = ({"audio_filepath": name, "text": "A", "utterance_id": name[:1]} for name in names)
+    path = write_lines(tmp_path / "m.jsonl", *records)
+    faults: list[Fault] = []
+    assert [u.utterance_id for u in read_utterances(format="jsonl", input=path, report=faults.append)] == ["a"]
+    assert {name for fault in faults for name in fault.details} == {"b", "c", "d"}

@@ -78,3 +78,21 @@ def test_a_speaker_on_both_sides_is_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
         check(train, eval_data={"dev": make_data([SENTENCE], prefix="e", speakers=["ann"])})
     assert "ann (1 utterances)" in caplog.text
+
+
+def test_a_duration_that_contradicts_its_file_is_a_warning_of_training_and_evaluation(caplog):
+    train, dev = make_data([SENTENCE] * 20), make_data([SENTENCE], prefix="e")
+    train.source.duration_conflicts = {"t3": "2.2 s listed, 4.2 s in the file"}
+    dev.source.duration_conflicts = {"e0": "1 s listed, 2 s in the file"}
+    with caplog.at_level(logging.WARNING):
+        findings = check(train, eval_data={"dev": dev})
+    assert [(item.code, item.where) for item in findings] == [
+        ("wrong_duration", "train"), ("wrong_duration", "eval dev"),
+    ]  # fmt: skip
+    assert "t3 (2.2 s listed, 4.2 s in the file)" in caplog.text
+
+
+def test_markup_is_a_warning_of_training(caplog):
+    with caplog.at_level(logging.WARNING):
+        (finding,) = check(make_data([SENTENCE] * 19 + [f"{SENTENCE} <PERIOD>"]))
+    assert finding.code == "markup" and "t19 (<PERIOD>)" in caplog.text

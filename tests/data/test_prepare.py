@@ -17,7 +17,7 @@ import pytest
 import soundfile
 
 from common import storage
-from data import prepare
+from data import prepare, records
 from data.files import only_writer
 from data.open import open_source
 from tests.data_toys import contents
@@ -131,6 +131,94 @@ def test_bad_utterances_are_named_counted_and_left_out(manifest: Path, capsys: p
     assert "warning: 1 bad utterances left out, all named in index.json:\n" in done.err
     assert f"warning:   u1: no audio file {manifest.parent / 'u1.ogg'}: check the path\n" in done.err
     assert json.loads((out / "index.json").read_text())["skipped"] == {"u1": "missing_audio"}
+
+
+def test_every_kind_of_bad_utterance_counts_and_is_left_out(
+    manifest: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = manifest.parent
+    for name in ("other", "raises", "vanishes", "memory"):
+        soundfile.write(folder / f"{name}.wav", np.zeros(1600), 8000 if name == "other" else 16000)
+    rows = [
+        {"audio_filepath": "other.wav", "text": "A"},
+        {"audio_filepath": "raises.wav", "text": "A"},
+        {"audio_filepath": "vanishes.wav", "text": "A"},
+        {"audio_filepath": "memory.wav", "text": "A"},
+        {"audio_filepath": "raises.wav", "text": float("nan"), "utterance_id": "void"},
+        {"audio_filepath": "raises.wav", "text": "A", "offset": 99, "utterance_id": "beyond"},
+        {"audio_filepath": "nul\0.wav", "text": "A"},
+        *({"audio_filepath": "good.wav", "text": "A", "utterance_id": f"good{i}"} for i in range(4)),
+    ]
+    soundfile.write(folder / "good.wav", np.full(1600, 0.1), 16000)
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"audio_filepath": [[[\n')
+
+    def encode(path: str, **options: object) -> records.EncodedAudio:
+        match Path(path).stem:
+            case "raises":
+                raise RuntimeError("a decoder's own\nwords")
+            case "memory":
+                raise MemoryError
+        return records.encode_audio(path, **options)
+
+    def states(paths: list[str]) -> list[storage.FileState]:
+        (folder / "vanishes.wav").unlink(missing_ok=True)  # between listing and writing
+        return [storage.state(path) for path in paths]
+
+    monkeypatch.setattr("data.shards.encode_audio", encode)
+    monkeypatch.setattr("common.storage.states", states)
+    out = folder / "out"
+    argv = ["--source=jsonl", f"--input={manifest}", f"--output={out}", "--num_workers=1", "--on_rate_mismatch=refuse"]
+    assert prepare.main([*argv, "--max_bad_share=0.7"]) == 0, capsys.readouterr().err
+    done = capsys.readouterr()
+    assert done.out == f"{out}: 4 utterances, 0.00 h, 1 shards, 8 left out\n"
+    assert json.loads((out / "index.json").read_text())["skipped"] == {
+        f"{manifest}:12": "bad_record",
+        "beyond": "bad_segment",
+        "memory": "unreadable_audio",
+        "nul\0": "missing_audio",
+        "other": "wrong_rate",
+        "raises": "unreadable_audio",
+        "vanishes": "missing_audio",
+        "void": "missing_transcript",
+    }
+    assert f"warning:   {manifest}:12: is not JSON (" in done.err
+    assert "raises: cannot read" in done.err and "(a decoder's own words): fetch or make it again\n" in done.err
+    assert prepare.main([*argv[:2], f"--output={folder / 'other'}", *argv[3:], "--max_bad_share=0.6"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "allowed by --max_bad_share: " in error
+
+
+def test_the_reason_is_told_where_every_line_is_bad(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest.write_text('{"audio_filepath": "u0.ogg", "text": null}\n' * 3)
+    argv = ["--source=jsonl", f"--input={manifest}", f"--output={manifest.parent / 'out'}", "--max_bad_share=0.9"]
+    assert prepare.main(argv) == 2
+    error = capsys.readouterr().err
+    assert f"no utterance of {manifest} can be used: {manifest}:1 has no text, add it: " in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("payload", ["pcm16", "flac"])
+def test_segments_are_written_as_they_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], payload: str
+) -> None:
+    samples = np.random.default_rng(0).integers(-3000, 3000, 64_000).astype(np.int16)
+    soundfile.write(tmp_path / "rec.flac", samples, 16000)
+    lines = [{"offset": 0, "duration": 1.5}, {"offset": 1.5, "duration": 1}, {"offset": 2.5}, {"duration": 1}]
+    rows = [{"audio_filepath": "rec.flac", "text": "A", "utterance_id": str(i), **line} for i, line in enumerate(lines)]
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "out"
+    argv = ["--source=jsonl", f"--input={tmp_path / 'm.jsonl'}", f"--output={out}", f"--payload={payload}"]
+    assert prepare.main([*argv, "--num_workers=1"]) == 0
+    err = capsys.readouterr().err
+    assert "warning: 1 durations in the manifest contradict the files, first 3 (1 s listed, 4 s in the file)" in err
+    source = open_source(format="tfrecord", input=out)
+    for index, part in enumerate((samples[:24_000], samples[24_000:40_000], samples[40_000:], samples)):
+        np.testing.assert_array_equal(np.rint(source.read_waveform(index) * 32768), part)
+    # Another part of the same length is another shard.
+    rows[1]["offset"] = 1.6
+    (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert prepare.main([*argv, "--num_workers=1"]) == 2
+    assert "holds other shards" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

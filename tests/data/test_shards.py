@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -64,3 +65,26 @@ def test_unwritable_place_is_one_line(task: ShardTask, tmp_path: Path) -> None:
     lost = dataclasses.replace(task, path=str(tmp_path / "none" / "x.tfrecord"))
     with pytest.raises(OSError, match=r"cannot write .*x\.tfrecord .*: make room, or choose another --output"):
         write_shard(lost)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"columns": None},
+        {"columns": {}},
+        {"columns": {"offset": [0.5]}},
+        {"num_bytes": "many"},
+        {"num_bytes": 1},
+        {"num_encoded": 9},
+        {"skipped": {"u2": "bad"}},
+        {"sha256": None},
+        {"error": 7},
+    ],
+)
+def test_a_note_of_another_shape_is_as_none(task: ShardTask, change: dict[str, object]) -> None:
+    note = write_shard(task)
+    assert note is not None and read_note(task) == note
+    if isinstance(change.get("columns"), dict) and change["columns"]:
+        change = {"columns": {**note["columns"], **change["columns"]}}
+    Path(task.note_path).write_text(json.dumps({**note, **change}))
+    assert read_note(task) is None

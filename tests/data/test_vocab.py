@@ -40,6 +40,18 @@ def test_other_scripts_and_a_missing_recording(tmp_path: Path, capsys: pytest.Ca
     assert tokens[4:] == ("|", "\u0644", "\u0647", "\u064e")
 
 
+def test_the_reason_is_told_where_every_line_is_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.jsonl"
+    for line, reason in (
+        ('{"audio_filepath": "a.wav"}', f"{path}:1 has no text, add it: "),
+        ('{"audio_filepath": "a.wav", "text": "A"}', f"no audio file {tmp_path / 'a.wav'}: check the path"),
+    ):
+        path.write_text(line)
+        assert vocab.main(["--source=jsonl", f"--input={path}", f"--output={tmp_path / 'vocab.json'}"]) == 2
+        err = capsys.readouterr().err
+        assert f"data.vocab: no utterance of {path} can be used: {reason}" in err and err.count("\n") == 1
+
+
 def test_bad_input_is_one_line_and_status_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from configs import base
+from configs import base, debug, hub_tutorial, quickstart
 from engine import checks, experiment
 from tests.engine_toys import ToyModel
 from tests.experiment_toys import make_config, make_parts
@@ -60,10 +60,27 @@ def test_what_a_tpu_cannot_run_is_refused(field, value, message):
 
 def test_a_missing_corpus_names_the_command_that_makes_it(tmp_path):
     config = make_config(tmp_path / "nowhere")
-    config.data.make_command = "python -m data.synthetic --output=X"
-    with pytest.raises(ValueError, match="nowhere: no such corpus; make it with: python -m data.synthetic --output=X"):
+    command = f"python -m data.synthetic --output={tmp_path / 'nowhere'}"
+    config.data.make_command = command
+    with pytest.raises(ValueError, match=f"nowhere: no such corpus; make it with: {command}"):
         experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
     assert not (tmp_path / "run/config.json").exists()
+
+
+@pytest.mark.parametrize("module", [base, hub_tutorial, debug, quickstart])
+def test_the_corpora_of_a_config_are_made_by_its_command_and_another_path_is_not(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where none of the corpora is
+    config = module.get_config()
+    for fields in (config.data.train, *config.data.eval.values()):
+        with pytest.raises(ValueError, match="no such corpus; make it with: python -m data"):
+            checks.check_corpus(config, fields)
+    (tmp_path / "train.jsonl").touch()
+    for path in ("trian.jsonl", "datasets/mine.jsonl", "runs/other", "mine/datasets/librispeech"):
+        config.data.train.input = path
+        with pytest.raises(ValueError, match=f"^{path}: no such corpus; check the path") as caught:
+            checks.check_corpus(config, config.data.train)
+        assert "python -m" not in str(caught.value)
+        assert ("train.jsonl lies near" in str(caught.value)) == (path == "trian.jsonl")
 
 
 def test_missing_weights_name_the_command_that_converts_them(tmp_path):

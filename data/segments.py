@@ -1,0 +1,140 @@
+"""Which part of a recording a manifest's `offset` and `duration` mean, and whether they agree with the file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import NamedTuple
+
+# Durations are rounded, and taken before an encoder pads: differences below this are no contradiction.
+_SLACK_SECS = 0.05
+_LOSSY_SLACK_SECS = 0.3  # of an MP3's encoder delay and last block, at 16 kHz
+_MANY_TIMES = 900.0  # a thousand: milliseconds
+
+
+class ListedTime(NamedTuple):
+    """What a line of a manifest says about time.
+
+    Attributes:
+        offset_secs: where the utterance begins in its recording; None where the line has no offset.
+        duration_secs: how long it is; None where the line does not say.
+        unit_secs: one unit of the duration's last digit, which rounding may have taken.
+    """
+
+    offset_secs: float | None = None
+    duration_secs: float | None = None
+    unit_secs: float = 0.0
+
+
+class Segment(NamedTuple):
+    """A part of a recording.
+
+    Attributes:
+        start: its first sample, at the file's rate; None for a whole file.
+        num_samples: its length.
+        conflict: how the listed duration contradicts the file; "" where it does not.
+    """
+
+    start: int | None
+    num_samples: int
+    conflict: str = ""
+
+
+NO_TIME = ListedTime()
+
+
+def read_time(record: Mapping[str, object]) -> ListedTime:
+    """Reads `offset` and `duration` in seconds, numbers or text; or, for the comparison alone, `end` less `start`.
+
+    null, NaN (pandas writes it), an empty cell and a duration that is no number are as absent.
+
+    Raises:
+        ValueError: what is wrong with a value, after the line's place.
+    """
+    offset, _ = _number(record, "offset")
+    if offset is not None and offset < 0:
+        raise ValueError(f"has offset {offset:g}: give seconds from the beginning of the file")
+    duration, unit = _number(record, "duration")
+    if offset is not None and duration is not None and duration <= 0:
+        raise ValueError(f"has duration {duration:g}: give the seconds of the segment")
+    if duration is None and offset is None and not record.keys().isdisjoint(("end", "end_time")):
+        # Other words for a segment; or where one was cut from, and then the file has just this length.
+        for start_key, end_key in (("start", "end"), ("start_time", "end_time"), ("begin", "end")):
+            try:
+                start, end = _number(record, start_key, strict=True)[0], _number(record, end_key, strict=True)[0]
+            except ValueError:
+                continue
+            if start is not None and end is not None and end > start >= 0:
+                return ListedTime(None, end - start, 0.0)
+    return ListedTime(offset, duration, unit)
+
+
+def find_segment(time: ListedTime, *, num_samples: int, sample_rate: int, is_lossy: bool = False) -> Segment:
+    """Places an utterance in its recording.
+
+    Args:
+        time: what the manifest says.
+        num_samples: of the recording.
+        sample_rate: of the recording, in Hz.
+        is_lossy: whether the file is an MP3, whose encoder adds some silence.
+
+    Returns:
+        The whole file where the manifest has no offset, and where the segment covers it but for rounding.
+
+    Raises:
+        ValueError: the segment is not in the recording; says so after the line's place.
+    """
+    file_secs = num_samples / sample_rate
+    slack = max(_SLACK_SECS, _LOSSY_SLACK_SECS if is_lossy else 0.0)
+    if time.offset_secs is None:
+        off = abs((time.duration_secs or 0.0) - file_secs)
+        if time.duration_secs is None or off <= slack or off < time.unit_secs:
+            return Segment(None, num_samples)
+        return Segment(None, num_samples, _describe(time.duration_secs, file_secs))
+    end_secs = file_secs if time.duration_secs is None else time.offset_secs + time.duration_secs
+    if time.offset_secs >= file_secs or end_secs > file_secs + max(slack, time.unit_secs):
+        raise ValueError(
+            f"has a segment from {time.offset_secs:g} s to {max(time.offset_secs, end_secs):g} s in a recording of "
+            f"{file_secs:g} s: give offset and duration in seconds, of this file"
+        )
+    start = min(round(time.offset_secs * sample_rate), num_samples - 1)
+    length = max(1, min(round((end_secs - time.offset_secs) * sample_rate), num_samples - start))
+    if start == 0 and file_secs - end_secs <= slack:
+        return Segment(None, num_samples)
+    return Segment(start, length)
+
+
+def _number(record: Mapping[str, object], key: str, *, strict: bool = False) -> tuple[float | None, float]:
+    """Returns a value in seconds, None where there is none, and one unit of its last digit."""
+    value = record.get(key)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None, 0.0
+    if isinstance(value, float) and 1e-3 <= value < 1e9:  # the usual case; decimals take five times as long
+        return value, 10.0 ** -len(repr(value).partition(".")[2])
+    wrong = ValueError(f"has {key} {_short(value)}: give seconds as a number")
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise wrong
+    try:
+        number = Decimal(str(value).strip() or "NaN")
+    except InvalidOperation as error:
+        if key == "duration" and not strict:
+            return None, 0.0  # "0:02": the header decides anyway
+        raise wrong from error
+    if number.is_nan():
+        return None, 0.0
+    exponent = number.as_tuple().exponent
+    if not isinstance(exponent, int) or abs(number) > 10**12:  # an infinity, or nothing that a recording lasts
+        raise wrong
+    return float(number), float(Decimal(1).scaleb(min(exponent, 0)))
+
+
+def _describe(listed: float, actual: float) -> str:
+    hint = ", milliseconds?" if listed > _MANY_TIMES * actual else ""
+    return f"{listed:g} s listed, {actual:g} s in the file{hint}"
+
+
+def _short(value: object) -> str:
+    text = str(value) if isinstance(value, bool | int | float | str) else f"a {type(value).__name__}"
+    text = " ".join(text[:200].split())
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -1,0 +1,191 @@
+"""Files that data/ reads, mutated with seeds: each reader answers, or refuses with one line; nothing else leaves it."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from data import synthetic
+from data.command import Parser, run_command
+from data.errors import InputError
+from data.faults import Fault
+from data.index import verify_shards
+from data.manifest import read_utterances
+from data.preparation import write_tfrecords
+from data.shards import read_note, write_shard
+from data.text import CharTokenizer
+from data.tfrecord import TFRecordSource
+from tests.data_toys import make_task, make_utterances
+
+NUM_MUTATIONS = 120
+# As JSON writes them: what a value of a good file is replaced with.
+VALUES = (
+    "null", "true", "{}", "[]", "-1", "0.5", "NaN", "Infinity", "1e400", '""', '"x"', '"\\ud800"', '"a\\u0000b"',
+    '"gs://x"', '"x.http://127.0.0.1:1/y"', '"../../x"', "9" * 30, "9" * 5000, "[" * 100_000, '{"a":' * 100_000,
+    "[[1]]", '[{"a": 1}]', str(2**62), str(2**63), "1" * 18,
+)  # fmt: skip
+BYTES = (b"\xff", b"\x00", b'"', b"\n", b",", b"\t", b"{", b"[", b"\xed\xa0\x80", b"\r", b"\\")
+
+
+def mutate(content: bytes, rng: random.Random) -> bytes:
+    """Returns the content with a value replaced, or with bytes cut, flipped, repeated or put in."""
+    kind = rng.randrange(5)
+    at = rng.randrange(len(content) + 1)
+    if kind == 0 and content[:1] in b"{[":
+        try:
+            parsed = json.loads(content.splitlines()[0] if b"}\n{" in content else content)
+        except ValueError:
+            return content
+        place = parsed
+        while True:
+            key: Any = rng.choice(sorted(place)) if isinstance(place, dict) else rng.randrange(len(place))
+            if not isinstance(place[key], dict | list) or not place[key] or rng.random() < 0.4:
+                break
+            place = place[key]
+        place[key] = "@@"
+        return json.dumps(parsed).replace('"@@"', rng.choice(VALUES), 1).encode()
+    if kind == 1:
+        return content[:at]
+    if kind == 2:
+        return content[:at] + bytes([rng.randrange(256)]) + content[at + 1 :]
+    if kind == 3:
+        return content[:at] + content[at + rng.randrange(40) :]
+    return content[:at] + rng.choice(BYTES) * rng.choice((1, 1, 50)) + content[at:]
+
+
+def check_all(path: Path, read: Callable[[], Any], seed: int) -> None:
+    """Writes mutations of a file to its place and reads each."""
+    content = path.read_bytes()
+    rng = random.Random(seed)
+    num_refused = 0
+    for number in range(NUM_MUTATIONS):
+        path.write_bytes(mutate(content, rng))
+        try:
+            read()
+        except (InputError, OSError) as error:
+            num_refused += 1
+            assert len(" ".join(str(error).split())) < 1_000, (number, error)
+        except Exception as error:
+            raise AssertionError(f"mutation {number} of {path.name}: {path.read_bytes()[:300]!r}") from error
+    path.write_bytes(content)
+    read()
+    assert num_refused > NUM_MUTATIONS // 10
+
+
+@pytest.fixture
+def manifests(tmp_path: Path) -> Path:
+    rows = []
+    for index in range(4):
+        soundfile.write(tmp_path / f"a{index}.wav", np.linspace(-0.5, 0.5, 8000), 16000)
+        fields = {"text": "HELLO, WORLD", "duration": 0.5, "speaker": f"s{index}", "offset": 0.25 * (index % 2)}
+        rows.append({"audio_filepath": f"a{index}.wav", **fields, "utterance_id": f"u{index}"})
+        rows[-1]["duration"] -= rows[-1]["offset"]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, delimiter in (("m.csv", ","), ("m.tsv", "\t")):
+        quote = '"' if delimiter == "," else ""
+        lines = [delimiter.join(rows[0])]
+        lines += [delimiter.join(f"{quote}{value}{quote}" for value in row.values()) for row in rows]
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.csv", "m.tsv"])
+def test_mutated_manifests(manifests: Path, name: str) -> None:
+    path = manifests / name
+    format = name.split(".")[1]
+    check_all(path, lambda: read_utterances(format=format, input=path), seed=1)
+
+    def read_past_faults() -> None:
+        faults: list[Fault] = []
+        read_utterances(format=format, input=path, report=faults.append)
+        for fault in faults:
+            assert len(fault.message) < 1_000
+
+    check_all(path, read_past_faults, seed=2)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    write_tfrecords(
+        utterances=make_utterances(tmp_path / "audio", 4), output=tmp_path / "out", num_shards=2, num_workers=1
+    )
+    return tmp_path / "out"
+
+
+def read_all(folder: Path, report: Callable[[Fault], None] | None = None) -> None:
+    options: dict[str, Any] = {"report": report} if report else {}
+    source = TFRecordSource(input=folder, **options)
+    for index, num_samples in enumerate(source.num_samples.tolist()):
+        assert len(source.read_waveform(index)) == num_samples
+
+
+def test_mutated_indexes(shards: Path, tmp_path: Path) -> None:
+    check_all(shards / "index.json", lambda: read_all(shards), seed=3)
+    check_all(shards / "index.json", lambda: verify_shards(shards, progress=False), seed=4)
+    utterances = make_utterances(tmp_path / "audio", 4)
+
+    def prepare_again() -> None:
+        # Whatever the index says, the shards are kept or written anew, and then right.
+        write_tfrecords(utterances=utterances, output=shards, num_shards=2, num_workers=1, progress=False)
+        read_all(shards)
+
+    check_all(shards / "index.json", prepare_again, seed=5)
+
+
+def test_mutated_shards(shards: Path) -> None:
+    check_all(shards / "data-00000-of-00002.tfrecord", lambda: read_all(shards), seed=6)
+
+    def read_past_faults() -> None:
+        faults: list[Fault] = []
+        read_all(shards, faults.append)
+        for fault in faults:
+            raise InputError(fault.message)
+
+    check_all(shards / "data-00001-of-00002.tfrecord", read_past_faults, seed=7)
+
+
+def test_mutated_notes_are_none_or_whole(tmp_path: Path) -> None:
+    utterances = make_utterances(tmp_path / "audio", 4)
+    task = make_task(tmp_path / "s.tfrecord", utterances)
+    whole = write_shard(task)
+
+    def read() -> None:
+        note = read_note(task)
+        if note is None:
+            raise InputError("a damaged note is as none")
+        if "error" not in note:
+            assert note.keys() >= whole.keys() if whole else False
+            assert {len(column) for column in note["columns"].values()} == {4}
+
+    check_all(Path(task.note_path), read, seed=8)
+
+
+def test_mutated_vocabularies(tmp_path: Path) -> None:
+    path = tmp_path / "vocab.json"
+    CharTokenizer(tokens=("<pad>", "<s>", "</s>", "<unk>", "|", "A", "\u00e9")).save(path)
+    check_all(path, lambda: CharTokenizer.from_file(path).decode([5, 6]), seed=9)
+
+
+def test_mutated_descriptions_of_a_synthetic_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    synthetic.write_synthetic_corpus(
+        output=tmp_path / "c", num_train=1, num_eval=1, num_train_speakers=1, num_eval_speakers=1
+    )
+    parser = Parser(prog="data.synthetic")
+    for name in ("output", "num_train", "num_eval"):
+        parser.add_argument(f"--{name}", type=str if name == "output" else int)
+    argv = [f"--output={tmp_path / 'c'}", "--num_train=1", "--num_eval=1"]
+
+    def read() -> None:
+        status = run_command(parser, synthetic._run, argv)
+        err = capsys.readouterr().err
+        if status:
+            raise InputError(err.rstrip("\n"))
+
+    check_all(tmp_path / "c" / "corpus.json", read, seed=10)
