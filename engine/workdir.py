@@ -209,7 +209,8 @@ def storage_faults(workdir: str | os.PathLike[str]) -> Iterator[None]:
     except (OSError, tf.errors.OpError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         # Behind a URL there are as many words as services; what names the workdir is about it.
-        is_about_url = storage.is_remote(workdir) and os.fspath(workdir) in reason
+        is_url = storage.is_remote(workdir)
+        is_about_url = is_url and isinstance(error, tf.errors.OpError) and os.fspath(workdir) in reason
         if not is_about_url and not any(word in reason for word in _STORAGE_WORDS):
             raise
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
