@@ -192,11 +192,12 @@ class StopOnSignal:
             left = moment - time.monotonic()
             if left <= 0:
                 return False
-            if select.select([pipe], [], [], left)[0] and os.read(pipe, 1)[0] == signal.SIGINT:
-                # KeyboardInterrupt, for which the main thread must first come back from C++.
-                if not self._finished.wait(_AT_ONCE_SECS):
-                    _say("SIGINT once more: leaving now")
-                    os._exit(self.exit_status or 128 + signal.SIGINT)
+            if not select.select([pipe], [], [], left)[0] or os.read(pipe, 1)[0] != signal.SIGINT:
+                continue
+            # KeyboardInterrupt, for which the main thread must first come back from C++.
+            if not self._finished.wait(_AT_ONCE_SECS):
+                _say("SIGINT once more: leaving now")
+                os._exit(self.exit_status or 128 + signal.SIGINT)
         return True
 
     def _rescue(self) -> None:
