@@ -179,9 +179,9 @@ def get_config() -> ConfigDict:
     verify.seed = 0  # of the moments
 
     config.runtime = runtime = ConfigDict()
-    runtime.stop_within_secs = 30.0  # from SIGTERM or Ctrl-C to the end, saved or not; 0 = as long as it takes
+    runtime.stop_within_secs = 30.0  # from SIGTERM, SIGHUP or Ctrl-C to the end, saved or not; 0 = as long as it takes
     runtime.num_virtual_devices = 0  # splits the CPU into logical devices, to try a strategy on one machine
-    runtime.loop_in_graph = False  # the updates between two log lines as one loop in the graph; always so on a TPU
+    runtime.loop_in_graph = False  # updates in a loop in the graph, two seconds of them at a time; always so on a TPU
     runtime.cluster_start_secs = 600.0  # how long the workers of --strategy=multi_worker wait for each other
     runtime.heartbeat_secs = 20.0  # a worker silent for so long is given up, and the others stop
     return config

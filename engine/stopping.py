@@ -177,7 +177,9 @@ class StopOnSignal:
         if not self.within_secs:
             return
         limit = max(self.within_secs - _MARGIN_SECS, 0.0) if self._is_deferred else _AT_ONCE_SECS
-        if self.rescue is not None and not self._finishes_by(start + limit - self.rescue_secs(), pipe):
+        # Most updates are over in a moment: then a save from beside would only keep the main thread's waiting.
+        moment = max(start + limit - self.rescue_secs(), start + min(_AT_ONCE_SECS, limit / 4))
+        if self.rescue is not None and not self._finishes_by(moment, pipe):
             threading.Thread(target=self._rescue, name="rescue", daemon=True).start()
         if not self._finishes_by(start + limit, pipe):
             what = self._at_stake if self._is_deferred else "nothing was to be saved"
