@@ -53,7 +53,7 @@ class UnreadableReport:
             return
         if self._known is None:
             lines = files.read_jsonl(self._path) if os.path.exists(self._path) else []
-            self._known = {line["utterance_id"] for line in lines if line.get("split") == SPLIT}
+            self._known = {str(line.get("utterance_id")) for line in lines if line.get("split") == SPLIT}
         for update, utterance_id, reason in found:
             if utterance_id not in self._known:
                 self._known.add(utterance_id)
