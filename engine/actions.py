@@ -87,6 +87,12 @@ def truncate_metrics(path: str | os.PathLike[str], step: int) -> int:
     return len(records) - len(kept)
 
 
+def last_step(path: str | os.PathLike[str]) -> int:
+    """Returns the largest update that a line of metrics.jsonl is about; 0 without any."""
+    steps = [record.get("step") for record in (files.read_jsonl(path) if os.path.exists(path) else [])]
+    return max((step for step in steps if isinstance(step, int)), default=0)
+
+
 def find_figure(output: Output, key: Sequence[str]) -> float:
     """Returns one figure of an evaluation.
 

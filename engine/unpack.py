@@ -19,7 +19,7 @@ from engine.evaluator import Evaluator, EvaluatorGroup
 from engine.optimizer import DynamicLossScale, build_optimizer
 from engine.protocols import AcousticModel, EvalData, Parts, Search, Tokenizer, TrainData
 from engine.report.writer import ReportWriter
-from engine.schedules import build_schedule
+from engine.schedules import WarmupHoldDecay, build_schedule
 from engine.trainer import Trainer
 
 # Only the config.json of a converted folder has it at its top.
@@ -213,6 +213,25 @@ def run_preflight(
     )
 
 
+def build_learning_rate(config: ConfigDict) -> WarmupHoldDecay:
+    """Builds the learning-rate schedule of a config.
+
+    Raises:
+        ValueError: Names the field, its value and what was wanted.
+    """
+    train = config.train
+    return build_schedule(
+        name=train.schedule,
+        peak_learning_rate=train.learning_rate,
+        num_updates=train.num_updates,
+        warmup_updates=train.warmup_updates,
+        hold_updates=train.hold_updates,
+        # Runs from before there were shares have none.
+        warmup_ratio=train.get("warmup_ratio", 0.0),
+        hold_ratio=train.get("hold_ratio", 0.0),
+    )
+
+
 def build_trainer(
     config: ConfigDict,
     parts: Parts,
@@ -227,13 +246,7 @@ def build_trainer(
     train = config.train
     optimizer = build_optimizer(
         name=train.optimizer,
-        learning_rate=build_schedule(
-            name=train.schedule,
-            peak_learning_rate=train.learning_rate,
-            num_updates=train.num_updates,
-            warmup_updates=train.warmup_updates,
-            hold_updates=train.hold_updates,
-        ),
+        learning_rate=build_learning_rate(config),
         beta_1=train.beta_1,
         beta_2=train.beta_2,
         epsilon=train.epsilon,

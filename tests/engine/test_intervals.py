@@ -7,7 +7,7 @@ import json
 import pytest
 import tensorflow as tf
 
-from engine.intervals import train_and_evaluate
+from engine.intervals import evaluation_at, train_and_evaluate
 
 
 class StandInController:
@@ -54,3 +54,9 @@ def test_an_interrupted_run_evaluates_at_the_same_updates(tmp_path, step, evalua
     )
     assert controller.calls == calls
     assert figures["dev"]["wer"] == (0.125 if not calls else 0.5 if calls[-1][0] == "evaluate" else 0.25)
+
+
+def test_lines_that_name_no_update_or_set_are_no_evaluations(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{}\n{"step": 40}\n{"split": "dev"}\n{"step": 40, "split": "dev", "wer": 0.5}\n')
+    assert evaluation_at(str(path), 40, ["dev"]) == {"dev": {"step": 40, "split": "dev", "wer": 0.5}}
