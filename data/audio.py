@@ -7,7 +7,7 @@ import os
 import numpy as np
 import soxr
 
-from data import storage
+from common import storage
 from data.decoder import BLOCK_VALUES, decode_blocks, open_audio, peak, scale_of, unreadable
 from data.errors import InputError
 

@@ -11,7 +11,7 @@ from absl import logging
 from data.audio import SAMPLE_RATE
 from data.errors import InputError
 from data.faults import Report, refuse
-from data.fingerprint import fingerprint
+from data.fingerprint import describe_lengths, digest_rows, fingerprint
 from data.open import open_source
 from data.pipeline import build_dataset
 from data.plan import BatchPlan
@@ -238,6 +238,8 @@ class EvalData:
         self.speaker_ids: dict[int, str] = {}
         self.duration_secs: dict[int, float] = {}
         self._members: dict[int, tuple[int, ...]] = {}
+        lengths: list[tuple[int | str, ...]] = []
+        described = list(describe_lengths(self.source))
         for update in range(self.num_batches):
             for row in self.plan.batch(update).rows:
                 if row.members:
@@ -252,6 +254,8 @@ class EvalData:
                         len(ids) - 1
                     ) * self.plan.join_gap_samples
                     self.duration_secs[first] = num_samples / SAMPLE_RATE
+                    lengths.append((num_samples, *(described[i] for i in row.members)))
+        self.digest = digest_rows(self.utterance_ids.values(), lengths, self.references.values())
         self._tokenizer = tokenizer
         self._text_style = text_style
         self._num_parallel_calls = num_parallel_calls

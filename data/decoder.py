@@ -13,8 +13,8 @@ import numpy as np
 import soundfile
 from absl import logging
 
+from common import storage
 from common.audio_kinds import HEAD_BYTES, READABLE_FORMATS, conversion_command, identify
-from data import storage
 from data.containers import MP3_INFO_FRAMES, check_container, skip_id3
 from data.errors import InputError
 

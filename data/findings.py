@@ -167,6 +167,7 @@ CHECKS: dict[str, Check] = {
         "the largest batch is predicted to need more memory than there is",
         "raise train.accum_steps, lower data.max_duration_secs or train.global_batch_size",
     ),
+    "frozen_random": Check(_E, "frozen weights that nothing has trained", "set the fields that the line names"),
     "sampled": Check(
         _N,
         "utterances whose audio was not listened to",

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from common import storage
 from common.near_files import FileFinder, describe_near
-from data import storage
 from data.audio import read_header
 from data.errors import InputError
 from data.faults import Fault, Report, refuse

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
-from data import storage
+from common import storage
 from data.audio import SAMPLE_RATE, load_audio, to_int16
 from data.errors import InputError
 

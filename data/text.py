@@ -9,8 +9,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from common import storage
 from common.json_files import MalformedFileError, parse_json
-from data import storage
 from data.errors import InputError
 from data.files import write_text_atomic
 

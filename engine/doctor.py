@@ -89,6 +89,7 @@ def run(
         max_duration_secs=data.max_duration_secs,
         allow_leak=data.allow_leak,
         max_hours=data.doctor_max_hours,
+        frozen_random=checks.find_frozen_random(config),
     )
     write_report(examination, workdir, title=os.path.basename(os.path.normpath(workdir)))
     print("\n".join(examination.lines()))

@@ -13,6 +13,8 @@ import tensorflow as tf
 from absl import logging
 from ml_collections import ConfigDict
 
+from common import storage
+from common import workdir_layout as layout
 from engine import (
     actions,
     bad_rows,
@@ -22,10 +24,10 @@ from engine import (
     continuous,
     early_stopping,
     followers,
-    integrity,
     loop_actions,
     preemption,
     provenance,
+    run_identity,
     runtime,
     startup,
     stopping,
@@ -142,12 +144,13 @@ def run(
                 weights=weights,
             )
         # The first thing that can fail for reasons of its own is the data: nothing is written before it was read.
-        saved = integrity.list_checkpoints(os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER))
+        saved = layout.list_checkpoints(storage.join(workdir, layout.CHECKPOINTS_FOLDER))
         is_fresh = not saved
         # Weights to start from are not needed again: a run can be continued where they are gone.
         init = config.model.init if is_fresh else ""
         evaluate = mode == "train_and_eval"
         checks.check_inputs(config, init, evaluate=evaluate)
+        checks.check_frozen(config, is_fresh=is_fresh)
         tokenizer = parts.build_tokenizer(config.data.vocab)
         train_data = unpack.build_train_data(config, parts, tokenizer)
         num_replicas = strategy.num_replicas_in_sync
@@ -162,20 +165,24 @@ def run(
         if is_fresh:  # a continued run has passed, and should not wait
             unpack.run_preflight(config, parts, tokenizer, model, train_data, evaluators)
         cluster.check_same(strategy, "the config", json.dumps(config.to_dict(), sort_keys=True))
+        run_id = ""
         if is_chief:
-            workdirs.save_config(
-                workdir,
-                config.to_dict(),
-                allowed=RESUMABLE_FIELDS,
-                replace=is_fresh,
-                later=LATER_FIELDS,
-                may_change=lambda before: checks.check_longer(
-                    before, config, workdir=workdir, step=int(saved[-1].rpartition("-")[2]) if saved else 0
-                ),
-            )
+            if not is_fresh:  # refused before anything is written
+                workdirs.save_config(
+                    workdir,
+                    config.to_dict(),
+                    allowed=RESUMABLE_FIELDS,
+                    later=LATER_FIELDS,
+                    may_change=lambda before: checks.check_longer(
+                        before, config, workdir=workdir, step=int(saved[-1].rpartition("-")[2])
+                    ),
+                )
+            run_id = run_identity.begin_run(workdir, is_fresh=is_fresh, keep=init)
+            if is_fresh:
+                workdirs.save_config(workdir, config.to_dict(), replace=True)
             workdirs.write_environment(workdir)
             continuous.mark_running(workdir)
-            tokenizer.save(os.path.join(workdir, "vocab.json"))
+            tokenizer.save(storage.join(workdir, layout.VOCAB_FILE))
         return _train(
             config=config,
             parts=parts,
@@ -186,6 +193,7 @@ def run(
             train_data=train_data,
             eval_data=evaluators,
             init=init,
+            run_id=run_id,
             stop=stop,
         )
 
@@ -207,6 +215,7 @@ def _train(
     train_data: TrainData,
     eval_data: dict[str, EvalData],
     init: str,
+    run_id: str,
     stop: stopping.StopOnSignal,
 ) -> Outcome:
     def check_signal(output: object = None) -> None:
@@ -260,7 +269,7 @@ def _train(
     )
     if trainer.loss_scale is not None:
         state.loss_scale = trainer.loss_scale
-    about = provenance.describe(config=config.to_dict(), data=train_data.fingerprint)
+    about = provenance.describe(config=config.to_dict(), data=train_data.fingerprint, run_id=run_id)
     if trainer.ema is not None:
         state.ema = trainer.ema
     is_chief = cluster.is_chief(strategy)
@@ -272,22 +281,23 @@ def _train(
     if is_chief:
         manager = checkpoints.CheckpointManager(
             checkpoint=state,
-            directory=os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER),
+            directory=storage.join(workdir, layout.CHECKPOINTS_FOLDER),
             global_step=global_step,
             every_updates=config.checkpoint.every_updates,
             keep=config.checkpoint.keep,
             init_fn=initialize,
             about=about,
-            check_origin=lambda path: provenance.check(path, integrity.read_manifest(path), about),
+            check_origin=lambda path: provenance.check(path, layout.read_manifest(path), about),
             optional=_LATER_PARTS,
             in_background=config.checkpoint.background and runtime.is_one_host(strategy),
+            before_writing=run_identity.RunFiles(workdir, run_id, global_step),
         )
     found = cluster.gather_texts(strategy, (manager and manager.latest_checkpoint) or "")[0]
     if manager is None:
         manager = followers.FollowingCheckpoints(
             checkpoint=state, path=found, init_fn=initialize, optional=_LATER_PARTS
         )
-    metrics_path = os.path.join(workdir, "metrics.jsonl")
+    metrics_path = storage.join(workdir, layout.METRICS_FILE)
     todo = loop_actions.build_actions(
         workdir=workdir,
         metrics_path=metrics_path,
@@ -305,10 +315,11 @@ def _train(
         make_report=unpack.report_maker(config, parts),
         guard=guard,
         is_chief=is_chief,
+        run_id=run_id,
         check_signal=check_signal,
         stop=stop,
     )
-    summary_dir = os.path.join(workdir, "tensorboard") if is_chief else None
+    summary_dir = storage.join(workdir, layout.TENSORBOARD_FOLDER) if is_chief else None
     log_every = config.train.log_every_updates
     controller = orbit.Controller(
         strategy=strategy,
@@ -366,6 +377,7 @@ def _train(
                     every_updates=config.eval.every_updates,
                     metrics_path=metrics_path,
                     sets=evaluators.names,
+                    set_digests={name: data.digest for name, data in evaluators.data.items()},
                 )
         except early_stopping.StopEarly as reason:
             controller.save_checkpoint()
@@ -411,11 +423,13 @@ def _evaluate_continuously(
     """Follows a training in another process; see `engine.continuous`."""
     if not config.data.eval:
         raise ValueError("--mode=continuous_eval needs at least one set under config.data.eval")
-    training_workdir, output = checkpoint or workdir, os.path.join(workdir, continuous.FOLDER)
+    training_workdir, output = checkpoint or workdir, storage.join(workdir, continuous.FOLDER)
     timeout_secs = config.eval.idle_timeout_secs
-    with workdirs.WorkdirLock(output):
+    with workdirs.storage_faults(output), workdirs.WorkdirLock(output):
         continuous.wait_for_run(training_workdir, timeout_secs=timeout_secs)
-        tokenizer = parts.build_tokenizer(os.path.join(training_workdir, "vocab.json"))
+        run_id = run_identity.find_run_id(training_workdir)
+        run_identity.claim_output(output, run_id)
+        tokenizer = parts.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
         eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
         config = unpack.with_architecture(config, parts, run=training_workdir)
         with strategy.scope():
@@ -435,6 +449,7 @@ def _evaluate_continuously(
             best_of=config.eval.best_of,
             training_workdir=training_workdir,
             output=output,
+            run_id=run_id,
             idle_timeout_secs=timeout_secs,
             make_report=unpack.report_maker(config, parts),
         )
@@ -450,8 +465,7 @@ def _evaluate(
     checkpoint: str,
     weights: str,
 ) -> Outcome:
-    vocab = os.path.join(workdir, "vocab.json")
-    tokenizer = parts.build_tokenizer(vocab if os.path.exists(vocab) else config.data.vocab)
+    tokenizer = unpack.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
     search = unpack.build_search(config, parts, tokenizer)
     eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:
@@ -467,18 +481,28 @@ def _evaluate(
         )
     logging.info("evaluating %s", path)
     is_chief = cluster.is_chief(strategy)
+    output = run_identity.evaluation_folder(workdir, checkpoint) if is_chief else workdir
     writing_actions = [
-        actions.MetricsWriter(path=os.path.join(workdir, "metrics.jsonl"), global_step=global_step),
-        actions.PredictionsWriter(
-            workdir=workdir, scores=evaluators.scores, data=evaluators.data, global_step=global_step
+        actions.MetricsWriter(
+            path=storage.join(output, layout.METRICS_FILE),
+            global_step=global_step,
+            set_digests={name: data.digest for name, data in evaluators.data.items()},
         ),
-        unpack.report_maker(config, parts)(workdir=workdir, global_step=global_step, data=evaluators.data),
+        actions.PredictionsWriter(
+            workdir=output, scores=evaluators.scores, data=evaluators.data, global_step=global_step
+        ),
+        unpack.report_maker(config, parts)(
+            workdir=output,
+            training_workdir=unpack.run_folder(checkpoint) or output,
+            global_step=global_step,
+            data=evaluators.data,
+        ),
     ]
     controller = orbit.Controller(
         strategy=strategy,
         global_step=global_step,
         evaluator=evaluators,
-        eval_summary_dir=os.path.join(workdir, "tensorboard") if is_chief else None,
+        eval_summary_dir=storage.join(output, layout.TENSORBOARD_FOLDER) if is_chief else None,
         eval_actions=writing_actions if is_chief else [],
     )
     return Outcome(exit_status=0, figures=controller.evaluate())

@@ -204,6 +204,7 @@ class EvalData(Protocol):
     references: dict[int, str]  # utterance_index -> normalized transcript of the row
     speaker_ids: dict[int, str]  # utterance_index -> speaker of the row, "" where nobody knows
     duration_secs: dict[int, float]  # utterance_index -> length of the row's audio
+    digest: str  # what tells this set from another of the same name: ids, lengths and references of its rows
 
     def dataset(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """Returns the replica batches of one pass of one input pipeline."""

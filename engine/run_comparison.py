@@ -10,8 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from engine import files, integrity
-from engine.checkpoints import BEST_FOLDER, CHECKPOINTS_FOLDER
+from common.workdir_layout import BEST_FOLDER, CHECKPOINTS_FOLDER, METRICS_FILE, list_checkpoints
+from engine import files
 from engine.preemption import CHECKPOINT_PART
 
 # Figures that tell how long something took; all others must be the same.
@@ -46,7 +46,7 @@ def compare_runs(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> 
         one: A workdir.
         other: Another.
     """
-    lines = [files.read_jsonl(Path(workdir) / "metrics.jsonl") for workdir in (one, other)]
+    lines = [files.read_jsonl(Path(workdir) / METRICS_FILE) for workdir in (one, other)]
     training = [[line for line in side if line["split"] == "train"] for side in lines]
     evaluations = [[line for line in side if line["split"] != "train"] for side in lines]
     return [
@@ -80,7 +80,7 @@ def _digests(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _tensors(folder: Path) -> dict[str, bytes]:
     """Every value in the newest checkpoint of a folder."""
-    paths = integrity.list_checkpoints(folder)
+    paths = list_checkpoints(folder)
     if not paths:
         return {}
     reader = tf.train.load_checkpoint(paths[-1])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 from ml_collections import ConfigDict
 
+from common import storage
+from common import workdir_layout as layout
+from common.json_files import MalformedFileError, field, optional_field
 from engine import runtime
 from engine.ema import EmaWeights
 from engine.evaluator import Evaluator, EvaluatorGroup
@@ -40,6 +41,22 @@ _ARCHITECTURE_FIELDS = (
 )
 
 
+_TYPES = {"regions": str, "recompute": bool, "mask_time_length": int, "mask_feature_length": int}  # the others: float
+# Group, name and type of what inference reads of a run's config, and whether every version has written it.
+_READ_FIELDS: tuple[tuple[str, str, type, bool], ...] = (
+    ("model", "preset", str, True),
+    ("model", "source", str, False),
+    ("model", "hub_handle", str, False),
+    ("model", "architecture", dict, False),
+    ("model", "freeze_feature_encoder", bool, True),
+    *(("model", name, _TYPES.get(name, float), False) for name in _ARCHITECTURE_FIELDS),
+    ("data", "text_style", str, True),
+    ("data", "on_rate_mismatch", str, True),
+    ("data", "eval", dict, True),
+    ("train", "precision", str, True),
+)  # fmt: skip
+
+
 def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
     """Returns the config of the run that made a checkpoint, and the folder that it lies in.
 
@@ -53,24 +70,82 @@ def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
     """
     if not checkpoint:
         raise ValueError("--checkpoint is empty: give the workdir of a training run")
-    folder = os.path.abspath(checkpoint)
-    # A checkpoint's path points into WORKDIR/best or WORKDIR/checkpoints.
-    for candidate in (folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
-        path = os.path.join(candidate, "config.json")
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                fields = json.load(file)
-            if "model_type" in fields:
-                raise ValueError(
-                    f"{path}: of a Hugging Face model; run python -m models.convert --input={candidate} "
-                    "--output=DIR first and give DIR"
-                )
-            return ConfigDict(_untrained_run(fields) if _CONVERTED_FIELD in fields else fields), candidate
-    raise ValueError(f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint")
+    path = layout.find_above(checkpoint, layout.CONFIG_FILE)
+    if path is None:
+        raise ValueError(
+            f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint"
+        )
+    folder = storage.parent(path)
+    fields = layout.read_config(path)
+    if "model_type" in fields:
+        raise ValueError(
+            f"{path}: of a Hugging Face model; run python -m models.convert --input={folder} --output=DIR first and "
+            "give DIR"
+        )
+    if _CONVERTED_FIELD in fields:
+        fields = _untrained_run(fields, path)
+    _check_types(fields, path)
+    return ConfigDict(fields), folder
 
 
-def _untrained_run(fields: dict[str, Any]) -> dict[str, Any]:
+def run_folder(checkpoint: str) -> str:
+    """Returns the folder of the config.json at a checkpoint or above, "" where there is none."""
+    path = layout.find_above(checkpoint, layout.CONFIG_FILE) if checkpoint else None
+    return storage.parent(path) if path else ""
+
+
+def build_tokenizer(config: ConfigDict, parts: Parts, *, workdir: str, checkpoint: str = "") -> Tokenizer:
+    """Builds the tokenizer of trained weights: tokens mean what they meant to the run that the weights are of.
+
+    Args:
+        config: Whose data.vocab is taken where no vocabulary lies beside the weights.
+        parts: What data and models contribute.
+        workdir: Of --workdir.
+        checkpoint: Of --checkpoint, of this run or another; "" = the workdir's own.
+    """
+    path = storage.join(run_folder(checkpoint) or workdir, layout.VOCAB_FILE)
+    return parts.build_tokenizer(path if storage.is_file(path) else config.data.vocab)
+
+
+def load_model_run(checkpoint: str) -> tuple[ConfigDict, str]:
+    """Returns what `load_run` does, of a run whose config has all that its model is built and fed by.
+
+    Raises:
+        ValueError: As `load_run`, or names the field that is missing.
+    """
+    config, folder = load_run(checkpoint)
+    path = storage.join(folder, layout.CONFIG_FILE)
+    fields = config.to_dict()
+    field(fields, "seed", int, path)
+    for group, name, kind, is_needed in _READ_FIELDS:
+        if is_needed:
+            field(field(fields, group, dict, path), name, kind, f"{path}, {group}")
+    return config, folder
+
+
+def _check_types(fields: Mapping[str, Any], path: str) -> None:
+    """Checks the types of what inference reads out of a run's config, as far as it is there.
+
+    Raises:
+        MalformedFileError: Names the field.
+    """
+    optional_field(fields, "seed", int, path, 0)
+    for group, name, kind, _ in _READ_FIELDS:
+        found = optional_field(fields, group, dict, path, {})
+        if name in found:
+            field(found, name, kind, f"{path}, {group}")
+    sets = fields.get("data", {}).get("eval", {})
+    for name in sets:
+        field(sets, name, dict, f"{path}, data.eval")
+    for name in ("decode", "eval"):
+        optional_field(fields, name, dict, path, {})
+
+
+def _untrained_run(fields: dict[str, Any], path: str) -> dict[str, Any]:
     """Returns the config of a run out of that of a converted folder, as far as inference reads it."""
+    for name in _ARCHITECTURE_FIELDS:
+        if name not in fields:
+            raise MalformedFileError(f"{path} has no {name!r}; convert the model again")
     # The vocabulary beside it decides about its own size.
     architecture = {name: value for name, value in fields.items() if name not in (*_ARCHITECTURE_FIELDS, "vocab_size")}
     recipe = {name: fields[name] for name in _ARCHITECTURE_FIELDS}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from common import storage
+from common.workdir_layout import CONFIG_FILE, find_above
 from models import pretrained
 from models.config import Wav2Vec2Config
 from models.config import preset as config_of
@@ -53,8 +53,8 @@ def find_architecture(*, preset: str, init: str = "", run: str = "") -> dict[str
 
 def _read_file(path: str) -> Wav2Vec2Config:
     """Reads a config.json, or the one in a folder, of either kind."""
-    file = Path(path, pretrained.CONFIG_FILE) if Path(path).is_dir() else Path(path)
-    if not file.is_file():
+    file = storage.join(path, CONFIG_FILE) if storage.is_dir(path) else path
+    if not storage.is_file(file):
         raise ValueError(
             f"model.preset={path!r} is neither a name nor a config.json; known are {AUTO}, {', '.join(PRESETS)}"
         )
@@ -83,11 +83,8 @@ def _config_of(init: str) -> Wav2Vec2Config:
 
 def _folder_of(init: str) -> str | None:
     """Returns the folder of a config.json at `init`, or above a checkpoint inside a workdir."""
-    folder = os.path.abspath(init)
-    for candidate in (folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
-        if os.path.isfile(os.path.join(candidate, pretrained.CONFIG_FILE)):
-            return candidate
-    return None
+    path = find_above(init, CONFIG_FILE)
+    return storage.parent(path) if path else None
 
 
 def _check_same(name: str, init: str) -> None:

@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_hub
 import tf_keras
 
+from common.workdir_layout import find_checkpoint
 from models import feature_encoder
 from models.config import Wav2Vec2Config
 from models.hub_signature import is_saved_model, read_signature
@@ -259,7 +260,7 @@ def copy_with_weights(handle: str, checkpoint: str, folder: str | os.PathLike[st
     Raises:
         ValueError: If there is no such checkpoint, or it is of another model.
     """
-    path = checkpoint if os.path.exists(f"{checkpoint}.index") else tf.train.latest_checkpoint(checkpoint)
+    path = find_checkpoint(checkpoint)
     if path is None:
         raise ValueError(f"{checkpoint}: no checkpoint; give WORKDIR/best or WORKDIR/checkpoints to --checkpoint")
     layer = _load_layer(handle)

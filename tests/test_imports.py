@@ -28,8 +28,9 @@ ALLOWED = {
 
 # The home of every third-party package: folders and files that may import it (tests always may).
 _CODE = ("benchmarks", "data", "engine", "models", "run")
+_SHARED = (*_CODE, "common")
 HOMES = {
-    "absl": _CODE,
+    "absl": _SHARED,
     "ai_edge_litert": ("engine/inference/portable.py",),
     "apache_beam": ("data/beam_runner.py",),
     "espeakng_loader": ("data/espeak.py",),
@@ -51,7 +52,7 @@ HOMES = {
     "scipy": ("engine/report/statistics.py",),
     "soundfile": ("benchmarks", "data"),
     "soxr": ("data",),
-    "tensorflow": _CODE,
+    "tensorflow": _SHARED,
     "tensorflow_hub": ("models/hub.py",),
     "tf2onnx": ("engine/inference/portable.py", "engine/inference/portable_converter.py"),
     "tf_keras": ("benchmarks", "engine", "models", "run"),

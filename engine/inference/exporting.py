@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from common import storage
+from common.workdir_layout import METRICS_FILE
 from engine import checkpoints, files, unpack
+from engine.ema import find_weights
 from engine.inference import portable
 from engine.inference.export import Check, build_export, check_new, compare, export, folder_beside
 from engine.inference.exported import read_export_fields
@@ -63,7 +65,7 @@ def run(
     paths = find_audio(inputs) if inputs else []
     if read_export_fields(checkpoint) is not None:
         raise ValueError(f"{checkpoint}: exported already; give the workdir that it came from to --checkpoint")
-    config, workdir = unpack.load_run(checkpoint)
+    config, workdir = unpack.load_model_run(checkpoint)
 
     def load(precision: str = "", regions: str = _EXPORTED_REGIONS) -> tuple[AcousticModel, Tokenizer]:
         return load_trained(parts=parts, checkpoint=checkpoint, weights=weights, precision=precision, regions=regions)
@@ -80,7 +82,7 @@ def run(
 
     model, tokenizer = load()
     transcriber = read_with(model)
-    path = checkpoints.find_checkpoint(checkpoint)
+    path = find_weights(checkpoint, weights=weights)
     receptive_field, hop_samples = transcriber.geometry
     fields = {
         "num_parameters": sum(int(variable.shape.num_elements()) for variable in model.variables),
@@ -91,7 +93,7 @@ def run(
         "on_rate_mismatch": config.data.on_rate_mismatch,
         "precision": config.train.precision,
         "step": checkpoints.step_of(path),
-        "checkpoint": os.path.relpath(path, workdir),
+        "checkpoint": storage.absolute(path).removeprefix(f"{workdir}/"),
         "tensorflow": tf.__version__,
     }
     portable.check_sizes(formats, num_weights=fields["num_parameters"])
@@ -244,9 +246,9 @@ def _from_sets(sets: Mapping[str, EvalData]) -> Iterator[Recording]:
 
 def _figures(workdir: str, step: int) -> list[dict]:
     """The last evaluation of each set at the exported update."""
-    path = Path(workdir) / "metrics.jsonl"
+    path = storage.join(workdir, METRICS_FILE)
     found: dict[str, dict] = {}
-    for line in files.read_jsonl(path) if path.exists() else []:
+    for line in files.read_jsonl(path) if storage.is_file(path) else []:
         if line.get("step") == step and line.get("wer") is not None:
             found[line["split"]] = line
     return list(found.values())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common import storage
 from engine import unpack
 from engine.decode_options import choose_decode
 from engine.ema import restore_weights
@@ -36,11 +36,11 @@ def load_trained(
     Raises:
         ValueError: If the run or its weights cannot be used.
     """
-    config, workdir = unpack.load_run(checkpoint)
+    config, workdir = unpack.load_model_run(checkpoint)
     config.train.precision = precision or config.train.precision
     if regions:
         config.model.regions = regions
-    tokenizer = parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE))
+    tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
     model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     restore_weights(model, checkpoint, weights=weights)
     return model, tokenizer
@@ -74,14 +74,14 @@ def load_transcriber(
         if weights:
             raise ValueError(f"--weights={weights}: {checkpoint} is an export, which holds one kind; leave it out")
         text_rules = exported
-        tokenizer = parts.build_tokenizer(os.path.join(checkpoint, VOCAB_FILE))
+        tokenizer = parts.build_tokenizer(storage.join(checkpoint, VOCAB_FILE))
         reader = _build_reader(parts, tokenizer, decode)
         model = ExportedModel(checkpoint)
     else:
-        config, workdir = unpack.load_run(checkpoint)
+        config, workdir = unpack.load_model_run(checkpoint)
         text_rules = config.data
         # Before the model: it fails sooner.
-        reader = _build_reader(parts, parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE)), decode)
+        reader = _build_reader(parts, parts.build_tokenizer(storage.join(workdir, VOCAB_FILE)), decode)
         trained, tokenizer = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
         trained.fix_weights()
         model = trained

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
+from common import storage
+from common.workdir_layout import COMPARISON_FILE, REPORT_FILE, VOCAB_FILE
 from engine import files, unpack
 from engine.inference.inputs import join_split_paths
 from engine.protocols import EvalData, Parts
-from engine.report.comparison import COMPARISON_FILE, compare_runs, describe, read_runs, render_comparison
-from engine.report.page import REPORT_FILE
+from engine.report.comparison import compare_runs, describe, read_runs, render_comparison
 from engine.report.writer import write_report
 
 _NUM_UTTERANCES, _MAX_AUDIO_MB = 100, 8.0  # of runs from before there were fields for them
@@ -37,17 +37,17 @@ def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
     if len(inputs) > 1:
         sets = compare_runs(runs)
         page = render_comparison(environment=parts.page_environment(Path(__file__).parent), runs=runs, sets=sets)
-        path = Path(output or os.path.join(inputs[0], COMPARISON_FILE))
+        path = output or storage.join(inputs[0], COMPARISON_FILE)
         files.write_text_atomic(path, page)
         print(f"\n{describe(sets)}\n\nwritten to {path}")
         return 0
-    config, workdir = unpack.load_run(inputs[0])
+    config, workdir = unpack.load_model_run(inputs[0])
     step, figures = _last_evaluation(runs[0].lines, list(runs[0].predictions))
     if not figures:
         raise ValueError(f"{workdir}: its metrics.jsonl has no line of an evaluation; evaluate it with --mode=eval")
     path = write_report(
-        workdir=Path(workdir),
-        training_workdir=Path(workdir),
+        workdir=workdir,
+        training_workdir=workdir,
         step=step,
         figures={
             name: {key: value for key, value in line.items() if key not in ("step", "split")}
@@ -57,7 +57,7 @@ def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
         page_environment=parts.page_environment,
         max_utterances=config.eval.get("report_utterances", 0) or _NUM_UTTERANCES,
         max_audio_mb=config.eval.get("report_max_audio_mb", _MAX_AUDIO_MB),
-        path=Path(output or os.path.join(workdir, REPORT_FILE)),
+        path=output or storage.join(workdir, REPORT_FILE),
     )
     print(f"\nwritten to {path}")
     return 0
@@ -65,8 +65,8 @@ def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
 
 def _open_sets(parts: Parts, workdir: str, names: Mapping[str, object]) -> dict[str, EvalData]:
     """Opens what was evaluated, by the names of the figures; what is not there any more is told and left out."""
-    config, _ = unpack.load_run(workdir)
-    tokenizer = parts.build_tokenizer(os.path.join(workdir, "vocab.json"))
+    config, _ = unpack.load_model_run(workdir)
+    tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
     opened: dict[str, EvalData] = {}
     # Short names first: dev-clean is a set of its own, not a way of decoding dev.
     for base in sorted(config.data.eval, key=len):

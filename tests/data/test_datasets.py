@@ -14,6 +14,7 @@ from data.datasets import EvalData, SubsetSource, TrainData
 from data.errors import InputError
 from data.open import open_source
 from data.text import FACEBOOK_TOKENS, CharTokenizer
+from tests.planted_corpus import speak_tones, write_audio
 
 TOKENIZER = CharTokenizer(tokens=FACEBOOK_TOKENS)
 SECS = {"a1": 1.0, "a2": 0.5, "a3": 2.0, "b1": 0.05, "b2": 1.5}
@@ -144,3 +145,24 @@ def test_training_names_what_it_could_not_read_up_to_an_update(manifest, monkeyp
     assert data.unreadable(update) == []
     ((found, name, reason),) = data.unreadable(update + 1)
     assert (found, name) == (update, "a3") and "3 samples, 32000 were planned" in reason
+
+
+def test_an_evaluation_set_has_another_digest_where_its_rows_or_their_references_differ(tmp_path):
+    items = speak_tones(4, speakers=1, seed=1, first_speaker=1)
+    for item in items:
+        write_audio(tmp_path / f"{item.utterance_id}.wav", item.waveform)
+
+    def digest(texts, **fields):
+        lines = [
+            {"audio_filepath": f"{item.utterance_id}.wav", "text": text, "speaker": "s"}
+            for item, text in zip(items, texts, strict=False)
+        ]
+        (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        given = {"text_style": "librispeech", "batch_size": 2, **fields}
+        tokenizer = CharTokenizer(tokens=FACEBOOK_TOKENS)
+        return EvalData(tokenizer=tokenizer, format="jsonl", input=str(tmp_path / "m.jsonl"), **given).digest
+
+    texts = [item.text for item in items]
+    assert digest(texts) == digest([text.lower() for text in texts]) == digest(texts, batch_size=3)
+    others = [digest([*texts[:3], "OTHER"]), digest(texts[:3]), digest(texts, join_max_utterances=4)]
+    assert len({digest(texts), *others}) == 4

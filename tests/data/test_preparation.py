@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data import storage
+from common import storage
 from data.errors import InputError
 from data.files import only_writer
 from data.manifest import Utterance

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from configs import base, debug, hub_tutorial, quickstart
@@ -159,8 +161,63 @@ def test_the_corpora_of_a_config_are_made_by_its_command_and_another_path_is_not
 def test_missing_weights_name_the_command_that_converts_them(tmp_path):
     config = make_config(tmp_path)
     config.model.init = str(tmp_path / "weights")
-    with pytest.raises(ValueError, match=r"weights: no such weights \(model.init\); .*python -m models.convert"):
+    wanted = r"weights: no such weights \(model.init\); .*python -m models.convert"
+    with pytest.raises(ValueError, match=wanted) as found:
         experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
+    # What it says of random weights is a run that learns.
+    assert str(found.value).endswith("--config.model.init= --config.model.freeze_feature_encoder=False")
+
+
+def frozen(folder, **fields):
+    config = make_config(folder)
+    config.model.update({"freeze_feature_encoder": True, **fields})
+    return config
+
+
+def test_random_weights_that_stay_frozen_are_refused_before_anything_is_written_and_told_what_to_set(tmp_path):
+    with pytest.raises(ValueError, match=r"model.freeze_feature_encoder=True, but model.init is empty: .*") as found:
+        experiment.run(config=frozen(tmp_path), parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
+    assert "--config.model.init=WEIGHTS" in str(found.value) and "\n" not in str(found.value)
+    assert "--config.model.init= --config.model.freeze_feature_encoder=False" in str(found.value)
+    assert not (tmp_path / "run/config.json").exists()
+    assert checks.find_frozen_random(frozen(tmp_path, init=str(tmp_path / "weights"))) == ""
+    assert checks.find_frozen_random(frozen(tmp_path, source="hub", hub_handle="X")) == ""
+
+
+def test_a_run_that_began_frozen_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
+    run = {"config": frozen(tmp_path), "parts": make_parts(), "workdir": str(tmp_path / "run"), "mode": "train"}
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "find_frozen_random", lambda config: "")
+        assert experiment.run(**run).exit_status == 0
+    assert experiment.run(**run).exit_status == 0
+    assert "the feature encoder would stay random for ever" in caplog.text
+
+
+def test_a_feature_encoder_that_was_random_and_frozen_all_along_is_found_however_many_runs_ago(tmp_path):
+    for name, model in {
+        "first": {"init": "", "freeze_feature_encoder": True},
+        "second": {"init": str(tmp_path / "first/best"), "freeze_feature_encoder": True},
+        "trained": {"init": "", "freeze_feature_encoder": False},
+        "loop": {"init": str(tmp_path / "loop"), "freeze_feature_encoder": True},
+        "hub": {"init": "", "freeze_feature_encoder": True, "source": "hub"},
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"model": model}))
+    fault = checks.find_frozen_random(frozen(tmp_path, init=str(tmp_path / "second/best/ckpt-2")))
+    assert f"the run in {tmp_path / 'first'} began with random weights" in fault
+    for name in ("trained", "loop", "hub", "converted"):
+        assert checks.find_frozen_random(frozen(tmp_path, init=str(tmp_path / name))) == ""
+    open_again = frozen(tmp_path, init=str(tmp_path / "second"), freeze_feature_encoder=False)
+    assert checks.find_frozen_random(open_again) == ""
+
+
+def test_an_encoder_that_is_held_back_while_random_is_a_warning_and_refused_where_it_never_trains(tmp_path, caplog):
+    config = frozen(tmp_path, freeze_feature_encoder=False, freeze_encoder_updates=5)
+    checks.check_frozen(config)
+    assert "train the head on an encoder that is random" in caplog.text
+    config.model.freeze_encoder_updates = config.train.num_updates
+    with pytest.raises(ValueError, match="freeze_encoder_updates=6 of train.num_updates=6, but model.init is empty"):
+        checks.check_frozen(config)
 
 
 def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_written(tmp_path):

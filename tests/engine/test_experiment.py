@@ -513,3 +513,20 @@ def test_a_stop_in_good_order_is_named_by_the_next_start(tmp_path, caplog):
     with caplog.at_level("INFO", logger="absl"):
         train_toy(tmp_path, "run")
     assert not any("stopped by" in line for line in caplog.messages)  # a note is read once
+
+
+def test_another_set_under_the_same_name_starts_a_new_comparison(tmp_path, caplog):
+    class Other(ToyEvalData):
+        digest = "b" * 16
+
+    config = evaluating_config(tmp_path, in_background=False)
+    config.train.num_updates = 4
+    run = {"config": config, "workdir": str(tmp_path / "run"), "mode": "train_and_eval"}
+    experiment.run(**run, parts=make_parts(build_eval_data=ToyEvalData))
+    best = tmp_path / "run/best"
+    assert json.loads((best / "best.json").read_text())["step"] == 2  # no hypothesis is ever right
+    experiment.run(**run, parts=make_parts(build_eval_data=Other))
+    found = [(line["step"], line["set_digest"][0]) for line in lines(tmp_path / "run") if line["split"] == "dev"]
+    assert found == [(2, "a"), (4, "a"), (4, "b")]
+    assert json.loads((best / "best.json").read_text())["step"] == 4
+    assert "the evaluation set of dev/wer is another one than at update 2" in caplog.text

@@ -60,3 +60,16 @@ def test_lines_that_name_no_update_or_set_are_no_evaluations(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{}\n{"step": 40}\n{"split": "dev"}\n{"step": 40, "split": "dev", "wer": 0.5}\n')
     assert evaluation_at(str(path), 40, ["dev"]) == {"dev": {"step": 40, "split": "dev", "wer": 0.5}}
+
+
+def test_the_evaluation_of_another_set_under_the_same_name_is_done_again_and_the_old_line_stays(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    old = {"step": 40, "split": "dev", "wer": 0.125, "set_digest": "old"}
+    path.write_text(json.dumps(old) + "\n")
+    controller = StandInController(40, path)
+    arguments = {"num_updates": 40, "every_updates": 20, "metrics_path": str(path), "sets": ["dev"]}
+    train_and_evaluate(controller, **arguments, set_digests={"dev": "new"})
+    assert controller.calls == [("evaluate", 40)]
+    assert [json.loads(line) for line in path.open()] == [old]
+    assert train_and_evaluate(controller, **arguments, set_digests={"dev": "old"}) == {"dev": old}
+    assert len(controller.calls) == 1

@@ -53,6 +53,7 @@ def build(workdir, *, is_chief, guard=None, said=None):
         make_report=functools.partial(ReportWriter, page_environment=None, max_utterances=0, max_audio_mb=0.0),
         guard=guard or Guard(),
         is_chief=is_chief,
+        run_id="",
         check_signal=leave,
         stop=leave,
     )

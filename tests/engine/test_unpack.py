@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from ml_collections import ConfigDict
@@ -72,3 +73,35 @@ def test_what_a_preset_turned_out_to_be_stands_in_the_config(tmp_path):
     hub.model.source = "hub"
     assert unpack.with_architecture(hub, parts, init="weights") is hub
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": "x"}, "'seed' is \"x\", not a whole number"),
+        ({"model": []}, "'model' is a JSON array, not a JSON object"),
+        ({"model": {"preset": 3}}, "model: 'preset' is 3, not text"),
+        ({"model": {}}, "model has no 'preset'"),
+        ({"train": None}, "'train' is null, not a JSON object"),
+        ({"data": {"text_style": "none", "on_rate_mismatch": "refuse", "eval": {"dev": 3}}}, "data.eval: 'dev' is 3"),
+        ({"decode": 3}, "'decode' is 3, not a JSON object"),
+    ],
+)
+def test_a_config_that_somebody_has_changed_by_hand_is_one_line(tmp_path, change, message):
+    fields = {**make_config(tmp_path).to_dict(), **change}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        unpack.load_model_run(str(tmp_path))
+    assert str(tmp_path / "config.json") in str(caught.value) and "\n" not in str(caught.value)
+    for name in change:
+        del fields[name]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    if name != "decode":
+        with pytest.raises(ValueError, match=f"config.json has no '{name}'"):
+            unpack.load_model_run(str(tmp_path))
+
+
+def test_a_config_of_a_converted_folder_without_its_recipe_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"hidden_size": 3}')
+    with pytest.raises(ValueError, match="config.json has no 'hidden_dropout'; convert the model again"):
+        unpack.load_run(str(tmp_path))
