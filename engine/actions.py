@@ -19,6 +19,7 @@ from engine.ema import EmaWeights, ema_name
 from engine.metrics import TranscriptionScore
 from engine.protocols import EvalData
 from engine.report.history import write_history
+from engine.run_records import read_metrics
 
 Output = Mapping[str, Any]
 
@@ -78,7 +79,7 @@ def truncate_metrics(path: str | os.PathLike[str], step: int) -> int:
     target = Path(path)
     if not target.exists():
         return 0
-    records = files.read_jsonl(target)
+    records = read_metrics(target)
     kept = [record for record in records if record.get("step", 0) <= step]
     text = "".join(files.json_line(record) for record in kept)
     # Compared as a whole, so that half a line goes too.

@@ -20,6 +20,7 @@ from engine.ema import EmaWeights
 from engine.evaluator import EvaluatorGroup
 from engine.protocols import AcousticModel
 from engine.report.writer import ReportWriter
+from engine.run_records import read_metrics
 from engine.workdir import WorkdirError
 
 FOLDER = "continuous_eval"
@@ -186,7 +187,7 @@ def evaluate_continuously(
         figures.update(controller.evaluate())
         return True
 
-    lines = files.read_jsonl(metrics_path) if os.path.exists(metrics_path) else []
+    lines = read_metrics(metrics_path) if os.path.exists(metrics_path) else []
     sets_of: dict[int, set[str]] = {}
     for line in lines:
         sets_of.setdefault(line["step"], set()).add(line["split"])

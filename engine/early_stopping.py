@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from engine import files
+from engine.run_records import read_metrics
 from engine.stopping import StopTraining
 
 
@@ -56,8 +56,10 @@ class EarlyStopping:
             StopEarly: The run had ended already.
         """
         if self._patience and os.path.exists(self._metrics_path):
-            for line in files.read_jsonl(self._metrics_path):
-                if line.get("split") in self._sets and line["step"] <= int(self._global_step.numpy()):
+            for line in read_metrics(self._metrics_path):
+                if line["split"] not in self._sets or line.get("wer") is None:
+                    continue
+                if line["step"] <= int(self._global_step.numpy()):
                     self._add(line["step"], line["wer"])
         if self.reason:
             raise StopEarly(self.reason)

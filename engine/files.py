@@ -6,9 +6,11 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from common.json_files import MalformedFileError, parse_object
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
@@ -86,19 +88,24 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         FileNotFoundError: There is no such file.
         ValueError: A line that ends in a newline is not a JSON object.
     """
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
-    unfinished = lines.pop()
-    records = []
+    return [record for _, record in read_jsonl_lines(path)]
+
+
+def read_jsonl_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields line number and object, as `read_jsonl`."""
+    lines = Path(path).read_bytes().split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        record = _parse_object(line)
-        if record is None:
-            raise ValueError(f"{path}, line {number}: not a JSON object; repair or remove the line")
-        records.append(record)
-    # Written by another tool, a complete last line may lack its newline.
-    last = _parse_object(unfinished)
-    return records if last is None else [*records, last]
+        try:
+            yield number, parse_object(line, "it")
+        except MalformedFileError as error:
+            # Cut off while written. Written whole by another tool, a last line may lack its newline, and counts.
+            if number == len(lines):
+                break
+            raise ValueError(
+                f"{os.fspath(path)}, line {number}: not a JSON object: {error}; repair or remove the line"
+            ) from error
 
 
 def to_json_value(obj: Any) -> Any:
@@ -125,10 +132,3 @@ def to_json_value(obj: Any) -> Any:
 def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
-
-def _parse_object(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import files, integrity
+from engine import integrity
+from engine.run_records import read_metrics
 
 PHASES = ("start-up", "update", "save", "evaluation")
 # How often each is chosen; a save is over in a blink, so few random moments would fall into one by themselves.
@@ -137,7 +138,7 @@ class Child:
     def lines(self) -> list[dict[str, Any]]:
         """Returns the lines of metrics.jsonl."""
         path = self._workdir / "metrics.jsonl"
-        return files.read_jsonl(path) if path.exists() else []
+        return read_metrics(path) if path.exists() else []
 
     def trained(self) -> int:
         """Returns the last update with a line of training; 0 = none."""

@@ -9,6 +9,7 @@ from typing import Any
 import orbit
 
 from engine import files
+from engine.run_records import read_metrics
 
 
 def train_and_evaluate(
@@ -35,7 +36,7 @@ def train_and_evaluate(
         if set(figures) != set(sets):
             # Sets may have been added meanwhile: the others are evaluated again, and stand there once.
             if figures:
-                lines = files.read_jsonl(metrics_path)
+                lines = read_metrics(metrics_path)
                 kept = [line for line in lines if line["step"] != step or line["split"] not in sets]
                 files.write_jsonl_atomic(metrics_path, kept)
             figures = controller.evaluate()
@@ -53,5 +54,5 @@ def train_and_evaluate(
 
 def evaluation_at(metrics_path: str, step: int, sets: Collection[str]) -> dict[str, dict[str, Any]]:
     """Returns what metrics.jsonl says of the evaluations of one update, {set: figures}; of some sets or none, too."""
-    lines = files.read_jsonl(metrics_path) if os.path.exists(metrics_path) else []
+    lines = read_metrics(metrics_path) if os.path.exists(metrics_path) else []
     return {line["split"]: line for line in lines if line["step"] == step and line["split"] in sets}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from engine import checkpoints, files, unpack
+from engine import checkpoints, unpack
 from engine.inference import portable
 from engine.inference.export import Check, build_export, check_new, compare, export, folder_beside
 from engine.inference.exported import read_export_fields
@@ -24,6 +24,7 @@ from engine.inference.transcription import load_trained
 from engine.inference.windows import Piece
 from engine.progress import progress_bar
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer
+from engine.run_records import read_metrics
 
 # A graph with parts that XLA must compile runs only where its compiler is linked in (TensorFlow Serving's GPU server
 # has none), and converts to nothing else.
@@ -242,11 +243,14 @@ def _from_sets(sets: Mapping[str, EvalData]) -> Iterator[Recording]:
                 break
 
 
+_CARD_METRICS = ("wer", "cer", "num_words", "num_utterances")
+
+
 def _figures(workdir: str, step: int) -> list[dict]:
     """The last evaluation of each set at the exported update."""
     path = Path(workdir) / "metrics.jsonl"
     found: dict[str, dict] = {}
-    for line in files.read_jsonl(path) if path.exists() else []:
-        if line.get("step") == step and line.get("wer") is not None:
+    for line in read_metrics(path) if path.exists() else []:
+        if line["step"] == step and all(line.get(name) is not None for name in _CARD_METRICS):
             found[line["split"]] = line
     return list(found.values())

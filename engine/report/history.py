@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from engine import files
+from engine.run_records import read_heard
 
 _FOLDER = "history"
 _FIELDS = ("utterance_id", "hypothesis", "errors")
@@ -45,9 +47,9 @@ def read_previous(set_folder: str | os.PathLike[str], step: int) -> tuple[int, d
     earlier = [other for other in _steps(folder) if other < step]
     if not earlier:
         return None
-    records = files.read_jsonl(folder / f"{earlier[-1]}.jsonl")
+    records = read_heard(folder / f"{earlier[-1]}.jsonl")
     return earlier[-1], {record["utterance_id"]: record for record in records}
 
 
 def _steps(folder: Path) -> list[int]:
-    return sorted(int(path.stem) for path in folder.glob("*.jsonl") if path.stem.isdigit())
+    return sorted(int(path.stem) for path in folder.glob("*.jsonl") if re.fullmatch("[0-9]{1,18}", path.stem))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +10,15 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from engine import files
+from common.json_files import is_kind, read_object
+from engine import files, run_records
 from engine.protocols import EvalData
 from engine.report.history import read_previous
 from engine.report.page import REPORT_FILE, PageEnvironment, collect_clips, render_report, training_figures
 from engine.report.sets import SetReport, build_set
 
 _METRICS = "metrics.jsonl"
+_LONGEST_FACT = 300  # characters
 
 
 class ReportWriter:
@@ -130,12 +131,17 @@ def load_set(
 ) -> SetReport:
     """Works out the part of a set from its predictions and history in a workdir."""
     folder = workdir / "eval" / name
-    predictions = files.read_jsonl(folder / "predictions.jsonl")
+    predictions = run_records.read_predictions(folder / "predictions.jsonl")
+    try:
+        previous = read_previous(folder, step)
+    except (ValueError, OSError) as error:
+        logging.warning("no comparison with an earlier evaluation in the report: %s", error)
+        previous = None
     return build_set(
         name=name,
         predictions=predictions,
         figures=figures,
-        previous=read_previous(folder, step),
+        previous=previous,
         max_utterances=max_utterances,
     )
 
@@ -143,15 +149,19 @@ def load_set(
 def read_metrics(workdir: Path) -> list[dict[str, Any]]:
     """Returns the lines of a workdir's metrics.jsonl, [] where there are none."""
     path = workdir / _METRICS
-    return files.read_jsonl(path) if path.exists() else []
+    return run_records.read_metrics(path) if path.exists() else []
 
 
 def read_facts(workdir: Path) -> dict[str, str]:
-    """Returns what to know of a run from its config.json, {} where there is none."""
+    """Returns what to know of a run from its config.json, {} where there is none that can be read."""
     path = workdir / "config.json"
     if not path.exists():
         return {}
-    config = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config = read_object(path)
+    except (ValueError, OSError) as error:
+        logging.warning("no facts about the run in the report: %s", error)
+        return {}
     fields = {
         "model": ("model", "preset"),
         "started from": ("model", "init"),
@@ -165,8 +175,10 @@ def read_facts(workdir: Path) -> dict[str, str]:
         value: Any = config
         for part in way:
             value = value.get(part, "") if isinstance(value, Mapping) else ""
-        if value != "":
-            facts[name] = f"{value:,}" if isinstance(value, int) else str(value)
+        if is_kind(value, int):
+            facts[name] = f"{value:,}"
+        elif isinstance(value, (str, float)) and value != "":
+            facts[name] = str(value)[:_LONGEST_FACT]
     return facts
 
 
