@@ -9,6 +9,7 @@ import orbit
 
 from common import storage
 from engine import files
+from engine.run_records import read_metrics
 
 
 def train_and_evaluate(
@@ -42,8 +43,8 @@ def train_and_evaluate(
         if set(figures) != set(sets):
             # Sets may have been added meanwhile: the others are evaluated again, and stand there once.
             if figures:
-                lines = files.read_jsonl(metrics_path)
-                kept = [line for line in lines if line.get("step") != step or line.get("split") not in figures]
+                lines = read_metrics(metrics_path)
+                kept = [line for line in lines if line["step"] != step or line["split"] not in figures]
                 files.write_jsonl_atomic(metrics_path, kept)
             figures = controller.evaluate()
     if step >= num_updates:
@@ -62,14 +63,12 @@ def evaluation_at(
     metrics_path: str, step: int, sets: Collection[str], set_digests: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Returns what metrics.jsonl says of the evaluations of one update, {set: figures}; of some sets or none, too."""
-    lines = files.read_jsonl(metrics_path) if storage.is_file(metrics_path) else []
+    lines = read_metrics(metrics_path) if storage.is_file(metrics_path) else []
     digests = set_digests or {}
     return {
         line["split"]: line
         for line in lines
-        if line.get("step") == step
-        and line.get("split") in sets
-        and is_same_set(line, digests.get(line["split"], ""))
+        if line["step"] == step and line["split"] in sets and is_same_set(line, digests.get(line["split"], ""))
     }
 
 

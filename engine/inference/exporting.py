@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from common import storage
 from common.workdir_layout import METRICS_FILE
-from engine import checkpoints, files, unpack
+from engine import checkpoints, unpack
 from engine.ema import find_weights
 from engine.inference import portable
 from engine.inference.export import Check, build_export, check_new, compare, export, folder_beside
@@ -26,6 +26,7 @@ from engine.inference.transcription import load_trained
 from engine.inference.windows import Piece
 from engine.progress import progress_bar
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer
+from engine.run_records import read_metrics
 
 # A graph with parts that XLA must compile runs only where its compiler is linked in (TensorFlow Serving's GPU server
 # has none), and converts to nothing else.
@@ -244,11 +245,14 @@ def _from_sets(sets: Mapping[str, EvalData]) -> Iterator[Recording]:
                 break
 
 
+_CARD_METRICS = ("wer", "cer", "num_words", "num_utterances")
+
+
 def _figures(workdir: str, step: int) -> list[dict]:
     """The last evaluation of each set at the exported update."""
     path = storage.join(workdir, METRICS_FILE)
     found: dict[str, dict] = {}
-    for line in files.read_jsonl(path) if storage.is_file(path) else []:
-        if line.get("step") == step and line.get("wer") is not None:
+    for line in read_metrics(path) if storage.is_file(path) else []:
+        if line["step"] == step and all(line.get(name) is not None for name in _CARD_METRICS):
             found[line["split"]] = line
     return list(found.values())

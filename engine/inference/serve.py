@@ -25,6 +25,7 @@ _POLL_SECS = 0.1
 # Of the time that a signal leaves, what is kept for the process to go away.
 _MARGIN_SECS = 5.0
 _MB = 1_000_000
+_LARGEST_OPTION = 1e9
 _DTYPES = {tf.float32: "DT_FLOAT", tf.int32: "DT_INT32", tf.string: "DT_STRING"}
 
 
@@ -121,8 +122,8 @@ def build_limits(options: Mapping[str, Any]) -> Limits:
         "batch_size", "max_pending", "max_connections", "max_body_mb", "max_json_mb", "max_audio_secs",
         "body_timeout_secs", "answer_timeout_secs", "idle_timeout_secs",
     ):  # fmt: skip
-        if not options[name] > 0:
-            raise ValueError(f"--serve.{name}={options[name]}: must be above 0")
+        if not 0 < options[name] <= _LARGEST_OPTION:
+            raise ValueError(f"--serve.{name}={options[name]}: must be above 0 and at most {_LARGEST_OPTION:g}")
     if not 0 <= options["port"] <= 65_535:
         raise ValueError(f"--serve.port={options['port']}: must be from 0 to 65535")
     if not options["name"] or set("/: ") & set(options["name"]):

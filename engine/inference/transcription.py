@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common import storage
+from common.json_files import field
 from engine import unpack
 from engine.decode_options import choose_decode
 from engine.ema import restore_weights
-from engine.inference.exported import VOCAB_FILE, ExportedModel, read_export_fields
+from engine.inference.exported import EXPORT_FILE, VOCAB_FILE, ExportedModel, read_export_fields
 from engine.inference.formats import SUBTITLES, choose_format, subtitle_paths, write_transcripts
 from engine.inference.inputs import find_audio, readable_paths
 from engine.inference.searching import SearchReader
@@ -73,6 +74,8 @@ def load_transcriber(
     if exported is not None:
         if weights:
             raise ValueError(f"--weights={weights}: {checkpoint} is an export, which holds one kind; leave it out")
+        for name in ("on_rate_mismatch", "text_style"):
+            field(exported, name, str, storage.join(checkpoint, EXPORT_FILE))
         text_rules = exported
         tokenizer = parts.build_tokenizer(storage.join(checkpoint, VOCAB_FILE))
         reader = _build_reader(parts, tokenizer, decode)
