@@ -44,3 +44,9 @@ def test_digits_count_only_where_the_style_drops_them() -> None:
         for style in ("librispeech", "unicode", "none")
     }
     assert found == {"librispeech": [0], "unicode": [], "none": []}
+
+
+def test_characters_that_have_no_label_are_counted_where_there_is_no_unknown_token() -> None:
+    labels = measure_labels(["AXB", "AB"], tokenizer=CharTokenizer(tokens=("A", "B", "|", "<pad>")), text_style="none")
+    assert labels.num_labels.tolist() == [2, 2]
+    assert labels.num_unknown.tolist() == [1, 0] and labels.unknown == {0: "X"}
