@@ -140,10 +140,11 @@ def run(
         evaluate = mode == "train_and_eval"
         checks.check_inputs(config, init, evaluate=evaluate)
         tokenizer = parts.build_tokenizer(config.data.vocab)
+        parts = unpack.with_blank(parts, tokenizer)
+        config = unpack.with_architecture(config, parts, init=init, run="" if is_fresh else workdir)
         train_data = unpack.build_train_data(config, parts, tokenizer)
         num_replicas = strategy.num_replicas_in_sync
         evaluators = unpack.build_eval_data(config, parts, tokenizer, num_replicas=num_replicas) if evaluate else {}
-        config = unpack.with_architecture(config, parts, init=init, run="" if is_fresh else workdir)
         if init and config.model.init_head:
             checks.check_head(init, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
         init = checkpoints.find_checkpoint(init) if init else ""
@@ -211,6 +212,7 @@ def _train(
             train_data=train_data,
             global_step=global_step,
             between_updates=check_signal,
+            blank_id=tokenizer.blank_id,
         )
         evaluators = (
             unpack.build_evaluators(
@@ -363,8 +365,9 @@ def _evaluate_continuously(
     with workdirs.WorkdirLock(output):
         continuous.wait_for_run(training_workdir, timeout_secs=timeout_secs)
         tokenizer = parts.build_tokenizer(os.path.join(training_workdir, "vocab.json"))
-        eval_data = unpack.build_eval_data(config, parts, tokenizer)
+        parts = unpack.with_blank(parts, tokenizer)
         config = unpack.with_architecture(config, parts, run=training_workdir)
+        eval_data = unpack.build_eval_data(config, parts, tokenizer)
         with strategy.scope():
             model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
             decay = config.train.ema_decay
@@ -399,11 +402,12 @@ def _evaluate(
 ) -> Outcome:
     vocab = os.path.join(workdir, "vocab.json")
     tokenizer = parts.build_tokenizer(vocab if os.path.exists(vocab) else config.data.vocab)
+    parts = unpack.with_blank(parts, tokenizer)
     search = unpack.build_search(config, parts, tokenizer)
+    config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
     eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:
         raise ValueError("--mode=eval needs at least one set under config.data.eval")
-    config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
     with strategy.scope():
         model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
         path = restore_weights(model, checkpoint or workdir, weights=weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -127,6 +128,26 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
     )
 
 
+def with_blank(parts: Parts, tokenizer: Tokenizer) -> Parts:
+    """Returns the parts with the vocabulary's blank in the loss, the decoders, the aligner and the searches."""
+    if not tokenizer.blank_id:  # what all of them take where nobody gives another
+        return parts
+    bound = {
+        name: functools.partial(getattr(parts, name), blank_id=tokenizer.blank_id)
+        for name in ("loss_fn", "decoder", "span_decoder", "span_graph_decoder", "aligner", "build_search")
+    }
+    return dataclasses.replace(parts, **bound)
+
+
+def normalizes(config: ConfigDict) -> bool:
+    """Returns whether a run's model hears recordings with zero mean and unit variance, or as they are.
+
+    It is part of the model's architecture (`models.config.Wav2Vec2Config.normalize_waveform`). Those that a preset
+    names have none in the config: they all do.
+    """
+    return config.model.get("architecture", {}).get("normalize_waveform", True)
+
+
 def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer, **more: Any) -> TrainData:
     """Opens the training corpus of a config; `more` goes to it as it is."""
     data = config.data
@@ -149,6 +170,7 @@ def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer, **m
         row_multiple=data.row_multiple,
         num_parallel_calls=data.num_parallel_calls,
         prefetch_batches=data.prefetch_batches,
+        normalize=normalizes(config),
         **more,
     )
 
@@ -176,6 +198,7 @@ def build_eval_set(
         num_buckets=data.num_buckets,
         num_parallel_calls=data.num_parallel_calls,
         prefetch_batches=data.prefetch_batches,
+        normalize=normalizes(config),
         **more,
     )
 
@@ -222,6 +245,7 @@ def build_trainer(
     train_data: TrainData,
     global_step: tf.Variable,
     between_updates: Callable[[], None],
+    blank_id: int = 0,
 ) -> Trainer:
     """Builds optimizer, loss scale and step of a config; inside `strategy.scope()`."""
     train = config.train
@@ -257,6 +281,7 @@ def build_trainer(
         ema_decay=config.train.ema_decay,
         seed=config.seed,
         between_updates=between_updates,
+        blank_id=blank_id,
         # Runs from before there was a choice had this one.
         loss_divisor=train.get("loss_divisor", "utterances"),
         # A TPU would wait for the host between updates; elsewhere the host is quick enough, and signals are heard.

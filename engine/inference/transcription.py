@@ -73,16 +73,20 @@ def load_transcriber(
     if exported is not None:
         if weights:
             raise ValueError(f"--weights={weights}: {checkpoint} is an export, which holds one kind; leave it out")
-        text_rules = exported
+        # Exports from before there was a choice normalize.
+        text_rules, normalize = exported, exported.get("normalize_waveform", True)
         tokenizer = parts.build_tokenizer(os.path.join(checkpoint, VOCAB_FILE))
+        parts = unpack.with_blank(parts, tokenizer)
         reader = _build_reader(parts, tokenizer, decode)
         model = ExportedModel(checkpoint)
     else:
         config, workdir = unpack.load_run(checkpoint)
-        text_rules = config.data
+        text_rules, normalize = config.data, unpack.normalizes(config)
+        tokenizer = parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE))
+        parts = unpack.with_blank(parts, tokenizer)
         # Before the model: it fails sooner.
-        reader = _build_reader(parts, parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE)), decode)
-        trained, tokenizer = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
+        reader = _build_reader(parts, tokenizer, decode)
+        trained, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
         trained.fix_weights()
         model = trained
     return Transcriber(
@@ -91,7 +95,7 @@ def load_transcriber(
         tokenizer=tokenizer,
         count_samples=parts.count_samples,
         stream_audio=functools.partial(parts.stream_audio, on_rate_mismatch=text_rules["on_rate_mismatch"]),
-        normalize_waveform=parts.normalize_waveform,
+        normalize_waveform=parts.normalize_waveform if normalize else None,
         find_reference=functools.partial(parts.find_reference, text_style=text_rules["text_style"]),
         reader=reader,
         batch_size=batch_size,
