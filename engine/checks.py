@@ -101,8 +101,10 @@ def check_head(init: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[st
     theirs = build_tokenizer(path)
     if theirs.num_tokens != tokenizer.num_tokens:
         difference = f"has {theirs.num_tokens} tokens and that of data.vocab {tokenizer.num_tokens}"
+    elif theirs.blank_id != tokenizer.blank_id:
+        difference = f"has its blank at {theirs.blank_id} and that of data.vocab at {tokenizer.blank_id}"
     else:
-        tokens = ((theirs.decode([i]), tokenizer.decode([i]), i) for i in range(theirs.num_tokens))
+        tokens = zip(theirs.pieces, tokenizer.pieces, range(theirs.num_tokens), strict=True)
         first = next((found for found in tokens if found[0] != found[1]), None)
         if first is None:
             return

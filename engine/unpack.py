@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import os
 from collections.abc import Callable
@@ -14,6 +13,8 @@ import tensorflow as tf
 import tf_keras
 from ml_collections import ConfigDict
 
+from common.hub_input import hub_normalizes
+from common.json_files import MalformedFileError, field, optional_field, read_object
 from engine import runtime
 from engine.ema import EmaWeights
 from engine.evaluator import Evaluator, EvaluatorGroup
@@ -25,6 +26,12 @@ from engine.trainer import Trainer
 
 # Only the config.json of a converted folder has it at its top.
 _CONVERTED_FIELD = "hidden_size"
+# What the modes that take --checkpoint read of a run's config.
+_READ_BY_INFERENCE: dict[str, dict[str, type]] = {
+    "model": {"preset": str, "freeze_feature_encoder": bool},
+    "data": {"on_rate_mismatch": str, "text_style": str},
+    "train": {"precision": str},
+}
 _ARCHITECTURE_FIELDS = (
     "hidden_dropout",
     "attention_dropout",
@@ -50,7 +57,7 @@ def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
         checkpoint: A workdir, or a checkpoint inside one; or a converted folder.
 
     Raises:
-        ValueError: If no config.json belongs to it, or that of a Hugging Face model.
+        ValueError: If no config.json belongs to it, or a damaged one, or that of a Hugging Face model.
     """
     if not checkpoint:
         raise ValueError("--checkpoint is empty: give the workdir of a training run")
@@ -59,26 +66,51 @@ def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
     for candidate in (folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
         path = os.path.join(candidate, "config.json")
         if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                fields = json.load(file)
+            fields = read_object(path)
             if "model_type" in fields:
                 raise ValueError(
                     f"{path}: of a Hugging Face model; run python -m models.convert --input={candidate} "
                     "--output=DIR first and give DIR"
                 )
-            return ConfigDict(_untrained_run(fields) if _CONVERTED_FIELD in fields else fields), candidate
+            return _run_config(fields, candidate, path), candidate
     raise ValueError(f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint")
 
 
-def _untrained_run(fields: dict[str, Any]) -> dict[str, Any]:
+def _run_config(fields: dict[str, Any], folder: str, path: str) -> ConfigDict:
+    """Returns the config in a config.json of ours, with what inference reads of it checked.
+
+    Raises:
+        MalformedFileError: A field is absent or of another type; one line.
+    """
+    if _CONVERTED_FIELD in fields:
+        fields = _untrained_run(fields, folder)
+    for group, kinds in _READ_BY_INFERENCE.items():
+        where = f"{path}: {group}"
+        for name, kind in kinds.items():
+            field(field(fields, group, dict, path), name, kind, where)
+        optional_field(fields[group], "architecture", dict, where, {})
+    field(fields, "seed", int, path)
+    optional_field(fields, "decode", dict, path, {})
+    try:
+        return ConfigDict(fields)
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = str(error).split("\n")[0] or "nested too deeply"
+        raise MalformedFileError(f"{path} is no config of a run ({reason}): give another workdir") from error
+
+
+def _untrained_run(fields: dict[str, Any], folder: str) -> dict[str, Any]:
     """Returns the config of a run out of that of a converted folder, as far as inference reads it."""
     # The vocabulary beside it decides about its own size.
     architecture = {name: value for name, value in fields.items() if name not in (*_ARCHITECTURE_FIELDS, "vocab_size")}
-    recipe = {name: fields[name] for name in _ARCHITECTURE_FIELDS}
+    recipe = {name: fields[name] for name in _ARCHITECTURE_FIELDS if name in fields}
+    vocab = os.path.join(folder, "vocab.json")
+    letters = "".join(token for token in (read_object(vocab) if os.path.isfile(vocab) else {}) if len(token) == 1)
+    # Transcripts are compared and aligned in the case that the model writes.
+    text_style = "unicode" if letters.islower() else "librispeech"
     return {
         "seed": 0,
         "model": {"preset": "auto", "architecture": architecture, "freeze_feature_encoder": False, **recipe},
-        "data": {"on_rate_mismatch": "resample", "text_style": "librispeech", "eval": {}},
+        "data": {"on_rate_mismatch": "resample", "text_style": text_style, "eval": {}},
         "train": {"precision": "float32"},
     }
 
@@ -143,8 +175,10 @@ def normalizes(config: ConfigDict) -> bool:
     """Returns whether a run's model hears recordings with zero mean and unit variance, or as they are.
 
     It is part of the model's architecture (`models.config.Wav2Vec2Config.normalize_waveform`). Those that a preset
-    names have none in the config: they all do.
+    names have none in the config: they all do. A SavedModel says it beside itself.
     """
+    if config.model.get("source", "native") == "hub":
+        return hub_normalizes(config.model.hub_handle)
     return config.model.get("architecture", {}).get("normalize_waveform", True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import tempfile
@@ -12,6 +11,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from common.json_files import MalformedFileError, field, optional_field, read_object
+from common.special_tokens import TOKENIZER_FILE
 from models.config import Wav2Vec2Config, resolve
 from models.hf_files import read_vocab
 
@@ -50,9 +51,8 @@ def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
         known = {field.name for field in dataclasses.fields(Wav2Vec2Config)}
         overrides = {name: value for name, value in run.items() if name in known}
         num_tokens = len(read_vocab(path.parent / VOCAB_FILE))
-        return resolve(run["preset"], run.get("architecture", {}), vocab_size=num_tokens, **overrides)
-    except KeyError as error:
-        raise ValueError(f"{path}: has no field model.{error.args[0]}; give a workdir of this version") from error
+        architecture = optional_field(run, "architecture", dict, "model", {})
+        return resolve(field(run, "preset", str, "model"), architecture, **{**overrides, "vocab_size": num_tokens})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -71,8 +71,8 @@ def saved_model_of_run(folder: str | os.PathLike[str]) -> str | None:
 def is_hugging_face(path: str | os.PathLike[str]) -> bool:
     """Returns whether a config.json is that of a Hugging Face model; one that is no JSON is not."""
     try:
-        return "model_type" in json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, TypeError):
+        return "model_type" in read_object(path)
+    except MalformedFileError:
         return False
 
 
@@ -82,11 +82,9 @@ def _read_fields(path: Path) -> dict[str, Any]:
             f"{path}: no such file; give a folder written by python -m models.convert, or the workdir of a run"
         )
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); convert the model again") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path}: not a config of ours but {type(fields).__name__}; convert the model again")
+        fields = read_object(path)
+    except MalformedFileError as error:
+        raise ValueError(f"{error}, so not a config of ours; convert the model again") from error
     if "model_type" in fields:
         raise ValueError(
             f"{path}: not a config of ours but of Hugging Face; run python -m models.convert --input={path.parent} "
@@ -104,7 +102,8 @@ def save(
         model: Saved as the attribute `model` of the checkpoint, as a training run saves it.
         config: Its architecture.
         folder: Made if it does not exist; other files in it are left alone.
-        vocab: vocab.json to copy beside the weights; "" for none (an older one is removed).
+        vocab: vocab.json to copy beside the weights, and with it what names the roles of its tokens, if that lies
+            there; "" for none (an older one is removed).
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -114,9 +113,11 @@ def save(
         (temporary / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
         if vocab:
             shutil.copyfile(vocab, temporary / VOCAB_FILE)
+            if (roles := Path(vocab).parent / TOKENIZER_FILE).is_file():
+                shutil.copyfile(roles, temporary / TOKENIZER_FILE)
         index = f"{WEIGHTS}.index"
         # The index says which data belongs to it: gone before any other file changes, back after the last one.
-        for stale in (index, VOCAB_FILE):
+        for stale in (index, VOCAB_FILE, TOKENIZER_FILE):
             (target / stale).unlink(missing_ok=True)
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == index):
             os.replace(path, target / path.name)
