@@ -22,6 +22,12 @@ def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Seque
         for line in figures
     ]
     table = ["| set | WER | CER | words | utterances |", "|---|---|---|---|---|", *rows]
+    trained_on = "Nothing was trained here: these are converted weights."
+    if "train" in data:  # else a folder of models.convert
+        trained_on = (
+            f"{data['train']['format']}, {data['train']['input']}, split {data['train']['split'] or 'all'}; text style "
+            f"{data['text_style']}. Starting weights: {model['init'] or 'random'}."
+        )
     architecture = model["preset"] if model.get("source", "native") == "native" else model["hub_handle"]
     lines = [
         "# A wav2vec 2.0 speech recognizer",
@@ -46,8 +52,7 @@ def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Seque
         *_other_formats(fields),
         "## Training data",
         "",
-        f"{data['train']['format']}, {data['train']['input']}, split {data['train']['split'] or 'all'}; text style "
-        f"{data['text_style']}. Starting weights: {model['init'] or 'random'}.",
+        trained_on,
         "",
         "## Config",
         "",
