@@ -66,7 +66,10 @@ def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
     for candidate in (folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
         path = os.path.join(candidate, "config.json")
         if os.path.exists(path):
-            fields = read_object(path)
+            try:
+                fields = read_object(path)
+            except MalformedFileError as error:
+                raise MalformedFileError(f"{error}; give the workdir of another run to --checkpoint") from error
             if "model_type" in fields:
                 raise ValueError(
                     f"{path}: of a Hugging Face model; run python -m models.convert --input={candidate} "

@@ -109,11 +109,11 @@ class Wav2Vec2Config:
                 f"{len(self.conv_dim)}, {len(self.conv_kernel)} and {len(self.conv_stride)} entries"
             )
         if self.conv_init not in ("random", "gabor"):
-            raise ValueError(f"conv_init must be 'random' or 'gabor', got {self.conv_init!r}")
+            raise ValueError(f"conv_init must be 'random' or 'gabor', got {self.conv_init[:60]!r}")
         if self.regions not in ("auto", "on", "off"):
-            raise ValueError(f"regions must be 'auto', 'on' or 'off', got {self.regions!r}")
+            raise ValueError(f"regions must be 'auto', 'on' or 'off', got {self.regions[:60]!r}")
         if self.feature_norm not in ("group", "layer"):
-            raise ValueError(f"feature_norm must be 'group' or 'layer', got {self.feature_norm!r}")
+            raise ValueError(f"feature_norm must be 'group' or 'layer', got {self.feature_norm[:60]!r}")
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of num_heads, got {self.hidden_size} and {self.num_heads}"
@@ -190,7 +190,7 @@ class Wav2Vec2Config:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - known)
         if unknown:
-            raise ValueError(f"unknown model config field(s): {', '.join(unknown)}; known are {sorted(known)}")
+            raise ValueError(f"unknown model config field(s): {', '.join(unknown)[:200]}; known are {sorted(known)}")
         return cls(**fields)
 
 
@@ -205,7 +205,7 @@ def preset(name: str, **overrides: Any) -> Wav2Vec2Config:
         ValueError: If the name or a field is unknown.
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown model preset {name!r}; known are {', '.join(PRESETS)}")
+        raise ValueError(f"unknown model preset {name[:60]!r}; known are {', '.join(PRESETS)}")
     return Wav2Vec2Config.from_dict({**PRESETS[name], **overrides})
 
 

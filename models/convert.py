@@ -34,6 +34,7 @@ ORIGIN_FILE = "origin.json"
 
 _SAFETENSORS, _SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLE = "pytorch_model.bin"
+_MAX_NAME = 255  # bytes of a file's name; a longer one is refused by the system with a page of it
 _DTYPES = ("float32", "float16", "bfloat16")  # all of which float32 holds exactly
 
 
@@ -207,7 +208,12 @@ def _open_safetensors(path: Path, stack: contextlib.ExitStack) -> dict[str, Stor
         raise ValueError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
 
     def read(name: str) -> np.ndarray:
-        return _to_float32(path, name, file.get_tensor(name))
+        try:
+            tensor = file.get_tensor(name)
+        except (AttributeError, TypeError) as error:  # a type that NumPy does not have, such as float8
+            kind = file.get_slice(name).get_dtype()
+            raise ValueError(f"{path}: {name} has type {kind}; supported are {', '.join(_DTYPES)}") from error
+        return _to_float32(path, name, tensor)
 
     return {
         name: StoredTensor(tuple(file.get_slice(name).get_shape()), functools.partial(read, name))
@@ -224,8 +230,8 @@ def _open_shards(index: Path, stack: contextlib.ExitStack) -> dict[str, StoredTe
         raise ValueError(f"{error}; it is not an index with a weight_map; fetch it again") from error
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(shard_of.values())):
-        if Path(shard).name != shard:
-            raise ValueError(f"{index}: {shard[:60]!r} leads out of the folder; fetch the folder again")
+        if Path(shard).name != shard or len(shard.encode()) > _MAX_NAME:
+            raise ValueError(f"{index}: {shard[:60]!r} is no name of a file in the folder; fetch the folder again")
         if not (index.parent / shard).is_file():
             raise FileNotFoundError(f"{index.parent / shard}: no such file, but {index.name} names it; fetch it")
         found = _open_safetensors(index.parent / shard, stack)
@@ -256,11 +262,15 @@ def _load_pickle(path: Path) -> dict[str, StoredTensor]:
         reason = str(error).split(".")[0].strip() or type(error).__name__
         raise ValueError(f"{path}: damaged ({reason}); {remedy}") from error
     pairs = content.items() if isinstance(content, Mapping) else [(None, None)]
-    if not all(isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in pairs):
+    if not all(isinstance(name, str) and isinstance(item, torch.Tensor) and not item.is_nested for name, item in pairs):
         raise ValueError(f"{path}: not a mapping of names to tensors; {remedy}")
 
     def read(name: str) -> np.ndarray:
         tensor = content[name].detach()
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in _DTYPES or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            kind = f"{tensor.layout}, {tensor.device.type}".replace("torch.", "")
+            raise ValueError(f"{path}: {name} is {dtype} ({kind}); supported are whole tensors of {', '.join(_DTYPES)}")
         # NumPy has no bfloat16.
         return _to_float32(path, name, (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 

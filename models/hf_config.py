@@ -69,7 +69,8 @@ def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
         raise ValueError(f"model_type is {_show(model_type)}; supported are {' and '.join(MODEL_TYPES)}")
     for name, wanted in _REQUIRED.items():
         if fields.get(name, wanted) != wanted:
-            raise ValueError(f"{name} is {_show(fields[name])}, which is not supported; only {wanted!r} is")
+            shown = _show(fields[name])
+            raise ValueError(f"{name} is {shown}, which is not supported; only {wanted!r} is")
     ours: dict[str, Any] = {}
     for name, (theirs, default) in _FIELDS.items():
         value = fields.get(theirs, default)
@@ -86,7 +87,9 @@ def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
         raise ValueError(f"{error} (our names of the fields)") from error
     num_convolutions = fields.get("num_feat_extract_layers", len(config.conv_dim))
     if num_convolutions != len(config.conv_dim):
-        raise ValueError(f"num_feat_extract_layers is {_show(num_convolutions)}, but conv_dim has {len(config.conv_dim)}")
+        raise ValueError(
+            f"num_feat_extract_layers is {_show(num_convolutions)}, but conv_dim has {len(config.conv_dim)}"
+        )
     # Without adapters transformers ignores it; a value that differs says that something was meant.
     if fields.get("output_hidden_size") not in (None, config.hidden_size):
         raise ValueError(

@@ -103,7 +103,9 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
         if without_logits:
             notes.append(f"left out, because the head has no row for them: {', '.join(map(repr, without_logits))}")
     ids = _in_order(path, ids)
-    return Vocabulary(ids, _special_tokens(folder, ids, tokenizer, config, notes, is_trained=num_rows > 0), tuple(notes))
+    return Vocabulary(
+        ids, _special_tokens(folder, ids, tokenizer, config, notes, is_trained=num_rows > 0), tuple(notes)
+    )
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
@@ -162,7 +164,9 @@ def _tokenizer_files(folder: Path, notes: list[str]) -> tuple[dict[str, Any], di
         ours = named_token(fields, role, os.fspath(path))
         theirs = named_token(overruling, role, os.fspath(folder / SPECIAL_TOKENS_FILE))
         if ours is not None and theirs is not None and ours != theirs:
-            notes.append(f"{role} is {theirs!r} in {SPECIAL_TOKENS_FILE}, which counts, and {ours!r} in {TOKENIZER_FILE}")
+            notes.append(
+                f"{role} is {theirs!r} in {SPECIAL_TOKENS_FILE}, which counts, and {ours!r} in {TOKENIZER_FILE}"
+            )
     more = folder / ADDED_TOKENS_FILE
     return {**fields, **overruling}, _read_ids(more) if more.is_file() else {}
 
@@ -196,9 +200,13 @@ def _special_tokens(
     if is_trained and pad_id is not None and in_config != blank:
         why = "which the tokenizer's files name" if blank == named else "by its name"
         theirs = "no row of the head" if in_config is None else repr(in_config)
-        notes.append(f"the blank is {blank!r} (id {ids[blank]}), {why}; pad_token_id of config.json is {pad_id}, {theirs}")
+        notes.append(
+            f"the blank is {blank!r} (id {ids[blank]}), {why}; pad_token_id of config.json is {pad_id}, {theirs}"
+        )
     elif named not in ids and in_config == blank and usual not in (None, blank):
-        notes.append(f"the blank is {blank!r}, as pad_token_id of config.json ({pad_id}) says, though there is {usual!r}")
+        notes.append(
+            f"the blank is {blank!r}, as pad_token_id of config.json ({pad_id}) says, though there is {usual!r}"
+        )
     return special
 
 
@@ -224,7 +232,9 @@ def read_preprocessing(folder: Path) -> tuple[bool, str]:
     if not found:
         return True, "16 kHz, normalized to zero mean and unit variance (assumed: no preprocessor_config.json)"
     name, normalizes = found[0]
-    line = "normalized to zero mean and unit variance" if normalizes else "as it is, not normalized (do_normalize=false)"
+    line = (
+        "normalized to zero mean and unit variance" if normalizes else "as it is, not normalized (do_normalize=false)"
+    )
     if found[-1][1] not in (None, normalizes):
         return bool(normalizes), f"16 kHz, {line}, by {name}; {found[-1][0]} says otherwise and does not count"
     return bool(normalizes), f"16 kHz, {line} ({name})"

@@ -1,4 +1,4 @@
-"""The CTC blank anywhere in the vocabulary: all that takes log-probabilities gives what it gives with the blank first."""
+"""The CTC blank anywhere in the vocabulary: loss, decoders and searches give what they give with the blank first."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def test_loss_and_gradient(moved, logits, backend):
         with tf.GradientTape() as tape:
             x = tf.constant(values)
             tape.watch(x)
-            loss = ctc.ctc_loss(x, tf.constant([30, 25]), tf.constant(labels), lengths, blank_id=blank_id, backend=backend)
+            loss = ctc.ctc_loss(
+                x, tf.constant([30, 25]), tf.constant(labels), lengths, blank_id=blank_id, backend=backend
+            )
         return loss.numpy(), tape.gradient(loss, x).numpy()
 
     wanted, gradient = compute(logits, labels, 0)

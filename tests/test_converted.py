@@ -150,14 +150,19 @@ def test_a_run_trains_on_and_goes_back(tmp_path):
     config = [f"--config=configs/debug.py:{corpus}", f"--workdir={run}", "--config.model.preset=auto"]
     config += [f"--config.model.init={tmp_path / 'ours'}", "--config.model.init_head=True"]
     config += [f"--config.data.vocab={tmp_path / 'ours/vocab.json'}"]
-    config += ["--config.train.num_updates=2", "--config.train.global_batch_size=4", "--config.train.learning_rate=1e-9"]
+    config += [
+        "--config.train.num_updates=2",
+        "--config.train.global_batch_size=4",
+        "--config.train.learning_rate=1e-9",
+    ]
     config += ["--config.train.warmup_updates=0", "--config.train.hold_updates=0"]
     command(*config)
     assert json.loads((run / "config.json").read_text())["model"]["architecture"]["normalize_waveform"] is False
     (tmp_path / "ours").rename(tmp_path / "gone")  # the workdir tells it all
     command(*config, "--mode=eval")
     command("--mode=transcribe", f"--checkpoint={run}", f"--inputs={corpus}/eval", f"--output={tmp_path / 'out.jsonl'}")
-    heard = {Path(line["audio_filepath"]).stem: line["text"] for line in map(json.loads, open(tmp_path / "out.jsonl"))}
+    transcripts = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    heard = {Path(line["audio_filepath"]).stem: line["text"] for line in transcripts}
     lines = map(json.loads, (run / "eval/unseen-voices/predictions.jsonl").read_text().splitlines())
     assert heard == {line["utterance_id"]: line["hypothesis"] for line in lines} and any(heard.values())
     convert.to_hf(input=run, output=tmp_path / "back")

@@ -68,7 +68,7 @@ def _other_formats(fields: dict[str, Any]) -> list[str]:
     formats: Sequence[dict[str, Any]] = fields.get("formats", ())
     if not formats:
         return []
-    delimiter_id = fields.get("delimiter_id")
+    blank_id, delimiter_id = fields.get("blank_id", 0), fields.get("delimiter_id")
     piece = "pieces[i]" if delimiter_id is None else f'" " if i == {delimiter_id} else pieces[i]'
 
     def percent(share: float | None) -> str:
@@ -86,11 +86,11 @@ def _other_formats(fields: dict[str, Any]) -> list[str]:
         "Input: `waveform` [1, T] float32 in [-1, 1] at 16 kHz, any T of at least one frame.",
         "Output: `logits` [1, F, V].",
         f"The text is made outside of the graph; `pieces` are the tokens of vocab.json in their order, "
-        f"{fields.get('blank_id', 0)} is the CTC blank:",
+        f"{blank_id} is the CTC blank:",
         "",
         "```python",
         "ids = logits[0].argmax(-1)",
-        f'text = "".join({piece} for i, before in zip(ids, [-1, *ids]) if i not in (before, {fields.get("blank_id", 0)}))',
+        f'text = "".join({piece} for i, before in zip(ids, [-1, *ids]) if i not in (before, {blank_id}))',
         "```",
         "",
         f"Compared on {formats[0]['num_recordings']} recordings, one at a time, where the model in TensorFlow "

@@ -1,7 +1,8 @@
 """A recognizer for phones and for ONNX: from one waveform to its logits; the text is made outside.
 
-Strings do not go into these formats without TensorFlow's own kernels, so what converts is the acoustic model with the
-normalization before it, where the model has one: waveform [1, T] float32 at 16 kHz, any T of at least one frame -> logits [1, F, V].
+Strings do not go into these formats without TensorFlow's own kernels, so what converts is the acoustic model, with the
+normalization before it where the model has one: waveform [1, T] float32 at 16 kHz, any T of at least one frame ->
+logits [1, F, V].
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ def test_an_epoch_holds_every_utterance_once_with_its_samples_and_labels():
 def test_a_model_that_hears_recordings_as_they_are_gets_them_so():
     source = MemorySource([800, 500])
     for batch in one_epoch(source, make_plan(source, join_max_utterances=2, join_gap_samples=5), normalize=False):
-        for index, length, row in zip(batch["utterance_index"], batch["waveform_lengths"], batch["waveform"], strict=True):
+        columns = (batch[key] for key in ("utterance_index", "waveform_lengths", "waveform"))
+        for index, length, row in zip(*columns, strict=True):
             wanted = source.waveforms[index] if index >= 0 else np.zeros(0)
             np.testing.assert_array_equal(row[: len(wanted)], wanted)
             assert not row[max(length, len(wanted)) :].any()

@@ -120,7 +120,9 @@ def test_what_is_not_supported_is_refused_by_name(tmp_path, fields, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "\xff", '{"conv_kernel": ' + "[" * 100_000, '{"vocab_size": ' + "9" * 5000 + "}"])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "\xff", '{"conv_kernel": ' + "[" * 100_000, '{"vocab_size": ' + "9" * 5000 + "}"]
+)
 def test_a_file_that_is_no_config_is_one_line(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_bytes(text.encode("latin-1"))

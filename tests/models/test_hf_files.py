@@ -174,7 +174,9 @@ def test_the_feature_extractor_says_whether_waveforms_are_normalized(tmp_path):
     # transformers 5 nests it, and takes that one.
     write(tmp_path / "processor_config.json", {"feature_extractor": {"do_normalize": True}})
     found, line = hf_files.read_preprocessing(tmp_path)
-    assert found is True and line.endswith("by processor_config.json; preprocessor_config.json says otherwise and does not count")
+    assert found is True and line.endswith(
+        "by processor_config.json; preprocessor_config.json says otherwise and does not count"
+    )
     write(tmp_path / "processor_config.json", {"processor_class": "Wav2Vec2Processor"})  # of before
     assert hf_files.read_preprocessing(tmp_path)[0] is False
     write(tmp_path / "processor_config.json", {"feature_extractor": {}})
@@ -187,11 +189,11 @@ def test_the_feature_extractor_says_whether_waveforms_are_normalized(tmp_path):
     ("fields", "message"),
     [
         ({"sampling_rate": 8000}, "sampling_rate is 8000; only 16000 is supported"),
-        ({"sampling_rate": "16000"}, "sampling_rate is \"16000\"; only 16000"),
+        ({"sampling_rate": "16000"}, 'sampling_rate is "16000"; only 16000'),
         ({"sampling_rate": None}, "sampling_rate is null; only 16000"),
         ({"feature_size": 2}, "feature_size is 2; only 1"),
-        ({"do_normalize": "no"}, "do_normalize is \"no\"; only true or false"),
-        ({"feature_extractor_type": "WhisperFeatureExtractor"}, "feature_extractor_type is \"Whisper"),
+        ({"do_normalize": "no"}, 'do_normalize is "no"; only true or false'),
+        ({"feature_extractor_type": "WhisperFeatureExtractor"}, 'feature_extractor_type is "Whisper'),
     ],
 )
 def test_another_feature_extractor_is_refused_by_name(tmp_path, fields, message, nested):
