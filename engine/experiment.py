@@ -140,6 +140,8 @@ def run(
         evaluate = mode == "train_and_eval"
         checks.check_inputs(config, init, evaluate=evaluate)
         tokenizer = parts.build_tokenizer(config.data.vocab)
+        if not is_fresh:
+            checks.check_same_vocabulary(workdir, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
         parts = unpack.with_blank(parts, tokenizer)
         config = unpack.with_architecture(config, parts, init=init, run="" if is_fresh else workdir)
         train_data = unpack.build_train_data(config, parts, tokenizer)

@@ -57,8 +57,9 @@ def export_backbone(
     It is called as the published wav2vec 2.0 of TF-Hub is: `f(speech, training=...)`, speech float32 [B, T] normalized,
     to float32 states [B, F, D]; with `attention_mask`, `f((speech, mask), training=...)`, mask int32 [B, T] with ones
     before each row's end and zeros after it. Where the model hears speech as it is and not normalized, a file beside
-    saved_model.pb says so to those who read it with model.source=hub (`common.hub_input`). Without a mask every sample counts as speech. Training draws dropout,
-    masks and layer drop from TensorFlow's random numbers. It also has `output_lengths(num_samples [B])`, the frames.
+    saved_model.pb says so to those who read it with model.source=hub (`common.hub_input`). Without a mask every sample
+    counts as speech. Training draws dropout, masks and layer drop from TensorFlow's random numbers. It also has
+    `output_lengths(num_samples [B])`, the frames.
 
     Args:
         backbone: The network; its variables need not be on one device.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from configs import base
@@ -120,4 +122,10 @@ def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
             checks.check_head(str(init), tokenizer=Alphabet(" ABC"), build_tokenizer=build)
         with pytest.raises(ValueError, match=r"has 4 tokens and that of data.vocab 3; set data.vocab=\S+"):
             checks.check_head(str(init), tokenizer=Alphabet("_AB"), build_tokenizer=build)
+    # A run goes on with what it began with.
+    for tokens, message in (("_ABC", ""), ("_AXC", "no longer the one that it began with"), (" ABC", "blank at 0")):
+        refused = pytest.raises(ValueError, match=message) if message else contextlib.nullcontext()
+        with refused:
+            checks.check_same_vocabulary(str(run), tokenizer=Alphabet(tokens), build_tokenizer=build)
+    checks.check_same_vocabulary(str(tmp_path), tokenizer=Alphabet("_"), build_tokenizer=build)
     checks.check_head(str(tmp_path / "bare" / "x" / "ckpt-1"), tokenizer=Alphabet("_"), build_tokenizer=build)
