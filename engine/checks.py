@@ -343,19 +343,38 @@ def check_head(init: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[st
     path = layout.find_above(init, layout.VOCAB_FILE)
     if path is None:
         return  # bare weights: their shape is compared when they are read
-    theirs = build_tokenizer(path)
-    if theirs.num_tokens != tokenizer.num_tokens:
-        difference = f"has {theirs.num_tokens} tokens and that of data.vocab {tokenizer.num_tokens}"
-    else:
-        tokens = ((theirs.decode([i]), tokenizer.decode([i]), i) for i in range(theirs.num_tokens))
-        first = next((found for found in tokens if found[0] != found[1]), None)
-        if first is None:
-            return
-        difference = f"has {first[0]!r} as token {first[2]} and that of data.vocab {first[1]!r}"
-    raise ValueError(
-        f"model.init_head=True, but the vocabulary of the head, {path}, {difference}; set data.vocab={path}, or "
-        "model.init_head=False for a fresh head"
-    )
+    difference = _difference(build_tokenizer(path), tokenizer)
+    if difference:
+        raise ValueError(
+            f"model.init_head=True, but the vocabulary of the head, {path}, {difference}; set data.vocab={path}, or "
+            "model.init_head=False for a fresh head"
+        )
+
+
+def check_same_vocabulary(workdir: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[str], Tokenizer]) -> None:
+    """Checks that a run goes on with the vocabulary that its head was trained on, whatever data.vocab holds by now.
+
+    Raises:
+        ValueError: Names both and what to set.
+    """
+    path = os.path.join(workdir, "vocab.json")
+    difference = _difference(build_tokenizer(path), tokenizer) if os.path.isfile(path) else ""
+    if difference:
+        raise ValueError(
+            f"the vocabulary of this run, {path}, {difference}, which is no longer the one that it began with; set "
+            f"data.vocab back, or choose another workdir"
+        )
+
+
+def _difference(theirs: Tokenizer, ours: Tokenizer) -> str:
+    """Returns how a vocabulary differs from that of data.vocab; "" where rows of a head mean the same in both."""
+    if theirs.num_tokens != ours.num_tokens:
+        return f"has {theirs.num_tokens} tokens and that of data.vocab {ours.num_tokens}"
+    if theirs.blank_id != ours.blank_id:
+        return f"has its blank at {theirs.blank_id} and that of data.vocab at {ours.blank_id}"
+    tokens = zip(theirs.pieces, ours.pieces, range(theirs.num_tokens), strict=True)
+    first = next((found for found in tokens if found[0] != found[1]), None)
+    return "" if first is None else f"has {first[0]!r} as token {first[2]} and that of data.vocab {first[1]!r}"
 
 
 def check_corpus(config: ConfigDict, fields: ConfigDict) -> None:

@@ -152,10 +152,13 @@ def run(
         checks.check_inputs(config, init, evaluate=evaluate)
         checks.check_frozen(config, is_fresh=is_fresh)
         tokenizer = parts.build_tokenizer(config.data.vocab)
+        if not is_fresh:
+            checks.check_same_vocabulary(workdir, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
+        parts = unpack.with_blank(parts, tokenizer)
+        config = unpack.with_architecture(config, parts, init=init, run="" if is_fresh else workdir)
         train_data = unpack.build_train_data(config, parts, tokenizer)
         num_replicas = strategy.num_replicas_in_sync
         evaluators = unpack.build_eval_data(config, parts, tokenizer, num_replicas=num_replicas) if evaluate else {}
-        config = unpack.with_architecture(config, parts, init=init, run="" if is_fresh else workdir)
         if init and config.model.init_head:
             checks.check_head(init, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
         init = checkpoints.find_checkpoint(init) if init else ""
@@ -239,6 +242,7 @@ def _train(
             train_data=train_data,
             global_step=global_step,
             between_updates=check_signal,
+            blank_id=tokenizer.blank_id,
         )
         evaluators = (
             unpack.build_evaluators(
@@ -430,8 +434,9 @@ def _evaluate_continuously(
         run_id = run_identity.find_run_id(training_workdir)
         run_identity.claim_output(output, run_id)
         tokenizer = parts.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
-        eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
+        parts = unpack.with_blank(parts, tokenizer)
         config = unpack.with_architecture(config, parts, run=training_workdir)
+        eval_data = unpack.build_eval_data(config, parts, tokenizer)
         with strategy.scope():
             model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
             decay = config.train.ema_decay
@@ -466,11 +471,12 @@ def _evaluate(
     weights: str,
 ) -> Outcome:
     tokenizer = unpack.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
+    parts = unpack.with_blank(parts, tokenizer)
     search = unpack.build_search(config, parts, tokenizer)
+    config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
     eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:
         raise ValueError("--mode=eval needs at least one set under config.data.eval")
-    config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
     with strategy.scope():
         model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
         path = restore_weights(model, checkpoint or workdir, weights=weights)

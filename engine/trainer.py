@@ -73,6 +73,7 @@ class Trainer(orbit.StandardTrainer):
         loss_divisor: str = "utterances",
         loop_in_graph: bool = False,
         between_updates: Callable[[], None] | None = None,
+        blank_id: int = 0,
     ) -> None:
         """Creates the step's state; call inside `strategy.scope()`.
 
@@ -98,6 +99,7 @@ class Trainer(orbit.StandardTrainer):
                 each.
             between_updates: Called between the updates of a loop, or between the times in the graph. May raise: then
                 the loop has no end and no figures, and its statistics go on with the next one.
+            blank_id: Index of the CTC blank, whose share of the frames is counted; `loss_fn` has its own.
         """
         # The dataset is made in `train_loop_begin`: only then has the controller restored the update to start from.
         super().__init__(
@@ -127,6 +129,7 @@ class Trainer(orbit.StandardTrainer):
         optimizer.build(self._variables)
         self.ema = EmaWeights(self._variables, decay=ema_decay) if ema_decay else None
         self._between_updates = between_updates
+        self._blank_id = blank_id
         # Both belong into the checkpoint: a loop that was left in its middle goes on as if it had not been.
         self.statistics = tf.Variable(tf.zeros([len(_STATISTICS)]), trainable=False, name="statistics")
         self.data_digest = tf.Variable(
@@ -465,7 +468,9 @@ class Trainer(orbit.StandardTrainer):
                 loss = self.loss_scale.scale_loss(loss)
         gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         loss_sum = tf.reduce_sum(tf.where(valid > 0, losses, 0.0))
-        frame_sums = health.frame_sums(logits, num_frames, batch["label_lengths"], valid)
+        frame_sums = health.frame_sums(
+            logits, num_frames, batch["label_lengths"], valid, blank_id=self._blank_id
+        )
         return gradients, tf.concat([[loss_sum], frame_sums], axis=0)
 
     def _apply(self, gradients: list[tf.Tensor]) -> tf.Tensor:

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from engine import unpack
 from engine.inference.answers import Recognizer
 from engine.inference.export import build_export
 from engine.inference.exported import ExportedModel, read_export_fields
@@ -146,12 +147,14 @@ def find_signature(transcriber: Transcriber, parts: Parts) -> Any:
     if isinstance(transcriber.model, ExportedModel):
         return transcriber.model.signature
     receptive_field, hop_samples = transcriber.geometry
+    parts = unpack.with_blank(parts, transcriber.tokenizer)
     exported = build_export(
         model=cast(AcousticModel, transcriber.model),
         tokenizer=transcriber.tokenizer,
         decoder=parts.span_graph_decoder,
         receptive_field=receptive_field,
         hop_samples=hop_samples,
+        normalize=transcriber.normalizes,
     )
     return exported.serve.get_concrete_function()
 

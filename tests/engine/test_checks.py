@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -252,10 +253,7 @@ def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_writte
 def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
     class Alphabet:
         def __init__(self, tokens):
-            self.tokens, self.num_tokens = tokens, len(tokens)
-
-        def decode(self, ids):
-            return "".join(self.tokens[i] for i in ids)
+            self.pieces, self.num_tokens, self.blank_id = tokens.replace("_", " "), len(tokens), tokens.find("_")
 
     def build(path):
         return Alphabet(open(path, encoding="utf-8").read())
@@ -267,6 +265,15 @@ def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
         checks.check_head(str(init), tokenizer=Alphabet("_ABC"), build_tokenizer=build)
         with pytest.raises(ValueError, match=r"run/vocab.json, has 'B' as token 2 and that of data.vocab 'X'"):
             checks.check_head(str(init), tokenizer=Alphabet("_AXC"), build_tokenizer=build)
+        # The same characters, but another token is the blank.
+        with pytest.raises(ValueError, match="has its blank at 0 and that of data.vocab at -1"):
+            checks.check_head(str(init), tokenizer=Alphabet(" ABC"), build_tokenizer=build)
         with pytest.raises(ValueError, match=r"has 4 tokens and that of data.vocab 3; set data.vocab=\S+"):
             checks.check_head(str(init), tokenizer=Alphabet("_AB"), build_tokenizer=build)
+    # A run goes on with what it began with.
+    for tokens, message in (("_ABC", ""), ("_AXC", "no longer the one that it began with"), (" ABC", "blank at 0")):
+        refused = pytest.raises(ValueError, match=message) if message else contextlib.nullcontext()
+        with refused:
+            checks.check_same_vocabulary(str(run), tokenizer=Alphabet(tokens), build_tokenizer=build)
+    checks.check_same_vocabulary(str(tmp_path), tokenizer=Alphabet("_"), build_tokenizer=build)
     checks.check_head(str(tmp_path / "bare" / "x" / "ckpt-1"), tokenizer=Alphabet("_"), build_tokenizer=build)

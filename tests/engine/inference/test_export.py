@@ -23,6 +23,7 @@ PIECES = ("", " ", "a", "b", "ß", "")  # as many as the toy has tokens
 class Letters:
     pieces = PIECES
     num_tokens = len(PIECES)
+    blank_id = 0
 
     def save(self, path):
         with open(path, "w", encoding="utf-8") as file:

@@ -18,6 +18,7 @@ from tests.engine_toys import NUM_SAMPLES, ToyModel, toy_decoder, toy_feasible, 
 
 class Letters:
     num_tokens = 6
+    blank_id = 0
     pieces = "_abcde"
 
     def decode(self, ids):
