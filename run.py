@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 # Before TensorFlow starts: its notes on CUDA libraries that a CPU machine lacks would bury ours.
@@ -17,6 +18,7 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from common.streams import outlive_readers
 from configs.base import get_serve
 from engine.mode_flags import check_flags
 from engine.stopping import StopOnSignal
@@ -209,6 +211,8 @@ def _main(argv: list[str]) -> None:
         except (ValueError, OSError) as error:
             logging.debug("where it happened", exc_info=True)  # --verbosity=1
             status = _refuse(error)
+        except KeyboardInterrupt:  # a second Ctrl-C
+            status = stop.exit_status or 128 + signal.SIGINT
         except Exception:
             # A signal may break what was going on when it came: that is no bug.
             if not stop.requested:
@@ -224,4 +228,6 @@ def _refuse(error: Exception) -> int:
 
 
 if __name__ == "__main__":
+    # A training must not end unsaved because the reader of its output has.
+    outlive_readers()
     app.run(_main, flags_parser=_parse_flags)

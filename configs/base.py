@@ -129,7 +129,7 @@ def get_config() -> ConfigDict:
     config.train = train = ConfigDict()
     train.global_batch_size = 32  # rows of one update, over all replicas (the published recipe: about 400 s of audio)
     train.accum_steps = 8  # microbatches per update and replica
-    train.num_updates = 80_000  # optimizer updates
+    train.num_updates = 80_000  # optimizer updates; a run may be made longer as long as its decay has not begun
     train.loss_divisor = "utterances"  # utterances | label_tokens: what an update's summed loss is divided by
     train.precision = "mixed_bfloat16"  # float32 | mixed_bfloat16 | mixed_float16
     train.optimizer = "adam"  # adam | adamw
@@ -138,6 +138,8 @@ def get_config() -> ConfigDict:
     train.schedule = "tri_stage"  # constant | linear | cosine | tri_stage
     train.warmup_updates = 8_000  # linear rise
     train.hold_updates = 32_000  # at the peak, before the decay
+    train.warmup_ratio = 0.0  # warm-up as a share of num_updates; then warmup_updates must be 0
+    train.hold_ratio = 0.0  # hold as a share of num_updates; then hold_updates must be 0. What is left of 1 is decay
     train.beta_1 = 0.9  # Adam's first moment
     train.beta_2 = 0.98  # Adam's second moment
     train.epsilon = 1e-8  # Adam's denominator
@@ -177,9 +179,9 @@ def get_config() -> ConfigDict:
     verify.seed = 0  # of the moments
 
     config.runtime = runtime = ConfigDict()
-    runtime.stop_within_secs = 30.0  # from SIGTERM or Ctrl-C to the end, saved or not; 0 = as long as it takes
+    runtime.stop_within_secs = 30.0  # from SIGTERM, SIGHUP or Ctrl-C to the end, saved or not; 0 = as long as it takes
     runtime.num_virtual_devices = 0  # splits the CPU into logical devices, to try a strategy on one machine
-    runtime.loop_in_graph = False  # the updates between two log lines as one loop in the graph; always so on a TPU
+    runtime.loop_in_graph = False  # updates in a loop in the graph, two seconds of them at a time; always so on a TPU
     runtime.cluster_start_secs = 600.0  # how long the workers of --strategy=multi_worker wait for each other
     runtime.heartbeat_secs = 20.0  # a worker silent for so long is given up, and the others stop
     return config

@@ -74,6 +74,7 @@ class TrainData:
         row_multiple: int = 1,
         num_parallel_calls: int = 2,
         prefetch_batches: int = 4,
+        normalize: bool = True,
         report: Report = refuse,
     ):
         """Reads the corpus' index and plans its first epoch; no audio is decoded.
@@ -101,6 +102,7 @@ class TrainData:
             row_multiple: By seconds, rows are a multiple of this; the number of replicas must divide it.
             num_parallel_calls: Batches made at the same time.
             prefetch_batches: Finished batches kept ready.
+            normalize: As `build_dataset`.
             report: As `open_source`.
 
         Raises:
@@ -161,6 +163,7 @@ class TrainData:
         self._text_style = text_style
         self._num_parallel_calls = num_parallel_calls
         self._prefetch_batches = prefetch_batches
+        self._normalize = normalize
         self._unreadable = UnreadableUtterances()
 
     def unreadable(self, before_update: int) -> list[UnreadableUtterance]:
@@ -180,6 +183,7 @@ class TrainData:
             start_update=start_update,
             num_parallel_calls=self._num_parallel_calls,
             prefetch=self._prefetch_batches,
+            normalize=self._normalize,
             unreadable=self._unreadable,
         )
 
@@ -209,6 +213,7 @@ class EvalData:
         join_gap_secs: float = 0.0,
         num_parallel_calls: int = 2,
         prefetch_batches: int = 4,
+        normalize: bool = True,
         report: Report = refuse,
     ):
         """Reads the corpus' index; the arguments are those of `TrainData`, `batch_size` is over all replicas."""
@@ -260,6 +265,7 @@ class EvalData:
         self._text_style = text_style
         self._num_parallel_calls = num_parallel_calls
         self._prefetch_batches = prefetch_batches
+        self._normalize = normalize
 
     def dataset(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """Returns the replica batches of one pass of one input pipeline."""
@@ -274,6 +280,7 @@ class EvalData:
             num_updates=self.num_batches,
             num_parallel_calls=self._num_parallel_calls,
             prefetch=self._prefetch_batches,
+            normalize=self._normalize,
         )
 
     def read_flac(self, index: int) -> bytes:

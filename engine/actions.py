@@ -20,6 +20,7 @@ from engine.ema import EmaWeights, ema_name
 from engine.metrics import TranscriptionScore
 from engine.protocols import EvalData
 from engine.report.history import write_history
+from engine.run_records import read_metrics
 
 Output = Mapping[str, Any]
 
@@ -86,13 +87,19 @@ def truncate_metrics(path: str | os.PathLike[str], step: int) -> int:
     """
     if not storage.is_file(path):
         return 0
-    records = files.read_jsonl(path)
+    records = read_metrics(path)
     kept = [record for record in records if record.get("step", 0) <= step]
     text = "".join(files.json_line(record) for record in kept)
     # Compared as a whole, so that half a line goes too.
     if text != storage.read_bytes(path).decode("utf-8", "replace"):
         files.write_text_atomic(path, text)
     return len(records) - len(kept)
+
+
+def last_step(path: str | os.PathLike[str]) -> int:
+    """Returns the largest update that a line of metrics.jsonl is about; 0 without any."""
+    steps = [record.get("step") for record in (files.read_jsonl(path) if storage.is_file(path) else [])]
+    return max((step for step in steps if isinstance(step, int)), default=0)
 
 
 def find_figure(output: Output, key: Sequence[str]) -> float:

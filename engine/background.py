@@ -46,6 +46,31 @@ class CopyValues(tf.train.experimental.ShardByTaskPolicy):
         return copies
 
 
+class Changes:
+    """Counts the begins and ends of changes, so that another thread can tell whether it copied a whole.
+
+    Attributes:
+        count: Odd while a change is under way.
+    """
+
+    def __init__(self) -> None:
+        """Starts with no change under way."""
+        self.count = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a change is under way."""
+        return self.count % 2 == 1
+
+    def begin(self) -> None:
+        """Says that a change begins; nothing where one is under way."""
+        self.count += not self.is_open
+
+    def end(self) -> None:
+        """Says that the change is over; nothing where none is under way."""
+        self.count += self.is_open
+
+
 class BackgroundWork:
     """At most one piece of work at a time in a thread; what goes wrong in it is raised by whoever asks next.
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from common import storage
 from engine import files
+from engine.run_records import read_metrics
 from engine.stopping import StopTraining
 
 SPLIT = "unreadable"
@@ -53,8 +54,8 @@ class UnreadableReport:
         if not found:
             return
         if self._known is None:
-            lines = files.read_jsonl(self._path) if storage.is_file(self._path) else []
-            self._known = {line["utterance_id"] for line in lines if line.get("split") == SPLIT}
+            lines = read_metrics(self._path) if storage.is_file(self._path) else []
+            self._known = {str(line.get("utterance_id")) for line in lines if line.get("split") == SPLIT}
         for update, utterance_id, reason in found:
             if utterance_id not in self._known:
                 self._known.add(utterance_id)
@@ -69,6 +70,8 @@ class BadRowGuard:
     are more than their share of the rows of k epochs. Before that, one bad row among the first sixteen says nothing.
     Recordings that have become unreadable (a disk that is gone) end a run sooner: when of sixteen updates or more,
     between two checks, more than half of the rows are bad.
+
+    A run that it ends counts anew when the same command continues it: the recordings may have been repaired.
     """
 
     def __init__(self, *, max_bad_share: float, rows_per_epoch: int, global_step: tf.Variable) -> None:
@@ -81,7 +84,7 @@ class BadRowGuard:
         """
         self._max_bad_share = max_bad_share
         self._rows_per_epoch = rows_per_epoch
-        # Bad rows, all rows; belongs into the checkpoint.
+        # Bad rows, all rows; part of the checkpoint.
         self.counts = tf.Variable([0.0, 0.0], dtype=tf.float64, trainable=False, name="bad_rows")
         self._global_step = global_step
         self._window_start: int | None = None
@@ -94,17 +97,29 @@ class BadRowGuard:
             StopTraining: There are too many bad ones.
         """
         num_bad, num_rows = (float(output.get(name, 0.0)) for name in ("num_bad", "num_rows"))
+        if self._window_start is None and self._are_too_many(*self.counts.numpy().tolist()):
+            # The checkpoint of a run that was ended for them, by a version that did not forget.
+            self.counts.assign([0.0, 0.0])
         self.counts.assign_add([num_bad, num_rows])
-        self._check_share(*self.counts.numpy().tolist())
-        self._check_window(num_bad, num_rows)
+        try:
+            self._check_share(*self.counts.numpy().tolist())
+            self._check_window(num_bad, num_rows)
+        except StopTraining:
+            # Before the run is saved: what is bad now must not be counted again after it was repaired.
+            self.counts.assign([0.0, 0.0])
+            raise
+
+    def _are_too_many(self, num_bad: float, num_rows: float) -> bool:
+        num_epochs = max(math.ceil(num_rows / self._rows_per_epoch), 1)
+        return num_bad > self._max_bad_share * self._rows_per_epoch * num_epochs
 
     def _check_share(self, num_bad: float, num_rows: float) -> None:
-        num_epochs = max(math.ceil(num_rows / self._rows_per_epoch), 1)
-        if num_bad > self._max_bad_share * self._rows_per_epoch * num_epochs:
+        if self._are_too_many(num_bad, num_rows):
             raise StopTraining(
                 f"{num_bad:.0f} of {num_rows:.0f} training rows could not be read, in a corpus of "
                 f"{self._rows_per_epoch} certainly more than data.max_bad_share={self._max_bad_share:g}; "
-                "metrics.jsonl and the log name them"
+                "metrics.jsonl and the log name them; repair them, or raise data.max_bad_share, and the same command "
+                "goes on and counts anew"
             )
 
     def _check_window(self, num_bad: float, num_rows: float) -> None:
@@ -121,6 +136,7 @@ class BadRowGuard:
         if num_bad > max(_WINDOW_SHARE, self._max_bad_share) * num_rows:
             raise StopTraining(
                 f"{num_bad:.0f} of the {num_rows:.0f} training rows of the last {num_updates} updates could not be "
-                "read: have the recordings moved? metrics.jsonl and the log name them"
+                "read: have the recordings moved? metrics.jsonl and the log name them; bring them back, and the same "
+                "command goes on and counts anew"
             )
         self._window_start, self._window = step, (0.0, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -18,6 +19,13 @@ from engine import files, integrity
 from engine.background import BackgroundWork, CopyValues
 from engine.matching import check_matches, open_checkpoint
 from engine.workdir import WorkdirError
+
+# What a save is taken to write a second before one was timed: a slow disk, with the sums made on a busy processor.
+_ASSUMED_BYTES_PER_SEC = 60e6
+
+
+class _StateChanged(Exception):  # noqa: N818 - nothing is wrong, the training has gone on
+    """Ends a save whose copy is of no moment between two updates."""
 
 
 class CheckpointManager(tf.train.CheckpointManager):
@@ -93,6 +101,17 @@ class CheckpointManager(tf.train.CheckpointManager):
         self._in_background = in_background
         self._before_writing = before_writing
         self._work = BackgroundWork("save")
+        self._lock = threading.Lock()
+        self._longest_save_secs = 0.0
+
+    @property
+    def expected_save_secs(self) -> float:
+        """How long a save may take: half as long again as the longest so far; before the first, by the state's size."""
+        if self._longest_save_secs:
+            return 1.5 * self._longest_save_secs + 1.0
+        parts = tf.train.TrackableView(self.checkpoint).descendants()
+        sizes = (part.shape.num_elements() * part.dtype.size for part in parts if isinstance(part, tf.Variable))
+        return sum(sizes) / _ASSUMED_BYTES_PER_SEC + 1.0
 
     def save(self, checkpoint_number=None, check_interval=True, options=None):
         """Saves if a multiple of the interval was passed since the last save, or unconditionally.
@@ -112,22 +131,59 @@ class CheckpointManager(tf.train.CheckpointManager):
         interval = self.checkpoint_interval
         if check_interval and step // interval == self._step_at_last_save // interval:
             return None
-        self._work.wait()
-        options = copy.copy(options) if options is not None else tf.train.CheckpointOptions()
-        if not (self._in_background and check_interval):
-            path = self._save_whole(checkpoint_number, step, options)
+        with self._lock:
+            self._work.wait()
+            options = copy.copy(options) if options is not None else tf.train.CheckpointOptions()
+            if not (self._in_background and check_interval):
+                path = self._save_whole(checkpoint_number, step, options)
+                self._step_at_last_save = step
+                return path
+
+            def save(go_on: Callable[[], None]) -> None:
+                start = time.monotonic()
+                options.experimental_sharding_callback = CopyValues(go_on)
+                if (path := self._save_whole(checkpoint_number, step, options)) is not None:
+                    logging.info("saved checkpoint to %s, %.1f s after update %d", path, time.monotonic() - start, step)
+
+            self._step_at_last_save = step
+            self._work.start(save)
+            return None
+
+    def save_from_beside(self, version: Callable[[], Any]) -> str | None:
+        """Saves the state between two updates from another thread, while the training's own cannot: it is in an update.
+
+        The training may go on meanwhile. Where it changes the state before all of it is copied, nothing is saved: then
+        its thread has come back, and saves by itself.
+
+        Args:
+            version: `Trainer.settled_version`.
+
+        Returns:
+            The checkpoint's path; None if nothing was saved.
+
+        Raises:
+            OSError, tf.errors.OpError: It could not be written.
+        """
+        # A save in the background has a copy of its own to write: two at once would need the memory twice.
+        if not self._in_background:
+            return None
+        with self._lock:
+            self._work.wait()
+            before, step = version(), int(self._global_step.numpy())
+            if before is None or step == self._step_at_last_save:
+                return None
+
+            def check() -> None:
+                if version() != before:
+                    raise _StateChanged
+
+            options = tf.train.CheckpointOptions(experimental_sharding_callback=CopyValues(check))
+            try:
+                path = self._save_whole(step, step, options)
+            except _StateChanged:
+                return None
             self._step_at_last_save = step
             return path
-
-        def save(go_on: Callable[[], None]) -> None:
-            start = time.monotonic()
-            options.experimental_sharding_callback = CopyValues(go_on)
-            if (path := self._save_whole(checkpoint_number, step, options)) is not None:
-                logging.info("saved checkpoint to %s, %.1f s after update %d", path, time.monotonic() - start, step)
-
-        self._step_at_last_save = step
-        self._work.start(save)
-        return None
 
     def _save_whole(self, checkpoint_number: Any, step: int, options: tf.train.CheckpointOptions) -> str | None:
         """Writes, sums up and counts a checkpoint, then removes the oldest; returns its path."""
@@ -138,15 +194,18 @@ class CheckpointManager(tf.train.CheckpointManager):
         self._before_writing()
         # Before TensorFlow's own, which puts the checkpoint on its list and removes the oldest.
         options.experimental_write_callbacks = [seal, *(options.experimental_write_callbacks or ())]
+        start, last = time.monotonic(), getattr(self, "_last_checkpoint_step", None)
         try:
             path = super().save(checkpoint_number, check_interval=False, options=options)
         except BaseException:
             # Half a checkpoint helps nobody, least of all on a disk that is full.
             integrity.sweep(self.directory)
+            self._last_checkpoint_step = last  # TensorFlow's manager counts it as saved before it is
             self._before_writing()  # where the folder was removed meanwhile, that is what to say
             raise
         if path is not None:
             integrity.sweep(self.directory)
+            self._longest_save_secs = max(self._longest_save_secs, time.monotonic() - start)
         return path
 
     def finish(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -14,16 +16,145 @@ from common import storage
 from common import workdir_layout as layout
 from common.json_files import MalformedFileError
 from common.near_files import describe_near
+from engine import unpack
 from engine.ema import ema_name
 from engine.protocols import Tokenizer
+from engine.schedules import SCHEDULES
+from engine.trainer import LOSS_DIVISORS
 
 
-def check_fields(config: ConfigDict, *, num_replicas: int) -> None:
-    """Checks fields against each other before anything is built.
+@dataclasses.dataclass(frozen=True)
+class _Number:
+    """The numbers that a field may hold.
+
+    Attributes:
+        wanted: Which ones, in words.
+        fits: Whether a finite number is among them.
+        is_whole: Whether it counts something.
+    """
+
+    wanted: str
+    fits: Callable[[float], bool]
+    is_whole: bool = False
+
+    def fault(self, value: object) -> str:
+        """Returns what the value must be and is not, "" where it is."""
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+            return f"a {'whole ' * self.is_whole}number, {self.wanted}"
+        if self.is_whole and value != int(value):
+            return f"a whole number, {self.wanted}"
+        return "" if self.fits(value) else self.wanted
+
+
+_COUNT = _Number("at least 0", lambda value: value >= 0, is_whole=True)
+_SIZE = _Number("at least 1", lambda value: value >= 1, is_whole=True)
+_AMOUNT = _Number("at least 0", lambda value: value >= 0)
+_POSITIVE = _Number("above 0", lambda value: value > 0)
+_RATIO = _Number("from 0 to 1", lambda value: 0 <= value <= 1)
+_DECAY = _Number("from 0 to less than 1", lambda value: 0 <= value < 1)
+_NUMBERS = {
+    "seed": _Number(f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32, is_whole=True),
+    "model.freeze_encoder_updates": _COUNT,
+    "data.max_bad_share": _RATIO,
+    "train.global_batch_size": _SIZE,
+    "train.accum_steps": _SIZE,
+    "train.num_updates": _SIZE,
+    "train.learning_rate": _POSITIVE,
+    "train.head_learning_rate_factor": _POSITIVE,
+    "train.warmup_updates": _COUNT,
+    "train.hold_updates": _COUNT,
+    "train.warmup_ratio": _RATIO,
+    "train.hold_ratio": _RATIO,
+    "train.beta_1": _DECAY,
+    "train.beta_2": _DECAY,
+    "train.epsilon": _POSITIVE,
+    "train.weight_decay": _AMOUNT,
+    "train.clip_norm": _AMOUNT,
+    "train.ema_decay": _DECAY,
+    "train.max_skipped_in_a_row": _COUNT,
+    "train.log_every_updates": _SIZE,
+    "eval.every_updates": _COUNT,
+    "eval.batch_size": _SIZE,
+    "eval.early_stopping_patience": _COUNT,
+    "eval.idle_timeout_secs": _AMOUNT,
+    "eval.num_logged": _COUNT,
+    "eval.report_utterances": _COUNT,
+    "eval.report_max_audio_mb": _AMOUNT,
+    "checkpoint.every_updates": _SIZE,
+    "checkpoint.keep": _SIZE,
+    "runtime.stop_within_secs": _AMOUNT,
+    "runtime.num_virtual_devices": _COUNT,
+    "runtime.cluster_start_secs": _POSITIVE,
+    "runtime.heartbeat_secs": _POSITIVE,
+}
+_CHOICES = {
+    "train.precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+    "train.optimizer": ("adam", "adamw"),
+    "train.schedule": SCHEDULES,
+    "train.loss_divisor": LOSS_DIVISORS,
+    "checkpoint.background": (True, False),
+    "runtime.loop_in_graph": (True, False),
+}
+# Configs from before there were these fields go on without them.
+_LATER_FIELDS = (
+    "train.warmup_ratio", "train.hold_ratio", "train.loss_divisor", "checkpoint.background", "runtime.stop_within_secs",
+    "runtime.loop_in_graph",
+)  # fmt: skip
+
+
+def check_values(config: ConfigDict) -> None:
+    """Checks each field of a run by itself, before anything reads it.
 
     Raises:
         ValueError: Names the field, its value and what was wanted.
     """
+    for name in (*_NUMBERS, *_CHOICES):
+        *groups, field = name.split(".")
+        place: Any = config
+        for group in groups:
+            place = place.get(group) if isinstance(place, ConfigDict) else None
+        if not isinstance(place, ConfigDict) or field not in place:
+            if name in _LATER_FIELDS:
+                continue
+            raise ValueError(f"the config has no field {name}: start it from configs.base.get_config()")
+        value = place[field]
+        if name in _NUMBERS:
+            wanted = _NUMBERS[name].fault(value)
+        else:
+            wanted = "" if value in _CHOICES[name] else f"one of {', '.join(map(str, _CHOICES[name]))}"
+        if wanted:
+            raise ValueError(f"{name} must be {wanted}, got {value!r}")
+
+
+def check_fields(config: ConfigDict, *, num_replicas: int, trains: bool = True) -> None:
+    """Checks fields, and fields against each other, before anything is built.
+
+    Args:
+        config: As configs/base.py.
+        num_replicas: Replicas that a batch is shared out to.
+        trains: Whether there will be updates; an evaluation alone has no use for their batch.
+
+    Raises:
+        ValueError: Names the field, its value and what was wanted.
+    """
+    check_values(config)
+    if trains:
+        _check_training_batch(config, num_replicas)
+    if config.train.ema_decay:
+        taken = [name for name in config.data.eval if ema_name(name) in config.data.eval]
+        if taken:
+            raise ValueError(
+                f"data.eval.{ema_name(taken[0])}: with train.ema_decay this is the name of {taken[0]}'s figures of "
+                "averaged weights; rename the set"
+            )
+    if config.data.eval and config.eval.best_of not in config.data.eval:
+        raise ValueError(
+            f"eval.best_of={config.eval.best_of!r} names no evaluation set; data.eval has "
+            f"{', '.join(sorted(config.data.eval))}"
+        )
+
+
+def _check_training_batch(config: ConfigDict, num_replicas: int) -> None:
     train = config.train
     if config.data.max_batch_secs:
         if config.data.row_multiple % (num_replicas * train.accum_steps):
@@ -36,23 +167,59 @@ def check_fields(config: ConfigDict, *, num_replicas: int) -> None:
             f"train.global_batch_size={train.global_batch_size} must be a multiple of replicas x train.accum_steps = "
             f"{num_replicas} x {train.accum_steps}"
         )
-    if config.eval.batch_size < 1:
-        raise ValueError(f"eval.batch_size must be at least 1, got {config.eval.batch_size}")
-    for name in ("num_updates", "log_every_updates"):
-        if train[name] < 1:
-            raise ValueError(f"train.{name} must be at least 1, got {train[name]}")
-    if train.ema_decay:
-        taken = [name for name in config.data.eval if ema_name(name) in config.data.eval]
-        if taken:
-            raise ValueError(
-                f"data.eval.{ema_name(taken[0])}: with train.ema_decay this is the name of {taken[0]}'s figures of "
-                "averaged weights; rename the set"
-            )
-    if config.data.eval and config.eval.best_of not in config.data.eval:
-        raise ValueError(
-            f"eval.best_of={config.eval.best_of!r} names no evaluation set; data.eval has "
-            f"{', '.join(sorted(config.data.eval))}"
-        )
+
+
+def can_be_longer(config: ConfigDict, *, before: int, num_updates: int, step: int) -> bool:
+    """Tells whether a run may be made longer: whether the updates done have the rates of the longer run.
+
+    Args:
+        config: As configs/base.py.
+        before: Number of updates that the run had so far.
+        num_updates: Number that it is to have.
+        step: Updates done.
+    """
+    schedules = []
+    for number in (before, num_updates):
+        copy = ConfigDict(config.to_dict())
+        copy.train.num_updates = number
+        schedules.append(unpack.build_learning_rate(copy))
+    return step <= schedules[0].num_updates_shared_with(schedules[1])
+
+
+def how_to_go_on(config: ConfigDict, *, workdir: str) -> str:
+    """Says what to do with a run that cannot be made longer."""
+    return (
+        f"its learning rates are those of a run of that length (train.schedule={config.train.schedule}), so go on from "
+        f"its weights as another run: --workdir=ANOTHER --config.model.init={workdir} --config.model.init_head=True"
+    )
+
+
+def check_longer(saved: Mapping[str, Any], config: ConfigDict, *, workdir: str, step: int) -> tuple[str, ...]:
+    """Returns the fields that may differ from a workdir's config because the run is to be longer.
+
+    Args:
+        saved: The config in the workdir.
+        config: That of this process.
+        workdir: For the message.
+        step: Updates done.
+
+    Raises:
+        ValueError: The run is to be longer, and its learning rates would be those of no run.
+    """
+    train = saved.get("train")
+    before, now = train.get("num_updates") if isinstance(train, Mapping) else None, config.train.num_updates
+    if not isinstance(before, int) or not 0 < before < now:
+        return ()
+    try:
+        is_right = can_be_longer(config, before=before, num_updates=now, step=step)
+    except ValueError:  # other fields differ too, and are named
+        return ()
+    if is_right:
+        return ("train.num_updates",)
+    raise ValueError(
+        f"train.num_updates was {before}, is {now}, and {workdir} is at update {step}: "
+        f"{how_to_go_on(config, workdir=workdir)}"
+    )
 
 
 def check_tpu(config: ConfigDict) -> None:
@@ -176,19 +343,38 @@ def check_head(init: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[st
     path = layout.find_above(init, layout.VOCAB_FILE)
     if path is None:
         return  # bare weights: their shape is compared when they are read
-    theirs = build_tokenizer(path)
-    if theirs.num_tokens != tokenizer.num_tokens:
-        difference = f"has {theirs.num_tokens} tokens and that of data.vocab {tokenizer.num_tokens}"
-    else:
-        tokens = ((theirs.decode([i]), tokenizer.decode([i]), i) for i in range(theirs.num_tokens))
-        first = next((found for found in tokens if found[0] != found[1]), None)
-        if first is None:
-            return
-        difference = f"has {first[0]!r} as token {first[2]} and that of data.vocab {first[1]!r}"
-    raise ValueError(
-        f"model.init_head=True, but the vocabulary of the head, {path}, {difference}; set data.vocab={path}, or "
-        "model.init_head=False for a fresh head"
-    )
+    difference = _difference(build_tokenizer(path), tokenizer)
+    if difference:
+        raise ValueError(
+            f"model.init_head=True, but the vocabulary of the head, {path}, {difference}; set data.vocab={path}, or "
+            "model.init_head=False for a fresh head"
+        )
+
+
+def check_same_vocabulary(workdir: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[str], Tokenizer]) -> None:
+    """Checks that a run goes on with the vocabulary that its head was trained on, whatever data.vocab holds by now.
+
+    Raises:
+        ValueError: Names both and what to set.
+    """
+    path = os.path.join(workdir, "vocab.json")
+    difference = _difference(build_tokenizer(path), tokenizer) if os.path.isfile(path) else ""
+    if difference:
+        raise ValueError(
+            f"the vocabulary of this run, {path}, {difference}, which is no longer the one that it began with; set "
+            f"data.vocab back, or choose another workdir"
+        )
+
+
+def _difference(theirs: Tokenizer, ours: Tokenizer) -> str:
+    """Returns how a vocabulary differs from that of data.vocab; "" where rows of a head mean the same in both."""
+    if theirs.num_tokens != ours.num_tokens:
+        return f"has {theirs.num_tokens} tokens and that of data.vocab {ours.num_tokens}"
+    if theirs.blank_id != ours.blank_id:
+        return f"has its blank at {theirs.blank_id} and that of data.vocab at {ours.blank_id}"
+    tokens = zip(theirs.pieces, ours.pieces, range(theirs.num_tokens), strict=True)
+    first = next((found for found in tokens if found[0] != found[1]), None)
+    return "" if first is None else f"has {first[0]!r} as token {first[2]} and that of data.vocab {first[1]!r}"
 
 
 def check_corpus(config: ConfigDict, fields: ConfigDict) -> None:

@@ -11,7 +11,8 @@ from absl import logging
 # Frames with a character in them, as a share of those that the transcripts ask for. A model that has begun to learn is
 # far above, one that writes nothing but blanks far below, however much silence there is in the recordings.
 _MIN_SPOKEN_SHARE = 0.2
-_MIN_WER = 0.95
+# Both must be high. Where a script has no spaces, a sentence is one word: the WER stays near 100 % while the CER falls.
+_MIN_WER, _MIN_CER = 0.95, 0.6
 _MIN_DELETED_SHARE = 0.9  # of words; where it is more, the hypotheses are all but empty
 _MIN_WINDOW_UPDATES, _MAX_WINDOW_UPDATES = 300, 3_000
 
@@ -76,7 +77,7 @@ class CollapseWatch:
         if step < self._first_updates + self._window:
             return
         for name, figures in output.items():
-            if figures["wer"] < _MIN_WER:
+            if figures["wer"] < _MIN_WER or figures["cer"] < _MIN_CER:
                 continue
             deleted = figures["deletions"] / max(figures["num_words"], 1)
             if deleted >= _MIN_DELETED_SHARE:
@@ -84,8 +85,9 @@ class CollapseWatch:
             else:
                 reason = "the model writes text, but not what is said"
             logging.warning(
-                "after %d updates the WER of %s is still %.0f %%: %s; %s",
+                "after %d updates, at a CER of %.0f %%, the WER of %s is still %.0f %%: %s; %s",
                 step,
+                100 * figures["cer"],
                 name,
                 100 * figures["wer"],
                 reason,

@@ -23,6 +23,7 @@ from engine.evaluator import EvaluatorGroup
 from engine.intervals import is_same_set
 from engine.protocols import AcousticModel
 from engine.report.writer import ReportWriter
+from engine.run_records import read_metrics
 from engine.workdir import WorkdirError
 
 FOLDER = layout.CONTINUOUS_FOLDER
@@ -200,7 +201,7 @@ def evaluate_continuously(
         figures.update(controller.evaluate())
         return True
 
-    lines = files.read_jsonl(metrics_path) if storage.is_file(metrics_path) else []
+    lines = read_metrics(metrics_path) if storage.is_file(metrics_path) else []
     sets_of: dict[int, set[str]] = {}
     for line in lines:
         if is_same_set(line, digests.get(line["split"], "")):

@@ -10,8 +10,8 @@ import tensorflow as tf
 from absl import logging
 
 from common import storage
-from engine import files
 from engine.intervals import is_same_set
+from engine.run_records import read_metrics
 from engine.stopping import StopTraining
 
 
@@ -64,8 +64,10 @@ class EarlyStopping:
         """
         if self._patience and storage.is_file(self._metrics_path):
             others = 0
-            for line in files.read_jsonl(self._metrics_path):
-                if line.get("split") in self._sets and line["step"] <= int(self._global_step.numpy()):
+            for line in read_metrics(self._metrics_path):
+                if line["split"] not in self._sets or line.get("wer") is None:
+                    continue
+                if line["step"] <= int(self._global_step.numpy()):
                     if is_same_set(line, self._set_digest):
                         self._add(line["step"], line["wer"])
                     else:

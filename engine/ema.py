@@ -11,6 +11,7 @@ import tensorflow as tf
 from common import storage
 from common import workdir_layout as layout
 from engine import checkpoints
+from engine.background import Changes
 from engine.matching import open_checkpoint
 from engine.protocols import AcousticModel
 from engine.workdir import WorkdirError
@@ -35,6 +36,7 @@ class EmaWeights(tf.Module):
 
     Attributes:
         shadows: float32 variables, in the order of the model's trainable ones.
+        changes: Open while the averages are in the model.
     """
 
     def __init__(self, variables: Sequence[tf.Variable], *, decay: float, name: str = "ema") -> None:
@@ -52,6 +54,7 @@ class EmaWeights(tf.Module):
         if not 0.0 < decay < 1.0:
             raise ValueError(f"train.ema_decay must be from 0 (off) to less than 1, got {decay}")
         self._decay = decay
+        self.changes = Changes()
         # Behind a function: as an attribute they would be part of the checkpoint a second time.
         kept = tuple(variables)
         self._get_variables = lambda: kept
@@ -91,11 +94,13 @@ class EmaWeights(tf.Module):
     @contextlib.contextmanager
     def swapped(self) -> Iterator[None]:
         """Puts the averages into the model and, whatever happens, every bit back where it was; eager."""
+        self.changes.begin()
         self._swap()
         try:
             yield
         finally:
             self._swap()
+            self.changes.end()
 
 
 def restore_weights(model: AcousticModel, path_or_workdir: str | os.PathLike[str], *, weights: str = "") -> str:

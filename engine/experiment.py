@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import orbit
 import tensorflow as tf
@@ -37,6 +37,7 @@ from engine import workdir as workdirs
 from engine.ema import EmaWeights, restore_weights
 from engine.intervals import evaluation_at, train_and_evaluate
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainData
+from engine.trainer import Trainer
 
 # Fields that may differ between a run and its continuation: they change neither the weights nor the order of the data.
 RESUMABLE_FIELDS = (
@@ -57,6 +58,8 @@ RESUMABLE_FIELDS = (
     "train.log_every_updates",
     "train.max_skipped_in_a_row",
 )
+# Fields that older configs do not have, and what these stand for.
+LATER_FIELDS = {"train.warmup_ratio": 0.0, "train.hold_ratio": 0.0}
 # Parts of a checkpoint that older versions did not save; a run of theirs goes on all the same.
 _LATER_PARTS = ("statistics", "data_digest", "bad_rows", "skip_counter", preemption.CHECKPOINT_PART)
 
@@ -66,7 +69,7 @@ class Outcome:
     """How a run ended.
 
     Attributes:
-        exit_status: 0 done, 143 or 130 stopped by a signal with everything saved.
+        exit_status: 0 done; 143, 130 or 129 stopped by a signal with everything saved.
         figures: The last evaluation, {set: {name: value}}; empty without one.
     """
 
@@ -104,6 +107,7 @@ def run(
         ValueError: One line for the user: something in the config, the data or the workdir does not fit.
     """
     stop = stop or stopping.StopOnSignal()
+    checks.check_values(config)
     # Runs from before there was the field do not have it.
     stop.within_secs = config.runtime.get("stop_within_secs", stop.within_secs)
     runtime.configure_devices(num_virtual_devices=config.runtime.num_virtual_devices)
@@ -116,7 +120,11 @@ def run(
     is_chief = cluster.is_chief(strategy)
     if runtime.is_tpu(strategy):
         checks.check_tpu(config)
-    checks.check_fields(config, num_replicas=strategy.num_replicas_in_sync)
+    checks.check_fields(
+        config, num_replicas=strategy.num_replicas_in_sync, trains=mode in ("train", "train_and_eval")
+    )
+    if mode in ("train", "train_and_eval"):
+        unpack.build_learning_rate(config)  # refuses what does not fit together
     if mode == "continuous_eval":
         return _evaluate_continuously(
             config=config, parts=parts, workdir=workdir, strategy=strategy, checkpoint=checkpoint
@@ -136,17 +144,21 @@ def run(
                 weights=weights,
             )
         # The first thing that can fail for reasons of its own is the data: nothing is written before it was read.
-        is_fresh = not layout.list_checkpoints(storage.join(workdir, layout.CHECKPOINTS_FOLDER))
+        saved = layout.list_checkpoints(storage.join(workdir, layout.CHECKPOINTS_FOLDER))
+        is_fresh = not saved
         # Weights to start from are not needed again: a run can be continued where they are gone.
         init = config.model.init if is_fresh else ""
         evaluate = mode == "train_and_eval"
         checks.check_inputs(config, init, evaluate=evaluate)
         checks.check_frozen(config, is_fresh=is_fresh)
         tokenizer = parts.build_tokenizer(config.data.vocab)
+        if not is_fresh:
+            checks.check_same_vocabulary(workdir, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
+        parts = unpack.with_blank(parts, tokenizer)
+        config = unpack.with_architecture(config, parts, init=init, run="" if is_fresh else workdir)
         train_data = unpack.build_train_data(config, parts, tokenizer)
         num_replicas = strategy.num_replicas_in_sync
         evaluators = unpack.build_eval_data(config, parts, tokenizer, num_replicas=num_replicas) if evaluate else {}
-        config = unpack.with_architecture(config, parts, init=init, run="" if is_fresh else workdir)
         if init and config.model.init_head:
             checks.check_head(init, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
         init = checkpoints.find_checkpoint(init) if init else ""
@@ -159,7 +171,15 @@ def run(
         run_id = ""
         if is_chief:
             if not is_fresh:  # refused before anything is written
-                workdirs.save_config(workdir, config.to_dict(), allowed=RESUMABLE_FIELDS)
+                workdirs.save_config(
+                    workdir,
+                    config.to_dict(),
+                    allowed=RESUMABLE_FIELDS,
+                    later=LATER_FIELDS,
+                    may_change=lambda before: checks.check_longer(
+                        before, config, workdir=workdir, step=int(saved[-1].rpartition("-")[2])
+                    ),
+                )
             run_id = run_identity.begin_run(workdir, is_fresh=is_fresh, keep=init)
             if is_fresh:
                 workdirs.save_config(workdir, config.to_dict(), replace=True)
@@ -202,6 +222,7 @@ def _train(
     stop: stopping.StopOnSignal,
 ) -> Outcome:
     def check_signal(output: object = None) -> None:
+        trainer.settle()
         # An update is done, so there is something to save; before that a signal needs to wait for nothing.
         stop.defer()
         leave()
@@ -221,6 +242,7 @@ def _train(
             train_data=train_data,
             global_step=global_step,
             between_updates=check_signal,
+            blank_id=tokenizer.blank_id,
         )
         evaluators = (
             unpack.build_evaluators(
@@ -285,7 +307,9 @@ def _train(
         metrics_path=metrics_path,
         global_step=global_step,
         num_updates=config.train.num_updates,
-        quiet_updates=max(config.train.warmup_updates, config.model.freeze_encoder_updates),
+        quiet_updates=max(
+            unpack.build_learning_rate(config).warmup_updates, config.model.freeze_encoder_updates
+        ),
         trainer=trainer,
         model=model,
         train_data=train_data,
@@ -315,8 +339,11 @@ def _train(
         eval_actions=todo.after_evaluation,
     )
     # The controller has restored by now; lines that a killed process wrote past its checkpoint will be written again.
+    step, last_stop = int(global_step.numpy()), ""
     if is_chief:
-        actions.truncate_metrics(metrics_path, int(global_step.numpy()))
+        note, reached = startup.take_stop_note(workdir), actions.last_step(metrics_path)
+        last_stop = startup.describe_last_stop(note, step=step, reached=reached) if step else ""
+        actions.truncate_metrics(metrics_path, step)
     cluster.check_same(strategy, "restored update", str(int(global_step.numpy())))
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         with_all = preemption.SaveAllIfPreempted(
@@ -327,11 +354,22 @@ def _train(
             any_worker=cluster.AnyWorker(strategy),
         )
         leave, abandon = with_all, with_all.between_batches
-    startup.log_startup(config, strategy=strategy, model=model, data=train_data, step=int(global_step.numpy()))
+    startup.log_startup(
+        config, strategy=strategy, model=model, data=train_data, step=step, workdir=workdir, last_stop=last_stop
+    )
+    if is_chief:
+        stop.note = lambda what: startup.note_stop(workdir, reason=what, step=int(global_step.numpy()))
+    if isinstance(manager, checkpoints.CheckpointManager) and runtime.is_one_host(strategy):
+        stop.rescue = lambda: _save_from_beside(manager, trainer)
+        stop.rescue_secs = lambda: manager.expected_save_secs
 
     figures: dict[str, dict[str, float]] = {}
     # Left only when the last save is whole, whatever ends the training.
-    with todo.bar, manager if isinstance(manager, checkpoints.CheckpointManager) else contextlib.nullcontext():
+    with (
+        _nothing_to_rescue_behind(stop),
+        todo.bar,
+        manager if isinstance(manager, checkpoints.CheckpointManager) else contextlib.nullcontext(),
+    ):
         try:
             todo.early.begin()
             if evaluators is None:
@@ -357,12 +395,30 @@ def _train(
             if is_chief:
                 todo.report_unreadable()
             controller.save_checkpoint()
-            logging.warning("%s; saved at update %d", reason, int(global_step.numpy()))
+            step = int(global_step.numpy())
+            logging.warning("%s; saved at update %d", reason, step)
+            if is_chief and stop.exit_status:
+                startup.note_stop(workdir, reason=str(reason).removeprefix("stopped by "), step=step)
             return Outcome(exit_status=stop.exit_status or 2, figures={})
     if is_chief:
         ending = f"training has done its {config.train.num_updates} updates"
         continuous.mark_finished(workdir, step=int(global_step.numpy()), reason=ending)
     return Outcome(exit_status=0, figures=figures or {})
+
+
+@contextlib.contextmanager
+def _nothing_to_rescue_behind(stop: stopping.StopOnSignal) -> Iterator[None]:
+    """Sees to it that no thread saves or writes notes once a training is over."""
+    try:
+        yield
+    finally:
+        stop.rescue = stop.note = None
+
+
+def _save_from_beside(manager: checkpoints.CheckpointManager, trainer: Trainer) -> None:
+    """Saves what is done while the main thread is in an update that takes longer than there is time."""
+    if (path := manager.save_from_beside(trainer.settled_version)) is not None:
+        logging.warning("saved checkpoint to %s, while the update or evaluation after it goes on", path)
 
 
 def _evaluate_continuously(
@@ -378,8 +434,9 @@ def _evaluate_continuously(
         run_id = run_identity.find_run_id(training_workdir)
         run_identity.claim_output(output, run_id)
         tokenizer = parts.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
-        eval_data = unpack.build_eval_data(config, parts, tokenizer)
+        parts = unpack.with_blank(parts, tokenizer)
         config = unpack.with_architecture(config, parts, run=training_workdir)
+        eval_data = unpack.build_eval_data(config, parts, tokenizer)
         with strategy.scope():
             model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
             decay = config.train.ema_decay
@@ -414,11 +471,12 @@ def _evaluate(
     weights: str,
 ) -> Outcome:
     tokenizer = unpack.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
+    parts = unpack.with_blank(parts, tokenizer)
     search = unpack.build_search(config, parts, tokenizer)
+    config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
     eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:
         raise ValueError("--mode=eval needs at least one set under config.data.eval")
-    config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
     with strategy.scope():
         model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
         path = restore_weights(model, checkpoint or workdir, weights=weights)

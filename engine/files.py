@@ -6,11 +6,12 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from common import storage
+from common.json_files import MalformedFileError, parse_object
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
@@ -82,19 +83,24 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         FileNotFoundError: There is no such file.
         ValueError: A line that ends in a newline is not a JSON object.
     """
-    lines = storage.read_bytes(path).decode("utf-8", "replace").split("\n")
-    unfinished = lines.pop()
-    records = []
+    return [record for _, record in read_jsonl_lines(path)]
+
+
+def read_jsonl_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields line number and object, as `read_jsonl`."""
+    lines = storage.read_bytes(path).split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        record = _parse_object(line)
-        if record is None:
-            raise ValueError(f"{path}, line {number}: not a JSON object; repair or remove the line")
-        records.append(record)
-    # Written by another tool, a complete last line may lack its newline.
-    last = _parse_object(unfinished)
-    return records if last is None else [*records, last]
+        try:
+            yield number, parse_object(line, "it")
+        except MalformedFileError as error:
+            # Cut off while written. Written whole by another tool, a last line may lack its newline, and counts.
+            if number == len(lines):
+                break
+            raise ValueError(
+                f"{os.fspath(path)}, line {number}: not a JSON object: {error}; repair or remove the line"
+            ) from error
 
 
 def to_json_value(obj: Any) -> Any:
@@ -121,10 +127,3 @@ def to_json_value(obj: Any) -> Any:
 def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
-
-def _parse_object(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None

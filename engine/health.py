@@ -8,13 +8,13 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from engine.protocols import BLANK_ID
-
 # What `frame_sums` returns, in its order.
 FRAME_SUMS = ("num_frames", "num_blank_frames", "confidence_sum", "num_labels")
 
 
-def frame_sums(logits: tf.Tensor, num_frames: tf.Tensor, label_lengths: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+def frame_sums(
+    logits: tf.Tensor, num_frames: tf.Tensor, label_lengths: tf.Tensor, valid: tf.Tensor, *, blank_id: int = 0
+) -> tf.Tensor:
     """Sums over the frames of rows that have a loss; graph, any context.
 
     Args:
@@ -22,6 +22,7 @@ def frame_sums(logits: tf.Tensor, num_frames: tf.Tensor, label_lengths: tf.Tenso
         num_frames: Integers [B], valid frames.
         label_lengths: Integers [B].
         valid: float32 [B], positive for rows that count.
+        blank_id: Index of the blank.
 
     Returns:
         float32 [4]: frames, frames whose likeliest token is the blank, the likeliest token's probability summed, and
@@ -29,7 +30,7 @@ def frame_sums(logits: tf.Tensor, num_frames: tf.Tensor, label_lengths: tf.Tenso
     """
     counts = tf.sequence_mask(num_frames, tf.shape(logits)[1]) & (valid > 0)[:, tf.newaxis]
     best = tf.reduce_max(logits, axis=-1)
-    is_blank = logits[:, :, BLANK_ID] >= best
+    is_blank = logits[:, :, blank_id] >= best
     confidence = tf.exp(best - tf.reduce_logsumexp(logits, axis=-1))
     return tf.stack(
         [

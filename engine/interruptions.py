@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.workdir_layout import CHECKPOINTS_FOLDER, METRICS_FILE, list_checkpoints
-from engine import files
+from engine.run_records import read_metrics
 
 PHASES = ("start-up", "update", "save", "evaluation")
 # How often each is chosen; a save is over in a blink, so few random moments would fall into one by themselves.
@@ -138,7 +138,7 @@ class Child:
     def lines(self) -> list[dict[str, Any]]:
         """Returns the lines of metrics.jsonl."""
         path = self._workdir / METRICS_FILE
-        return files.read_jsonl(path) if path.exists() else []
+        return read_metrics(path) if path.exists() else []
 
     def trained(self) -> int:
         """Returns the last update with a line of training; 0 = none."""

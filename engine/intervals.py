@@ -9,6 +9,7 @@ import orbit
 
 from common import storage
 from engine import files
+from engine.run_records import read_metrics
 
 
 def train_and_evaluate(
@@ -42,7 +43,7 @@ def train_and_evaluate(
         if set(figures) != set(sets):
             # Sets may have been added meanwhile: the others are evaluated again, and stand there once.
             if figures:
-                lines = files.read_jsonl(metrics_path)
+                lines = read_metrics(metrics_path)
                 kept = [line for line in lines if line["step"] != step or line["split"] not in figures]
                 files.write_jsonl_atomic(metrics_path, kept)
             figures = controller.evaluate()
@@ -62,7 +63,7 @@ def evaluation_at(
     metrics_path: str, step: int, sets: Collection[str], set_digests: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Returns what metrics.jsonl says of the evaluations of one update, {set: figures}; of some sets or none, too."""
-    lines = files.read_jsonl(metrics_path) if storage.is_file(metrics_path) else []
+    lines = read_metrics(metrics_path) if storage.is_file(metrics_path) else []
     digests = set_digests or {}
     return {
         line["split"]: line

@@ -51,8 +51,10 @@ class SaveAllIfPreempted:
         self._any_worker = any_worker
         self._has_signal = False
         self._their_handler = signal.signal(signal.SIGTERM, self._note)
-        # Ctrl-C, too, must not stop one process alone.
+        # Ctrl-C and a closed terminal, too, must not stop one process alone. What nohup ignores stays ignored.
         signal.signal(signal.SIGINT, self._pass_on)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self._pass_on)
 
     def __call__(self, output: Any = None) -> None:
         """Raises StopTraining, everything saved, at the update that the processes have agreed on."""

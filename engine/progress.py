@@ -30,10 +30,15 @@ def progress_bar(
         desc=description,
         unit=unit,
         initial=initial,
-        disable=quiet or not sys.stderr.isatty(),
+        disable=quiet or not _is_terminal(sys.stderr),
         dynamic_ncols=True,
         leave=False,
     )
+
+
+def _is_terminal(file: TextIO | None) -> bool:
+    """Tells whether somebody watches; nobody does where the stream was closed before the program began."""
+    return file is not None and file.isatty()
 
 
 class ProgressBar:
@@ -69,7 +74,7 @@ class ProgressBar:
 
     def __enter__(self) -> ProgressBar:
         file = sys.stderr if self._file is None else self._file
-        enabled = file.isatty() if self._enabled is None else self._enabled
+        enabled = _is_terminal(file) if self._enabled is None else self._enabled
         self._bar = self._contexts.enter_context(
             tqdm.tqdm(
                 total=self._num_updates,

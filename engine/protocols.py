@@ -11,8 +11,6 @@ import jinja2
 import numpy as np
 import tensorflow as tf
 
-BLANK_ID = 0  # of the CTC blank in every vocabulary, loss and decoder
-
 Batch = dict[str, tf.Tensor]
 """The rows of one replica: waveform [B, T] f32, waveform_lengths [B], labels [B, L] i32, label_lengths [B],
 weight [B] f32 (0 = padding row), utterance_index [B] i64."""
@@ -75,8 +73,12 @@ class Tokenizer(Protocol):
         """Width of the logits."""
 
     @property
+    def blank_id(self) -> int:
+        """Id of the CTC blank."""
+
+    @property
     def pieces(self) -> Sequence[str]:
-        """What each token says: a character, a space between words, "" for a special token."""
+        """What each token says: its characters, a space between words, "" for a special token."""
 
     def encode(self, text: str) -> Sequence[int]:
         """Returns the ids of a normalized text."""
@@ -85,7 +87,7 @@ class Tokenizer(Protocol):
         """Returns the text of collapsed ids."""
 
     def save(self, path: str) -> None:
-        """Writes vocab.json."""
+        """Writes vocab.json, and beside it what tells the roles of its tokens where their names do not."""
 
 
 TokenSpan = tuple[int, int, int, float]
@@ -225,9 +227,10 @@ class Parts:
         build_model: keyword arguments -> AcousticModel.
         count_samples: path -> samples at 16 kHz, from the header.
         stream_audio: (path, on_rate_mismatch) -> float32 [N] after float32 [N], the recording piece by piece at 16 kHz.
-        normalize_waveform: float32 [T] -> the same with zero mean and unit variance.
+        normalize_waveform: float32 [T] -> the same with zero mean and unit variance; for models that hear it so.
         find_reference: (path, text_style) -> the normalized transcript that lies beside a file, or None.
-        loss_fn: The loss of each row.
+        loss_fn: The loss of each row; it, the decoders, the aligner and the search take the keyword `blank_id`, which
+            `engine.unpack.with_blank` binds, and which is 0 where nobody gives it.
         feasible_fn: Which rows can have a loss.
         decoder: Logits to tokens.
         span_decoder: The same on the host, with the frames of each token.

@@ -34,6 +34,7 @@ _RESULTS = (
 # What it starts with. Of a run that made nothing these are replaced.
 _BEGINNINGS = (
     layout.FINISHED_FILE,
+    layout.STOPPED_FILE,
     layout.ENVIRONMENT_FILE,
     layout.VOCAB_FILE,
     layout.CONFIG_FILE,

@@ -10,6 +10,7 @@ import tf_keras
 
 # Where the decay ends unless the caller says otherwise, as a share of the peak.
 _DEFAULT_FINAL_SCALES = {"constant": 1.0, "linear": 0.0, "cosine": 0.0, "tri_stage": 0.05}
+SCHEDULES = tuple(_DEFAULT_FINAL_SCALES)
 
 
 class WarmupHoldDecay(tf_keras.optimizers.schedules.LearningRateSchedule):
@@ -66,7 +67,9 @@ class WarmupHoldDecay(tf_keras.optimizers.schedules.LearningRateSchedule):
         if min(warmup_updates, hold_updates) < 0 or warmup_updates + hold_updates > num_updates:
             raise ValueError(
                 f"warmup_updates ({warmup_updates}) and hold_updates ({hold_updates}) must be"
-                f" at least 0 and fit into num_updates ({num_updates})"
+                f" at least 0 and fit into num_updates ({num_updates}); lower train.warmup_updates and"
+                " train.hold_updates, or set them to 0 and give shares of the run, such as train.warmup_ratio=0.1 and"
+                " train.hold_ratio=0.4"
             )
         if not 0.0 <= initial_scale <= 1.0:
             raise ValueError(f"initial_scale must be in [0, 1], got {initial_scale}")
@@ -104,6 +107,25 @@ class WarmupHoldDecay(tf_keras.optimizers.schedules.LearningRateSchedule):
             left = tf.clip_by_value(left / tf.cast(decay_updates, tf.float32), 0.0, 1.0)
             return self._peak * tf.where(step < self._warmup_updates, rise, self._fall(left))
 
+    @property
+    def warmup_updates(self) -> int:
+        """Number of updates until the peak is reached."""
+        return self._warmup_updates
+
+    def num_updates_shared_with(self, other: WarmupHoldDecay) -> float:
+        """Returns the number of first updates that have the same rate in both; infinite where all have.
+
+        Meant for schedules that differ in nothing but the length of the run, and in what follows from it.
+        """
+        if self.get_config() == other.get_config():
+            return math.inf
+        if self._warmup_updates != other._warmup_updates:
+            return 0
+        if self._decay == other._decay == "constant":
+            return math.inf
+        # The update at which a decay begins still has the peak rate.
+        return self._warmup_updates + min(self._hold_updates, other._hold_updates) + 1
+
     def _fall(self, left: tf.Tensor) -> tf.Tensor:
         """Maps the share of the decay that is left, float32 in [0, 1], to the share of the peak."""
         if self._decay == "linear":
@@ -136,6 +158,8 @@ def build_schedule(
     num_updates: int,
     warmup_updates: int,
     hold_updates: int = 0,
+    warmup_ratio: float = 0.0,
+    hold_ratio: float = 0.0,
     initial_scale: float = 0.01,
     final_scale: float | None = None,
 ) -> WarmupHoldDecay:
@@ -147,14 +171,30 @@ def build_schedule(
         num_updates: Number of updates of the whole training.
         warmup_updates: Number of updates of the linear rise.
         hold_updates: Number of updates at the peak, before the decay.
+        warmup_ratio: Share of the training that is warm-up, instead of `warmup_updates`; 0 = not used.
+        hold_ratio: Share of the training at the peak, instead of `hold_updates`; 0 = not used.
         initial_scale: First rate as a share of the peak; not 0 by default, for that would waste
             the first update.
         final_scale: Last rate as a share of the peak; None for 0.05 with tri_stage, 0 with linear
             and cosine, 1 with constant.
 
     Raises:
-        ValueError: The name is not known or an argument is out of its range.
+        ValueError: The name is not known, an argument is out of its range, or both a number and a share are given.
     """
+    for part, updates, ratio in (("warmup", warmup_updates, warmup_ratio), ("hold", hold_updates, hold_ratio)):
+        if updates and ratio:
+            raise ValueError(
+                f"train.{part}_ratio={ratio:g} and train.{part}_updates={updates} are both set; set one of them to 0"
+            )
+    if not (warmup_ratio >= 0 and hold_ratio >= 0 and warmup_ratio + hold_ratio <= 1 + 1e-9):
+        raise ValueError(
+            f"train.warmup_ratio={warmup_ratio:g} and train.hold_ratio={hold_ratio:g} must be at least 0 and at most 1 "
+            "together; the rest of the run is decay"
+        )
+    # Both ends are rounded, not both lengths: together they never exceed the run.
+    warmup_updates = warmup_updates or round(warmup_ratio * num_updates)
+    if hold_ratio:
+        hold_updates = round((warmup_ratio + hold_ratio) * num_updates) - round(warmup_ratio * num_updates)
     if final_scale is None:
         final_scale = _DEFAULT_FINAL_SCALES.get(name, 0.0)
     return WarmupHoldDecay(

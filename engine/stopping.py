@@ -6,10 +6,12 @@ import atexit
 import contextlib
 import logging
 import os
+import select
 import signal
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
@@ -17,6 +19,9 @@ from typing import Any
 _AT_ONCE_SECS = 3.0
 # What is left of the grace period for the process itself to go away.
 _MARGIN_SECS = 3.0
+# A note may hang where its disk does.
+_NOTE_SECS = 1.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class StopTraining(Exception):  # noqa: N818 - it reports a wish, not an error
@@ -24,7 +29,7 @@ class StopTraining(Exception):  # noqa: N818 - it reports a wish, not an error
 
 
 class StopOnSignal:
-    """Turns SIGTERM and SIGINT into a stop in good order, at whatever moment they come.
+    """Turns SIGTERM, SIGINT and SIGHUP into a stop in good order, at whatever moment they come.
 
     A context manager that installs the handlers (main thread only) and puts the old ones back:
 
@@ -37,20 +42,28 @@ class StopOnSignal:
                 controller.save_checkpoint()
         sys.exit(stop.exit_status)
 
-    A second signal finds the old handlers again: normally it ends the process at once. Whatever the main thread does,
-    and be it a call of C++ that no handler can interrupt, the process is gone `within_secs` after the signal: a thread
-    of its own sees to that. Files are written so that this costs no more than the work since the last checkpoint.
+    A second signal finds the old handlers again: normally it ends the process at once. SIGHUP never does: a terminal
+    that closes sends it twice. A SIGHUP that nohup made ignored stays ignored.
+
+    Whatever the main thread does, and be it a call of C++ that no handler can interrupt, the process is gone
+    `within_secs` after the signal: a thread of its own sees to that. When no more is left of that time than a save
+    takes, and the main thread has not come, the thread has `rescue` called. Files are written so that the end costs no
+    more than the work since the last checkpoint.
 
     Attributes:
         signal_number: The first signal received, or None.
         within_secs: Time from the signal to the end of the process; 0 = as long as it takes.
+        rescue: Called in a thread of its own, to save what can be saved without the main thread; None = nothing can.
+        rescue_secs: How long that may take.
+        note: Called in a thread of its own, with what happened, when a signal has come after `defer` and when the
+            process has to leave; None = nobody wants to know.
     """
 
     def __init__(
         self,
         *,
         within_secs: float = 30.0,
-        signals: Sequence[signal.Signals] = (signal.SIGTERM, signal.SIGINT),
+        signals: Sequence[signal.Signals] = _SIGNALS,
         watch_to_the_end: bool = False,
     ) -> None:
         """Keeps its arguments; nothing is installed yet.
@@ -64,6 +77,9 @@ class StopOnSignal:
         """
         self.signal_number: int | None = None
         self.within_secs = within_secs
+        self.rescue: Callable[[], object] | None = None
+        self.rescue_secs: Callable[[], float] = lambda: 0.0
+        self.note: Callable[[str], object] | None = None
         self._signals = tuple(signals)
         self._old_handlers: dict[signal.Signals, Any] = {}
         self._watch_to_the_end = watch_to_the_end
@@ -80,7 +96,7 @@ class StopOnSignal:
 
     @property
     def exit_status(self) -> int:
-        """Status for the process to end with: 143 after SIGTERM, 130 after SIGINT, 0 without."""
+        """Status for the process to end with: 143 after SIGTERM, 130 after SIGINT, 129 after SIGHUP, 0 without."""
         return 0 if self.signal_number is None else 128 + self.signal_number
 
     def defer(
@@ -109,14 +125,16 @@ class StopOnSignal:
             atexit.register(self._leave)
         threading.Thread(target=self._watch, args=(self._pipe[0],), name="StopOnSignal", daemon=True).start()
         for number in self._signals:
+            if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                continue
             self._old_handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._restore_handlers()
         signal.set_wakeup_fd(self._old_wakeup)
         assert self._pipe is not None
         if not (self.requested and self._watch_to_the_end):
+            self._restore_handlers()
             self._finished.set()
             # Broken: the thread has just read a signal's number, seen that all is over, and closed its end.
             with contextlib.suppress(BlockingIOError, BrokenPipeError):
@@ -133,7 +151,11 @@ class StopOnSignal:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         del frame
         self.signal_number = number
+        hang_up = self._old_handlers.pop(signal.SIGHUP, None)
         self._restore_handlers()
+        if hang_up is not None:
+            self._old_handlers[signal.SIGHUP] = hang_up
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
         name = signal.Signals(number).name
         if self._is_deferred:
             _say(f"{name}: {self._plan}; once more to stop at once")
@@ -149,13 +171,57 @@ class StopOnSignal:
             if self._finished.is_set():
                 os.close(pipe)
                 return
-        limit = self.within_secs - _MARGIN_SECS if self._is_deferred else _AT_ONCE_SECS
+        start, name = time.monotonic(), signal.Signals(number).name
+        if self._is_deferred:
+            self._write_note(name)
         if not self.within_secs:
             return
-        if not self._finished.wait(max(limit, 0.0)):
+        limit = max(self.within_secs - _MARGIN_SECS, 0.0) if self._is_deferred else _AT_ONCE_SECS
+        # Most updates are over in a moment: then a save from beside would only keep the main thread's waiting.
+        moment = max(start + limit - self.rescue_secs(), start + min(_AT_ONCE_SECS, limit / 4))
+        if self.rescue is not None and not self._finishes_by(moment, pipe):
+            threading.Thread(target=self._rescue, name="rescue", daemon=True).start()
+        if not self._finishes_by(start + limit, pipe):
             what = self._at_stake if self._is_deferred else "nothing was to be saved"
-            _say(f"{signal.Signals(number).name}: not done after {limit:g} s, leaving now; {what}")
+            _say(f"{name}: not done after {limit:g} s, leaving now; {what}")
+            if self._is_deferred:
+                self._write_note(f"{name} (not done after {limit:g} s)")
             os._exit(128 + number)
+
+    def _finishes_by(self, moment: float, pipe: int) -> bool:
+        """Waits until all is over, or the moment has come; ends the process after a second Ctrl-C."""
+        while not self._finished.is_set():
+            left = moment - time.monotonic()
+            if left <= 0:
+                return False
+            if not select.select([pipe], [], [], left)[0] or os.read(pipe, 1)[0] != signal.SIGINT:
+                continue
+            # KeyboardInterrupt, for which the main thread must first come back from C++.
+            if not self._finished.wait(_AT_ONCE_SECS):
+                _say("SIGINT once more: leaving now")
+                os._exit(self.exit_status or 128 + signal.SIGINT)
+        return True
+
+    def _rescue(self) -> None:
+        """Calls `rescue`; nothing that goes wrong there may keep the process from its end."""
+        rescue = self.rescue
+        try:
+            if rescue is not None:
+                rescue()
+        except Exception as error:
+            _say(f"the save beside the update under way failed: {' '.join(str(error).split())}")
+
+    def _write_note(self, what: str) -> None:
+        if (note := self.note) is None:
+            return
+
+        def write() -> None:
+            with contextlib.suppress(Exception):
+                note(what)
+
+        thread = threading.Thread(target=write, name="note", daemon=True)
+        thread.start()
+        thread.join(_NOTE_SECS)
 
     def _leave(self) -> None:
         """Ends the process after a signal; the last function that the interpreter calls at its end."""
@@ -176,4 +242,4 @@ class StopOnSignal:
 def _say(line: str) -> None:
     """Writes a line to stderr; not with print, which fails when it interrupts itself."""
     with contextlib.suppress(OSError):
-        os.write(2, f"\n{line}\n".encode("ascii"))
+        os.write(2, f"\n{line}\n".encode("ascii", "replace"))

@@ -16,7 +16,8 @@ import orbit
 import tensorflow as tf
 import tf_keras
 
-from engine import health
+from engine import health, runtime
+from engine.background import Changes
 from engine.ema import EmaWeights
 from engine.optimizer import DynamicLossScale, clip_by_global_norm
 from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
@@ -45,6 +46,8 @@ _NUM_LOSS_STATISTICS = 2 + len(health.FRAME_SUMS)
 _NUM_DIGEST_PIECES, _DIGEST_PIECE_BITS = 3, 14
 # Odd and large, as in 64-bit mixing functions; written as the signed numbers they are in TensorFlow.
 _MIX_ROW, _MIX_POSITION, _MIX_UPDATE = -0x61C8864680B583EB, 0x2545F4914F6CDD1D, 0x5851F42D4C957F2D
+# A loop in the graph comes back to the host after about so long, where a signal may be waiting.
+_LONGEST_UNHEARD_SECS = 2.0
 
 
 class Trainer(orbit.StandardTrainer):
@@ -70,6 +73,7 @@ class Trainer(orbit.StandardTrainer):
         loss_divisor: str = "utterances",
         loop_in_graph: bool = False,
         between_updates: Callable[[], None] | None = None,
+        blank_id: int = 0,
     ) -> None:
         """Creates the step's state; call inside `strategy.scope()`.
 
@@ -91,9 +95,11 @@ class Trainer(orbit.StandardTrainer):
             seed: Of dropout and masks.
             loss_divisor: What the summed loss of an update is divided by: its valid "utterances" or their
                 "label_tokens".
-            loop_in_graph: Whether a train loop is one tf.while_loop (TPU) or one call per update.
-            between_updates: Called between the updates of a loop, unless that is in the graph. May raise: then the loop
-                has no end and no figures, and its statistics go on with the next one.
+            loop_in_graph: Whether updates run in a tf.while_loop (TPU), for about two seconds at a time, or by one call
+                each.
+            between_updates: Called between the updates of a loop, or between the times in the graph. May raise: then
+                the loop has no end and no figures, and its statistics go on with the next one.
+            blank_id: Index of the CTC blank, whose share of the frames is counted; `loss_fn` has its own.
         """
         # The dataset is made in `train_loop_begin`: only then has the controller restored the update to start from.
         super().__init__(
@@ -123,6 +129,7 @@ class Trainer(orbit.StandardTrainer):
         optimizer.build(self._variables)
         self.ema = EmaWeights(self._variables, decay=ema_decay) if ema_decay else None
         self._between_updates = between_updates
+        self._blank_id = blank_id
         # Both belong into the checkpoint: a loop that was left in its middle goes on as if it had not been.
         self.statistics = tf.Variable(tf.zeros([len(_STATISTICS)]), trainable=False, name="statistics")
         self.data_digest = tf.Variable(
@@ -132,16 +139,31 @@ class Trainer(orbit.StandardTrainer):
             name="data_digest",
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
+        # What is in the checkpoint changes only while these are 1, or within a step of `_changes`: another thread may
+        # save in between. One for each device, where all devices are of this process.
+        self._changes = Changes()
+        self._is_applying: tuple[tf.Variable, ...] = ()
+        if runtime.is_one_host(strategy):
+            flag = tf.Variable(
+                0,
+                dtype=tf.int64,
+                trainable=False,
+                name="is_applying",
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            self._is_applying = tuple(strategy.experimental_local_results(flag))
         # Of this process: the clock of a loop that was left in its middle is gone.
         self._input_wait_secs = tf.Variable(0.0, trainable=False, name="input_wait_secs")
         self._loop_start_secs = self._samples_before = 0.0
 
     def create_train_loop_fn(self) -> Callable[..., None]:
-        """Returns orbit's loop, with `between_updates` in it where it runs on the host."""
+        """Returns orbit's loop, with `between_updates` in it."""
         loop = super().create_train_loop_fn()
         between_updates = self._between_updates
-        if between_updates is None or self._train_options.use_tf_while_loop:
+        if between_updates is None:
             return loop
+        if self._train_options.use_tf_while_loop:
+            return self._interruptible_in_graph(loop, between_updates)
 
         def interruptible(iterator: tf.data.Iterator, num_steps: tf.Tensor) -> None:
             last = int(num_steps)
@@ -153,6 +175,35 @@ class Trainer(orbit.StandardTrainer):
                 return num_done + 1
 
             loop(iterator, num_steps, state=0, reduce_fn=count)
+
+        return interruptible
+
+    def _interruptible_in_graph(
+        self, loop: Callable[..., None], between_updates: Callable[[], None]
+    ) -> Callable[..., None]:
+        """Splits a loop in the graph into parts that are over soon; the updates are the same ones."""
+        # Of an update; None while all that was timed is a compilation.
+        slowest_secs: float | None = None
+        is_compiled = False
+
+        def interruptible(iterator: tf.data.Iterator, num_steps: tf.Tensor) -> None:
+            nonlocal slowest_secs, is_compiled
+            left = int(num_steps)
+            while left:
+                part = 1 if slowest_secs is None else int(max(_LONGEST_UNHEARD_SECS / slowest_secs, 1))
+                part = min(part, left)
+                start = time.monotonic()
+                loop(iterator, tf.constant(part, num_steps.dtype))
+                # An accelerator may have taken its work and not have done it: this waits.
+                self.global_step.numpy()
+                secs = (time.monotonic() - start) / part
+                if is_compiled:
+                    # One that was slow once, for a long row perhaps, is soon forgotten.
+                    slowest_secs = max(secs, 1e-6, 0.8 * (slowest_secs or 0.0))
+                is_compiled = True
+                left -= part
+                if left:
+                    between_updates()
 
         return interruptible
 
@@ -189,6 +240,28 @@ class Trainer(orbit.StandardTrainer):
         is_loss_finite = tf.math.is_finite(statistics[0])
         is_finite = tf.math.is_finite(norm) & is_loss_finite
 
+        # Of the gradients the norm is made.
+        with tf.control_dependencies(self._mark_applying(1, after=[norm, statistics])):
+            done = self._take_update(gradients, statistics, norm, is_finite=is_finite, is_loss_finite=is_loss_finite)
+        # Last: an update that is counted is in the weights, whoever looks.
+        with tf.control_dependencies(done):
+            self.global_step.assign_add(1)
+        self._mark_applying(0, after=[self.global_step.read_value()])
+
+    def _take_update(
+        self,
+        gradients: list[tf.Tensor],
+        statistics: tf.Tensor,
+        norm: tf.Tensor,
+        *,
+        is_finite: tf.Tensor,
+        is_loss_finite: tf.Tensor,
+    ) -> list[tf.Tensor]:
+        """Changes all that an update changes, but for the global step; graph, cross-replica context.
+
+        Returns:
+            Tensors that exist once all of it is done; none where nobody asks.
+        """
         # A loss or gradient that is not finite must not reach the weights: the update is skipped and counted. So is one
         # without any row that has a loss: its zero gradient would still let weight decay and Adam's moments move them.
         is_empty = statistics[_STATISTICS.index("num_valid")] == 0.0
@@ -205,10 +278,43 @@ class Trainer(orbit.StandardTrainer):
         statistics = statistics[:-_NUM_DIGEST_PIECES]
         of_loss = tf.where(is_loss_finite, statistics[:_NUM_LOSS_STATISTICS], 0.0)
         self.statistics.assign_add(tf.concat([of_loss, statistics[_NUM_LOSS_STATISTICS:], update], axis=0))
-        self.global_step.assign_add(1)
+        if not self._is_applying:
+            return []
+        written = [self.statistics, self.data_digest, *self.skip_counter.variables]
+        if self.loss_scale is not None:
+            written += self.loss_scale.variables
+        return [num_skipped, *(variable.read_value() for variable in written)]
+
+    def _mark_applying(self, value: int, *, after: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Sets the flag of `settled_version` once `after` exists; returns what exists once it is set."""
+        if not self._is_applying:
+            return []
+        with tf.control_dependencies(after):
+            for flag in self._is_applying:
+                flag.assign(value)
+        return [flag.read_value() for flag in self._is_applying]
+
+    def settled_version(self) -> tuple[int, int, int] | None:
+        """Returns what tells the states between two updates apart, None while the state changes; eager, any thread.
+
+        A copy of the state is whole if this was not None before it and is the same after it.
+        """
+        averages = self.ema.changes.count if self.ema is not None else 0
+        version = (int(self.global_step.numpy()), self._changes.count, averages)
+        if not self._is_applying or any(int(flag.numpy()) for flag in self._is_applying):
+            return None
+        return None if self._changes.is_open or (self.ema is not None and self.ema.changes.is_open) else version
+
+    def settle(self) -> None:
+        """Ends what `train_loop_end` begins: its figures are written, and a bad row or skipped update counted."""
+        self._changes.end()
 
     def train_loop_end(self) -> dict[str, float]:
-        """Returns the loop's figures and begins new ones; eager."""
+        """Returns the loop's figures and begins new ones; eager.
+
+        Until `settle`, a copy of the state would lose them.
+        """
+        self._changes.begin()
         total = dict(zip(_STATISTICS, self.statistics.numpy().tolist(), strict=True))
         self.statistics.assign(tf.zeros([len(_STATISTICS)]))
         num_updates = max(total["num_updates"], 1.0)
@@ -362,7 +468,9 @@ class Trainer(orbit.StandardTrainer):
                 loss = self.loss_scale.scale_loss(loss)
         gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         loss_sum = tf.reduce_sum(tf.where(valid > 0, losses, 0.0))
-        frame_sums = health.frame_sums(logits, num_frames, batch["label_lengths"], valid)
+        frame_sums = health.frame_sums(
+            logits, num_frames, batch["label_lengths"], valid, blank_id=self._blank_id
+        )
         return gradients, tf.concat([[loss_sum], frame_sums], axis=0)
 
     def _apply(self, gradients: list[tf.Tensor]) -> tf.Tensor:

@@ -76,12 +76,13 @@ def run(
     if not tune.lm_weights or not tune.word_scores:
         raise ValueError("tune_lm.lm_weights and tune_lm.word_scores must name at least one value each")
     tokenizer = unpack.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
+    parts = unpack.with_blank(parts, tokenizer)
     # Hot words are a wish, not a quality of the audio: they would bend what is tuned.
     fields = {**config.decode.to_dict(), "hot_words": (), "num_hypotheses": 1}
     search = parts.build_search(pieces=tokenizer.pieces, **fields)
     assert isinstance(search, TunableSearch)  # method lexicon
-    data = unpack.build_eval_set(config, parts, tokenizer, name)
     config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
+    data = unpack.build_eval_set(config, parts, tokenizer, name)
     model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     path = restore_weights(model, checkpoint or workdir, weights=weights)
     logging.info("tuning on %s with %s", name, path)

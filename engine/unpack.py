@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 
 from common import storage
 from common import workdir_layout as layout
+from common.hub_input import hub_normalizes
 from common.json_files import MalformedFileError, field, optional_field
 from engine import runtime
 from engine.ema import EmaWeights
@@ -20,7 +22,7 @@ from engine.evaluator import Evaluator, EvaluatorGroup
 from engine.optimizer import DynamicLossScale, build_optimizer
 from engine.protocols import AcousticModel, EvalData, Parts, Search, Tokenizer, TrainData
 from engine.report.writer import ReportWriter
-from engine.schedules import build_schedule
+from engine.schedules import WarmupHoldDecay, build_schedule
 from engine.trainer import Trainer
 
 # Only the config.json of a converted folder has it at its top.
@@ -66,7 +68,7 @@ def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
         checkpoint: A workdir, or a checkpoint inside one; or a converted folder.
 
     Raises:
-        ValueError: If no config.json belongs to it, or that of a Hugging Face model.
+        ValueError: If no config.json belongs to it, or a damaged one, or that of a Hugging Face model.
     """
     if not checkpoint:
         raise ValueError("--checkpoint is empty: give the workdir of a training run")
@@ -149,10 +151,15 @@ def _untrained_run(fields: dict[str, Any], path: str) -> dict[str, Any]:
     # The vocabulary beside it decides about its own size.
     architecture = {name: value for name, value in fields.items() if name not in (*_ARCHITECTURE_FIELDS, "vocab_size")}
     recipe = {name: fields[name] for name in _ARCHITECTURE_FIELDS}
+    vocab = storage.join(storage.parent(path), layout.VOCAB_FILE)
+    tokens = layout.read_object(vocab) if storage.is_file(vocab) else {}
+    letters = "".join(token for token in tokens if len(token) == 1)
+    # Transcripts are compared and aligned in the case that the model writes.
+    text_style = "unicode" if letters.islower() else "librispeech"
     return {
         "seed": 0,
         "model": {"preset": "auto", "architecture": architecture, "freeze_feature_encoder": False, **recipe},
-        "data": {"on_rate_mismatch": "resample", "text_style": "librispeech", "eval": {}},
+        "data": {"on_rate_mismatch": "resample", "text_style": text_style, "eval": {}},
         "train": {"precision": "float32"},
     }
 
@@ -202,6 +209,28 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
     )
 
 
+def with_blank(parts: Parts, tokenizer: Tokenizer) -> Parts:
+    """Returns the parts with the vocabulary's blank in the loss, the decoders, the aligner and the searches."""
+    if not tokenizer.blank_id:  # what all of them take where nobody gives another
+        return parts
+    bound = {
+        name: functools.partial(getattr(parts, name), blank_id=tokenizer.blank_id)
+        for name in ("loss_fn", "decoder", "span_decoder", "span_graph_decoder", "aligner", "build_search")
+    }
+    return dataclasses.replace(parts, **bound)
+
+
+def normalizes(config: ConfigDict) -> bool:
+    """Returns whether a run's model hears recordings with zero mean and unit variance, or as they are.
+
+    It is part of the model's architecture (`models.config.Wav2Vec2Config.normalize_waveform`). Those that a preset
+    names have none in the config: they all do. A SavedModel says it beside itself.
+    """
+    if config.model.get("source", "native") == "hub":
+        return hub_normalizes(config.model.hub_handle)
+    return config.model.get("architecture", {}).get("normalize_waveform", True)
+
+
 def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer, **more: Any) -> TrainData:
     """Opens the training corpus of a config; `more` goes to it as it is."""
     data = config.data
@@ -224,6 +253,7 @@ def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer, **m
         row_multiple=data.row_multiple,
         num_parallel_calls=data.num_parallel_calls,
         prefetch_batches=data.prefetch_batches,
+        normalize=normalizes(config),
         **more,
     )
 
@@ -251,6 +281,7 @@ def build_eval_set(
         num_buckets=data.num_buckets,
         num_parallel_calls=data.num_parallel_calls,
         prefetch_batches=data.prefetch_batches,
+        normalize=normalizes(config),
         **more,
     )
 
@@ -288,6 +319,25 @@ def run_preflight(
     )
 
 
+def build_learning_rate(config: ConfigDict) -> WarmupHoldDecay:
+    """Builds the learning-rate schedule of a config.
+
+    Raises:
+        ValueError: Names the field, its value and what was wanted.
+    """
+    train = config.train
+    return build_schedule(
+        name=train.schedule,
+        peak_learning_rate=train.learning_rate,
+        num_updates=train.num_updates,
+        warmup_updates=train.warmup_updates,
+        hold_updates=train.hold_updates,
+        # Runs from before there were shares have none.
+        warmup_ratio=train.get("warmup_ratio", 0.0),
+        hold_ratio=train.get("hold_ratio", 0.0),
+    )
+
+
 def build_trainer(
     config: ConfigDict,
     parts: Parts,
@@ -297,18 +347,13 @@ def build_trainer(
     train_data: TrainData,
     global_step: tf.Variable,
     between_updates: Callable[[], None],
+    blank_id: int = 0,
 ) -> Trainer:
     """Builds optimizer, loss scale and step of a config; inside `strategy.scope()`."""
     train = config.train
     optimizer = build_optimizer(
         name=train.optimizer,
-        learning_rate=build_schedule(
-            name=train.schedule,
-            peak_learning_rate=train.learning_rate,
-            num_updates=train.num_updates,
-            warmup_updates=train.warmup_updates,
-            hold_updates=train.hold_updates,
-        ),
+        learning_rate=build_learning_rate(config),
         beta_1=train.beta_1,
         beta_2=train.beta_2,
         epsilon=train.epsilon,
@@ -332,6 +377,7 @@ def build_trainer(
         ema_decay=config.train.ema_decay,
         seed=config.seed,
         between_updates=between_updates,
+        blank_id=blank_id,
         # Runs from before there was a choice had this one.
         loss_divisor=train.get("loss_divisor", "utterances"),
         # A TPU would wait for the host between updates; elsewhere the host is quick enough, and signals are heard.

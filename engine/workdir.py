@@ -12,7 +12,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,13 @@ class WorkdirLock:
 
 
 def save_config(
-    workdir: str | os.PathLike[str], config: Mapping[str, Any], *, allowed: Iterable[str] = (), replace: bool = False
+    workdir: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    *,
+    allowed: Iterable[str] = (),
+    replace: bool = False,
+    later: Mapping[str, Any] | None = None,
+    may_change: Callable[[Mapping[str, Any]], Collection[str]] = lambda saved: (),
 ) -> None:
     """Writes config.json once; later, checks that the workdir was made with the same config.
 
@@ -118,6 +124,9 @@ def save_config(
             first values.
         replace: Whether nothing has come of the config that lies there: a run refused after it was written, say for
             two fields that do not fit together, must not refuse the one that mends them.
+        later: {dotted name: value that a config from before there was the field stands for}.
+        may_change: The config that lies there -> dotted names of fields in groups that may differ too, and of which the
+            file takes the new value.
 
     Raises:
         WorkdirError: Other fields differ; names them.
@@ -130,16 +139,25 @@ def save_config(
         saved = read_config(path)
     except MalformedFileError as error:
         raise WorkdirError(f"{error}; repair it or choose another workdir") from error
-    differences = compare_config(saved, config, allowed=allowed)
+    changed = may_change(saved)
+    differences = compare_config(saved, config, allowed=(*allowed, *changed), later=later)
     if differences:
         raise WorkdirError(
             f"{path}: the workdir was made with another config: {'; '.join(differences)};"
             " undo the change or choose another workdir"
         )
+    if changed:
+        for group, _, field in (name.partition(".") for name in changed):
+            saved[group][field] = config[group][field]
+        files.write_json_atomic(path, saved)
 
 
 def compare_config(
-    saved: Mapping[str, Any], current: Mapping[str, Any], *, allowed: Iterable[str] = ()
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    *,
+    allowed: Iterable[str] = (),
+    later: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Lists the fields that differ, each as "group.field was OLD, is NEW", sorted by name.
 
@@ -147,8 +165,10 @@ def compare_config(
         saved: Config read from JSON.
         current: Config of this process; compared as JSON would hold it (tuples as lists).
         allowed: Dotted names of fields or groups to pass over.
+        later: As `save_config`.
     """
     before, after = _flatten(files.to_json_value(saved)), _flatten(files.to_json_value(current))
+    before = {**_flatten(files.to_json_value(later or {})), **before}
     passed_over = tuple(allowed)
     differences = []
     for name in sorted(before.keys() | after.keys()):

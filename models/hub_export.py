@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import shutil
 import sys
@@ -23,6 +24,7 @@ from typing import NoReturn
 import numpy as np
 import tensorflow as tf
 
+from common.hub_input import INPUT_FILE, hub_normalizes
 from models import feature_encoder, pretrained
 from models.hub import copy_with_weights
 from models.hub_signature import is_saved_model
@@ -54,8 +56,10 @@ def export_backbone(
 
     It is called as the published wav2vec 2.0 of TF-Hub is: `f(speech, training=...)`, speech float32 [B, T] normalized,
     to float32 states [B, F, D]; with `attention_mask`, `f((speech, mask), training=...)`, mask int32 [B, T] with ones
-    before each row's end and zeros after it. Without a mask every sample counts as speech. Training draws dropout,
-    masks and layer drop from TensorFlow's random numbers. It also has `output_lengths(num_samples [B])`, the frames.
+    before each row's end and zeros after it. Where the model hears speech as it is and not normalized, a file beside
+    saved_model.pb says so to those who read it with model.source=hub (`common.hub_input`). Without a mask every sample
+    counts as speech. Training draws dropout, masks and layer drop from TensorFlow's random numbers. It also has
+    `output_lengths(num_samples [B])`, the frames.
 
     Args:
         backbone: The network; its variables need not be on one device.
@@ -72,9 +76,13 @@ def export_backbone(
     target = Path(folder)
     if num_samples < 0 or (num_samples and not backbone.config.num_frames(num_samples)):
         raise ValueError(f"num_samples={num_samples} makes no frame; give 0 (any length) or {PUBLISHED_NUM_SAMPLES}")
-    write_saved_model(
-        target, lambda path: tf.saved_model.save(_exported(backbone, num_samples, attention_mask), os.fspath(path))
-    )
+
+    def save(path: Path) -> None:
+        tf.saved_model.save(_exported(backbone, num_samples, attention_mask), os.fspath(path))
+        if not backbone.config.normalize_waveform:
+            (path / INPUT_FILE).write_text(json.dumps({"normalize_waveform": False}) + "\n", encoding="utf-8")
+
+    write_saved_model(target, save)
     difference = _check(backbone, target, num_samples, attention_mask)
     # not <=: NaN fails too
     if not difference <= _TOLERANCE[backbone.dtype_policy.name]:
@@ -173,6 +181,8 @@ def _copy(handle: str, checkpoint: str, flags: argparse.Namespace) -> str:
     def save(path: Path) -> None:
         nonlocal num_restored
         num_restored = copy_with_weights(handle, checkpoint, path)
+        if not hub_normalizes(handle):
+            shutil.copyfile(os.path.join(handle, INPUT_FILE), path / INPUT_FILE)
 
     write_saved_model(Path(flags.output), save)
     return f"{num_restored} variables of {checkpoint}, the graph of {handle}"
@@ -198,6 +208,8 @@ def _run(flags: argparse.Namespace) -> str:
     )
     length = f"{flags.num_samples} samples" if flags.num_samples else "any length"
     inputs = "(speech, attention_mask)" if flags.attention_mask else "speech"
+    if not config.normalize_waveform:
+        inputs += ", as it is and not normalized,"
     num_parameters = sum(int(tf.size(variable)) for variable in model.backbone.variables)
     return f"{num_parameters:,} parameters, input {inputs} of {length}; largest difference {difference:.2g}"
 

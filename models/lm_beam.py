@@ -150,7 +150,8 @@ class LexiconBeamSearch:
         # A word counts when the space after it is heard; behind the last word nobody says one, so one is added.
         last = np.full([1, self._num_tokens], IMPOSSIBLE, np.float32)
         last[0, self._delimiter_id] = 0.0
-        emissions = np.concatenate([finite_log_probs(log_probs), last])
+        # The decoder reads memory row by row, in whatever order the caller's array lies.
+        emissions = np.ascontiguousarray(np.concatenate([finite_log_probs(log_probs), last]))
         results = self._decoder.decode(emissions.ctypes.data, *emissions.shape)
         best: dict[tuple[int, ...], Any] = {}
         for result in sorted(results, key=lambda result: -result.score):

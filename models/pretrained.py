@@ -12,7 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 from common import storage
-from common.json_files import MalformedFileError
+from common.json_files import MalformedFileError, field, optional_field
+from common.special_tokens import TOKENIZER_FILE
 from common.workdir_layout import CONFIG_FILE, VOCAB_FILE, WEIGHTS, find_checkpoint, read_object
 from common.workdir_layout import read_config as read_config_fields
 from models.config import Wav2Vec2Config, resolve
@@ -47,9 +48,8 @@ def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
         overrides = {name: value for name, value in run.items() if name in known}
         vocab = storage.join(storage.parent(path), VOCAB_FILE)
         num_tokens = len(read_object(vocab) if storage.is_remote(vocab) else read_vocab(vocab))
-        return resolve(run["preset"], run.get("architecture", {}), vocab_size=num_tokens, **overrides)
-    except KeyError as error:
-        raise ValueError(f"{path}: has no field model.{error.args[0]}; give a workdir of this version") from error
+        architecture = optional_field(run, "architecture", dict, "model", {})
+        return resolve(field(run, "preset", str, "model"), architecture, **{**overrides, "vocab_size": num_tokens})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -99,7 +99,8 @@ def save(
         model: Saved as the attribute `model` of the checkpoint, as a training run saves it.
         config: Its architecture.
         folder: Made if it does not exist; other files in it are left alone.
-        vocab: vocab.json to copy beside the weights; "" for none (an older one is removed).
+        vocab: vocab.json to copy beside the weights, and with it what names the roles of its tokens, if that lies
+            there; "" for none (an older one is removed).
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -109,9 +110,11 @@ def save(
         (temporary / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
         if vocab:
             shutil.copyfile(vocab, temporary / VOCAB_FILE)
+            if (roles := Path(vocab).parent / TOKENIZER_FILE).is_file():
+                shutil.copyfile(roles, temporary / TOKENIZER_FILE)
         index = f"{WEIGHTS}.index"
         # The index says which data belongs to it: gone before any other file changes, back after the last one.
-        for stale in (index, VOCAB_FILE):
+        for stale in (index, VOCAB_FILE, TOKENIZER_FILE):
             (target / stale).unlink(missing_ok=True)
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == index):
             os.replace(path, target / path.name)

@@ -18,6 +18,7 @@ from tests.engine_toys import ToyModel, toy_batch, toy_dataset_fn, toy_decoder, 
 
 class Letters:
     num_tokens = 6
+    blank_id = 0
     pieces = "_abcde"
 
     def decode(self, ids):

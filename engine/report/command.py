@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from common import storage
+from common import json_files, storage
 from common.workdir_layout import COMPARISON_FILE, REPORT_FILE, VOCAB_FILE
 from engine import files, unpack
 from engine.inference.inputs import join_split_paths
@@ -16,6 +16,7 @@ from engine.protocols import EvalData, Parts
 from engine.report.comparison import compare_runs, describe, read_runs, render_comparison
 from engine.report.writer import write_report
 
+_LARGEST_OPTION = 1e6
 _NUM_UTTERANCES, _MAX_AUDIO_MB = 100, 8.0  # of runs from before there were fields for them
 
 
@@ -55,30 +56,51 @@ def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
         },
         data=_open_sets(parts, workdir, figures),
         page_environment=parts.page_environment,
-        max_utterances=config.eval.get("report_utterances", 0) or _NUM_UTTERANCES,
-        max_audio_mb=config.eval.get("report_max_audio_mb", _MAX_AUDIO_MB),
+        max_utterances=_option(config, "report_utterances", int, 0) or _NUM_UTTERANCES,
+        max_audio_mb=_option(config, "report_max_audio_mb", float, _MAX_AUDIO_MB),
         path=output or storage.join(workdir, REPORT_FILE),
     )
     print(f"\nwritten to {path}")
     return 0
 
 
+def _option(config: Any, name: str, kind: type, default: Any) -> Any:
+    """Returns eval.NAME of a run; the default where the run has none, or one that a report cannot use."""
+    group = config.to_dict().get("eval")
+    value = group.get(name, default) if isinstance(group, dict) else default
+    if json_files.is_kind(value, kind) and 0 <= value <= _LARGEST_OPTION:
+        return value
+    shown = json_files.describe(value)
+    logging.warning("eval.%s is %s in config.json of the run; the report takes %s", name, shown, default)
+    return default
+
+
 def _open_sets(parts: Parts, workdir: str, names: Mapping[str, object]) -> dict[str, EvalData]:
     """Opens what was evaluated, by the names of the figures; what is not there any more is told and left out."""
-    config, _ = unpack.load_model_run(workdir)
-    tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
     opened: dict[str, EvalData] = {}
-    # Short names first: dev-clean is a set of its own, not a way of decoding dev.
-    for base in sorted(config.data.eval, key=len):
+    try:
+        config, _ = unpack.load_model_run(workdir)
+        tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
+        # Short names first: dev-clean is a set of its own, not a way of decoding dev.
+        bases = sorted(config.data.eval, key=len)
+    # Whatever it is, here and below: a page without audio is better than none.
+    except Exception as error:
+        logging.warning("no audio in the report: %s", _reason(error))
+        return opened
+    for base in bases:
         own = [name for name in names if name == base or name.startswith(f"{base}-")]
         try:
             data = unpack.build_eval_set(config, parts, tokenizer, base) if own else None
-        except (ValueError, OSError) as error:
-            logging.warning("no audio of %s in the report: %s", base, error)
+        except Exception as error:
+            logging.warning("no audio of %s in the report: %s", base, _reason(error))
             continue
         if data is not None:
             opened |= dict.fromkeys(own, data)
     return opened
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _last_evaluation(

@@ -10,12 +10,12 @@ import jinja2
 
 from common import storage
 from common import workdir_layout as layout
-from engine import files
 from engine.metrics import ErrorCounts
 from engine.report.curves import HEIGHT, WIDTH, Figure, draw, series_of
 from engine.report.page import now, percent
 from engine.report.sets import Change, Prediction, compare, count_words, speaker_of
 from engine.report.statistics import Interval, holm, rate_interval
+from engine.run_records import read_metrics, read_predictions
 
 _TRAIN = "train"
 
@@ -106,9 +106,9 @@ def read_runs(workdirs: Sequence[str]) -> list[Run]:
         runs.append(
             Run(
                 name=name,
-                lines=files.read_jsonl(metrics) if storage.is_file(metrics) else [],
+                lines=read_metrics(metrics) if storage.is_file(metrics) else [],
                 predictions={
-                    path.split("/")[-2]: {record["utterance_id"]: record for record in files.read_jsonl(path)}
+                    path.split("/")[-2]: {record["utterance_id"]: record for record in read_predictions(path)}
                     for path in paths
                 },
             )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from common import storage
 from engine import files
+from engine.run_records import read_heard
 
 _FOLDER = "history"
 _FIELDS = ("utterance_id", "hypothesis", "errors")
@@ -45,10 +47,10 @@ def read_previous(set_folder: str | os.PathLike[str], step: int) -> tuple[int, d
     earlier = [other for other in _steps(folder) if other < step]
     if not earlier:
         return None
-    records = files.read_jsonl(storage.join(folder, f"{earlier[-1]}.jsonl"))
+    records = read_heard(storage.join(folder, f"{earlier[-1]}.jsonl"))
     return earlier[-1], {record["utterance_id"]: record for record in records}
 
 
 def _steps(folder: str) -> list[int]:
     stems = (name.removesuffix(".jsonl") for name in storage.list_names(folder) if name.endswith(".jsonl"))
-    return sorted(int(stem) for stem in stems if stem.isdigit())
+    return sorted(int(stem) for stem in stems if re.fullmatch("[0-9]{1,18}", stem))

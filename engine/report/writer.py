@@ -12,11 +12,14 @@ from absl import logging
 
 from common import storage
 from common import workdir_layout as layout
-from engine import files
+from common.json_files import is_kind
+from engine import files, run_records
 from engine.protocols import EvalData
 from engine.report.history import read_previous
 from engine.report.page import PageEnvironment, collect_clips, render_report, training_figures
 from engine.report.sets import SetReport, build_set
+
+_LONGEST_FACT = 300  # characters
 
 
 class ReportWriter:
@@ -130,12 +133,17 @@ def load_set(
 ) -> SetReport:
     """Works out the part of a set from its predictions and history in a workdir."""
     folder = storage.join(workdir, layout.EVAL_FOLDER, name)
-    predictions = files.read_jsonl(storage.join(folder, layout.PREDICTIONS_FILE))
+    predictions = run_records.read_predictions(storage.join(folder, layout.PREDICTIONS_FILE))
+    try:
+        previous = read_previous(folder, step)
+    except (ValueError, OSError) as error:
+        logging.warning("no comparison with an earlier evaluation in the report: %s", error)
+        previous = None
     return build_set(
         name=name,
         predictions=predictions,
         figures=figures,
-        previous=read_previous(folder, step),
+        previous=previous,
         max_utterances=max_utterances,
     )
 
@@ -143,15 +151,19 @@ def load_set(
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Returns the lines of a workdir's metrics.jsonl, [] where there are none."""
     path = storage.join(workdir, layout.METRICS_FILE)
-    return files.read_jsonl(path) if storage.is_file(path) else []
+    return run_records.read_metrics(path) if storage.is_file(path) else []
 
 
 def read_facts(workdir: str | os.PathLike[str]) -> dict[str, str]:
-    """Returns what to know of a run from its config.json, {} where there is none."""
+    """Returns what to know of a run from its config.json, {} where there is none that can be read."""
     path = storage.join(workdir, layout.CONFIG_FILE)
     if not storage.is_file(path):
         return {}
-    config = layout.read_config(path)
+    try:
+        config = layout.read_config(path)
+    except (ValueError, OSError) as error:
+        logging.warning("no facts about the run in the report: %s", error)
+        return {}
     fields = {
         "model": ("model", "preset"),
         "started from": ("model", "init"),
@@ -165,8 +177,10 @@ def read_facts(workdir: str | os.PathLike[str]) -> dict[str, str]:
         value: Any = config
         for part in way:
             value = value.get(part, "") if isinstance(value, Mapping) else ""
-        if value != "":
-            facts[name] = f"{value:,}" if isinstance(value, int) else str(value)
+        if is_kind(value, int):
+            facts[name] = f"{value:,}"
+        elif isinstance(value, (str, float)) and value != "":
+            facts[name] = str(value)[:_LONGEST_FACT]
     return facts
 
 

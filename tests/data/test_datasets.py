@@ -116,6 +116,19 @@ def test_joined_evaluation_rows_join_texts_and_ids_of_one_speaker(manifest):
     np.testing.assert_allclose(heard, np.concatenate([first, np.zeros(4_000), second]), atol=1 / 32_000)
 
 
+def test_normalization_is_the_callers_choice_in_training_and_in_evaluation(manifest):
+    fields = {"tokenizer": TOKENIZER, "text_style": "librispeech", "format": "jsonl", "input": manifest}
+    for normalize in (True, False):
+        train = make_train(manifest, normalize=normalize)
+        data = EvalData(**fields, batch_size=1, normalize=normalize)
+        for corpus, batches in ((train, train.dataset(CONTEXT, 0).take(3)), (data, data.dataset(CONTEXT))):
+            for batch in batches:
+                for index, row in zip(batch["utterance_index"].numpy(), batch["waveform"].numpy(), strict=True):
+                    if index >= 0:
+                        raw = corpus.source.read_waveform(int(index))
+                        assert np.array_equal(row[: len(raw)], raw) == (not normalize)
+
+
 def test_subset_renumbers(manifest):
     source = open_source(format="jsonl", input=manifest)
     subset = SubsetSource(source=source, indices=np.array([4, 0]))

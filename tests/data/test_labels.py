@@ -53,3 +53,9 @@ def test_what_the_style_reads_otherwise_is_counted_once_a_text() -> None:
     assert labels.lost_symbols == {1: "%&"}
     plain = measure_labels(texts, tokenizer=TOKENIZER, text_style="none")
     assert (plain.reread, plain.lost_symbols) == ({}, {})
+
+
+def test_characters_that_have_no_label_are_counted_where_there_is_no_unknown_token() -> None:
+    labels = measure_labels(["AXB", "AB"], tokenizer=CharTokenizer(tokens=("A", "B", "|", "<pad>")), text_style="none")
+    assert labels.num_labels.tolist() == [2, 2]
+    assert labels.num_unknown.tolist() == [1, 0] and labels.unknown == {0: "X"}

@@ -123,3 +123,40 @@ def test_a_name_is_written_once_with_the_loop_that_met_it_and_not_before(tmp_pat
     second({})
     assert written() == [(10, "b", 3, "cut"), (20, "c", 12, "gone")]
     assert {json.loads(line)["split"] for line in path.read_text().splitlines()} == {"unreadable"}
+
+
+def resume(guard, tmp_path, max_bad_share=0.01, rows_per_epoch=1000):
+    path = tf.train.Checkpoint(counts=guard.counts).write(str(tmp_path / "state"))
+    resumed = make_guard(max_bad_share, rows_per_epoch)
+    tf.train.Checkpoint(counts=resumed.counts).read(path)
+    return resumed
+
+
+def test_a_run_that_was_stopped_goes_on_after_a_repair_and_stops_again_without_one(tmp_path):
+    guard = make_guard(0.01, 1000)
+    with pytest.raises(StopTraining, match="11 of 100 .*; repair them, or raise .* the same command goes on"):
+        feed(guard, 11, 100)
+    repaired = resume(guard, tmp_path)
+    for _ in range(20):
+        feed(repaired, 0, 100)
+    feed(repaired, 10, 100)  # as many as an epoch may have
+    not_repaired = resume(guard, tmp_path)
+    with pytest.raises(StopTraining, match="11 of 100"):
+        feed(not_repaired, 11, 100)
+
+
+def test_rows_of_a_lost_disk_do_not_count_after_it_came_back(tmp_path):
+    guard = make_guard(0.01, 100_000)
+    feed(guard, 0, 16)
+    with pytest.raises(StopTraining, match="800 of the 800 .* bring them back, and the same command goes on"):
+        feed(guard, 800, 800, num_updates=16)
+    resumed = resume(guard, tmp_path, rows_per_epoch=100_000)
+    feed(resumed, 900, 90_000)  # 1 % of what is there
+
+
+def test_a_checkpoint_whose_counts_stopped_an_older_version_goes_on(tmp_path):
+    guard = make_guard(0.01, 1000)
+    guard.counts.assign([11.0, 100.0])
+    resumed = resume(guard, tmp_path)
+    feed(resumed, 1, 100)
+    np.testing.assert_array_equal(resumed.counts, [1.0, 100.0])

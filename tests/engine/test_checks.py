@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -29,6 +30,81 @@ def test_fields_that_do_not_fit_each_other_are_named(field, value, message):
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=message):
         checks.check_fields(config, num_replicas=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("train.num_updates", "many", "train.num_updates must be a whole number, at least 1, got 'many'"),
+        ("train.num_updates", 2.5, "a whole number, at least 1, got 2.5"),
+        ("train.num_updates", True, "a whole number, at least 1, got True"),
+        ("train.accum_steps", 0, "train.accum_steps must be at least 1, got 0"),
+        ("train.learning_rate", float("nan"), "train.learning_rate must be a number, above 0, got nan"),
+        ("train.learning_rate", -1.0, "train.learning_rate must be above 0, got -1.0"),
+        ("train.learning_rate", float("inf"), "a number, above 0, got inf"),
+        ("train.warmup_updates", -1, "train.warmup_updates must be at least 0, got -1"),
+        ("train.warmup_ratio", 1.5, "train.warmup_ratio must be from 0 to 1, got 1.5"),
+        ("train.beta_2", 1.0, "train.beta_2 must be from 0 to less than 1, got 1.0"),
+        ("train.ema_decay", -0.1, "train.ema_decay must be from 0 to less than 1, got -0.1"),
+        ("train.clip_norm", None, "train.clip_norm must be a number, at least 0, got None"),
+        ("train.precision", "float64", "train.precision must be one of float32, mixed_bfloat16, mixed_float16, got"),
+        ("train.schedule", "step", "train.schedule must be one of constant, linear, cosine, tri_stage, got 'step'"),
+        ("eval.early_stopping_patience", -1, "eval.early_stopping_patience must be at least 0, got -1"),
+        ("eval.batch_size", (8,), r"eval.batch_size must be a whole number, at least 1, got \(8,\)"),
+        ("checkpoint.every_updates", 0, "checkpoint.every_updates must be at least 1, got 0"),
+        ("checkpoint.background", "yes", "checkpoint.background must be one of True, False, got 'yes'"),
+        ("runtime.stop_within_secs", -1.0, "runtime.stop_within_secs must be at least 0, got -1.0"),
+        ("runtime.num_virtual_devices", "all", "runtime.num_virtual_devices must be a whole number, at least 0, got"),
+        ("data.max_bad_share", 5.0, "data.max_bad_share must be from 0 to 1, got 5.0"),
+        ("seed", -1, "seed must be from 0 to 4294967295, got -1"),
+    ],
+)
+def test_a_value_that_a_field_cannot_have_is_named_before_anything_is_read(tmp_path, field, value, message):
+    config = make_config(tmp_path / "nowhere")
+    *groups, name = field.split(".")
+    place = config
+    for group in groups:
+        place = place[group]
+    del place[name]  # so that it may get another type
+    place[name] = value
+    with pytest.raises(ValueError, match=message) as caught:
+        experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_a_config_without_a_field_or_a_group_is_told_where_to_get_it(tmp_path):
+    for missing, name in (("train.beta_1", "train.beta_1"), ("runtime", "runtime.num_virtual_devices")):
+        config = make_config(tmp_path)
+        group, _, field = missing.partition(".")
+        if field:
+            del config[group][field]
+        else:
+            del config[group]
+        with pytest.raises(ValueError, match=f"the config has no field {name}: start it from configs.base.get_config"):
+            checks.check_values(config)
+    config = make_config(tmp_path)
+    for name in ("warmup_ratio", "hold_ratio", "loss_divisor"):
+        del config.train[name]
+    del config.runtime["stop_within_secs"]
+    checks.check_values(config)  # as older configs are
+
+
+def test_every_number_of_a_run_is_checked():
+    """A field that is added to these groups is added to the table, or to this list with a reason."""
+    config = base.get_config()
+    for group in ("train", "eval", "checkpoint", "runtime"):
+        for name, value in config[group].items():
+            if isinstance(value, (bool, int, float)):
+                assert f"{group}.{name}" in {**checks._NUMBERS, **checks._CHOICES}, name
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2, 3, 5])
+def test_an_evaluation_has_no_use_for_the_training_batch(num_replicas):
+    config = base.get_config()
+    config.train.accum_steps = 7
+    checks.check_fields(config, num_replicas=num_replicas, trains=False)
+    with pytest.raises(ValueError, match=f"train.global_batch_size=32 must be a multiple .* {num_replicas} x 7"):
+        checks.check_fields(config, num_replicas=num_replicas)
 
 
 def test_batches_by_seconds_need_a_multiple_that_can_be_shared_out():
@@ -177,10 +253,7 @@ def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_writte
 def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
     class Alphabet:
         def __init__(self, tokens):
-            self.tokens, self.num_tokens = tokens, len(tokens)
-
-        def decode(self, ids):
-            return "".join(self.tokens[i] for i in ids)
+            self.pieces, self.num_tokens, self.blank_id = tokens.replace("_", " "), len(tokens), tokens.find("_")
 
     def build(path):
         return Alphabet(open(path, encoding="utf-8").read())
@@ -192,6 +265,15 @@ def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
         checks.check_head(str(init), tokenizer=Alphabet("_ABC"), build_tokenizer=build)
         with pytest.raises(ValueError, match=r"run/vocab.json, has 'B' as token 2 and that of data.vocab 'X'"):
             checks.check_head(str(init), tokenizer=Alphabet("_AXC"), build_tokenizer=build)
+        # The same characters, but another token is the blank.
+        with pytest.raises(ValueError, match="has its blank at 0 and that of data.vocab at -1"):
+            checks.check_head(str(init), tokenizer=Alphabet(" ABC"), build_tokenizer=build)
         with pytest.raises(ValueError, match=r"has 4 tokens and that of data.vocab 3; set data.vocab=\S+"):
             checks.check_head(str(init), tokenizer=Alphabet("_AB"), build_tokenizer=build)
+    # A run goes on with what it began with.
+    for tokens, message in (("_ABC", ""), ("_AXC", "no longer the one that it began with"), (" ABC", "blank at 0")):
+        refused = pytest.raises(ValueError, match=message) if message else contextlib.nullcontext()
+        with refused:
+            checks.check_same_vocabulary(str(run), tokenizer=Alphabet(tokens), build_tokenizer=build)
+    checks.check_same_vocabulary(str(tmp_path), tokenizer=Alphabet("_"), build_tokenizer=build)
     checks.check_head(str(tmp_path / "bare" / "x" / "ckpt-1"), tokenizer=Alphabet("_"), build_tokenizer=build)

@@ -81,18 +81,20 @@ def test_a_loop_without_any_loss_is_no_silence():
 
 
 @pytest.mark.parametrize(
-    ("wer", "deletions", "step", "words"),
+    ("wer", "cer", "deletions", "step", "words"),
     [
-        (1.0, 100, 400, "the WER of dev is still 100 %: 100 % of its words have no counterpart"),
-        (1.0, 20, 400, "the model writes text, but not what is said"),
-        (1.0, 100, 300, ""),  # too early to say
-        (0.9, 80, 400, ""),
+        (1.0, 0.98, 100, 400, "CER of 98 %, the WER of dev is still 100 %: 100 % of its words have no counterpart"),
+        (1.0, 0.8, 20, 400, "the model writes text, but not what is said"),
+        (1.0, 1.0, 100, 300, ""),  # too early to say
+        (0.9, 0.9, 80, 400, ""),
+        (1.0, 0.3, 0, 400, ""),  # Chinese, Japanese, Thai: a sentence is one word, and it does learn
+        (1.0, 0.95, 0, 400, "the model writes text, but not what is said"),  # and here it does not
     ],
 )
-def test_a_rate_stuck_at_the_top_is_explained(caplog, wer, deletions, step, words):
+def test_a_rate_stuck_at_the_top_is_explained(caplog, wer, cer, deletions, step, words):
     _, watch, _ = feed([], start=step)
     with caplog.at_level(logging.WARNING, logger="absl"):
-        watch.after_evaluation({"dev": {"wer": wer, "deletions": deletions, "num_words": 100}})
+        watch.after_evaluation({"dev": {"wer": wer, "cer": cer, "deletions": deletions, "num_words": 100}})
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == bool(words)
     assert words in "".join(messages)

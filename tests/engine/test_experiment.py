@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from configs import base
-from engine import actions, background, experiment, integrity, runtime
+from engine import actions, background, experiment, integrity, runtime, trainer
 from engine.checkpoints import BestCheckpoint
 from engine.stopping import StopTraining
 from engine.workdir import WorkdirError
@@ -346,6 +346,173 @@ def test_several_hosts_and_a_run_that_is_told_so_save_while_training_waits(tmp_p
     config.train.num_updates = 8
     assert experiment.run(**{**run, "workdir": str(tmp_path / "several")}).exit_status == 0
     assert copied == []
+
+
+def values_of(workdir, step):
+    reader = tf.train.load_checkpoint(str(workdir / f"checkpoints/ckpt-{step}"))
+    names = [name for name in reader.get_variable_to_shape_map() if name.endswith("VARIABLE_VALUE")]
+    assert len(names) > 10
+    return {name: reader.get_tensor(name).tobytes() for name in names if not name.startswith("save_counter")}
+
+
+def train_toy(folder, name, *, stop=None, **train):
+    return experiment.run(
+        config=make_config(folder, **train), parts=make_parts(), workdir=str(folder / name), mode="train",
+        strategy_name="one_device", stop=stop,
+    )  # fmt: skip
+
+
+def test_a_finished_run_says_so_and_a_constant_one_goes_on_as_if_it_had_been_longer_from_the_start(tmp_path, caplog):
+    constant = {"schedule": "constant", "hold_updates": 0}
+    train_toy(tmp_path, "long", num_updates=10, **constant)
+    train_toy(tmp_path, "run", num_updates=6, **constant)
+    with caplog.at_level("WARNING", logger="absl"):
+        assert train_toy(tmp_path, "run", num_updates=6, **constant).exit_status == 0
+    (line,) = (record.getMessage() for record in caplog.records if "nothing to train" in record.getMessage())
+    assert f"{tmp_path}/run has done its 6 updates" in line and "--config.train.num_updates=12" in line
+    assert train_toy(tmp_path, "run", num_updates=10, **constant).exit_status == 0
+    assert values_of(tmp_path / "run", 10) == values_of(tmp_path / "long", 10)
+    assert json.loads((tmp_path / "run/config.json").read_text())["train"]["num_updates"] == 10
+    # Not back, for what was trained under the longer one; and the same command again is as it was.
+    with pytest.raises(WorkdirError, match="train.num_updates was 10, is 6"):
+        train_toy(tmp_path, "run", num_updates=6, **constant)
+    assert train_toy(tmp_path, "run", num_updates=10, **constant).exit_status == 0
+
+
+def test_a_run_whose_decay_has_begun_is_not_made_longer_and_one_whose_has_not_is(tmp_path, caplog):
+    schedule = {"schedule": "tri_stage", "warmup_updates": 1, "hold_updates": 2}
+    train_toy(tmp_path, "run", num_updates=6, **schedule)
+    with caplog.at_level("WARNING", logger="absl"):
+        train_toy(tmp_path, "run", num_updates=6, **schedule)
+    (line,) = (record.getMessage() for record in caplog.records if "nothing to train" in record.getMessage())
+    assert f"--workdir=ANOTHER --config.model.init={tmp_path}/run" in line and "num_updates=12" not in line
+    before = sorted(path.name for path in (tmp_path / "run").rglob("*"))
+    message = r"was 6, is 10, and .*run is at update 6: .*tri_stage.*--config.model.init="
+    with pytest.raises(ValueError, match=message) as caught:
+        train_toy(tmp_path, "run", num_updates=10, **schedule)
+    assert "\n" not in str(caught.value) and sorted(path.name for path in (tmp_path / "run").rglob("*")) == before
+    # Stopped after two updates, at the peak.
+    train_toy(tmp_path, "long", num_updates=10, **schedule)
+    assert train_toy(tmp_path, "early", num_updates=6, stop=StopAt(2), **schedule).exit_status == 143
+    assert train_toy(tmp_path, "early", num_updates=10, **schedule).exit_status == 0
+    assert values_of(tmp_path / "early", 10) == values_of(tmp_path / "long", 10)
+
+
+def test_a_run_from_before_there_were_shares_goes_on_and_is_not_given_any(tmp_path):
+    train_toy(tmp_path, "run", stop=StopAt(2))
+    path = tmp_path / "run/config.json"
+    config = json.loads(path.read_text())
+    del config["train"]["warmup_ratio"], config["train"]["hold_ratio"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(WorkdirError, match="train.hold_ratio was 0.0, is 0.5"):
+        train_toy(tmp_path, "run", hold_updates=0, hold_ratio=0.5)
+    assert train_toy(tmp_path, "run").exit_status == 0
+
+
+def test_a_contradiction_in_the_schedule_is_named_before_anything_is_read(tmp_path):
+    with pytest.raises(ValueError, match="train.warmup_ratio=0.1 and train.warmup_updates=1 are both set"):
+        train_toy(tmp_path / "nowhere", "run", warmup_ratio=0.1)
+
+
+def test_a_signal_is_heard_in_a_loop_in_the_graph_and_leaves_no_trace(tmp_path, monkeypatch):
+    """Five updates are one loop; each part of it has one update here, as where an update takes two seconds."""
+    monkeypatch.setattr(trainer, "_LONGEST_UNHEARD_SECS", 0.0)
+
+    def run(name, *, in_graph=True, stop=None):
+        config = make_config(tmp_path, log_every_updates=5, num_updates=5)
+        config.checkpoint.every_updates = 5
+        config.runtime.loop_in_graph = in_graph
+        return experiment.run(
+            config=config, parts=make_parts(), workdir=str(tmp_path / name), mode="train",
+            strategy_name="one_device", stop=stop,
+        )  # fmt: skip
+
+    run("by call", in_graph=False)
+    for n in (1, 3):
+        assert run(f"stopped{n}", stop=StopAt(n)).exit_status == 143
+        (path,) = integrity.list_checkpoints(tmp_path / f"stopped{n}/checkpoints")
+        assert path.endswith(f"ckpt-{n}")
+        assert run(f"stopped{n}").exit_status == 0
+        assert reproducible_lines(tmp_path / f"stopped{n}") == reproducible_lines(tmp_path / "by call")
+        assert values_of(tmp_path / f"stopped{n}", 5) == values_of(tmp_path / "by call", 5)
+
+
+class BusyStop(StopAt):
+    """A signal comes after update 3, and no time is left: what `run` does while the main thread is in update 4."""
+
+    def __init__(self, while_busy):
+        super().__init__(99)
+        self._while_busy, self.rescue, self.note = while_busy, None, None
+
+    def __call__(self, output=None):
+        self._calls += 1
+        if self._calls == 3:
+            thread = threading.Thread(target=self._while_busy, args=(self,))
+            thread.start()
+            thread.join()
+            self.exit_status = 143
+            raise Killed
+
+
+class Killed(BaseException):
+    """Stands in for os._exit."""
+
+
+def test_what_is_saved_from_beside_is_what_a_stop_there_saves_and_the_next_start_says_so(tmp_path, caplog):
+    def while_busy(stop):
+        assert 0 < stop.rescue_secs() < 10
+        stop.note("SIGTERM (not done after 27 s)")
+        stop.rescue()
+        stop.rescue()  # nothing is left to save
+
+    config = {"log_every_updates": 4, "num_updates": 6, "ema_decay": 0.9}
+    with pytest.raises(Killed):
+        train_toy(tmp_path, "beside", stop=BusyStop(while_busy), **config)
+    assert train_toy(tmp_path, "stopped", stop=StopAt(3), **config).exit_status == 143
+    assert values_of(tmp_path / "beside", 3) == values_of(tmp_path / "stopped", 3)
+    path = str(tmp_path / "beside/checkpoints/ckpt-3")
+    assert integrity.find_damage(path) is None and integrity.read_manifest(path)
+    with caplog.at_level("INFO", logger="absl"):
+        assert train_toy(tmp_path, "beside", **config).exit_status == 0
+    said = [line for line in caplog.messages if "continuing at update 3 of 6" in line]
+    assert len(said) == 1 and "was stopped by SIGTERM (not done after 27 s) at 2" in said[0]
+    assert train_toy(tmp_path, "stopped", **config).exit_status == 0
+    assert reproducible_lines(tmp_path / "beside") == reproducible_lines(tmp_path / "stopped")
+    assert values_of(tmp_path / "beside", 6) == values_of(tmp_path / "stopped", 6)
+
+
+def test_a_state_that_changes_while_it_is_copied_is_not_saved_and_the_stop_saves_by_itself(tmp_path, monkeypatch):
+    versions = iter([(3, 0, 0), None])
+    monkeypatch.setattr(trainer.Trainer, "settled_version", lambda self: next(versions))
+
+    def while_busy(stop):
+        stop.rescue()
+        assert integrity.list_checkpoints(tmp_path / "run/checkpoints") == []
+        assert not list((tmp_path / "run/checkpoints").glob("*_temp"))
+
+    class Stop(BusyStop):
+        def __call__(self, output=None):
+            try:
+                super().__call__(output)
+            except Killed:
+                raise StopTraining("stopped by SIGTERM") from None
+
+    config = {"log_every_updates": 4, "num_updates": 6}
+    assert train_toy(tmp_path, "run", stop=Stop(while_busy), **config).exit_status == 143
+    assert train_toy(tmp_path, "stopped", stop=StopAt(3), **config).exit_status == 143
+    assert values_of(tmp_path / "run", 3) == values_of(tmp_path / "stopped", 3)
+
+
+def test_a_stop_in_good_order_is_named_by_the_next_start(tmp_path, caplog):
+    assert train_toy(tmp_path, "run", stop=StopAt(3)).exit_status == 143
+    with caplog.at_level("INFO", logger="absl"):
+        train_toy(tmp_path, "run")
+    (line,) = (line for line in caplog.messages if "continuing at update 3 of 6" in line)
+    assert "was stopped by SIGTERM at 2" in line and "with all its updates saved" in line
+    caplog.clear()
+    with caplog.at_level("INFO", logger="absl"):
+        train_toy(tmp_path, "run")
+    assert not any("stopped by" in line for line in caplog.messages)  # a note is read once
 
 
 def test_another_set_under_the_same_name_starts_a_new_comparison(tmp_path, caplog):

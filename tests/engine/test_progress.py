@@ -25,6 +25,12 @@ def test_bar_writes_nothing_to_a_pipe(monkeypatch):
     assert stream.getvalue() == ""
 
 
+def test_bars_do_without_a_standard_error_that_was_closed_before_the_program_began(monkeypatch, step):
+    monkeypatch.setattr(sys, "stderr", None)
+    with progress_bar(total=3, description="work", unit="file") as bar, ProgressBar(global_step=step, num_updates=2):
+        bar.update(3)
+
+
 def test_bar_shows_rate_and_total_on_a_terminal(monkeypatch):
     stream = io.StringIO()
     stream.isatty = lambda: True

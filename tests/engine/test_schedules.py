@@ -157,3 +157,73 @@ def test_arguments_out_of_range_are_refused(change, message):
     }
     with pytest.raises(ValueError, match=message):
         build_schedule(**(arguments | change))
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "tri_stage"])
+def test_shares_of_the_run_are_the_same_schedule_as_their_numbers(name):
+    numbers = build_schedule(
+        name=name, peak_learning_rate=1.0, num_updates=1000, warmup_updates=100, hold_updates=400
+    )
+    shares = build_schedule(
+        name=name, peak_learning_rate=1.0, num_updates=1000, warmup_updates=0, warmup_ratio=0.1, hold_ratio=0.4
+    )
+    assert shares.get_config() == numbers.get_config()
+    mixed = build_schedule(
+        name=name, peak_learning_rate=1.0, num_updates=1000, warmup_updates=100, hold_ratio=0.4
+    )
+    assert mixed.get_config() == numbers.get_config()
+
+
+def test_shares_that_fill_the_run_never_exceed_it_by_rounding():
+    for num_updates in range(1, 60):
+        for warmup_ratio in (0.1, 0.25, 0.5, 0.75):
+            config = build_schedule(
+                name="linear", peak_learning_rate=1.0, num_updates=num_updates, warmup_updates=0,
+                warmup_ratio=warmup_ratio, hold_ratio=1.0 - warmup_ratio,
+            ).get_config()  # fmt: skip
+            assert config["warmup_updates"] + config["hold_updates"] == num_updates
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"warmup_ratio": 0.1}, "train.warmup_ratio=0.1 and train.warmup_updates=2 are both set; set one of them to 0"),
+        ({"hold_updates": 3, "hold_ratio": 0.2}, "train.hold_ratio=0.2 and train.hold_updates=3 are both set"),
+        ({"warmup_updates": 0, "warmup_ratio": 0.7, "hold_ratio": 0.4}, "at most 1 together; the rest of the run is"),
+        ({"hold_ratio": -0.5}, "train.hold_ratio=-0.5 must be at least 0"),
+        ({"hold_ratio": math.nan}, "train.hold_ratio=nan must be"),
+    ],
+)
+def test_shares_that_contradict_are_refused_by_their_fields(change, message):
+    arguments = {"name": "linear", "peak_learning_rate": 1.0, "num_updates": 10, "warmup_updates": 2}
+    with pytest.raises(ValueError, match=message):
+        build_schedule(**(arguments | change))
+
+
+@pytest.mark.parametrize("name", ["constant", "linear", "cosine", "tri_stage"])
+@pytest.mark.parametrize(("warmup", "hold"), [(3, 4), (0, 0), (0, 5), (5, 0), (10, 0)])
+def test_updates_shared_with_a_longer_run_have_the_same_rates_and_the_next_has_not(name, warmup, hold):
+    shorter, longer = (
+        build_schedule(
+            name=name, peak_learning_rate=1.0, num_updates=n, warmup_updates=warmup, hold_updates=hold,
+            initial_scale=0.0,
+        )
+        for n in (10, 20)
+    )  # fmt: skip
+    shared = min(shorter.num_updates_shared_with(longer), 10)
+    assert shared == (10 if name == "constant" else min(warmup + hold + 1, 10))
+    assert _rates(shorter, range(shared)) == _rates(longer, range(shared))
+    if shared < 10:
+        assert _rates(shorter, [shared]) != _rates(longer, [shared])
+    assert longer.num_updates_shared_with(shorter) == shorter.num_updates_shared_with(longer)
+
+
+def test_a_warm_up_that_grows_with_the_run_shares_nothing_and_a_hold_that_grows_only_its_beginning():
+    def build(num_updates, **more):
+        arguments = {"peak_learning_rate": 1.0, "warmup_updates": 0, "num_updates": num_updates, **more}
+        return build_schedule(name=arguments.pop("name", "tri_stage"), **arguments)
+
+    for name in ("constant", "tri_stage"):
+        grown = {"warmup_ratio": 0.5, "name": name}
+        assert build(10, **grown).num_updates_shared_with(build(20, **grown)) == 0
+    assert build(10, hold_ratio=0.5).num_updates_shared_with(build(20, hold_ratio=0.5)) == 6

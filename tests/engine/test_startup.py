@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import pytest
 
-from engine import experiment
+from common import workdir_layout as layout
+from engine import experiment, startup
 from tests.experiment_toys import make_config, make_parts
 
 
@@ -41,3 +43,32 @@ def test_a_run_says_where_it_runs_what_it_starts_from_and_where_it_continues(sai
     text = said(tmp_path / "run", 6)
     assert "continuing at update 6 of 6" in text
     assert "restored" in text
+
+
+def test_a_note_of_a_stop_is_read_once_and_a_damaged_one_says_nothing(tmp_path):
+    assert startup.take_stop_note(str(tmp_path)) == {}
+    startup.note_stop(str(tmp_path), reason="SIGTERM", step=445)
+    note = startup.take_stop_note(str(tmp_path))
+    assert (note["reason"], note["step"]) == ("SIGTERM", 445)
+    assert startup.take_stop_note(str(tmp_path)) == {}
+    for content in (b"", b"[1]", b'{"step": "x"}', b"\xff" * 9):
+        (tmp_path / layout.STOPPED_FILE).write_bytes(content)
+        assert startup.take_stop_note(str(tmp_path)) == {}
+        assert not (tmp_path / layout.STOPPED_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("note", "reached", "said"),
+    [
+        ({}, 0, ""),
+        ({}, 400, ""),
+        ({"reason": "SIGTERM", "time": "T", "step": 400}, 400, "stopped by SIGTERM at T, with all its updates saved"),
+        ({"reason": "SIGTERM (not done after 27 s)", "time": "T", "step": 445}, 440,
+         r"stopped by SIGTERM \(not done after 27 s\) at T; 45 updates after the last checkpoint were lost"),
+        ({"reason": "SIGHUP", "time": "T", "step": 401}, 400, "1 update after the last checkpoint was lost and is"),
+        ({}, 440, r"ended without a word \(killed, or a crash\); 40 updates after the last checkpoint were lost"),
+    ],
+)  # fmt: skip
+def test_the_next_start_says_what_it_found(note, reached, said):
+    found = startup.describe_last_stop(note, step=400, reached=reached)
+    assert re.search(said, found) and bool(found) == bool(said)

@@ -44,7 +44,9 @@ class _Trainer(orbit.StandardTrainer):
         return {"loss": float(self._step.numpy())}
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+)
 def test_signal_stops_after_the_loop_with_its_figures_written(tmp_path, step, number, status, capfd):
     path = tmp_path / "metrics.jsonl"
     before = signal.getsignal(number)
@@ -74,6 +76,55 @@ def test_without_a_signal_nothing_happens_and_handlers_come_back():
         assert signal.getsignal(signal.SIGTERM) is not before[0]
         stop({"loss": 1.0})
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_hang_up_that_nohup_made_ignored_stays_ignored():
+    old = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopOnSignal() as stop:
+            stop.defer()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.requested
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, old)
+
+
+@pytest.mark.parametrize("first", [signal.SIGHUP, signal.SIGTERM])
+def test_a_terminal_that_closes_says_so_twice_and_that_is_no_second_signal(first):
+    before = signal.getsignal(signal.SIGHUP)
+    with StopOnSignal() as stop:
+        stop.defer()
+        os.kill(os.getpid(), first)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.exit_status == 128 + first
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
+def test_what_can_be_saved_without_the_main_thread_is_saved_while_there_is_just_time_for_it():
+    """The main thread is busy here from the signal to the end of the time."""
+    done = []
+    start = time.monotonic()
+    with StopOnSignal(within_secs=3.0 + 1.2) as stop:
+        stop.rescue = lambda: done.append(("rescue", time.monotonic() - start))
+        stop.rescue_secs = lambda: 0.7
+        stop.note = lambda what: done.append((what, time.monotonic() - start))
+        stop.defer()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.9)
+    assert [what for what, _ in done] == ["SIGTERM", "rescue"]
+    assert done[0][1] < 0.4 < done[1][1]
+
+
+def test_a_run_that_ends_in_time_has_nothing_rescued():
+    done = []
+    with StopOnSignal(within_secs=3.0 + 0.4) as stop:
+        stop.rescue = lambda: done.append("rescue")
+        stop.defer()
+        os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.6)
+    assert done == []
 
 
 def test_second_signal_meets_the_old_handler():
@@ -108,6 +159,45 @@ def test_before_there_is_anything_to_save_a_signal_ends_the_process_at_once(numb
     assert f"{signal.Signals(number).name}: stopped; nothing was to be saved" in capfd.readouterr().err
 
 
+# Both write what they are called with, and the first of them fails.
+NOTES = """
+import hashlib, os, sys
+from engine.stopping import StopOnSignal
+def rescue():
+    os.write(1, b"rescue\\n")
+    raise OSError("no room")
+with StopOnSignal(within_secs=4.0, watch_to_the_end=True) as stop:
+    stop.note = lambda what: os.write(1, f"{what}\\n".encode())
+    stop.rescue, stop.rescue_secs = rescue, lambda: 0.5
+    stop.defer()
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"x", b"y", 200_000_000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "status", "lines"),
+    [
+        ([signal.SIGTERM], 143, ["SIGTERM", "rescue", "SIGTERM (not done after 1 s)"]),
+        ([signal.SIGHUP, signal.SIGHUP], 129, ["SIGHUP", "rescue", "SIGHUP (not done after 1 s)"]),
+    ],
+)
+def test_a_process_that_has_to_leave_says_what_becomes_of_it_and_no_fault_keeps_it(signals, status, lines):
+    process = subprocess.Popen(
+        [sys.executable, "-c", NOTES], cwd=Path(__file__).resolve().parents[2], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.2)
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.1)
+    printed, errors = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert printed.splitlines() == lines
+    assert "the save beside the update under way failed: no room" in errors and "Traceback" not in errors
+
+
 # One call that comes back to Python only after a minute, as a compilation may.
 STUCK = """
 import hashlib, sys
@@ -124,6 +214,7 @@ with StopOnSignal(within_secs=4.0, watch_to_the_end=True) as stop:
     ("phase", "number", "said"),
     [
         ("deferred", signal.SIGTERM, b"not done after 1 s, leaving now; the updates since the last checkpoint"),
+        ("deferred", signal.SIGHUP, b"not done after 1 s, leaving now; the updates since the last checkpoint"),
         ("early", signal.SIGINT, b"not done after 3 s, leaving now; nothing was to be saved"),
     ],
 )
@@ -180,3 +271,28 @@ def test_after_a_signal_the_interpreter_is_not_taken_apart_under_running_threads
     )
     assert done.returncode == status, done.stderr
     assert done.stdout == printed
+
+
+TWICE = """
+import hashlib
+from engine.stopping import StopOnSignal
+with StopOnSignal(within_secs=60.0, watch_to_the_end=True) as stop:
+    stop.defer()
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"x", b"y", 200_000_000)
+"""
+
+
+def test_ctrl_c_twice_ends_a_call_that_no_handler_can_interrupt():
+    process = subprocess.Popen(
+        [sys.executable, "-c", TWICE], cwd=Path(__file__).resolve().parents[2], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert process.stdout.readline() == b"ready\n"
+    for _ in range(2):
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and time.monotonic() - start < 10
+    assert b"SIGINT once more: leaving now" in errors

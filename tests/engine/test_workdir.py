@@ -172,6 +172,25 @@ def test_error_is_a_value_error():
     assert Path(workdir.__file__).name == "workdir.py"
 
 
+def test_a_field_that_may_change_is_taken_over_and_one_that_is_new_counts_as_it_always_was(tmp_path):
+    old = {"train": {"num_updates": 6, "seed": 1}}
+    save_config(tmp_path, old)
+    new = {"train": {"num_updates": 9, "seed": 1, "ratio": 0.0}}
+    seen = []
+
+    def may_change(saved):
+        seen.append(saved["train"]["num_updates"])
+        return ["train.num_updates"]
+
+    with pytest.raises(WorkdirError, match="train.num_updates was 6, is 9; train.ratio was absent, is 0.0"):
+        save_config(tmp_path, new)
+    with pytest.raises(WorkdirError, match="train.ratio was 0.5, is 0.0;"):
+        save_config(tmp_path, new, later={"train.ratio": 0.5}, may_change=may_change)
+    save_config(tmp_path, new, later={"train.ratio": 0.0}, may_change=may_change)
+    assert seen == [6, 6]
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["num_updates"] == 9
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_is_one_line_with_the_path_and_what_to_do(tmp_path, monkeypatch, number):
     def refuse(descriptor, operation):

@@ -188,6 +188,10 @@ def test_weights_of_another_architecture_are_refused(saved, change):
     ("text", "message"),
     [
         ("{", "not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"hidden_size": -1}', "hidden_size must be from 1 to"),
+        ('{"num_layers": 1000000000}', "num_layers must be from 1 to 1000"),
+        ('{"normalize_waveform": 1}', "normalize_waveform must be true or false"),
         ("[]", "not a config of ours"),
         ('{"model_type": "wav2vec2"}', "of Hugging Face; run python -m models.convert"),
         ('{"width": 3}', "unknown model config field"),
