@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from data import decoder, storage
+from common import storage
+from data import decoder
 from data.audio import load_audio, read_audio, read_header
 from data.decoder import decode_blocks, open_audio
 from data.errors import InputError
