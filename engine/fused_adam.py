@@ -24,7 +24,8 @@ class FusedAdam(tf_keras.optimizers.Adam):
     variables: of a hundred million weights that is several gigabytes.
 
     Attributes:
-        steps: int64 variable, the applied updates of each variable, in the order of `build`; part of the checkpoint.
+        steps: int64 variable, the applied updates of each variable, in the order of `build`. Part of the checkpoint, not
+            of `variables`, which are the schedule's count and the slots.
     """
 
     def build(self, var_list: Sequence[tf.Variable]) -> None:
@@ -39,7 +40,6 @@ class FusedAdam(tf_keras.optimizers.Adam):
                 aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
                 name="steps",
             )
-            self._variables.append(self.steps)
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Updates one variable, its weight decay included; graph, update context."""

@@ -211,6 +211,7 @@ def test_counts_are_restored_and_the_next_steps_are_the_same(tmp_path):
     checkpoint_again.read(path).assert_consumed()
     assert optimizer_again.steps.numpy().tolist() == [1, 2]
     update(again, optimizer_again, 0.7)
+    assert optimizer_again.steps.numpy().tolist() == optimizer.steps.numpy().tolist() == [2, 3]
     for a, b in zip([*again, *optimizer_again.variables], [*variables, *optimizer.variables], strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 

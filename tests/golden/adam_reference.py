@@ -68,7 +68,6 @@ def train_with_torch(case: str) -> list[np.ndarray]:
 
 
 if __name__ == "__main__":
-
     for case in CASES:
         print(f'    "{case}": [')
         for weight in train_with_torch(case):

@@ -113,13 +113,14 @@ def test_any_rows_are_as_exact_as_float64_whatever_stands_behind_their_lengths(
 @pytest.mark.parametrize(
     ("num_frames", "num_labels", "vocab_size", "scale"),
     [
-        (768, 200, 32, 3.0), (768, 200, 32, 100.0),
-        (60, 20, 10_000, 100.0), (300, 40, 10_000, 1.0), (3000, 400, 32, 10.0),
+        (768, 200, 32, 3.0),
+        (768, 200, 32, 100.0),
+        (60, 20, 10_000, 100.0),
+        (300, 40, 10_000, 1.0),
+        (3000, 400, 32, 10.0),
     ],
 )
-def test_long_rows_large_vocabularies_and_sure_and_wrong_models_are_as_exact(
-    num_frames, num_labels, vocab_size, scale
-):
+def test_long_rows_large_vocabularies_and_sure_and_wrong_models_are_as_exact(num_frames, num_labels, vocab_size, scale):
     """TensorFlow's CPU kernel is off by up to 4 % in the loss and 70 % in the gradient here."""
     rng = np.random.default_rng(num_frames)
     logits = (scale * rng.normal(size=(1, num_frames, vocab_size))).astype(np.float32)
