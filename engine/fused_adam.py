@@ -24,8 +24,8 @@ class FusedAdam(tf_keras.optimizers.Adam):
     variables: of a hundred million weights that is several gigabytes.
 
     Attributes:
-        steps: int64 variable, the applied updates of each variable, in the order of `build`. Part of the checkpoint, not
-            of `variables`, which are the schedule's count and the slots.
+        steps: int64 variable, the applied updates of each variable, in the order of `build`. Part of the checkpoint,
+            not of `variables`, which are the schedule's count and the slots.
     """
 
     def build(self, var_list: Sequence[tf.Variable]) -> None:
