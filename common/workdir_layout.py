@@ -78,7 +78,8 @@ def read_config(path: PathLike) -> dict[str, Any]:
         if isinstance(value, dict):
             dotted = next((name for name in value if "." in name), None)
             if dotted is not None:
-                raise MalformedFileError(f"{os.fspath(path)} is no config of a run ({dotted!r} is no name of a field)")
+                where = f"{os.fspath(path)} is no config of a run"
+                raise MalformedFileError(f"{where} ({dotted!r}: names of fields have no dots)")
             stack.extend((child, depth + 1) for child in value.values())
         elif isinstance(value, list):
             stack.extend((child, depth + 1) for child in value)

@@ -52,8 +52,8 @@ _READ_FIELDS: tuple[tuple[str, str, type, bool], ...] = (
     ("model", "architecture", dict, False),
     ("model", "freeze_feature_encoder", bool, True),
     *(("model", name, _TYPES.get(name, float), False) for name in _ARCHITECTURE_FIELDS),
-    ("data", "text_style", str, True),
     ("data", "on_rate_mismatch", str, True),
+    ("data", "text_style", str, True),
     ("data", "eval", dict, True),
     ("train", "precision", str, True),
 )  # fmt: skip
@@ -86,7 +86,7 @@ def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
         )
     if _CONVERTED_FIELD in fields:
         fields = _untrained_run(fields, path)
-    _check_types(fields, path)
+    _check_fields(fields, path)
     return ConfigDict(fields), folder
 
 
@@ -109,34 +109,18 @@ def build_tokenizer(config: ConfigDict, parts: Parts, *, workdir: str, checkpoin
     return parts.build_tokenizer(path if storage.is_file(path) else config.data.vocab)
 
 
-def load_model_run(checkpoint: str) -> tuple[ConfigDict, str]:
-    """Returns what `load_run` does, of a run whose config has all that its model is built and fed by.
-
-    Raises:
-        ValueError: As `load_run`, or names the field that is missing.
-    """
-    config, folder = load_run(checkpoint)
-    path = storage.join(folder, layout.CONFIG_FILE)
-    fields = config.to_dict()
-    field(fields, "seed", int, path)
-    for group, name, kind, is_needed in _READ_FIELDS:
-        if is_needed:
-            field(field(fields, group, dict, path), name, kind, f"{path}, {group}")
-    return config, folder
-
-
-def _check_types(fields: Mapping[str, Any], path: str) -> None:
-    """Checks the types of what inference reads out of a run's config, as far as it is there.
+def _check_fields(fields: Mapping[str, Any], path: str) -> None:
+    """Checks that what inference reads out of a run's config is there, and of its type.
 
     Raises:
         MalformedFileError: Names the field.
     """
-    optional_field(fields, "seed", int, path, 0)
-    for group, name, kind, _ in _READ_FIELDS:
-        found = optional_field(fields, group, dict, path, {})
-        if name in found:
+    for group, name, kind, is_needed in _READ_FIELDS:
+        found = field(fields, group, dict, path)
+        if is_needed or name in found:
             field(found, name, kind, f"{path}, {group}")
-    sets = fields.get("data", {}).get("eval", {})
+    field(fields, "seed", int, path)
+    sets = fields["data"]["eval"]
     for name in sets:
         field(sets, name, dict, f"{path}, data.eval")
     for name in ("decode", "eval"):

@@ -127,7 +127,7 @@ def test_it_transcribes_and_is_exported(trained, parts, tmp_path):  # noqa: F811
     assert json.loads(output.read_text())["text"] == text
     assert exporting.run(parts=parts, output=str(tmp_path / "exported"), **arguments) == 0
     assert json.loads((tmp_path / "exported/export.json").read_text())["checkpoint"] == "best/ckpt-1"
-    assert unpack.load_model_run(f"{url}/best/ckpt-1")[1] == url
+    assert unpack.load_run(f"{url}/best/ckpt-1")[1] == url
 
 
 def test_weights_to_start_from_may_lie_behind_a_url(url, tmp_path):

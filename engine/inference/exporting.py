@@ -66,7 +66,7 @@ def run(
     paths = find_audio(inputs) if inputs else []
     if read_export_fields(checkpoint) is not None:
         raise ValueError(f"{checkpoint}: exported already; give the workdir that it came from to --checkpoint")
-    config, workdir = unpack.load_model_run(checkpoint)
+    config, workdir = unpack.load_run(checkpoint)
 
     normalize = unpack.normalizes(config)
 

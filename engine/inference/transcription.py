@@ -37,7 +37,7 @@ def load_trained(
     Raises:
         ValueError: If the run or its weights cannot be used.
     """
-    config, workdir = unpack.load_model_run(checkpoint)
+    config, workdir = unpack.load_run(checkpoint)
     config.train.precision = precision or config.train.precision
     if regions:
         config.model.regions = regions
@@ -84,7 +84,7 @@ def load_transcriber(
         reader = _build_reader(parts, tokenizer, decode)
         model = ExportedModel(checkpoint)
     else:
-        config, workdir = unpack.load_model_run(checkpoint)
+        config, workdir = unpack.load_run(checkpoint)
         text_rules, normalize = config.data, unpack.normalizes(config)
         tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
         parts = unpack.with_blank(parts, tokenizer)

@@ -42,7 +42,7 @@ def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
         files.write_text_atomic(path, page)
         print(f"\n{describe(sets)}\n\nwritten to {path}")
         return 0
-    config, workdir = unpack.load_model_run(inputs[0])
+    config, workdir = unpack.load_run(inputs[0])
     step, figures = _last_evaluation(runs[0].lines, list(runs[0].predictions))
     if not figures:
         raise ValueError(f"{workdir}: its metrics.jsonl has no line of an evaluation; evaluate it with --mode=eval")
@@ -79,7 +79,7 @@ def _open_sets(parts: Parts, workdir: str, names: Mapping[str, object]) -> dict[
     """Opens what was evaluated, by the names of the figures; what is not there any more is told and left out."""
     opened: dict[str, EvalData] = {}
     try:
-        config, _ = unpack.load_model_run(workdir)
+        config, _ = unpack.load_run(workdir)
         tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
         # Short names first: dev-clean is a set of its own, not a way of decoding dev.
         bases = sorted(config.data.eval, key=len)

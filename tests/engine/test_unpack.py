@@ -162,14 +162,14 @@ def test_a_config_that_somebody_has_changed_by_hand_is_one_line(tmp_path, change
     fields = {**make_config(tmp_path).to_dict(), **change}
     (tmp_path / "config.json").write_text(json.dumps(fields))
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        unpack.load_model_run(str(tmp_path))
+        unpack.load_run(str(tmp_path))
     assert str(tmp_path / "config.json") in str(caught.value) and "\n" not in str(caught.value)
     for name in change:
         del fields[name]
     (tmp_path / "config.json").write_text(json.dumps(fields))
     if name != "decode":
         with pytest.raises(ValueError, match=f"config.json has no '{name}'"):
-            unpack.load_model_run(str(tmp_path))
+            unpack.load_run(str(tmp_path))
 
 
 def test_a_config_of_a_converted_folder_without_its_recipe_is_one_line(tmp_path):

@@ -214,7 +214,7 @@ def test_an_error_of_the_lock_names_its_file(tmp_path, monkeypatch):
 
 def test_a_url_has_no_lock_and_says_so_and_one_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     url = f"ram://{tmp_path.name}/run"
     with WorkdirLock(url), WorkdirLock(url):
         pass
