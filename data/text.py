@@ -183,7 +183,7 @@ class CharTokenizer:
         try:
             ids = parse_object(storage.read_bytes(path), os.fspath(path))
         except MalformedFileError as error:
-            raise InputError(f"{str(error).replace('not valid JSON', 'not JSON')}: make it again") from error
+            raise InputError(f"{error}: make it again") from error
         if not all(is_kind(index, int) for index in ids.values()):
             raise InputError(f"{path} is not an object of token -> id: make it again")
         if sorted(ids.values()) != list(range(len(ids))):
