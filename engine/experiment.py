@@ -172,12 +172,6 @@ def run(
         )
 
 
-def default_workdir(config_path: str) -> str:
-    """Returns runs/NAME for configs/NAME.py, with or without an argument after a colon."""
-    name = os.path.basename(config_path.split(":", maxsplit=1)[0]).removesuffix(".py")
-    return os.path.join("runs", name)
-
-
 def _train(
     *,
     config: ConfigDict,
