@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterator
 
 import orbit
@@ -199,12 +198,6 @@ def run(
             run_id=run_id,
             stop=stop,
         )
-
-
-def default_workdir(config_path: str) -> str:
-    """Returns runs/NAME for configs/NAME.py, with or without an argument after a colon."""
-    name = os.path.basename(config_path.split(":", maxsplit=1)[0]).removesuffix(".py")
-    return os.path.join("runs", name)
 
 
 def _train(

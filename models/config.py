@@ -10,6 +10,7 @@ from typing import Any
 from common.json_files import describe, is_kind
 from models.presets import PRESETS
 
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # Narrower transformers run no regions by default: compiling them costs more than it saves (docs/decisions/0040).
 MIN_REGION_HIDDEN_SIZE = 256
 # Far above every published model: what asks for more is a damaged file, and is refused before anything is allocated.

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import functools
@@ -18,13 +17,13 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from common import json_files
+from common.arguments import Parser
 from common.special_tokens import TOKENIZER_FILE
 from models import hf_config, hf_files, hf_names
 from models.hf_matching import Report, canonical_names, match
@@ -313,16 +312,9 @@ def _write_ours(
         os.replace(origin, output / ORIGIN_FILE)
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line instead of a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (--help lists the flags)")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 2 after one line on stderr."""
-    parser = _Parser(prog="models.convert", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    parser = Parser(prog="models.convert", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--input", required=True, help="folder to read")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--to_hf", action="store_true", help="ours to Hugging Face")

@@ -187,7 +187,7 @@ def _import_flashlight() -> Any:
     except ImportError as error:
         raise ValueError(
             f"decode.method=lexicon needs flashlight-text ({error}); install it with: pip install flashlight-text, or "
-            "pip install -e '.[lm]'"
+            "pip install -e '.[lm]' (with Python 3.11 or 3.12: for 3.13 there is no wheel yet)"
         ) from error
 
     class Flashlight:

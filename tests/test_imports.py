@@ -40,8 +40,8 @@ HOMES = {
     "matplotlib": ("benchmarks",),
     # In engine: the files between a config and the explicit arguments of everything below (docs/decisions/0034).
     "ml_collections": (
-        "configs", "engine/checks.py", "engine/doctor.py", "engine/experiment.py", "engine/startup.py",
-        "engine/tune_lm.py", "engine/unpack.py", "engine/verify_resume.py", "run",
+        "configs", "engine/checks.py", "engine/config_file.py", "engine/doctor.py", "engine/experiment.py",
+        "engine/startup.py", "engine/tune_lm.py", "engine/unpack.py", "engine/verify_resume.py", "run",
     ),
     "numpy": _CODE,
     "onnx": ("engine/inference/portable_converter.py",),

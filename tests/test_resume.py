@@ -198,7 +198,7 @@ def test_two_workers_of_which_one_is_killed_or_stopped_make_the_run_of_two_that_
         if number == signal.SIGKILL:
             assert "error: another worker is gone, so this one stops" in said(folder, 1 - index)
     lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").open()]
-    assert [line["step"] for line in lines if line["split"] == "unseen-voices"] == [20]
+    assert [line["step"] for line in lines if line["split"] == "unseen_voices"] == [20]
     for name in ("ended", "straight"):
         assert finish_workers(start_two_workers(corpus, tmp_path / name), tmp_path / name, timeout_secs=420) == [0, 0]
     checks = compare_runs(tmp_path / "straight/run", folder / "run")

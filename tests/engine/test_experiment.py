@@ -120,11 +120,6 @@ def test_a_started_run_continues_where_the_weights_it_started_from_are_gone(tmp_
     assert experiment.run(**arguments).exit_status == 0
 
 
-def test_default_workdir_is_named_after_the_config():
-    assert experiment.default_workdir("configs/digits.py:../corpora/fsdd") == "runs/digits"
-    assert experiment.default_workdir("configs/base.py") == "runs/base"
-
-
 def test_training_does_not_ask_for_the_evaluation_corpora(tmp_path):
     config = make_config(tmp_path)
     config.data.eval["dev"] = base.get_eval_set(input=str(tmp_path / "nowhere"))

@@ -6,7 +6,7 @@ import pytest
 from models.beam import PrefixBeamSearch
 from models.lm_beam import LexiconBeamSearch
 from models.searches import build_search
-from tests.models_lm import ARPA, PIECES, decode, emissions
+from tests.models_lm import ARPA, PIECES, decode, emissions, needs_flashlight
 
 
 def build(**fields):
@@ -15,6 +15,7 @@ def build(**fields):
     return build_search(pieces=PIECES, **{**defaults, **fields})
 
 
+@needs_flashlight
 def test_each_method_builds_its_search(tmp_path):
     (tmp_path / "lm.arpa").write_text(ARPA)
     assert build(method="greedy") is None
