@@ -35,14 +35,17 @@ HOMES = {
     "apache_beam": ("data/beam_runner.py",),
     "espeakng_loader": ("data/espeak.py",),
     "flashlight": ("models/lm_beam.py",),
+    "huggingface_hub": ("models/named_weights.py",),
     "jinja2": ("data", "engine"),
     "jiwer": ("benchmarks", "engine"),
+    "kagglehub": ("models/named_weights.py",),
     "matplotlib": ("benchmarks",),
     # In engine: the files between a config and the explicit arguments of everything below (docs/decisions/0034).
     "ml_collections": (
         "configs", "engine/checks.py", "engine/config_file.py", "engine/doctor.py", "engine/experiment.py",
         "engine/startup.py", "engine/tune_lm.py", "engine/unpack.py", "engine/verify_resume.py", "run",
     ),
+    "ml_dtypes": ("models/torch_files.py",),
     "numpy": _CODE,
     "onnx": ("engine/inference/portable_converter.py",),
     "onnxruntime": ("engine/inference/portable.py",),
@@ -59,7 +62,7 @@ HOMES = {
     "tornado": ("engine/inference/http_server.py", "engine/inference/uploads.py"),
     "torch": ("benchmarks/reference_worker.py", "models/convert.py"),
     "transformers": ("benchmarks/reference_worker.py",),
-    "tqdm": ("benchmarks", "data", "engine"),
+    "tqdm": ("benchmarks", "data", "engine", "models"),
 }
 # Names on PyPI where they differ from the import.
 REQUIREMENTS = {
