@@ -16,6 +16,7 @@ from common import storage
 from common import workdir_layout as layout
 from common.json_files import MalformedFileError
 from common.near_files import describe_near
+from common.weight_names import is_weight_name, repository_hint
 from engine import unpack
 from engine.ema import ema_name
 from engine.protocols import Tokenizer
@@ -249,7 +250,8 @@ def check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:
         check_corpus(config, fields)
     if init and not (storage.exists(init) or storage.exists(f"{init}.index")):
         raise ValueError(
-            f"{init}: no such weights (model.init); convert a Hugging Face folder with: python -m models.convert "
+            f"{init}: no such weights (model.init){repository_hint(init)}; convert a Hugging Face folder with: "
+            "python -m models.convert "
             f"--input=HF_FOLDER --output={init}; or train the whole model from random weights, which takes far more "
             "data, with --config.model.init= --config.model.freeze_feature_encoder=False"
         )
@@ -299,7 +301,12 @@ def find_frozen_random(config: ConfigDict) -> str:
             f"{config.train.num_updates}, but model.init is empty: the encoder would stay random for ever; set "
             "--config.model.freeze_encoder_updates=0, or --config.model.init=WEIGHTS"
         )
-    if model.init and model.freeze_feature_encoder and (origin := _random_origin(model.init)):
+    if (
+        model.init
+        and model.freeze_feature_encoder
+        and not is_weight_name(model.init)
+        and (origin := _random_origin(model.init))
+    ):
         return (
             f"model.freeze_feature_encoder=True, but the feature encoder of {model.init} (model.init) is random: the "
             f"run in {origin} began with random weights and had it frozen; {remedy}"

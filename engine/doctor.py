@@ -45,7 +45,7 @@ def run(
     runtime.configure_devices(num_virtual_devices=config.runtime.num_virtual_devices)
     replicas = runtime.count_replicas(strategy_name)
     checks.check_fields(config, num_replicas=replicas)
-    config = unpack.with_architecture(config, parts, init=config.model.init)
+    config = unpack.with_architecture(config, parts, init=parts.fetch_weights(config.model.init))
     data = config.data
     tokenizer = parts.build_tokenizer(data.vocab)
     footprint = measure_model(

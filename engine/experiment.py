@@ -146,7 +146,7 @@ def run(
         saved = layout.list_checkpoints(storage.join(workdir, layout.CHECKPOINTS_FOLDER))
         is_fresh = not saved
         # Weights to start from are not needed again: a run can be continued where they are gone.
-        init = config.model.init if is_fresh else ""
+        init = parts.fetch_weights(config.model.init) if is_fresh else ""
         evaluate = mode == "train_and_eval"
         checks.check_inputs(config, init, evaluate=evaluate)
         checks.check_frozen(config, is_fresh=is_fresh)

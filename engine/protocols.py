@@ -240,6 +240,8 @@ class Parts:
             asked for. Raises ValueError.
         page_environment: Folder of templates -> what renders them in the frame that our pages share.
         preflight: keyword arguments -> None; raises ValueError where the data would spoil the run.
+        fetch_weights: the name of published weights -> a local folder of them; a path -> itself. Raises ValueError and
+            OSError.
     """
 
     build_tokenizer: Callable[[str], Tokenizer]
@@ -260,3 +262,4 @@ class Parts:
     page_environment: Callable[[str | os.PathLike[str]], jinja2.Environment]
     build_search: Callable[..., Search | None] = lambda **fields: None
     preflight: Callable[..., Any] = lambda **fields: None
+    fetch_weights: Callable[[str], str] = lambda path: path

@@ -16,6 +16,7 @@ from common import storage
 from common import workdir_layout as layout
 from common.hub_input import hub_normalizes
 from common.json_files import MalformedFileError, field, optional_field
+from common.weight_names import repository_hint
 from engine import runtime
 from engine.ema import EmaWeights
 from engine.evaluator import Evaluator, EvaluatorGroup
@@ -76,6 +77,7 @@ def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
     if path is None:
         raise ValueError(
             f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint"
+            f"{repository_hint(checkpoint)}"
         )
     folder = storage.parent(path)
     fields = layout.read_config(path)

@@ -1,6 +1,6 @@
 """Weights in and out: a Hugging Face folder to a folder of ours, and back.
 
-    python -m models.convert --input=HF_DIR --output=DIR [--vocab=vocab.json]
+    python -m models.convert --input=HF_DIR_OR_NAME --output=DIR [--vocab=vocab.json]
     python -m models.convert --input=DIR --output=HF_DIR --to_hf
 """
 
@@ -25,7 +25,8 @@ from safetensors.numpy import save_file
 from common import json_files
 from common.arguments import Parser
 from common.special_tokens import TOKENIZER_FILE
-from models import hf_config, hf_files, hf_names
+from common.weight_names import is_weight_name, repository_hint
+from models import hf_config, hf_files, hf_names, named_weights, torch_files
 from models.hf_matching import Report, canonical_names, match
 
 # Beside our weights: what the way back wants to know.
@@ -73,6 +74,8 @@ def from_hf(
             damaged; nothing is written.
     """
     folder = Path(input)
+    if not folder.is_dir() and (hint := repository_hint(os.fspath(input))):
+        raise FileNotFoundError(f"{folder}: no such folder{hint}")
     config, fields = hf_config.read_hf_config(folder / "config.json")
     normalizes, preprocessing = hf_files.read_preprocessing(folder)
     config = dataclasses.replace(config, normalize_waveform=normalizes)
@@ -175,6 +178,15 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
     return report
 
 
+def fetch_weights(name: str) -> str:
+    """Returns a local folder of ours for the name of published weights, fetched and converted once; a path as it is."""
+
+    def convert(source: Path, target: Path) -> None:
+        from_hf(input=source, output=target)
+
+    return named_weights.local_folder(name, convert=convert)
+
+
 def open_tensors(folder: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
     """Opens the weights of a Hugging Face folder; safetensors, whole or in shards, before a pickle.
 
@@ -242,6 +254,22 @@ def _open_shards(index: Path, stack: contextlib.ExitStack) -> dict[str, StoredTe
 
 
 def _load_pickle(path: Path) -> dict[str, StoredTensor]:
+    if torch_files.is_zip(path):
+        try:
+            found = torch_files.tensors_of(torch_files.load(path))
+        except torch_files.TorchFileError as error:
+            raise ValueError(f"{path}: {error}; fetch {_SAFETENSORS} instead") from error
+
+        def read_stored(name: str) -> np.ndarray:
+            try:
+                return _to_float32(path, name, found[name].read())
+            except torch_files.TorchFileError as error:
+                raise ValueError(f"{path}: {error}; fetch {_SAFETENSORS} instead") from error
+
+        return {
+            name: StoredTensor(tensor.shape, functools.partial(read_stored, name)) for name, tensor in found.items()
+        }
+    # Before PyTorch 1.6 files had another form.
     try:
         import torch
     except ImportError as error:
@@ -329,7 +357,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = to_hf(input=flags.input, output=flags.output, model_type=flags.model_type)
         else:
             report = from_hf(
-                input=flags.input,
+                input=named_weights.fetch(flags.input) if is_weight_name(flags.input) else flags.input,
                 output=flags.output,
                 vocab=flags.vocab,
                 allow_missing=_comma_list(flags.allow_missing),

@@ -13,11 +13,13 @@ import tensorflow as tf
 import tensorflow_hub
 import tf_keras
 
+from common.weight_names import is_weight_name
 from common.workdir_layout import find_checkpoint
 from models import feature_encoder
 from models.config import Wav2Vec2Config
 from models.hub_signature import is_saved_model, read_signature
 from models.layers import Projection, sequence_mask
+from models.named_weights import fetch, kaggle_name
 from models.random import UpdateRandom, dropout
 
 # Names that the convolutions at the bottom go by, ours and the published ones.
@@ -275,12 +277,16 @@ def copy_with_weights(handle: str, checkpoint: str, folder: str | os.PathLike[st
 
 
 def _load_layer(handle: str) -> tensorflow_hub.KerasLayer:
+    if is_weight_name(handle):
+        handle = os.fspath(fetch(handle))
     if "://" not in handle and not is_saved_model(handle):
         raise ValueError(
             f"{handle or '(empty)'}: no saved_model.pb there (model.hub_handle); give a URL or a folder that "
             "python -m models.hub_export wrote"
         )
     remedy = "; or download it by hand, unpack it and give the folder" if "://" in handle else ""
+    if name := kaggle_name(handle):
+        remedy = f"; TensorFlow Hub has moved to Kaggle Models: try model.hub_handle={name}{remedy}"
     default_timeout = socket.getdefaulttimeout()
     # TensorFlow Hub sets none: a server that takes the connection and says nothing would hold the run for ever.
     socket.setdefaulttimeout(_TIMEOUT_SECS)

@@ -31,9 +31,9 @@ from typing import Any
 from tqdm import tqdm
 
 from common import json_files
+from common.weight_names import HUGGING_FACE, KAGGLE, archive_suffix, is_weight_name
 
 CACHE_VARIABLE = "EARSHOT_CACHE"
-HUGGING_FACE, KAGGLE = "hf://", "kaggle://"
 _FORMAT = 1  # of converted folders: raised when the converter writes other numbers, so that old ones are left alone
 _METADATA = (
     "config.json",
@@ -50,25 +50,12 @@ _WEIGHTS = (
     ("model.safetensors.index.json", "model-*.safetensors"),
     ("pytorch_model.bin",),
 )
-_ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
 _BLOCK_BYTES = 2**20
 _TIMEOUT_SECS = 60.0  # of a silent server
 _CONTENT_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 Convert = Callable[[Path, Path], None]
-
-
-def is_name(text: str) -> bool:
-    """Returns whether `text` names published weights rather than a local path."""
-    return text.startswith((HUGGING_FACE, KAGGLE)) or (
-        text.startswith(("https://", "http://")) and _archive_suffix(text) != ""
-    )
-
-
-def looks_like_repository(text: str) -> bool:
-    """Returns whether a path that does not exist may be meant as OWNER/NAME of the Hugging Face Hub."""
-    return bool(_REPOSITORY.fullmatch(text)) and not text.startswith(".") and not os.path.exists(text)
 
 
 def local_folder(name: str, *, convert: Convert) -> str:
@@ -82,7 +69,7 @@ def local_folder(name: str, *, convert: Convert) -> str:
         ValueError: the name is malformed, or what it stands for cannot be used.
         OSError: it cannot be fetched or stored. Both are one line that says what to do.
     """
-    if not is_name(name):
+    if not is_weight_name(name):
         return name
     folder = fetch(name)
     if _is_hugging_face(folder):
@@ -252,7 +239,7 @@ def _fetch_archive(url: str) -> Path:
             if response.status == http.client.NOT_MODIFIED and known is not None:
                 return known.folder
             with _temporary_folder(cache) as temporary:
-                archive = temporary / f"archive{_archive_suffix(url)}"
+                archive = temporary / f"archive{archive_suffix(url)}"
                 digest = _download(response, archive, url)
                 content = temporary / "content"
                 _unpack(archive, content, url)
@@ -404,11 +391,6 @@ def _inner_folder(folder: Path) -> Path:
     """Steps into the one folder that an archive holds, as most do."""
     children = list(folder.iterdir()) if folder.is_dir() else []
     return children[0] if len(children) == 1 and children[0].is_dir() else folder
-
-
-def _archive_suffix(url: str) -> str:
-    path = urllib.parse.urlsplit(url).path.lower()
-    return next((suffix for suffix in _ARCHIVES if path.endswith(suffix)), "")
 
 
 @contextlib.contextmanager

@@ -8,15 +8,18 @@ import os
 import pickle
 import sys
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
 from data.text import load_tokenizer
 from models import convert, pretrained
 from models.hf_names import canonical_name
 from models.wav2vec2 import Wav2Vec2ForCTC
+from tests.hub_servers import serving
 from tests.models_parity import SMALL_MODELS, check_parity, compute, load_golden, tensors_of, write_hf_folder
 
 OLD_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
@@ -272,3 +275,22 @@ def test_a_pickle_is_refused_without_torch_and_never_runs(tmp_path, golden, monk
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Malicious(str(tmp_path / "trap"))))
     assert "pip install torch, or fetch model.safetensors" in refusal(tmp_path, folder)
     assert not (tmp_path / "trap").exists()
+
+
+def test_a_name_is_fetched_and_converted_like_its_folder(tmp_path, golden, monkeypatch, capsys):
+    source = write_hf_folder(tmp_path / "hf", golden)
+    with serving() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setenv("EARSHOT_CACHE", str(tmp_path / "ours"))
+        hub.files = {path.name: path.read_bytes() for path in source.iterdir()}
+        assert convert.main(["--input=hf://someone/some-model", f"--output={tmp_path / 'a'}"]) == 0
+        folder = convert.fetch_weights("hf://someone/some-model")
+    assert convert.main([f"--input={source}", f"--output={tmp_path / 'b'}"]) == 0
+    for name in ("weights.index", "config.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        assert Path(folder, name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert convert.main(["--input=someone/some-model", f"--output={tmp_path / 'c'}"]) == 2
+    assert "write hf://someone/some-model" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import huggingface_hub.utils._http as hub_http
 import pytest
 from huggingface_hub import constants
 
-from models.named_weights import is_name, kaggle_name, local_folder
+from models.named_weights import kaggle_name, local_folder
 from tests.hub_servers import COMMIT, serving
 
 NAME = "hf://someone/some-model"
@@ -209,10 +209,8 @@ def test_an_archive_that_breaks_off_or_is_absent_is_one_line(hub, tmp_path):
     assert list((tmp_path / "cache" / "archives").iterdir()) == []
 
 
-def test_paths_are_left_alone():
-    for path in ("weights/mine", "/a/b", "facebook/wav2vec2-base", "https://tfhub.dev/x/y/1", "gs://b/c.tar.gz", ""):
-        assert not is_name(path)
-        assert local_folder(path, convert=Converter()) == path
+def test_a_path_is_left_alone():
+    assert local_folder("weights/mine", convert=Converter()) == "weights/mine"
 
 
 def test_a_handle_of_tensorflow_hub_has_its_kaggle_name():
