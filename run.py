@@ -23,6 +23,7 @@ from ml_collections import config_flags
 from common.streams import outlive_readers
 from configs.base import get_config, get_decode, get_eval_set, get_serve
 from engine import config_file, early_checks
+from engine.console_log import configure_logging
 from engine.decode_options import give_decode
 from engine.mode_flags import RUN_MODES, check_arguments, check_flags, default_workdir, explain_flag_error
 from engine.stopping import StopOnSignal
@@ -51,9 +52,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     """Runs one mode and returns the exit status; `stop` hears the signals."""
     check_arguments(argv[1:])
     check_flags(_MODE.value, [name for name in _given_flags() if name != "mode"])
-    logging.set_verbosity(logging.INFO)
-    # Orbit prints what it logs: once is enough.
-    logging.get_absl_handler().addFilter(lambda record: f"{os.sep}orbit{os.sep}" not in record.pathname)
+    configure_logging()
     has_config = flags.FLAGS.config is not None
     decode_defaults = get_decode().to_dict()
     decode_given = give_decode(
@@ -67,6 +66,8 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     workdir = _WORKDIR.value or (default_workdir(flags.FLAGS["config"].config_filename) if has_config else "")
     check_early(workdir, decode_given)
     # Here and not above: a wrong flag, value or path should not wait for TensorFlow.
+    from common import storage
+    from common.workdir_layout import REPORT_FILE
     from data.audio import normalize_waveform
     from data.datasets import EvalData, TrainData
     from data.doctor import SetToExamine, examine
@@ -84,6 +85,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     from models import alignment, ctc, decoding
     from models.architecture import find_architecture
     from models.build import build_model
+    from models.convert import fetch_weights
     from models.footprint import measure_model
     from models.searches import build_search
 
@@ -106,11 +108,13 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         page_environment=page_environment,
         build_search=build_search,
         preflight=check_before_training,
+        fetch_weights=fetch_weights,
     )
+    checkpoint = parts.fetch_weights(_CHECKPOINT.value)
     if _MODE.value == "export":
         return exporting.run(
             parts=parts,
-            checkpoint=_CHECKPOINT.value,
+            checkpoint=checkpoint,
             inputs=_INPUTS.value,
             output=_OUTPUT.value,
             weights=_WEIGHTS.value,
@@ -121,7 +125,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
 
         return serve.run(
             parts=parts,
-            checkpoint=_CHECKPOINT.value,
+            checkpoint=checkpoint,
             options=flags.FLAGS.serve.to_dict(),
             stop=stop,
             weights=_WEIGHTS.value,
@@ -134,7 +138,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     if _MODE.value == "align":
         return aligning.run(
             parts=parts,
-            checkpoint=_CHECKPOINT.value,
+            checkpoint=checkpoint,
             inputs=_INPUTS.value,
             output=_OUTPUT.value,
             weights=_WEIGHTS.value,
@@ -142,7 +146,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     if _MODE.value == "transcribe":
         return transcription.run(
             parts=parts,
-            checkpoint=_CHECKPOINT.value,
+            checkpoint=checkpoint,
             inputs=_INPUTS.value,
             output=_OUTPUT.value,
             output_format=_OUTPUT_FORMAT.value,
@@ -170,7 +174,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             config=config,
             parts=parts,
             workdir=workdir,
-            checkpoint=_CHECKPOINT.value,
+            checkpoint=checkpoint,
             weights=_WEIGHTS.value,
             output=_OUTPUT.value,
         )
@@ -181,12 +185,14 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         mode=_MODE.value,
         strategy_name=_STRATEGY.value,
         tpu=_TPU.value,
-        checkpoint=_CHECKPOINT.value,
+        checkpoint=checkpoint,
         stop=stop,
         weights=_WEIGHTS.value,
     )
     if outcome.figures:
         print(f"\n{error_table(outcome.figures)}\n")
+        if storage.is_file(page := storage.join(workdir, REPORT_FILE)):
+            print(f"report: {page}\n")
     return outcome.exit_status
 
 

@@ -23,4 +23,5 @@ def get_config(corpus: str = "runs/quickstart-corpus") -> ConfigDict:
     config.data.train.split = "train"
     config.data.eval["unseen_voices"] = base.get_eval_set(format="librispeech", input=corpus, split="eval")
     config.eval.best_of = "unseen_voices"
+    config.eval.num_logged = 1
     return config

@@ -22,6 +22,7 @@ from engine.workdir import WorkdirError
 
 # What a save is taken to write a second before one was timed: a slow disk, with the sums made on a busy processor.
 _ASSUMED_BYTES_PER_SEC = 60e6
+_SLOW_SAVE_SECS = 10.0  # from here on a save is worth a line
 
 
 class _StateChanged(Exception):  # noqa: N818 - nothing is wrong, the training has gone on
@@ -143,7 +144,9 @@ class CheckpointManager(tf.train.CheckpointManager):
                 start = time.monotonic()
                 options.experimental_sharding_callback = CopyValues(go_on)
                 if (path := self._save_whole(checkpoint_number, step, options)) is not None:
-                    logging.info("saved checkpoint to %s, %.1f s after update %d", path, time.monotonic() - start, step)
+                    secs = time.monotonic() - start
+                    level = logging.INFO if secs > _SLOW_SAVE_SECS else logging.DEBUG
+                    logging.log(level, "saved checkpoint to %s, %.1f s after update %d", path, secs, step)
 
             self._step_at_last_save = step
             self._work.start(save)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from common.nearest import name_nearest, near_path
+from common.weight_names import repository_hint
 from engine.inference.formats import choose_format
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
@@ -181,9 +182,10 @@ def check_run(fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint:
         # A run that goes on does not need what it started from.
         if model["init"] and not has_checkpoints(workdir) and not _is_checkpoint(model["init"]):
             raise ValueError(
-                f"model.init={model['init']}: no such weights{near_path(model['init'])}; convert a Hugging Face folder "
-                f"with: python -m models.convert --input=HF_FOLDER --output={model['init']}; or train from random "
-                "weights with --config.model.init= --config.model.freeze_feature_encoder=False"
+                f"model.init={model['init']}: no such weights{near_path(model['init'])}"
+                f"{repository_hint(model['init'])}; convert a Hugging Face folder with: python -m models.convert "
+                f"--input=HF_FOLDER --output={model['init']}; or train from random weights with "
+                "--config.model.init= --config.model.freeze_feature_encoder=False"
             )
     if trains and mode != "train" or mode in ("eval", "continuous_eval", "tune_lm"):
         names = [fields["eval"]["best_of"]] if mode == "tune_lm" else list(data["eval"])
@@ -301,8 +303,9 @@ def check_checkpoint(checkpoint: str) -> None:
         raise ValueError("--checkpoint is empty: give the workdir of a training run")
     if not _is_checkpoint(checkpoint):
         raise ValueError(
-            f"--checkpoint={checkpoint}: no such folder or checkpoint{near_path(checkpoint)}; give the workdir of a "
-            f"training run (it has a {_CONFIG_FILE}), a checkpoint inside one, or an exported folder"
+            f"--checkpoint={checkpoint}: no such folder or checkpoint{near_path(checkpoint)}"
+            f"{repository_hint(checkpoint)}; give the workdir of a training run (it has a {_CONFIG_FILE}), a "
+            "checkpoint inside one, or an exported folder"
         )
 
 

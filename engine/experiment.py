@@ -37,6 +37,7 @@ from engine.ema import EmaWeights, restore_weights
 from engine.intervals import evaluation_at, train_and_evaluate
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainData
 from engine.trainer import Trainer
+from engine.training_log import without_orbit_prints
 
 # Fields that may differ between a run and its continuation: they change neither the weights nor the order of the data.
 RESUMABLE_FIELDS = (
@@ -223,6 +224,10 @@ def _train(
     def check_signal_in_evaluation() -> None:
         abandon()
 
+    def between_updates() -> None:
+        todo.log.after_update()
+        check_signal()
+
     leave: Callable[[], None] = stop
     abandon: Callable[[], None] = stop
     with strategy.scope():
@@ -234,7 +239,7 @@ def _train(
             model=model,
             train_data=train_data,
             global_step=global_step,
-            between_updates=check_signal,
+            between_updates=between_updates,
             blank_id=tokenizer.blank_id,
         )
         evaluators = (
@@ -300,6 +305,7 @@ def _train(
         metrics_path=metrics_path,
         global_step=global_step,
         num_updates=config.train.num_updates,
+        eval_every=config.eval.every_updates,
         quiet_updates=max(
             unpack.build_learning_rate(config).warmup_updates, config.model.freeze_encoder_updates
         ),
@@ -318,19 +324,20 @@ def _train(
     )
     summary_dir = storage.join(workdir, layout.TENSORBOARD_FOLDER) if is_chief else None
     log_every = config.train.log_every_updates
-    controller = orbit.Controller(
-        strategy=strategy,
-        global_step=global_step,
-        trainer=trainer,
-        evaluator=evaluators,
-        # To the next multiple: a run that was stopped within a loop ends that loop where it would have ended.
-        steps_per_loop=lambda step: int(log_every - step % log_every),
-        checkpoint_manager=manager,
-        summary_dir=summary_dir,
-        eval_summary_dir=summary_dir,
-        train_actions=todo.after_updates,
-        eval_actions=todo.after_evaluation,
-    )
+    with without_orbit_prints():
+        controller = orbit.Controller(
+            strategy=strategy,
+            global_step=global_step,
+            trainer=trainer,
+            evaluator=evaluators,
+            # To the next multiple: a run that was stopped within a loop ends that loop where it would have ended.
+            steps_per_loop=lambda step: int(log_every - step % log_every),
+            checkpoint_manager=manager,
+            summary_dir=summary_dir,
+            eval_summary_dir=summary_dir,
+            train_actions=todo.after_updates,
+            eval_actions=todo.after_evaluation,
+        )
     # The controller has restored by now; lines that a killed process wrote past its checkpoint will be written again.
     step, last_stop = int(global_step.numpy()), ""
     if is_chief:
@@ -360,7 +367,8 @@ def _train(
     # Left only when the last save is whole, whatever ends the training.
     with (
         _nothing_to_rescue_behind(stop),
-        todo.bar,
+        todo.log,
+        without_orbit_prints(),
         manager if isinstance(manager, checkpoints.CheckpointManager) else contextlib.nullcontext(),
     ):
         try:
@@ -429,7 +437,7 @@ def _evaluate_continuously(
         tokenizer = parts.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
         parts = unpack.with_blank(parts, tokenizer)
         config = unpack.with_architecture(config, parts, run=training_workdir)
-        eval_data = unpack.build_eval_data(config, parts, tokenizer)
+        eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
         with strategy.scope():
             model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
             decay = config.train.ema_decay

@@ -10,14 +10,14 @@ import tensorflow as tf
 
 from common import storage
 from common import workdir_layout as layout
-from engine import actions, bad_rows, checkpoints, early_stopping, health, run_identity, skips
+from engine import actions, bad_rows, checkpoints, early_stopping, run_identity, skips
 from engine.collapse import CollapseWatch
 from engine.ema import ema_name
 from engine.evaluator import EvaluatorGroup
-from engine.progress import ProgressBar
 from engine.protocols import AcousticModel, TrainData
 from engine.report.writer import ReportWriter
 from engine.trainer import Trainer
+from engine.training_log import TrainingLog
 
 Action = Callable[[Mapping[str, Any]], Any]
 
@@ -29,14 +29,14 @@ class LoopActions:
     Attributes:
         after_updates: Called with a loop's figures, one after the other.
         after_evaluation: Called with an evaluation's figures.
-        bar: The progress bar, a context manager, which is among them.
+        log: The lines about training, a context manager and a hook between updates, which is among them.
         early: Early stopping, which is among them.
         report_unreadable: Writes which utterances could not be read so far, for a run that ends within a loop.
     """
 
     after_updates: list[Action]
     after_evaluation: list[Action]
-    bar: ProgressBar
+    log: TrainingLog
     early: early_stopping.EarlyStopping
     report_unreadable: Callable[[], None]
 
@@ -48,6 +48,7 @@ def build_actions(
     global_step: tf.Variable,
     num_updates: int,
     quiet_updates: int,
+    eval_every: int,
     trainer: Trainer,
     model: AcousticModel,
     train_data: TrainData,
@@ -69,6 +70,7 @@ def build_actions(
         global_step: Updates done.
         num_updates: Updates of the whole run.
         quiet_updates: Updates at the start in which nothing but blanks is no reason for a warning.
+        eval_every: Updates between evaluations; 0 = only at the end.
         trainer: What trains.
         model: What it trains.
         train_data: What it trains on.
@@ -94,7 +96,12 @@ def build_actions(
     unreadable = bad_rows.UnreadableReport(
         path=metrics_path, global_step=global_step, unreadable_fn=train_data.unreadable
     )
-    bar = ProgressBar(global_step=global_step, num_updates=num_updates)
+    log = TrainingLog(
+        global_step=global_step,
+        num_updates=num_updates,
+        eval_every=eval_every if evaluators is not None else 0,
+        peek=trainer.peek,
+    )
     early = early_stopping.EarlyStopping(
         patience=patience if evaluators is not None else 0,
         sets=[best_of, *([] if trainer.ema is None else [ema_name(best_of)])],
@@ -106,8 +113,7 @@ def build_actions(
     # What may raise out of the loop comes last, when everything else is written.
     after_updates: list[Action] = [
         *([still_there, writer, unreadable] if is_chief else ()),
-        bar,
-        health.HealthLog(global_step=global_step),
+        log,
         watch,
         guard,
         skips.SkipGuard(
@@ -152,8 +158,8 @@ def build_actions(
 
     return LoopActions(
         after_updates=after_updates,
-        after_evaluation=[*writing, bar.restart_clock, watch.after_evaluation, early, stop],
-        bar=bar,
+        after_evaluation=[*writing, log.resume, log.log_evaluation, watch.after_evaluation, early, stop],
+        log=log,
         early=early,
         report_unreadable=report_unreadable,
     )

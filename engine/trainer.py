@@ -309,6 +309,15 @@ class Trainer(orbit.StandardTrainer):
         """Ends what `train_loop_end` begins: its figures are written, and a bad row or skipped update counted."""
         self._changes.end()
 
+    def peek(self) -> dict[str, float]:
+        """Returns what the loop under way comes to so far, as `train_loop_end` will; eager, waits for the device."""
+        total = dict(zip(_STATISTICS, self.statistics.numpy().tolist(), strict=True))
+        loop_secs = max(time.monotonic() - self._loop_start_secs, 1e-6)
+        found = {"audio_secs_per_sec": (total["valid_samples"] - self._samples_before) / SAMPLE_RATE / loop_secs}
+        if total["num_valid"]:
+            found["loss"] = total["loss_sum"] / total["num_valid"]
+        return found
+
     def train_loop_end(self) -> dict[str, float]:
         """Returns the loop's figures and begins new ones; eager.
 
