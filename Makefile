@@ -70,6 +70,11 @@ quickstart: install
 	$(BIN)/python -m data.synthetic --output=$(CORPUS)
 	$(BIN)/python run.py --config=configs/quickstart.py --workdir=$(WORKDIR)
 	$(BIN)/python run.py --mode=transcribe --checkpoint=$(WORKDIR) --inputs=$(UNSEEN) --output=$(WORKDIR)/transcripts.jsonl
+	@printf '\n%s\n' \
+	  'done: the error rates are above; with audio and details: $(WORKDIR)/report.html' \
+	  'next: transcribe a recording  $(BIN)/python run.py --mode=transcribe --checkpoint=$(WORKDIR) --inputs=a.wav --output=a.txt' \
+	  '      look at your own data   $(BIN)/python run.py --config=configs/base.py --mode=doctor --config.data.train.format=jsonl --config.data.train.input=train.jsonl --config.data.train.split=' \
+	  '      serve the model         $(BIN)/pip install -e ".[serve]" && $(BIN)/python run.py --mode=serve --checkpoint=$(WORKDIR)'
 
 lint: install
 	$(BIN)/ruff check .
