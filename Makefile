@@ -1,5 +1,7 @@
 # make quickstart   environment, then train, evaluate and transcribe on an embedded corpus (10 minutes, two cores)
-# make test         environment, lint, types, tests;  make test-slow   the tests that take minutes
+# make test         environment, lint, types, tests
+# make test-slow    the tests that take minutes; .ci/run runs them too
+# make test-full    the tests that take longer than .ci/run has
 # make install      environment alone, in .venv
 # Another interpreter: make install PYTHON=/path/to/python3.12
 
@@ -19,25 +21,39 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # As run.py: without it every process imports Keras 3 too.
 export TF_USE_LEGACY_KERAS ?= 1
 
-.PHONY: install quickstart test test-slow lint typecheck clean
+.PHONY: install quickstart test test-slow test-full lint typecheck clean check-python
 
 install: $(INSTALLED) $(BYTECODE)
 
+# An environment of another version than the one asked for would be used in its place.
+check-python:
+	@if [ -n "$(PYTHON)" ] && $(BIN)/python -c '' 2>/dev/null; then \
+	  "$(PYTHON)" -c '' 2>/dev/null || { echo "make install: $(PYTHON) does not run" >&2; exit 1; }; \
+	  version='import platform; print(platform.python_version())'; \
+	  there=$$($(BIN)/python -c "$$version"); wanted=$$("$(PYTHON)" -c "$$version"); \
+	  [ "$$there" = "$$wanted" ] || { echo "make install: $(VENV) is of Python $$there, $(PYTHON) is $$wanted;" \
+	    "remove $(VENV), or name another folder: make install VENV=FOLDER PYTHON=$(PYTHON)" >&2; exit 1; }; \
+	fi
+
 # A candidate must answer: a pyenv shim of a version that is not there exists but does not run.
-$(INSTALLED): setup.cfg pyproject.toml constraints.txt
-	@set -e; \
-	if ! $(BIN)/python -c '' 2>/dev/null; then \
-	  python=""; \
-	  for candidate in $(PYTHON) $(if $(PYTHON),,python3.11 python3 python3.12 python3.13); do \
-	    if "$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null; \
-	    then python="$$candidate"; break; fi; \
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt | check-python
+	@if $(BIN)/python -c '' 2>/dev/null; then \
+	  fault=$$($(BIN)/python common/interpreter.py) && $(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	    echo "make install: $${fault:-$(VENV) has no pip}; remove $(VENV) and try again" >&2; exit 1; }; \
+	else \
+	  python=""; faults=""; \
+	  for candidate in $(or $(PYTHON),python3.11 python3.12 python3.13 python3); do \
+	    if ! "$$candidate" -c '' 2>/dev/null; then continue; fi; \
+	    if fault=$$("$$candidate" common/interpreter.py); then python="$$candidate"; break; fi; \
+	    faults="$${faults:-$$fault}"; \
 	  done; \
 	  if [ -z "$$python" ]; then \
-	    echo "make install: no Python 3.11 to 3.13 found$(if $(PYTHON), at $(PYTHON)); install one, or name it: make install PYTHON=/path/to/python3.11" >&2; exit 1; \
+	    none="$(if $(PYTHON),$(PYTHON) does not run,no Python 3.11 to 3.13 was found)"; \
+	    echo "make install: $${faults:-$$none}$(if $(PYTHON),,; or name one: make install PYTHON=/path/to/python3.11)" >&2; \
+	    exit 1; \
 	  fi; \
 	  echo "making $(VENV) with $$("$$python" --version)"; \
-	  "$$python" -m venv --clear $(VENV) || { \
-	    echo "make install: '$$python -m venv' failed; on Debian and Ubuntu install python3-venv first" >&2; exit 1; }; \
+	  "$$python" -m venv --clear $(VENV) || { echo "make install: '$$python -m venv' failed" >&2; exit 1; }; \
 	fi
 	@echo "installing (about 3.6 GB, most of it TensorFlow)"
 	@$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[$(EXTRAS)]' || { \
@@ -54,6 +70,11 @@ quickstart: install
 	$(BIN)/python -m data.synthetic --output=$(CORPUS)
 	$(BIN)/python run.py --config=configs/quickstart.py --workdir=$(WORKDIR)
 	$(BIN)/python run.py --mode=transcribe --checkpoint=$(WORKDIR) --inputs=$(UNSEEN) --output=$(WORKDIR)/transcripts.jsonl
+	@printf '\n%s\n' \
+	  'done: the error rates are above; with audio and details: $(WORKDIR)/report.html' \
+	  'next: transcribe a recording  $(BIN)/python run.py --mode=transcribe --checkpoint=$(WORKDIR) --inputs=a.wav --output=a.txt' \
+	  '      look at your own data   $(BIN)/python run.py --config=configs/base.py --mode=doctor --config.data.train.format=jsonl --config.data.train.input=train.jsonl --config.data.train.split=' \
+	  '      serve the model         $(BIN)/pip install -e ".[serve]" && $(BIN)/python run.py --mode=serve --checkpoint=$(WORKDIR)'
 
 lint: install
 	$(BIN)/ruff check .
@@ -69,9 +90,9 @@ test: lint typecheck
 
 # Two at a time too, but never two of LARGE in tests/conftest.py, which need up to 10 GB each and every core.
 # pytest ends with 5 where it finds no test: nothing has failed, but say so.
-test-slow: install
-	@$(BIN)/python -m pytest -q -m slow --numprocesses=$(WORKERS) --dist=loadfile; status=$$?; \
-	if [ $$status -eq 5 ]; then echo "make test-slow: no slow tests found"; exit 0; fi; exit $$status
+test-slow test-full: install
+	@$(BIN)/python -m pytest -q -m $(@:test-%=%) --numprocesses=$(WORKERS) --dist=loadfile; status=$$?; \
+	if [ $$status -eq 5 ]; then echo "make $@: no such tests found"; exit 0; fi; exit $$status
 
 clean:
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 # Before TensorFlow starts: its notes on CUDA libraries that a CPU machine lacks would bury ours.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -19,11 +21,13 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from common.streams import outlive_readers
-from configs.base import get_serve
-from engine.mode_flags import check_flags
+from configs.base import get_config, get_decode, get_eval_set, get_serve
+from engine import config_file, early_checks
+from engine.console_log import configure_logging
+from engine.decode_options import give_decode
+from engine.mode_flags import RUN_MODES, check_arguments, check_flags, default_workdir, explain_flag_error
 from engine.stopping import StopOnSignal
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file; --config.FIELD=VALUE changes a field.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
 _MODES = ["train", "eval", "train_and_eval", "continuous_eval", "doctor", "verify_resume"]
 _MODES += ["transcribe", "align", "export", "serve", "tune_lm", "report"]
@@ -38,7 +42,6 @@ _OUTPUT = flags.DEFINE_string("output", "", "Transcripts (.jsonl, .tsv, .txt, .s
 _DECODE = flags.DEFINE_string("decode", "", "JSON of config.decode's fields, as --mode=tune_lm writes; they win.")
 _HOT_WORDS = flags.DEFINE_list("hot_words", [], "Words to prefer; like decode.hot_words, and no longer greedy.")
 _WINDOW_SECS = flags.DEFINE_float("window_secs", 30.0, "Longest piece at once; best as in training.", lower_bound=1.0)
-_SERVE = config_flags.DEFINE_config_dict("serve", get_serve(), "Fields of configs.base.get_serve.")
 _EXPORT_FORMATS = flags.DEFINE_list(
     "export_formats", [], "Beside the SavedModel: tflite_float32, tflite_float16, tflite_dynamic, onnx."
 )
@@ -47,14 +50,26 @@ _OUTPUT_FORMAT = flags.DEFINE_string("output_format", "", "Format, where the out
 
 def main(argv: list[str], stop: StopOnSignal) -> int:
     """Runs one mode and returns the exit status; `stop` hears the signals."""
-    if len(argv) > 1:
-        raise ValueError(f"unexpected argument(s) {' '.join(argv[1:])}: every option is --NAME=VALUE")
+    check_arguments(argv[1:])
     check_flags(_MODE.value, [name for name in _given_flags() if name != "mode"])
-    logging.set_verbosity(logging.INFO)
-    # Orbit prints what it logs: once is enough.
-    logging.get_absl_handler().addFilter(lambda record: f"{os.sep}orbit{os.sep}" not in record.pathname)
-    # Here and not above: a wrong flag should not wait for TensorFlow.
-    from configs.base import get_decode
+    configure_logging()
+    has_config = flags.FLAGS.config is not None
+    decode_defaults = get_decode().to_dict()
+    decode_given = give_decode(
+        flags.FLAGS.config.decode.to_dict() if has_config else {},
+        known=decode_defaults,
+        path=_DECODE.value,
+        hot_words=_HOT_WORDS.value,
+    )
+    if has_config:
+        flags.FLAGS.config.decode.update(decode_given)
+    workdir = _WORKDIR.value
+    if has_config and not workdir:
+        workdir = default_workdir(flags.FLAGS["config"].config_filename, flags.FLAGS.config.get("name", ""))
+    check_early(workdir, decode_given)
+    # Here and not above: a wrong flag, value or path should not wait for TensorFlow.
+    from common import storage
+    from common.workdir_layout import REPORT_FILE
     from data.audio import normalize_waveform
     from data.datasets import EvalData, TrainData
     from data.doctor import SetToExamine, examine
@@ -65,14 +80,14 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     from data.streaming import duration_samples, stream_audio
     from data.text import load_tokenizer
     from engine import doctor, experiment, tune_lm, verify_resume
-    from engine.decode_options import give_decode
-    from engine.inference import aligning, exporting, serve, transcription
+    from engine.inference import aligning, exporting, transcription
     from engine.protocols import Parts
     from engine.report import command as report
     from engine.summary import error_table
     from models import alignment, ctc, decoding
     from models.architecture import find_architecture
     from models.build import build_model
+    from models.convert import fetch_weights
     from models.footprint import measure_model
     from models.searches import build_search
 
@@ -95,29 +110,25 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         page_environment=page_environment,
         build_search=build_search,
         preflight=check_before_training,
+        fetch_weights=fetch_weights,
     )
-    has_config = flags.FLAGS["config"].value is not None
-    decode_defaults = get_decode().to_dict()
-    decode_given = give_decode(
-        _CONFIG.value.decode.to_dict() if has_config else {},
-        known=decode_defaults,
-        path=_DECODE.value,
-        hot_words=_HOT_WORDS.value,
-    )
+    checkpoint = parts.fetch_weights(_CHECKPOINT.value)
     if _MODE.value == "export":
         return exporting.run(
             parts=parts,
-            checkpoint=_CHECKPOINT.value,
+            checkpoint=checkpoint,
             inputs=_INPUTS.value,
             output=_OUTPUT.value,
             weights=_WEIGHTS.value,
             formats=_EXPORT_FORMATS.value,
         )
     if _MODE.value == "serve":
+        from engine.inference import serve  # its web server is an extra
+
         return serve.run(
             parts=parts,
-            checkpoint=_CHECKPOINT.value,
-            options=_SERVE.value.to_dict(),
+            checkpoint=checkpoint,
+            options=flags.FLAGS.serve.to_dict(),
             stop=stop,
             weights=_WEIGHTS.value,
             window_secs=_WINDOW_SECS.value,
@@ -129,7 +140,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     if _MODE.value == "align":
         return aligning.run(
             parts=parts,
-            checkpoint=_CHECKPOINT.value,
+            checkpoint=checkpoint,
             inputs=_INPUTS.value,
             output=_OUTPUT.value,
             weights=_WEIGHTS.value,
@@ -137,7 +148,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     if _MODE.value == "transcribe":
         return transcription.run(
             parts=parts,
-            checkpoint=_CHECKPOINT.value,
+            checkpoint=checkpoint,
             inputs=_INPUTS.value,
             output=_OUTPUT.value,
             output_format=_OUTPUT_FORMAT.value,
@@ -146,12 +157,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             decode_defaults=decode_defaults,
             decode_given=decode_given,
         )
-    config = _CONFIG.value
-    config.decode.update(decode_given)
-    config.lock()
-    workdir = _WORKDIR.value or experiment.default_workdir(
-        flags.FLAGS["config"].config_filename, config.get("name", "")
-    )
+    config = flags.FLAGS.config
     if _MODE.value == "verify_resume":
         return verify_resume.run(config=config, command=[sys.executable, *sys.argv], workdir=workdir)
     if _MODE.value == "doctor":
@@ -170,7 +176,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             config=config,
             parts=parts,
             workdir=workdir,
-            checkpoint=_CHECKPOINT.value,
+            checkpoint=checkpoint,
             weights=_WEIGHTS.value,
             output=_OUTPUT.value,
         )
@@ -181,13 +187,55 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         mode=_MODE.value,
         strategy_name=_STRATEGY.value,
         tpu=_TPU.value,
-        checkpoint=_CHECKPOINT.value,
+        checkpoint=checkpoint,
         stop=stop,
         weights=_WEIGHTS.value,
     )
     if outcome.figures:
         print(f"\n{error_table(outcome.figures)}\n")
+        if storage.is_file(page := storage.join(workdir, REPORT_FILE)):
+            print(f"report: {page}\n")
     return outcome.exit_status
+
+
+def check_early(workdir: str, decode_given: Mapping[str, Any]) -> None:
+    """Checks values, paths and extras before TensorFlow is imported.
+
+    Args:
+        workdir: The run's folder; "" where the mode has none.
+        decode_given: The fields of config.decode that the command line gives.
+
+    Raises:
+        ValueError: Something cannot be used as given.
+    """
+    from data.open import FORMATS
+    from data.text import TEXT_STYLES
+    from models.presets import PRESETS
+    from models.searches import METHODS
+
+    choices = {"data.text_style": ("auto", *TEXT_STYLES), "data.train.format": FORMATS, "data.eval.*.format": FORMATS}
+    mode, config = _MODE.value, flags.FLAGS.config
+    early_checks.check_values({"decode": decode_given}, choices={"decode.method": METHODS})
+    if config is not None:
+        early_checks.check_values(config.to_dict(), choices=choices)
+    early_checks.check_decode(decode_given)
+    if workdir and mode in RUN_MODES:
+        early_checks.check_run(
+            config.to_dict(), mode=mode, workdir=workdir, checkpoint=_CHECKPOINT.value, presets=["auto", *PRESETS]
+        )
+    if mode == "serve":
+        early_checks.check_values(flags.FLAGS.serve.to_dict(), choices={}, prefix="serve.")
+    if mode == "tune_lm" and _OUTPUT.value:
+        early_checks.check_file("--output", _OUTPUT.value)
+    if mode not in RUN_MODES:
+        early_checks.check_use(
+            mode=mode,
+            checkpoint=_CHECKPOINT.value,
+            inputs=_INPUTS.value,
+            output=_OUTPUT.value,
+            formats=_EXPORT_FORMATS.value,
+            output_format=_OUTPUT_FORMAT.value,
+        )
 
 
 def _given_flags() -> list[str]:
@@ -198,11 +246,25 @@ def _given_flags() -> list[str]:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
+    template = get_config()
     try:
-        return flags.FLAGS(argv)
-    # What ml_collections raises for a file or a field that does not exist, and for a value of the wrong type.
+        given = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+        parser = config_file.ConfigParser(template=template, new_eval_set=get_eval_set)
+        given = parser.prepare(given)
+        config_file.check_fields("serve", get_serve(), given)
+        # Not where the other flags are: ml_collections reads the command line where it defines these.
+        config_flags.DEFINE_config_file(
+            "config", None, "Config file; --config.FIELD=VALUE changes a field.", sys_argv=given
+        )
+        config_flags.DEFINE_config_dict("serve", get_serve(), "Fields of configs.base.get_serve.", sys_argv=given)
+        flags.FLAGS["config"].parser = parser
+        return flags.FLAGS(given)
+    # What absl and ml_collections raise; where they have a riddle, `explain_flag_error` has words.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        sys.exit(_refuse(error))
+        names = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])]
+        fields = [f"config.{name}" for name in config_file.list_fields(template)]
+        fields += [f"serve.{name}" for name in config_file.list_fields(get_serve())]
+        sys.exit(_refuse(ValueError(explain_flag_error(error, names=names, fields=fields))))
 
 
 def _main(argv: list[str]) -> None:

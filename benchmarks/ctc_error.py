@@ -1,4 +1,4 @@
-"""How exact are the gradients of the two CTC back ends? Both against float64, over losses as large as in training.
+"""How exact and how fast is the CTC loss beside TensorFlow's two? Errors are against float64.
 
     python -m benchmarks.ctc_error
 
@@ -7,15 +7,20 @@ Random logits, of which a larger `scale` makes worse guesses and a larger loss. 
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
 from models import ctc
 
-VOCAB_SIZE = 32
-# Frames and labels of a row: 2 s, 5 s and, the longest, 15.4 s (246,000 samples) of fast and of slow speech.
-SIZES = ((99, 25), (249, 60), (768, 60), (768, 200))
-SCALES = (0.1, 1.0, 3.0)
+# Frames and labels of a row and the vocabulary: 2 s, 5 s and, the longest, 15.4 s (246,000 samples) of fast and of slow
+# speech; words or characters of Chinese.
+SIZES = ((99, 25, 32), (249, 60, 32), (768, 60, 32), (768, 200, 32), (300, 60, 10_000))
+SCALES = (0.1, 1.0, 3.0, 30.0, 100.0)
+# Rows, frames, labels, vocabulary of what is timed.
+BATCHES = ((4, 60, 10, 32), (16, 150, 30, 32), (1, 768, 200, 32), (8, 768, 200, 32), (8, 200, 60, 3000))
 
 
 def oracle(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
@@ -39,8 +44,9 @@ def oracle(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
     mirrored = np.append([False, False], may_skip[:1:-1])[: len(states)]
     backward = _recursion(log_probs[::-1, states[::-1]], mirrored)[::-1, ::-1]
     total = np.logaddexp.reduce(forward[-1, -2:])
-    # Both recursions count the frame's own probability.
-    share = np.exp(forward + backward - log_probs[:, states] - total)
+    # Both recursions count the frame's own probability; where that is 0, so is the share.
+    own = log_probs[:, states]
+    share = np.where(own > -np.inf, np.exp(forward + backward - np.where(own > -np.inf, own, 0.0) - total), 0.0)
     occupancy = np.zeros_like(log_probs)
     for state, token in enumerate(states):
         occupancy[:, token] += share[:, state]
@@ -59,29 +65,87 @@ def _recursion(log_probs: np.ndarray, may_skip: np.ndarray) -> np.ndarray:
     return found
 
 
-def measure(num_frames: int, num_labels: int, scale: float) -> dict[str, float]:
-    """Loss of one random row, and by back end the norm of the gradient's error over that of the gradient."""
+def ours(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """The program's loss of full rows, [B, F, V] and [B, L] -> [B]."""
+    return ctc.ctc_loss(logits, *_lengths(logits, labels))
+
+
+def sparse(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """TensorFlow's CPU kernel; the labels are none of them 0."""
+    frames, _, _ = _lengths(logits, labels)
+    return tf.nn.ctc_loss(tf.sparse.from_dense(labels), logits, None, frames, logits_time_major=False, blank_index=0)
+
+
+def dense(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """TensorFlow's recursion of ordinary operations."""
+    frames, _, num_labels = _lengths(logits, labels)
+    return tf.nn.ctc_loss(labels, logits, num_labels, frames, logits_time_major=False, blank_index=0)
+
+
+KINDS = {"ours": ours, "sparse": sparse, "dense": dense}
+
+
+def _lengths(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    num_rows = labels.shape[0]
+    return tf.fill([num_rows], logits.shape[1]), labels, tf.fill([num_rows], labels.shape[1])
+
+
+def make_batch(num_rows: int, num_frames: int, num_labels: int, vocab_size: int, scale: float) -> tuple:
+    """Random logits and labels."""
     rng = np.random.default_rng(num_frames + num_labels)
-    logits = (scale * rng.normal(size=(num_frames, VOCAB_SIZE))).astype(np.float32)
-    labels = rng.integers(1, VOCAB_SIZE, num_labels).astype(np.int32)
-    loss, gradient = oracle(logits, labels)
-    row = {"loss": loss}
-    for backend in ("sparse", "dense"):
-        x = tf.constant(logits[np.newaxis])
+    logits = (scale * rng.normal(size=(num_rows, num_frames, vocab_size))).astype(np.float32)
+    return tf.constant(logits), tf.constant(rng.integers(1, vocab_size, (num_rows, num_labels)).astype(np.int32))
+
+
+def with_gradient(loss_fn: Callable[..., tf.Tensor], *, jit_compile: bool = False) -> Callable[..., tuple]:
+    """Returns a graph of (logits, labels) -> (losses, gradient of their sum)."""
+
+    @tf.function(autograph=False, jit_compile=jit_compile)
+    def run(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.GradientTape() as tape:
-            tape.watch(x)
-            losses = ctc.ctc_loss(x, [num_frames], tf.constant(labels[np.newaxis]), [num_labels], backend=backend)
-        error = tape.gradient(losses, x).numpy()[0] - gradient
-        row[backend] = float(np.linalg.norm(error) / np.linalg.norm(gradient))
-        row[f"{backend} loss"] = abs(float(losses[0]) / loss - 1.0)
+            tape.watch(logits)
+            losses = loss_fn(logits, labels)
+        return losses, tape.gradient(losses, logits)
+
+    return run
+
+
+def measure(num_frames: int, num_labels: int, vocab_size: int, scale: float) -> dict[str, float]:
+    """Loss of one random row, and by kind the loss's relative error and the gradient's, norm by norm."""
+    logits, labels = make_batch(1, num_frames, num_labels, vocab_size, scale)
+    loss, gradient = oracle(logits[0].numpy(), labels[0].numpy())
+    row = {"loss": loss}
+    for name, loss_fn in KINDS.items():
+        losses, found = with_gradient(loss_fn)(logits, labels)
+        row[name] = float(np.linalg.norm(found[0].numpy() - gradient) / np.linalg.norm(gradient))
+        row[f"{name} loss"] = abs(float(losses[0]) / loss - 1.0)
     return row
 
 
+def milliseconds(loss_fn: Callable[..., tf.Tensor], batch: tuple, *, jit_compile: bool = False) -> float:
+    """Time of loss and gradient: the fastest of nine calls after the first, which other jobs disturb least."""
+    run, times = with_gradient(loss_fn, jit_compile=jit_compile), []
+    run(*batch)
+    for _ in range(9):
+        start = time.perf_counter()
+        run(*batch)[1].numpy()
+        times.append(1000.0 * (time.perf_counter() - start))
+    return min(times)
+
+
 if __name__ == "__main__":
-    print("| frames | labels | scale | loss, nats | gradient, sparse | gradient, dense | loss, sparse | loss, dense |")
-    print("|---|---|---|---|---|---|---|---|")
+    names = [*KINDS, *(f"{name} loss" for name in KINDS)]
+    print("| frames | labels | tokens | scale | loss, nats |", " | ".join(names), "|")
+    print("|---" * 11 + "|")
     for size in SIZES:
         for scale in SCALES:
             found = measure(*size, scale)
-            errors = [f"{found[name]:.1e}" for name in ("sparse", "dense", "sparse loss", "dense loss")]
-            print(f"| {size[0]} | {size[1]} | {scale} | {found['loss']:.0f} | {' | '.join(errors)} |")
+            errors = " | ".join(f"{found[name]:.1e}" for name in names)
+            print("|", " | ".join(map(str, size)), f"| {scale} | {found['loss']:.0f} | {errors} |", flush=True)
+    print("\n| rows | frames | labels | tokens | ours, ms | ours, by XLA | sparse | dense |")
+    print("|---" * 8 + "|")
+    for size in BATCHES:
+        batch = make_batch(*size, scale=1.0)
+        times = [milliseconds(ours, batch), milliseconds(ours, batch, jit_compile=True)]
+        times += [milliseconds(sparse, batch), milliseconds(dense, batch)]
+        print("|", " | ".join(map(str, size)), "|", " | ".join(f"{x:.1f}" for x in times), "|", flush=True)

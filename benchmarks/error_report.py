@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from common.workdir_layout import REPORT_FILE
 from data.page import page_environment
 from data.records import encode_flac
 from engine.actions import PredictionsWriter
 from engine.metrics import TranscriptionScore
-from engine.report.page import REPORT_FILE
 from engine.report.writer import ReportWriter
 
 NUM_WORDS, NUM_KNOWN, UTTERANCES_PER_SPEAKER = 34, 9_000, 65

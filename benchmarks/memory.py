@@ -15,6 +15,7 @@ import sys
 import tempfile
 
 from models.footprint import measure_model
+from models.wav2vec2 import build_model
 
 # preset, rows of a microbatch, seconds, precision, frozen feature encoder
 SETTINGS = (
@@ -36,10 +37,15 @@ def peak_bytes(corpus: str, setting: tuple[str, int, float, str, bool]) -> int:
     preset, rows, secs, precision, frozen = setting
     samples = round(secs * 16_000)
     with tempfile.TemporaryDirectory() as workdir:
+        start = []
+        if frozen:  # a run refuses to freeze what is random: give it weights, of which the values do not matter
+            build_model(preset=preset, vocab_size=32).save_pretrained(f"{workdir}/weights")
+            start = [f"--config.model.init={workdir}/weights"]
         with subprocess.Popen(
             [
-                sys.executable, "run.py", f"--config=configs/librispeech_sample.py:{corpus}", f"--workdir={workdir}",
-                "--mode=train", f"--config.model.preset={preset}", f"--config.train.precision={precision}",
+                sys.executable, "run.py", f"--config=configs/librispeech_sample.py:{corpus}",
+                f"--workdir={workdir}/run", "--mode=train", *start,
+                f"--config.model.preset={preset}", f"--config.train.precision={precision}",
                 f"--config.model.freeze_feature_encoder={frozen}", f"--config.train.global_batch_size={2 * rows}",
                 "--config.train.accum_steps=2", "--config.train.num_updates=2",
                 f"--config.data.bucket_boundaries_samples=({samples},)",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 MAX_BYTES = 256 * 2**20  # of one document; the index of 10,000 hours has about 100 MB
+_MAX_DEPTH = 100  # of arrays and objects; who walks through a value by recursion needs a few frames for each
 _SHOWN_CHARACTERS = 60
 
 Kind = TypeVar("Kind")
@@ -47,6 +48,8 @@ def parse_json(content: str | bytes, where: str) -> Any:
         raise MalformedFileError(f"{where} is not usable JSON (nested too deeply)") from error
     except ValueError as error:  # Python converts no text of more than 4,300 digits
         raise MalformedFileError(f"{where} is not usable JSON (a number has too many digits)") from error
+    if text.count("[") + text.count("{") > _MAX_DEPTH:
+        _refuse_deep(value, where)
     if "\\ud" in text or "\\uD" in text:
         _refuse_lone_surrogates(value, where)
     return value
@@ -144,6 +147,20 @@ def _fits_float(value: int | float) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def _refuse_deep(value: Any, where: str) -> None:
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(_MAX_DEPTH):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, (dict, list))
+        ]
+        if not level:
+            return
+    raise MalformedFileError(f"{where} is not usable JSON (nested too deeply)")
 
 
 def _refuse_lone_surrogates(value: Any, where: str) -> None:

@@ -63,5 +63,5 @@ def outlive_readers() -> None:
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
         if stream is None:
-            stream = open(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+            stream = os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
         setattr(sys, name, LastingStream(stream))

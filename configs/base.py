@@ -2,9 +2,10 @@
 
     python run.py --config=configs/base.py --workdir=runs/base
 
-needs the corpus as shards under datasets/librispeech and the converted pre-trained weights under weights/wav2vec2-base;
-without them the run ends with status 2 and the command that makes what is missing. With the published weights the
-recipe reaches 6.1 % WER on test-clean without a language model (Baevski et al. 2020, https://arxiv.org/abs/2006.11477,
+needs the corpus as shards under datasets/librispeech; without it the run ends with status 2 and the command that makes
+it. The pretrained weights come from the Hugging Face Hub at the first start, 380 MB, and are kept in a cache; where
+there is no network, give a folder of python -m models.convert as model.init. With the published weights the recipe
+reaches 6.1 % WER on test-clean without a language model (Baevski et al. 2020, https://arxiv.org/abs/2006.11477,
 table 10); no weights can be had where this project is built, so that figure is theirs, not measured here.
 
 Every field stands here once, with its meaning. Other configs start from this one and change what they need.
@@ -75,7 +76,9 @@ def get_config() -> ConfigDict:
     model.preset = "auto"  # architecture: auto (that of model.init; base without) | tiny | base | large | large_lv60 |
     # robust | xlsr_53 | xls_r_300m | xls_r_1b | xls_r_2b | hubert_base | hubert_large | a config.json of Hugging Face
     model.architecture = ConfigDict()  # the run writes here what a preset that is no name turned out to be
-    model.init = "weights/wav2vec2-base"  # workdir, checkpoint or converted folder to start from; empty = random
+    # Weights to start from: hf://OWNER/NAME[@REVISION], the https address of an archive, a workdir, a checkpoint or a
+    # converted folder; empty = random.
+    model.init = "hf://facebook/wav2vec2-base"
     model.init_head = False  # whether the CTC head is taken from model.init too, or starts afresh
     model.freeze_feature_encoder = True  # leaves the convolutions as they are
     model.freeze_encoder_updates = 0  # first updates that train the CTC head alone
@@ -186,9 +189,9 @@ def get_config() -> ConfigDict:
     verify.seed = 0  # of the moments
 
     config.runtime = runtime = ConfigDict()
-    runtime.stop_within_secs = 30.0  # from SIGTERM or Ctrl-C to the end, saved or not; 0 = as long as it takes
+    runtime.stop_within_secs = 30.0  # from SIGTERM, SIGHUP or Ctrl-C to the end, saved or not; 0 = as long as it takes
     runtime.num_virtual_devices = 0  # splits the CPU into logical devices, to try a strategy on one machine
-    runtime.loop_in_graph = False  # the updates between two log lines as one loop in the graph; always so on a TPU
+    runtime.loop_in_graph = False  # updates in a loop in the graph, two seconds of them at a time; always so on a TPU
     runtime.cluster_start_secs = 600.0  # how long the workers of --strategy=multi_worker wait for each other
     runtime.heartbeat_secs = 20.0  # a worker silent for so long is given up, and the others stop
     return config

@@ -17,7 +17,7 @@ def get_config(corpus: str = "runs/debug-corpus") -> ConfigDict:
     config.data.train.input = corpus
     config.data.train.split = "train"
     config.data.num_buckets = 2
-    config.data.eval["unseen-voices"] = base.get_eval_set(format="librispeech", input=corpus, split="eval")
+    config.data.eval["unseen_voices"] = base.get_eval_set(format="librispeech", input=corpus, split="eval")
     config.train.global_batch_size = 8
     config.train.num_updates = 20
     config.train.warmup_updates = 5
@@ -25,6 +25,6 @@ def get_config(corpus: str = "runs/debug-corpus") -> ConfigDict:
     config.train.log_every_updates = 5
     config.eval.every_updates = 10
     config.eval.batch_size = 8
-    config.eval.best_of = "unseen-voices"
+    config.eval.best_of = "unseen_voices"
     config.checkpoint.every_updates = 5
     return config

@@ -15,6 +15,7 @@ def get_config(corpus: str = "datasets/LibriSpeech") -> ConfigDict:
     """Returns the config; `corpus` is the folder of the splits."""
     config = base.get_config()
     config.model.init = ""
+    config.model.freeze_feature_encoder = False
     config.data.train.format = "librispeech"
     config.data.train.input = corpus
     config.data.train.split = "train-clean-5"

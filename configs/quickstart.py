@@ -21,6 +21,7 @@ def get_config(corpus: str = "runs/quickstart-corpus") -> ConfigDict:
     config.data.train.format = "librispeech"
     config.data.train.input = corpus
     config.data.train.split = "train"
-    config.data.eval["unseen-voices"] = base.get_eval_set(format="librispeech", input=corpus, split="eval")
-    config.eval.best_of = "unseen-voices"
+    config.data.eval["unseen_voices"] = base.get_eval_set(format="librispeech", input=corpus, split="eval")
+    config.eval.best_of = "unseen_voices"
+    config.eval.num_logged = 1
     return config

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import io
 import os
-from typing import BinaryIO
 
 import numpy as np
-import soundfile
 import soxr
 
-from data import storage
+from common import storage
+from data.decoder import BLOCK_VALUES, decode_blocks, open_audio, peak, scale_of, unreadable
 from data.errors import InputError
 
 SAMPLE_RATE = 16000
 
-# An MP3 header can promise a little more or less than the decoder delivers: one encoder delay and
-# one last block, each at most two frames of 1,152 samples. Every other format must be exact.
-MP3_SLACK_SAMPLES = 4 * 1152
-# libsndfile's "unknown length", from FLAC streams whose encoder could not go back to the header.
-_UNKNOWN_LENGTH = 2**62
-_MP3_INFO_FRAMES = (b"Xing", b"Info", b"VBRI")
+# Values of a recording that is read whole, at most: 4.6 hours of one channel at 16 kHz. What is longer is streamed.
+MAX_VALUES = 2**28
+# Where the mix of the channels has less than a tenth of the power that channels without relation would leave, they
+# cancel each other: one is the other with its sign changed.
+_CANCELLING = 0.1
+_MIX_SECS = 30.0
 _VARIANCE_EPSILON = 1e-7
+_FULL_SCALE = 32768
 
 
 def read_header(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -34,19 +33,10 @@ def read_header(path: str | os.PathLike[str]) -> tuple[int, int]:
         (number of samples per channel, at the file's own rate; sample rate in Hz).
 
     Raises:
-        InputError: the file is absent, is no audio that libsndfile knows, is empty, or does not say
-            how long it is.
+        InputError: as `open_audio`, or the file does not say how long it is.
     """
-    try:
-        if storage.is_remote(path):
-            with storage.open_binary(path) as stream, soundfile.SoundFile(stream) as file:
-                _check_length(path, file)
-                return int(file.frames), int(file.samplerate)
-        with soundfile.SoundFile(str(path)) as file:
-            _check_length(path, file)
-            return int(file.frames), int(file.samplerate)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise _unreadable(path, error) from error
+    with open_audio(path, is_decoded=False) as file:
+        return int(file.frames), int(file.samplerate)
 
 
 def read_audio(
@@ -59,32 +49,29 @@ def read_audio(
         content: the file's bytes where they are at hand; `path` is then but its name.
 
     Returns:
-        (float32 [T, C], T the header's length; sample rate in Hz). Float files and lossy decoders
-        overshoot [-1, 1].
+        (float32 [T, C], T the header's length; sample rate in Hz). Full scale is 1; float files and lossy decoders go
+        beyond it. Integers in a float file are brought to it.
 
     Raises:
-        InputError: the file cannot be read, ends early, or holds values that are not finite.
+        InputError: as `open_audio`; the file cannot be read, ends early, holds values that are not finite, or more of
+            them than anybody trains on at once.
     """
-    try:
-        if content is None and storage.is_remote(path):
+    if content is None and storage.is_remote(path):
+        try:
             content = storage.read_bytes(path)
-        with soundfile.SoundFile(str(path) if content is None else io.BytesIO(content)) as file:
-            _check_length(path, file, content)
-            promised, rate, format_name = file.frames, file.samplerate, file.format
-            channels = file.read(dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        raise _unreadable(path, error) from error
-    if len(channels) != promised:
-        slack = MP3_SLACK_SAMPLES if format_name == "MP3" else 0
-        if abs(promised - len(channels)) > slack:
+        except OSError as error:
+            raise unreadable(path, error) from error
+    with open_audio(path, content=content) as file:
+        if file.frames * file.channels > MAX_VALUES:
             raise InputError(
-                f"{path} ends early: {len(channels)} of {promised} samples; fetch or make it again"
+                f"{path} has {file.frames / file.samplerate / 3600:.1f} h of {file.channels} channel(s), too much to "
+                "be held at once: cut it into utterances"
             )
-        missing = max(0, promised - len(channels))
-        channels = np.pad(channels[:promised], ((0, missing), (0, 0)))
-    if not np.isfinite(channels).all():
-        raise InputError(f"{path} holds values that are not finite: remove it or record it again")
-    return channels, rate
+        blocks = list(decode_blocks(path, file))
+        channels = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        if (scale := scale_of(file, peak(channels))) != 1.0:
+            channels *= scale
+        return channels, file.samplerate
 
 
 def read_segment(
@@ -107,20 +94,20 @@ def read_segment(
         return read_audio(path)
     channels = None
     if not storage.is_remote(path):
-        try:
-            with soundfile.SoundFile(str(path)) as file:
-                # MP3: frames lean on those before them, and its length may be a guess.
-                if file.format != "MP3" and file.seekable() and start + num_samples <= file.frames:
-                    file.seek(start)
-                    channels, rate = file.read(num_samples, dtype="float32", always_2d=True), file.samplerate
-        except (soundfile.SoundFileError, OSError) as error:
-            raise _unreadable(path, error) from error
+        # Not decoded: the container was walked when its header was read, and would be again for every segment.
+        with open_audio(path, is_decoded=False) as file:
+            # MPEG frames lean on those before them.
+            if not file.subtype.startswith("MPEG") and file.seekable() and start + num_samples <= file.frames:
+                file.seek(start)
+                channels, rate = file.read(num_samples, dtype="float32", always_2d=True), file.samplerate
+                if len(channels) and np.isfinite(highest := peak(channels)):
+                    channels *= scale_of(file, highest)
     if channels is None:
         whole, rate = read_audio(path)
         channels = whole[start : start + num_samples]
     if len(channels) != num_samples:
         raise InputError(f"{path} ends before sample {start + num_samples} of a segment; fetch or make it again")
-    if not np.isfinite(channels).all():
+    if not np.isfinite(peak(channels)):
         raise InputError(f"{path} holds values that are not finite: remove it or record it again")
     return channels, rate
 
@@ -145,8 +132,8 @@ def load_audio(
         num_samples: as `read_segment`.
 
     Returns:
-        float32 [T] in [-1, 1], the mean over channels; T is `resampled_length` of the header's
-        length.
+        float32 [T], one channel as `mix_down` makes it; T is `resampled_length` of the header's length. Full scale is
+        1; float files, lossy decoders and the resampler go beyond it.
 
     Raises:
         InputError: as `read_audio`, or the file has another rate while `on_rate_mismatch` is
@@ -165,10 +152,54 @@ def load_audio(
 
 
 def to_mono(channels: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """The mean over channels [T, C] at another rate, float32 in [-1, 1]."""
-    waveform = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
-    # Float files, lossy decoders and the resampler overshoot full scale.
-    return np.clip(resample(waveform, from_rate, to_rate), -1.0, 1.0)
+    """Returns channels [T, C] as one, at another rate: `mix_down`, then `resample`."""
+    size = mix_samples(from_rate, channels.shape[1])
+    blocks = [mix_down(channels[start : start + size]) for start in range(0, len(channels), size)]
+    return resample(blocks[0] if len(blocks) == 1 else np.concatenate(blocks), from_rate, to_rate)
+
+
+def mix_samples(rate: int, num_channels: int) -> int:
+    """Returns how many samples of a channel are mixed at a time; whoever reads a stream must mix as many."""
+    return max(1, min(round(_MIX_SECS * rate), BLOCK_VALUES // num_channels))
+
+
+def mix_down(block: np.ndarray) -> np.ndarray:
+    """Returns the mean over channels [N, C], or the first loud channel where they cancel each other."""
+    if block.shape[1] == 1:
+        return block[:, 0]
+    mix = block.mean(axis=1)
+    powers = _cancelling_powers(block, mix)
+    return mix if powers is None else block[:, int(np.argmax(powers >= powers.max() / 2))]
+
+
+def channels_cancel(channels: np.ndarray, rate: int) -> bool:
+    """Returns whether `to_mono` takes a single one of the channels [T, C] somewhere."""
+    size = mix_samples(rate, channels.shape[1])
+    blocks = (channels[start : start + size] for start in range(0, len(channels), size))
+    return channels.shape[1] > 1 and any(
+        _cancelling_powers(block, block.mean(axis=1)) is not None for block in blocks
+    )
+
+
+def _cancelling_powers(block: np.ndarray, mix: np.ndarray) -> np.ndarray | None:
+    """Power of each channel about its mean if they cancel each other in their mix, else None."""
+    # The model hears no offset, so that none may hide what is lost.
+    powers = np.array([_variance(block[:, channel]) for channel in range(block.shape[1])])
+    cancel = block.shape[1] * _variance(mix) < _CANCELLING * powers.mean()
+    return powers if cancel else None
+
+
+def _variance(samples: np.ndarray) -> float:
+    samples = np.ascontiguousarray(samples)
+    centred = samples - samples.mean(dtype=np.float64).astype(np.float32)
+    return float(np.dot(centred, centred)) / len(samples)
+
+
+def to_int16(waveform: np.ndarray) -> np.ndarray:
+    """Returns float32 [T] as little-endian 16-bit samples; what goes beyond full scale is scaled, not clipped."""
+    if len(waveform) and (highest := peak(waveform)) > 1.0:
+        waveform = waveform * np.float32(1.0 / highest)
+    return np.clip(np.rint(waveform * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype("<i2")
 
 
 def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
@@ -223,47 +254,6 @@ def check_rate_policy(on_rate_mismatch: str) -> None:
     """Raises ValueError unless `on_rate_mismatch` is "resample" or "refuse"."""
     if on_rate_mismatch not in ("resample", "refuse"):
         raise ValueError(f"on_rate_mismatch is {on_rate_mismatch!r}, wanted resample or refuse")
-
-
-def _check_length(
-    path: str | os.PathLike[str], file: soundfile.SoundFile, content: bytes | None = None
-) -> None:
-    """Refuses a file that is empty or does not say how long it is.
-
-    libsndfile guesses the length of an MP3 file without an information frame from its first frame
-    and its size, and then reads no further: with a variable bit rate, speech is lost unseen.
-    """
-    if file.frames <= 0:
-        raise InputError(
-            f"no samples in audio file {path}: remove it or record it again", code="empty_audio"
-        )
-    if file.frames >= _UNKNOWN_LENGTH or (
-        file.format == "MP3" and not _has_mp3_info(path, content)
-    ):
-        raise InputError(f"{path} does not say how long it is: convert it, for example to FLAC")
-
-
-def _has_mp3_info(path: str | os.PathLike[str], content: bytes | None) -> bool:
-    file: BinaryIO
-    with storage.open_binary(path) if content is None else io.BytesIO(content) as file:
-        tag = file.read(10)
-        if tag[:3] == b"ID3":  # its size: four times seven bits, without these ten bytes
-            size = sum(byte << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
-            file.seek(10 + size)
-        else:
-            file.seek(0)
-        first_frame = file.read(2048)
-    return any(name in first_frame for name in _MP3_INFO_FRAMES)
-
-
-def _unreadable(path: str | os.PathLike[str], error: Exception) -> InputError:
-    if not storage.exists(path):
-        return InputError(f"no audio file {path}: check the path", code="missing_audio")
-    if not storage.is_file(path):
-        return InputError(f"{path} is not a file: give the path of an audio file")
-    # libsndfile's text ends with its own copy of the path.
-    reason = str(error).rstrip(".").rsplit(": ", 1)[-1]
-    return InputError(f"cannot decode audio file {path} ({reason}): fetch or make it again")
 
 
 def load_waveform(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from data import storage
+from common import storage
 from data.errors import InputError
 from data.files import Lock, write_text_atomic
 from data.shards import ShardTask, read_note, write_shard

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NoReturn
 
+from common.arguments import Parser
 from common.json_files import MalformedFileError
 from data.errors import InputError
 from data.rows import excerpt
@@ -14,13 +14,6 @@ from data.text import TEXT_STYLES, normalize_transcript
 
 # Share of letters outside A to Z up to which a corpus is English with some names.
 MAX_FOREIGN_LETTERS = 0.01
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose complaint is an InputError instead of a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message} (--help lists the flags)")
 
 
 def add_corpus_flags(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
@@ -94,7 +87,7 @@ def run_command(
         Exit status: 0 done, 2 bad usage or input after one line on stderr, 130 interrupted.
     """
     try:
-        command(parser.parse_args(argv))
+        command(_parse(parser, argv))
     except (InputError, MalformedFileError, OSError) as error:
         print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -102,3 +95,10 @@ def run_command(
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _parse(parser: Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+    try:
+        return parser.parse_args(argv)
+    except ValueError as error:
+        raise InputError(str(error)) from error

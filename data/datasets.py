@@ -11,7 +11,7 @@ from absl import logging
 from data.audio import SAMPLE_RATE
 from data.errors import InputError
 from data.faults import Report, refuse
-from data.fingerprint import fingerprint
+from data.fingerprint import describe_lengths, digest_rows, fingerprint
 from data.held_out import split_held_out
 from data.open import open_source
 from data.pipeline import build_dataset
@@ -84,6 +84,7 @@ class TrainData:
         row_multiple: int = 1,
         num_parallel_calls: int = 2,
         prefetch_batches: int = 4,
+        normalize: bool = True,
         report: Report = refuse,
     ):
         """Reads the corpus' index and plans its first epoch; no audio is decoded.
@@ -113,6 +114,7 @@ class TrainData:
             row_multiple: By seconds, rows are a multiple of this; the number of replicas must divide it.
             num_parallel_calls: Batches made at the same time.
             prefetch_batches: Finished batches kept ready.
+            normalize: As `build_dataset`.
             report: As `open_source`.
 
         Raises:
@@ -178,6 +180,7 @@ class TrainData:
         self.duration_secs = float(source.num_samples.sum()) / SAMPLE_RATE
         self._num_parallel_calls = num_parallel_calls
         self._prefetch_batches = prefetch_batches
+        self._normalize = normalize
         self._unreadable = UnreadableUtterances()
 
     def unreadable(self, before_update: int) -> list[UnreadableUtterance]:
@@ -197,6 +200,7 @@ class TrainData:
             start_update=start_update,
             num_parallel_calls=self._num_parallel_calls,
             prefetch=self._prefetch_batches,
+            normalize=self._normalize,
             unreadable=self._unreadable,
         )
 
@@ -227,6 +231,7 @@ class EvalData:
         join_gap_secs: float = 0.0,
         num_parallel_calls: int = 2,
         prefetch_batches: int = 4,
+        normalize: bool = True,
         report: Report = refuse,
     ):
         """Reads the corpus' index; the arguments are those of `TrainData`, `batch_size` is over all replicas.
@@ -262,6 +267,8 @@ class EvalData:
         self.speaker_ids: dict[int, str] = {}
         self.duration_secs: dict[int, float] = {}
         self._members: dict[int, tuple[int, ...]] = {}
+        lengths: list[tuple[int | str, ...]] = []
+        described = list(describe_lengths(self.source))
         for update in range(self.num_batches):
             for row in self.plan.batch(update).rows:
                 if row.members:
@@ -276,10 +283,13 @@ class EvalData:
                         len(ids) - 1
                     ) * self.plan.join_gap_samples
                     self.duration_secs[first] = num_samples / SAMPLE_RATE
+                    lengths.append((num_samples, *(described[i] for i in row.members)))
+        self.digest = digest_rows(self.utterance_ids.values(), lengths, self.references.values())
         self._tokenizer = tokenizer
         self._text_style = text_style
         self._num_parallel_calls = num_parallel_calls
         self._prefetch_batches = prefetch_batches
+        self._normalize = normalize
 
     def dataset(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """Returns the replica batches of one pass of one input pipeline."""
@@ -294,6 +304,7 @@ class EvalData:
             num_updates=self.num_batches,
             num_parallel_calls=self._num_parallel_calls,
             prefetch=self._prefetch_batches,
+            normalize=self._normalize,
         )
 
     def read_flac(self, index: int) -> bytes:

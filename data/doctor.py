@@ -78,6 +78,7 @@ def examine(
     allow_leak: bool = False,
     max_hours: float = 0.0,
     num_workers: int | None = None,
+    frozen_random: str = "",
 ) -> Examination:
     """Examines the data of a config.
 
@@ -95,6 +96,7 @@ def examine(
         max_hours: Of audio to decode of each set; 0 = all. Beyond, the same random sample each time, and with it the
             utterances that share length and text with another: possible duplicates.
         num_workers: Threads that decode; None takes one a processor core.
+        frozen_random: What the config freezes that nothing has trained, and what to set; "" = nothing.
     """
     opened = _open_all(sets)
     for one in opened:
@@ -125,6 +127,7 @@ def examine(
         for item, data in one.data
     ]
     findings += find("memory", "config", {item.what: item.describe() for item in memory if item.is_too_much})
+    findings += find("frozen_random", "config", {"model": frozen_random} if frozen_random else {})
     findings = without_explained(merge(allow(findings, LEAKS) if allow_leak else findings))
     return Examination(
         findings=sort(findings),
@@ -249,6 +252,7 @@ def _check_sounds(one: _Opened, corpus: Corpus, sounds: Sounds) -> list[Finding]
 
     findings += tell("silent_audio", silent, lambda i: _decibels(sounds.peak[i]))
     findings += tell("mostly_silent", quiet, lambda i: f"{100 * sounds.active_share[i]:.0f} % of it is sound")
+    findings += tell("cancelling_channels", sounds.cancels, lambda i: "")
     findings += tell("clipped_audio", clipped, lambda i: f"{100 * sounds.clipped_share[i]:.1f} % of the samples")
     repeated, contradicting = {}, {}
     for places in _by_key(one).values():

@@ -7,6 +7,7 @@ import os
 from datetime import datetime
 from pathlib import Path
 
+from common import storage
 from data.examination import Examination, Histogram, verdict
 from data.files import write_text_atomic
 from data.page import page_environment
@@ -27,8 +28,8 @@ def write_report(examination: Examination, folder: str | os.PathLike[str], *, ti
     """
     created = datetime.now().astimezone().isoformat(timespec="seconds")
     fields = examination.to_json(title=title, created=created)
-    write_text_atomic(Path(folder, JSON_NAME), json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
-    write_text_atomic(Path(folder, HTML_NAME), render_page(examination, title=title, created=created))
+    write_text_atomic(storage.join(folder, JSON_NAME), json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
+    write_text_atomic(storage.join(folder, HTML_NAME), render_page(examination, title=title, created=created))
 
 
 def render_page(examination: Examination, *, title: str, created: str) -> str:

@@ -31,10 +31,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from common.storage import is_remote
 from data.command import Parser, run_command
 from data.errors import InputError
 from data.files import only_writer
-from data.storage import is_remote
 
 BASE_URL = "https://www.openslr.org/resources"
 CORPUS = "LibriSpeech"  # the top folder of every archive, those of resource 31 too

@@ -35,7 +35,7 @@ class Synthesizer:
         except ImportError:
             raise InputError(
                 "speech synthesis: the speech synthesizer is missing; run `make install` or "
-                "`pip install espeakng-loader`"
+                "`pip install espeakng-loader`, or `pip install -e '.[quickstart]'`"
             ) from None
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "libespeak-private.so"

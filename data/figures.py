@@ -13,7 +13,7 @@ from data.examination import Histogram, Memory, PlanFigures, SetFigures, Shape, 
 from data.labels import most_common_unknown
 from data.plan import BatchPlan, padding_share
 from data.recordings import Sounds
-from data.text import SPECIAL_TOKENS, WORD_DELIMITER, CharTokenizer
+from data.text import CharTokenizer
 
 # (rows, samples of a row, training) -> bytes, None where the model cannot say.
 MemoryFn = Callable[[int, int, bool], int | None]
@@ -104,13 +104,14 @@ def vocabulary(corpora: Sequence[Corpus], tokenizer: CharTokenizer) -> Vocabular
     train, *others = corpora
     counts = train.labels.token_counts
     elsewhere = np.sum([corpus.labels.token_counts for corpus in others], axis=0) if others else np.zeros_like(counts)
-    tokens = {index: token for index, token in enumerate(tokenizer.tokens) if token not in SPECIAL_TOKENS}
-    new = [token for index, token in tokens.items() if elsewhere[index] and not counts[index]]
+    pieces = tokenizer.pieces
+    tokens = {index: token for index, token in enumerate(tokenizer.tokens) if pieces[index]}
+    new = [pieces[index] for index in tokens if elsewhere[index] and not counts[index]]
     return Vocabulary(
         counts={token: int(counts[index]) for index, token in tokens.items()},
         # Joining brings delimiters that no single text has.
-        unused=[token for index, token in tokens.items() if not counts[index] and token != WORD_DELIMITER],
+        unused=[token for index, token in tokens.items() if not counts[index] and pieces[index] != " "],
         unknown=most_common_unknown(train.labels),
         unknown_share=train.labels.unknown_share,
-        only_in_evaluation="".join(token for token in new if token != WORD_DELIMITER),
+        only_in_evaluation="".join(piece for piece in new if piece != " "),
     )

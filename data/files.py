@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data import storage
+from common import storage
 from data.errors import InputError
 
 

@@ -51,7 +51,9 @@ CHECKS: dict[str, Check] = {
         _W, "audio files beside the manifest's that it does not list", "list them, or nothing if they are not meant"
     ),
     "duplicate_id": Check(_E, "ids that occur more than once", "give every utterance its own utterance_id"),
-    "unreadable_audio": Check(_E, "audio that cannot be decoded", "fetch or make the files again"),
+    "unreadable_audio": Check(
+        _E, "audio that cannot be used", "do what is said of each: convert, fetch or make it again"
+    ),
     "empty_audio": Check(_E, "audio without samples", "record again, or remove the utterances"),
     "damaged_shard": Check(_E, "shards that are not as they were written", "run python -m data.prepare again"),
     "wrong_rate": Check(
@@ -71,6 +73,11 @@ CHECKS: dict[str, Check] = {
     "mostly_silent": Check(_W, "audio that is silent for the most part", "trim it, or check the transcripts"),
     "clipped_audio": Check(
         _W, "clipped audio", "listen; convert the originals again with less gain if there are any, else let it be"
+    ),
+    "cancelling_channels": Check(
+        _W,
+        "audio whose channels cancel each other, of which one alone is used",
+        "nothing, if one channel is enough; else turn the sign of the other, or store the one that is meant",
     ),
     "too_short": Check(
         _W, "shorter than data.min_duration_secs and left out of training", "nothing, or lower the limit"
@@ -165,6 +172,7 @@ CHECKS: dict[str, Check] = {
         "the largest batch is predicted to need more memory than there is",
         "raise train.accum_steps, lower data.max_duration_secs or train.global_batch_size",
     ),
+    "frozen_random": Check(_E, "frozen weights that nothing has trained", "set the fields that the line names"),
     "sampled": Check(
         _N,
         "utterances whose audio was not listened to",

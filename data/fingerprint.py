@@ -24,12 +24,19 @@ def fingerprint(source: Source) -> dict[str, int | str]:
         "num_utterances": len(source.utterance_ids),
         "num_samples": int(np.sum(source.num_samples)),
         "ids": _digest(source.utterance_ids),
-        "lengths": _digest(_describe_lengths(source)),
+        "lengths": _digest(describe_lengths(source)),
         "texts": _digest(source.texts),
     }
 
 
-def _describe_lengths(source: Source) -> Iterable[str]:
+def digest_rows(ids: Iterable[str], lengths: Iterable[object], references: Iterable[str]) -> str:
+    """Returns what tells one evaluation set from another: its rows in any order, their lengths and references."""
+    rows = sorted(zip(ids, map(str, lengths), references, strict=True))
+    return _digest(value for row in rows for value in row)
+
+
+def describe_lengths(source: Source) -> Iterable[str]:
+    """Returns the number of samples of each utterance as text, with its start where it is a part of a recording."""
     lengths = map(str, np.asarray(source.num_samples).tolist())
     starts = segment_starts(source)
     if not starts:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from common import storage
 from common.json_files import MalformedFileError, describe, field, is_kind, optional_field, parse_object
-from data import storage
 from data.errors import InputError
 from data.records import PAYLOADS
 

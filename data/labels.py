@@ -10,7 +10,6 @@ from itertools import chain
 import numpy as np
 
 from data.text import (
-    UNKNOWN,
     CharTokenizer,
     has_digits,
     is_lost_symbol,
@@ -29,7 +28,7 @@ class Labels:
     Attributes:
         num_labels: int32 [N].
         num_repeats: int32 [N], labels equal to the one before; CTC needs a blank between the two.
-        num_unknown: int32 [N], labels that are `<unk>`.
+        num_unknown: int32 [N], characters that no token says: labels that are the unknown token, where there is one.
         unknown: index -> the characters of its text that the vocabulary lacks, where there are any.
         digits: indices of texts with digits in a style that drops them.
         reread: character that the style makes another of -> what it becomes ("" or " " where it is dropped), how many
@@ -73,7 +72,6 @@ def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_style
     lengths, repeats, unknowns = (np.zeros(len(texts), dtype=np.int32) for _ in range(3))
     token_counts = np.zeros(tokenizer.num_tokens, dtype=np.int64)
     first_texts = np.full(tokenizer.num_tokens, -1, dtype=np.int64)
-    unknown_id = tokenizer.tokens.index(UNKNOWN)
     unknown: dict[int, str] = {}
     num_words = 0
     for first in range(0, len(texts), _CHUNK):
@@ -90,7 +88,10 @@ def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_style
         token_counts += counts
         is_repeat = (ids[1:] == ids[:-1]) & (owners[1:] == owners[:-1])
         repeats[chunk] = np.bincount(owners[1:][is_repeat], minlength=len(rows))
-        unknowns[chunk] = np.bincount(owners[ids == unknown_id], minlength=len(rows))
+        if tokenizer.unknown_id is None:
+            unknowns[chunk] = [tokenizer.num_unknown(text) for text in normalized]
+        else:
+            unknowns[chunk] = np.bincount(owners[ids == tokenizer.unknown_id], minlength=len(rows))
         for index in np.flatnonzero(unknowns[chunk]):
             unknown[first + int(index)] = "".join(sorted(tokenizer.unknown_characters(normalized[index])))
     drops_digits = text_style == "librispeech"

@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from common import storage
 from common.near_files import FileFinder, describe_near
-from data import storage
 from data.audio import read_header
 from data.errors import InputError
 from data.faults import Fault, Report, refuse
@@ -95,7 +95,7 @@ def _list_librispeech(root: str | os.PathLike[str], split: str, report: Report) 
     if not storage.is_dir(folder):
         raise InputError(f"no folder {folder}: check the path{_list_splits(root) or describe_near(folder)}")
     transcripts: list[tuple[str, str, str]] = []
-    for trans_path in storage.glob(folder, "*/*/*.trans.txt"):
+    for trans_path in _visible(storage.glob(folder, "*/*/*.trans.txt")):
         for line in read_text(trans_path).splitlines():
             if line.strip():
                 utterance_id, _, text = line.strip().partition(" ")
@@ -107,7 +107,7 @@ def _list_librispeech(root: str | os.PathLike[str], split: str, report: Report) 
         )
     audio = {
         (os.path.dirname(path), _stem(path)): path
-        for path in storage.glob(folder, "*/*/*")
+        for path in _visible(storage.glob(folder, "*/*/*"))
         if _suffix(path) in _LIBRISPEECH_AUDIO
     }
     without_audio = [key for key, _, parent in transcripts if (parent, key) not in audio]
@@ -383,6 +383,11 @@ def _name(fields: Mapping[str, object], *names: str) -> str:
 def _stem(path: str) -> str:
     """The file's name without its suffix."""
     return PurePosixPath(os.path.basename(path)).stem
+
+
+def _visible(paths: Iterable[str]) -> list[str]:
+    """The paths without hidden files: macOS puts a ._NAME beside each NAME."""
+    return [path for path in paths if not os.path.basename(path).startswith(".")]
 
 
 def _suffix(path: str) -> str:

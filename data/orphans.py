@@ -8,7 +8,9 @@ from pathlib import Path
 from data.faults import Fault
 from data.manifest import list_audio
 
-_AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".mp3")
+_AUDIO_SUFFIXES = (
+    ".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"
+)  # fmt: skip
 
 
 def unlisted_audio(*, format: str, input: str | os.PathLike[str]) -> dict[str, str]:
@@ -35,6 +37,7 @@ def unlisted_audio(*, format: str, input: str | os.PathLike[str]) -> dict[str, s
     found = {}
     for folder in sorted({audio.parent for audio in listed}):
         for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if file.suffix.lower() in _AUDIO_SUFFIXES and file not in listed:
+            is_hidden = file.name.startswith(".")  # macOS's ._NAME among them
+            if file.suffix.lower() in _AUDIO_SUFFIXES and file not in listed and not is_hidden:
                 found[file.stem] = str(file)
     return found

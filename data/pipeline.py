@@ -44,6 +44,7 @@ def build_dataset(
     max_label_length: int | None = None,
     on_bad: str = "skip",
     unreadable: UnreadableUtterances | None = None,
+    normalize: bool = True,
 ) -> tf.data.Dataset:
     """Builds the batches of the replicas that one input pipeline (one host) feeds.
 
@@ -68,9 +69,10 @@ def build_dataset(
         on_bad: what an unreadable utterance does. "skip": its row gets weight 0 and it is logged
             once by its id. "raise": iterating ends with `tf.errors.InvalidArgumentError`.
         unreadable: collects the utterances that were skipped.
+        normalize: whether a row gets zero mean and unit variance, as most models hear it, or stays as it is read.
 
     Returns:
-        Dicts of waveform [B, T] float32 (normalized, then padded with zeros), waveform_lengths [B]
+        Dicts of waveform [B, T] float32 (as `normalize` says, then padded with zeros), waveform_lengths [B]
         int32 in samples, labels [B, L] int32 (padded with 0), label_lengths [B] int32, weight [B]
         float32 (0 for padding rows and unreadable ones) and utterance_index [B] int64 (a joined
         row's first member, -1 for padding rows). B, T and L are static where they cannot vary.
@@ -94,6 +96,7 @@ def build_dataset(
         max_label_length=max_label_length,
         on_bad=on_bad,
         unreadable=unreadable,
+        normalize=normalize,
     )
     num_local = num_replicas // num_input_pipelines
     first_replica = input_pipeline_id * num_local
@@ -140,6 +143,7 @@ class BatchMaker:
         max_label_length: int | None = None,
         on_bad: str = "skip",
         unreadable: UnreadableUtterances | None = None,
+        normalize: bool = True,
     ):
         """Measures all transcripts; the arguments and errors are those of `build_dataset`."""
         if num_replicas < 1 or plan.row_multiple % num_replicas:
@@ -155,6 +159,7 @@ class BatchMaker:
         self._plan = plan
         self._num_replicas = num_replicas
         self._on_bad = on_bad
+        self._normalize = normalize
         self.unreadable = UnreadableUtterances() if unreadable is None else unreadable
         self._tokenizer = tokenizer
         self._text_style = text_style
@@ -201,7 +206,7 @@ class BatchMaker:
         return batch
 
     def _read_row(self, row: PlannedRow, update: int) -> np.ndarray | None:
-        """Returns a row's normalized waveform, None if any of its utterances is unreadable."""
+        """Returns a row's waveform as the model hears it, None if any of its utterances is unreadable."""
         gap = np.zeros(self._plan.join_gap_samples, dtype=np.float32)
         pieces: list[np.ndarray] = []
         for index in row.members:
@@ -212,7 +217,8 @@ class BatchMaker:
             except (ValueError, RuntimeError, OSError) as error:
                 self._report_bad(index, update, error)
                 return None
-        return normalize_waveform(np.concatenate(pieces[1:]))
+        waveform = np.concatenate(pieces[1:])
+        return normalize_waveform(waveform) if self._normalize else waveform
 
     def _read_utterance(self, index: int, speed: float) -> np.ndarray:
         waveform = self._source.read_waveform(index)

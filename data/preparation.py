@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from data import storage
+from common import storage
 from data.audio import SAMPLE_RATE, resampled_length
 from data.errors import InputError
 from data.faults import Fault

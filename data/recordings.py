@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.audio import SAMPLE_RATE, to_mono
+from data.audio import SAMPLE_RATE, channels_cancel, to_int16, to_mono
 from data.errors import InputError
 from data.sources import Source
 
@@ -36,6 +36,7 @@ class Sound(NamedTuple):
         active_share: share of 20 ms frames that are not quiet.
         clipped_share: share of samples that repeat their neighbour at the peak.
         key: 16 bytes that equal those of another recording where the 16-bit audio at 16 kHz does.
+        cancels: whether the channels cancel each other, so that the model hears but one of them.
     """
 
     peak: float
@@ -43,33 +44,40 @@ class Sound(NamedTuple):
     active_share: float
     clipped_share: float
     key: bytes
+    cancels: bool
 
 
 def measure_sound(channels: np.ndarray, rate: int) -> Sound:
-    """Measures one recording.
+    """Measures one recording: as the model hears it, but for clipping, which mixing and resampling would hide.
 
     Args:
         channels: float32 [T, C], at least one sample.
         rate: in Hz.
     """
-    centred = channels - channels.mean(axis=0, dtype=np.float64).astype(np.float32)
-    magnitude = np.abs(centred)
-    peak = float(magnitude.max())
-    power = np.square(centred).mean(axis=1)
-    size = max(1, min(int(rate * FRAME_SECS), len(power)))
+    mono = to_mono(channels, rate, SAMPLE_RATE)
+    centred = mono - mono.mean(dtype=np.float64).astype(np.float32)
+    power = np.square(centred)
+    peak = float(np.sqrt(power.max()))
+    size = max(1, min(int(SAMPLE_RATE * FRAME_SECS), len(power)))
     frames = np.sqrt(power[: len(power) // size * size].reshape(-1, size).mean(axis=1))
     is_active = frames > max(SILENT_PEAK, _QUIET_RATIO * float(frames.max()))
-    at_peak = np.abs(channels[1:]) >= 0.999 * np.abs(channels).max()
-    stands_still = at_peak & (channels[1:] == channels[:-1])
-    mono = to_mono(channels, rate, SAMPLE_RATE)
-    samples = np.clip(np.rint(mono * 32768.0), -32768, 32767).astype("<i2")
     return Sound(
         peak=peak,
         level_db=float(10 * np.log10(power.mean() + 1e-12)),
         active_share=float(is_active.mean()),
-        clipped_share=float(stands_still.mean()) if peak >= SILENT_PEAK and len(channels) > 1 else 0.0,
-        key=hashlib.blake2b(samples.tobytes(), digest_size=16).digest(),
+        clipped_share=_clipped_share(channels) if peak >= SILENT_PEAK and len(channels) > 1 else 0.0,
+        key=hashlib.blake2b(to_int16(mono).tobytes(), digest_size=16).digest(),
+        cancels=channels_cancel(channels, rate),
     )
+
+
+def _clipped_share(channels: np.ndarray) -> float:
+    highest = 0.999 * max(float(channels.max()), -float(channels.min()))
+    num_still = 0
+    for channel in range(channels.shape[1]):  # one at a time: there may be 64
+        samples = np.ascontiguousarray(channels[:, channel])
+        num_still += int(((np.abs(samples[1:]) >= highest) & (samples[1:] == samples[:-1])).sum())
+    return num_still / channels[1:].size
 
 
 @dataclass
@@ -80,6 +88,7 @@ class Sounds:
         indices: int64 [M], utterances of the source, rising; the arrays below are of these.
         peak, level_db, active_share, clipped_share: float32 [M], NaN where unreadable.
         keys: M keys, b"" where unreadable.
+        cancels: bool [M].
         errors: utterance index -> why it cannot be read.
     """
 
@@ -89,6 +98,7 @@ class Sounds:
     active_share: np.ndarray
     clipped_share: np.ndarray
     keys: list[bytes]
+    cancels: np.ndarray
     errors: dict[int, InputError] = field(default_factory=dict)
 
 
@@ -105,6 +115,7 @@ def listen(
     """
     columns = np.full((4, len(indices)), np.nan, dtype=np.float32)
     keys: list[bytes] = [b""] * len(indices)
+    cancels = np.zeros(len(indices), dtype=bool)
     errors: dict[int, InputError] = {}
 
     def measure(index: int) -> Sound | InputError:
@@ -125,6 +136,6 @@ def listen(
                     errors[int(indices[position])] = sound
                 else:
                     columns[:, position] = sound[:4]
-                    keys[position] = sound.key
+                    keys[position], cancels[position] = sound.key, sound.cancels
     peak, level_db, active_share, clipped_share = columns
-    return Sounds(np.asarray(indices), peak, level_db, active_share, clipped_share, keys, errors)
+    return Sounds(np.asarray(indices), peak, level_db, active_share, clipped_share, keys, cancels, errors)

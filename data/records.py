@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import soundfile
 
-from data import storage
-from data.audio import SAMPLE_RATE, load_audio
+from common import storage
+from data.audio import SAMPLE_RATE, load_audio, to_int16
 from data.errors import InputError
 
 # pcm16: little-endian int16 at 16 kHz. flac: a FLAC file, the original where that is 16 kHz and mono.
@@ -58,7 +58,7 @@ def encode_audio(
     """
     if payload == "pcm16" or start is not None:
         waveform = load_audio(path, on_rate_mismatch=on_rate_mismatch, start=start, num_samples=num_samples)
-        audio = _to_int16(waveform).tobytes() if payload == "pcm16" else encode_flac(waveform)
+        audio = to_int16(waveform).tobytes() if payload == "pcm16" else encode_flac(waveform)
         return EncodedAudio(audio, len(waveform), False)
     try:
         content = storage.read_bytes(path)
@@ -73,7 +73,7 @@ def encode_audio(
 def encode_flac(waveform: np.ndarray) -> bytes:
     """Returns float32 [T] at 16 kHz as a FLAC file of 16 bits."""
     buffer = io.BytesIO()
-    soundfile.write(buffer, _to_int16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, to_int16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
 
 
@@ -94,17 +94,13 @@ def encode_record(
 
 
 def decode_record(record: bytes, *, payload: str, name: str) -> np.ndarray:
-    """Audio of a record, float32 [T] in [-1, 1] at 16 kHz; `name` stands in errors."""
+    """Audio of a record, float32 [T] at 16 kHz; `name` stands in errors."""
     import tensorflow as tf
 
     audio = tf.train.Example.FromString(record).features.feature["audio"].bytes_list.value[0]
     if payload == "flac":
         return load_audio(name, content=audio)
     return np.frombuffer(audio, dtype="<i2").astype(np.float32) / np.float32(_FULL_SCALE)
-
-
-def _to_int16(waveform: np.ndarray) -> np.ndarray:
-    return np.clip(np.rint(waveform * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype("<i2")
 
 
 def _is_plain_flac(content: bytes) -> bool:

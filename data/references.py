@@ -21,6 +21,8 @@ def find_reference(path: str | os.PathLike[str], *, text_style: str = "librispee
     """
     audio = Path(path)
     for listing in sorted(audio.parent.glob("*.trans.txt")):
+        if listing.name.startswith(".") or not listing.is_file():  # macOS's ._NAME; a pipe would wait for ever
+            continue
         for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
             utterance_id, _, text = line.partition(" ")
             if utterance_id == audio.stem:

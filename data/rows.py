@@ -7,8 +7,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from common import storage
 from common.json_files import MalformedFileError, parse_json
-from data import storage
 from data.errors import InputError
 from data.faults import Fault, Report
 

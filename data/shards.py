@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from common import storage
 from common.json_files import MalformedFileError, field, parse_object
-from data import storage
 from data.audio import SAMPLE_RATE, resampled_length
 from data.errors import InputError
 from data.files import write_text_atomic

@@ -37,7 +37,7 @@ class Source(Protocol):
         """int32 [N], rates of the recordings in Hz, before they were brought to 16 kHz."""
 
     def read_waveform(self, index: int) -> np.ndarray:
-        """float32 [num_samples[index]] in [-1, 1] at 16 kHz, not normalized.
+        """float32 [num_samples[index]] at 16 kHz, full scale 1, not normalized.
 
         Raises:
             InputError: the recording cannot be read.

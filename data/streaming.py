@@ -9,7 +9,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from data.audio import MP3_SLACK_SAMPLES, SAMPLE_RATE, check_rate_policy, read_header, resampled_length
+from data.audio import SAMPLE_RATE, check_rate_policy, mix_down, mix_samples, read_header, resampled_length
+from data.decoder import decode_blocks, open_audio, scan_scale
 from data.errors import InputError
 
 
@@ -34,40 +35,44 @@ def stream_audio(
         on_rate_mismatch: "resample" to 16 kHz, or "refuse".
 
     Yields:
-        float32 [N] in [-1, 1], the mean over channels at 16 kHz.
+        float32 [N] at 16 kHz, as `data.audio.load_audio` gives them.
 
     Raises:
         InputError: The file cannot be read, ends early or holds values that are not finite; raised where it is met.
     """
     check_rate_policy(on_rate_mismatch)
-    promised, rate = read_header(path)
-    if rate != SAMPLE_RATE and on_rate_mismatch == "refuse":
-        raise InputError(f"{path} has {rate} Hz, wanted {SAMPLE_RATE} Hz: convert it, or allow resampling")
-    resampler = None
-    if rate != SAMPLE_RATE:
-        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    num_wanted, num_given, num_read = resampled_length(promised, rate, SAMPLE_RATE), 0, 0
-    is_last, may_lack = False, 0
+    with open_audio(path) as file:
+        rate, num_left = file.samplerate, file.frames
+        if rate != SAMPLE_RATE and on_rate_mismatch == "refuse":
+            raise InputError(f"{path} has {rate} Hz, wanted {SAMPLE_RATE} Hz: convert it, or allow resampling")
+        resampler = None
+        if rate != SAMPLE_RATE:
+            resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        num_wanted = resampled_length(num_left, rate, SAMPLE_RATE)
+        for block in _mono_blocks(path, file, max(1, round(block_secs * rate))):
+            num_left -= len(block)
+            if resampler is not None:
+                block = resampler.resample_chunk(np.ascontiguousarray(block), last=not num_left)
+            # soxr gives up to two samples fewer or more than the header promises.
+            block = block[:num_wanted]
+            if not num_left:
+                block = np.pad(block, (0, num_wanted - len(block)))
+            num_wanted -= len(block)
+            if len(block):
+                yield block
+
+
+def _mono_blocks(path: str | os.PathLike[str], file: soundfile.SoundFile, block_samples: int) -> Iterator[np.ndarray]:
+    """Yields one channel at the file's own rate; several are mixed in the blocks in which `to_mono` mixes them."""
+    scale = np.float32(scan_scale(path, file))
+    size = block_samples if file.channels == 1 else mix_samples(file.samplerate, file.channels)
+    num_read = 0
     try:
-        with soundfile.SoundFile(str(path)) as file:
-            may_lack = MP3_SLACK_SAMPLES if file.format == "MP3" else 0
-            while not is_last:
-                channels = file.read(max(1, round(block_secs * rate)), dtype="float32", always_2d=True)
-                num_read += len(channels)
-                is_last = num_read >= promised or not len(channels)
-                block = channels.mean(axis=1) if channels.shape[1] > 1 else channels[:, 0]
-                if not np.isfinite(block).all():
-                    raise InputError(f"{path} holds values that are not finite: remove it or record it again")
-                if resampler is not None:
-                    block = resampler.resample_chunk(np.ascontiguousarray(block), last=is_last)
-                # soxr gives up to two samples fewer or more than the header promises.
-                block = block[: num_wanted - num_given]
-                num_given += len(block)
-                if is_last and num_read >= promised - may_lack and num_given < num_wanted:
-                    block = np.pad(block, (0, num_wanted - num_given))
-                if len(block):
-                    yield np.clip(block, -1.0, 1.0)
+        for channels in decode_blocks(path, file, block_samples=size):
+            num_read += len(channels)
+            mono = mix_down(channels * scale if scale != 1.0 else channels)
+            for start in range(0, len(mono), block_samples):
+                yield mono[start : start + block_samples]
     except (soundfile.SoundFileError, OSError) as error:
-        raise InputError(f"{path} cannot be decoded after {num_read / rate:.1f} s ({error}): make it again") from error
-    if num_read < promised - may_lack:
-        raise InputError(f"{path} ends early: {num_read} of {promised} samples; fetch or make it again")
+        secs = num_read / file.samplerate
+        raise InputError(f"{path} cannot be decoded after {secs:.1f} s ({error}): make it again") from error

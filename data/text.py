@@ -7,10 +7,12 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from common.json_files import MalformedFileError, parse_json
-from data import storage
+from common import special_tokens as roles
+from common import storage
+from common.json_files import MalformedFileError, is_kind, parse_object
+from common.special_tokens import find_special_tokens
 from data.errors import InputError
 from data.files import write_text_atomic
 
@@ -142,38 +144,49 @@ def describe_character(character: str) -> str:
 
 
 class CharTokenizer:
-    """Characters to token ids and back. The blank is `<pad>`, id 0."""
+    """Characters to token ids and back, over the vocabulary of a CTC head; ids are those of its rows."""
 
-    def __init__(self, *, tokens: Sequence[str]):
+    def __init__(self, *, tokens: Sequence[str], special_tokens: Mapping[str, str] | None = None):
         """Checks and keeps the vocabulary.
 
         Args:
-            tokens: token of each id, `<pad>` first; must hold `<unk>` and the word delimiter.
+            tokens: token of each id.
+            special_tokens: role -> token as `common.special_tokens.find_special_tokens` returns it; None goes by the
+                usual names. Without a token for unknown characters, or for the space between words, these have no
+                label.
 
         Raises:
-            InputError: a token is missing, repeated or empty, or `<pad>` is not first.
+            InputError: a token is repeated or empty, or none is the CTC blank.
         """
         self.tokens = tuple(tokens)
-        if not self.tokens or self.tokens[0] != PAD:
-            raise InputError(f"the vocabulary's token 0 must be {PAD}, the CTC blank: reorder it")
-        for token in (UNKNOWN, WORD_DELIMITER):
-            if token not in self.tokens:
-                raise InputError(f"the vocabulary lacks the token {token}: add it")
         repeated = [token for token, count in Counter(self.tokens).items() if count > 1]
         if repeated or "" in self.tokens:
             raise InputError(
                 f"the vocabulary's token {(repeated or [''])[0]!r} is empty or repeated: remove it"
             )
-        self._ids = {token: index for index, token in enumerate(self.tokens)}
-        self._unknown_id = self._ids[UNKNOWN]
-        self._pieces = [
-            " " if token == WORD_DELIMITER else "" if token in SPECIAL_TOKENS else token
-            for token in self.tokens
-        ]
+        self.special_tokens = dict(find_special_tokens(self.tokens) if special_tokens is None else special_tokens)
+        ids = {token: index for index, token in enumerate(self.tokens)}
+        if roles.BLANK not in self.special_tokens:
+            raise InputError(
+                f"none of the vocabulary's tokens is the CTC blank (looked for {PAD} and [PAD]): name it as pad_token "
+                f"in {roles.TOKENIZER_FILE} beside it; every token keeps its id"
+            )
+        self.blank_id = ids[self.special_tokens[roles.BLANK]]
+        self.unknown_id = ids.get(self.special_tokens.get(roles.UNKNOWN, ""))
+        delimiter = self.special_tokens.get(roles.WORD_DELIMITER)
+        silent = {*SPECIAL_TOKENS, *self.special_tokens.values()} - {delimiter}
+        self._ids = ids
+        self._pieces = [" " if token == delimiter else "" if token in silent else token for token in self.tokens]
+        # What a text can hold; the blank of a vocabulary may look like a character, and is no label.
+        self._labels = {token: index for token, index in ids.items() if token not in silent}
+        if delimiter is not None:
+            self._labels[" "] = ids[delimiter]
+        long = sorted((token for token in self._labels if len(token) > 1), key=len, reverse=True)
+        self._long = re.compile("|".join(map(re.escape, [*long, ""])) + ".", re.DOTALL) if long else None
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> CharTokenizer:
-        """Reads a vocab.json, one object of token -> id with the ids 0 to N - 1.
+        """Reads a vocab.json, one object of token -> id with the ids 0 to N - 1, and its roles from beside it.
 
         Raises:
             InputError: no such file, not such an object, or a vocabulary that `__init__` refuses.
@@ -181,20 +194,31 @@ class CharTokenizer:
         if not storage.is_file(path):
             raise InputError(f"no vocabulary {path}: make one with python -m data.vocab")
         try:
-            ids = parse_json(storage.read_bytes(path), os.fspath(path))
+            ids = parse_object(storage.read_bytes(path), os.fspath(path))
         except MalformedFileError as error:
-            raise InputError(f"{str(error).replace('not valid JSON', 'not JSON')}: make it again") from error
-        if not isinstance(ids, dict) or not all(type(index) is int for index in ids.values()):
+            raise InputError(f"{error}: make it again") from error
+        if not all(is_kind(index, int) for index in ids.values()):
             raise InputError(f"{path} is not an object of token -> id: make it again")
         if sorted(ids.values()) != list(range(len(ids))):
             raise InputError(f"the ids in {path} are not 0 to {len(ids) - 1}, each once: mend it")
         try:
-            return cls(tokens=sorted(ids, key=ids.__getitem__))
+            return cls(tokens=sorted(ids, key=ids.__getitem__), special_tokens=_roles_beside(path, ids))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the vocab.json that `from_file` reads, atomically."""
+        """Writes the vocab.json that `from_file` reads, atomically.
+
+        The roles of the tokens go to tokenizer_config.json beside it where their names, or an older file there, would
+        say others.
+        """
+        try:
+            is_known = _roles_beside(path, self._ids) == self.special_tokens
+        except InputError:
+            is_known = False  # what lies there is damaged, and is replaced
+        if not is_known:
+            fields = {"tokenizer_class": "Wav2Vec2CTCTokenizer", **self.special_tokens}
+            write_text_atomic(_beside(path), json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
         write_text_atomic(path, json.dumps(self._ids, ensure_ascii=False, indent=1) + "\n")
 
     @property
@@ -203,21 +227,25 @@ class CharTokenizer:
 
     @property
     def pieces(self) -> tuple[str, ...]:
-        """What each token says: a character, a space between words, "" for a special token."""
+        """What each token says: its characters, a space between words, "" for a special token."""
         return tuple(self._pieces)
 
-    @property
-    def blank_id(self) -> int:
-        return 0
-
     def encode(self, text: str) -> list[int]:
-        """Ids of a normalized text: a space becomes the word delimiter, the unknown `<unk>`."""
-        ids, unknown = self._ids, self._unknown_id
-        return [ids.get(character, unknown) for character in text.replace(" ", WORD_DELIMITER)]
+        """Ids of a normalized text; of several tokens that begin alike the longest is taken."""
+        ids, unknown = self._labels, self.unknown_id
+        if unknown is not None:
+            return [ids.get(token, unknown) for token in self._split(text)]
+        return [ids[token] for token in self._split(text) if token in ids]
 
     def num_labels(self, text: str) -> int:
-        """Length of `encode(text)`, without making it."""
+        """Length of `encode(text)`, without making it where every character is a label."""
+        if self.unknown_id is None or self._long is not None:
+            return len(self.encode(text))
         return len(text)
+
+    def num_unknown(self, text: str) -> int:
+        """Number of the characters that `unknown_characters` lists, each time it occurs."""
+        return sum(token not in self._labels for token in self._split(text))
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids that are already collapsed; special tokens are dropped, spaces collapsed.
@@ -234,8 +262,26 @@ class CharTokenizer:
         return " ".join("".join(pieces).split())
 
     def unknown_characters(self, text: str) -> set[str]:
-        """Characters of a normalized text that `encode` would turn into `<unk>`."""
-        return {character for character in text if character != " "} - self._ids.keys()
+        """Characters of a normalized text that no token of the vocabulary says."""
+        return set(self._split(text)) - self._labels.keys()
+
+    def _split(self, text: str) -> Iterable[str]:
+        """A text as characters, or as tokens of several where the vocabulary has such."""
+        return text if self._long is None else self._long.findall(text)
+
+
+def _beside(path: str | os.PathLike[str]) -> str:
+    return os.path.join(os.path.dirname(os.fspath(path)), roles.TOKENIZER_FILE)
+
+
+def _roles_beside(path: str | os.PathLike[str], tokens: Collection[str]) -> dict[str, str]:
+    """Roles of a vocabulary's tokens by the tokenizer_config.json beside it, else by their usual names."""
+    config = _beside(path)
+    try:
+        fields = parse_object(storage.read_bytes(config), config) if storage.is_file(config) else {}
+        return find_special_tokens(tokens, fields, where=config)
+    except MalformedFileError as error:
+        raise InputError(f"{error}: mend it or remove it") from error
 
 
 def build_vocab(texts: Iterable[str]) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from data import storage
+from common import storage
 from data.audio import SAMPLE_RATE
 from data.errors import InputError
 from data.faults import Fault, Report, refuse

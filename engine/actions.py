@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from common import storage
+from common import workdir_layout as layout
 from engine import files
 from engine.checkpoints import BestCheckpoint
 from engine.ema import EmaWeights, ema_name
 from engine.metrics import TranscriptionScore
 from engine.protocols import EvalData
 from engine.report.history import write_history
+from engine.run_records import read_metrics
 
 Output = Mapping[str, Any]
 
@@ -33,6 +35,7 @@ class MetricsWriter:
         global_step: tf.Variable,
         split: str = "train",
         extra: Callable[[], Mapping[str, Any]] = dict,
+        set_digests: Mapping[str, str] | None = None,
     ) -> None:
         """Keeps its arguments; the file is made with the first line.
 
@@ -41,11 +44,13 @@ class MetricsWriter:
             global_step: Goes into every line as `step`.
             split: Of flat outputs; for nested ones it is the name of the set.
             extra: What flat outputs say besides: texts, which the controller could not draw as curves.
+            set_digests: {set: what tells it from others of its name}; goes into the lines of a set as `set_digest`.
         """
         self._path = path
         self._global_step = global_step
         self._split = split
         self._extra = extra
+        self._set_digests = dict(set_digests or {})
 
     def __call__(self, output: Output) -> None:
         """Writes the output, all its lines or none; scalars that are not finite become null."""
@@ -55,7 +60,12 @@ class MetricsWriter:
         if flat:
             nested = {self._split: {**flat, **self._extra()}, **nested}
         records = [
-            {"step": step, "split": split, **{name: _number(value) for name, value in figures.items()}}
+            {
+                "step": step,
+                "split": split,
+                **{name: _number(value) for name, value in figures.items()},
+                **({"set_digest": self._set_digests[split]} if split in self._set_digests else {}),
+            }
             for split, figures in nested.items()
         ]
         if records:
@@ -75,22 +85,21 @@ def truncate_metrics(path: str | os.PathLike[str], step: int) -> int:
     Returns:
         Number of lines removed, not counting half a line.
     """
-    target = Path(path)
-    if not target.exists():
+    if not storage.is_file(path):
         return 0
-    records = files.read_jsonl(target)
+    records = read_metrics(path)
     kept = [record for record in records if record.get("step", 0) <= step]
     text = "".join(files.json_line(record) for record in kept)
     # Compared as a whole, so that half a line goes too.
-    if text != target.read_text(encoding="utf-8", errors="replace"):
-        files.write_text_atomic(target, text)
+    if text != storage.read_bytes(path).decode("utf-8", "replace"):
+        files.write_text_atomic(path, text)
     return len(records) - len(kept)
 
 
 def last_step(path: str | os.PathLike[str]) -> int:
     """Returns the largest update that a line of metrics.jsonl is about; 0 without any."""
-    records = files.read_jsonl(path) if os.path.exists(path) else []
-    return max((record.get("step", 0) for record in records), default=0)
+    steps = [record.get("step") for record in (files.read_jsonl(path) if storage.is_file(path) else [])]
+    return max((step for step in steps if isinstance(step, int)), default=0)
 
 
 def find_figure(output: Output, key: Sequence[str]) -> float:
@@ -118,7 +127,12 @@ class SaveBest:
     """Eval action that keeps the checkpoint with the best figure of one set."""
 
     def __init__(
-        self, *, best: BestCheckpoint, key: Sequence[str] = ("dev", "wer"), ema: EmaWeights | None = None
+        self,
+        *,
+        best: BestCheckpoint,
+        key: Sequence[str] = ("dev", "wer"),
+        ema: EmaWeights | None = None,
+        set_digest: str = "",
     ) -> None:
         """Keeps its arguments.
 
@@ -126,8 +140,10 @@ class SaveBest:
             best: Saves, and remembers the best value over restarts.
             key: Way to the figure in the output: the set's name, then the figure's.
             ema: Averages of the weights, which were evaluated too: they are what is saved where they are better.
+            set_digest: Of the set, as `BestCheckpoint.save_if_better`.
         """
         self._best = best
+        self._set_digest = set_digest
         self._key = tuple(key)
         self._ema = ema
 
@@ -142,9 +158,9 @@ class SaveBest:
             averaged = find_figure(output, (ema_name(self._key[0]), *self._key[1:]))
             if self._best.is_better(averaged, than=value):
                 with self._ema.swapped():
-                    self._best.save_if_better(averaged, metric=metric, weights="ema")
+                    self._best.save_if_better(averaged, metric=metric, weights="ema", set_digest=self._set_digest)
                 return
-        self._best.save_if_better(value, metric=metric, weights="raw")
+        self._best.save_if_better(value, metric=metric, weights="raw", set_digest=self._set_digest)
 
 
 class PredictionsWriter:
@@ -166,7 +182,7 @@ class PredictionsWriter:
             data: The sets, by the same names.
             global_step: Update of the evaluated weights.
         """
-        self._workdir = Path(workdir)
+        self._workdir = workdir
         self._scores = scores
         self._data = data
         self._global_step = global_step
@@ -175,8 +191,7 @@ class PredictionsWriter:
         """Writes the predictions of the evaluation that has just ended."""
         del output
         for name, score in self._scores.items():
-            folder = self._workdir / "eval" / name
-            folder.mkdir(parents=True, exist_ok=True)
+            folder = storage.join(self._workdir, layout.EVAL_FOLDER, name)
             data = self._data[name]
             index_of = {utterance_id: index for index, utterance_id in data.utterance_ids.items()}
             records = [
@@ -187,7 +202,7 @@ class PredictionsWriter:
                 }
                 for record in score.predictions()
             ]
-            files.write_jsonl_atomic(folder / "predictions.jsonl", records)
+            files.write_jsonl_atomic(storage.join(folder, layout.PREDICTIONS_FILE), records)
             write_history(folder, int(self._global_step.numpy()), records)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from common import storage
 from engine import files
+from engine.run_records import read_metrics
 from engine.stopping import StopTraining
 
 SPLIT = "unreadable"
@@ -52,8 +54,8 @@ class UnreadableReport:
         if not found:
             return
         if self._known is None:
-            lines = files.read_jsonl(self._path) if os.path.exists(self._path) else []
-            self._known = {line["utterance_id"] for line in lines if line.get("split") == SPLIT}
+            lines = read_metrics(self._path) if storage.is_file(self._path) else []
+            self._known = {str(line.get("utterance_id")) for line in lines if line.get("split") == SPLIT}
         for update, utterance_id, reason in found:
             if utterance_id not in self._known:
                 self._known.add(utterance_id)

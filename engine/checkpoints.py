@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from absl import logging
 
+from common import storage
+from common import workdir_layout as layout
+from common.json_files import MalformedFileError, field, optional_field
 from engine import files, integrity
 from engine.background import BackgroundWork, CopyValues
 from engine.matching import check_matches, open_checkpoint
 from engine.workdir import WorkdirError
 
-CHECKPOINTS_FOLDER = "checkpoints"
-BEST_FOLDER = "best"
 # What a save is taken to write a second before one was timed: a slow disk, with the sums made on a busy processor.
 _ASSUMED_BYTES_PER_SEC = 60e6
-# Prefix of the checkpoint in a folder that holds a model alone, such as a converted one.
-WEIGHTS_FILE = "weights"
+_SLOW_SAVE_SECS = 10.0  # from here on a save is worth a line
 
 
 class _StateChanged(Exception):  # noqa: N818 - nothing is wrong, the training has gone on
@@ -56,6 +54,7 @@ class CheckpointManager(tf.train.CheckpointManager):
         check_origin: Callable[[str], None] = lambda path: None,
         optional: Collection[str] = (),
         in_background: bool = False,
+        before_writing: Callable[[], None] = lambda: None,
     ) -> None:
         """Looks for the newest checkpoint that is whole; nothing is restored yet.
 
@@ -76,6 +75,7 @@ class CheckpointManager(tf.train.CheckpointManager):
             optional: Parts of `checkpoint` that an older version did not save.
             in_background: Whether saves at the interval copy all values to host memory and write them beside the
                 training (docs/decisions/0041).
+            before_writing: Called before anything is written; raises where the folder is not the run's any more.
 
         Raises:
             ValueError: `every_updates` or `keep` is not positive.
@@ -100,6 +100,7 @@ class CheckpointManager(tf.train.CheckpointManager):
         self._check_origin = check_origin
         self._optional = tuple(optional)
         self._in_background = in_background
+        self._before_writing = before_writing
         self._work = BackgroundWork("save")
         self._lock = threading.Lock()
         self._longest_save_secs = 0.0
@@ -143,7 +144,9 @@ class CheckpointManager(tf.train.CheckpointManager):
                 start = time.monotonic()
                 options.experimental_sharding_callback = CopyValues(go_on)
                 if (path := self._save_whole(checkpoint_number, step, options)) is not None:
-                    logging.info("saved checkpoint to %s, %.1f s after update %d", path, time.monotonic() - start, step)
+                    secs = time.monotonic() - start
+                    level = logging.INFO if secs > _SLOW_SAVE_SECS else logging.DEBUG
+                    logging.log(level, "saved checkpoint to %s, %.1f s after update %d", path, secs, step)
 
             self._step_at_last_save = step
             self._work.start(save)
@@ -191,6 +194,7 @@ class CheckpointManager(tf.train.CheckpointManager):
         def seal(path: str) -> None:
             integrity.write_manifest(path, {"step": step, **self._about})
 
+        self._before_writing()
         # Before TensorFlow's own, which puts the checkpoint on its list and removes the oldest.
         options.experimental_write_callbacks = [seal, *(options.experimental_write_callbacks or ())]
         start, last = time.monotonic(), getattr(self, "_last_checkpoint_step", None)
@@ -200,6 +204,7 @@ class CheckpointManager(tf.train.CheckpointManager):
             # Half a checkpoint helps nobody, least of all on a disk that is full.
             integrity.sweep(self.directory)
             self._last_checkpoint_step = last  # TensorFlow's manager counts it as saved before it is
+            self._before_writing()  # where the folder was removed meanwhile, that is what to say
             raise
         if path is not None:
             integrity.sweep(self.directory)
@@ -254,7 +259,7 @@ def _settle(directory: str) -> None:
         WorkdirError: All checkpoints are damaged.
     """
     integrity.sweep(directory)
-    paths = integrity.list_checkpoints(directory)
+    paths = layout.list_checkpoints(directory)
     damaged: list[tuple[str, str]] = []
     while paths and (damage := integrity.find_damage(paths[-1])):
         damaged.append((paths.pop(), damage))
@@ -266,21 +271,22 @@ def _settle(directory: str) -> None:
     for path, damage in damaged:
         folder = integrity.set_aside(path)
         logging.error("%s is damaged: %s; moved to %s, going on from %s", path, damage, folder, paths[-1])
-    state = os.path.join(directory, "checkpoint")
+    state = storage.join(directory, "checkpoint")
     if paths:
         names = [os.path.basename(path) for path in paths]
         lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
         # Without its time the manager takes a checkpoint for one to be kept for ever.
-        lines += [f"all_model_checkpoint_timestamps: {os.stat(path + '.index').st_mtime}" for path in paths]
+        lines += [f"all_model_checkpoint_timestamps: {storage.state(path + '.index').mtime_ns / 1e9}" for path in paths]
         files.write_text_atomic(state, "\n".join(lines) + "\n")
-    elif os.path.exists(state):
-        os.remove(state)
+    else:
+        storage.remove(state)
 
 
 class BestCheckpoint:
     """Keeps exactly one checkpoint, the one with the best value; the value outlives the process.
 
-    The folder holds the checkpoint and `best.json` with the metric's name, its value, the step and which weights.
+    The folder holds the checkpoint and `best.json` with the metric's name, its value, the step and which weights. The
+    checkpoint's manifest says of which run it is and has a digest of the set that was evaluated.
     """
 
     def __init__(
@@ -290,6 +296,7 @@ class BestCheckpoint:
         directory: str | os.PathLike[str],
         global_step: tf.Variable,
         higher_is_better: bool = False,
+        run_id: str = "",
     ) -> None:
         """Reads what an earlier process left in `directory`.
 
@@ -298,23 +305,27 @@ class BestCheckpoint:
             directory: Usually WORKDIR/best.
             global_step: Numbers the checkpoint.
             higher_is_better: Whether larger values are better; not so for error rates.
+            run_id: Of the run, for the manifest.
+
+        Raises:
+            WorkdirError: best.json is damaged.
         """
-        for path in integrity.list_checkpoints(directory):
+        for path in layout.list_checkpoints(directory):
             if damage := integrity.find_damage(path):
                 folder = integrity.set_aside(path)
                 logging.error("%s is damaged: %s; moved to %s, the next evaluation is the best", path, damage, folder)
         self._manager = tf.train.CheckpointManager(checkpoint, os.fspath(directory), max_to_keep=1)
-        self._record_path = Path(directory) / "best.json"
+        self._directory = os.fspath(directory)
+        self._record_path = storage.join(directory, layout.BEST_FILE)
         self._global_step = global_step
         self._higher_is_better = higher_is_better
+        self._run_id = run_id
         self._record: dict[str, Any] | None = None
+        self._set_digest = ""
         # Without its checkpoint a value is of no use: the next one is the best.
-        if self._record_path.exists() and integrity.list_checkpoints(directory):
-            try:
-                self._record = json.loads(self._record_path.read_text(encoding="utf-8"))
-            except json.JSONDecodeError as error:
-                message = f"{self._record_path}: not JSON ({error}); remove the file"
-                raise WorkdirError(message) from error
+        if paths := layout.list_checkpoints(directory):
+            self._record = read_best_record(directory)
+            self._set_digest = str((layout.read_manifest(paths[-1]) or {}).get("set_digest", ""))
 
     @property
     def value(self) -> float | None:
@@ -325,13 +336,15 @@ class BestCheckpoint:
         """Returns whether one value is strictly better than another; NaN never is, and anything is better than it."""
         return value == value and (than != than or (value > than if self._higher_is_better else value < than))
 
-    def save_if_better(self, value: float, *, metric: str, weights: str = "raw") -> bool:
+    def save_if_better(self, value: float, *, metric: str, weights: str = "raw", set_digest: str = "") -> bool:
         """Saves if `value` is strictly better than the best one of the same metric; NaN never is.
 
         Args:
             value: Value that the variables of this moment have reached.
             metric: Its name. A value of another metric is not compared with, but replaced.
             weights: "raw" or "ema": what the variables are at this moment; stands in best.json.
+            set_digest: What tells the evaluated set from others of its name; a value of another set is not compared
+                with either. "" = unknown, which is like any.
 
         Returns:
             Whether it saved.
@@ -339,43 +352,62 @@ class BestCheckpoint:
         if value != value:
             return False
         record = self._record or {}
-        if record.get("metric") == metric and not self.is_better(value, than=float(record["value"])):
+        is_same_set = not set_digest or self._set_digest in ("", set_digest)
+        if record.get("metric") == metric and is_same_set and not self.is_better(value, than=float(record["value"])):
             return False
+        if record.get("metric") == metric and not is_same_set:
+            logging.warning(
+                "%s: the evaluation set of %s is another one than at update %s, so its %.4g does not count any more",
+                self._record_path, metric, record.get("step"), record["value"],
+            )  # fmt: skip
         step = int(self._global_step.numpy())
         path = self._manager.save(checkpoint_number=step)
-        integrity.write_manifest(path, {"step": step, "metric": metric, "value": float(value)})
-        integrity.sweep(self._record_path.parent)
+        about = {"step": step, "metric": metric, "value": float(value)}
+        known = {"run_id": self._run_id, "set_digest": set_digest}
+        integrity.write_manifest(path, {**about, **{name: text for name, text in known.items() if text}})
+        for other in layout.list_checkpoints(self._directory):
+            if other != path:  # not on TensorFlow's list, which may have been lost
+                storage.remove(f"{other}.index")
+        integrity.sweep(self._directory)
         # The value comes last: killed in between, the old value stands and the same evaluation,
         # when it is repeated, saves again.
         self._record = {"metric": metric, "value": float(value), "step": step, "weights": weights}
+        self._set_digest = set_digest
         files.write_json_atomic(self._record_path, self._record)
         return True
 
 
-def find_checkpoint(path_or_workdir: str | os.PathLike[str], *, prefer_best: bool = True) -> str:
-    """Returns the path (without .index) of the checkpoint that `path_or_workdir` stands for.
+def read_best_record(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Returns what best.json says in a folder of the best checkpoint, None where there is none.
 
-    Args:
-        path_or_workdir: A checkpoint's path, a folder of checkpoints, a workdir, or the folder of a converted model.
-        prefer_best: In a workdir, whether to look into best/ before checkpoints/, or after it.
+    Raises:
+        WorkdirError: It is damaged.
+    """
+    path = storage.join(folder, layout.BEST_FILE)
+    if not storage.is_file(path):
+        return None
+    try:
+        record = layout.read_object(path)
+        for name, kind in {"metric": str, "value": float}.items():
+            field(record, name, kind, path)
+        optional_field(record, "weights", str, path, "raw")
+    except MalformedFileError as error:
+        raise WorkdirError(f"{error}; remove the file") from error
+    return record
+
+
+def find_checkpoint(path_or_workdir: str | os.PathLike[str], *, prefer_best: bool = True) -> str:
+    """Returns the path (without .index) of a checkpoint, as `common.workdir_layout.find_checkpoint`.
 
     Raises:
         WorkdirError: There is no checkpoint.
+        MalformedFileError: run.json is damaged.
     """
-    path = os.fspath(path_or_workdir)
-    for prefix in (path, os.path.join(path, WEIGHTS_FILE)):
-        if os.path.exists(prefix + ".index"):
-            return prefix
-    if path.endswith(".index") and os.path.exists(path):
-        return path.removesuffix(".index")
-    folders = [os.path.join(path, BEST_FOLDER), os.path.join(path, CHECKPOINTS_FOLDER)]
-    for folder in [*(folders if prefer_best else reversed(folders)), path]:
-        # Not what TensorFlow's list says: it may be lost, or name what is not there.
-        if found := integrity.list_checkpoints(folder):
-            return found[-1]
+    if found := layout.find_checkpoint(path_or_workdir, prefer_best=prefer_best):
+        return found
     raise WorkdirError(
-        f"{path}: no checkpoint there; give a workdir with {BEST_FOLDER}/ or {CHECKPOINTS_FOLDER}/,"
-        " a folder of checkpoints, or a checkpoint's path without .index"
+        f"{os.fspath(path_or_workdir)}: no checkpoint there; give a workdir with {layout.BEST_FOLDER}/ or "
+        f"{layout.CHECKPOINTS_FOLDER}/, a folder of checkpoints, or a checkpoint's path without .index"
     )
 
 

@@ -9,10 +9,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import tensorflow as tf
+from absl import logging
 from ml_collections import ConfigDict
 
+from common import storage
+from common import workdir_layout as layout
+from common.json_files import MalformedFileError
 from common.near_files import describe_near
+from common.weight_names import is_weight_name, repository_hint
 from engine import unpack
 from engine.ema import ema_name
 from engine.protocols import Tokenizer
@@ -261,11 +265,92 @@ def check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:
     """
     for fields in (config.data.train, *(config.data.eval.values() if evaluate else ())):
         check_corpus(config, fields)
-    if init and not (_is_there(init) or _is_there(f"{init}.index")):
+    if init and not (storage.exists(init) or storage.exists(f"{init}.index")):
         raise ValueError(
-            f"{init}: no such weights (model.init); convert a Hugging Face folder with: python -m models.convert "
-            f"--input=HF_FOLDER --output={init}; or start from random weights with --config.model.init="
+            f"{init}: no such weights (model.init){repository_hint(init)}; convert a Hugging Face folder with: "
+            "python -m models.convert "
+            f"--input=HF_FOLDER --output={init}; or train the whole model from random weights, which takes far more "
+            "data, with --config.model.init= --config.model.freeze_feature_encoder=False"
         )
+
+
+def check_frozen(config: ConfigDict, *, is_fresh: bool = True) -> None:
+    """Checks that what is frozen has been trained: random convolutions that stay random make every score meaningless.
+
+    Args:
+        config: Of the run.
+        is_fresh: Whether the run begins. One that began like this goes on, with a warning.
+
+    Raises:
+        ValueError: Says what to set.
+    """
+    if fault := find_frozen_random(config):
+        if is_fresh:
+            raise ValueError(fault)
+        logging.warning("%s", fault)
+    model = config.model
+    if is_fresh and not model.init and model.get("source", "native") == "native" and model.freeze_encoder_updates:
+        logging.warning(
+            "model.freeze_encoder_updates=%d: the first updates train the head on an encoder that is random, as "
+            "model.init is empty; set --config.model.freeze_encoder_updates=0",
+            model.freeze_encoder_updates,
+        )
+
+
+def find_frozen_random(config: ConfigDict) -> str:
+    """Returns what is wrong where frozen variables have never been trained and never will be, "" where nothing is."""
+    model = config.model
+    if model.get("source", "native") != "native":
+        return ""  # a SavedModel comes with its weights
+    remedy = (
+        "set --config.model.init=WEIGHTS, which python -m models.convert --input=HF_FOLDER --output=WEIGHTS makes; or "
+        "train the whole model from random weights, which takes far more data, with --config.model.init= "
+        "--config.model.freeze_feature_encoder=False"
+    )
+    if not model.init and model.freeze_feature_encoder:
+        return (
+            "model.freeze_feature_encoder=True, but model.init is empty: the feature encoder would stay random for "
+            f"ever; {remedy}"
+        )
+    if not model.init and 0 < config.train.num_updates <= model.freeze_encoder_updates:
+        return (
+            f"model.freeze_encoder_updates={model.freeze_encoder_updates} of train.num_updates="
+            f"{config.train.num_updates}, but model.init is empty: the encoder would stay random for ever; set "
+            "--config.model.freeze_encoder_updates=0, or --config.model.init=WEIGHTS"
+        )
+    if (
+        model.init
+        and model.freeze_feature_encoder
+        and not is_weight_name(model.init)
+        and (origin := _random_origin(model.init))
+    ):
+        return (
+            f"model.freeze_feature_encoder=True, but the feature encoder of {model.init} (model.init) is random: the "
+            f"run in {origin} began with random weights and had it frozen; {remedy}"
+        )
+    return ""
+
+
+def _random_origin(init: str) -> str:
+    """Returns the workdir whose run left the feature encoder as random as it began, among those that led to `init`."""
+    seen: set[str] = set()
+    while init and init not in seen:
+        seen.add(init)
+        path = layout.find_above(init, layout.CONFIG_FILE)
+        if path is None:
+            return ""
+        try:
+            model = layout.read_config(path).get("model")
+        except (MalformedFileError, OSError):
+            return ""  # whoever reads the weights says so
+        if not isinstance(model, dict) or model.get("source", "native") != "native":
+            return ""
+        if not model.get("freeze_feature_encoder"):
+            return ""
+        if not model.get("init"):
+            return storage.parent(path)
+        init = str(model["init"])
+    return ""
 
 
 def check_head(init: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[str], Tokenizer]) -> None:
@@ -279,24 +364,41 @@ def check_head(init: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[st
     Raises:
         ValueError: Names both vocabularies and what to set.
     """
-    folder = os.path.abspath(init)
-    places = (folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder)))
-    path = next((path for place in places if os.path.isfile(path := os.path.join(place, "vocab.json"))), None)
+    path = layout.find_above(init, layout.VOCAB_FILE)
     if path is None:
         return  # bare weights: their shape is compared when they are read
-    theirs = build_tokenizer(path)
-    if theirs.num_tokens != tokenizer.num_tokens:
-        difference = f"has {theirs.num_tokens} tokens and that of data.vocab {tokenizer.num_tokens}"
-    else:
-        tokens = ((theirs.decode([i]), tokenizer.decode([i]), i) for i in range(theirs.num_tokens))
-        first = next((found for found in tokens if found[0] != found[1]), None)
-        if first is None:
-            return
-        difference = f"has {first[0]!r} as token {first[2]} and that of data.vocab {first[1]!r}"
-    raise ValueError(
-        f"model.init_head=True, but the vocabulary of the head, {path}, {difference}; set data.vocab={path}, or "
-        "model.init_head=False for a fresh head"
-    )
+    difference = _difference(build_tokenizer(path), tokenizer)
+    if difference:
+        raise ValueError(
+            f"model.init_head=True, but the vocabulary of the head, {path}, {difference}; set data.vocab={path}, or "
+            "model.init_head=False for a fresh head"
+        )
+
+
+def check_same_vocabulary(workdir: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[str], Tokenizer]) -> None:
+    """Checks that a run goes on with the vocabulary that its head was trained on, whatever data.vocab holds by now.
+
+    Raises:
+        ValueError: Names both and what to set.
+    """
+    path = os.path.join(workdir, "vocab.json")
+    difference = _difference(build_tokenizer(path), tokenizer) if os.path.isfile(path) else ""
+    if difference:
+        raise ValueError(
+            f"the vocabulary of this run, {path}, {difference}, which is no longer the one that it began with; set "
+            f"data.vocab back, or choose another workdir"
+        )
+
+
+def _difference(theirs: Tokenizer, ours: Tokenizer) -> str:
+    """Returns how a vocabulary differs from that of data.vocab; "" where rows of a head mean the same in both."""
+    if theirs.num_tokens != ours.num_tokens:
+        return f"has {theirs.num_tokens} tokens and that of data.vocab {ours.num_tokens}"
+    if theirs.blank_id != ours.blank_id:
+        return f"has its blank at {theirs.blank_id} and that of data.vocab at {ours.blank_id}"
+    tokens = zip(theirs.pieces, ours.pieces, range(theirs.num_tokens), strict=True)
+    first = next((found for found in tokens if found[0] != found[1]), None)
+    return "" if first is None else f"has {first[0]!r} as token {first[2]} and that of data.vocab {first[1]!r}"
 
 
 def check_corpus(config: ConfigDict, fields: ConfigDict) -> None:
@@ -305,22 +407,10 @@ def check_corpus(config: ConfigDict, fields: ConfigDict) -> None:
     Raises:
         ValueError: If it is.
     """
-    if not _is_there(fields.input):
+    if not storage.exists(fields.input):
         command = config.data.make_command
         hint = f"make it with: {command}" if _makes(command, fields.input) else "check the path"
         raise ValueError(f"{fields.input}: no such corpus; {hint}{describe_near(fields.input)}")
-
-
-def _is_there(path: str) -> bool:
-    """Returns whether a path or URL exists.
-
-    Raises:
-        ValueError: It is of a kind that is not known here, or cannot be asked.
-    """
-    try:
-        return tf.io.gfile.exists(path)
-    except tf.errors.OpError as error:
-        raise ValueError(f"{path}: cannot be looked up ({' '.join(error.message.split())}); check the path") from error
 
 
 def _makes(command: str, path: str) -> bool:

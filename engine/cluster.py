@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 
 import numpy as np
 import tensorflow as tf
 
+from common.json_files import MalformedFileError, field, parse_object
+
 _EXAMPLE = '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 _JOBS = ("chief", "worker")
+_SHOWN_CHARACTERS = 300  # of a value that is wrong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +53,17 @@ def read_task() -> Task:
     if not text:
         raise ValueError(f"{wanted}; it is not set")
     try:
-        config = json.loads(text)
-        cluster = {job: list(addresses) for job, addresses in config["cluster"].items()}
-        job, index = str(config["task"]["type"]), int(config["task"]["index"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{wanted}; it is {text!r} ({type(error).__name__}: {error})") from error
+        config = parse_object(text, "TF_CONFIG")
+        jobs, task = (field(config, name, dict, "TF_CONFIG") for name in ("cluster", "task"))
+        cluster = {job: field(jobs, job, list, "its cluster") for job in jobs}
+        if not all(isinstance(address, str) for addresses in cluster.values() for address in addresses):
+            raise MalformedFileError("its cluster: an address is not text")
+        job, index = field(task, "type", str, "its task"), task.get("index")
+        if isinstance(index, str) and index.isdecimal() and len(index) < 10:  # as some launchers write it
+            index = int(index)
+        index = field({"index": index}, "index", int, "its task")
+    except MalformedFileError as error:
+        raise ValueError(f"{wanted}; it is {text[:_SHOWN_CHARACTERS]!r} ({error})") from error
     unknown = sorted(set(cluster) - set(_JOBS))
     if unknown:
         raise ValueError(f"{wanted}; job {unknown[0]!r} is not one of {', '.join(_JOBS)}")

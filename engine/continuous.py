@@ -6,8 +6,6 @@ checkpoints and writes files of the same names in WORKDIR/continuous_eval, under
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Collection
 
@@ -15,35 +13,42 @@ import orbit
 import tensorflow as tf
 from absl import logging
 
-from engine import actions, checkpoints, files
+from common import storage
+from common import workdir_layout as layout
+from common.json_files import field
+from common.workdir_layout import read_run_id
+from engine import actions, checkpoints, files, run_identity
 from engine.ema import EmaWeights
 from engine.evaluator import EvaluatorGroup
+from engine.intervals import is_same_set
 from engine.protocols import AcousticModel
 from engine.report.writer import ReportWriter
+from engine.run_records import read_metrics
 from engine.workdir import WorkdirError
 
-FOLDER = "continuous_eval"
-_FINISHED_FILE = "finished.json"
+FOLDER = layout.CONTINUOUS_FOLDER
 _POLL_SECS = 2.0
 
 
 def mark_finished(workdir: str, *, step: int, reason: str) -> None:
     """Says in the workdir that training has come to its end; no further checkpoint will appear."""
-    files.write_json_atomic(os.path.join(workdir, _FINISHED_FILE), {"step": step, "reason": reason})
+    files.write_json_atomic(storage.join(workdir, layout.FINISHED_FILE), {"step": step, "reason": reason})
 
 
 def mark_running(workdir: str) -> None:
     """Takes `mark_finished` back."""
-    path = os.path.join(workdir, _FINISHED_FILE)
-    if os.path.exists(path):
-        os.remove(path)
+    storage.remove(storage.join(workdir, layout.FINISHED_FILE))
 
 
 def finished_reason(workdir: str) -> str:
-    """Returns why training has ended, "" while it has not."""
+    """Returns why training has ended, "" while it has not.
+
+    Raises:
+        MalformedFileError: finished.json is damaged.
+    """
+    path = storage.join(workdir, layout.FINISHED_FILE)
     try:
-        with open(os.path.join(workdir, _FINISHED_FILE), encoding="utf-8") as file:
-            return str(json.load(file)["reason"])
+        return field(layout.read_object(path), "reason", str, path)
     except FileNotFoundError:
         return ""
 
@@ -55,7 +60,8 @@ def wait_for_run(workdir: str, *, timeout_secs: float, sleep: Callable[[float], 
         WorkdirError: It did not within the time.
     """
     deadline = time.monotonic() + timeout_secs
-    while not all(os.path.exists(os.path.join(workdir, name)) for name in ("config.json", "vocab.json")):
+    names = (layout.CONFIG_FILE, layout.VOCAB_FILE)
+    while not all(storage.is_file(storage.join(workdir, name)) for name in names):
         if time.monotonic() >= deadline:
             raise WorkdirError(
                 f"{workdir}: no training run has begun there within {timeout_secs:g} s (eval.idle_timeout_secs); start "
@@ -88,13 +94,14 @@ def follow_checkpoints(
     Returns:
         Why it ended.
     """
-    seen = set(done)
+    seen, unsealed = set(done), ""
     idle_since = clock()
     while True:
-        reason = finished()  # asked first: what was saved before training ended is in the list then
-        state = tf.train.get_checkpoint_state(folder)
-        paths = list(state.all_model_checkpoint_paths) if state else []
-        found = sorted((int(path.rpartition("-")[2]), path) for path in paths)
+        reason = finished()  # asked first: what was saved before training ended lies there then
+        paths = layout.list_checkpoints(folder)
+        if paths and not reason and paths[-1] != unsealed and layout.read_manifest(paths[-1]) is None:
+            unsealed = paths.pop()  # its manifest is written last: perhaps it is not whole before the next look
+        found = [(int(path.rpartition("-")[2]), path) for path in paths]
         fresh = [(step, path) for step, path in found if step not in seen]
         if fresh:
             step, path = fresh[0]
@@ -119,6 +126,7 @@ def evaluate_continuously(
     best_of: str,
     training_workdir: str,
     output: str,
+    run_id: str,
     idle_timeout_secs: float,
     make_report: Callable[..., ReportWriter],
 ) -> dict[str, dict[str, float]]:
@@ -133,51 +141,58 @@ def evaluate_continuously(
         best_of: Set whose WER decides about OUTPUT/best.
         training_workdir: Of the other process.
         output: Folder for what comes out.
+        run_id: Of the training; as soon as the workdir belongs to another run, this ends.
         idle_timeout_secs: Longest wait for the next checkpoint.
         make_report: As `unpack.report_maker`.
 
     Returns:
         The figures of the last checkpoint, {set: {figure: value}}.
     """
-    metrics_path = os.path.join(output, "metrics.jsonl")
+    metrics_path = storage.join(output, layout.METRICS_FILE)
+    digests = {name: data.digest for name, data in evaluators.data.items()}
     state = tf.train.Checkpoint(model=model, global_step=global_step)
     if ema is not None:
         state.ema = ema
     best = checkpoints.BestCheckpoint(
         checkpoint=tf.train.Checkpoint(model=model),
-        directory=os.path.join(output, checkpoints.BEST_FOLDER),
+        directory=storage.join(output, layout.BEST_FOLDER),
         global_step=global_step,
+        run_id=run_id,
     )
     controller = orbit.Controller(
         strategy=strategy,
         global_step=global_step,
         evaluator=evaluators,
-        eval_summary_dir=os.path.join(output, "tensorboard"),
+        eval_summary_dir=storage.join(output, layout.TENSORBOARD_FOLDER),
         # The lines say that a checkpoint is done: killed before them, it is evaluated again.
         eval_actions=[
+            run_identity.RunFiles(output, run_id, global_step),
             actions.PredictionsWriter(
                 workdir=output, scores=evaluators.scores, data=evaluators.data, global_step=global_step
             ),
-            actions.SaveBest(best=best, key=(best_of, "wer"), ema=ema),
+            actions.SaveBest(best=best, key=(best_of, "wer"), ema=ema, set_digest=digests.get(best_of, "")),
             make_report(
                 workdir=output,
                 training_workdir=training_workdir,
                 global_step=global_step,
                 data=evaluators.data,
             ),
-            actions.MetricsWriter(path=metrics_path, global_step=global_step),
+            actions.MetricsWriter(path=metrics_path, global_step=global_step, set_digests=digests),
         ],
     )
     figures: dict[str, dict[str, float]] = {}
 
     def evaluate(step: int, path: str) -> bool:
+        if layout.run_id_of(path) not in ("", run_id):
+            logging.warning("%s is passed over: it belongs to another run than %s", path, training_workdir)
+            return False
         try:
             checkpoints.check_matches(state, path)
             with strategy.scope():
                 state.read(path).expect_partial()
         except (WorkdirError, tf.errors.OpError) as error:
             # Training keeps the newest few: this one may have been replaced while another was evaluated.
-            is_gone = not os.path.exists(f"{path}.index")
+            is_gone = not storage.is_file(f"{path}.index")
             reason = "training removed it before its turn came; raise checkpoint.keep" if is_gone else str(error)
             logging.warning("%s is passed over: %s", path, reason)
             return False
@@ -186,15 +201,22 @@ def evaluate_continuously(
         figures.update(controller.evaluate())
         return True
 
-    lines = files.read_jsonl(metrics_path) if os.path.exists(metrics_path) else []
+    lines = read_metrics(metrics_path) if storage.is_file(metrics_path) else []
     sets_of: dict[int, set[str]] = {}
     for line in lines:
-        sets_of.setdefault(line["step"], set()).add(line["split"])
+        if is_same_set(line, digests.get(line["split"], "")):
+            sets_of.setdefault(line["step"], set()).add(line["split"])
+
+    def finished() -> str:
+        if read_run_id(training_workdir) != run_id:
+            return f"another run has begun in {training_workdir}; start again to evaluate it"
+        return finished_reason(training_workdir)
+
     reason = follow_checkpoints(
-        os.path.join(training_workdir, checkpoints.CHECKPOINTS_FOLDER),
+        storage.join(training_workdir, layout.CHECKPOINTS_FOLDER),
         evaluate,
         done=[step for step, names in sets_of.items() if names >= set(evaluators.names)],
-        finished=lambda: finished_reason(training_workdir),
+        finished=finished,
         idle_timeout_secs=idle_timeout_secs,
     )
     logging.info("continuous evaluation ends: %s", reason)

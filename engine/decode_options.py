@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from common.json_files import describe, is_kind, read_json
 
 # What --mode=tune_lm adds to its file for people.
 TUNING = "tuning"
@@ -21,8 +22,7 @@ def read_decode_file(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: Names the file, the field and what was wanted.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            fields = json.load(file)
+        fields = read_json(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"--decode={path}: not a readable JSON file ({error})") from error
     if not isinstance(fields, dict):
@@ -32,7 +32,7 @@ def read_decode_file(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
         if name == TUNING:
             continue
         if name not in known:
-            raise ValueError(f"--decode={path}: config.decode has no field {name!r}, but {', '.join(known)}")
+            raise ValueError(f"--decode={path}: config.decode has no field {_shown(name)}, but {', '.join(known)}")
         found[name] = _as_type_of(known[name], value, f"--decode={path}: {name}")
     return found
 
@@ -41,13 +41,17 @@ def _as_type_of(example: Any, value: Any, where: str) -> Any:
     if isinstance(example, (tuple, list)):
         if isinstance(value, list) and all(isinstance(word, str) for word in value):
             return tuple(value)
-        raise ValueError(f"{where}={value!r}: wanted a list of words")
+        raise ValueError(f"{where}={_shown(value)}: wanted a list of words")
     wanted = type(example)
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted:
-        raise ValueError(f"{where}={value!r}: wanted {wanted.__name__}")
+    if not is_kind(value, wanted):
+        raise ValueError(f"{where}={_shown(value)}: wanted {wanted.__name__}")
+    value = float(value) if wanted is float else value
     return value
+
+
+def _shown(value: Any) -> str:
+    """Returns a value for a message, as Python writes it where that is short."""
+    return repr(value) if isinstance(value, (str, bool, float)) and len(repr(value)) < 100 else describe(value)
 
 
 def give_decode(

@@ -45,7 +45,7 @@ def run(
     runtime.configure_devices(num_virtual_devices=config.runtime.num_virtual_devices)
     replicas = runtime.count_replicas(strategy_name)
     checks.check_fields(config, num_replicas=replicas)
-    config = unpack.with_architecture(config, parts, init=config.model.init)
+    config = unpack.with_architecture(config, parts, init=parts.fetch_weights(config.model.init))
     data = config.data
     given = None if data.vocab == unpack.AUTO else parts.build_tokenizer(data.vocab)
     build_train, config, tokenizer = _open_train(config, parts, given)
@@ -87,6 +87,7 @@ def run(
         max_duration_secs=data.max_duration_secs,
         allow_leak=data.allow_leak,
         max_hours=data.doctor_max_hours,
+        frozen_random=checks.find_frozen_random(config),
     )
     write_report(examination, workdir, title=os.path.basename(os.path.normpath(workdir)))
     print("\n".join(examination.lines()))

@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
-from engine import files
+from common import storage
+from engine.intervals import is_same_set
+from engine.run_records import read_metrics
 from engine.stopping import StopTraining
 
 
@@ -29,6 +32,7 @@ class EarlyStopping:
         sets: Sequence[str],
         metrics_path: str | os.PathLike[str],
         global_step: tf.Variable,
+        set_digest: str = "",
     ) -> None:
         """Keeps its arguments.
 
@@ -37,6 +41,8 @@ class EarlyStopping:
             sets: Names of the figures that count, such as dev and dev-ema.
             metrics_path: metrics.jsonl; need not exist.
             global_step: Counts the updates.
+            set_digest: What tells the set from others of its name: rates of another one do not count. "" = unknown,
+                which is like any.
 
         Raises:
             ValueError: The patience is negative.
@@ -47,6 +53,7 @@ class EarlyStopping:
         self._sets = tuple(sets)
         self._metrics_path = metrics_path
         self._global_step = global_step
+        self._set_digest = set_digest
         self._rates: dict[int, float] = {}
 
     def begin(self) -> None:
@@ -55,10 +62,21 @@ class EarlyStopping:
         Raises:
             StopEarly: The run had ended already.
         """
-        if self._patience and os.path.exists(self._metrics_path):
-            for line in files.read_jsonl(self._metrics_path):
-                if line.get("split") in self._sets and line["step"] <= int(self._global_step.numpy()):
-                    self._add(line["step"], line["wer"])
+        if self._patience and storage.is_file(self._metrics_path):
+            others = 0
+            for line in read_metrics(self._metrics_path):
+                if line["split"] not in self._sets or line.get("wer") is None:
+                    continue
+                if line["step"] <= int(self._global_step.numpy()):
+                    if is_same_set(line, self._set_digest):
+                        self._add(line["step"], line["wer"])
+                    else:
+                        others += 1
+            if others:
+                logging.warning(
+                    "%s: %d lines are of another set %s than today's; early stopping does not count them",
+                    self._metrics_path, others, self._sets[0],
+                )  # fmt: skip
         if self.reason:
             raise StopEarly(self.reason)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
+from common import storage
+from common import workdir_layout as layout
 from engine import checkpoints
 from engine.background import Changes
+from engine.matching import open_checkpoint
 from engine.protocols import AcousticModel
 from engine.workdir import WorkdirError
 
@@ -111,40 +113,46 @@ def restore_weights(model: AcousticModel, path_or_workdir: str | os.PathLike[str
             better, in checkpoints/ the raw ones.
 
     Returns:
-        The path that was used. In a workdir that is the best checkpoint, or the newest where the best holds the
-        other kind of weights.
+        The path that was used, as `find_weights`.
 
     Raises:
         ValueError: There is no such checkpoint, or it does not have these weights.
     """
-    if weights not in WEIGHTS:
-        raise ValueError(f"--weights must be raw or ema, or left out, got {weights!r}")
-    if not weights:
-        return checkpoints.restore_model(model, path_or_workdir)
-    path = checkpoints.find_checkpoint(path_or_workdir)
-    kind = _kind_of_best(path)
-    if kind and kind != weights:
-        newest = tf.train.latest_checkpoint(os.path.join(path_or_workdir, checkpoints.CHECKPOINTS_FOLDER))
-        if newest is None:
-            raise WorkdirError(f"{path}: the best checkpoint has the {kind} weights alone; leave --weights out")
-        path, kind = newest, ""
+    path = find_weights(path_or_workdir, weights=weights)
     checkpoints.restore_model(model, path)
-    if weights == "ema" and kind != "ema":
+    if weights == "ema" and _kind_of_best(path) != "ema":
         holder = tf.Module()
         holder.shadows = list(model.trainable_variables)
         state = tf.train.Checkpoint(ema=holder)
-        if not tf.train.load_checkpoint(path).has_tensor("ema/shadows/0/.ATTRIBUTES/VARIABLE_VALUE"):
+        if not open_checkpoint(path).has_tensor("ema/shadows/0/.ATTRIBUTES/VARIABLE_VALUE"):
             raise WorkdirError(f"{path}: no averaged weights in it; it was trained with train.ema_decay=0")
         checkpoints.check_matches(state, path)
         state.read(path).expect_partial()
     return path
 
 
+def find_weights(path_or_workdir: str | os.PathLike[str], *, weights: str = "") -> str:
+    """Returns the checkpoint that `restore_weights` takes; its arguments are the same.
+
+    In a workdir that is the best checkpoint, or the newest where the best holds the other kind of weights.
+
+    Raises:
+        ValueError: There is no such checkpoint.
+    """
+    if weights not in WEIGHTS:
+        raise ValueError(f"--weights must be raw or ema, or left out, got {weights!r}")
+    path = checkpoints.find_checkpoint(path_or_workdir)
+    kind = _kind_of_best(path) if weights else ""
+    if kind in ("", weights):
+        return path
+    newest = layout.list_own_checkpoints(path_or_workdir, layout.CHECKPOINTS_FOLDER)
+    if not newest:
+        raise WorkdirError(f"{path}: the best checkpoint has the {kind} weights alone; leave --weights out")
+    return newest[-1]
+
+
 def _kind_of_best(path: str) -> str:
     """Returns "raw" or "ema" for a best checkpoint, "" for any other."""
-    record_path = os.path.join(os.path.dirname(path), "best.json")
-    if not os.path.exists(record_path):
-        return ""
-    with open(record_path, encoding="utf-8") as file:
-        # Runs from before there were averages do not say.
-        return str(json.load(file).get("weights", "raw"))
+    record = checkpoints.read_best_record(storage.parent(path))
+    # Runs from before there were averages do not say.
+    return "" if record is None else record.get("weights", "raw")

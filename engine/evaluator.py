@@ -177,9 +177,9 @@ class Evaluator(orbit.StandardEvaluator):
                 f"{len(self._data.references)} expected"
             )
         for example in state.samples(self._num_logged):
-            logging.info("%s %s", self._label, example["utterance_id"])
-            logging.info("  reference:  %s", example["reference"])
-            logging.info("  hypothesis: %s", example["hypothesis"])
+            name = f"{self._label} {example['utterance_id']}"
+            logging.info("%s  said:  %s", name, example["reference"])
+            logging.info("%s  heard: %s", " " * len(name), example["hypothesis"])
         audio_secs = self._sums["audio_samples"] / 16_000
         return {
             **summary,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterator
 
 import orbit
@@ -13,6 +12,8 @@ import tensorflow as tf
 from absl import logging
 from ml_collections import ConfigDict
 
+from common import storage
+from common import workdir_layout as layout
 from engine import (
     actions,
     bad_rows,
@@ -22,10 +23,10 @@ from engine import (
     continuous,
     early_stopping,
     followers,
-    integrity,
     loop_actions,
     preemption,
     provenance,
+    run_identity,
     runtime,
     startup,
     stopping,
@@ -36,6 +37,7 @@ from engine.ema import EmaWeights, restore_weights
 from engine.intervals import evaluation_at, train_and_evaluate
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainData
 from engine.trainer import Trainer
+from engine.training_log import without_orbit_prints
 
 # Fields that may differ between a run and its continuation: they change neither the weights nor the order of the data.
 RESUMABLE_FIELDS = (
@@ -148,10 +150,10 @@ def run(
                 weights=weights,
             )
         # The first thing that can fail for reasons of its own is the data: nothing is written before it was read.
-        saved = integrity.list_checkpoints(os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER))
+        saved = layout.list_checkpoints(storage.join(workdir, layout.CHECKPOINTS_FOLDER))
         is_fresh = not saved
         # Weights to start from are not needed again: a run can be continued where they are gone.
-        init = config.model.init if is_fresh else ""
+        init = parts.fetch_weights(config.model.init) if is_fresh else ""
         evaluate = mode == "train_and_eval"
         checks.check_inputs(config, init, evaluate=evaluate)
         run_before = "" if is_fresh else workdir
@@ -161,15 +163,20 @@ def run(
         if config.data.vocab != unpack.AUTO:
             tokenizer = parts.build_tokenizer(config.data.vocab)
         elif run_before:
-            tokenizer = parts.build_tokenizer(os.path.join(workdir, "vocab.json"))
+            tokenizer = parts.build_tokenizer(storage.join(workdir, layout.VOCAB_FILE))
+        # Before the data: the model's architecture says whether it hears recordings normalized.
+        config = unpack.with_architecture(config, parts, init=init, run=run_before)
         train_data = unpack.build_train_data(config, parts, tokenizer)
         if tokenizer is None:
             tokenizer = train_data.tokenizer
+        if run_before:
+            checks.check_same_vocabulary(workdir, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
+        parts = unpack.with_blank(parts, tokenizer)
         config = unpack.with_data(config, train_data, run=run_before)
+        checks.check_frozen(config, is_fresh=is_fresh)
         unpack.build_learning_rate(config)
         num_replicas = strategy.num_replicas_in_sync
         evaluators = unpack.build_eval_data(config, parts, tokenizer, num_replicas=num_replicas) if evaluate else {}
-        config = unpack.with_architecture(config, parts, init=init, run=run_before)
         if init and config.model.init_head:
             checks.check_head(init, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
         init = checkpoints.find_checkpoint(init) if init else ""
@@ -179,20 +186,24 @@ def run(
         if is_fresh:  # a continued run has passed, and should not wait
             unpack.run_preflight(config, parts, tokenizer, model, train_data, evaluators)
         cluster.check_same(strategy, "the config", json.dumps(config.to_dict(), sort_keys=True))
+        run_id = ""
         if is_chief:
-            workdirs.save_config(
-                workdir,
-                config.to_dict(),
-                allowed=RESUMABLE_FIELDS,
-                replace=is_fresh,
-                later=LATER_FIELDS,
-                may_change=lambda before: checks.check_longer(
-                    before, config, workdir=workdir, step=int(saved[-1].rpartition("-")[2]) if saved else 0
-                ),
-            )
+            if not is_fresh:  # refused before anything is written
+                workdirs.save_config(
+                    workdir,
+                    config.to_dict(),
+                    allowed=RESUMABLE_FIELDS,
+                    later=LATER_FIELDS,
+                    may_change=lambda before: checks.check_longer(
+                        before, config, workdir=workdir, step=int(saved[-1].rpartition("-")[2])
+                    ),
+                )
+            run_id = run_identity.begin_run(workdir, is_fresh=is_fresh, keep=init)
+            if is_fresh:
+                workdirs.save_config(workdir, config.to_dict(), replace=True)
             workdirs.write_environment(workdir)
             continuous.mark_running(workdir)
-            tokenizer.save(os.path.join(workdir, "vocab.json"))
+            tokenizer.save(storage.join(workdir, layout.VOCAB_FILE))
         return _train(
             config=config,
             parts=parts,
@@ -203,19 +214,9 @@ def run(
             train_data=train_data,
             eval_data=evaluators,
             init=init,
+            run_id=run_id,
             stop=stop,
         )
-
-
-def default_workdir(config_path: str, name: str = "") -> str:
-    """Returns runs/NAME for a config of that name, or for configs/NAME.py with or without an argument after a colon.
-
-    Args:
-        config_path: As --config.
-        name: Its field `name`; "" = it has none.
-    """
-    file = os.path.basename(config_path.split(":", maxsplit=1)[0]).removesuffix(".py")
-    return os.path.join("runs", name or file)
 
 
 def _train(
@@ -229,6 +230,7 @@ def _train(
     train_data: TrainData,
     eval_data: dict[str, EvalData],
     init: str,
+    run_id: str,
     stop: stopping.StopOnSignal,
 ) -> Outcome:
     def check_signal(output: object = None) -> None:
@@ -239,6 +241,10 @@ def _train(
 
     def check_signal_in_evaluation() -> None:
         abandon()
+
+    def between_updates() -> None:
+        todo.log.after_update()
+        check_signal()
 
     leave: Callable[[], None] = stop
     abandon: Callable[[], None] = stop
@@ -251,7 +257,8 @@ def _train(
             model=model,
             train_data=train_data,
             global_step=global_step,
-            between_updates=check_signal,
+            between_updates=between_updates,
+            blank_id=tokenizer.blank_id,
         )
         evaluators = (
             unpack.build_evaluators(
@@ -282,7 +289,7 @@ def _train(
     )
     if trainer.loss_scale is not None:
         state.loss_scale = trainer.loss_scale
-    about = provenance.describe(config=config.to_dict(), data=train_data.fingerprint)
+    about = provenance.describe(config=config.to_dict(), data=train_data.fingerprint, run_id=run_id)
     if trainer.ema is not None:
         state.ema = trainer.ema
     is_chief = cluster.is_chief(strategy)
@@ -294,27 +301,29 @@ def _train(
     if is_chief:
         manager = checkpoints.CheckpointManager(
             checkpoint=state,
-            directory=os.path.join(workdir, checkpoints.CHECKPOINTS_FOLDER),
+            directory=storage.join(workdir, layout.CHECKPOINTS_FOLDER),
             global_step=global_step,
             every_updates=config.checkpoint.every_updates,
             keep=config.checkpoint.keep,
             init_fn=initialize,
             about=about,
-            check_origin=lambda path: provenance.check(path, integrity.read_manifest(path), about),
+            check_origin=lambda path: provenance.check(path, layout.read_manifest(path), about),
             optional=_LATER_PARTS,
             in_background=config.checkpoint.background and runtime.is_one_host(strategy),
+            before_writing=run_identity.RunFiles(workdir, run_id, global_step),
         )
     found = cluster.gather_texts(strategy, (manager and manager.latest_checkpoint) or "")[0]
     if manager is None:
         manager = followers.FollowingCheckpoints(
             checkpoint=state, path=found, init_fn=initialize, optional=_LATER_PARTS
         )
-    metrics_path = os.path.join(workdir, "metrics.jsonl")
+    metrics_path = storage.join(workdir, layout.METRICS_FILE)
     todo = loop_actions.build_actions(
         workdir=workdir,
         metrics_path=metrics_path,
         global_step=global_step,
         num_updates=config.train.num_updates,
+        eval_every=config.eval.every_updates,
         quiet_updates=max(
             unpack.build_learning_rate(config).warmup_updates, config.model.freeze_encoder_updates
         ),
@@ -327,24 +336,26 @@ def _train(
         make_report=unpack.report_maker(config, parts),
         guard=guard,
         is_chief=is_chief,
+        run_id=run_id,
         check_signal=check_signal,
         stop=stop,
     )
-    summary_dir = os.path.join(workdir, "tensorboard") if is_chief else None
+    summary_dir = storage.join(workdir, layout.TENSORBOARD_FOLDER) if is_chief else None
     log_every = config.train.log_every_updates
-    controller = orbit.Controller(
-        strategy=strategy,
-        global_step=global_step,
-        trainer=trainer,
-        evaluator=evaluators,
-        # To the next multiple: a run that was stopped within a loop ends that loop where it would have ended.
-        steps_per_loop=lambda step: int(log_every - step % log_every),
-        checkpoint_manager=manager,
-        summary_dir=summary_dir,
-        eval_summary_dir=summary_dir,
-        train_actions=todo.after_updates,
-        eval_actions=todo.after_evaluation,
-    )
+    with without_orbit_prints():
+        controller = orbit.Controller(
+            strategy=strategy,
+            global_step=global_step,
+            trainer=trainer,
+            evaluator=evaluators,
+            # To the next multiple: a run that was stopped within a loop ends that loop where it would have ended.
+            steps_per_loop=lambda step: int(log_every - step % log_every),
+            checkpoint_manager=manager,
+            summary_dir=summary_dir,
+            eval_summary_dir=summary_dir,
+            train_actions=todo.after_updates,
+            eval_actions=todo.after_evaluation,
+        )
     # The controller has restored by now; lines that a killed process wrote past its checkpoint will be written again.
     step, last_stop = int(global_step.numpy()), ""
     if is_chief:
@@ -374,7 +385,8 @@ def _train(
     # Left only when the last save is whole, whatever ends the training.
     with (
         _nothing_to_rescue_behind(stop),
-        todo.bar,
+        todo.log,
+        without_orbit_prints(),
         manager if isinstance(manager, checkpoints.CheckpointManager) else contextlib.nullcontext(),
     ):
         try:
@@ -388,6 +400,7 @@ def _train(
                     every_updates=config.eval.every_updates,
                     metrics_path=metrics_path,
                     sets=evaluators.names,
+                    set_digests={name: data.digest for name, data in evaluators.data.items()},
                 )
         except early_stopping.StopEarly as reason:
             controller.save_checkpoint()
@@ -433,14 +446,17 @@ def _evaluate_continuously(
     """Follows a training in another process; see `engine.continuous`."""
     if not config.data.eval:
         raise ValueError("--mode=continuous_eval needs at least one set under config.data.eval")
-    training_workdir, output = checkpoint or workdir, os.path.join(workdir, continuous.FOLDER)
+    training_workdir, output = checkpoint or workdir, storage.join(workdir, continuous.FOLDER)
     timeout_secs = config.eval.idle_timeout_secs
-    with workdirs.WorkdirLock(output):
+    with workdirs.storage_faults(output), workdirs.WorkdirLock(output):
         continuous.wait_for_run(training_workdir, timeout_secs=timeout_secs)
+        run_id = run_identity.find_run_id(training_workdir)
+        run_identity.claim_output(output, run_id)
         config = unpack.with_text_style(config, run=training_workdir)
-        tokenizer = parts.build_tokenizer(os.path.join(training_workdir, "vocab.json"))
-        eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
+        tokenizer = parts.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
+        parts = unpack.with_blank(parts, tokenizer)
         config = unpack.with_architecture(config, parts, run=training_workdir)
+        eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
         with strategy.scope():
             model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
             decay = config.train.ema_decay
@@ -458,6 +474,7 @@ def _evaluate_continuously(
             best_of=config.eval.best_of,
             training_workdir=training_workdir,
             output=output,
+            run_id=run_id,
             idle_timeout_secs=timeout_secs,
             make_report=unpack.report_maker(config, parts),
         )
@@ -474,12 +491,13 @@ def _evaluate(
     weights: str,
 ) -> Outcome:
     tokenizer = unpack.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
+    parts = unpack.with_blank(parts, tokenizer)
     config = unpack.with_text_style(config, run=checkpoint or workdir)
     search = unpack.build_search(config, parts, tokenizer)
+    config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
     eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:
         raise ValueError("--mode=eval needs at least one set under config.data.eval")
-    config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
     with strategy.scope():
         model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
         path = restore_weights(model, checkpoint or workdir, weights=weights)
@@ -490,18 +508,28 @@ def _evaluate(
         )
     logging.info("evaluating %s", path)
     is_chief = cluster.is_chief(strategy)
+    output = run_identity.evaluation_folder(workdir, checkpoint) if is_chief else workdir
     writing_actions = [
-        actions.MetricsWriter(path=os.path.join(workdir, "metrics.jsonl"), global_step=global_step),
-        actions.PredictionsWriter(
-            workdir=workdir, scores=evaluators.scores, data=evaluators.data, global_step=global_step
+        actions.MetricsWriter(
+            path=storage.join(output, layout.METRICS_FILE),
+            global_step=global_step,
+            set_digests={name: data.digest for name, data in evaluators.data.items()},
         ),
-        unpack.report_maker(config, parts)(workdir=workdir, global_step=global_step, data=evaluators.data),
+        actions.PredictionsWriter(
+            workdir=output, scores=evaluators.scores, data=evaluators.data, global_step=global_step
+        ),
+        unpack.report_maker(config, parts)(
+            workdir=output,
+            training_workdir=unpack.run_folder(checkpoint) or output,
+            global_step=global_step,
+            data=evaluators.data,
+        ),
     ]
     controller = orbit.Controller(
         strategy=strategy,
         global_step=global_step,
         evaluator=evaluators,
-        eval_summary_dir=os.path.join(workdir, "tensorboard") if is_chief else None,
+        eval_summary_dir=storage.join(output, layout.TENSORBOARD_FOLDER) if is_chief else None,
         eval_actions=writing_actions if is_chief else [],
     )
     return Outcome(exit_status=0, figures=controller.evaluate())

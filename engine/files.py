@@ -1,4 +1,4 @@
-"""Text, JSON and JSON-lines files that a killed process never leaves half-written."""
+"""Text, JSON and JSON-lines files, local or behind a URL, that a killed process never leaves half-written."""
 
 from __future__ import annotations
 
@@ -6,28 +6,37 @@ import json
 import math
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from common import storage
+from common.json_files import MalformedFileError, parse_object
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
     """Writes `text` to `path` so that a reader sees the old content or the new one.
 
     Args:
-        path: File to write; missing parent folders are made.
+        path: File to write, or its URL; missing parent folders are made.
         text: Content, written as UTF-8.
 
     Raises:
         OSError: The folder cannot be written.
     """
+    if storage.is_remote(path):
+        storage.make_dirs(storage.parent(path))
+        temporary_url = f"{os.fspath(path)}.tmp"
+        storage.write_bytes(temporary_url, text.encode("utf-8"))
+        storage.replace(temporary_url, path)
+        return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     # The same folder, because os.replace is atomic only within one file system. Not tempfile: its
     # files are readable by their owner alone, and a workdir is often read by others.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with storage.named_errors(target), open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -53,20 +62,8 @@ def append_jsonl(path: str | os.PathLike[str], *records: Mapping[str, Any]) -> N
     Raises:
         OSError: The file cannot be written, for want of room perhaps; it is as it was.
     """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    content = "".join(json_line(record) for record in records).encode("utf-8")
-    # Unbuffered: the lines go out in one write call, which a kill finds done or not begun.
-    with open(target, "ab", buffering=0) as file:
-        size = file.tell()
-        try:
-            num_written = file.write(content)
-            if num_written != len(content):
-                # On a disk that has just become full a part may fit; the rest says why it does not.
-                file.write(content[num_written:])
-        except OSError as error:
-            file.truncate(size)
-            raise OSError(error.errno, error.strerror, os.fspath(target)) from error
+    storage.make_dirs(storage.parent(path) or ".")
+    storage.append_bytes(path, "".join(json_line(record) for record in records).encode("utf-8"))
 
 
 def write_jsonl_atomic(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:
@@ -86,19 +83,24 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         FileNotFoundError: There is no such file.
         ValueError: A line that ends in a newline is not a JSON object.
     """
-    lines = Path(path).read_text(encoding="utf-8", errors="replace").split("\n")
-    unfinished = lines.pop()
-    records = []
+    return [record for _, record in read_jsonl_lines(path)]
+
+
+def read_jsonl_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields line number and object, as `read_jsonl`."""
+    lines = storage.read_bytes(path).split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        record = _parse_object(line)
-        if record is None:
-            raise ValueError(f"{path}, line {number}: not a JSON object; repair or remove the line")
-        records.append(record)
-    # Written by another tool, a complete last line may lack its newline.
-    last = _parse_object(unfinished)
-    return records if last is None else [*records, last]
+        try:
+            yield number, parse_object(line, "it")
+        except MalformedFileError as error:
+            # Cut off while written. Written whole by another tool, a last line may lack its newline, and counts.
+            if number == len(lines):
+                break
+            raise ValueError(
+                f"{os.fspath(path)}, line {number}: not a JSON object: {error}; repair or remove the line"
+            ) from error
 
 
 def to_json_value(obj: Any) -> Any:
@@ -125,10 +127,3 @@ def to_json_value(obj: Any) -> Any:
 def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
-
-def _parse_object(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError:
-        return None
-    return value if isinstance(value, dict) else None

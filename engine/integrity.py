@@ -3,44 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from common import storage
+from common.workdir_layout import MANIFEST_SUFFIX, list_checkpoints, read_manifest
 from engine import files
 
 # Where checkpoints go that cannot be used; never deleted by us.
 DAMAGED_FOLDER = "damaged"
-_MANIFEST_SUFFIX = ".manifest.json"
 _CHUNK_BYTES = 1 << 22
 
 
-def list_checkpoints(directory: str | os.PathLike[str]) -> list[str]:
-    """Returns the paths (without .index) of the numbered checkpoints in a folder, newest last.
-
-    They are read off the folder itself: TensorFlow's own list, the file `checkpoint`, may be missing or damaged, and a
-    run that therefore found nothing would begin again from zero.
-    """
-    found = []
-    for path in Path(directory).glob("*-*.index"):
-        prefix = path.with_suffix("")
-        number = prefix.name.rpartition("-")[2]
-        if number.isdecimal():
-            found.append((int(number), os.fspath(prefix)))
-    return [path for _, path in sorted(found)]
-
-
-def files_of(checkpoint: str) -> list[Path]:
-    """Returns the files of a checkpoint that exist, its manifest not among them."""
-    path = Path(checkpoint)
-    pattern = re.compile(re.escape(path.name) + r"\.(index|data-\d+-of-\d+)")
-    return sorted(file for file in path.parent.iterdir() if pattern.fullmatch(file.name))
+def files_of(checkpoint: str) -> list[str]:
+    """Returns the paths of a checkpoint's files that exist, its manifest not among them."""
+    folder, _, name = checkpoint.rpartition("/")
+    pattern = re.compile(re.escape(name) + r"\.(index|data-\d+-of-\d+)")
+    return [storage.join(folder, found) for found in storage.list_names(folder or ".") if pattern.fullmatch(found)]
 
 
 def write_manifest(checkpoint: str, about: Mapping[str, Any]) -> None:
@@ -49,20 +32,17 @@ def write_manifest(checkpoint: str, about: Mapping[str, Any]) -> None:
     Args:
         checkpoint: Path without .index, completely written.
         about: What else to keep there: config, versions, data.
+
+    Raises:
+        FileNotFoundError: The checkpoint is gone, and its folder perhaps with it.
     """
     sums = {
-        file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file, sync=True)} for file in files_of(checkpoint)
+        _name(path): {"bytes": storage.state(path).num_bytes, "sha256": _sha256(path, sync=True)}
+        for path in files_of(checkpoint)
     }
-    files.write_json_atomic(checkpoint + _MANIFEST_SUFFIX, {"files": sums, **about})
-
-
-def read_manifest(checkpoint: str) -> dict[str, Any] | None:
-    """Returns a checkpoint's manifest, or None if there is none that can be read."""
-    try:
-        manifest = json.loads(Path(checkpoint + _MANIFEST_SUFFIX).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) else None
+    if not sums:
+        raise FileNotFoundError(f"{checkpoint}: its files are gone just after they were written")
+    files.write_json_atomic(checkpoint + MANIFEST_SUFFIX, {"files": sums, **about})
 
 
 def find_damage(checkpoint: str) -> str | None:
@@ -78,20 +58,20 @@ def find_damage(checkpoint: str) -> str | None:
     if manifest is None:
         return _find_unreadable(checkpoint)
     for name, wanted in manifest["files"].items():
-        path = Path(checkpoint).parent / name
-        if not path.exists():
+        path = storage.join(storage.parent(checkpoint), name)
+        if not storage.is_file(path):
             return f"{name} is missing"
-        size = path.stat().st_size
-        if size != wanted["bytes"]:
-            return f"{name} has {size} bytes, {wanted['bytes']} were written"
-        if _sha256(path) != wanted["sha256"]:
+        size = storage.state(path).num_bytes
+        if size != wanted.get("bytes"):
+            return f"{name} has {size} bytes, {wanted.get('bytes')} were written"
+        if _sha256(path) != wanted.get("sha256"):
             return f"{name} has other bytes than were written"
     return None
 
 
 def _find_unreadable(checkpoint: str) -> str | None:
     try:
-        reader = tf.train.load_checkpoint(checkpoint)
+        reader = tf.compat.v1.train.NewCheckpointReader(checkpoint)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     # What TensorFlow raises for bytes that are not a checkpoint's: DataLossError, and what its parsers stumble over.
@@ -102,12 +82,12 @@ def _find_unreadable(checkpoint: str) -> str | None:
 
 def set_aside(checkpoint: str) -> str:
     """Moves a checkpoint's files into a folder of their own beside it, where no run looks; returns the folder."""
-    folder = Path(checkpoint).parent / DAMAGED_FOLDER
-    folder.mkdir(exist_ok=True)
-    for file in [*files_of(checkpoint), Path(checkpoint + _MANIFEST_SUFFIX)]:
-        if file.exists():
-            os.replace(file, folder / file.name)
-    return os.fspath(folder)
+    folder = storage.join(storage.parent(checkpoint), DAMAGED_FOLDER)
+    storage.make_dirs(folder)
+    for path in [*files_of(checkpoint), checkpoint + MANIFEST_SUFFIX]:
+        if storage.is_file(path):
+            storage.replace(path, storage.join(folder, _name(path)))
+    return folder
 
 
 def sweep(directory: str | os.PathLike[str]) -> None:
@@ -115,25 +95,27 @@ def sweep(directory: str | os.PathLike[str]) -> None:
 
     Only the process that holds the workdir's lock may call it.
     """
-    folder = Path(directory)
-    if not folder.is_dir():
-        return
-    kept = {Path(path).name for path in list_checkpoints(folder)}
-    for path in folder.iterdir():
-        if path.is_dir() and path.name.endswith("_temp"):
-            shutil.rmtree(path, ignore_errors=True)
-        elif ".tempstate" in path.name or (path.name.startswith(".") and path.name.endswith(".tmp")):
-            path.unlink(missing_ok=True)
+    kept = {_name(path) for path in list_checkpoints(directory)}
+    for name in storage.list_names(directory):
+        path = storage.join(directory, name)
+        if name.endswith("_temp") and storage.is_dir(path):
+            storage.remove_tree(path)
+        elif ".tempstate" in name or (name.startswith(".") and name.endswith(".tmp")):
+            storage.remove(path)
         else:
-            owner = re.fullmatch(r"(.+-\d+)\.(data-\d+-of-\d+|manifest\.json)", path.name)
+            owner = re.fullmatch(r"(.+-\d+)\.(data-\d+-of-\d+|manifest\.json)", name)
             if owner and owner[1] not in kept:
-                path.unlink(missing_ok=True)
+                storage.remove(path)
 
 
-def _sha256(path: Path, *, sync: bool = False) -> str:
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _sha256(path: str, *, sync: bool = False) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        if sync:
+    with storage.named_errors(path), storage.open_binary(path) as file:
+        if sync and not storage.is_remote(path):
             os.fsync(file.fileno())
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import files, integrity
+from common.workdir_layout import CHECKPOINTS_FOLDER, METRICS_FILE, list_checkpoints
+from engine.run_records import read_metrics
 
 PHASES = ("start-up", "update", "save", "evaluation")
 # How often each is chosen; a save is over in a blink, so few random moments would fall into one by themselves.
@@ -118,7 +119,7 @@ class Child:
         """Starts the process; its output is appended to `log`."""
         self._workdir = workdir
         self._log = log
-        saved = integrity.list_checkpoints(workdir / "checkpoints")
+        saved = list_checkpoints(workdir / CHECKPOINTS_FOLDER)
         self._restored = int(saved[-1].rpartition("-")[2]) if saved else 0
         # Lines past the checkpoint are another process' and say nothing about this one, which will replace the file.
         self._stale_inode = self._inode() if self.trained() > self._restored else None
@@ -136,8 +137,8 @@ class Child:
 
     def lines(self) -> list[dict[str, Any]]:
         """Returns the lines of metrics.jsonl."""
-        path = self._workdir / "metrics.jsonl"
-        return files.read_jsonl(path) if path.exists() else []
+        path = self._workdir / METRICS_FILE
+        return read_metrics(path) if path.exists() else []
 
     def trained(self) -> int:
         """Returns the last update with a line of training; 0 = none."""
@@ -150,7 +151,7 @@ class Child:
         return self.trained() >= max(update, self._restored + 1)
 
     def _inode(self) -> int:
-        path = self._workdir / "metrics.jsonl"
+        path = self._workdir / METRICS_FILE
         return path.stat().st_ino if path.exists() else 0
 
     def wait_for(self, condition: Callable[[], bool]) -> bool:
@@ -163,7 +164,7 @@ class Child:
 
     def is_saving(self) -> bool:
         """Whether a checkpoint is being written."""
-        return any((self._workdir / "checkpoints").glob("*_temp"))
+        return any((self._workdir / CHECKPOINTS_FOLDER).glob("*_temp"))
 
     def interrupt(self, moment: Moment) -> Interruption | None:
         """Waits for the moment and sends its signal; None if the process was over before."""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orbit
 
+from common import storage
 from engine import files
+from engine.run_records import read_metrics
 
 
 def train_and_evaluate(
-    controller: orbit.Controller, *, num_updates: int, every_updates: int, metrics_path: str, sets: Collection[str]
+    controller: orbit.Controller,
+    *,
+    num_updates: int,
+    every_updates: int,
+    metrics_path: str,
+    sets: Collection[str],
+    set_digests: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Trains to `num_updates` and evaluates at every multiple of `every_updates` and at the end, once at each.
 
@@ -22,6 +29,7 @@ def train_and_evaluate(
         every_updates: Interval of evaluations; 0 = only at the end.
         metrics_path: metrics.jsonl, which tells what was evaluated before the process began.
         sets: Names of the evaluation sets.
+        set_digests: {set: what tells it from others of its name}; a line of another is not taken for its evaluation.
 
     Returns:
         The last evaluation's figures, {set: {figure: value}}.
@@ -31,12 +39,12 @@ def train_and_evaluate(
     figures: dict[str, Any] = {}
     if is_due:
         # Checkpoints are saved before evaluations: a kill in between has lost the evaluation of this very update.
-        figures = evaluation_at(metrics_path, step, sets)
+        figures = evaluation_at(metrics_path, step, sets, set_digests)
         if set(figures) != set(sets):
             # Sets may have been added meanwhile: the others are evaluated again, and stand there once.
             if figures:
-                lines = files.read_jsonl(metrics_path)
-                kept = [line for line in lines if line["step"] != step or line["split"] not in sets]
+                lines = read_metrics(metrics_path)
+                kept = [line for line in lines if line["step"] != step or line["split"] not in figures]
                 files.write_jsonl_atomic(metrics_path, kept)
             figures = controller.evaluate()
     if step >= num_updates:
@@ -51,7 +59,19 @@ def train_and_evaluate(
     return controller.train_and_evaluate(train_steps=num_updates, eval_interval=every_updates or None)
 
 
-def evaluation_at(metrics_path: str, step: int, sets: Collection[str]) -> dict[str, dict[str, Any]]:
+def evaluation_at(
+    metrics_path: str, step: int, sets: Collection[str], set_digests: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Any]]:
     """Returns what metrics.jsonl says of the evaluations of one update, {set: figures}; of some sets or none, too."""
-    lines = files.read_jsonl(metrics_path) if os.path.exists(metrics_path) else []
-    return {line["split"]: line for line in lines if line["step"] == step and line["split"] in sets}
+    lines = read_metrics(metrics_path) if storage.is_file(metrics_path) else []
+    digests = set_digests or {}
+    return {
+        line["split"]: line
+        for line in lines
+        if line["step"] == step and line["split"] in sets and is_same_set(line, digests.get(line["split"], ""))
+    }
+
+
+def is_same_set(line: Mapping[str, Any], set_digest: str) -> bool:
+    """Returns whether a line of metrics.jsonl is of the evaluation set with a digest, as far as both tell."""
+    return not set_digest or line.get("set_digest", set_digest) == set_digest

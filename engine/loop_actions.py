@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from engine import actions, bad_rows, checkpoints, early_stopping, health, skips
+from common import storage
+from common import workdir_layout as layout
+from engine import actions, bad_rows, checkpoints, early_stopping, run_identity, skips
 from engine.collapse import CollapseWatch
 from engine.ema import ema_name
 from engine.evaluator import EvaluatorGroup
-from engine.progress import ProgressBar
 from engine.protocols import AcousticModel, TrainData
 from engine.report.writer import ReportWriter
 from engine.trainer import Trainer
+from engine.training_log import TrainingLog
 
 Action = Callable[[Mapping[str, Any]], Any]
 
@@ -28,14 +29,14 @@ class LoopActions:
     Attributes:
         after_updates: Called with a loop's figures, one after the other.
         after_evaluation: Called with an evaluation's figures.
-        bar: The progress bar, a context manager, which is among them.
+        log: The lines about training, a context manager and a hook between updates, which is among them.
         early: Early stopping, which is among them.
         report_unreadable: Writes which utterances could not be read so far, for a run that ends within a loop.
     """
 
     after_updates: list[Action]
     after_evaluation: list[Action]
-    bar: ProgressBar
+    log: TrainingLog
     early: early_stopping.EarlyStopping
     report_unreadable: Callable[[], None]
 
@@ -47,6 +48,7 @@ def build_actions(
     global_step: tf.Variable,
     num_updates: int,
     quiet_updates: int,
+    eval_every: int,
     trainer: Trainer,
     model: AcousticModel,
     train_data: TrainData,
@@ -56,6 +58,7 @@ def build_actions(
     make_report: Callable[..., ReportWriter],
     guard: bad_rows.BadRowGuard,
     is_chief: bool,
+    run_id: str,
     check_signal: Action,
     stop: Action,
 ) -> LoopActions:
@@ -67,6 +70,7 @@ def build_actions(
         global_step: Updates done.
         num_updates: Updates of the whole run.
         quiet_updates: Updates at the start in which nothing but blanks is no reason for a warning.
+        eval_every: Updates between evaluations; 0 = only at the end.
         trainer: What trains.
         model: What it trains.
         train_data: What it trains on.
@@ -76,30 +80,40 @@ def build_actions(
         make_report: As `unpack.report_maker`.
         guard: Ends the run when too many rows cannot be read.
         is_chief: Whether this process writes; the others check alone.
+        run_id: As `run_identity.begin_run` returned it to the chief.
         check_signal: Ends the loop after a signal, when there is an update to save.
         stop: Ends it after an evaluation.
     """
+    data = evaluators.data if evaluators else {}
+    # Before anything is written: where the workdir is gone, writing would make half of another.
+    still_there = run_identity.RunFiles(workdir, run_id, global_step)
     writer = actions.MetricsWriter(
         path=metrics_path,
         global_step=global_step,
+        set_digests={name: one.digest for name, one in data.items()},
         extra=lambda: {"data_digest": f"{int(trainer.data_digest.numpy()) % 2**64:016x}"},
     )
     unreadable = bad_rows.UnreadableReport(
         path=metrics_path, global_step=global_step, unreadable_fn=train_data.unreadable
     )
-    bar = ProgressBar(global_step=global_step, num_updates=num_updates)
+    log = TrainingLog(
+        global_step=global_step,
+        num_updates=num_updates,
+        eval_every=eval_every if evaluators is not None else 0,
+        peek=trainer.peek,
+    )
     early = early_stopping.EarlyStopping(
         patience=patience if evaluators is not None else 0,
         sets=[best_of, *([] if trainer.ema is None else [ema_name(best_of)])],
         metrics_path=metrics_path,
         global_step=global_step,
+        set_digest=data[best_of].digest if best_of in data else "",
     )
     watch = CollapseWatch(global_step=global_step, num_updates=num_updates, first_updates=quiet_updates)
     # What may raise out of the loop comes last, when everything else is written.
     after_updates: list[Action] = [
-        *([writer, unreadable] if is_chief else ()),
-        bar,
-        health.HealthLog(global_step=global_step),
+        *([still_there, writer, unreadable] if is_chief else ()),
+        log,
         watch,
         guard,
         skips.SkipGuard(
@@ -115,15 +129,21 @@ def build_actions(
     if is_chief:
         best = checkpoints.BestCheckpoint(
             checkpoint=tf.train.Checkpoint(model=model),
-            directory=os.path.join(workdir, checkpoints.BEST_FOLDER),
+            directory=storage.join(workdir, layout.BEST_FOLDER),
             global_step=global_step,
+            run_id=run_id,
         )
-        data = evaluators.data if evaluators else {}
         writing = [
+            still_there,
             actions.PredictionsWriter(
                 workdir=workdir, scores=evaluators.scores if evaluators else {}, data=data, global_step=global_step
             ),
-            actions.SaveBest(best=best, key=(best_of, "wer"), ema=trainer.ema),
+            actions.SaveBest(
+                best=best,
+                key=(best_of, "wer"),
+                ema=trainer.ema,
+                set_digest=data[best_of].digest if best_of in data else "",
+            ),
             make_report(
                 workdir=workdir,
                 global_step=global_step,
@@ -131,10 +151,15 @@ def build_actions(
             ),
             writer,
         ]
+
+    def report_unreadable() -> None:
+        still_there()
+        unreadable()
+
     return LoopActions(
         after_updates=after_updates,
-        after_evaluation=[*writing, bar.restart_clock, watch.after_evaluation, early, stop],
-        bar=bar,
+        after_evaluation=[*writing, log.resume, log.log_evaluation, watch.after_evaluation, early, stop],
+        log=log,
         early=early,
-        report_unreadable=unreadable,
+        report_unreadable=report_unreadable,
     )

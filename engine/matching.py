@@ -48,8 +48,14 @@ def check_matches(
 
 
 def open_checkpoint(path: str) -> Any:
+    """Returns TensorFlow's reader of a checkpoint.
+
+    Raises:
+        WorkdirError: It cannot be read.
+    """
     try:
-        return tf.train.load_checkpoint(path)
+        # Not tf.train.load_checkpoint: it takes the name for a folder where a file system says that it is one.
+        return tf.compat.v1.train.NewCheckpointReader(path)
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         reason = str(error).splitlines()[0]
         raise WorkdirError(f"{path}: not a readable checkpoint ({reason})") from error

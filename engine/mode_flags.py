@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+import re
+from collections.abc import Iterable, Sequence
+
+from absl import flags
+
+from common.nearest import name_nearest, nearest_names
 
 _RUN = {"config", "workdir", "strategy", "tpu"}
 _USE = {"checkpoint", "weights", "inputs", "output"}
@@ -23,6 +29,8 @@ FLAGS_OF_MODE: dict[str, set[str]] = {
     "serve": _DECODE | {"config", "checkpoint", "weights", "window_secs", "serve"},
     "report": {"inputs", "output"},
 }
+# Those of one run and its data; they need a config.
+RUN_MODES = tuple(mode for mode, read in FLAGS_OF_MODE.items() if {"config", "workdir"} <= read)
 
 
 def check_flags(mode: str, given: Iterable[str]) -> None:
@@ -43,5 +51,63 @@ def check_flags(mode: str, given: Iterable[str]) -> None:
             readers = [other for other, known in FLAGS_OF_MODE.items() if name in known]
             reasons.append(f"--{name} is for {' | '.join(readers)}")
         raise ValueError(f"--mode={mode} does not read {'; '.join(reasons)}: leave it out, or set another --mode")
-    if "config" not in given and FLAGS_OF_MODE[mode] >= {"config", "workdir"}:
+    if "config" not in given and mode in RUN_MODES:
         raise ValueError("--config is missing: for example --config=configs/base.py")
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuses words of the command line that belong to no flag.
+
+    Args:
+        arguments: What is left of the command line, without its program.
+
+    Raises:
+        ValueError: Names the first and what was most likely meant.
+    """
+    if not arguments:
+        return
+    word = arguments[0]
+    if word in FLAGS_OF_MODE:
+        raise ValueError(f"unexpected argument {word}: a mode is named by a flag, --mode={word}")
+    raise ValueError(
+        f"unexpected argument {word}: every option is --NAME=VALUE, and several values of one have commas between "
+        "them, without spaces"
+    )
+
+
+def explain_flag_error(error: Exception, *, names: Iterable[str], fields: Iterable[str]) -> str:
+    """Returns what is wrong with a flag that absl refuses, with the nearest right ones.
+
+    Args:
+        error: What absl raised.
+        names: The flags of run.py.
+        fields: The flags for fields of a config, such as "config.seed".
+    """
+    if isinstance(error, flags.UnrecognizedFlagError):
+        name, fields, names = error.flagname, list(fields), list(names)
+        near = nearest_names(name, names)
+        leaves = nearest_names(name.rpartition(".")[2], [field.rpartition(".")[2] for field in fields])
+        near += [field for leaf in leaves for field in fields if field.rpartition(".")[2] == leaf]
+        hint = f"; did you mean --{' or --'.join(near[:3])}?" if near else f"; there is --{', --'.join(names)}"
+        return f"--{name}: no such flag{hint}"
+    text = str(error)
+    if found := re.fullmatch(r"flag --(\w+)=(.*?): value should be one of <(.*)>", text, flags=re.DOTALL):
+        return f"--{found[1]}={found[2]}: no such value{name_nearest(found[2], found[3].split('|'))}"
+    if found := re.fullmatch(r"flag (--[\w.]+=.*?): (could not convert|invalid literal).*", text, flags=re.DOTALL):
+        return f"{found[1]}: wanted a {'whole ' if found[2] == 'invalid literal' else ''}number"
+    if found := re.fullmatch(r"flag --serve=(.*?): Overriding serve is not allowed.", text, flags=re.DOTALL):
+        return f"--serve={found[1]}: set its fields one by one, such as --serve.port=8501"
+    if found := re.fullmatch(r"flag (--\w+=.*?): .* is not number >= (.*)", text, flags=re.DOTALL):
+        return f"{found[1]}: wanted {found[2]} or more"
+    return text
+
+
+def default_workdir(config_path: str, name: str = "") -> str:
+    """Returns runs/NAME for a config of that name, or for configs/NAME.py with or without an argument after a colon.
+
+    Args:
+        config_path: the value of --config.
+        name: the config's field `name`; "" = it has none.
+    """
+    file = os.path.basename(config_path.split(":", maxsplit=1)[0]).removesuffix(".py")
+    return os.path.join("runs", name or file)

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
-from engine.fused_adam import FusedAdam, FusedAdamW
-from engine.head_rate import HeadRateAdam, HeadRateAdamW
+from engine.fused_adam import FusedAdam
+from engine.head_rate import HeadRateAdam
 
 # Names of variables that weight decay leaves alone: every bias, and the scale and offset of every
 # layer and group norm (gamma and beta in Keras's own layers).
@@ -37,10 +37,10 @@ def build_optimizer(
 
     The rate follows `optimizer.iterations`, which counts applied updates (not those skipped for
     non-finite gradients). `optimizer.learning_rate` is the rate of the latest applied update.
-    Epsilon is added to the square root before bias correction ("epsilon hat" of Kingma and Ba,
-    https://arxiv.org/abs/1412.6980, section 2), as always in Keras. Weight decay is decoupled
-    (Loshchilov and Hutter, https://arxiv.org/abs/1711.05101): a variable first loses
-    learning_rate * weight_decay of itself.
+    The arithmetic is PyTorch's (docs/decisions/0069): bias correction follows the updates that a
+    variable itself has had, and epsilon is added after it (Kingma and Ba,
+    https://arxiv.org/abs/1412.6980, algorithm 1). Weight decay is decoupled (Loshchilov and Hutter,
+    https://arxiv.org/abs/1711.05101): a variable first loses learning_rate * weight_decay of itself.
 
     Args:
         name: adam or adamw.
@@ -65,18 +65,18 @@ def build_optimizer(
     shared: dict[str, Any] = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon, "jit_compile": False}
     if not head_learning_rate_factor > 0:
         raise ValueError(f"train.head_learning_rate_factor must be positive, got {head_learning_rate_factor}")
-    adam, adamw = FusedAdam, FusedAdamW
+    build = FusedAdam
     if head_learning_rate_factor != 1.0:
-        adam, adamw = HeadRateAdam, HeadRateAdamW
+        build = HeadRateAdam
         shared.update(head_variables=head_variables, head_factor=head_learning_rate_factor)
     if name == "adam":
         if weight_decay:
             raise ValueError(
                 f"adam has no weight decay, got {weight_decay}; use adamw or set it to 0"
             )
-        return adam(learning_rate, **shared)
+        return build(learning_rate, **shared)
     if name == "adamw":
-        optimizer = adamw(learning_rate, weight_decay=weight_decay, **shared)
+        optimizer = build(learning_rate, weight_decay=weight_decay, **shared)
         if exclude_from_weight_decay:
             optimizer.exclude_from_weight_decay(
                 var_names=[_word_pattern(exclude_from_weight_decay)]

@@ -11,8 +11,6 @@ import jinja2
 import numpy as np
 import tensorflow as tf
 
-BLANK_ID = 0  # of the CTC blank in every vocabulary, loss and decoder
-
 Batch = dict[str, tf.Tensor]
 """The rows of one replica: waveform [B, T] f32, waveform_lengths [B], labels [B, L] i32, label_lengths [B],
 weight [B] f32 (0 = padding row), utterance_index [B] i64."""
@@ -75,8 +73,12 @@ class Tokenizer(Protocol):
         """Width of the logits."""
 
     @property
+    def blank_id(self) -> int:
+        """Id of the CTC blank."""
+
+    @property
     def pieces(self) -> Sequence[str]:
-        """What each token says: a character, a space between words, "" for a special token."""
+        """What each token says: its characters, a space between words, "" for a special token."""
 
     def encode(self, text: str) -> Sequence[int]:
         """Returns the ids of a normalized text."""
@@ -85,7 +87,7 @@ class Tokenizer(Protocol):
         """Returns the text of collapsed ids."""
 
     def save(self, path: str) -> None:
-        """Writes vocab.json."""
+        """Writes vocab.json, and beside it what tells the roles of its tokens where their names do not."""
 
 
 TokenSpan = tuple[int, int, int, float]
@@ -209,6 +211,7 @@ class EvalData(Protocol):
     references: dict[int, str]  # utterance_index -> normalized transcript of the row
     speaker_ids: dict[int, str]  # utterance_index -> speaker of the row, "" where nobody knows
     duration_secs: dict[int, float]  # utterance_index -> length of the row's audio
+    digest: str  # what tells this set from another of the same name: ids, lengths and references of its rows
 
     def dataset(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """Returns the replica batches of one pass of one input pipeline."""
@@ -229,9 +232,10 @@ class Parts:
         build_model: keyword arguments -> AcousticModel.
         count_samples: path -> samples at 16 kHz, from the header.
         stream_audio: (path, on_rate_mismatch) -> float32 [N] after float32 [N], the recording piece by piece at 16 kHz.
-        normalize_waveform: float32 [T] -> the same with zero mean and unit variance.
+        normalize_waveform: float32 [T] -> the same with zero mean and unit variance; for models that hear it so.
         find_reference: (path, text_style) -> the normalized transcript that lies beside a file, or None.
-        loss_fn: The loss of each row.
+        loss_fn: The loss of each row; it, the decoders, the aligner and the search take the keyword `blank_id`, which
+            `engine.unpack.with_blank` binds, and which is 0 where nobody gives it.
         feasible_fn: Which rows can have a loss.
         decoder: Logits to tokens.
         span_decoder: The same on the host, with the frames of each token.
@@ -241,6 +245,8 @@ class Parts:
             asked for. Raises ValueError.
         page_environment: Folder of templates -> what renders them in the frame that our pages share.
         preflight: keyword arguments -> None; raises ValueError where the data would spoil the run.
+        fetch_weights: the name of published weights -> a local folder of them; a path -> itself. Raises ValueError and
+            OSError.
     """
 
     build_tokenizer: Callable[[str], Tokenizer]
@@ -261,3 +267,4 @@ class Parts:
     page_environment: Callable[[str | os.PathLike[str]], jinja2.Environment]
     build_search: Callable[..., Search | None] = lambda **fields: None
     preflight: Callable[..., Any] = lambda **fields: None
+    fetch_weights: Callable[[str], str] = lambda path: path

@@ -18,14 +18,16 @@ _DATA_WORDS = {
 }
 
 
-def describe(*, config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+def describe(*, config: Mapping[str, Any], data: Mapping[str, Any], run_id: str = "") -> dict[str, Any]:
     """Returns what goes into a checkpoint's manifest.
 
     Args:
         config: Of the run.
         data: Fingerprint of the training corpus.
+        run_id: As `run_identity.begin_run` returned it; "" = not known here.
     """
-    return {"config": config, "packages": package_versions(), "data": dict(data)}
+    about = {"config": config, "packages": package_versions(), "data": dict(data)}
+    return {**about, "run_id": run_id} if run_id else about
 
 
 def check(checkpoint: str, manifest: Mapping[str, Any] | None, about: Mapping[str, Any]) -> None:
@@ -37,12 +39,18 @@ def check(checkpoint: str, manifest: Mapping[str, Any] | None, about: Mapping[st
         about: `describe` of this run.
 
     Raises:
-        WorkdirError: The training corpus is another one; says in what.
+        WorkdirError: The checkpoint is of another run, or the training corpus is another one; says in what.
     """
+    run_id = (manifest or {}).get("run_id", "")
+    if run_id and about.get("run_id", run_id) != run_id:
+        raise WorkdirError(
+            f"{checkpoint}: belongs to run {run_id}, the workdir to run {about['run_id']} (run.json); move it away, or "
+            "choose another workdir and start from its weights with --config.model.init"
+        )
     if manifest is None:
         logging.warning("%s has no manifest: whether the training data are the same cannot be told", checkpoint)
         return
-    before, now = manifest.get("data", {}), about["data"]
+    before, now = _mapping(manifest, "data"), about["data"]
     changed = [
         f"{word} ({before[name]} then, {now[name]} now)" if isinstance(now[name], int) else word
         for name, word in _DATA_WORDS.items()
@@ -53,7 +61,7 @@ def check(checkpoint: str, manifest: Mapping[str, Any] | None, about: Mapping[st
             f"{checkpoint}: the training data are not those that it was trained on: {', '.join(changed)} differ; bring "
             "back the corpus, or choose another workdir and start from these weights with --config.model.init"
         )
-    packages = manifest.get("packages", {})
+    packages = _mapping(manifest, "packages")
     others = [
         f"{name} {packages[name]} then, {version} now"
         for name, version in about["packages"].items()
@@ -61,3 +69,9 @@ def check(checkpoint: str, manifest: Mapping[str, Any] | None, about: Mapping[st
     ]
     if others:
         logging.warning("the run goes on with other packages, so perhaps not to the last digit: %s", "; ".join(others))
+
+
+def _mapping(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Returns a group of a manifest; an empty one where somebody has damaged it."""
+    found = manifest.get(name, {})
+    return found if isinstance(found, Mapping) else {}

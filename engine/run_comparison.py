@@ -10,9 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from engine import files, integrity
-from engine.checkpoints import BEST_FOLDER, CHECKPOINTS_FOLDER
+from common.workdir_layout import BEST_FOLDER, CHECKPOINTS_FOLDER, METRICS_FILE, list_checkpoints
+from engine import files
 from engine.preemption import CHECKPOINT_PART
+from engine.run_records import read_metrics
 
 # Figures that tell how long something took; all others must be the same.
 _CLOCK_SUFFIXES = ("_per_sec", "_stall_share")
@@ -46,7 +47,7 @@ def compare_runs(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> 
         one: A workdir.
         other: Another.
     """
-    lines = [files.read_jsonl(Path(workdir) / "metrics.jsonl") for workdir in (one, other)]
+    lines = [read_metrics(Path(workdir) / METRICS_FILE) for workdir in (one, other)]
     training = [[line for line in side if line["split"] == "train"] for side in lines]
     evaluations = [[line for line in side if line["split"] != "train"] for side in lines]
     return [
@@ -80,7 +81,7 @@ def _digests(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _tensors(folder: Path) -> dict[str, bytes]:
     """Every value in the newest checkpoint of a folder."""
-    paths = integrity.list_checkpoints(folder)
+    paths = list_checkpoints(folder)
     if not paths:
         return {}
     reader = tf.train.load_checkpoint(paths[-1])
@@ -93,7 +94,7 @@ def _tensors(folder: Path) -> dict[str, bytes]:
 
 def _predictions(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     return {
-        f"{path.parent.name}, {line['utterance_id']}": line
+        f"{path.parent.name}, {line.get('utterance_id')}": line
         for path in sorted(Path(workdir).glob("eval/*/predictions.jsonl"))
         for line in files.read_jsonl(path)
     }

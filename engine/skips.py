@@ -8,10 +8,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from common import storage
+from common.workdir_layout import SKIPPED_FILE
 from engine import files
 from engine.stopping import StopTraining
-
-SKIPPED_FILE = "skipped_updates.jsonl"
 
 
 class SkipCounter(tf.Module):
@@ -94,7 +94,7 @@ class SkipGuard:
         self._counter = counter
         self._utterance_ids_of = utterance_ids_of
         self._is_chief = is_chief
-        self._path = os.path.join(workdir, SKIPPED_FILE)
+        self._path = storage.join(workdir, SKIPPED_FILE)
 
     def __call__(self, output: Mapping[str, Any]) -> None:
         """Looks at the counter once a train loop.

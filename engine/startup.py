@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
@@ -10,28 +9,27 @@ import tensorflow as tf
 from absl import logging
 from ml_collections import ConfigDict
 
+from common import storage
+from common import workdir_layout as layout
 from common.json_files import MalformedFileError, parse_object
 from engine import checks, files, runtime
 from engine.model_report import model_report
 from engine.protocols import AcousticModel, TrainData
 
-STOPPED_FILE = "stopped.json"
-
 
 def note_stop(workdir: str, *, reason: str, step: int) -> None:
     """Leaves a note for the next process: why this one stops, when, and at which update."""
     when = time.strftime("%Y-%m-%d %H:%M:%S")
-    files.write_json_atomic(os.path.join(workdir, STOPPED_FILE), {"reason": reason, "time": when, "step": step})
+    files.write_json_atomic(storage.join(workdir, layout.STOPPED_FILE), {"reason": reason, "time": when, "step": step})
 
 
 def take_stop_note(workdir: str) -> dict[str, Any]:
     """Returns the note of the process before this one and removes it; empty where it left none."""
-    path = os.path.join(workdir, STOPPED_FILE)
-    if not tf.io.gfile.exists(path):
+    path = storage.join(workdir, layout.STOPPED_FILE)
+    if not storage.is_file(path):
         return {}
-    with tf.io.gfile.GFile(path, "rb") as file:
-        content = file.read()
-    tf.io.gfile.remove(path)
+    content = storage.read_bytes(path)
+    storage.remove(path)
     try:
         note = parse_object(content, path)
     except MalformedFileError:

@@ -177,7 +177,9 @@ class StopOnSignal:
         if not self.within_secs:
             return
         limit = max(self.within_secs - _MARGIN_SECS, 0.0) if self._is_deferred else _AT_ONCE_SECS
-        if self.rescue is not None and not self._finishes_by(start + limit - self.rescue_secs(), pipe):
+        # Most updates are over in a moment: then a save from beside would only keep the main thread's waiting.
+        moment = max(start + limit - self.rescue_secs(), start + min(_AT_ONCE_SECS, limit / 4))
+        if self.rescue is not None and not self._finishes_by(moment, pipe):
             threading.Thread(target=self._rescue, name="rescue", daemon=True).start()
         if not self._finishes_by(start + limit, pipe):
             what = self._at_stake if self._is_deferred else "nothing was to be saved"
@@ -192,11 +194,12 @@ class StopOnSignal:
             left = moment - time.monotonic()
             if left <= 0:
                 return False
-            if select.select([pipe], [], [], left)[0] and os.read(pipe, 1)[0] == signal.SIGINT:
-                # KeyboardInterrupt, for which the main thread must first come back from C++.
-                if not self._finished.wait(_AT_ONCE_SECS):
-                    _say("SIGINT once more: leaving now")
-                    os._exit(self.exit_status or 128 + signal.SIGINT)
+            if not select.select([pipe], [], [], left)[0] or os.read(pipe, 1)[0] != signal.SIGINT:
+                continue
+            # KeyboardInterrupt, for which the main thread must first come back from C++.
+            if not self._finished.wait(_AT_ONCE_SECS):
+                _say("SIGINT once more: leaving now")
+                os._exit(self.exit_status or 128 + signal.SIGINT)
         return True
 
     def _rescue(self) -> None:

@@ -73,6 +73,7 @@ class Trainer(orbit.StandardTrainer):
         loss_divisor: str = "utterances",
         loop_in_graph: bool = False,
         between_updates: Callable[[], None] | None = None,
+        blank_id: int = 0,
     ) -> None:
         """Creates the step's state; call inside `strategy.scope()`.
 
@@ -98,6 +99,7 @@ class Trainer(orbit.StandardTrainer):
                 each.
             between_updates: Called between the updates of a loop, or between the times in the graph. May raise: then
                 the loop has no end and no figures, and its statistics go on with the next one.
+            blank_id: Index of the CTC blank, whose share of the frames is counted; `loss_fn` has its own.
         """
         # The dataset is made in `train_loop_begin`: only then has the controller restored the update to start from.
         super().__init__(
@@ -127,6 +129,7 @@ class Trainer(orbit.StandardTrainer):
         optimizer.build(self._variables)
         self.ema = EmaWeights(self._variables, decay=ema_decay) if ema_decay else None
         self._between_updates = between_updates
+        self._blank_id = blank_id
         # Both belong into the checkpoint: a loop that was left in its middle goes on as if it had not been.
         self.statistics = tf.Variable(tf.zeros([len(_STATISTICS)]), trainable=False, name="statistics")
         self.data_digest = tf.Variable(
@@ -306,6 +309,15 @@ class Trainer(orbit.StandardTrainer):
         """Ends what `train_loop_end` begins: its figures are written, and a bad row or skipped update counted."""
         self._changes.end()
 
+    def peek(self) -> dict[str, float]:
+        """Returns what the loop under way comes to so far, as `train_loop_end` will; eager, waits for the device."""
+        total = dict(zip(_STATISTICS, self.statistics.numpy().tolist(), strict=True))
+        loop_secs = max(time.monotonic() - self._loop_start_secs, 1e-6)
+        found = {"audio_secs_per_sec": (total["valid_samples"] - self._samples_before) / SAMPLE_RATE / loop_secs}
+        if total["num_valid"]:
+            found["loss"] = total["loss_sum"] / total["num_valid"]
+        return found
+
     def train_loop_end(self) -> dict[str, float]:
         """Returns the loop's figures and begins new ones; eager.
 
@@ -465,7 +477,9 @@ class Trainer(orbit.StandardTrainer):
                 loss = self.loss_scale.scale_loss(loss)
         gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         loss_sum = tf.reduce_sum(tf.where(valid > 0, losses, 0.0))
-        frame_sums = health.frame_sums(logits, num_frames, batch["label_lengths"], valid)
+        frame_sums = health.frame_sums(
+            logits, num_frames, batch["label_lengths"], valid, blank_id=self._blank_id
+        )
         return gradients, tf.concat([[loss_sum], frame_sums], axis=0)
 
     def _apply(self, gradients: list[tf.Tensor]) -> tf.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,15 +13,17 @@ import tensorflow as tf
 from absl import logging
 from ml_collections import ConfigDict
 
+from common import storage
+from common.workdir_layout import DECODE_FILE
 from engine import files, unpack
 from engine.decode_options import TUNING
 from engine.ema import restore_weights
 from engine.metrics import ErrorCounts, count_word_errors
 from engine.progress import progress_bar
 from engine.protocols import AcousticModel, EvalData, Parts, Search, Tokenizer, TunableSearch
+from engine.run_identity import evaluation_folder
 
 _NUM_SHOWN = 12  # trials printed; all are in the file
-DECODE_FILE = "decode.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ def run(
         workdir: Of the run.
         checkpoint: Instead of the workdir's best one.
         weights: As `engine.ema.restore_weights`.
-        output: File to write; "" = WORKDIR/decode.json.
+        output: File to write; "" = decode.json where `evaluation_folder` says.
 
     Raises:
         ValueError: Something in the config or the data does not fit.
@@ -75,13 +76,14 @@ def run(
     if not tune.lm_weights or not tune.word_scores:
         raise ValueError("tune_lm.lm_weights and tune_lm.word_scores must name at least one value each")
     tokenizer = unpack.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
+    parts = unpack.with_blank(parts, tokenizer)
     config = unpack.with_text_style(config, run=checkpoint or workdir)
     # Hot words are a wish, not a quality of the audio: they would bend what is tuned.
     fields = {**config.decode.to_dict(), "hot_words": (), "num_hypotheses": 1}
     search = parts.build_search(pieces=tokenizer.pieces, **fields)
     assert isinstance(search, TunableSearch)  # method lexicon
-    data = unpack.build_eval_set(config, parts, tokenizer, name)
     config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
+    data = unpack.build_eval_set(config, parts, tokenizer, name)
     model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     path = restore_weights(model, checkpoint or workdir, weights=weights)
     logging.info("tuning on %s with %s", name, path)
@@ -99,7 +101,7 @@ def run(
     )
     elapsed_secs = time.monotonic() - start_secs
     best = min(trials)
-    target = output or os.path.join(workdir, DECODE_FILE)
+    target = output or storage.join(evaluation_folder(workdir, checkpoint), DECODE_FILE)
     tuned = {**config.decode.to_dict(), "lm_weight": best.lm_weight, "word_score": best.word_score}
     files.write_json_atomic(target, {**tuned, TUNING: _report(name, path, heard, baseline, trials)})
     print(f"\n{trial_table(trials, baseline, name)}\n")

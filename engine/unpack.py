@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import json
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
 from ml_collections import ConfigDict
 
+from common import storage
+from common import workdir_layout as layout
+from common.hub_input import hub_normalizes
+from common.json_files import MalformedFileError, field, optional_field
+from common.weight_names import repository_hint
 from engine import runtime
 from engine.ema import EmaWeights
 from engine.evaluator import Evaluator, EvaluatorGroup
@@ -42,6 +46,22 @@ _ARCHITECTURE_FIELDS = (
 )
 
 
+_TYPES = {"regions": str, "recompute": bool, "mask_time_length": int, "mask_feature_length": int}  # the others: float
+# Group, name and type of what inference reads of a run's config, and whether every version has written it.
+_READ_FIELDS: tuple[tuple[str, str, type, bool], ...] = (
+    ("model", "preset", str, True),
+    ("model", "source", str, False),
+    ("model", "hub_handle", str, False),
+    ("model", "architecture", dict, False),
+    ("model", "freeze_feature_encoder", bool, True),
+    *(("model", name, _TYPES.get(name, float), False) for name in _ARCHITECTURE_FIELDS),
+    ("data", "on_rate_mismatch", str, True),
+    ("data", "text_style", str, True),
+    ("data", "eval", dict, True),
+    ("train", "precision", str, True),
+)  # fmt: skip
+
+
 def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
     """Returns the config of the run that made a checkpoint, and the folder that it lies in.
 
@@ -51,35 +71,91 @@ def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
         checkpoint: A workdir, or a checkpoint inside one; or a converted folder.
 
     Raises:
-        ValueError: If no config.json belongs to it, or that of a Hugging Face model.
+        ValueError: If no config.json belongs to it, or a damaged one, or that of a Hugging Face model.
     """
     if not checkpoint:
         raise ValueError("--checkpoint is empty: give the workdir of a training run")
-    folder = os.path.abspath(checkpoint)
-    # A checkpoint's path points into WORKDIR/best or WORKDIR/checkpoints.
-    for candidate in (folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
-        path = os.path.join(candidate, "config.json")
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                fields = json.load(file)
-            if "model_type" in fields:
-                raise ValueError(
-                    f"{path}: of a Hugging Face model; run python -m models.convert --input={candidate} "
-                    "--output=DIR first and give DIR"
-                )
-            return ConfigDict(_untrained_run(fields) if _CONVERTED_FIELD in fields else fields), candidate
-    raise ValueError(f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint")
+    path = layout.find_above(checkpoint, layout.CONFIG_FILE)
+    if path is None:
+        raise ValueError(
+            f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint"
+            f"{repository_hint(checkpoint)}"
+        )
+    folder = storage.parent(path)
+    fields = layout.read_config(path)
+    if "model_type" in fields:
+        raise ValueError(
+            f"{path}: of a Hugging Face model; run python -m models.convert --input={folder} --output=DIR first and "
+            "give DIR"
+        )
+    if _CONVERTED_FIELD in fields:
+        fields = _untrained_run(fields, path)
+    _check_fields(fields, path)
+    return ConfigDict(fields), folder
 
 
-def _untrained_run(fields: dict[str, Any]) -> dict[str, Any]:
+def run_folder(checkpoint: str) -> str:
+    """Returns the folder of the config.json at a checkpoint or above, "" where there is none."""
+    path = layout.find_above(checkpoint, layout.CONFIG_FILE) if checkpoint else None
+    return storage.parent(path) if path else ""
+
+
+def build_tokenizer(config: ConfigDict, parts: Parts, *, workdir: str, checkpoint: str = "") -> Tokenizer:
+    """Builds the tokenizer of trained weights: tokens mean what they meant to the run that the weights are of.
+
+    Args:
+        config: Whose data.vocab is taken where no vocabulary lies beside the weights.
+        parts: What data and models contribute.
+        workdir: Of --workdir.
+        checkpoint: Of --checkpoint, of this run or another; "" = the workdir's own.
+
+    Raises:
+        ValueError: The vocabulary is made at a run's first start, and there is no run.
+    """
+    path = storage.join(run_folder(checkpoint) or workdir, layout.VOCAB_FILE)
+    if storage.is_file(path):
+        return parts.build_tokenizer(path)
+    if config.data.vocab == AUTO:
+        place = checkpoint or workdir
+        raise ValueError(f"{place}: no vocab.json (data.vocab=auto); train first, or name the vocabulary")
+    return parts.build_tokenizer(config.data.vocab)
+
+
+def _check_fields(fields: Mapping[str, Any], path: str) -> None:
+    """Checks that what inference reads out of a run's config is there, and of its type.
+
+    Raises:
+        MalformedFileError: Names the field.
+    """
+    for group, name, kind, is_needed in _READ_FIELDS:
+        found = field(fields, group, dict, path)
+        if is_needed or name in found:
+            field(found, name, kind, f"{path}, {group}")
+    field(fields, "seed", int, path)
+    sets = fields["data"]["eval"]
+    for name in sets:
+        field(sets, name, dict, f"{path}, data.eval")
+    for name in ("decode", "eval"):
+        optional_field(fields, name, dict, path, {})
+
+
+def _untrained_run(fields: dict[str, Any], path: str) -> dict[str, Any]:
     """Returns the config of a run out of that of a converted folder, as far as inference reads it."""
+    for name in _ARCHITECTURE_FIELDS:
+        if name not in fields:
+            raise MalformedFileError(f"{path} has no {name!r}; convert the model again")
     # The vocabulary beside it decides about its own size.
     architecture = {name: value for name, value in fields.items() if name not in (*_ARCHITECTURE_FIELDS, "vocab_size")}
     recipe = {name: fields[name] for name in _ARCHITECTURE_FIELDS}
+    vocab = storage.join(storage.parent(path), layout.VOCAB_FILE)
+    tokens = layout.read_object(vocab) if storage.is_file(vocab) else {}
+    letters = "".join(token for token in tokens if len(token) == 1)
+    # Transcripts are compared and aligned in the case that the model writes.
+    text_style = "unicode" if letters.islower() else "librispeech"
     return {
         "seed": 0,
         "model": {"preset": "auto", "architecture": architecture, "freeze_feature_encoder": False, **recipe},
-        "data": {"on_rate_mismatch": "resample", "text_style": "librispeech", "eval": {}},
+        "data": {"on_rate_mismatch": "resample", "text_style": text_style, "eval": {}},
         "train": {"precision": "float32"},
     }
 
@@ -149,28 +225,6 @@ def _count_updates(epochs: float, data: TrainData) -> int:
     return max(1, round(epochs * data.updates_per_epoch))
 
 
-def build_tokenizer(config: ConfigDict, parts: Parts, *, workdir: str, checkpoint: str = "") -> Tokenizer:
-    """Builds the tokenizer that trained weights were trained with, or else that of the config.
-
-    Args:
-        config: As configs/base.py.
-        parts: What data and models contribute.
-        workdir: Of the run.
-        checkpoint: Workdir of another run, or a checkpoint in one; read where the workdir has no vocabulary.
-
-    Raises:
-        ValueError: The vocabulary is made at a run's first start, and there is no run.
-    """
-    folder = os.path.abspath(checkpoint or workdir)
-    for place in (workdir, folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
-        path = os.path.join(place, "vocab.json")
-        if os.path.exists(path):
-            return parts.build_tokenizer(path)
-    if config.data.vocab == AUTO:
-        raise ValueError(f"{folder}: no vocab.json (data.vocab=auto); train first, or name the vocabulary")
-    return parts.build_tokenizer(config.data.vocab)
-
-
 def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> AcousticModel:
     """Builds the model of a config; inside `strategy.scope()`."""
     # Runs from before a field was there did without it.
@@ -192,6 +246,28 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
         freeze_feature_encoder=config.model.freeze_feature_encoder,
         **fields,
     )
+
+
+def with_blank(parts: Parts, tokenizer: Tokenizer) -> Parts:
+    """Returns the parts with the vocabulary's blank in the loss, the decoders, the aligner and the searches."""
+    if not tokenizer.blank_id:  # what all of them take where nobody gives another
+        return parts
+    bound = {
+        name: functools.partial(getattr(parts, name), blank_id=tokenizer.blank_id)
+        for name in ("loss_fn", "decoder", "span_decoder", "span_graph_decoder", "aligner", "build_search")
+    }
+    return dataclasses.replace(parts, **bound)
+
+
+def normalizes(config: ConfigDict) -> bool:
+    """Returns whether a run's model hears recordings with zero mean and unit variance, or as they are.
+
+    It is part of the model's architecture (`models.config.Wav2Vec2Config.normalize_waveform`). Those that a preset
+    names have none in the config: they all do. A SavedModel says it beside itself.
+    """
+    if config.model.get("source", "native") == "hub":
+        return hub_normalizes(config.model.hub_handle)
+    return config.model.get("architecture", {}).get("normalize_waveform", True)
 
 
 def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer | None, **more: Any) -> TrainData:
@@ -216,6 +292,7 @@ def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer | No
         row_multiple=data.row_multiple,
         num_parallel_calls=data.num_parallel_calls,
         prefetch_batches=data.prefetch_batches,
+        normalize=normalizes(config),
         **more,
     )
 
@@ -243,6 +320,7 @@ def build_eval_set(
         num_buckets=data.num_buckets,
         num_parallel_calls=data.num_parallel_calls,
         prefetch_batches=data.prefetch_batches,
+        normalize=normalizes(config),
         **more,
     )
 
@@ -308,6 +386,7 @@ def build_trainer(
     train_data: TrainData,
     global_step: tf.Variable,
     between_updates: Callable[[], None],
+    blank_id: int = 0,
 ) -> Trainer:
     """Builds optimizer, loss scale and step of a config; inside `strategy.scope()`."""
     train = config.train
@@ -337,6 +416,7 @@ def build_trainer(
         ema_decay=config.train.ema_decay,
         seed=config.seed,
         between_updates=between_updates,
+        blank_id=blank_id,
         # Runs from before there was a choice had this one.
         loss_divisor=train.get("loss_divisor", "utterances"),
         # A TPU would wait for the host between updates; elsewhere the host is quick enough, and signals are heard.

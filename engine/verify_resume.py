@@ -12,6 +12,7 @@ from pathlib import Path
 from absl import logging
 from ml_collections import ConfigDict
 
+from common import storage
 from engine import files, unpack
 from engine.interruptions import Interruption, plan_moments, run_interrupted, run_straight
 from engine.run_comparison import Check, compare_runs
@@ -45,6 +46,8 @@ def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
         raise ValueError(f"verify_resume.signals must be among {', '.join(_SIGNALS)}, got {list(fields.signals)}")
     if fields.num_interruptions < 1:
         raise ValueError(f"verify_resume.num_interruptions must be at least 1, got {fields.num_interruptions}")
+    if storage.is_remote(workdir):
+        raise ValueError(f"--workdir={workdir}: verify_resume kills processes on this machine; give a local folder")
     folder = Path(workdir) / "verify_resume"
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -15,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 
+from common import storage
+from common.json_files import MalformedFileError
+from common.workdir_layout import CONFIG_FILE, ENVIRONMENT_FILE, read_config
 from engine import files
 
 # As the system words them, whichever library passes them on.
@@ -27,6 +33,7 @@ _STORAGE_WORDS = (
     "Permission denied",
     "Not a directory",
     "Input/output error",
+    "Stale file handle",
 )
 _PACKAGES = ("tensorflow", "tf-keras", "tf-models-official", "tensorflow-hub", "numpy", "jiwer")
 
@@ -35,38 +42,61 @@ class WorkdirError(ValueError):
     """A workdir or checkpoint that cannot be used as asked; the message is one line."""
 
 
+# What flock says where the file system behind a folder keeps no locks.
+_LOCKLESS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+
+
 class WorkdirLock:
     """Keeps a second process out of a workdir; a context manager.
 
     The lock is the system's: it goes with the process, however that ends, so the file that
-    carries it may stay.
+    carries it may stay. Behind a URL there are no locks: the log says so.
     """
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
-        self._path = Path(workdir) / ".lock"
+        self._workdir = os.fspath(workdir)
         self._descriptor: int | None = None
 
     def __enter__(self) -> WorkdirLock:
-        """Takes the lock.
+        """Takes the lock, and makes sure that the folder is there and can be written.
 
         Raises:
-            WorkdirError: Another process holds it.
+            WorkdirError: Another process holds it, or there are no locks.
+            OSError: The folder cannot be made or written.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]", self._workdir):
+            scheme, _, rest = self._workdir.partition(":/")
+            raise WorkdirError(f"{self._workdir}: a URL has two slashes: write {scheme}://{rest}, or ./{self._workdir}")
+        storage.make_dirs(self._workdir)
+        path = storage.join(self._workdir, ".lock")
+        if storage.is_remote(self._workdir):
+            storage.write_bytes(path, b"")
+            storage.remove(path)
+            logging.info("%s: a URL has no lock; see to it that no other process writes there", self._workdir)
+            return self
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
+            if error.errno in _LOCKLESS:
+                raise WorkdirError(
+                    f"{path}: the file system keeps no locks ({error.strerror}); mount it with locks (NFS: without "
+                    "nolock, or with local_lock=flock), or choose a workdir on a local disk"
+                ) from error
             if not isinstance(error, BlockingIOError):
-                raise
+                raise OSError(error.errno, error.strerror, path) from error
             raise WorkdirError(
-                f"{self._path.parent}: process {holder} is writing to this workdir;"
-                " wait, stop it, or choose another"
+                f"{self._workdir}: process {holder} is writing to this workdir; wait, stop it, or choose another"
             ) from error
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+        try:
+            with storage.named_errors(path):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+        except OSError:
+            os.close(descriptor)
+            raise
         self._descriptor = descriptor
         return self
 
@@ -101,15 +131,14 @@ def save_config(
     Raises:
         WorkdirError: Other fields differ; names them.
     """
-    path = Path(workdir) / "config.json"
-    if replace or not path.exists():
+    path = storage.join(workdir, CONFIG_FILE)
+    if replace or not storage.is_file(path):
         files.write_json_atomic(path, config)
         return
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        message = f"{path}: not JSON ({error}); repair it or choose another workdir"
-        raise WorkdirError(message) from error
+        saved = read_config(path)
+    except MalformedFileError as error:
+        raise WorkdirError(f"{error}; repair it or choose another workdir") from error
     changed = may_change(saved)
     differences = compare_config(saved, config, allowed=(*allowed, *changed), later=later)
     if differences:
@@ -173,7 +202,7 @@ def write_environment(workdir: str | os.PathLike[str]) -> dict[str, Any]:
         "devices": [device.name for device in tf.config.list_physical_devices()],
         "packages": package_versions(),
     }
-    files.write_json_atomic(Path(workdir) / "environment.json", environment)
+    files.write_json_atomic(storage.join(workdir, ENVIRONMENT_FILE), environment)
     return environment
 
 
@@ -199,7 +228,10 @@ def storage_faults(workdir: str | os.PathLike[str]) -> Iterator[None]:
         yield
     except (OSError, tf.errors.OpError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        if not any(word in reason for word in _STORAGE_WORDS):
+        # Behind a URL there are as many words as services; what names the workdir is about it.
+        is_url = storage.is_remote(workdir)
+        is_about_url = is_url and isinstance(error, tf.errors.OpError) and os.fspath(workdir) in reason
+        if not is_about_url and not any(word in reason for word in _STORAGE_WORDS):
             raise
         where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         raise WorkdirError(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common import storage
+from common.workdir_layout import CONFIG_FILE, find_above
 from models import pretrained
 from models.config import Wav2Vec2Config
 from models.config import preset as config_of
 from models.hf_config import read_hf_config
+from models.hf_files import read_preprocessing
 from models.hub_signature import is_saved_model
 from models.presets import PRESETS
 
@@ -53,12 +55,15 @@ def find_architecture(*, preset: str, init: str = "", run: str = "") -> dict[str
 
 def _read_file(path: str) -> Wav2Vec2Config:
     """Reads a config.json, or the one in a folder, of either kind."""
-    file = Path(path, pretrained.CONFIG_FILE) if Path(path).is_dir() else Path(path)
-    if not file.is_file():
+    file = storage.join(path, CONFIG_FILE) if storage.is_dir(path) else path
+    if not storage.is_file(file):
         raise ValueError(
             f"model.preset={path!r} is neither a name nor a config.json; known are {AUTO}, {', '.join(PRESETS)}"
         )
-    return read_hf_config(file)[0] if pretrained.is_hugging_face(file) else pretrained.read_config(file)
+    if not pretrained.is_hugging_face(file):
+        return pretrained.read_config(file)
+    normalizes, _ = read_preprocessing(Path(file).parent)
+    return dataclasses.replace(read_hf_config(file)[0], normalize_waveform=normalizes)
 
 
 def _config_of(init: str) -> Wav2Vec2Config:
@@ -83,11 +88,8 @@ def _config_of(init: str) -> Wav2Vec2Config:
 
 def _folder_of(init: str) -> str | None:
     """Returns the folder of a config.json at `init`, or above a checkpoint inside a workdir."""
-    folder = os.path.abspath(init)
-    for candidate in (folder, os.path.dirname(folder), os.path.dirname(os.path.dirname(folder))):
-        if os.path.isfile(os.path.join(candidate, pretrained.CONFIG_FILE)):
-            return candidate
-    return None
+    path = find_above(init, CONFIG_FILE)
+    return storage.parent(path) if path else None
 
 
 def _check_same(name: str, init: str) -> None:
@@ -100,9 +102,9 @@ def _check_same(name: str, init: str) -> None:
         return  # bare weights: whether they fit shows when they are read
     wanted, found = _fields(config_of(name)), _fields(_config_of(init))
     differences = [
-        f"{field} {found[field]} instead of {wanted[field]}"
-        for field in wanted
-        if field not in _START and found[field] != wanted[field]
+        f"{field} {found.get(field, True)} instead of {wanted.get(field, True)}"
+        for field in wanted | found
+        if field not in _START and found.get(field, True) != wanted.get(field, True)
     ]
     if differences:
         more = f" and {len(differences) - _MAX_DIFFERENCES} more" if len(differences) > _MAX_DIFFERENCES else ""
@@ -117,6 +119,7 @@ def _fields(config: Wav2Vec2Config) -> dict[str, Any]:
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in fields.items()
-        if not any(part in name for part in _RECIPE)
+        # Runs from before there was a choice record none: they normalize, as every architecture with a name does.
+        if not any(part in name for part in _RECIPE) and (name, value) != ("normalize_waveform", True)
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 import tf_keras
 
 from models import wav2vec2
+from models.config import PRECISIONS
 
 SOURCES = ("native", "hub")
 
@@ -52,8 +53,8 @@ def build_model(
             final_dropout=final_dropout,
             **overrides,
         )
-    if precision not in wav2vec2.PRECISIONS:
-        raise ValueError(f"train.precision must be one of {', '.join(wav2vec2.PRECISIONS)}, got {precision!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"train.precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     from models.hub import HubForCTC  # tensorflow_hub takes a second to import
 
     return HubForCTC(

@@ -7,10 +7,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from common.json_files import describe, is_kind
 from models.presets import PRESETS
 
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # Narrower transformers run no regions by default: compiling them costs more than it saves (docs/decisions/0040).
 MIN_REGION_HIDDEN_SIZE = 256
+# Far above every published model: what asks for more is a damaged file, and is refused before anything is allocated.
+MAX_SIZE = 2**20  # of any width, kernel or count
+MAX_LAYERS = 1_000  # of the transformer, and convolutions
+_MAX_PARAMETERS = 10**11
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,8 @@ class Wav2Vec2Config:
         feature_norm: "group" (one group norm, after the first convolution) or "layer" (layer norm after each).
         feature_projection_norm: Whether features are layer-normalized before their projection to hidden_size. Every
             published wav2vec 2.0 and HuBERT model does; some models distilled from HuBERT do not.
+        normalize_waveform: Whether the network hears recordings with zero mean and unit variance, as nearly every
+            published model was trained, or as they are.
         hidden_size: Width D of the transformer.
         num_layers: Transformer layers.
         num_heads: Attention heads; divides hidden_size.
@@ -65,6 +73,7 @@ class Wav2Vec2Config:
     conv_init: str = "random"
     feature_norm: str = "group"
     feature_projection_norm: bool = True
+    normalize_waveform: bool = True
     hidden_size: int = 768
     num_layers: int = 12
     num_heads: int = 12
@@ -90,18 +99,22 @@ class Wav2Vec2Config:
     def __post_init__(self) -> None:
         # JSON knows no tuples; a config read back from a file must equal the one that was written.
         for name in ("conv_dim", "conv_kernel", "conv_stride"):
-            object.__setattr__(self, name, tuple(int(v) for v in getattr(self, name)))
-        if not len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride) >= 1:
+            value = getattr(self, name)
+            if not isinstance(value, (list, tuple)) or not all(is_kind(v, int) for v in value):
+                raise ValueError(f"{name} must be a list of whole numbers, got {describe(value)}")
+            object.__setattr__(self, name, tuple(value))
+        self._check_values()
+        if not MAX_LAYERS >= len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride) >= 1:
             raise ValueError(
                 "conv_dim, conv_kernel and conv_stride must have one entry per convolution, got "
                 f"{len(self.conv_dim)}, {len(self.conv_kernel)} and {len(self.conv_stride)} entries"
             )
         if self.conv_init not in ("random", "gabor"):
-            raise ValueError(f"conv_init must be 'random' or 'gabor', got {self.conv_init!r}")
+            raise ValueError(f"conv_init must be 'random' or 'gabor', got {self.conv_init[:60]!r}")
         if self.regions not in ("auto", "on", "off"):
-            raise ValueError(f"regions must be 'auto', 'on' or 'off', got {self.regions!r}")
+            raise ValueError(f"regions must be 'auto', 'on' or 'off', got {self.regions[:60]!r}")
         if self.feature_norm not in ("group", "layer"):
-            raise ValueError(f"feature_norm must be 'group' or 'layer', got {self.feature_norm!r}")
+            raise ValueError(f"feature_norm must be 'group' or 'layer', got {self.feature_norm[:60]!r}")
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"hidden_size must be a multiple of num_heads, got {self.hidden_size} and {self.num_heads}"
@@ -111,8 +124,34 @@ class Wav2Vec2Config:
                 "hidden_size must be a multiple of pos_conv_groups, got "
                 f"{self.hidden_size} and {self.pos_conv_groups}"
             )
+        if self.samples_per_frame > MAX_SIZE:
+            raise ValueError(f"conv_stride must make a hop of at most {MAX_SIZE} samples, got {list(self.conv_stride)}")
+        num_weights = self.num_layers * self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
+        num_weights += self.hidden_size**2 * self.pos_conv_kernel // self.pos_conv_groups
+        num_weights += self.hidden_size * self.vocab_size
+        for size, before, kernel in zip(self.conv_dim, (1, *self.conv_dim), self.conv_kernel, strict=False):
+            num_weights += size * before * kernel
+        if num_weights > _MAX_PARAMETERS:
+            raise ValueError(
+                f"the sizes make some {num_weights:.1e} parameters, at most {_MAX_PARAMETERS:.0e} are supported: "
+                f"hidden_size {self.hidden_size}, num_layers {self.num_layers}, conv_dim {list(self.conv_dim)} ..."
+            )
+
+    def _check_values(self) -> None:
+        """Checks the type and the range of each field by itself."""
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
+            value, default = getattr(self, field.name), field.default
+            kind = bool if isinstance(default, bool) else type(default)
+            if kind in (bool, str, int, float) and not is_kind(value, kind):
+                kinds = {bool: "true or false", str: "text", int: "a whole number", float: "a finite number"}
+                raise ValueError(f"{field.name} must be {kinds[kind]}, got {describe(value)}")
+            if kind in (int, tuple):
+                most = MAX_LAYERS if field.name == "num_layers" else MAX_SIZE
+                for number in value if kind is tuple else (value,):
+                    if not 1 <= number <= most:
+                        raise ValueError(f"{field.name} must be from 1 to {most}, got {number}")
+            if field.name in ("layer_norm_epsilon", "initializer_range") and value < 0:
+                raise ValueError(f"{field.name} must not be negative, got {value}")
             is_rate = field.name.endswith("_dropout") or field.name == "layer_drop"
             if is_rate and not 0.0 <= value < 1.0:
                 raise ValueError(f"{field.name} must be in [0, 1), got {value}")
@@ -152,7 +191,7 @@ class Wav2Vec2Config:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - known)
         if unknown:
-            raise ValueError(f"unknown model config field(s): {', '.join(unknown)}; known are {sorted(known)}")
+            raise ValueError(f"unknown model config field(s): {', '.join(unknown)[:200]}; known are {sorted(known)}")
         return cls(**fields)
 
 
@@ -167,7 +206,7 @@ def preset(name: str, **overrides: Any) -> Wav2Vec2Config:
         ValueError: If the name or a field is unknown.
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown model preset {name!r}; known are {', '.join(PRESETS)}")
+        raise ValueError(f"unknown model preset {name[:60]!r}; known are {', '.join(PRESETS)}")
     return Wav2Vec2Config.from_dict({**PRESETS[name], **overrides})
 
 

@@ -1,16 +1,14 @@
 """Weights in and out: a Hugging Face folder to a folder of ours, and back.
 
-    python -m models.convert --input=HF_DIR --output=DIR [--vocab=vocab.json]
+    python -m models.convert --input=HF_DIR_OR_NAME --output=DIR [--vocab=vocab.json]
     python -m models.convert --input=DIR --output=HF_DIR --to_hf
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import pickle
 import shutil
@@ -19,13 +17,16 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from models import hf_config, hf_files, hf_names
+from common import json_files
+from common.arguments import Parser
+from common.special_tokens import TOKENIZER_FILE
+from common.weight_names import is_weight_name, repository_hint
+from models import hf_config, hf_files, hf_names, named_weights, torch_files
 from models.hf_matching import Report, canonical_names, match
 
 # Beside our weights: what the way back wants to know.
@@ -33,6 +34,7 @@ ORIGIN_FILE = "origin.json"
 
 _SAFETENSORS, _SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLE = "pytorch_model.bin"
+_MAX_NAME = 255  # bytes of a file's name; a longer one is refused by the system with a page of it
 _DTYPES = ("float32", "float16", "bfloat16")  # all of which float32 holds exactly
 
 
@@ -55,7 +57,8 @@ def from_hf(
     """Converts a Hugging Face folder of a wav2vec 2.0 or HuBERT model to a folder of ours.
 
     Args:
-        input: Holds config.json and model.safetensors (whole or sharded) or pytorch_model.bin.
+        input: Holds config.json and model.safetensors (whole or sharded) or pytorch_model.bin; what is read of the
+            tokenizer and the feature extractor, see `models.hf_files`.
         output: Folder to write.
         vocab: vocab.json of a new alphabet, for which the head is made fresh; "" takes the input's.
         allow_missing: Patterns of tensors that may be absent and are made fresh. The head (as a whole) and the mask
@@ -71,15 +74,25 @@ def from_hf(
             damaged; nothing is written.
     """
     folder = Path(input)
+    if not folder.is_dir() and (hint := repository_hint(os.fspath(input))):
+        raise FileNotFoundError(f"{folder}: no such folder{hint}")
     config, fields = hf_config.read_hf_config(folder / "config.json")
+    normalizes, preprocessing = hf_files.read_preprocessing(folder)
+    config = dataclasses.replace(config, normalize_waveform=normalizes)
     with contextlib.ExitStack() as stack:
         tensors = open_tensors(folder, stack)
         try:
             names = canonical_names(list(tensors))
             fresh_head = bool(vocab) or not any(name in names for name in hf_names.HEAD)
-            tokens = hf_files.read_vocab(vocab) if vocab else hf_files.folder_vocab(folder)
-            if fresh_head and tokens is not None:
-                config = dataclasses.replace(config, vocab_size=len(tokens))
+            vocabulary = None
+            if fresh_head:
+                vocabulary = (
+                    hf_files.read_vocabulary(vocab)
+                    if vocab
+                    else hf_files.folder_vocabulary(folder, num_rows=0, config=fields)
+                )
+            if vocabulary is not None:
+                config = dataclasses.replace(config, vocab_size=len(vocabulary.ids))
             report = match(
                 config=config,
                 names=names,
@@ -90,24 +103,22 @@ def from_hf(
             )
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
-        if tokens is not None and len(tokens) != config.vocab_size:
-            raise ValueError(
-                f"{folder / hf_files.VOCAB_FILE}: {len(tokens)} tokens, but the head has {config.vocab_size}; "
-                "give another vocabulary with --vocab, for which the head is made fresh"
-            )
-        if not fresh_head and fields.get("pad_token_id", 0) != 0:
-            raise ValueError(
-                f"{folder / 'config.json'}: pad_token_id is {fields['pad_token_id']!r}, but the blank must be token 0; "
-                "give another vocabulary with --vocab, for which the head is made fresh"
-            )
-        report.notes.extend(hf_files.preprocessing_notes(folder))
+        if not fresh_head:
+            vocabulary = hf_files.folder_vocabulary(folder, num_rows=config.vocab_size, config=fields)
+        report.understood.append(f"   audio: {preprocessing}")
+        if vocabulary is not None:
+            report.understood.append(f"    text: {vocabulary.describe()}")
+            report.notes.extend(vocabulary.notes)
+            report.notes.extend(hf_files.text_notes(folder, vocabulary))
+        elif not fresh_head:
+            report.notes.append(f"no {hf_files.VOCAB_FILE} says what the rows of the head mean; a run needs data.vocab")
 
         def value_of(entry: hf_names.Entry) -> np.ndarray | None:
             if entry.theirs[0] not in report.loaded:
                 return None
             return entry.join([tensors[names[name]].read() for name in entry.theirs])
 
-        _write_ours(report, value_of, Path(output), tokens, fields["model_type"])
+        _write_ours(report, value_of, Path(output), vocabulary, fields["model_type"])
     return report
 
 
@@ -117,7 +128,7 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
     Args:
         input: Written by `from_hf` or `Wav2Vec2ForCTC.save_pretrained`.
         output: Folder to write: config.json, model.safetensors, preprocessor_config.json, and with a vocabulary
-            vocab.json and tokenizer_config.json.
+            vocab.json, tokenizer_config.json and special_tokens_map.json.
         model_type: "wav2vec2" or "hubert"; "" is what the model came as, else wav2vec2.
 
     Returns:
@@ -132,10 +143,14 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
     folder, target = Path(input), Path(output)
     model = Wav2Vec2ForCTC.from_pretrained(folder)
     if not model_type and (folder / ORIGIN_FILE).is_file():
-        origin = json.loads((folder / ORIGIN_FILE).read_text(encoding="utf-8"))
-        model_type = origin.get("model_type", "") if isinstance(origin, dict) else ""
+        origin = folder / ORIGIN_FILE
+        fields = json_files.read_object(origin)
+        model_type = json_files.optional_field(fields, "model_type", str, os.fspath(origin), "")
     model_type = model_type or ("wav2vec2" if model.config.feature_projection_norm else "hubert")
-    fields = hf_config.to_hf(model.config, model_type=model_type)
+    vocab = folder / hf_files.VOCAB_FILE
+    vocabulary = hf_files.read_vocabulary(vocab) if vocab.is_file() else None
+    blank_id = vocabulary.blank_id if vocabulary is not None else 0
+    fields = hf_config.to_hf(model.config, model_type=model_type, blank_id=blank_id)
     report = Report(model.config)
     variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
     tensors = {}
@@ -144,11 +159,11 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
             tensors[hf_names.full_name(name, model_type=model_type)] = tensor
             report.loaded[name] = tensor.size
     texts = {"preprocessor_config.json": hf_files.preprocessor_fields(model.config)}
-    if (folder / hf_files.VOCAB_FILE).is_file():
-        tokens = hf_files.read_vocab(folder / hf_files.VOCAB_FILE)
-        texts[hf_files.VOCAB_FILE] = tokens
-        texts["tokenizer_config.json"] = hf_files.tokenizer_fields(tokens)
-        fields.update(bos_token_id=tokens.get("<s>"), eos_token_id=tokens.get("</s>"))
+    if vocabulary is not None:
+        texts[hf_files.VOCAB_FILE] = vocabulary.ids
+        texts[TOKENIZER_FILE] = hf_files.tokenizer_fields(vocabulary)
+        texts[hf_files.SPECIAL_TOKENS_FILE] = hf_files.special_tokens_map(vocabulary)
+        fields.update({f"{role}_id": vocabulary.id_of(role) for role in ("bos_token", "eos_token")})
     texts["config.json"] = fields
     target.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=target))
@@ -161,6 +176,15 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return report
+
+
+def fetch_weights(name: str) -> str:
+    """Returns a local folder of ours for the name of published weights, fetched and converted once; a path as it is."""
+
+    def convert(source: Path, target: Path) -> None:
+        from_hf(input=source, output=target)
+
+    return named_weights.local_folder(name, convert=convert)
 
 
 def open_tensors(folder: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
@@ -195,7 +219,12 @@ def _open_safetensors(path: Path, stack: contextlib.ExitStack) -> dict[str, Stor
         raise ValueError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
 
     def read(name: str) -> np.ndarray:
-        return _to_float32(path, name, file.get_tensor(name))
+        try:
+            tensor = file.get_tensor(name)
+        except (AttributeError, TypeError) as error:  # a type that NumPy does not have, such as float8
+            kind = file.get_slice(name).get_dtype()
+            raise ValueError(f"{path}: {name} has type {kind}; supported are {', '.join(_DTYPES)}") from error
+        return _to_float32(path, name, tensor)
 
     return {
         name: StoredTensor(tuple(file.get_slice(name).get_shape()), functools.partial(read, name))
@@ -205,13 +234,16 @@ def _open_safetensors(path: Path, stack: contextlib.ExitStack) -> dict[str, Stor
 
 def _open_shards(index: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
     try:
-        shard_of = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{index}: not an index with a weight_map ({error}); fetch it again") from error
+        shard_of = json_files.field(json_files.read_object(index), "weight_map", dict, os.fspath(index))
+        for name in shard_of:
+            json_files.field(shard_of, name, str, f"{index}: weight_map")
+    except json_files.MalformedFileError as error:
+        raise ValueError(f"{error}; it is not an index with a weight_map; fetch it again") from error
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(shard_of.values())):
-        # Names alone: an index must not lead out of its folder.
-        if Path(shard).name != shard or not (index.parent / shard).is_file():
+        if Path(shard).name != shard or len(shard.encode()) > _MAX_NAME:
+            raise ValueError(f"{index}: {shard[:60]!r} is no name of a file in the folder; fetch the folder again")
+        if not (index.parent / shard).is_file():
             raise FileNotFoundError(f"{index.parent / shard}: no such file, but {index.name} names it; fetch it")
         found = _open_safetensors(index.parent / shard, stack)
         for name in found.keys() | {name for name, place in shard_of.items() if place == shard}:
@@ -222,6 +254,22 @@ def _open_shards(index: Path, stack: contextlib.ExitStack) -> dict[str, StoredTe
 
 
 def _load_pickle(path: Path) -> dict[str, StoredTensor]:
+    if torch_files.is_zip(path):
+        try:
+            found = torch_files.tensors_of(torch_files.load(path))
+        except torch_files.TorchFileError as error:
+            raise ValueError(f"{path}: {error}; fetch {_SAFETENSORS} instead") from error
+
+        def read_stored(name: str) -> np.ndarray:
+            try:
+                return _to_float32(path, name, found[name].read())
+            except torch_files.TorchFileError as error:
+                raise ValueError(f"{path}: {error}; fetch {_SAFETENSORS} instead") from error
+
+        return {
+            name: StoredTensor(tensor.shape, functools.partial(read_stored, name)) for name, tensor in found.items()
+        }
+    # Before PyTorch 1.6 files had another form.
     try:
         import torch
     except ImportError as error:
@@ -240,11 +288,16 @@ def _load_pickle(path: Path) -> dict[str, StoredTensor]:
     except Exception as error:  # what damaged files raise is not documented
         reason = str(error).split(".")[0].strip() or type(error).__name__
         raise ValueError(f"{path}: damaged ({reason}); {remedy}") from error
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    pairs = content.items() if isinstance(content, Mapping) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(item, torch.Tensor) and not item.is_nested for name, item in pairs):
         raise ValueError(f"{path}: not a mapping of names to tensors; {remedy}")
 
     def read(name: str) -> np.ndarray:
         tensor = content[name].detach()
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        if dtype not in _DTYPES or tensor.layout != torch.strided or tensor.device.type != "cpu":
+            kind = f"{tensor.layout}, {tensor.device.type}".replace("torch.", "")
+            raise ValueError(f"{path}: {name} is {dtype} ({kind}); supported are whole tensors of {', '.join(_DTYPES)}")
         # NumPy has no bfloat16.
         return _to_float32(path, name, (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 
@@ -261,7 +314,7 @@ def _write_ours(
     report: Report,
     value_of: Callable[[hf_names.Entry], np.ndarray | None],
     output: Path,
-    tokens: dict[str, int] | None,
+    vocabulary: hf_files.Vocabulary | None,
     model_type: str,
 ) -> None:
     """Builds the model, gives its variables their values and writes the folder."""
@@ -276,26 +329,20 @@ def _write_ours(
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=output) as temporary:
         vocab, origin = Path(temporary, hf_files.VOCAB_FILE), Path(temporary, ORIGIN_FILE)
-        if tokens is not None:
-            hf_files.write_json(vocab, tokens)
+        if vocabulary is not None:
+            hf_files.write_json(vocab, vocabulary.ids)
+            hf_files.write_json(Path(temporary, TOKENIZER_FILE), hf_files.tokenizer_fields(vocabulary))
         hf_files.write_json(
             origin, {"model_type": model_type, "fresh": list(report.fresh), "dropped": list(report.dropped)}
         )
         (output / ORIGIN_FILE).unlink(missing_ok=True)
-        model.save_pretrained(output, vocab=vocab if tokens is not None else "")
+        model.save_pretrained(output, vocab=vocab if vocabulary is not None else "")
         os.replace(origin, output / ORIGIN_FILE)
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line instead of a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (--help lists the flags)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 2 after one line on stderr."""
-    parser = _Parser(prog="models.convert", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    parser = Parser(prog="models.convert", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--input", required=True, help="folder to read")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--to_hf", action="store_true", help="ours to Hugging Face")
@@ -310,7 +357,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             report = to_hf(input=flags.input, output=flags.output, model_type=flags.model_type)
         else:
             report = from_hf(
-                input=flags.input,
+                input=named_weights.fetch(flags.input) if is_weight_name(flags.input) else flags.input,
                 output=flags.output,
                 vocab=flags.vocab,
                 allow_missing=_comma_list(flags.allow_missing),

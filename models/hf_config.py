@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.json_files import MalformedFileError, describe, read_object
 from models.config import Wav2Vec2Config
 
 MODEL_TYPES = ("wav2vec2", "hubert")
@@ -66,15 +66,16 @@ def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
     """
     model_type = fields.get("model_type")
     if model_type not in MODEL_TYPES:
-        raise ValueError(f"model_type is {model_type!r}; supported are {' and '.join(MODEL_TYPES)}")
+        raise ValueError(f"model_type is {_show(model_type)}; supported are {' and '.join(MODEL_TYPES)}")
     for name, wanted in _REQUIRED.items():
         if fields.get(name, wanted) != wanted:
-            raise ValueError(f"{name} is {fields[name]!r}, which is not supported; only {wanted!r} is")
+            shown = _show(fields[name])
+            raise ValueError(f"{name} is {shown}, which is not supported; only {wanted!r} is")
     ours: dict[str, Any] = {}
     for name, (theirs, default) in _FIELDS.items():
         value = fields.get(theirs, default)
         if not _has_type_of(default, value):
-            raise ValueError(f"{theirs} is {value!r}, wanted a value like {default!r}")
+            raise ValueError(f"{theirs} is {_show(value)}, wanted a value like {default!r}")
         ours[name] = value
     if not fields.get("apply_spec_augment", True):
         ours["mask_time_prob"] = ours["mask_feature_prob"] = 0.0
@@ -86,11 +87,13 @@ def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
         raise ValueError(f"{error} (our names of the fields)") from error
     num_convolutions = fields.get("num_feat_extract_layers", len(config.conv_dim))
     if num_convolutions != len(config.conv_dim):
-        raise ValueError(f"num_feat_extract_layers is {num_convolutions!r}, but conv_dim has {len(config.conv_dim)}")
+        raise ValueError(
+            f"num_feat_extract_layers is {_show(num_convolutions)}, but conv_dim has {len(config.conv_dim)}"
+        )
     # Without adapters transformers ignores it; a value that differs says that something was meant.
     if fields.get("output_hidden_size") not in (None, config.hidden_size):
         raise ValueError(
-            f"output_hidden_size is {fields['output_hidden_size']!r}, not hidden_size ({config.hidden_size}): "
+            f"output_hidden_size is {_show(fields['output_hidden_size'])}, not hidden_size ({config.hidden_size}): "
             "a network above the encoder is not supported"
         )
     return config
@@ -109,23 +112,22 @@ def read_hf_config(path: str | os.PathLike[str]) -> tuple[Wav2Vec2Config, dict[s
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file; give a folder that save_pretrained of transformers has written")
     try:
-        fields = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); fetch it again") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path}: not an object of fields; fetch it again")
+        fields = read_object(path)
+    except MalformedFileError as error:
+        raise ValueError(f"{error}; fetch it again") from error
     try:
         return from_hf(fields), fields
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2") -> dict[str, Any]:
+def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2", blank_id: int = 0) -> dict[str, Any]:
     """Returns the fields of a config.json with which transformers builds the same network with a CTC head.
 
     Args:
         config: Our architecture.
         model_type: "wav2vec2" or "hubert".
+        blank_id: Row of the head that is the CTC blank.
 
     Raises:
         ValueError: If the type is unknown or has no such architecture.
@@ -138,7 +140,7 @@ def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2") -> dict[str, 
         "architectures": ["Wav2Vec2ForCTC" if model_type == "wav2vec2" else "HubertForCTC"],
         "model_type": model_type,
         "dtype": "float32",
-        "pad_token_id": 0,
+        "pad_token_id": blank_id,
         "num_feat_extract_layers": len(config.conv_dim),
         "mask_time_min_masks": 0,
         "mask_feature_min_masks": 0,
@@ -156,6 +158,10 @@ def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2") -> dict[str, 
         # Without a positive probability transformers makes no mask embedding and would refuse ours.
         fields["mask_time_prob"] = _FIELDS["mask_time_prob"][1]
     return fields
+
+
+def _show(value: Any) -> str:
+    return describe(value) if isinstance(value, (dict, list)) else repr(value)[:60]
 
 
 def _has_type_of(default: Any, value: Any) -> bool:

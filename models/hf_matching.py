@@ -22,6 +22,7 @@ class Report:
         loaded: Tensors that were taken over -> number of parameters.
         fresh: Tensors that were not there and have new random values -> number of parameters.
         dropped: Tensors that were there and were not used -> number of parameters.
+        understood: Lines on what audio and text the model works with.
         notes: Sentences for the reader.
     """
 
@@ -29,6 +30,7 @@ class Report:
     loaded: dict[str, int] = dataclasses.field(default_factory=dict)
     fresh: dict[str, int] = dataclasses.field(default_factory=dict)
     dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+    understood: list[str] = dataclasses.field(default_factory=list)
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -43,7 +45,7 @@ class Report:
         total = hf_names.num_parameters(self.config)
         without_head = hf_names.num_parameters(self.config, with_head=False)
         found.append(f"   model: {total:,} parameters, {without_head:,} without the head")
-        return found + [f"    note: {note}" for note in self.notes]
+        return found + self.understood + [f"    note: {note}" for note in self.notes]
 
 
 def canonical_names(names: Sequence[str]) -> dict[str, str]:

@@ -13,10 +13,13 @@ import tensorflow as tf
 import tensorflow_hub
 import tf_keras
 
+from common.weight_names import is_weight_name
+from common.workdir_layout import find_checkpoint
 from models import feature_encoder
 from models.config import Wav2Vec2Config
 from models.hub_signature import is_saved_model, read_signature
 from models.layers import Projection, sequence_mask
+from models.named_weights import fetch, kaggle_name
 from models.random import UpdateRandom, dropout
 
 # Names that the convolutions at the bottom go by, ours and the published ones.
@@ -259,7 +262,7 @@ def copy_with_weights(handle: str, checkpoint: str, folder: str | os.PathLike[st
     Raises:
         ValueError: If there is no such checkpoint, or it is of another model.
     """
-    path = checkpoint if os.path.exists(f"{checkpoint}.index") else tf.train.latest_checkpoint(checkpoint)
+    path = find_checkpoint(checkpoint)
     if path is None:
         raise ValueError(f"{checkpoint}: no checkpoint; give WORKDIR/best or WORKDIR/checkpoints to --checkpoint")
     layer = _load_layer(handle)
@@ -274,12 +277,16 @@ def copy_with_weights(handle: str, checkpoint: str, folder: str | os.PathLike[st
 
 
 def _load_layer(handle: str) -> tensorflow_hub.KerasLayer:
+    if is_weight_name(handle):
+        handle = os.fspath(fetch(handle))
     if "://" not in handle and not is_saved_model(handle):
         raise ValueError(
             f"{handle or '(empty)'}: no saved_model.pb there (model.hub_handle); give a URL or a folder that "
             "python -m models.hub_export wrote"
         )
     remedy = "; or download it by hand, unpack it and give the folder" if "://" in handle else ""
+    if name := kaggle_name(handle):
+        remedy = f"; TensorFlow Hub has moved to Kaggle Models: try model.hub_handle={name}{remedy}"
     default_timeout = socket.getdefaulttimeout()
     # TensorFlow Hub sets none: a server that takes the connection and says nothing would hold the run for ever.
     socket.setdefaulttimeout(_TIMEOUT_SECS)

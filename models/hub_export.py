@@ -12,35 +12,32 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
-from models import feature_encoder, pretrained
-from models.hub import copy_with_weights
-from models.hub_signature import is_saved_model
-from models.random import UpdateRandom
-from models.wav2vec2 import PRECISIONS, Wav2Vec2Backbone, Wav2Vec2ForCTC
+from common.arguments import Parser
+from common.hub_input import INPUT_FILE, hub_normalizes
+from common.nearest import near_path
+from models.config import PRECISIONS
+
+# In the functions and not here: a wrong flag or path should not wait for TensorFlow.
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from models.wav2vec2 import Wav2Vec2Backbone
 
 PUBLISHED_NUM_SAMPLES = 246_000
 # Largest difference to the live model that the check after an export lets pass, of states of size about 1.
 _TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 0.1, "mixed_float16": 0.02}
 _CHECKED_SAMPLES = 16_000  # of a model that takes any length
-
-
-class _Exported(tf.Module):
-    """What is saved: two lists of variables and two functions."""
-
-    # tf.Module computes these, and a SavedModel does not keep what is computed: plain lists take their place.
-    variables: list[tf.Variable] = []
-    trainable_variables: list[tf.Variable] = []
 
 
 def export_backbone(
@@ -54,8 +51,10 @@ def export_backbone(
 
     It is called as the published wav2vec 2.0 of TF-Hub is: `f(speech, training=...)`, speech float32 [B, T] normalized,
     to float32 states [B, F, D]; with `attention_mask`, `f((speech, mask), training=...)`, mask int32 [B, T] with ones
-    before each row's end and zeros after it. Without a mask every sample counts as speech. Training draws dropout,
-    masks and layer drop from TensorFlow's random numbers. It also has `output_lengths(num_samples [B])`, the frames.
+    before each row's end and zeros after it. Where the model hears speech as it is and not normalized, a file beside
+    saved_model.pb says so to those who read it with model.source=hub (`common.hub_input`). Without a mask every sample
+    counts as speech. Training draws dropout, masks and layer drop from TensorFlow's random numbers. It also has
+    `output_lengths(num_samples [B])`, the frames.
 
     Args:
         backbone: The network; its variables need not be on one device.
@@ -69,12 +68,18 @@ def export_backbone(
     Raises:
         ValueError: If a sample count makes no frame, the folder holds something, or the check fails.
     """
+    import tensorflow as tf
+
     target = Path(folder)
     if num_samples < 0 or (num_samples and not backbone.config.num_frames(num_samples)):
         raise ValueError(f"num_samples={num_samples} makes no frame; give 0 (any length) or {PUBLISHED_NUM_SAMPLES}")
-    write_saved_model(
-        target, lambda path: tf.saved_model.save(_exported(backbone, num_samples, attention_mask), os.fspath(path))
-    )
+
+    def save(path: Path) -> None:
+        tf.saved_model.save(_exported(backbone, num_samples, attention_mask), os.fspath(path))
+        if not backbone.config.normalize_waveform:
+            (path / INPUT_FILE).write_text(json.dumps({"normalize_waveform": False}) + "\n", encoding="utf-8")
+
+    write_saved_model(target, save)
     difference = _check(backbone, target, num_samples, attention_mask)
     # not <=: NaN fails too
     if not difference <= _TOLERANCE[backbone.dtype_policy.name]:
@@ -99,8 +104,20 @@ def write_saved_model(target: Path, save: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _exported(backbone: Wav2Vec2Backbone, num_samples: int, attention_mask: bool) -> _Exported:
+def _exported(backbone: Wav2Vec2Backbone, num_samples: int, attention_mask: bool) -> tf.Module:
     """Returns the object to save, its functions traced for training and not, for one or for two inputs."""
+    import tensorflow as tf
+
+    from models import feature_encoder
+    from models.random import UpdateRandom
+
+    class Exported(tf.Module):
+        """What is saved: two lists of variables and two functions."""
+
+        # tf.Module computes these, and a SavedModel does not keep what is computed: plain lists take their place.
+        variables: list[tf.Variable] = []
+        trainable_variables: list[tf.Variable] = []
+
     config = backbone.config
 
     def states(speech: tf.Tensor, attention_mask: tf.Tensor | None = None, training: bool = False) -> tf.Tensor:
@@ -132,7 +149,7 @@ def _exported(backbone: Wav2Vec2Backbone, num_samples: int, attention_mask: bool
         lambda num_samples: feature_encoder.output_lengths(config, num_samples),
         input_signature=[tf.TensorSpec([None], tf.int32, name="num_samples")],
     )
-    exported = _Exported()
+    exported = Exported()
     exported.variables = list(backbone.variables)
     exported.trainable_variables = list(backbone.trainable_variables)
     # Attributes, not methods: the backbone stays in their closure. As an attribute Keras would save its layers too.
@@ -143,6 +160,8 @@ def _exported(backbone: Wav2Vec2Backbone, num_samples: int, attention_mask: bool
 
 def _check(backbone: Wav2Vec2Backbone, folder: Path, num_samples: int, attention_mask: bool) -> float:
     """Returns the largest difference between live and reloaded states of two rows of noise."""
+    import tensorflow as tf
+
     size = num_samples or _CHECKED_SAMPLES
     lengths = np.array([size, size * 3 // 4 if attention_mask else size])
     valid = np.arange(size) < lengths[:, np.newaxis]
@@ -154,15 +173,10 @@ def _check(backbone: Wav2Vec2Backbone, folder: Path, num_samples: int, attention
     return float(np.abs(np.where(is_frame[:, :, np.newaxis], found - tf.cast(expected[-1], tf.float32), 0)).max())
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser whose complaint is one line instead of a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (--help lists the flags)")
-
-
 def _copy(handle: str, checkpoint: str, flags: argparse.Namespace) -> str:
     """Writes a SavedModel with the weights of a run and returns what to say."""
+    from models.hub import copy_with_weights
+
     if flags.attention_mask or flags.precision is not None or flags.num_samples is not None:
         raise ValueError(
             f"{handle} is a SavedModel, whose graph stays as it is: leave out --num_samples, --attention_mask and "
@@ -173,6 +187,8 @@ def _copy(handle: str, checkpoint: str, flags: argparse.Namespace) -> str:
     def save(path: Path) -> None:
         nonlocal num_restored
         num_restored = copy_with_weights(handle, checkpoint, path)
+        if not hub_normalizes(handle):
+            shutil.copyfile(os.path.join(handle, INPUT_FILE), path / INPUT_FILE)
 
     write_saved_model(Path(flags.output), save)
     return f"{num_restored} variables of {checkpoint}, the graph of {handle}"
@@ -180,6 +196,17 @@ def _copy(handle: str, checkpoint: str, flags: argparse.Namespace) -> str:
 
 def _run(flags: argparse.Namespace) -> str:
     """Exports and returns what to say."""
+    if "://" not in flags.input and not os.path.exists(flags.input):
+        raise ValueError(
+            f"{flags.input}: no such folder{near_path(flags.input)}; give a folder written by "
+            "python -m models.convert, the workdir of a run, or a SavedModel"
+        )
+    import tensorflow as tf
+
+    from models import pretrained
+    from models.hub_signature import is_saved_model
+    from models.wav2vec2 import Wav2Vec2ForCTC
+
     if is_saved_model(flags.input):
         if not flags.checkpoint:
             raise ValueError("--checkpoint is empty: a SavedModel is exported again with the weights of a run")
@@ -198,13 +225,15 @@ def _run(flags: argparse.Namespace) -> str:
     )
     length = f"{flags.num_samples} samples" if flags.num_samples else "any length"
     inputs = "(speech, attention_mask)" if flags.attention_mask else "speech"
+    if not config.normalize_waveform:
+        inputs += ", as it is and not normalized,"
     num_parameters = sum(int(tf.size(variable)) for variable in model.backbone.variables)
     return f"{num_parameters:,} parameters, input {inputs} of {length}; largest difference {difference:.2g}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, or 2 after one line on stderr."""
-    parser = _Parser(prog="models.hub_export", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
+    parser = Parser(prog="models.hub_export", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--input", required=True, help="converted folder, workdir, or a SavedModel that was fine-tuned")
     parser.add_argument("--output", required=True, help="SavedModel to write: a new folder")
     parser.add_argument("--num_samples", type=int, help=f"of a row; 0 = any length; default {PUBLISHED_NUM_SAMPLES}")

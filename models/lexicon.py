@@ -10,7 +10,7 @@ _NO_WORDS = ("<s>", "</s>", "<unk>", "<UNK>")
 
 
 class Spelling:
-    """Words as token ids, a token a character."""
+    """Words as token ids; of several tokens that begin alike the longest is taken, as in training's labels."""
 
     def __init__(self, pieces: Sequence[str]) -> None:
         """Keeps the vocabulary.
@@ -22,6 +22,7 @@ class Spelling:
             ValueError: No token says a space: there are no words then.
         """
         self._ids = {piece: index for index, piece in enumerate(pieces) if piece and not piece.isspace()}
+        self._longest = max(map(len, self._ids), default=1)
         spaces = [index for index, piece in enumerate(pieces) if piece.isspace()]
         if not spaces:
             raise ValueError("the vocabulary has no space between words, set decode.method=greedy")
@@ -29,8 +30,15 @@ class Spelling:
 
     def spell(self, word: str) -> tuple[int, ...] | None:
         """Returns the tokens of a word, None if the vocabulary lacks one of its characters."""
-        found = [self._ids.get(character) for character in word]
-        return None if None in found else tuple(index for index in found if index is not None)
+        found, place = [], 0
+        while place < len(word):
+            lengths = range(self._longest, 0, -1)
+            token = next((word[place : place + n] for n in lengths if word[place : place + n] in self._ids), None)
+            if token is None:
+                return None
+            found.append(self._ids[token])
+            place += len(token)
+        return tuple(found)
 
     def spell_hot_words(self, words: Iterable[str]) -> list[tuple[int, ...]]:
         """Returns the tokens of each hot word.

@@ -150,7 +150,8 @@ class LexiconBeamSearch:
         # A word counts when the space after it is heard; behind the last word nobody says one, so one is added.
         last = np.full([1, self._num_tokens], IMPOSSIBLE, np.float32)
         last[0, self._delimiter_id] = 0.0
-        emissions = np.concatenate([finite_log_probs(log_probs), last])
+        # The decoder reads memory row by row, in whatever order the caller's array lies.
+        emissions = np.ascontiguousarray(np.concatenate([finite_log_probs(log_probs), last]))
         results = self._decoder.decode(emissions.ctypes.data, *emissions.shape)
         best: dict[tuple[int, ...], Any] = {}
         for result in sorted(results, key=lambda result: -result.score):
@@ -186,7 +187,7 @@ def _import_flashlight() -> Any:
     except ImportError as error:
         raise ValueError(
             f"decode.method=lexicon needs flashlight-text ({error}); install it with: pip install flashlight-text, or "
-            "pip install -e '.[lm]'"
+            "pip install -e '.[lm]' (with Python 3.11 or 3.12: for 3.13 there is no wheel yet)"
         ) from error
 
     class Flashlight:

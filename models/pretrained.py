@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import tempfile
@@ -12,15 +11,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from common import storage
+from common.json_files import MalformedFileError, field, optional_field
+from common.special_tokens import TOKENIZER_FILE
+from common.workdir_layout import CONFIG_FILE, VOCAB_FILE, WEIGHTS, find_checkpoint, read_object
+from common.workdir_layout import read_config as read_config_fields
 from models.config import Wav2Vec2Config, resolve
 from models.hf_files import read_vocab
-
-CONFIG_FILE = "config.json"
-VOCAB_FILE = "vocab.json"
-# Prefix of the checkpoint: weights.index and weights.data-00000-of-00001.
-WEIGHTS = "weights"
-# Where a training run keeps its checkpoints; those with the lowest word error rate come first.
-RUN_FOLDERS = ("best", "checkpoints")
 
 
 def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
@@ -33,7 +30,7 @@ def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
         FileNotFoundError: If there is no config.json.
         ValueError: If it is not one of ours, or that of a run whose network is a SavedModel.
     """
-    path = Path(folder) if Path(folder).is_file() else Path(folder, CONFIG_FILE)
+    path = os.fspath(folder) if storage.is_file(folder) else storage.join(folder, CONFIG_FILE)
     fields = _read_fields(path)
     run = fields.get("model")
     if not isinstance(run, dict):
@@ -49,10 +46,10 @@ def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
     try:
         known = {field.name for field in dataclasses.fields(Wav2Vec2Config)}
         overrides = {name: value for name, value in run.items() if name in known}
-        num_tokens = len(read_vocab(path.parent / VOCAB_FILE))
-        return resolve(run["preset"], run.get("architecture", {}), vocab_size=num_tokens, **overrides)
-    except KeyError as error:
-        raise ValueError(f"{path}: has no field model.{error.args[0]}; give a workdir of this version") from error
+        vocab = storage.join(storage.parent(path), VOCAB_FILE)
+        num_tokens = len(read_object(vocab) if storage.is_remote(vocab) else read_vocab(vocab))
+        architecture = optional_field(run, "architecture", dict, "model", {})
+        return resolve(field(run, "preset", str, "model"), architecture, **{**overrides, "vocab_size": num_tokens})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
 
@@ -64,33 +61,31 @@ def saved_model_of_run(folder: str | os.PathLike[str]) -> str | None:
         FileNotFoundError: If there is no config.json.
         ValueError: If it is not JSON, or of Hugging Face.
     """
-    run = _read_fields(Path(folder, CONFIG_FILE)).get("model")
+    run = _read_fields(storage.join(folder, CONFIG_FILE)).get("model")
     return str(run.get("hub_handle", "")) if isinstance(run, dict) and run.get("source") == "hub" else None
 
 
 def is_hugging_face(path: str | os.PathLike[str]) -> bool:
     """Returns whether a config.json is that of a Hugging Face model; one that is no JSON is not."""
     try:
-        return "model_type" in json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, TypeError):
+        return "model_type" in read_object(path)
+    except MalformedFileError:
         return False
 
 
-def _read_fields(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+def _read_fields(path: str) -> dict[str, Any]:
+    if not storage.is_file(path):
         raise FileNotFoundError(
             f"{path}: no such file; give a folder written by python -m models.convert, or the workdir of a run"
         )
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); convert the model again") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path}: not a config of ours but {type(fields).__name__}; convert the model again")
+        fields = read_config_fields(path)
+    except MalformedFileError as error:
+        raise ValueError(f"{error}, so not a config of ours; convert the model again") from error
     if "model_type" in fields:
         raise ValueError(
-            f"{path}: not a config of ours but of Hugging Face; run python -m models.convert --input={path.parent} "
-            "--output=DIR first and give DIR"
+            f"{path}: not a config of ours but of Hugging Face; run python -m models.convert "
+            f"--input={storage.parent(path)} --output=DIR first and give DIR"
         )
     return fields
 
@@ -104,7 +99,8 @@ def save(
         model: Saved as the attribute `model` of the checkpoint, as a training run saves it.
         config: Its architecture.
         folder: Made if it does not exist; other files in it are left alone.
-        vocab: vocab.json to copy beside the weights; "" for none (an older one is removed).
+        vocab: vocab.json to copy beside the weights, and with it what names the roles of its tokens, if that lies
+            there; "" for none (an older one is removed).
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -114,9 +110,11 @@ def save(
         (temporary / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
         if vocab:
             shutil.copyfile(vocab, temporary / VOCAB_FILE)
+            if (roles := Path(vocab).parent / TOKENIZER_FILE).is_file():
+                shutil.copyfile(roles, temporary / TOKENIZER_FILE)
         index = f"{WEIGHTS}.index"
         # The index says which data belongs to it: gone before any other file changes, back after the last one.
-        for stale in (index, VOCAB_FILE):
+        for stale in (index, VOCAB_FILE, TOKENIZER_FILE):
             (target / stale).unlink(missing_ok=True)
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == index):
             os.replace(path, target / path.name)
@@ -136,8 +134,8 @@ def restore(model: tf.Module, folder: str | os.PathLike[str], *, checkpoint: str
         FileNotFoundError: If the folder holds no weights.
         ValueError: If they are damaged, or not exactly those of this model.
     """
-    path = os.path.join(folder, WEIGHTS)
-    is_run = bool(checkpoint) or not os.path.exists(f"{path}.index")
+    path = storage.join(folder, WEIGHTS)
+    is_run = bool(checkpoint) or not storage.is_file(f"{path}.index")
     if is_run:
         path = find_run_checkpoint(folder, checkpoint)
     status = None
@@ -162,16 +160,13 @@ def find_run_checkpoint(folder: str | os.PathLike[str], checkpoint: str | os.Pat
 
     Raises:
         FileNotFoundError: If there are none.
+        MalformedFileError: If the workdir's run.json is damaged.
     """
-    if checkpoint and os.path.exists(f"{checkpoint}.index"):
-        return os.fspath(checkpoint)
-    for place in (checkpoint,) if checkpoint else (os.path.join(folder, name) for name in RUN_FOLDERS):
-        found = tf.train.latest_checkpoint(place)
-        if found is not None:
-            return found
+    if found := find_checkpoint(checkpoint or folder):
+        return found
     if checkpoint:
         raise FileNotFoundError(f"{checkpoint}: no checkpoint; give WORKDIR/best or WORKDIR/checkpoints")
     raise FileNotFoundError(
-        f"{os.path.join(folder, WEIGHTS)}.index: no such file; give a folder written by python -m models.convert, or "
+        f"{storage.join(folder, WEIGHTS)}.index: no such file; give a folder written by python -m models.convert, or "
         "the workdir of a run"
     )

@@ -29,6 +29,7 @@ def build_search(
     word_score: float,
     hot_words: Sequence[str],
     hot_word_score: float,
+    blank_id: int = 0,
 ) -> Callable[[np.ndarray], Sequence[Hypothesis]] | None:
     """Builds the search of `config.decode`.
 
@@ -45,6 +46,7 @@ def build_search(
         word_score: See method.
         hot_words: See method.
         hot_word_score: See method.
+        blank_id: Index of the blank.
 
     Returns:
         Log-softmax of one recording's logits, float32 [F, V] -> hypotheses, best first; None for greedy, which needs no
@@ -72,15 +74,19 @@ def build_search(
             if is_set:
                 raise ValueError(f"decode.{name} is set, but method greedy searches nothing; set beam or lexicon")
         return None
-    spelling = Spelling(pieces)
-    spelled = spelling.spell_hot_words(hot_words)
+    if method == "beam" and not hot_words:  # which needs no words, so no space between them
+        hot = None
+    else:
+        spelling = Spelling(pieces)
+        hot = HotWords(spelling.spell_hot_words(hot_words), score=hot_word_score, delimiter_id=spelling.delimiter_id)
     if method == "beam":
         return PrefixBeamSearch(
             beam_size=beam_size,
             beam_tokens=beam_tokens,
             beam_threshold=beam_threshold,
             num_hypotheses=num_hypotheses,
-            hot_words=HotWords(spelled, score=hot_word_score, delimiter_id=spelling.delimiter_id),
+            hot_words=hot,
+            blank_id=blank_id,
         )
     if not (lm or lexicon):
         raise ValueError("decode.method=lexicon needs words: set decode.lm to an ARPA file, or decode.lexicon, or both")
@@ -97,4 +103,5 @@ def build_search(
         num_hypotheses=num_hypotheses,
         hot_words=hot_words,
         hot_word_score=hot_word_score,
+        blank_id=blank_id,
     )

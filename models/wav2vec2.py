@@ -10,14 +10,12 @@ import tensorflow as tf
 import tf_keras
 
 from models import feature_encoder, pretrained
-from models.config import Wav2Vec2Config, resolve
+from models.config import PRECISIONS, Wav2Vec2Config, resolve
 from models.devices import on_cpu
 from models.layers import LayerNorm, Projection
 from models.masking import span_mask
 from models.random import UpdateRandom, dropout
 from models.transformer import Encoder
-
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 # Places of the random numbers; the encoder takes all from its own upwards.
 _SALT_TIME_MASK = 1

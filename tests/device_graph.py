@@ -76,7 +76,7 @@ def _graph_of(name: str, graph: tf.Graph, op: tf.Operation) -> tf.Graph:
     function = graph._get_function(name)
     if hasattr(function, "graph"):
         return function.graph
-    # A loop as TensorFlow 1 made them, such as the dense CTC's: its shapes are those of what goes in.
+    # A loop as TensorFlow 1 made them, such as TensorFlow's dense CTC's: its shapes are those of what goes in.
     definition = type(function.definition)()
     definition.CopyFrom(function.definition)
     definition.ClearField("arg_attr")

@@ -9,7 +9,6 @@ As a program it does so in a process of its own, with as many logical CPUs as as
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import signal
@@ -32,8 +31,6 @@ from engine.trainer import Trainer
 from models import ctc, decoding
 from models.wav2vec2 import build_model
 
-# The loss that a TPU gets.
-DENSE_CTC = functools.partial(ctc.ctc_loss, backend="dense")
 NUM_UPDATES = 5
 GLOBAL_BATCH = 16
 # Rows of an epoch: two full updates, and one of five rows: with two replicas and more, one of them gets none.
@@ -107,7 +104,7 @@ def make_trainer(
             model=model,
             # A large epsilon: Adam divides by the gradient's size, so where the true gradient is zero (the keys' bias
             # has none, softmax does not see it) it would blow rounding errors up to whole steps.
-            optimizer=build_optimizer(name="adamw", learning_rate=0.01, weight_decay=0.1, epsilon=1e-3),
+            optimizer=build_optimizer(name="adamw", learning_rate=0.01, weight_decay=0.1, epsilon=7e-3),
             global_step=tf.Variable(0, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA),
             dataset_fn=options.pop("dataset_fn", None) or make_dataset_fn(is_bucketed=is_bucketed),
             loss_fn=options.pop("loss_fn", ctc.ctc_loss),

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from ml_collections import ConfigDict
 
+from common import storage
 from configs import base
 from data.page import page_environment
 from engine.protocols import Parts
@@ -17,14 +18,14 @@ from tests.engine_toys import ToyModel, toy_batch, toy_dataset_fn, toy_decoder, 
 
 class Letters:
     num_tokens = 6
+    blank_id = 0
     pieces = "_abcde"
 
     def decode(self, ids):
         return "".join("_abcde"[i] for i in ids)
 
     def save(self, path):
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump({}, file)
+        storage.write_bytes(path, b"{}")
 
 
 class ToyTrainData:
@@ -45,6 +46,7 @@ class ToyEvalData:
     """Two batches of rows that training never sees; no hypothesis is ever right."""
 
     num_batches = 2
+    digest = "a" * 16
 
     def __init__(self, **fields):
         self._size = fields["batch_size"]

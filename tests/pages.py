@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -15,8 +17,14 @@ class Tags(HTMLParser):
         super().__init__()
         self.open: list[str] = []
         self.urls: list[str] = []
+        self.policies: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        fields = dict(attrs)
+        if fields.get("http-equiv", "").lower() == "content-security-policy":
+            self.policies.append(fields["content"] or "")
+        # The policy would not let them work.
+        assert not [name for name in fields if name == "style" or name.startswith("on")], (tag, attrs)
         self.urls += [value or "" for name, value in attrs if name in ("src", "href")]
         if tag not in self.void:
             self.open.append(tag)
@@ -27,10 +35,27 @@ class Tags(HTMLParser):
 
 
 def check_page(page: str) -> None:
-    """Asserts that a page is whole and needs no network."""
+    """Asserts that a page is whole, needs no network, and forbids itself to use it."""
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
     assert "data:," in tags.urls and all(url == "data:," or url.startswith("#") for url in tags.urls)
     assert not re.search(r"https?://|@import|url\(", page)
+    check_policy(page, tags.policies)
     assert "prefers-color-scheme: dark" in page
+
+
+def check_policy(page: str, policies: list[str]) -> None:
+    """Asserts that a page has one content security policy, which allows its own style and script and nothing else."""
+    (policy,) = policies
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    for name, tag in (("style-src", "style"), ("script-src", "script")):
+        (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode("utf-8")).digest()).decode("ascii")
+        assert rules.pop(name) == f"'sha256-{digest}'"
+    assert rules == {
+        "default-src": "'none'", "media-src": "blob:", "img-src": "data:", "base-uri": "'none'",
+        "form-action": "'none'",
+    }  # fmt: skip
+    # A policy holds from where it stands.
+    assert page.index("http-equiv") < min(page.index("<style"), page.index("<script"), page.index("<link"))

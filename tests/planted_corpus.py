@@ -114,6 +114,8 @@ def plant(folder: Path, train: list[Clean], evaluation: list[Clean]) -> dict[tup
             replace(item, np.concatenate([waveform[:RATE], np.zeros(18 * RATE, np.float32)]))
         elif name == "loud":
             replace(item, np.clip(waveform * (8 / np.abs(waveform).max()), -1, 1))
+        elif name == "balanced":
+            replace(item, np.stack([waveform, -waveform], axis=1))
         elif name == "short":
             replace(item, waveform[: RATE // 20])
         elif name == "long":
@@ -178,6 +180,7 @@ def plant(folder: Path, train: list[Clean], evaluation: list[Clean]) -> dict[tup
         ("train", "silent_audio"): {ids["silence"]},
         ("train", "mostly_silent"): {ids["mostly_silence"]},
         ("train", "clipped_audio"): {ids["loud"]},
+        ("train", "cancelling_channels"): {ids["balanced"]},
         ("train", "too_short"): {ids["short"]},
         ("train", "too_long"): {ids["long"]},
         ("train", "empty_text"): {ids["wordless"]},
@@ -200,5 +203,5 @@ def plant(folder: Path, train: list[Clean], evaluation: list[Clean]) -> dict[tup
 
 _TRAIN_FAULTS = (
     "garbled", "cut", "empty", "gone", "orphan", "twice", "telephone", "silence", "mostly_silence", "loud", "short",
-    "long", "wordless", "foreign", "numbers", "crammed", "misaligned",
+    "long", "wordless", "foreign", "numbers", "crammed", "misaligned", "balanced",
 )  # fmt: skip

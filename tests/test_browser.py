@@ -167,6 +167,23 @@ def test_every_page_fits_a_narrow_screen_and_follows_its_colours(browser, workdi
         visit.end()
 
 
+def test_what_slips_into_a_page_neither_runs_nor_loads(browser, workdir, tmp_path):
+    slipped = (
+        '<script>window.ran = 1</script><img src="data:,x" onerror="window.ran = 2"><p id="p" style="color: red">p</p>'
+        '<img src="http://127.0.0.1:9/x.png"><link rel="stylesheet" href="http://127.0.0.1:9/x.css">'
+        '<iframe src="http://127.0.0.1:9/"></iframe><form action="http://127.0.0.1:9/"><button id="f">f</button></form>'
+    )
+    page = (workdir / "report.html").read_text().replace("<header>", f"{slipped}<header>")
+    (tmp_path / "slipped.html").write_text(page)
+    visit = Visit(browser, tmp_path / "slipped.html")
+    visit.page.evaluate("document.getElementById('f').form.requestSubmit()")
+    assert visit.page.evaluate("window.ran") is None
+    assert visit.page.evaluate("getComputedStyle(document.getElementById('p')).color") != "rgb(255, 0, 0)"
+    assert len([text for text in visit.complaints if "Content Security Policy" in text]) >= 6
+    assert visit.page.url == visit.url
+    visit.page.close()
+
+
 def test_the_doctors_page_sorts(browser, tmp_path):
     write_doctor(make_examination(), tmp_path, title="run")
     visit = Visit(browser, tmp_path / "doctor.html")

@@ -51,11 +51,10 @@ def test_replicas_accumulation_and_padding_change_no_weight(mirrored, alone):
 
 
 def test_compiled_as_for_a_tpu_it_trains_the_same_weights_and_hears_the_same_texts(alone):
-    """Loop in the graph, dense CTC, two microbatches; the whole update and the whole evaluation step an XLA program."""
+    """Loop in the graph, two microbatches; the whole update and the whole evaluation step an XLA program."""
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     trainer = equivalence.make_trainer(
-        strategy, accum_steps=2, is_bucketed=False, loss_fn=equivalence.DENSE_CTC, loop_in_graph=True, ema_decay=0.9,
-        max_skipped_in_a_row=2,
+        strategy, accum_steps=2, is_bucketed=False, loop_in_graph=True, ema_decay=0.9, max_skipped_in_a_row=2,
     )  # fmt: skip
     trainer.update = compiled(trainer.update)
     figures = trainer.train(tf.constant(equivalence.NUM_UPDATES))
@@ -66,15 +65,14 @@ def test_compiled_as_for_a_tpu_it_trains_the_same_weights_and_hears_the_same_tex
 
     trainer.model.head.bias.assign(tf.one_hot(0, 32) * -9.0)  # five updates teach blanks: without them there is a text
     plain = equivalence.make_evaluator(strategy, trainer.model, batch_size=8)
-    dense = equivalence.make_evaluator(
-        strategy, trainer.model, batch_size=8, bucket_boundaries=equivalence.BOUNDARIES[-1:],
-        loss_fn=equivalence.DENSE_CTC,
-    )  # fmt: skip
-    dense._transcribe = compiled(dense._transcribe)
+    whole = equivalence.make_evaluator(
+        strategy, trainer.model, batch_size=8, bucket_boundaries=equivalence.BOUNDARIES[-1:]
+    )
+    whole._transcribe = compiled(whole._transcribe)
     texts, loss = equivalence.evaluate(plain)
-    assert equivalence.evaluate(dense) == (texts, pytest.approx(loss, rel=1e-5))
+    assert equivalence.evaluate(whole) == (texts, pytest.approx(loss, rel=1e-5))
     assert any(row["hypothesis"] for row in json.loads(texts)["predictions"])
-    (step,) = dense._transcribe._list_all_concrete_functions()
+    (step,) = whole._transcribe._list_all_concrete_functions()
     assert find_faults(step) == []
 
 

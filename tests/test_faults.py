@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,73 @@ def test_other_data_under_the_same_config_are_refused_and_moved_ones_are_not(tmp
     moved = tmp_path / "moved"
     moved.mkdir()
     assert run(moved, workdir).exit_status == 0
+
+
+# The update after the third takes two minutes, and the checkpoints are far apart. Two replicas, loop in the graph.
+SLOW_UPDATES = """
+import os, sys, time
+import tensorflow as tf
+from absl import logging
+from engine import experiment
+from engine.stopping import StopOnSignal
+from tests.engine_toys import toy_dataset_fn, toy_loss
+from tests.experiment_toys import ToyTrainData, make_config, make_parts
+
+def wait(labels):
+    if int(labels[0, 0]) == 5 and sys.argv[2] == "slow":  # row 0 of update 3
+        print("waiting", flush=True)
+        time.sleep(120.0)
+    return labels
+
+def mark(update, rows):
+    from tests.engine_toys import toy_batch
+    batch = toy_batch(update, rows)
+    batch["labels"][:] = [[5, 2, 3]] if update == 3 else [[1, 2, 3]]
+    return batch
+
+class Data(ToyTrainData):
+    def __init__(self, **fields):
+        self.dataset = toy_dataset_fn(fields["global_batch_size"], make=mark)
+
+def loss(logits, lengths, labels, label_lengths):
+    waited = tf.py_function(wait, [labels], tf.int32)
+    return toy_loss(logits, lengths, tf.ensure_shape(waited, labels.shape), label_lengths)
+
+logging.set_verbosity(logging.INFO)
+config = make_config(sys.argv[1], num_updates=6, log_every_updates=6, ema_decay=0.9)
+config.checkpoint.every_updates = 6
+config.runtime.update({"num_virtual_devices": 2, "stop_within_secs": 6.0, "loop_in_graph": True})
+with StopOnSignal(watch_to_the_end=True) as stop:
+    outcome = experiment.run(
+        config=config, parts=make_parts(build_train_data=Data, loss_fn=loss), workdir=os.path.join(sys.argv[1], "run"),
+        mode="train", strategy_name="mirrored", stop=stop,
+    )
+sys.exit(outcome.exit_status)
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_in_an_update_that_takes_longer_than_there_is_time_loses_that_update_alone(tmp_path):
+    def start(speed):
+        return subprocess.Popen(
+            [sys.executable, "-c", SLOW_UPDATES, str(tmp_path), speed], cwd=Path(__file__).resolve().parents[1],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    process = start("slow")
+    while "waiting" not in (line := process.stdout.readline()):
+        assert line, process.stderr.read()[-3000:]
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said[-3000:]
+    assert "SIGTERM: not done after 3 s, leaving now" in said
+    (path,) = integrity.list_checkpoints(tmp_path / "run/checkpoints")
+    assert path.endswith("ckpt-3") and integrity.find_damage(path) is None
+    process = start("quick")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said[-3000:]
+    assert "stopped by SIGTERM (not done after 3 s)" in said
+    assert integrity.list_checkpoints(tmp_path / "run/checkpoints")[-1].endswith("ckpt-6")
 
 
 def test_every_row_of_the_table_of_faults_names_tests_that_exist():

@@ -66,7 +66,7 @@ def test_a_process_beside_training_evaluates_every_checkpoint_with_the_same_figu
         run(arguments)
         _, log = beside.communicate(timeout=240)
     assert beside.returncode == 0, log[-3000:]
-    for split in ("unseen-voices", "unseen-voices-ema"):
+    for split in ("unseen_voices", "unseen_voices-ema"):
         wanted, found = metrics(workdir, split), metrics(workdir / "continuous_eval", split)
         assert [line["step"] for line in found] == [5, 10, 15]
         assert [[line[name] for name in FIGURES] for line in found] == [

@@ -28,20 +28,24 @@ ALLOWED = {
 
 # The home of every third-party package: folders and files that may import it (tests always may).
 _CODE = ("benchmarks", "data", "engine", "models", "run")
+_SHARED = (*_CODE, "common")
 HOMES = {
-    "absl": _CODE,
+    "absl": _SHARED,
     "ai_edge_litert": ("engine/inference/portable.py",),
     "apache_beam": ("data/beam_runner.py",),
     "espeakng_loader": ("data/espeak.py",),
     "flashlight": ("models/lm_beam.py",),
+    "huggingface_hub": ("models/named_weights.py",),
     "jinja2": ("data", "engine"),
     "jiwer": ("benchmarks", "engine"),
+    "kagglehub": ("models/named_weights.py",),
     "matplotlib": ("benchmarks",),
     # In engine: the files between a config and the explicit arguments of everything below (docs/decisions/0034).
     "ml_collections": (
-        "configs", "engine/checks.py", "engine/doctor.py", "engine/experiment.py", "engine/startup.py",
-        "engine/tune_lm.py", "engine/unpack.py", "engine/verify_resume.py", "run",
+        "configs", "engine/checks.py", "engine/config_file.py", "engine/doctor.py", "engine/experiment.py",
+        "engine/startup.py", "engine/tune_lm.py", "engine/unpack.py", "engine/verify_resume.py", "run",
     ),
+    "ml_dtypes": ("models/torch_files.py",),
     "numpy": _CODE,
     "onnx": ("engine/inference/portable_converter.py",),
     "onnxruntime": ("engine/inference/portable.py",),
@@ -51,14 +55,14 @@ HOMES = {
     "scipy": ("engine/report/statistics.py",),
     "soundfile": ("benchmarks", "data"),
     "soxr": ("data",),
-    "tensorflow": _CODE,
+    "tensorflow": _SHARED,
     "tensorflow_hub": ("models/hub.py",),
     "tf2onnx": ("engine/inference/portable.py", "engine/inference/portable_converter.py"),
     "tf_keras": ("benchmarks", "engine", "models", "run"),
     "tornado": ("engine/inference/http_server.py", "engine/inference/uploads.py"),
     "torch": ("benchmarks/reference_worker.py", "models/convert.py"),
     "transformers": ("benchmarks/reference_worker.py",),
-    "tqdm": ("benchmarks", "data", "engine"),
+    "tqdm": ("benchmarks", "data", "engine", "models"),
 }
 # Names on PyPI where they differ from the import.
 REQUIREMENTS = {

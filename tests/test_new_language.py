@@ -17,6 +17,7 @@ from data.espeak import SAMPLE_RATE, Synthesizer
 from data.preflight import check_before_training
 from data.text import load_tokenizer
 from engine import experiment
+from engine.mode_flags import default_workdir
 from engine.workdir import WorkdirError
 from tests.engine.test_experiment import StopAt, values_of
 from tests.experiment_toys import make_parts, reproducible_lines
@@ -147,7 +148,7 @@ def test_two_languages_have_two_workdirs_whatever_their_manifests_are_called():
     names = [new_language.get_config(argument).name for argument in arguments]
     assert len(set(names)) == len(names) and not any("/" in name for name in names)
     assert names[0] == "new_language-hindi-train"
-    workdir = experiment.default_workdir("configs/new_language.py:hindi/train.jsonl,hindi/dev.jsonl", names[0])
+    workdir = default_workdir("configs/new_language.py:hindi/train.jsonl,hindi/dev.jsonl", names[0])
     assert workdir == "runs/new_language-hindi-train"
 
 

@@ -55,6 +55,7 @@ def stop(command: list[str], log: Path, is_time, number: signal.Signals) -> tupl
         ("data indexing", signal.SIGINT, []),
         ("first compilation", signal.SIGTERM, []),
         ("evaluation", signal.SIGINT, [5, 10]),
+        ("evaluation", signal.SIGHUP, [5, 10]),
     ],
 )
 def test_a_signal_ends_a_run_in_time_in_any_phase(corpus, tmp_path, phase, number, saved):
@@ -77,6 +78,20 @@ def test_a_signal_ends_a_run_in_time_in_any_phase(corpus, tmp_path, phase, numbe
     if phase == "evaluation":
         lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
         assert [line["step"] for line in lines] == saved, "the abandoned evaluation has left lines"
+
+
+@pytest.mark.slow
+def test_a_training_whose_output_nobody_reads_any_more_goes_on_to_its_end(corpus, tmp_path):
+    """As with `run.py ... 2>&1 | head -1`."""
+    workdir = tmp_path / "run"
+    command = train_command(corpus, workdir, "--config.train.num_updates=10", "--config.eval.every_updates=5")
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=240) == 0
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    assert {line["step"] for line in lines} == {5, 10}
+    assert integrity.list_checkpoints(workdir / "checkpoints")[-1].endswith("ckpt-10")
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +198,7 @@ def test_two_workers_of_which_one_is_killed_or_stopped_make_the_run_of_two_that_
         if number == signal.SIGKILL:
             assert "error: another worker is gone, so this one stops" in said(folder, 1 - index)
     lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").open()]
-    assert [line["step"] for line in lines if line["split"] == "unseen-voices"] == [20]
+    assert [line["step"] for line in lines if line["split"] == "unseen_voices"] == [20]
     for name in ("ended", "straight"):
         assert finish_workers(start_two_workers(corpus, tmp_path / name), tmp_path / name, timeout_secs=420) == [0, 0]
     checks = compare_runs(tmp_path / "straight/run", folder / "run")

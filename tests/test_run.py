@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from data.audio import load_audio
 from data.synthetic import write_synthetic_corpus
+from tests.models_lm import needs_flashlight
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_UPDATES = 30
@@ -86,8 +88,8 @@ def test_a_run_leaves_everything_that_the_design_promises(straight):
     losses = [line["loss"] for line in metrics(straight)]
     assert all(np.isfinite(losses))
     assert losses[-1] < losses[0]
-    (evaluation,) = metrics(straight, "unseen-voices")
-    predictions = [json.loads(line) for line in (straight / "eval/unseen-voices/predictions.jsonl").open()]
+    (evaluation,) = metrics(straight, "unseen_voices")
+    predictions = [json.loads(line) for line in (straight / "eval/unseen_voices/predictions.jsonl").open()]
     assert evaluation["num_utterances"] == len(predictions) == 6
     assert evaluation["num_words"] == sum(len(line["reference"].split()) for line in predictions)
     errors = [line["errors"] for line in predictions]
@@ -187,9 +189,9 @@ def test_another_config_in_the_same_workdir_is_refused_by_field(corpus, straight
 
 
 def test_eval_mode_repeats_the_figure_of_the_best_checkpoint(corpus, straight):
-    before = metrics(straight, "unseen-voices")
+    before = metrics(straight, "unseen_voices")
     run(train_command(corpus, straight, "--mode=eval"))
-    after = metrics(straight, "unseen-voices")
+    after = metrics(straight, "unseen_voices")
     assert len(after) == len(before) + 1
     names = ("step", "wer", "cer", "substitutions", "deletions", "insertions", "num_words", "num_utterances")
     assert [after[-1][name] for name in names] == [before[0][name] for name in names]
@@ -210,10 +212,11 @@ def test_transcripts_equal_the_evaluation_and_bad_files_are_named(corpus, straig
     assert "bad.wav was skipped" in done.stderr
     assert "Traceback" not in done.stderr
     found = {Path(line["audio_filepath"]).stem: line["text"] for line in map(json.loads, output.open())}
-    predictions = map(json.loads, (straight / "eval/unseen-voices/predictions.jsonl").open())
+    predictions = map(json.loads, (straight / "eval/unseen_voices/predictions.jsonl").open())
     assert found == {line["utterance_id"]: line["hypothesis"] for line in predictions}
 
 
+@needs_flashlight
 def test_the_search_of_the_config_is_scored_beside_greedy_and_transcribes_the_same(corpus, straight, tmp_path):
     lexicon, decode, output = tmp_path / "words.txt", tmp_path / "decode.json", tmp_path / "out.jsonl"
     texts = [line.split(maxsplit=1)[1] for path in (corpus / "eval").rglob("*.trans.txt") for line in path.open()]
@@ -221,10 +224,10 @@ def test_the_search_of_the_config_is_scored_beside_greedy_and_transcribes_the_sa
     decode.write_text(json.dumps({"method": "lexicon", "lexicon": str(lexicon), "num_hypotheses": 3}))
     workdir = shutil.copytree(straight, tmp_path / "run")
     done = run(train_command(corpus, workdir, "--mode=eval", f"--decode={decode}", "--config.decode.word_score=2.0"))
-    greedy, searched = (metrics(workdir, name)[-1] for name in ("unseen-voices", "unseen-voices-lexicon"))
-    assert "unseen-voices-lexicon" in done.stdout
+    greedy, searched = (metrics(workdir, name)[-1] for name in ("unseen_voices", "unseen_voices-lexicon"))
+    assert "unseen_voices-lexicon" in done.stdout
     assert (greedy["num_words"], searched["num_utterances"]) == (searched["num_words"], 6)
-    predictions = [json.loads(line) for line in (workdir / "eval/unseen-voices-lexicon/predictions.jsonl").open()]
+    predictions = [json.loads(line) for line in (workdir / "eval/unseen_voices-lexicon/predictions.jsonl").open()]
     heard = {line["utterance_id"]: line["hypothesis"] for line in predictions}
     assert set(" ".join(heard.values()).split()) <= set(" ".join(texts).split())
     assert any(heard.values())
@@ -239,6 +242,7 @@ def test_the_search_of_the_config_is_scored_beside_greedy_and_transcribes_the_sa
 
 
 @pytest.mark.slow
+@needs_flashlight
 def test_tuned_weights_are_a_file_with_the_figure_of_the_evaluation_beside_theirs(corpus, straight, tmp_path):
     lexicon, output = tmp_path / "words.txt", tmp_path / "decode.json"
     lexicon.write_text("ZERO\nONE\nTWO\nTHREE\nFOUR\nFIVE\nSIX\nSEVEN\nEIGHT\nNINE\nTHE\nDOOR\n")
@@ -248,7 +252,7 @@ def test_tuned_weights_are_a_file_with_the_figure_of_the_evaluation_beside_their
     tuned = json.loads(output.read_text())
     assert tuned["lexicon"] == str(lexicon) and tuned["method"] == "lexicon"
     figures = tuned["tuning"]
-    assert figures["greedy_wer"] == pytest.approx(metrics(straight, "unseen-voices")[0]["wer"])
+    assert figures["greedy_wer"] == pytest.approx(metrics(straight, "unseen_voices")[0]["wer"])
     trials = {(trial["lm_weight"], trial["word_score"]): trial["wer"] for trial in figures["trials"]}
     assert len(trials) >= 4
     assert figures["wer"] == min(trials.values()) == trials[tuned["lm_weight"], tuned["word_score"]]
@@ -259,14 +263,14 @@ def test_the_exported_run_reads_what_the_evaluation_read(corpus, straight, tmp_p
     done = run(command("--mode=export", f"--checkpoint={straight}", f"--output={output}"))
     assert "6 recordings read as by the trained model" in done.stdout
     serve = tf.saved_model.load(str(output)).signatures["serving_default"]
-    predictions = [json.loads(line) for line in (straight / "eval/unseen-voices/predictions.jsonl").open()]
+    predictions = [json.loads(line) for line in (straight / "eval/unseen_voices/predictions.jsonl").open()]
     assert len(predictions) == 6
     for prediction in predictions:
         (path,) = (corpus / "eval").rglob(f"{prediction['utterance_id']}.flac")
         waveform = load_audio(path)  # eSpeak's rate is not the model's
         found = serve(waveform=tf.constant(waveform[np.newaxis]), lengths=tf.constant([len(waveform)]))
         assert found["text"].numpy()[0].decode() == prediction["hypothesis"]
-    assert "| unseen-voices |" in (output / "README.md").read_text()
+    assert "| unseen_voices |" in (output / "README.md").read_text()
 
 
 def test_the_doctor_reports_on_a_clean_corpus_and_on_a_leak_that_training_refuses(corpus, tmp_path):
@@ -276,7 +280,7 @@ def test_the_doctor_reports_on_a_clean_corpus_and_on_a_leak_that_training_refuse
     assert "Nothing was found" not in (tmp_path / "run/doctor.html").read_text()  # it notes the rate
     leak = "--config.data.train.split=eval"
     done = run(train_command(corpus, tmp_path / "leak", "--mode=doctor", leak), status=2)
-    assert "eval unseen-voices: 6: evaluation utterances that are trained on" in done.stdout
+    assert "eval unseen_voices: 6: evaluation utterances that are trained on" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 error, 0 warnings"
     done = run(train_command(corpus, tmp_path / "leak", leak), status=2)
     assert "evaluation utterances that are trained on" in done.stderr.splitlines()[-1]
@@ -284,12 +288,37 @@ def test_the_doctor_reports_on_a_clean_corpus_and_on_a_leak_that_training_refuse
     assert not (tmp_path / "leak/config.json").exists()
 
 
+def test_training_needs_no_extra_and_modes_that_do_name_it(corpus, tmp_path):
+    """One process without any extra; what each mode asks for is `tests/engine/test_early_checks.py`'s."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "for name in ('tornado', 'flashlight', 'ai_edge_litert', 'onnx', 'onnxruntime', 'tf2onnx', 'espeakng_loader',\n"
+        "             'matplotlib', 'playwright', 'psutil', 'torch', 'apache_beam'):\n"
+        "    sys.modules[name] = None\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    arguments = train_command(
+        corpus, tmp_path / "run", "--config.train.num_updates=5", "--config.train.warmup_updates=1",
+        "--config.train.hold_updates=1",
+    )  # fmt: skip
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert len(metrics(tmp_path / "run", "unseen_voices")) == 1
+    for arguments, line in (
+        (command("--mode=serve", f"--checkpoint={tmp_path / 'run'}"), "--mode=serve needs tornado, .*'.[serve]'"),
+        ([sys.executable, "-m", "data.synthetic", f"--output={tmp_path / 'c'}"], "is missing; .*'.[quickstart]'"),
+    ):
+        done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert re.search(line.replace("[", r"\["), done.stderr)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--config=configs/base.py"], "python -m data.prepare"),
         (["--config=configs/quickstart.py:nowhere"], "python -m data.synthetic"),
-        (["--config=configs/debug.py:nowhere", "--config.train.accum_steps=3"], "train.accum_steps"),
+        (["--config=configs/debug.py:configs", "--config.train.accum_steps=3"], "train.accum_steps"),
         (["--mode=transcribe", "--inputs=README.md", "--output=o.jsonl"], "--checkpoint is empty"),
         (["--mode=transcribe", "--checkpoint=nowhere", "--inputs=README.md", "--output=o.jsonl"], "config.json"),
         (["--mode=transcribe", "--workdir=run"], "--mode=transcribe does not read --workdir"),

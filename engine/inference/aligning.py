@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from engine import files
+from engine import files, unpack
 from engine.inference.inputs import find_audio
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.transcription import load_transcriber
@@ -44,6 +44,7 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, we
         raise ValueError(f"--output={output}: is a file; name the folder to write")
     paths = find_audio(inputs)
     transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights)
+    aligner = unpack.with_blank(parts, transcriber.tokenizer).aligner
     with_text = [(path, text) for path in paths if (text := transcriber.find_reference(path)) is not None]
     if not with_text:
         raise ValueError(
@@ -56,7 +57,7 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, we
     with progress_bar(total=len(with_text), description="align", unit="file") as bar:
         for (path, text), target in zip(with_text, targets, strict=True):
             try:
-                record, words = align_file(transcriber, parts.aligner, path, text)
+                record, words = align_file(transcriber, aligner, path, text)
                 files.write_text_atomic(target, textgrid(words, duration_secs=record["duration"]))
                 records.append({**record, "words": [word.to_dict() for word in words]})
             except ValueError as error:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from absl import logging
 
 from engine.inference import predict_json, uploads
 from engine.inference.transcriber import SAMPLE_RATE, Summary
@@ -15,6 +16,7 @@ from engine.inference.transcription import transcript_record
 
 TRANSCRIBE = "transcribe"
 PREDICT = "predict"
+_LONGEST_MESSAGE = 500  # characters; a message may quote what the client sent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +51,10 @@ class Answer:
 
 def refuse(status: int, message: str) -> Answer:
     """An answer that says in one line what is wrong, in TensorFlow Serving's form."""
-    return Answer(status, json.dumps({"error": " ".join(message.split())}).encode())
+    text = " ".join(message.split())
+    if len(text) > _LONGEST_MESSAGE:
+        text = f"{text[:_LONGEST_MESSAGE]}..."
+    return Answer(status, json.dumps({"error": text}).encode())
 
 
 class Recognizer:
@@ -112,6 +117,9 @@ class Recognizer:
             num_samples = self._count_samples(path)
         except ValueError as error:
             raise _RefusedError(400, _with_name(str(error), path, name)) from error
+        except OSError as error:  # the file out of a form
+            logging.error("a recording cannot be kept: %s", error)
+            raise _RefusedError(503, "there is no space for the recording; try again later") from error
         secs = num_samples / SAMPLE_RATE
         if secs > self._max_audio_secs:
             raise _RefusedError(
@@ -139,18 +147,14 @@ class Recognizer:
     def _answer_prediction(self, request: Request) -> Answer:
         with open(request.path, "rb") as file:
             body = file.read()
+        max_samples = round(self._max_row_secs * SAMPLE_RATE)
         try:
-            rows = predict_json.parse_request(body)
+            rows = predict_json.parse_request(body, max_rows=self._max_rows, max_samples=max_samples)
+        except predict_json.TooLargeError as error:
+            raise _RefusedError(413, str(error)) from error
         except ValueError as error:
             raise _RefusedError(400, str(error)) from error
         del body
-        num_rows, num_samples = rows.waveform.shape
-        if num_rows > self._max_rows or num_samples > self._max_row_secs * SAMPLE_RATE:
-            raise _RefusedError(
-                413,
-                f"{num_rows} rows of {num_samples / SAMPLE_RATE:.1f} s, and {self._max_rows} of {self._max_row_secs:g} "
-                "s are allowed here; send fewer, or long recordings as files to /v1/transcribe",
-            )
         outputs = self._predict(rows.waveform, rows.lengths)
         answer = predict_json.format_answer(outputs, by_rows=rows.by_rows)
         return Answer(200, json.dumps(answer, ensure_ascii=False).encode())
@@ -165,5 +169,11 @@ class _RefusedError(Exception):
 
 
 def _with_name(message: str, path: str, name: str) -> str:
-    """A message about a file under the name that the client knows it by."""
-    return message.replace(os.fspath(path), name or "the body")
+    """Returns a message about a file under the name that the client knows it by.
+
+    The server's own path must not be shown, however the message writes it.
+    """
+    whole = os.fspath(path).removesuffix(uploads.PART_SUFFIX)
+    for shown in (whole, os.path.basename(whole)):
+        message = message.replace(shown + uploads.PART_SUFFIX, name or "the body").replace(shown, name or "the body")
+    return message

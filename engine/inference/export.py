@@ -43,7 +43,13 @@ class _Exported(tf.Module):
 
 
 def build_export(
-    *, model: AcousticModel, tokenizer: Tokenizer, decoder: SpanGraphDecoder, receptive_field: int, hop_samples: int
+    *,
+    model: AcousticModel,
+    tokenizer: Tokenizer,
+    decoder: SpanGraphDecoder,
+    receptive_field: int,
+    hop_samples: int,
+    normalize: bool = True,
 ) -> tf.Module:
     """Wraps a model into the object that is saved.
 
@@ -60,6 +66,7 @@ def build_export(
         decoder: Logits to tokens with frames, in the graph.
         receptive_field: Samples that one frame needs.
         hop_samples: From frame to frame.
+        normalize: Whether `normalize_rows` stands before the model, or it hears rows as they are.
     """
     pieces = list(tokenizer.pieces)
     secs_per_frame = hop_samples / SAMPLE_RATE
@@ -70,7 +77,9 @@ def build_export(
 
     def serve(waveform: tf.Tensor, lengths: tf.Tensor) -> dict[str, tf.Tensor]:
         lengths = tf.clip_by_value(lengths, 0, tf.shape(waveform)[1])
-        found = logits(normalize_rows(waveform, lengths), lengths)
+        if normalize:
+            waveform = normalize_rows(waveform, lengths)
+        found = logits(waveform, lengths)
         num_frames = model.output_lengths(lengths)
         decoded = decoder(found, num_frames)
         width = tf.reduce_max(tf.concat([decoded.num_tokens, [0]], axis=0))

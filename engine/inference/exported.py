@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
+
+from common import storage
+from common.json_files import MalformedFileError
+from common.workdir_layout import read_object
 
 EXPORT_FILE = "export.json"
 VOCAB_FILE = "vocab.json"
@@ -57,13 +59,10 @@ def read_export_fields(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     Raises:
         ValueError: It is damaged.
     """
-    path = Path(folder) / EXPORT_FILE
-    if not path.is_file() or not (Path(folder) / "saved_model.pb").is_file():
+    path = storage.join(folder, EXPORT_FILE)
+    if not storage.is_file(path) or not storage.is_file(storage.join(folder, "saved_model.pb")):
         return None
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error}); export the model again") from error
-    if not isinstance(fields, dict):
-        raise ValueError(f"{path}: not an object; export the model again")
-    return fields
+        return read_object(path)
+    except MalformedFileError as error:
+        raise ValueError(f"{error}; export the model again") from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from engine import checkpoints, files, unpack
+from common import storage
+from common.workdir_layout import METRICS_FILE
+from engine import checkpoints, unpack
+from engine.ema import find_weights
 from engine.inference import portable
 from engine.inference.export import Check, build_export, check_new, compare, export, folder_beside
 from engine.inference.exported import read_export_fields
@@ -24,6 +26,7 @@ from engine.inference.transcription import load_trained
 from engine.inference.windows import Piece
 from engine.progress import progress_bar
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer
+from engine.run_records import read_metrics
 
 # A graph with parts that XLA must compile runs only where its compiler is linked in (TensorFlow Serving's GPU server
 # has none), and converts to nothing else.
@@ -65,6 +68,8 @@ def run(
         raise ValueError(f"{checkpoint}: exported already; give the workdir that it came from to --checkpoint")
     config, workdir = unpack.load_run(checkpoint)
 
+    normalize = unpack.normalizes(config)
+
     def load(precision: str = "", regions: str = _EXPORTED_REGIONS) -> tuple[AcousticModel, Tokenizer]:
         return load_trained(parts=parts, checkpoint=checkpoint, weights=weights, precision=precision, regions=regions)
 
@@ -75,23 +80,27 @@ def run(
             tokenizer=tokenizer,
             count_samples=parts.count_samples,
             stream_audio=parts.stream_audio,
-            normalize_waveform=parts.normalize_waveform,
+            normalize_waveform=parts.normalize_waveform if normalize else None,
         )
 
     model, tokenizer = load()
+    parts = unpack.with_blank(parts, tokenizer)
     transcriber = read_with(model)
-    path = checkpoints.find_checkpoint(checkpoint)
+    path = find_weights(checkpoint, weights=weights)
     receptive_field, hop_samples = transcriber.geometry
     fields = {
         "num_parameters": sum(int(variable.shape.num_elements()) for variable in model.variables),
         "num_tokens": tokenizer.num_tokens,
+        "blank_id": tokenizer.blank_id,
+        "delimiter_id": next((index for index, piece in enumerate(tokenizer.pieces) if piece.isspace()), None),
+        "normalize_waveform": normalize,
         "sample_rate": SAMPLE_RATE,
         "samples_per_frame": hop_samples,
         "text_style": config.data.text_style,
         "on_rate_mismatch": config.data.on_rate_mismatch,
         "precision": config.train.precision,
         "step": checkpoints.step_of(path),
-        "checkpoint": os.path.relpath(path, workdir),
+        "checkpoint": storage.absolute(path).removeprefix(f"{workdir}/"),
         "tensorflow": tf.__version__,
     }
     portable.check_sizes(formats, num_weights=fields["num_parameters"])
@@ -103,7 +112,7 @@ def run(
     changes = count_changed_words(
         recordings,
         *(
-            [_read(reader, parts, recording.waveform)[0] for recording in _watched(recordings, what)]
+            [_read(reader, recording.waveform)[0] for recording in _watched(recordings, what)]
             for reader, what in ((read_with(load(regions="")[0]), "reading"), (transcriber, "reading without XLA"))
         ),
         allowed=_DIFFERENT_WORDS[config.train.precision],
@@ -117,7 +126,7 @@ def run(
         return compare(
             folder,
             ((recording.name, recording.waveform) for recording in _watched(recordings, "comparing")),
-            read=lambda waveform: _read(transcriber, parts, waveform),
+            read=lambda waveform: _read(transcriber, waveform),
             precision=config.train.precision,
         )
 
@@ -138,6 +147,7 @@ def run(
                 decoder=parts.span_graph_decoder,
                 receptive_field=receptive_field,
                 hop_samples=hop_samples,
+                normalize=normalize,
             ),
             output=output,
             fields=fields,
@@ -189,7 +199,7 @@ def _convert(
         return []
     if not recordings:
         raise ValueError("nothing to check the export with: give some recordings to --inputs")
-    module = portable.build_portable(model)
+    module = portable.build_portable(model, normalize=transcriber.normalizes)
     portable.save_portable(module, folder / "plain")
     found = []
     with progress_bar(total=len(formats), description="converting", unit="format") as bar:
@@ -211,9 +221,9 @@ def _convert(
     return found
 
 
-def _read(transcriber: Transcriber, parts: Parts, waveform: np.ndarray) -> tuple[str, np.ndarray]:
+def _read(transcriber: Transcriber, waveform: np.ndarray) -> tuple[str, np.ndarray]:
     """Text and log-probabilities of the live model, as `transcribe` reads a recording of one window."""
-    (log_probs,) = transcriber.log_probs([parts.normalize_waveform(waveform)])
+    (log_probs,) = transcriber.log_probs([transcriber.normalize(waveform)])
     return transcriber.text_of([Piece(log_probs, 0)]), log_probs
 
 
@@ -228,7 +238,8 @@ def _from_files(
 
 
 def _from_sets(sets: Mapping[str, EvalData]) -> Iterator[Recording]:
-    """The first recordings of each evaluation set; normalized already, which changes no more than the last digits."""
+    """The first recordings of each evaluation set; where the model hears them normalized, they are so already, and to
+    do it again changes no more than the last digits."""
     for data in sets.values():
         num_given = 0
         for batch in data.dataset(tf.distribute.InputContext()):
@@ -242,11 +253,14 @@ def _from_sets(sets: Mapping[str, EvalData]) -> Iterator[Recording]:
                 break
 
 
+_CARD_METRICS = ("wer", "cer", "num_words", "num_utterances")
+
+
 def _figures(workdir: str, step: int) -> list[dict]:
     """The last evaluation of each set at the exported update."""
-    path = Path(workdir) / "metrics.jsonl"
+    path = storage.join(workdir, METRICS_FILE)
     found: dict[str, dict] = {}
-    for line in files.read_jsonl(path) if path.exists() else []:
-        if line.get("step") == step and line.get("wer") is not None:
+    for line in read_metrics(path) if storage.is_file(path) else []:
+        if line["step"] == step and all(line.get(name) is not None for name in _CARD_METRICS):
             found[line["split"]] = line
     return list(found.values())

@@ -35,6 +35,8 @@ from engine.inference.work_queue import QueueFullError, WorkQueue
 _LINGER_SECS = 5.0
 _DRAIN_STEP_SECS = 0.05
 _MAX_RETRY_AFTER_SECS = 60
+# Of a Content-Length. Tornado reads no body of a longer one, and Python converts no number of thousands of digits.
+_MAX_LENGTH_DIGITS = 18
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,11 +166,21 @@ class _ClientError(tornado.web.HTTPError):
         self.message = message
 
 
+@tornado.web.stream_request_body
 class _Handler(tornado.web.RequestHandler):
-    """What all handlers share: answers are JSON, also those that Tornado makes."""
+    """Answers in JSON, also where Tornado makes the answer, and drops a body that nobody asked for."""
 
     def initialize(self, service: Service) -> None:
         self.service = service
+
+    def prepare(self) -> None:
+        # Tornado would keep the body in memory, as long as the client likes to send it.
+        limits = self.service.limits
+        self.request.connection.set_max_body_size(limits.max_body_bytes)  # type: ignore[union-attr]
+        self.request.connection.set_body_timeout(limits.body_timeout_secs)  # type: ignore[union-attr]
+
+    def data_received(self, chunk: bytes) -> None:
+        """Drops it."""
 
     def set_default_headers(self) -> None:
         self.set_header("Content-Type", "application/json")
@@ -186,10 +198,12 @@ class _Handler(tornado.web.RequestHandler):
 
 
 class _Unknown(_Handler):
-    def prepare(self) -> NoReturn:
+    def get(self) -> NoReturn:
         raise _ClientError(
             404, "nothing is served here; there are POST /v1/transcribe, POST /v1/models/NAME:predict, GET /healthz"
         )
+
+    head = post = delete = patch = put = options = get
 
 
 class _Health(_Handler):
@@ -218,7 +232,6 @@ class _Metadata(_Handler):
         self.finish(json.dumps(self.service.metadata))
 
 
-@tornado.web.stream_request_body
 class _BodyHandler(_Handler):
     """A request with a body, from its headers to its answer."""
 
@@ -230,6 +243,7 @@ class _BodyHandler(_Handler):
         self._body: uploads.Body | None = None
         self._refusal: Answer | None = None
         self._num_bytes = 0
+        self._name = ""
         self._future: Any = None
         self._is_gone = False
         self._is_counted = False
@@ -240,7 +254,8 @@ class _BodyHandler(_Handler):
         if self.service.is_draining:
             return refuse(503, "the server is going away; try again later")
         length = self.request.headers.get("Content-Length", "0")
-        if length.isascii() and length.isdigit() and int(length) > self.max_bytes:
+        is_number = length.isascii() and length.isdigit()
+        if is_number and (len(length) > _MAX_LENGTH_DIGITS or int(length) > self.max_bytes):
             return self._too_large()
         encoding = self.request.headers.get("Content-Encoding", "identity").lower()
         if encoding != "identity":
@@ -250,6 +265,11 @@ class _BodyHandler(_Handler):
     def _too_large(self) -> Answer:
         return refuse(413, f"the body is larger than the {self.max_bytes / 1e6:g} MB that are allowed here")
 
+    @staticmethod
+    def _no_space(error: OSError) -> Answer:
+        logging.error("a body cannot be kept: %s", error)
+        return refuse(503, "there is no space for the body; try again later")
+
     def prepare(self) -> None:
         if self.request.method != "POST":
             self.set_header("Allow", "POST")
@@ -258,9 +278,17 @@ class _BodyHandler(_Handler):
         self._refusal = self.check_headers()
         self._timer = IOLoop.current().call_later(self.service.limits.body_timeout_secs, self._end_slow_body)
         if self._refusal is None:
-            self._body = uploads.Body(self.service.folder)
-        elif self.request.headers.get("Expect", "").lower() == "100-continue":
-            self._send(self._refusal)  # it has not begun to send, and now it does not
+            try:
+                self._body = uploads.Body(self.service.folder)
+                return
+            except OSError as error:
+                self._refusal = self._no_space(error)
+        headers = self.request.headers
+        if (
+            headers.get("Expect", "").lower() == "100-continue"  # it has not begun to send, and now it does not
+            or len(headers.get("Content-Length", "")) > _MAX_LENGTH_DIGITS
+        ):
+            self._send(self._refusal)
         else:
             self._linger()
 
@@ -276,8 +304,7 @@ class _BodyHandler(_Handler):
                 self._body.write(chunk)
                 return
             except OSError as error:
-                logging.error("a body cannot be kept: %s", error)
-                self._refusal = refuse(503, "there is no space for the body; try again later")
+                self._refusal = self._no_space(error)
         self._body.remove()
         self._linger()
 
@@ -300,8 +327,7 @@ class _BodyHandler(_Handler):
             body.finish()
             self._future = future = self.service.queue.submit(self.request_of(body.path))
         except OSError as error:
-            logging.error("a body cannot be kept: %s", error)
-            return refuse(503, "there is no space for the body; try again later")
+            return self._no_space(error)
         except QueueFullError:
             return refuse(503, f"{limits.max_pending} requests are waiting already; try again later")
         # The file must last as long as the work: it may outlive the client.
@@ -320,9 +346,7 @@ class _BodyHandler(_Handler):
 
     def request_of(self, path: str) -> Request:
         """The request whose body lies in a file."""
-        headers = self.request.headers
-        name = uploads.name_of(headers.get("Content-Disposition", ""))
-        return Request(self.kind, path, headers.get("Content-Type", ""), name)
+        return Request(self.kind, path, self.request.headers.get("Content-Type", ""), self._name)
 
     def _send(self, answer: Answer) -> Any:
         self._stop_timer()
@@ -396,6 +420,10 @@ class _Transcribe(_BodyHandler):
         content_type = self.request.headers.get("Content-Type", "")
         if not uploads.is_audio_type(content_type):
             return refuse(415, f"{content_type[:100]!r} is no audio; send a recording, or a form with one")
+        try:
+            self._name = uploads.name_of(self.request.headers.get("Content-Disposition", ""))
+        except ValueError as error:
+            return refuse(400, str(error))
         return super().check_headers()
 
 

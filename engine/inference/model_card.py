@@ -22,6 +22,12 @@ def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Seque
         for line in figures
     ]
     table = ["| set | WER | CER | words | utterances |", "|---|---|---|---|---|", *rows]
+    trained_on = "Nothing was trained here: these are converted weights."
+    if "train" in data:  # else a folder of models.convert
+        trained_on = (
+            f"{data['train']['format']}, {data['train']['input']}, split {data['train']['split'] or 'all'}; text style "
+            f"{data['text_style']}. Starting weights: {model['init'] or 'random'}."
+        )
     architecture = model["preset"] if model.get("source", "native") == "native" else model["hub_handle"]
     lines = [
         "# A wav2vec 2.0 speech recognizer",
@@ -43,11 +49,10 @@ def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Seque
         "",
         *(table if rows else ["Not measured in the run that it comes from."]),
         "",
-        *_other_formats(fields.get("formats", ())),
+        *_other_formats(fields),
         "## Training data",
         "",
-        f"{data['train']['format']}, {data['train']['input']}, split {data['train']['split'] or 'all'}; text style "
-        f"{data['text_style']}. Starting weights: {model['init'] or 'random'}.",
+        trained_on,
         "",
         "## Config",
         "",
@@ -58,10 +63,13 @@ def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Seque
     return "\n".join(lines) + "\n"
 
 
-def _other_formats(formats: Sequence[dict[str, Any]]) -> list[str]:
+def _other_formats(fields: dict[str, Any]) -> list[str]:
     """What lies beside the SavedModel, and how it compares; nothing where nothing does."""
+    formats: Sequence[dict[str, Any]] = fields.get("formats", ())
     if not formats:
         return []
+    blank_id, delimiter_id = fields.get("blank_id", 0), fields.get("delimiter_id")
+    piece = "pieces[i]" if delimiter_id is None else f'" " if i == {delimiter_id} else pieces[i]'
 
     def percent(share: float | None) -> str:
         return "not known" if share is None else f"{100 * share:.2f} %"
@@ -77,11 +85,12 @@ def _other_formats(formats: Sequence[dict[str, Any]]) -> list[str]:
         "",
         "Input: `waveform` [1, T] float32 in [-1, 1] at 16 kHz, any T of at least one frame.",
         "Output: `logits` [1, F, V].",
-        "The text is made outside of the graph; `pieces` are the tokens of vocab.json in their order:",
+        f"The text is made outside of the graph; `pieces` are the tokens of vocab.json in their order, "
+        f"{blank_id} is the CTC blank:",
         "",
         "```python",
         "ids = logits[0].argmax(-1)",
-        'text = "".join(pieces[i] for i, before in zip(ids, [-1, *ids]) if i not in (before, 0)).replace("|", " ")',
+        f'text = "".join({piece} for i, before in zip(ids, [-1, *ids]) if i not in (before, {blank_id}))',
         "```",
         "",
         f"Compared on {formats[0]['num_recordings']} recordings, one at a time, where the model in TensorFlow "

@@ -1,7 +1,8 @@
 """A recognizer for phones and for ONNX: from one waveform to its logits; the text is made outside.
 
-Strings do not go into these formats without TensorFlow's own kernels, so what converts is the acoustic model with the
-normalization before it: waveform [1, T] float32 at 16 kHz, any T of at least one frame -> logits [1, F, V].
+Strings do not go into these formats without TensorFlow's own kernels, so what converts is the acoustic model, with the
+normalization before it where the model has one: waveform [1, T] float32 at 16 kHz, any T of at least one frame ->
+logits [1, F, V].
 """
 
 from __future__ import annotations
@@ -55,15 +56,20 @@ def check_formats(formats: Sequence[str]) -> None:
             ) from error
 
 
-def build_portable(model: AcousticModel) -> tf.Module:
-    """Wraps a float32 model into a module whose `logits` takes waveform [1, T] and returns {"logits": [1, F, V]}."""
+def build_portable(model: AcousticModel, *, normalize: bool = True) -> tf.Module:
+    """Wraps a float32 model into a module whose `logits` takes waveform [1, T] and returns {"logits": [1, F, V]}.
+
+    Args:
+        model: With its weights.
+        normalize: Whether the row gets zero mean and unit variance first, or the model hears it as it is.
+    """
 
     def logits(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        # One row without padding: neither lengths nor float64 are needed.
-        centred = waveform - tf.reduce_mean(waveform, axis=1, keepdims=True)
-        variance = tf.reduce_mean(tf.square(centred), axis=1, keepdims=True)
-        normalized = centred * tf.math.rsqrt(variance + 1e-7)
-        return {"logits": tf.cast(model(normalized, tf.shape(waveform)[1:], training=False), tf.float32)}
+        if normalize:  # one row without padding: neither lengths nor float64 are needed
+            centred = waveform - tf.reduce_mean(waveform, axis=1, keepdims=True)
+            variance = tf.reduce_mean(tf.square(centred), axis=1, keepdims=True)
+            waveform = centred * tf.math.rsqrt(variance + 1e-7)
+        return {"logits": tf.cast(model(waveform, tf.shape(waveform)[1:], training=False), tf.float32)}
 
     module = tf.Module()
     module.weights = list(model.variables)

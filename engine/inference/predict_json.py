@@ -8,14 +8,25 @@ in length: TensorFlow Serving itself wants both given and padded, and whoever do
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from common.json_files import describe, parse_json
+from engine.inference.transcriber import SAMPLE_RATE
+
 SIGNATURE = "serving_default"
 INPUTS = ("waveform", "lengths")
+# Beyond any scale in use, integers of 32 bits included; the square of it still fits float32.
+_LARGEST_SAMPLE = 1e10
+# Arrays, objects and names that a request may have beside those of its rows.
+_SPARE = 16
+_WHOLE_ROW = object()  # the length of a row whose sender gives none
+
+
+class TooLargeError(ValueError):
+    """A request for more or longer rows than are allowed; the message is one line for the sender."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,35 +44,49 @@ class PredictRequest:
     by_rows: bool
 
 
-def parse_request(body: bytes) -> PredictRequest:
+def parse_request(body: bytes, *, max_rows: int, max_samples: int) -> PredictRequest:
     """Reads the body of a request.
 
+    Args:
+        body: JSON.
+        max_rows: most rows of a request.
+        max_samples: most samples of a row.
+
     Raises:
-        ValueError: One line for who sent it.
+        TooLargeError: there are more. Raised before memory is taken for them.
+        ValueError: the body cannot be used; one line for the sender.
     """
-    try:
-        request = json.loads(body, parse_constant=_refuse_constant)
-    except RecursionError as error:
-        raise ValueError("the body is nested too deep") from error
-    except ValueError as error:
-        raise ValueError(f"the body is no JSON: {error}") from error
+    _check_outline(body, max_rows, max_samples)
+    request = parse_json(body, "the body")
     if not isinstance(request, dict):
         raise ValueError('the body is no object; send {"instances": [{"waveform": [...]}]}')
     signature = request.get("signature_name") or SIGNATURE
     if signature != SIGNATURE:
-        raise ValueError(f"signature_name is {signature!r}, and there is but {SIGNATURE!r}")
+        name = repr(signature) if isinstance(signature, str) and len(signature) < 100 else describe(signature)
+        raise ValueError(f"signature_name is {name}, and there is but {SIGNATURE!r}")
     if ("instances" in request) == ("inputs" in request):
         raise ValueError('give either "instances" (a list of rows) or "inputs" (an object of columns)')
     by_rows = "instances" in request
     rows, lengths = _from_instances(request["instances"]) if by_rows else _from_inputs(request["inputs"])
     if not rows:
         raise ValueError("there are no rows")
-    waveform = np.zeros([len(rows), max(map(len, rows))], np.float32)
-    for index, row in enumerate(rows):
+    longest = max((len(values) for _, values in rows if isinstance(values, list)), default=0)
+    if len(rows) > max_rows or longest > max_samples:
+        raise TooLargeError(
+            f"{len(rows)} rows of {longest / SAMPLE_RATE:.1f} s, and {max_rows} of {max_samples / SAMPLE_RATE:g} s are "
+            "allowed here; send fewer, or long recordings as files to /v1/transcribe"
+        )
+    waveform = np.zeros([len(rows), longest], np.float32)
+    num_samples = []
+    for index, (where, values) in enumerate(rows):
+        row = _to_row(values, where)
         waveform[index, : len(row)] = row
-    for index, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= len(row):
-            raise ValueError(f"row {index}: lengths is {length!r}, wanted a whole number from 0 to {len(row)}")
+        num_samples.append(len(row))
+    lengths = [num if length is _WHOLE_ROW else length for num, length in zip(num_samples, lengths, strict=True)]
+    for index, (num, length) in enumerate(zip(num_samples, lengths, strict=True)):
+        if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= num:
+            shown = length if isinstance(length, bool) else describe(length)
+            raise ValueError(f"row {index}: lengths is {shown}, wanted a whole number from 0 to {num}")
     return PredictRequest(waveform, np.array(lengths, np.int32), by_rows)
 
 
@@ -79,31 +104,50 @@ def format_answer(outputs: Mapping[str, np.ndarray], *, by_rows: bool) -> dict[s
     return {"predictions": [{name: column[row] for name, column in columns.items()} for row in range(num_rows)]}
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number that JSON knows")
+def _check_outline(body: bytes, max_rows: int, max_samples: int) -> None:
+    """Refuses a body of more parts than any request needs, by counting bytes.
+
+    The parser would hold the interpreter for seconds and make gigabytes of objects out of a few megabytes of brackets.
+    """
+    num_arrays = max(body.count(b"["), body.count(b"{"))
+    if num_arrays > max_rows + _SPARE or body.count(b":") > 2 * max_rows + _SPARE:
+        raise TooLargeError(
+            f"the body has {num_arrays:,} arrays or objects: it is nested too deep, or has more than the {max_rows} "
+            "rows that are allowed here; send fewer"
+        )
+    num_values = body.count(b",")
+    if num_values > max_rows * (max_samples + 2) + _SPARE:
+        raise TooLargeError(
+            f"the body has {num_values:,} values, and {max_rows} rows of {max_samples / SAMPLE_RATE:g} s are allowed "
+            "here; send fewer, or long recordings as files to /v1/transcribe"
+        )
 
 
-def _from_instances(instances: Any) -> tuple[list[np.ndarray], list[Any]]:
+_Rows = list[tuple[str, Any]]
+"""(where it stands, samples as they came) of each row."""
+
+
+def _from_instances(instances: Any) -> tuple[_Rows, list[Any]]:
     if not isinstance(instances, list):
         raise ValueError('"instances" is no list')
-    rows: list[np.ndarray] = []
+    rows: _Rows = []
     lengths: list[Any] = []
     for index, instance in enumerate(instances):
         where = f"instance {index}"
         fields = instance if isinstance(instance, dict) else {"waveform": instance}
         _check_names(fields, where)
-        rows.append(_to_row(fields["waveform"], where))
-        lengths.append(fields.get("lengths", len(rows[-1])))
+        rows.append((where, fields["waveform"]))
+        lengths.append(fields.get("lengths", _WHOLE_ROW))
     return rows, lengths
 
 
-def _from_inputs(inputs: Any) -> tuple[list[np.ndarray], list[Any]]:
+def _from_inputs(inputs: Any) -> tuple[_Rows, list[Any]]:
     columns = inputs if isinstance(inputs, dict) else {"waveform": inputs}
     _check_names(columns, "inputs")
     if not isinstance(columns["waveform"], list):
         raise ValueError("inputs: waveform is no list of rows")
-    rows = [_to_row(row, f"row {index}") for index, row in enumerate(columns["waveform"])]
-    lengths = columns.get("lengths", [len(row) for row in rows])
+    rows = [(f"row {index}", row) for index, row in enumerate(columns["waveform"])]
+    lengths = columns.get("lengths", [_WHOLE_ROW] * len(rows))
     if not isinstance(lengths, list) or len(lengths) != len(rows):
         raise ValueError(f"inputs: lengths must be a list of {len(rows)} whole numbers, one for each row of waveform")
     return rows, lengths
@@ -112,7 +156,7 @@ def _from_inputs(inputs: Any) -> tuple[list[np.ndarray], list[Any]]:
 def _check_names(fields: Mapping[str, Any], where: str) -> None:
     unknown = sorted(set(fields) - set(INPUTS))
     if unknown:
-        raise ValueError(f"{where}: unknown input {unknown[0]!r}; the inputs are {' and '.join(INPUTS)}")
+        raise ValueError(f"{where}: unknown input {unknown[0][:100]!r}; the inputs are {' and '.join(INPUTS)}")
     if "waveform" not in fields:
         raise ValueError(f"{where}: there is no waveform")
 
@@ -126,7 +170,7 @@ def _to_row(values: Any, where: str) -> np.ndarray:
                 row = np.array(values, np.float64).astype(np.float32)
         except OverflowError:  # a whole number of hundreds of digits
             row = np.array([np.inf], np.float32)
-        if np.isfinite(row).all():
+        if (np.abs(row) <= _LARGEST_SAMPLE).all():  # neither NaN nor infinite
             return row
     raise ValueError(f"{where}: waveform must be a list of numbers, samples at 16 kHz in [-1, 1]")
 

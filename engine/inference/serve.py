@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from engine import unpack
 from engine.inference.answers import Recognizer
 from engine.inference.export import build_export
 from engine.inference.exported import ExportedModel, read_export_fields
@@ -25,6 +26,7 @@ _POLL_SECS = 0.1
 # Of the time that a signal leaves, what is kept for the process to go away.
 _MARGIN_SECS = 5.0
 _MB = 1_000_000
+_LARGEST_OPTION = 1e9
 _DTYPES = {tf.float32: "DT_FLOAT", tf.int32: "DT_INT32", tf.string: "DT_STRING"}
 
 
@@ -121,8 +123,8 @@ def build_limits(options: Mapping[str, Any]) -> Limits:
         "batch_size", "max_pending", "max_connections", "max_body_mb", "max_json_mb", "max_audio_secs",
         "body_timeout_secs", "answer_timeout_secs", "idle_timeout_secs",
     ):  # fmt: skip
-        if not options[name] > 0:
-            raise ValueError(f"--serve.{name}={options[name]}: must be above 0")
+        if not 0 < options[name] <= _LARGEST_OPTION:
+            raise ValueError(f"--serve.{name}={options[name]}: must be above 0 and at most {_LARGEST_OPTION:g}")
     if not 0 <= options["port"] <= 65_535:
         raise ValueError(f"--serve.port={options['port']}: must be from 0 to 65535")
     if not options["name"] or set("/: ") & set(options["name"]):
@@ -145,12 +147,14 @@ def find_signature(transcriber: Transcriber, parts: Parts) -> Any:
     if isinstance(transcriber.model, ExportedModel):
         return transcriber.model.signature
     receptive_field, hop_samples = transcriber.geometry
+    parts = unpack.with_blank(parts, transcriber.tokenizer)
     exported = build_export(
         model=cast(AcousticModel, transcriber.model),
         tokenizer=transcriber.tokenizer,
         decoder=parts.span_graph_decoder,
         receptive_field=receptive_field,
         hop_samples=hop_samples,
+        normalize=transcriber.normalizes,
     )
     return exported.serve.get_concrete_function()
 

@@ -77,6 +77,8 @@ class Transcriber:
         count_samples: Path -> samples at 16 kHz.
         stream_audio: Path -> float32 [N] at 16 kHz, piece by piece.
         geometry: Receptive field of a frame and hop between frames, in samples.
+        normalize: A recording, or a window of a long one, to what the model hears: float32 [T] to the same.
+        normalizes: Whether that is zero mean and unit variance, or the recording as it is.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Transcriber:
         tokenizer: Tokenizer,
         count_samples: Callable[[str], int],
         stream_audio: Callable[[str], Iterator[np.ndarray]],
-        normalize_waveform: Callable[[np.ndarray], np.ndarray],
+        normalize_waveform: Callable[[np.ndarray], np.ndarray] | None,
         find_reference: Callable[[str], str | None] = lambda path: None,
         reader: SearchReader | None = None,
         batch_size: int = 8,
@@ -103,7 +105,8 @@ class Transcriber:
             tokenizer: What the tokens say.
             count_samples: Path -> samples at 16 kHz, from the header; raises ValueError for files it cannot use.
             stream_audio: Path -> float32 [N] at 16 kHz, piece by piece; likewise.
-            normalize_waveform: Of a recording, or of a window of a long one.
+            normalize_waveform: Of a recording, or of a window of a long one; None for a model that hears them as they
+                are.
             find_reference: Path -> the transcript beside the file, or None; for who wants to compare.
             reader: Finds the words in place of the span decoder.
             batch_size: Rows that run together.
@@ -118,7 +121,8 @@ class Transcriber:
         self._reader = reader
         self.count_samples = count_samples
         self.stream_audio = stream_audio
-        self._normalize = normalize_waveform
+        self.normalizes = normalize_waveform is not None
+        self.normalize = normalize_waveform or np.asarray
         self._batch_size = batch_size
         self.geometry = measure_hop(lambda lengths: model.output_lengths(tf.constant(lengths)).numpy())
         receptive_field, self._hop = self.geometry
@@ -145,14 +149,14 @@ class Transcriber:
         return tf.nn.log_softmax(tf.cast(logits, tf.float32)), self.model.output_lengths(lengths)
 
     def log_probs(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns float32 [F, V] of each normalized waveform [T]; rows of like length run together."""
+        """Returns float32 [F, V] of each waveform [T] as `normalize` returns it; rows of like length run together."""
         return self._rows.submit(waveforms)()
 
     def stream_log_probs(self, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
         """Yields the log-probabilities of a recording of any length, from its samples piece by piece.
 
-        A recording of one window is normalized as a whole; of a longer one each window by itself, so that nothing has
-        to be known of the rest.
+        Where the model wants it, a recording of one window is normalized as a whole; of a longer one each window by
+        itself, so that nothing has to be known of the rest.
         """
         windows = cut_windows(
             blocks,
@@ -160,11 +164,11 @@ class Transcriber:
             step_samples=self._step_samples,
             hop_samples=self._hop,
         )
-        return join_windows(self._run_windows(windows))
+        return join_windows(self._run_windows(windows), blank_id=self.tokenizer.blank_id)
 
     def _run_windows(self, windows: Iterator[Window]) -> Iterator[Piece]:
         batches = (
-            (batch, self._rows.submit([self._normalize(window.waveform) for window in batch]))
+            (batch, self._rows.submit([self.normalize(window.waveform) for window in batch]))
             for batch in _batched(windows, self._batch_size)
         )
         for batch, collect in _one_ahead(batches):
@@ -258,14 +262,14 @@ class Transcriber:
     def _load_batches(
         self, order: Sequence[int], paths: Sequence[str], fail: Callable[[int, Exception], None]
     ) -> Iterator[list[tuple[int, np.ndarray]]]:
-        """Yields batches of (index, normalized waveform); the next one is decoded while one runs."""
+        """Yields batches of (index, waveform as the model hears it); the next one is decoded while one runs."""
 
         def load(indices: Sequence[int]) -> list[tuple[int, np.ndarray | Exception]]:
             loaded: list[tuple[int, np.ndarray | Exception]] = []
             for index in indices:
                 try:
                     waveform = np.concatenate([np.zeros(0, np.float32), *self.stream_audio(paths[index])])
-                    loaded.append((index, self._normalize(waveform)))
+                    loaded.append((index, self.normalize(waveform)))
                 except (ValueError, OSError) as error:
                     loaded.append((index, error))
             return loaded

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common import storage
+from common.json_files import field, optional_field
 from engine import unpack
 from engine.decode_options import choose_decode
 from engine.ema import restore_weights
-from engine.inference.exported import VOCAB_FILE, ExportedModel, read_export_fields
+from engine.inference.exported import EXPORT_FILE, VOCAB_FILE, ExportedModel, read_export_fields
 from engine.inference.formats import SUBTITLES, choose_format, subtitle_paths, write_transcripts
 from engine.inference.inputs import find_audio, readable_paths
 from engine.inference.searching import SearchReader
@@ -40,7 +41,7 @@ def load_trained(
     config.train.precision = precision or config.train.precision
     if regions:
         config.model.regions = regions
-    tokenizer = parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE))
+    tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
     model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     restore_weights(model, checkpoint, weights=weights)
     return model, tokenizer
@@ -73,16 +74,23 @@ def load_transcriber(
     if exported is not None:
         if weights:
             raise ValueError(f"--weights={weights}: {checkpoint} is an export, which holds one kind; leave it out")
+        for name in ("on_rate_mismatch", "text_style"):
+            field(exported, name, str, storage.join(checkpoint, EXPORT_FILE))
+        # Exports from before there was a choice normalize.
+        normalize = optional_field(exported, "normalize_waveform", bool, storage.join(checkpoint, EXPORT_FILE), True)
         text_rules = exported
-        tokenizer = parts.build_tokenizer(os.path.join(checkpoint, VOCAB_FILE))
+        tokenizer = parts.build_tokenizer(storage.join(checkpoint, VOCAB_FILE))
+        parts = unpack.with_blank(parts, tokenizer)
         reader = _build_reader(parts, tokenizer, decode)
         model = ExportedModel(checkpoint)
     else:
         config, workdir = unpack.load_run(checkpoint)
-        text_rules = config.data
+        text_rules, normalize = config.data, unpack.normalizes(config)
+        tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
+        parts = unpack.with_blank(parts, tokenizer)
         # Before the model: it fails sooner.
-        reader = _build_reader(parts, parts.build_tokenizer(os.path.join(workdir, VOCAB_FILE)), decode)
-        trained, tokenizer = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
+        reader = _build_reader(parts, tokenizer, decode)
+        trained, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
         trained.fix_weights()
         model = trained
     return Transcriber(
@@ -91,7 +99,7 @@ def load_transcriber(
         tokenizer=tokenizer,
         count_samples=parts.count_samples,
         stream_audio=functools.partial(parts.stream_audio, on_rate_mismatch=text_rules["on_rate_mismatch"]),
-        normalize_waveform=parts.normalize_waveform,
+        normalize_waveform=parts.normalize_waveform if normalize else None,
         find_reference=functools.partial(parts.find_reference, text_style=text_rules["text_style"]),
         reader=reader,
         batch_size=batch_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from email.message import Message
 from typing import BinaryIO
@@ -12,8 +13,12 @@ from tornado.httputil import HTTPFile, HTTPHeaders, HTTPInputError, parse_body_a
 
 FORM = "multipart/form-data"
 # curl --data-binary calls everything a web form unless it is told otherwise.
-_RAW_TYPES = ("", "application/octet-stream", "application/ogg", "application/x-www-form-urlencoded")
+_RAW_TYPES = ("", "application/octet-stream", "application/ogg", "application/mp4", "application/x-www-form-urlencoded")
+# A browser calls a recording of its microphone video/webm or video/mp4: what is in it decides, not its name.
+_MEDIA = ("audio/", "video/")
 _LONGEST_NAME = 200
+_CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # Of the file with the recording out of a form, beside that of the body.
 PART_SUFFIX = ".part"
 
@@ -58,9 +63,9 @@ class Body:
 
 
 def is_audio_type(content_type: str) -> bool:
-    """Whether a body of this Content-Type may be a recording."""
+    """Returns whether a body of this Content-Type may be a recording."""
     kind = content_type.split(";")[0].strip().lower()
-    return kind.startswith("audio/") or kind in _RAW_TYPES or kind == FORM
+    return kind.startswith(_MEDIA) or kind in _RAW_TYPES or kind == FORM
 
 
 def is_form(content_type: str) -> bool:
@@ -75,8 +80,9 @@ def extract_file(body: bytes, content_type: str) -> tuple[str, bytes]:
         ValueError: One line for who sent it.
     """
     files: dict[str, list[HTTPFile]] = {}
+    _, _, parameters = content_type.partition(";")
     try:
-        parse_body_arguments(content_type, body, {}, files, HTTPHeaders())
+        parse_body_arguments(f"{FORM};{parameters}", body, {}, files, HTTPHeaders())
     except HTTPInputError as error:
         raise ValueError(f"the form cannot be read: {error}") from error
     found = [file for group in files.values() for file in group]
@@ -86,12 +92,30 @@ def extract_file(body: bytes, content_type: str) -> tuple[str, bytes]:
 
 
 def name_of(headers_disposition: str) -> str:
-    """Returns the file name of a Content-Disposition header; "" without one."""
+    """Returns the file name of a Content-Disposition header; "" without one.
+
+    Raises:
+        ValueError: the header cannot be read: `filename*` has an unknown or unsuitable character set, a broken escape
+            or bytes that are no text. One line for the sender.
+    """
     if not headers_disposition:
         return ""
     message = Message()
     message["Content-Disposition"] = headers_disposition
-    return clean_name(message.get_filename() or "")
+    try:
+        found = message.get_param("filename", "", header="Content-Disposition")
+        if isinstance(found, tuple):  # filename*=CHARSET'LANGUAGE'TEXT, its escapes undone into Latin-1
+            charset, _, text = found
+            encoded = headers_disposition.lower().partition("filename*")[2]
+            # No other: Python also knows character sets that are none, such as idna.
+            if (charset or "us-ascii").lower() not in _CHARSETS or _BROKEN_ESCAPE.search(encoded):
+                raise ValueError(f"character set {charset!r} or a broken escape")
+            found = text.encode("latin-1").decode(charset or "us-ascii")
+    except (ValueError, LookupError) as error:  # of ValueError too: numbers of thousands of digits in filename*N
+        raise ValueError(
+            "Content-Disposition: filename* cannot be read; send it as RFC 8187 says: filename*=UTF-8''name.wav"
+        ) from error
+    return clean_name(found)
 
 
 def clean_name(name: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engine.protocols import Tokenizer, TokenSpan
+if TYPE_CHECKING:  # it imports TensorFlow, which a wrong --output_format should not wait for
+    from engine.protocols import Tokenizer, TokenSpan
 
 # A token that won its frame has a probability above 0, but float32 may have rounded it away.
 SMALLEST_PROB = 1e-30

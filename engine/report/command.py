@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
+from common import json_files, storage
+from common.workdir_layout import COMPARISON_FILE, REPORT_FILE, VOCAB_FILE
 from engine import files, unpack
+from engine.inference.inputs import join_split_paths
 from engine.protocols import EvalData, Parts
-from engine.report.comparison import COMPARISON_FILE, compare_runs, describe, read_runs, render_comparison
-from engine.report.page import REPORT_FILE
+from engine.report.comparison import compare_runs, describe, read_runs, render_comparison
 from engine.report.writer import write_report
 
+_LARGEST_OPTION = 1e6
 _NUM_UTTERANCES, _MAX_AUDIO_MB = 100, 8.0  # of runs from before there were fields for them
 
 
@@ -31,11 +33,12 @@ def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
     """
     if not inputs:
         raise ValueError("--mode=report needs --inputs=WORKDIR, or --inputs=RUN_A,RUN_B to compare runs")
+    inputs = join_split_paths(inputs)
     runs = read_runs(inputs)
     if len(inputs) > 1:
         sets = compare_runs(runs)
         page = render_comparison(environment=parts.page_environment(Path(__file__).parent), runs=runs, sets=sets)
-        path = Path(output or os.path.join(inputs[0], COMPARISON_FILE))
+        path = output or storage.join(inputs[0], COMPARISON_FILE)
         files.write_text_atomic(path, page)
         print(f"\n{describe(sets)}\n\nwritten to {path}")
         return 0
@@ -44,8 +47,8 @@ def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
     if not figures:
         raise ValueError(f"{workdir}: its metrics.jsonl has no line of an evaluation; evaluate it with --mode=eval")
     path = write_report(
-        workdir=Path(workdir),
-        training_workdir=Path(workdir),
+        workdir=workdir,
+        training_workdir=workdir,
         step=step,
         figures={
             name: {key: value for key, value in line.items() if key not in ("step", "split")}
@@ -53,30 +56,51 @@ def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
         },
         data=_open_sets(parts, workdir, figures),
         page_environment=parts.page_environment,
-        max_utterances=config.eval.get("report_utterances", 0) or _NUM_UTTERANCES,
-        max_audio_mb=config.eval.get("report_max_audio_mb", _MAX_AUDIO_MB),
-        path=Path(output or os.path.join(workdir, REPORT_FILE)),
+        max_utterances=_option(config, "report_utterances", int, 0) or _NUM_UTTERANCES,
+        max_audio_mb=_option(config, "report_max_audio_mb", float, _MAX_AUDIO_MB),
+        path=output or storage.join(workdir, REPORT_FILE),
     )
     print(f"\nwritten to {path}")
     return 0
 
 
+def _option(config: Any, name: str, kind: type, default: Any) -> Any:
+    """Returns eval.NAME of a run; the default where the run has none, or one that a report cannot use."""
+    group = config.to_dict().get("eval")
+    value = group.get(name, default) if isinstance(group, dict) else default
+    if json_files.is_kind(value, kind) and 0 <= value <= _LARGEST_OPTION:
+        return value
+    shown = json_files.describe(value)
+    logging.warning("eval.%s is %s in config.json of the run; the report takes %s", name, shown, default)
+    return default
+
+
 def _open_sets(parts: Parts, workdir: str, names: Mapping[str, object]) -> dict[str, EvalData]:
     """Opens what was evaluated, by the names of the figures; what is not there any more is told and left out."""
-    config, _ = unpack.load_run(workdir)
-    tokenizer = parts.build_tokenizer(os.path.join(workdir, "vocab.json"))
     opened: dict[str, EvalData] = {}
-    # Short names first: dev-clean is a set of its own, not a way of decoding dev.
-    for base in sorted(config.data.eval, key=len):
+    try:
+        config, _ = unpack.load_run(workdir)
+        tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
+        # Short names first: dev-clean is a set of its own, not a way of decoding dev.
+        bases = sorted(config.data.eval, key=len)
+    # Whatever it is, here and below: a page without audio is better than none.
+    except Exception as error:
+        logging.warning("no audio in the report: %s", _reason(error))
+        return opened
+    for base in bases:
         own = [name for name in names if name == base or name.startswith(f"{base}-")]
         try:
             data = unpack.build_eval_set(config, parts, tokenizer, base) if own else None
-        except (ValueError, OSError) as error:
-            logging.warning("no audio of %s in the report: %s", base, error)
+        except Exception as error:
+            logging.warning("no audio of %s in the report: %s", base, _reason(error))
             continue
         if data is not None:
             opened |= dict.fromkeys(own, data)
     return opened
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _last_evaluation(

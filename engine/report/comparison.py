@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from engine import files
+from common import storage
+from common import workdir_layout as layout
 from engine.metrics import ErrorCounts
 from engine.report.curves import HEIGHT, WIDTH, Figure, draw, series_of
 from engine.report.page import now, percent
 from engine.report.sets import Change, Prediction, compare, count_words, speaker_of
 from engine.report.statistics import Interval, holm, rate_interval
+from engine.run_records import read_metrics, read_predictions
 
-COMPARISON_FILE = "comparison.html"
 _TRAIN = "train"
 
 
@@ -89,26 +89,26 @@ def read_runs(workdirs: Sequence[str]) -> list[Run]:
     Raises:
         ValueError: A workdir has none; names it.
     """
-    names = [Path(workdir).resolve().name for workdir in workdirs]
+    names = [storage.real(workdir).rpartition("/")[2] for workdir in workdirs]
     if len(set(names)) < len(names):
         names = list(workdirs)
     if len(set(names)) < len(names):
         raise ValueError(f"--inputs={','.join(workdirs)}: a workdir is given twice; give each run once")
     runs = []
     for name, workdir in zip(names, workdirs, strict=True):
-        paths = sorted(Path(workdir).glob("eval/*/predictions.jsonl"))
+        paths = storage.glob(workdir, f"{layout.EVAL_FOLDER}/*/{layout.PREDICTIONS_FILE}")
         if not paths:
             raise ValueError(
                 f"{workdir}: no eval/SET/predictions.jsonl there; give the workdir of a run that was evaluated, "
                 "or evaluate it with --mode=eval"
             )
-        metrics = Path(workdir, "metrics.jsonl")
+        metrics = storage.join(workdir, layout.METRICS_FILE)
         runs.append(
             Run(
                 name=name,
-                lines=files.read_jsonl(metrics) if metrics.exists() else [],
+                lines=read_metrics(metrics) if storage.is_file(metrics) else [],
                 predictions={
-                    path.parent.name: {record["utterance_id"]: record for record in files.read_jsonl(path)}
+                    path.split("/")[-2]: {record["utterance_id"]: record for record in read_predictions(path)}
                     for path in paths
                 },
             )

@@ -11,6 +11,7 @@ WIDTH, HEIGHT = 420, 170
 _MAX_POINTS = 400  # of a line; more would not be seen
 _LOG_FROM = 50.0  # ratio of the largest to the smallest value beyond which the axis is logarithmic
 _NUM_COLOURS = 6
+_LARGEST = 1e30
 
 Points = Sequence[tuple[float, float | None]]
 """(update, value); None breaks the line."""
@@ -126,7 +127,14 @@ def series_of(lines: Iterable[Mapping[str, Any]], split: str, name: str, *, fact
         factor: Of the unit.
     """
     found = {line["step"]: line[name] for line in lines if line.get("split") == split and name in line}
-    return [(step, None if value is None else factor * value) for step, value in sorted(found.items())]
+    return [(step, _drawable(value, factor)) for step, value in sorted(found.items())]
+
+
+def _drawable(value: float | None, factor: float) -> float | None:
+    """Returns a value that the axes' arithmetic can take: of a diverged run it may be near the end of the floats."""
+    if value is None or abs(value) > _LARGEST:
+        return None
+    return 0.0 if abs(value) < 1 / _LARGEST else factor * value
 
 
 def _thin(points: Points) -> Points:

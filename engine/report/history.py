@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
+from common import storage
 from engine import files
+from engine.run_records import read_heard
 
 _FOLDER = "history"
 _FIELDS = ("utterance_id", "hypothesis", "errors")
@@ -24,14 +26,14 @@ def write_history(set_folder: str | os.PathLike[str], step: int, predictions: It
         step: Update of the evaluated weights.
         predictions: Lines of predictions.jsonl.
     """
-    folder = Path(set_folder, _FOLDER)
+    folder = storage.join(set_folder, _FOLDER)
     records = [{name: record[name] for name in _FIELDS} for record in predictions]
-    files.write_jsonl_atomic(folder / f"{step}.jsonl", records)
+    files.write_jsonl_atomic(storage.join(folder, f"{step}.jsonl"), records)
     steps = _steps(folder)
     kept = {*steps[-_KEPT:], *[other for other in steps if other <= step][-_KEPT:]}
     for other in steps:
         if other not in kept:
-            (folder / f"{other}.jsonl").unlink(missing_ok=True)
+            storage.remove(storage.join(folder, f"{other}.jsonl"))
 
 
 def read_previous(set_folder: str | os.PathLike[str], step: int) -> tuple[int, dict[str, dict[str, Any]]] | None:
@@ -41,13 +43,14 @@ def read_previous(set_folder: str | os.PathLike[str], step: int) -> tuple[int, d
         set_folder: WORKDIR/eval/SET.
         step: Update of the newer weights.
     """
-    folder = Path(set_folder, _FOLDER)
+    folder = storage.join(set_folder, _FOLDER)
     earlier = [other for other in _steps(folder) if other < step]
     if not earlier:
         return None
-    records = files.read_jsonl(folder / f"{earlier[-1]}.jsonl")
+    records = read_heard(storage.join(folder, f"{earlier[-1]}.jsonl"))
     return earlier[-1], {record["utterance_id"]: record for record in records}
 
 
-def _steps(folder: Path) -> list[int]:
-    return sorted(int(path.stem) for path in folder.glob("*.jsonl") if path.stem.isdigit())
+def _steps(folder: str) -> list[int]:
+    stems = (name.removesuffix(".jsonl") for name in storage.list_names(folder) if name.endswith(".jsonl"))
+    return sorted(int(stem) for stem in stems if re.fullmatch("[0-9]{1,18}", stem))

@@ -14,7 +14,6 @@ import jinja2
 from engine.report.curves import HEIGHT, WIDTH, Figure, Points, draw, series_of
 from engine.report.sets import SetReport
 
-REPORT_FILE = "report.html"
 _TRAIN = "train"
 
 PageEnvironment = Callable[[Path], jinja2.Environment]

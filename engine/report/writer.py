@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +10,16 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from engine import files
+from common import storage
+from common import workdir_layout as layout
+from common.json_files import is_kind
+from engine import files, run_records
 from engine.protocols import EvalData
 from engine.report.history import read_previous
-from engine.report.page import REPORT_FILE, PageEnvironment, collect_clips, render_report, training_figures
+from engine.report.page import PageEnvironment, collect_clips, render_report, training_figures
 from engine.report.sets import SetReport, build_set
 
-_METRICS = "metrics.jsonl"
+_LONGEST_FACT = 300  # characters
 
 
 class ReportWriter:
@@ -45,13 +47,13 @@ class ReportWriter:
             max_audio_mb: Most audio on the page, in megabytes.
             training_workdir: Where metrics.jsonl and config.json of training are, if elsewhere.
         """
-        self._workdir = Path(workdir)
+        self._workdir = os.fspath(workdir)
         self._global_step = global_step
         self._data = data
         self._page_environment = page_environment
         self._max_utterances = max_utterances
         self._max_audio_mb = max_audio_mb
-        self._training_workdir = Path(training_workdir or workdir)
+        self._training_workdir = os.fspath(training_workdir or workdir)
 
     def __call__(self, output: Mapping[str, Mapping[str, Any]]) -> None:
         """Writes the report of an evaluation's figures, {set: {figure: value}}; what goes wrong is a warning."""
@@ -72,21 +74,22 @@ class ReportWriter:
         # Whatever it is: days of training are worth more than a page about them.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
-            logging.warning("%s of update %d is not written: %s", self._workdir / REPORT_FILE, step, reason)
+            path = storage.join(self._workdir, layout.REPORT_FILE)
+            logging.warning("%s of update %d is not written: %s", path, step, reason)
 
 
 def write_report(
     *,
-    workdir: Path,
-    training_workdir: Path,
+    workdir: str | os.PathLike[str],
+    training_workdir: str | os.PathLike[str],
     step: int,
     figures: Mapping[str, Mapping[str, Any]],
     data: Mapping[str, EvalData],
     page_environment: PageEnvironment,
     max_utterances: int,
     max_audio_mb: float,
-    path: Path | None = None,
-) -> Path:
+    path: str | os.PathLike[str] = "",
+) -> str:
     """Writes the report out of what an evaluation has left in the workdir, atomically, and returns its path.
 
     Args:
@@ -98,7 +101,7 @@ def write_report(
         page_environment: See workdir.
         max_utterances: See workdir.
         max_audio_mb: See workdir.
-        path: Where to; None = WORKDIR/report.html.
+        path: Where to; "" = WORKDIR/report.html.
     """
     reports = [
         load_set(workdir, name, step=step, figures=values, max_utterances=max_utterances)
@@ -108,7 +111,7 @@ def write_report(
     lines += [{"step": step, "split": name, **values} for name, values in figures.items()]
     page = render_report(
         environment=page_environment(Path(__file__).parent),
-        title=training_workdir.resolve().name,
+        title=storage.real(training_workdir).rpartition("/")[2],
         step=step,
         facts=read_facts(training_workdir),
         figures=training_figures(lines, list(figures)),
@@ -120,38 +123,47 @@ def write_report(
             source_of=lambda name: id(data[name]) if name in data else name,
         ),
     )
-    path = path or workdir / REPORT_FILE
-    files.write_text_atomic(path, page)
-    return path
+    target = os.fspath(path) or storage.join(workdir, layout.REPORT_FILE)
+    files.write_text_atomic(target, page)
+    return target
 
 
 def load_set(
-    workdir: Path, name: str, *, step: int, figures: Mapping[str, Any], max_utterances: int
+    workdir: str | os.PathLike[str], name: str, *, step: int, figures: Mapping[str, Any], max_utterances: int
 ) -> SetReport:
     """Works out the part of a set from its predictions and history in a workdir."""
-    folder = workdir / "eval" / name
-    predictions = files.read_jsonl(folder / "predictions.jsonl")
+    folder = storage.join(workdir, layout.EVAL_FOLDER, name)
+    predictions = run_records.read_predictions(storage.join(folder, layout.PREDICTIONS_FILE))
+    try:
+        previous = read_previous(folder, step)
+    except (ValueError, OSError) as error:
+        logging.warning("no comparison with an earlier evaluation in the report: %s", error)
+        previous = None
     return build_set(
         name=name,
         predictions=predictions,
         figures=figures,
-        previous=read_previous(folder, step),
+        previous=previous,
         max_utterances=max_utterances,
     )
 
 
-def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Returns the lines of a workdir's metrics.jsonl, [] where there are none."""
-    path = workdir / _METRICS
-    return files.read_jsonl(path) if path.exists() else []
+    path = storage.join(workdir, layout.METRICS_FILE)
+    return run_records.read_metrics(path) if storage.is_file(path) else []
 
 
-def read_facts(workdir: Path) -> dict[str, str]:
-    """Returns what to know of a run from its config.json, {} where there is none."""
-    path = workdir / "config.json"
-    if not path.exists():
+def read_facts(workdir: str | os.PathLike[str]) -> dict[str, str]:
+    """Returns what to know of a run from its config.json, {} where there is none that can be read."""
+    path = storage.join(workdir, layout.CONFIG_FILE)
+    if not storage.is_file(path):
         return {}
-    config = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config = layout.read_config(path)
+    except (ValueError, OSError) as error:
+        logging.warning("no facts about the run in the report: %s", error)
+        return {}
     fields = {
         "model": ("model", "preset"),
         "started from": ("model", "init"),
@@ -165,8 +177,10 @@ def read_facts(workdir: Path) -> dict[str, str]:
         value: Any = config
         for part in way:
             value = value.get(part, "") if isinstance(value, Mapping) else ""
-        if value != "":
-            facts[name] = f"{value:,}" if isinstance(value, int) else str(value)
+        if is_kind(value, int):
+            facts[name] = f"{value:,}"
+        elif isinstance(value, (str, float)) and value != "":
+            facts[name] = str(value)[:_LONGEST_FACT]
     return facts
 
 

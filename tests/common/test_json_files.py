@@ -12,6 +12,9 @@ from common.json_files import MalformedFileError, field, optional_field, parse_j
         ('{"a": 1,}', "f.json is not valid JSON ("),
         ('{"a": 1}\n{"a": 2}\n', "line 2, column 1"),
         ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        # The parser takes it, and a reader that walks through it by recursion does not.
+        ('{"a": ' * 400 + "1" + "}" * 400, "nested too deeply"),
+        ('{"a": ' + "[" * 100 + "]" * 100 + "}", "nested too deeply"),
         ('{"a": ' + "9" * 5_000 + "}", "too many digits"),
         ('{"a": ["\\ud800"]}', "half of a surrogate pair in '\\ud800'"),
         ('{"\\uDFFF": 1}', "half of a surrogate pair"),
@@ -30,6 +33,8 @@ def test_damaged_content_is_one_line_with_its_place(content, expected):
 def test_valid_content_is_as_json_reads_it():
     content = {"a": [1, 2.5, None, True, {"b": "ä \U0001f600"}]}
     assert parse_json(json.dumps(content), "f") == content
+    deep = [content] * 200 + ["[" * 200, json.loads("[" * 99 + "]" * 99)]
+    assert parse_json(json.dumps(deep), "f") == deep
     assert parse_json(b"\xef\xbb\xbf" + json.dumps(content, ensure_ascii=False).encode(), "f") == content
 
 

@@ -55,10 +55,65 @@ def test_stereo_becomes_the_mean_of_its_channels(tmp_path: Path) -> None:
     np.testing.assert_allclose(audio.load_audio(tmp_path / "a.wav"), 0.125, atol=1e-6)
 
 
-def test_values_beyond_full_scale_are_clipped(tmp_path: Path) -> None:
+# Integers come at the level of their kind, so that utterances joined in a row are alike.
+@pytest.mark.parametrize(
+    ("scale", "gain"), [(1.0, 1.0), (3.0, 3.0), (2.0**15, 1.0), (2.0**23, 1.0), (2.0**31, 1.0), (1e30, 1e30 / 2**100)]
+)
+@pytest.mark.parametrize(("suffix", "subtype"), [("wav", "FLOAT"), ("aiff", "FLOAT"), ("wav", "DOUBLE")])
+def test_a_float_file_is_heard_at_any_scale(
+    tmp_path: Path, suffix: str, subtype: str, scale: float, gain: float
+) -> None:
+    speech = np.random.default_rng(0).normal(0.0, 0.2, 24_000).clip(-1, 1)
+    soundfile.write(tmp_path / f"a.{suffix}", speech * scale, 16_000, subtype=subtype)
+    loaded = audio.load_audio(tmp_path / f"a.{suffix}")
+    np.testing.assert_allclose(loaded, speech * gain, rtol=1e-6, atol=1e-7)
+    normalized = audio.normalize_waveform(loaded)
+    assert np.corrcoef(normalized, speech)[0, 1] > 0.9999
+    # What a shard holds of it.
+    assert np.corrcoef(audio.to_int16(loaded), speech)[0, 1] > 0.9999
+
+
+def test_sixteen_bits_of_what_fits_are_exact_and_of_the_rest_scaled() -> None:
+    exact = np.array([-32768, -1, 0, 1, 32767], np.float32) / 32768
+    assert audio.to_int16(exact).tolist() == [-32768, -1, 0, 1, 32767]
+    assert audio.to_int16(np.array([2.0, -1.0, 0.5], np.float32)).tolist() == [32767, -16384, 8192]
+    assert audio.to_int16(np.zeros(0, np.float32)).tolist() == []
+
+
+@pytest.mark.parametrize("gain", [-1.0, -0.97, -0.7])
+@pytest.mark.parametrize("offset", [0.0, 0.2])
+def test_of_channels_that_cancel_the_first_is_heard(tmp_path: Path, gain: float, offset: float) -> None:
+    left = np.random.default_rng(0).normal(0.0, 0.1, 24_000)
+    soundfile.write(tmp_path / "a.wav", np.stack([left + offset, gain * left + offset], axis=1), 16_000)
+    np.testing.assert_allclose(audio.load_audio(tmp_path / "a.wav"), left + offset, atol=1e-4)
+
+
+def test_of_channels_that_cancel_a_quiet_one_is_not_taken() -> None:
+    left = np.random.default_rng(0).normal(0.0, 0.1, 24_000).astype(np.float32)
+    channels = np.stack([left * np.float32(0.01), left, -left], axis=1)
+    np.testing.assert_array_equal(audio.to_mono(channels, 16_000, 16_000), left)
+    assert audio.channels_cancel(channels, 16_000)
+
+
+def test_ordinary_channels_are_mixed() -> None:
+    left, right = np.random.default_rng(0).normal(0.0, 0.1, (2, 24_000)).astype(np.float32)
+    for channels in ([left, right], [left, 0 * left], [left, -0.3 * left], [0 * left, 0 * left], [left] * 3):
+        block = np.stack(channels, axis=1).astype(np.float32)
+        assert not audio.channels_cancel(block, 16_000)
+        np.testing.assert_array_equal(audio.to_mono(block, 16_000, 16_000), block.mean(axis=1))
+
+
+def test_each_half_minute_is_mixed_by_itself() -> None:
+    left = np.random.default_rng(0).normal(0.0, 0.1, 31 * 16_000).astype(np.float32)
+    right = np.where(np.arange(len(left)) < 30 * 16_000, left, -left)
+    mono = audio.to_mono(np.stack([left, right], axis=1), 16_000, 16_000)
+    np.testing.assert_allclose(mono, left, atol=1e-7)
+
+
+def test_values_beyond_full_scale_are_kept(tmp_path: Path) -> None:
     wave = np.array([0.0, 3.0, -3.0, 0.5], np.float32)
     soundfile.write(tmp_path / "a.wav", wave, 16000, subtype="FLOAT")
-    assert audio.load_audio(tmp_path / "a.wav").tolist() == [0.0, 1.0, -1.0, 0.5]
+    assert audio.load_audio(tmp_path / "a.wav").tolist() == [0.0, 3.0, -3.0, 0.5]
 
 
 @pytest.mark.parametrize(("num_samples", "rate"), [(1, 44100), (3, 8000), (1, 16000)])

@@ -14,6 +14,7 @@ from data.datasets import EvalData, SubsetSource, TrainData
 from data.errors import InputError
 from data.open import open_source
 from data.text import FACEBOOK_TOKENS, CharTokenizer
+from tests.planted_corpus import speak_tones, write_audio
 
 TOKENIZER = CharTokenizer(tokens=FACEBOOK_TOKENS)
 SECS = {"a1": 1.0, "a2": 0.5, "a3": 2.0, "b1": 0.05, "b2": 1.5}
@@ -115,6 +116,19 @@ def test_joined_evaluation_rows_join_texts_and_ids_of_one_speaker(manifest):
     np.testing.assert_allclose(heard, np.concatenate([first, np.zeros(4_000), second]), atol=1 / 32_000)
 
 
+def test_normalization_is_the_callers_choice_in_training_and_in_evaluation(manifest):
+    fields = {"tokenizer": TOKENIZER, "text_style": "librispeech", "format": "jsonl", "input": manifest}
+    for normalize in (True, False):
+        train = make_train(manifest, normalize=normalize)
+        data = EvalData(**fields, batch_size=1, normalize=normalize)
+        for corpus, batches in ((train, train.dataset(CONTEXT, 0).take(3)), (data, data.dataset(CONTEXT))):
+            for batch in batches:
+                for index, row in zip(batch["utterance_index"].numpy(), batch["waveform"].numpy(), strict=True):
+                    if index >= 0:
+                        raw = corpus.source.read_waveform(int(index))
+                        assert np.array_equal(row[: len(raw)], raw) == (not normalize)
+
+
 def test_subset_renumbers(manifest):
     source = open_source(format="jsonl", input=manifest)
     subset = SubsetSource(source=source, indices=np.array([4, 0]))
@@ -164,3 +178,24 @@ def test_what_training_holds_out_is_what_an_evaluation_of_the_same_ratio_has(man
     # Of two speakers the one with fewer utterances.
     assert (set(train.source.speaker_ids), set(held_out.source.speaker_ids)) == ({"a"}, {"b"})
     assert sorted([*train.source.utterance_ids, *held_out.utterance_ids.values()]) == sorted(SECS)
+
+
+def test_an_evaluation_set_has_another_digest_where_its_rows_or_their_references_differ(tmp_path):
+    items = speak_tones(4, speakers=1, seed=1, first_speaker=1)
+    for item in items:
+        write_audio(tmp_path / f"{item.utterance_id}.wav", item.waveform)
+
+    def digest(texts, **fields):
+        lines = [
+            {"audio_filepath": f"{item.utterance_id}.wav", "text": text, "speaker": "s"}
+            for item, text in zip(items, texts, strict=False)
+        ]
+        (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        given = {"text_style": "librispeech", "batch_size": 2, **fields}
+        tokenizer = CharTokenizer(tokens=FACEBOOK_TOKENS)
+        return EvalData(tokenizer=tokenizer, format="jsonl", input=str(tmp_path / "m.jsonl"), **given).digest
+
+    texts = [item.text for item in items]
+    assert digest(texts) == digest([text.lower() for text in texts]) == digest(texts, batch_size=3)
+    others = [digest([*texts[:3], "OTHER"]), digest(texts[:3]), digest(texts, join_max_utterances=4)]
+    assert len({digest(texts), *others}) == 4

@@ -98,6 +98,7 @@ def test_every_planted_fault_is_named_and_nothing_else(planted, policy):
     # What is about a whole set, a config or the machine has tests of its own.
     assert set(CHECKS) - told == {
         "resampled", "sampled", "memory", "unrelated_transcripts", "labels_fit_slow_only", "bad_segment",
+        "frozen_random",
         "wrong_duration", "lost_symbols", "markup", "missing_cells", "line_breaks", "read_otherwise", "unspaced_text",
         "rare_characters",
     }  # fmt: skip
@@ -123,6 +124,12 @@ def clean_sets(folder: Path) -> list[SetToExamine]:
         make_set("", format="jsonl", input=str(folder / "train/m.jsonl")),
         make_set("dev", format="jsonl", input=str(folder / "dev/m.jsonl")),
     ]
+
+
+def test_weights_that_stay_random_are_an_error_of_the_config(clean):
+    found = run(sets=clean_sets(clean), frozen_random="model.x=True, but nothing trained it; set model.x=False")
+    assert named(found) == {("config", "frozen_random"): {"model"}} and found.num_errors == 1
+    assert "model (model.x=True, but nothing trained it; set model.x=False)" in "\n".join(found.lines())
 
 
 def test_a_clean_corpus_gets_figures_and_no_findings(clean):

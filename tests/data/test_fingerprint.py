@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from data.fingerprint import fingerprint
+from data.fingerprint import digest_rows, fingerprint
 
 
 @dataclasses.dataclass
@@ -41,6 +41,16 @@ def test_the_same_utterances_have_the_same_fingerprint():
 def test_what_changed_changes_its_part(change, differing):
     before, after = fingerprint(Listed()), fingerprint(Listed(**change))
     assert {name for name in before if before[name] != after[name]} == differing
+
+
+def test_a_set_is_told_from_another_by_rows_lengths_and_references_in_any_order():
+    digest = digest_rows(["a", "b"], [3, 4], ["X", "Y"])
+    assert len(digest) == 16 and digest_rows(["b", "a"], [4, 3], ["Y", "X"]) == digest
+    others = [
+        digest_rows(["a", "c"], [3, 4], ["X", "Y"]), digest_rows(["a", "b"], [3, 5], ["X", "Y"]),
+        digest_rows(["a", "b"], [3, 4], ["X", "Z"]), digest_rows(["a"], [3], ["X"]), digest_rows([], [], []),
+    ]  # fmt: skip
+    assert len({digest, *others}) == 6
 
 
 def test_another_part_of_the_same_recording_is_another_corpus():

@@ -59,3 +59,9 @@ def test_the_first_text_with_each_token_is_told() -> None:
     labels = measure_labels(["AB"] * 4096 + ["CA", "CB"], tokenizer=TOKENIZER, text_style="librispeech")
     first = dict(zip(FACEBOOK_TOKENS, labels.first_texts.tolist(), strict=True))
     assert (first["A"], first["B"], first["C"], first["Z"]) == (0, 0, 4096, -1)
+
+
+def test_characters_that_have_no_label_are_counted_where_there_is_no_unknown_token() -> None:
+    labels = measure_labels(["AXB", "AB"], tokenizer=CharTokenizer(tokens=("A", "B", "|", "<pad>")), text_style="none")
+    assert labels.num_labels.tolist() == [2, 2]
+    assert labels.num_unknown.tolist() == [1, 0] and labels.unknown == {0: "X"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,21 @@ def test_librispeech_tree_is_read_sorted_by_id(tree: Path) -> None:
     ]
     assert read_librispeech(tree / "dev") == utterances
     assert utterances[0].duration_secs == 0.1
+
+
+def test_files_that_macos_adds_are_no_part_of_a_tree(tree: Path) -> None:
+    utterances = read_librispeech(tree, "dev")
+    for name in ("9-1.trans.txt", "9-1-0000.flac", "9-1-0007.flac"):
+        (tree / "dev/9/1" / f"._{name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X\xff" + bytes(100))
+    assert read_librispeech(tree, "dev") == utterances
+
+
+def test_a_pipe_in_a_tree_is_one_line(tree: Path) -> None:
+    os.mkfifo(tree / "dev/9/1/9-1-0009.flac")
+    with (tree / "dev/9/1/9-1.trans.txt").open("a") as file:
+        file.write("9-1-0009 NOTHING\n")
+    with pytest.raises(InputError, match=r"9-1-0009\.flac is not a file"):
+        read_librispeech(tree, "dev")
 
 
 def test_librispeech_without_the_split_lists_the_splits(tree: Path) -> None:

@@ -10,7 +10,7 @@ from data.orphans import unlisted_audio
 
 def make(folder: Path) -> Path:
     (folder / "audio").mkdir()
-    for name in ("a.wav", "b.FLAC", "c.txt", "d.wav"):
+    for name in ("a.wav", "b.FLAC", "c.txt", "d.wav", "._a.wav", ".hidden.wav"):
         (folder / "audio" / name).touch()
     lines = [{"audio_filepath": f"audio/{name}.wav", "text": "A", "split": "x"} for name in ("a", "gone")]
     path = folder / "m.jsonl"

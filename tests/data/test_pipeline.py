@@ -93,6 +93,16 @@ def test_an_epoch_holds_every_utterance_once_with_its_samples_and_labels():
     assert sorted(seen) == [-1, -1, -1, *range(13)] and seen[-3:] == [-1, -1, -1]
 
 
+def test_a_model_that_hears_recordings_as_they_are_gets_them_so():
+    source = MemorySource([800, 500])
+    for batch in one_epoch(source, make_plan(source, join_max_utterances=2, join_gap_samples=5), normalize=False):
+        columns = (batch[key] for key in ("utterance_index", "waveform_lengths", "waveform"))
+        for index, length, row in zip(*columns, strict=True):
+            wanted = source.waveforms[index] if index >= 0 else np.zeros(0)
+            np.testing.assert_array_equal(row[: len(wanted)], wanted)
+            assert not row[max(length, len(wanted)) :].any()
+
+
 def test_labels_are_the_published_vocabularys_ids():
     source = MemorySource([100], ["It's a Z."])
     batch = one_epoch(source, make_plan(source, global_batch_size=1))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data import storage
+from common import storage
 from data.errors import InputError
 from data.files import only_writer
 from data.manifest import Utterance
@@ -283,3 +284,22 @@ def test_urls_hold_the_same_bytes_as_folders(tmp_path: Path, utterances: list[Ut
     flags["payload"] = "pcm16"
     assert write_tfrecords(utterances=remote, output="ram://bucket/pcm16", **flags).num_written == 1
     assert storage.read_bytes("ram://bucket/pcm16/dev-00001-of-00003.tfrecord") != bytes(content)
+
+
+@pytest.mark.parametrize("payload", ["pcm16", "flac"])
+def test_files_that_lie_about_their_length_count_as_bad(
+    tmp_path: Path, utterances: list[Utterance], payload: str
+) -> None:
+    flac, wav = Path(utterances[1].audio_filepath), tmp_path / "cut.wav"
+    content = bytearray(flac.read_bytes())
+    content[21] ^= 0x08  # the length's 36 bits begin in the byte's lower half: 2**35 samples
+    flac.write_bytes(content)
+    soundfile.write(wav, np.zeros(utterances[2].num_samples * 2, np.int16), 16000)
+    wav.write_bytes(wav.read_bytes()[: 44 + 2 * utterances[2].num_samples])
+    utterances[2] = dataclasses.replace(utterances[2], audio_filepath=str(wav))
+    prepared = write_tfrecords(
+        utterances=utterances, output=tmp_path / "out", num_shards=1, payload=payload, max_bad_share=0.5, num_workers=1
+    )
+    assert set(prepared.skipped) == {utterances[1].utterance_id, utterances[2].utterance_id}
+    assert "promises" in prepared.skipped[utterances[1].utterance_id]
+    assert "ends early" in prepared.skipped[utterances[2].utterance_id]

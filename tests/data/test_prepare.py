@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from data import prepare, records, storage
+from common import storage
+from data import prepare, records
 from data.files import only_writer
 from data.open import open_source
 from tests.data_toys import contents
@@ -164,7 +165,7 @@ def test_every_kind_of_bad_utterance_counts_and_is_left_out(
         return [storage.state(path) for path in paths]
 
     monkeypatch.setattr("data.shards.encode_audio", encode)
-    monkeypatch.setattr("data.storage.states", states)
+    monkeypatch.setattr("common.storage.states", states)
     out = folder / "out"
     argv = ["--source=jsonl", f"--input={manifest}", f"--output={out}", "--num_workers=1", "--on_rate_mismatch=refuse"]
     assert prepare.main([*argv, "--max_bad_share=0.7"]) == 0, capsys.readouterr().err

@@ -57,6 +57,25 @@ def test_the_key_is_that_of_the_16_bit_content() -> None:
     assert measure_sound(waveform, 8_000).key not in keys
 
 
+def test_the_model_hears_one_of_two_channels_that_cancel() -> None:
+    sound = measure_sound(np.concatenate([tone(), -tone()], axis=1), 16_000)
+    assert sound.cancels and sound.peak == pytest.approx(0.5, abs=1e-3) and sound.active_share == 1.0
+    assert not measure_sound(np.concatenate([tone(), tone()], axis=1), 16_000).cancels
+
+
+def test_what_is_lost_in_the_mix_is_not_heard() -> None:
+    # Opposite, but for one channel among three: the mix keeps a third of one, and that is what is measured.
+    sound = measure_sound(np.concatenate([tone(), -tone(), tone()], axis=1), 16_000)
+    assert sound.peak == pytest.approx(0.5 / 3, abs=1e-3) and not sound.cancels
+
+
+def test_sound_beyond_full_scale_is_measured_as_it_is() -> None:
+    sound = measure_sound(tone(amplitude=4.0), 16_000)
+    assert sound.peak == pytest.approx(4.0, abs=0.01) and sound.clipped_share < CLIPPED_SHARE
+    # The key is that of the shard, which holds it scaled.
+    assert sound.key == measure_sound(tone(amplitude=4.0) / np.abs(tone(amplitude=4.0)).max(), 16_000).key
+
+
 class Recordings:
     """Tones of rising length; every seventh cannot be read."""
 

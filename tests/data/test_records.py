@@ -60,3 +60,18 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "c.flac", NOISE, 8000)
     with pytest.raises(InputError, match="has 8000 Hz, wanted 16000 Hz"):
         encode_audio(str(tmp_path / "c.flac"), payload="flac", on_rate_mismatch="refuse")
+
+
+@pytest.mark.parametrize("payload", ["pcm16", "flac"])
+@pytest.mark.parametrize("scale", [1.0, 4.0, 32768.0])
+def test_a_float_file_survives_sixteen_bits_at_any_scale(tmp_path: Path, payload: str, scale: float) -> None:
+    soundfile.write(tmp_path / "a.wav", NOISE[:, 0] * scale, 16000, subtype="FLOAT")
+    waveform, _ = there_and_back(tmp_path / "a.wav", payload)
+    assert np.corrcoef(waveform, NOISE[:, 0])[0, 1] > 0.99999
+
+
+def test_an_error_about_a_record_does_not_look_for_a_file() -> None:
+    ids = {"text": "A", "utterance_id": "u", "speaker_id": ""}
+    record = encode_record(audio=b"fLaC" + bytes(100), num_samples=1, **ids)
+    with pytest.raises(InputError, match="cannot decode audio file u"):
+        decode_record(record, payload="flac", name="u")

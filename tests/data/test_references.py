@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from data.references import find_reference
 
 
@@ -15,6 +17,13 @@ def test_a_text_file_of_the_same_name_is_found(tmp_path):
     (tmp_path / "a.txt").write_text("Hello, there!\n")
     assert find_reference(tmp_path / "a.wav") == "HELLO THERE"
     assert find_reference(tmp_path / "a.wav", text_style="unicode") == "hello there"
+
+
+def test_hidden_listings_and_pipes_are_passed_over(tmp_path):
+    (tmp_path / "._1-2.trans.txt").write_bytes(b"1-2-0001 NOT THIS\n")
+    os.mkfifo(tmp_path / "0.trans.txt")
+    (tmp_path / "1-2.trans.txt").write_text("1-2-0001 HELLO\n")
+    assert find_reference(tmp_path / "1-2-0001.flac") == "HELLO"
 
 
 def test_no_transcript_is_none(tmp_path):

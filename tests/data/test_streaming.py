@@ -64,3 +64,24 @@ def test_a_file_cut_short_is_found_at_its_end(tmp_path):
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="ends early|cannot be decoded"):
         list(stream_audio(path, block_secs=0.5))
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0, 32768.0])
+def test_pieces_of_a_float_file_have_the_scale_of_the_whole(tmp_path, scale):
+    samples = np.random.default_rng(0).uniform(-1, 1, 48_000)
+    samples[:16_000] *= 1e-3  # what comes first does not tell
+    soundfile.write(tmp_path / "a.wav", samples * scale, 16_000, subtype="FLOAT")
+    pieces = list(stream_audio(tmp_path / "a.wav", block_secs=0.5))
+    assert len(pieces) == 6
+    np.testing.assert_array_equal(np.concatenate(pieces), load_audio(tmp_path / "a.wav"))
+    assert np.abs(pieces[-1]).max() == pytest.approx(5.0 if scale == 5.0 else 1.0, rel=0.01)
+
+
+def test_pieces_of_channels_that_cancel_are_the_whole(tmp_path):
+    left = np.random.default_rng(0).uniform(-0.5, 0.5, 62 * 8_000)
+    # In phase at first, against each other later; what is mixed at a time is half a minute.
+    right = np.where(np.arange(len(left)) < 31 * 8_000, left, -left)
+    soundfile.write(tmp_path / "a.flac", np.stack([left, right], axis=1), 8_000)
+    pieces = list(stream_audio(tmp_path / "a.flac", block_secs=7.0))
+    np.testing.assert_allclose(np.concatenate(pieces), load_audio(tmp_path / "a.flac"), atol=2e-6)
+    assert np.concatenate(pieces)[-16_000:].std() > 0.2

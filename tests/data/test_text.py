@@ -181,12 +181,13 @@ def test_saved_vocabulary_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("{", "is not JSON"),
-        ("[]", "not an object"),
+        ("{", "is not valid JSON"),
+        ('{"<pad>": ' + "[" * 100_000, "nested too deeply"),
+        ('{"<pad>": 0, "\\ud800": 1}', "half of a surrogate pair"),
+        ("[]", "not a JSON object"),
         ('{"<pad>": "0"}', "not an object"),
         ('{"<pad>": 0, "<unk>": 2, "|": 3}', "ids in .* are not 0 to 2"),
-        ('{"|": 0, "<pad>": 1, "<unk>": 2}', "token 0 must be <pad>"),
-        ('{"<pad>": 0, "<unk>": 1}', r"lacks the token \|"),
+        ('{"|": 0, "A": 1, "<unk>": 2}', "CTC blank .* name it as pad_token in tokenizer_config.json .* keeps its id"),
         ('{"<pad>": 0, "<unk>": 1, "|": 2, "": 3}', "empty or repeated"),
     ],
 )
@@ -203,6 +204,78 @@ def test_absent_vocabulary_and_repeated_token(tmp_path: Path) -> None:
         CharTokenizer.from_file(tmp_path / "vocab.json")
     with pytest.raises(InputError, match="'A' is empty or repeated"):
         CharTokenizer(tokens=("<pad>", "<unk>", "|", "A", "A"))
+
+
+def write_vocab(folder: Path, tokens: str | list[str], **fields: object) -> Path:
+    (folder / "vocab.json").write_text(json.dumps({token: index for index, token in enumerate(tokens)}))
+    if fields:
+        (folder / "tokenizer_config.json").write_text(json.dumps(fields))
+    return folder / "vocab.json"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "fields", "blank"),
+    [
+        ("A B | [UNK] [PAD]", {}, 4),
+        ("| A B <unk> <pad>", {}, 4),
+        ("A B <blank> | <unk>", {}, 2),
+        ("<pad> A B | [UNK] <ctc>", {"pad_token": "<ctc>", "unk_token": "[UNK]"}, 5),
+        ("A - B | <unk>", {"pad_token": {"content": "-"}}, 1),
+    ],
+)
+def test_the_blank_is_what_the_vocabulary_says_and_every_id_stays(
+    tmp_path: Path, tokens: str, fields: dict[str, object], blank: int
+) -> None:
+    names = tokens.split(" ")
+    tokenizer = CharTokenizer.from_file(write_vocab(tmp_path, names, **fields))
+    assert (tokenizer.blank_id, tokenizer.tokens) == (blank, tuple(names))
+    assert tokenizer.pieces[blank] == ""
+    wanted = [names.index(token) for token in "A|B"]
+    assert tokenizer.encode("A B") == wanted
+    assert tokenizer.decode([blank, *wanted, blank]) == "A B"
+    # Whatever it looks like, no text has the blank as a label.
+    assert blank not in tokenizer.encode("A-B <pad>") and "-" in tokenizer.unknown_characters("A-B")
+    # The roles travel with the file.
+    (tmp_path / "run").mkdir()
+    tokenizer.save(tmp_path / "run" / "vocab.json")
+    again = CharTokenizer.from_file(tmp_path / "run" / "vocab.json")
+    assert (again.blank_id, again.unknown_id, again.pieces) == (blank, tokenizer.unknown_id, tokenizer.pieces)
+    assert (tmp_path / "run" / "tokenizer_config.json").exists() == (blank in (1, 5))
+
+
+def test_roles_of_an_older_vocabulary_at_the_same_place_do_not_stay(tmp_path: Path) -> None:
+    path = write_vocab(tmp_path, ["<pad>", "[PAD]", "<unk>", "|", "A"], pad_token="[PAD]")
+    assert CharTokenizer.from_file(path).blank_id == 1
+    CharTokenizer(tokens=("<pad>", "[PAD]", "<unk>", "|", "A")).save(path)
+    assert CharTokenizer.from_file(path).blank_id == 0
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    with pytest.raises(InputError, match="tokenizer_config.json is not valid JSON .* mend it or remove it"):
+        CharTokenizer.from_file(path)
+    CharTokenizer(tokens=("<pad>", "<unk>", "|")).save(path)
+    assert CharTokenizer.from_file(path).num_tokens == 3
+
+
+def test_a_space_may_be_the_word_delimiter(tmp_path: Path) -> None:
+    path = write_vocab(tmp_path, ["A", " ", "B", "<unk>", "<pad>"], word_delimiter_token=" ")
+    tokenizer = CharTokenizer.from_file(path)
+    assert tokenizer.encode("A BA") == [0, 1, 2, 0]
+    assert tokenizer.decode([0, 1, 1, 2, 4]) == "A B"
+    assert tokenizer.pieces == ("A", " ", "B", "", "") and tokenizer.unknown_characters("A B") == set()
+
+
+def test_tokens_of_several_characters_are_labels_the_longest_first() -> None:
+    tokenizer = CharTokenizer(tokens=("<pad>", "<unk>", "|", "s", "sh", "shch", "i"))
+    assert tokenizer.encode("shchi sshi") == [5, 6, 2, 3, 4, 6]
+    assert tokenizer.decode([5, 6, 2, 3, 4, 6]) == "shchi sshi"
+    assert tokenizer.num_labels("shchi sshi") == 6
+    assert tokenizer.encode("hi") == [1, 6] and tokenizer.unknown_characters("hi") == {"h"}
+
+
+def test_without_a_token_for_the_unknown_or_for_spaces_these_have_no_label() -> None:
+    tokenizer = CharTokenizer(tokens=("a", "<pad>", "b"))
+    assert tokenizer.encode("a bxa") == [0, 2, 0]
+    assert (tokenizer.num_labels("a bxa"), tokenizer.num_unknown("a bxa")) == (3, 2)
+    assert tokenizer.unknown_characters("a bxa") == {" ", "x"}
 
 
 def test_built_vocabulary_sorts_by_frequency_then_code_point() -> None:

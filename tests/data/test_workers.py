@@ -65,9 +65,10 @@ def test_bad_utterances_of_several_shards_add_up(tasks: list[ShardTask], tmp_pat
 
 
 def test_killed_worker_is_one_line(tasks: list[ShardTask], tmp_path: Path, bar: tqdm) -> None:
-    os.mkfifo(tmp_path / "stuck.wav")  # opening it waits for a writer that never comes
-    stuck = dataclasses.replace(tasks[0].utterances[0], audio_filepath=str(tmp_path / "stuck.wav"))
-    tasks[0] = dataclasses.replace(tasks[0], utterances=[stuck, tasks[0].utterances[1]])
+    # So much to do that it is killed in the middle of it.
+    num_many = 20_000
+    many = {"utterances": [*tasks[0].utterances[:1]] * num_many, "texts": [*tasks[0].texts[:1]] * num_many}
+    tasks[0] = dataclasses.replace(tasks[0], **many)
 
     def kill() -> None:
         end = time.monotonic() + 120

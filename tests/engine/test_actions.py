@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from engine import actions, files
-from engine.actions import MetricsWriter, SaveBest
+from engine.actions import MetricsWriter, SaveBest, last_step
 from engine.checkpoints import BestCheckpoint
 from engine.ema import EmaWeights
 
@@ -179,3 +179,10 @@ def test_predictions_are_written_for_every_set_worst_first_and_the_last_few_are_
         "utterance_id": "b", "hypothesis": "x", "errors": 2
     }  # fmt: skip
     assert (tmp_path / "eval/test/predictions.jsonl").read_text() == ""
+
+
+def test_the_last_update_with_a_line_is_known_though_the_file_or_a_line_is_cut_off(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert last_step(path) == 0
+    path.write_text('{"step": 5}\n{"step": 20}\n{"step": 10}\n{"step": 9')
+    assert last_step(path) == 20

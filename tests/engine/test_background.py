@@ -371,3 +371,43 @@ def test_kill_9_during_a_save_leaves_a_whole_checkpoint_and_the_one_before_until
     assert make_manager(state, folder).restore_or_initialize() == str(folder / f"ckpt-{newest}")
     np.testing.assert_array_equal(state.model.layer.kernel.numpy(), wanted.model.layer.kernel.numpy())
     assert int(state.global_step) == newest
+
+
+def test_what_a_save_will_take_is_known_from_its_size_and_then_from_those_before(tmp_path, monkeypatch):
+    state = make_state()
+    manager = make_manager(state, tmp_path)
+    assert 1.0 < manager.expected_save_secs < 1.1  # a few hundred bytes
+    monkeypatch.setattr(checkpoints, "_ASSUMED_BYTES_PER_SEC", 4.0)
+    # Kernel and bias with two moments each, and the variables beside them.
+    assert manager.expected_save_secs > (4 * 3 + 3) * 3
+    now = [0.0]
+    write = integrity.write_manifest
+    monkeypatch.setattr(integrity, "write_manifest", lambda *args: (now.__setitem__(0, now[0] + 8.0), write(*args)))
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    manager.save(check_interval=False)
+    assert manager.expected_save_secs == 1.5 * 8.0 + 1.0
+
+
+def test_a_save_that_was_given_up_can_be_made_again_at_the_same_update(tmp_path):
+    state = make_state()
+    update(state)
+    manager = make_manager(state, tmp_path)
+    versions = iter(["a", "b"])
+    assert manager.save_from_beside(lambda: next(versions)) is None
+    assert contents(tmp_path) == {} and not list(tmp_path.glob("*_temp"))
+    assert manager.save_from_beside(lambda: None) is None  # in the middle of an update
+    assert manager.save(checkpoint_number=1, check_interval=False) == str(tmp_path / "ckpt-1")
+    assert manager.save_from_beside(lambda: "c") is None  # nothing is new
+    update(state)
+    assert manager.save_from_beside(lambda: "c") == str(tmp_path / "ckpt-2")
+    assert not make_manager(state, tmp_path / "waiting", in_background=False).save_from_beside(lambda: "c")
+
+
+def test_changes_are_open_from_their_begin_to_their_end_and_each_is_another():
+    changes = background.Changes()
+    seen = [changes.count]
+    for act, is_open in ((changes.begin, True), (changes.begin, True), (changes.end, False), (changes.end, False)):
+        act()
+        assert changes.is_open == is_open
+        seen.append(changes.count)
+    assert seen == [0, 1, 1, 2, 2]

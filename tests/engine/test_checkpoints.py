@@ -384,7 +384,7 @@ def test_broken_best_record_is_one_line(tmp_path):
     state = _state()
     _best(state, tmp_path).save_if_better(0.3, metric="dev/wer")
     (tmp_path / "best.json").write_text("{")
-    with pytest.raises(WorkdirError, match=r"best\.json: not JSON .*; remove the file"):
+    with pytest.raises(WorkdirError, match=r"best\.json is not valid JSON .*; remove the file"):
         _best(state, tmp_path)
 
 
@@ -483,3 +483,38 @@ def test_weights_are_restored_on_every_replica(workdir, monkeypatch):
         copies = strategy.experimental_local_results(variable)
         assert len(copies) == 2
         assert all((copy.numpy() == 0.5).all() for copy in copies)
+
+
+def test_a_rate_of_another_set_under_the_same_name_is_not_compared_with(tmp_path, caplog):
+    state = _state()
+    best = _best(state, tmp_path, run_id="mine")
+    state.global_step.assign(10)
+    assert best.save_if_better(0.1, metric="dev/wer", set_digest="old")
+    state.global_step.assign(20)
+    assert not _best(state, tmp_path).save_if_better(0.5, metric="dev/wer", set_digest="old")
+    assert not _best(state, tmp_path).save_if_better(0.5, metric="dev/wer")  # nobody says which set
+    assert "another one" not in caplog.text
+    assert _best(state, tmp_path).save_if_better(0.5, metric="dev/wer", set_digest="new")
+    assert "the evaluation set of dev/wer is another one than at update 10, so its 0.1 does not count" in caplog.text
+    assert not _best(state, tmp_path).save_if_better(0.6, metric="dev/wer", set_digest="new")
+    assert checkpoints.find_checkpoint(tmp_path).endswith("ckpt-20")
+
+
+def test_only_the_best_stays_where_tensorflows_list_was_lost(tmp_path):
+    state = _state()
+    for step, value in ((10, 0.5), (20, 0.4)):
+        state.global_step.assign(step)
+        _best(state, tmp_path).save_if_better(value, metric="dev/wer")
+        (tmp_path / "checkpoint").unlink()
+    assert sorted(path.name for path in tmp_path.glob("*.index")) == ["ckpt-20.index"]
+    assert not list(tmp_path.glob("ckpt-10*"))
+
+
+@pytest.mark.parametrize("content", ['{"metric": "dev/wer"}', '{"metric": 1, "value": 0.1}', "[]", "[" * 100_000])
+def test_a_best_record_without_its_fields_is_one_line(tmp_path, content):
+    state = _state()
+    _best(state, tmp_path).save_if_better(0.3, metric="dev/wer")
+    (tmp_path / "best.json").write_text(content)
+    with pytest.raises(WorkdirError, match=r"best\.json.*; remove the file") as caught:
+        _best(state, tmp_path)
+    assert "\n" not in str(caught.value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+
 import pytest
 
 from configs import base, debug, hub_tutorial, quickstart
@@ -159,8 +162,63 @@ def test_the_corpora_of_a_config_are_made_by_its_command_and_another_path_is_not
 def test_missing_weights_name_the_command_that_converts_them(tmp_path):
     config = make_config(tmp_path)
     config.model.init = str(tmp_path / "weights")
-    with pytest.raises(ValueError, match=r"weights: no such weights \(model.init\); .*python -m models.convert"):
+    wanted = r"weights: no such weights \(model.init\); .*python -m models.convert"
+    with pytest.raises(ValueError, match=wanted) as found:
         experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
+    # What it says of random weights is a run that learns.
+    assert str(found.value).endswith("--config.model.init= --config.model.freeze_feature_encoder=False")
+
+
+def frozen(folder, **fields):
+    config = make_config(folder)
+    config.model.update({"freeze_feature_encoder": True, **fields})
+    return config
+
+
+def test_random_weights_that_stay_frozen_are_refused_before_anything_is_written_and_told_what_to_set(tmp_path):
+    with pytest.raises(ValueError, match=r"model.freeze_feature_encoder=True, but model.init is empty: .*") as found:
+        experiment.run(config=frozen(tmp_path), parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
+    assert "--config.model.init=WEIGHTS" in str(found.value) and "\n" not in str(found.value)
+    assert "--config.model.init= --config.model.freeze_feature_encoder=False" in str(found.value)
+    assert not (tmp_path / "run/config.json").exists()
+    assert checks.find_frozen_random(frozen(tmp_path, init=str(tmp_path / "weights"))) == ""
+    assert checks.find_frozen_random(frozen(tmp_path, source="hub", hub_handle="X")) == ""
+
+
+def test_a_run_that_began_frozen_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
+    run = {"config": frozen(tmp_path), "parts": make_parts(), "workdir": str(tmp_path / "run"), "mode": "train"}
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "find_frozen_random", lambda config: "")
+        assert experiment.run(**run).exit_status == 0
+    assert experiment.run(**run).exit_status == 0
+    assert "the feature encoder would stay random for ever" in caplog.text
+
+
+def test_a_feature_encoder_that_was_random_and_frozen_all_along_is_found_however_many_runs_ago(tmp_path):
+    for name, model in {
+        "first": {"init": "", "freeze_feature_encoder": True},
+        "second": {"init": str(tmp_path / "first/best"), "freeze_feature_encoder": True},
+        "trained": {"init": "", "freeze_feature_encoder": False},
+        "loop": {"init": str(tmp_path / "loop"), "freeze_feature_encoder": True},
+        "hub": {"init": "", "freeze_feature_encoder": True, "source": "hub"},
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"model": model}))
+    fault = checks.find_frozen_random(frozen(tmp_path, init=str(tmp_path / "second/best/ckpt-2")))
+    assert f"the run in {tmp_path / 'first'} began with random weights" in fault
+    for name in ("trained", "loop", "hub", "converted"):
+        assert checks.find_frozen_random(frozen(tmp_path, init=str(tmp_path / name))) == ""
+    open_again = frozen(tmp_path, init=str(tmp_path / "second"), freeze_feature_encoder=False)
+    assert checks.find_frozen_random(open_again) == ""
+
+
+def test_an_encoder_that_is_held_back_while_random_is_a_warning_and_refused_where_it_never_trains(tmp_path, caplog):
+    config = frozen(tmp_path, freeze_feature_encoder=False, freeze_encoder_updates=5)
+    checks.check_frozen(config)
+    assert "train the head on an encoder that is random" in caplog.text
+    config.model.freeze_encoder_updates = config.train.num_updates
+    with pytest.raises(ValueError, match="freeze_encoder_updates=6 of train.num_updates=6, but model.init is empty"):
+        checks.check_frozen(config)
 
 
 def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_written(tmp_path):
@@ -195,10 +253,7 @@ def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_writte
 def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
     class Alphabet:
         def __init__(self, tokens):
-            self.tokens, self.num_tokens = tokens, len(tokens)
-
-        def decode(self, ids):
-            return "".join(self.tokens[i] for i in ids)
+            self.pieces, self.num_tokens, self.blank_id = tokens.replace("_", " "), len(tokens), tokens.find("_")
 
     def build(path):
         return Alphabet(open(path, encoding="utf-8").read())
@@ -210,8 +265,17 @@ def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
         checks.check_head(str(init), tokenizer=Alphabet("_ABC"), build_tokenizer=build)
         with pytest.raises(ValueError, match=r"run/vocab.json, has 'B' as token 2 and that of data.vocab 'X'"):
             checks.check_head(str(init), tokenizer=Alphabet("_AXC"), build_tokenizer=build)
+        # The same characters, but another token is the blank.
+        with pytest.raises(ValueError, match="has its blank at 0 and that of data.vocab at -1"):
+            checks.check_head(str(init), tokenizer=Alphabet(" ABC"), build_tokenizer=build)
         with pytest.raises(ValueError, match=r"has 4 tokens and that of data.vocab 3; set data.vocab=\S+"):
             checks.check_head(str(init), tokenizer=Alphabet("_AB"), build_tokenizer=build)
+    # A run goes on with what it began with.
+    for tokens, message in (("_ABC", ""), ("_AXC", "no longer the one that it began with"), (" ABC", "blank at 0")):
+        refused = pytest.raises(ValueError, match=message) if message else contextlib.nullcontext()
+        with refused:
+            checks.check_same_vocabulary(str(run), tokenizer=Alphabet(tokens), build_tokenizer=build)
+    checks.check_same_vocabulary(str(tmp_path), tokenizer=Alphabet("_"), build_tokenizer=build)
     checks.check_head(str(tmp_path / "bare" / "x" / "ckpt-1"), tokenizer=Alphabet("_"), build_tokenizer=build)
 
 
@@ -243,5 +307,5 @@ def test_updates_and_epochs_of_the_same_are_one_or_the_other(updates, epochs):
 def test_a_url_of_a_kind_that_is_not_known_is_one_line(tmp_path, field):
     config = make_config(tmp_path)
     config.update_from_flattened_dict({field: "nowhere://bucket/x"})
-    with pytest.raises(ValueError, match="nowhere://bucket/x: cannot be looked up .*check the path"):
+    with pytest.raises(OSError, match="cannot use nowhere://bucket/x: File system scheme 'nowhere' not implemented"):
         checks.check_inputs(config, config.model.init, evaluate=False)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -128,3 +132,48 @@ def test_training_that_goes_on_takes_its_end_back(tmp_path):
     continuous.mark_running(workdir)
     continuous.mark_running(workdir)
     assert continuous.finished_reason(workdir) == ""
+
+
+def test_three_replicas_evaluate_what_a_batch_of_four_and_a_training_batch_of_another_shape_leave_over(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.engine.three_replicas", str(tmp_path)],
+        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["batch_sizes"] == [6, 6, 6]
+    # The same rows and, from the weights of the same update or of the best one, losses that are numbers.
+    assert found["train_and_eval"] == found["continuous_eval"]
+    assert found["eval"][0] == found["train_and_eval"][0] == 12
+    assert "train.global_batch_size=6 must be a multiple of replicas x train.accum_steps = 3 x 7" in found["refused"]
+
+
+def test_the_newest_checkpoint_without_a_manifest_waits_for_one_more_look(tmp_path):
+    training, looks = Training(tmp_path, [(5,), ()]), []
+    training.follow(tmp_path, lambda step, path: looks.append((step, training.now)) or True, idle_timeout_secs=5.0)
+    assert looks == [(5, 4.0)]
+
+
+def test_a_damaged_end_is_one_line(tmp_path):
+    (tmp_path / "finished.json").write_text("{")
+    with pytest.raises(ValueError, match=r"finished\.json is not valid JSON"):
+        continuous.finished_reason(str(tmp_path))
+
+
+def test_checkpoints_of_another_run_in_the_same_workdir_are_neither_mixed_in_nor_passed_over(trained, tmp_path):
+    workdir, run = trained
+    first, second = tmp_path / "run", tmp_path / "second"
+    shutil.copytree(workdir, first)
+    run = {**run, "workdir": str(first)}
+    experiment.run(**run, mode="continuous_eval")
+    assert {line["step"] for line in read(first / "continuous_eval/metrics.jsonl")} == {2, 4, 6}
+    first.rename(second)
+    shutil.rmtree(second / "checkpoints")
+    run["workdir"] = str(second)
+    assert experiment.run(**run, mode="train").exit_status == 0
+    assert (second / "earlier_runs/1/continuous_eval/metrics.jsonl").exists()
+    # Back where a reader of the old run left it, as if it lay elsewhere: other updates of the same numbers are done.
+    (second / "earlier_runs/1/continuous_eval").rename(second / "continuous_eval")
+    experiment.run(**run, mode="continuous_eval")
+    assert {line["step"] for line in read(second / "continuous_eval/metrics.jsonl")} == {2, 4, 6}
+    assert (second / "continuous_eval/earlier_runs/1/metrics.jsonl").exists()

@@ -48,6 +48,15 @@ def test_errors_end_with_status_2(tmp_path, capsys, num_errors, status):
     assert seen["available_bytes"] > 2**28
 
 
+def test_random_weights_that_stay_frozen_are_a_finding(tmp_path):
+    config, seen = make_config(tmp_path), {}
+    run(config, tmp_path, seen=seen)
+    assert seen["frozen_random"] == ""
+    config.model.freeze_feature_encoder = True
+    run(config, tmp_path, seen=seen)
+    assert seen["frozen_random"].startswith("model.freeze_feature_encoder=True, but model.init is empty")
+
+
 def test_one_process_examines_for_all_workers_and_waits_for_none(tmp_path, monkeypatch):
     workers = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(workers))

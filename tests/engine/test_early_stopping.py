@@ -77,3 +77,20 @@ def test_a_restart_knows_the_evaluations_before_it_and_counts_each_once(tmp_path
         "(eval.early_stopping_patience=2)"
     )
     assert make(tmp_path, 3, step=40, lines=lines).reason == ""
+
+
+def test_rates_of_another_set_under_the_same_name_do_not_count(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    digests = ["old", "old", "new", None]
+    lines = [
+        {"step": step, "split": "dev", "wer": wer} | ({"set_digest": digest} if digest else {})
+        for step, wer, digest in zip((10, 20, 30, 40), (0.1, 0.1, 0.9, 0.8), digests, strict=True)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    step = tf.Variable(40, dtype=tf.int64)
+    early = EarlyStopping(patience=2, sets=("dev",), metrics_path=path, global_step=step, set_digest="new")
+    early.begin()  # 0.9, then 0.8 of a line that does not say: it still falls
+    assert "2 lines are of another set dev than today's" in caplog.text
+    assert feed(early, [0.7, 0.7, 0.7]) == 70
+    with pytest.raises(StopEarly):
+        EarlyStopping(patience=2, sets=("dev",), metrics_path=path, global_step=step).begin()

@@ -140,3 +140,14 @@ def test_weights_that_are_not_there_are_one_line(run_folder, tmp_path):
     with pytest.raises(ValueError, match="--weights must be raw or ema"):
         restore_weights(ToyModel(), folder, weights="both")
     assert json.loads((folder / "best/best.json").read_text())["weights"] == "ema"
+
+
+@pytest.mark.parametrize("content", [None, "nonsense", 'model_checkpoint_path: "ckpt-3"\n'])
+def test_the_newest_weights_are_found_without_tensorflows_list(run_folder, content):
+    folder, raw, _ = run_folder
+    (folder / "checkpoints/checkpoint").unlink()
+    if content is not None:
+        (folder / "checkpoints/checkpoint").write_text(content)
+    model = ToyModel(seed=3)
+    assert restore_weights(model, folder, weights="raw") == os.fspath(folder / "checkpoints/ckpt-7")
+    assert_equal(values(model.trainable_variables), values(raw.trainable_variables))

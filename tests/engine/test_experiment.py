@@ -120,11 +120,6 @@ def test_a_started_run_continues_where_the_weights_it_started_from_are_gone(tmp_
     assert experiment.run(**arguments).exit_status == 0
 
 
-def test_default_workdir_is_named_after_the_config():
-    assert experiment.default_workdir("configs/digits.py:../corpora/fsdd") == "runs/digits"
-    assert experiment.default_workdir("configs/base.py") == "runs/base"
-
-
 def test_training_does_not_ask_for_the_evaluation_corpora(tmp_path):
     config = make_config(tmp_path)
     config.data.eval["dev"] = base.get_eval_set(input=str(tmp_path / "nowhere"))
@@ -435,3 +430,98 @@ def test_a_signal_is_heard_in_a_loop_in_the_graph_and_leaves_no_trace(tmp_path, 
         assert run(f"stopped{n}").exit_status == 0
         assert reproducible_lines(tmp_path / f"stopped{n}") == reproducible_lines(tmp_path / "by call")
         assert values_of(tmp_path / f"stopped{n}", 5) == values_of(tmp_path / "by call", 5)
+
+
+class BusyStop(StopAt):
+    """A signal comes after update 3, and no time is left: what `run` does while the main thread is in update 4."""
+
+    def __init__(self, while_busy):
+        super().__init__(99)
+        self._while_busy, self.rescue, self.note = while_busy, None, None
+
+    def __call__(self, output=None):
+        self._calls += 1
+        if self._calls == 3:
+            thread = threading.Thread(target=self._while_busy, args=(self,))
+            thread.start()
+            thread.join()
+            self.exit_status = 143
+            raise Killed
+
+
+class Killed(BaseException):
+    """Stands in for os._exit."""
+
+
+def test_what_is_saved_from_beside_is_what_a_stop_there_saves_and_the_next_start_says_so(tmp_path, caplog):
+    def while_busy(stop):
+        assert 0 < stop.rescue_secs() < 10
+        stop.note("SIGTERM (not done after 27 s)")
+        stop.rescue()
+        stop.rescue()  # nothing is left to save
+
+    config = {"log_every_updates": 4, "num_updates": 6, "ema_decay": 0.9}
+    with pytest.raises(Killed):
+        train_toy(tmp_path, "beside", stop=BusyStop(while_busy), **config)
+    assert train_toy(tmp_path, "stopped", stop=StopAt(3), **config).exit_status == 143
+    assert values_of(tmp_path / "beside", 3) == values_of(tmp_path / "stopped", 3)
+    path = str(tmp_path / "beside/checkpoints/ckpt-3")
+    assert integrity.find_damage(path) is None and integrity.read_manifest(path)
+    with caplog.at_level("INFO", logger="absl"):
+        assert train_toy(tmp_path, "beside", **config).exit_status == 0
+    said = [line for line in caplog.messages if "continuing at update 3 of 6" in line]
+    assert len(said) == 1 and "was stopped by SIGTERM (not done after 27 s) at 2" in said[0]
+    assert train_toy(tmp_path, "stopped", **config).exit_status == 0
+    assert reproducible_lines(tmp_path / "beside") == reproducible_lines(tmp_path / "stopped")
+    assert values_of(tmp_path / "beside", 6) == values_of(tmp_path / "stopped", 6)
+
+
+def test_a_state_that_changes_while_it_is_copied_is_not_saved_and_the_stop_saves_by_itself(tmp_path, monkeypatch):
+    versions = iter([(3, 0, 0), None])
+    monkeypatch.setattr(trainer.Trainer, "settled_version", lambda self: next(versions))
+
+    def while_busy(stop):
+        stop.rescue()
+        assert integrity.list_checkpoints(tmp_path / "run/checkpoints") == []
+        assert not list((tmp_path / "run/checkpoints").glob("*_temp"))
+
+    class Stop(BusyStop):
+        def __call__(self, output=None):
+            try:
+                super().__call__(output)
+            except Killed:
+                raise StopTraining("stopped by SIGTERM") from None
+
+    config = {"log_every_updates": 4, "num_updates": 6}
+    assert train_toy(tmp_path, "run", stop=Stop(while_busy), **config).exit_status == 143
+    assert train_toy(tmp_path, "stopped", stop=StopAt(3), **config).exit_status == 143
+    assert values_of(tmp_path / "run", 3) == values_of(tmp_path / "stopped", 3)
+
+
+def test_a_stop_in_good_order_is_named_by_the_next_start(tmp_path, caplog):
+    assert train_toy(tmp_path, "run", stop=StopAt(3)).exit_status == 143
+    with caplog.at_level("INFO", logger="absl"):
+        train_toy(tmp_path, "run")
+    (line,) = (line for line in caplog.messages if "continuing at update 3 of 6" in line)
+    assert "was stopped by SIGTERM at 2" in line and "with all its updates saved" in line
+    caplog.clear()
+    with caplog.at_level("INFO", logger="absl"):
+        train_toy(tmp_path, "run")
+    assert not any("stopped by" in line for line in caplog.messages)  # a note is read once
+
+
+def test_another_set_under_the_same_name_starts_a_new_comparison(tmp_path, caplog):
+    class Other(ToyEvalData):
+        digest = "b" * 16
+
+    config = evaluating_config(tmp_path, in_background=False)
+    config.train.num_updates = 4
+    run = {"config": config, "workdir": str(tmp_path / "run"), "mode": "train_and_eval"}
+    experiment.run(**run, parts=make_parts(build_eval_data=ToyEvalData))
+    best = tmp_path / "run/best"
+    assert json.loads((best / "best.json").read_text())["step"] == 2  # no hypothesis is ever right
+    experiment.run(**run, parts=make_parts(build_eval_data=Other))
+    found = [(line["step"], line["set_digest"][0]) for line in lines(tmp_path / "run") if line["split"] == "dev"]
+    assert found == [(2, "a"), (4, "a"), (4, "b")]
+    assert json.loads((best / "best.json").read_text())["step"] == 4
+    assert "the evaluation set of dev/wer is another one than at update 2" in caplog.text

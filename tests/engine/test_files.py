@@ -107,10 +107,12 @@ def test_last_line_without_newline_is_read(tmp_path):
     assert files.read_jsonl(path) == [{"step": 1}, {"step": 2}]
 
 
-@pytest.mark.parametrize("line", ["{broken", "[1]"])
+@pytest.mark.parametrize(
+    "line", ["{broken", "[1]", '{"a": "\xff"}', '{"a": "\\ud800"}', "[" * 100_000, '{"a": ' + "9" * 5000 + "}"]
+)
 def test_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path, line):
     path = tmp_path / "a.jsonl"
-    path.write_text(f'{{"step": 1}}\n\n{line}\n{{"step": 2}}\n')
+    path.write_bytes(f'{{"step": 1}}\n\n{line}\n{{"step": 2}}\n'.encode("latin-1"))
     with pytest.raises(ValueError, match=r"a\.jsonl, line 3: not a JSON object") as caught:
         files.read_jsonl(path)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400

@@ -7,7 +7,7 @@ import json
 import pytest
 import tensorflow as tf
 
-from engine.intervals import train_and_evaluate
+from engine.intervals import evaluation_at, train_and_evaluate
 
 
 class StandInController:
@@ -54,3 +54,23 @@ def test_an_interrupted_run_evaluates_at_the_same_updates(tmp_path, step, evalua
     )
     assert controller.calls == calls
     assert figures["dev"]["wer"] == (0.125 if not calls else 0.5 if calls[-1][0] == "evaluate" else 0.25)
+
+
+def test_a_line_that_names_no_update_or_set_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 40, "split": "dev", "wer": 0.5}\n{"step": 40}\n')
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 2"):
+        evaluation_at(str(path), 40, ["dev"])
+
+
+def test_the_evaluation_of_another_set_under_the_same_name_is_done_again_and_the_old_line_stays(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    old = {"step": 40, "split": "dev", "wer": 0.125, "set_digest": "old"}
+    path.write_text(json.dumps(old) + "\n")
+    controller = StandInController(40, path)
+    arguments = {"num_updates": 40, "every_updates": 20, "metrics_path": str(path), "sets": ["dev"]}
+    train_and_evaluate(controller, **arguments, set_digests={"dev": "new"})
+    assert controller.calls == [("evaluate", 40)]
+    assert [json.loads(line) for line in path.open()] == [old]
+    assert train_and_evaluate(controller, **arguments, set_digests={"dev": "old"}) == {"dev": old}
+    assert len(controller.calls) == 1

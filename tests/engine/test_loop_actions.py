@@ -18,7 +18,12 @@ FIGURES = {
     "loss": 2.0, "num_rows": 8, "num_infeasible": 0, "num_bad": 0, "num_skipped_updates": 0, "blank_share": 0.5,
     "labels_per_frame": 0.3, "mean_confidence": 0.7, "gradient_norm": 1.5, "audio_secs": 8.0,
 }  # fmt: skip
-EVALUATION = {"dev": {"wer": 0.5}}
+EVALUATION = {
+    "dev": {
+        "wer": 0.5, "cer": 0.25, "num_utterances": 2, "num_words": 4,
+        "substitutions": 1, "deletions": 1, "insertions": 0,
+    }
+}  # fmt: skip
 
 
 class Guard:
@@ -40,8 +45,9 @@ def build(workdir, *, is_chief, guard=None, said=None):
         global_step=tf.Variable(7, dtype=tf.int64),
         num_updates=20,
         quiet_updates=0,
+        eval_every=10,
         trainer=types.SimpleNamespace(
-            ema=None, data_digest=tf.Variable(-1, dtype=tf.int64), skip_counter=SkipCounter(limit=0)
+            peek=dict, ema=None, data_digest=tf.Variable(-1, dtype=tf.int64), skip_counter=SkipCounter(limit=0)
         ),
         model=tf.Module(),
         train_data=types.SimpleNamespace(
@@ -53,6 +59,7 @@ def build(workdir, *, is_chief, guard=None, said=None):
         make_report=functools.partial(ReportWriter, page_environment=None, max_utterances=0, max_audio_mb=0.0),
         guard=guard or Guard(),
         is_chief=is_chief,
+        run_id="",
         check_signal=leave,
         stop=leave,
     )
@@ -66,7 +73,7 @@ def call(list_of_actions, output):
 def test_a_stop_after_an_update_comes_when_everything_is_written_and_checked(tmp_path):
     guard = Guard()
     todo = build(tmp_path, is_chief=True, guard=guard, said="enough")
-    with todo.bar, pytest.raises(StopTraining, match="enough"):
+    with todo.log, pytest.raises(StopTraining, match="enough"):
         call(todo.after_updates, FIGURES)
     train, unreadable = files.read_jsonl(tmp_path / "metrics.jsonl")
     assert (train["split"], train["step"], train["loss"]) == ("train", 7, 2.0)
@@ -77,7 +84,7 @@ def test_a_stop_after_an_update_comes_when_everything_is_written_and_checked(tmp
 
 def test_a_stop_after_an_evaluation_leaves_its_lines_and_the_best_weights(tmp_path):
     todo = build(tmp_path, is_chief=True, said="enough")
-    with todo.bar, pytest.raises(StopTraining, match="enough"):
+    with todo.log, pytest.raises(StopTraining, match="enough"):
         call(todo.after_evaluation, EVALUATION)
     assert [(line["split"], line["wer"]) for line in files.read_jsonl(tmp_path / "metrics.jsonl")] == [("dev", 0.5)]
     assert (tmp_path / "best").is_dir()
@@ -86,7 +93,7 @@ def test_a_stop_after_an_evaluation_leaves_its_lines_and_the_best_weights(tmp_pa
 def test_a_worker_that_is_not_the_chief_checks_and_writes_nothing(tmp_path):
     guard = Guard()
     todo = build(tmp_path, is_chief=False, guard=guard)
-    with todo.bar:
+    with todo.log:
         call(todo.after_updates, FIGURES)
         call(todo.after_evaluation, EVALUATION)
     assert guard.num_calls == 1

@@ -108,7 +108,7 @@ def _gradients(model, step):
 
 
 def _numpy_adamw(values, gradients_of_steps, decays):
-    """Textbook AdamW with Keras's epsilon; float64."""
+    """Textbook AdamW; float64."""
     values = [value.astype(np.float64) for value in values]
     first, second = ([np.zeros_like(value) for value in values] for _ in range(2))
     for step, gradients in enumerate(gradients_of_steps):
@@ -119,10 +119,9 @@ def _numpy_adamw(values, gradients_of_steps, decays):
                 values[i] -= rate * DECAY * values[i]
             first[i] = SETTINGS["beta_1"] * first[i] + (1 - SETTINGS["beta_1"]) * gradient
             second[i] = SETTINGS["beta_2"] * second[i] + (1 - SETTINGS["beta_2"]) * gradient**2
-            correction = np.sqrt(1 - SETTINGS["beta_2"] ** (step + 1)) / (
-                1 - SETTINGS["beta_1"] ** (step + 1)
-            )
-            values[i] -= rate * correction * first[i] / (np.sqrt(second[i]) + SETTINGS["epsilon"])
+            mean = first[i] / (1 - SETTINGS["beta_1"] ** (step + 1))
+            mean_square = second[i] / (1 - SETTINGS["beta_2"] ** (step + 1))
+            values[i] -= rate * mean / (np.sqrt(mean_square) + SETTINGS["epsilon"])
     return values
 
 

@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from common import workdir_layout as layout
 from engine import experiment, startup
 from tests.experiment_toys import make_config, make_parts
 
@@ -51,9 +52,9 @@ def test_a_note_of_a_stop_is_read_once_and_a_damaged_one_says_nothing(tmp_path):
     assert (note["reason"], note["step"]) == ("SIGTERM", 445)
     assert startup.take_stop_note(str(tmp_path)) == {}
     for content in (b"", b"[1]", b'{"step": "x"}', b"\xff" * 9):
-        (tmp_path / startup.STOPPED_FILE).write_bytes(content)
+        (tmp_path / layout.STOPPED_FILE).write_bytes(content)
         assert startup.take_stop_note(str(tmp_path)) == {}
-        assert not (tmp_path / startup.STOPPED_FILE).exists()
+        assert not (tmp_path / layout.STOPPED_FILE).exists()
 
 
 @pytest.mark.parametrize(

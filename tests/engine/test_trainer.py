@@ -354,3 +354,99 @@ def test_digest_pieces_tell_rows_and_their_places_apart_but_not_how_they_are_spl
     many = pieces(np.arange(1000))
     assert all(value == int(value) < 2**24 for value in many)
     assert pieces(np.arange(1000), 8) == many
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("accum_steps", [1, 4])
+def test_nothing_of_a_checkpoint_changes_before_the_flag_is_up_or_after_the_step_is_counted(
+    replicas, accum_steps, two_replicas
+):
+    """In the graph: who assigns to what, and what that waits for."""
+    strategy = two_replicas if replicas == 2 else tf.distribute.OneDeviceStrategy("/cpu:0")
+    trainer = make_trainer(strategy, accum_steps=accum_steps, ema_decay=0.5, clip_norm=1.0, max_skipped_in_a_row=3)
+    trainer.train(tf.constant(1))  # opens the data
+    graph = tf.function(trainer.train_step).get_concrete_function(trainer._train_iter).graph
+    captured = {id(inner): outer for outer, inner in graph.captures}
+
+    def ancestors(op):
+        found, left = set(), [op]
+        while left:
+            op = left.pop()
+            for other in [*op.control_inputs, *(x.op for x in op.inputs)]:
+                if other.name not in found:
+                    found.add(other.name)
+                    left.append(other)
+        return found
+
+    def handles(variables):
+        return {id(part.handle) for v in variables for part in strategy.experimental_local_results(v)}
+
+    def writes(ids):
+        kinds = ("Assign", "If", "StatefulPartitionedCall")
+        return [
+            op for op in graph.get_operations()
+            if any(kind in op.type for kind in kinds) and any(id(captured.get(id(x))) in ids for x in op.inputs)
+        ]  # fmt: skip
+
+    flags = {id(flag.handle) for flag in trainer._is_applying}
+    raised, lowered = (
+        [op for op in writes(flags) if (tf.get_static_value(op.inputs[1]) == value)] for value in (1, 0)
+    )
+    assert len(raised) == len(lowered) == replicas
+    (counted,) = writes({id(strategy.experimental_local_results(trainer.global_step)[0].handle)})
+    state = [
+        *trainer.model.trainable_variables, *trainer.optimizer.variables, *trainer.ema.shadows,
+        trainer.statistics, trainer.data_digest, *trainer.skip_counter.variables,
+    ]  # fmt: skip
+    changing = writes(handles(state))
+    assert len(changing) >= 5
+    for op in changing:
+        assert {flag.name for flag in raised} <= ancestors(op), op.name
+    primary = {id(strategy.experimental_local_results(v)[0].handle) for v in state}
+    for op in writes(primary):
+        assert op.name in ancestors(counted), op.name
+    for flag in lowered:
+        assert counted.name in ancestors(flag)
+
+
+def test_the_state_is_settled_between_updates_and_not_while_averages_are_swapped_or_figures_unwritten():
+    trainer = make_trainer(ema_decay=0.5)
+    trainer.train(tf.constant(1))
+    assert trainer.settled_version() is None  # the figures are out of the statistics, and in no file yet
+    trainer.settle()
+    version = trainer.settled_version()
+    assert version is not None and version == trainer.settled_version()
+    with trainer.ema.swapped():
+        assert trainer.settled_version() is None
+    assert trainer.settled_version() not in (None, version)
+    version = trainer.settled_version()
+    trainer._is_applying[0].assign(1)
+    assert trainer.settled_version() is None
+    trainer._is_applying[0].assign(0)
+    trainer.train(tf.constant(2))
+    trainer.settle()
+    assert trainer.settled_version() not in (None, version)
+
+
+def test_a_loop_in_the_graph_comes_back_to_the_host_after_about_two_seconds(monkeypatch):
+    """By the clock of the test: an update takes half a second, the first one, which is compiled, ten."""
+    now, parts = [0.0], []
+    trainer = make_trainer(loop_in_graph=True, between_updates=lambda: None)
+    loop = type(trainer).__mro__[1].create_train_loop_fn
+
+    def timed(self):
+        run = loop(self)
+
+        def timed_loop(iterator, num_steps):
+            run(iterator, num_steps)
+            now[0] += 0.5 * int(num_steps) + (0.0 if parts else 9.5)
+            parts.append(int(num_steps))
+
+        return timed_loop
+
+    monkeypatch.setattr(type(trainer).__mro__[1], "create_train_loop_fn", timed)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    weights, _ = train(trainer, 12)
+    assert parts == [1, 1, 4, 4, 2]
+    monkeypatch.undo()
+    assert_same(weights, train(make_trainer(), 12)[0], rtol=0)

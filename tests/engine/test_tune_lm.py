@@ -10,7 +10,7 @@ from engine.metrics import ErrorCounts
 from models.lexicon import Spelling
 from models.lm_beam import LexiconBeamSearch
 from tests.experiment_toys import ToyEvalData, make_config, make_parts
-from tests.models_lm import ARPA, PIECES, emissions
+from tests.models_lm import ARPA, PIECES, emissions, needs_flashlight
 
 
 class Letters:
@@ -63,6 +63,7 @@ def test_ties_go_to_the_smaller_weight():
     assert min([tune_lm.Trial(1.0, 0.0, words), tune_lm.Trial(0.5, 2.0, words)]).lm_weight == 0.5
 
 
+@needs_flashlight
 def test_weights_of_the_real_search_share_its_model_and_change_its_text(tmp_path):
     (tmp_path / "lm.arpa").write_text(ARPA)
     search = LexiconBeamSearch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +17,8 @@ from tests.experiment_toys import make_config, make_parts
 
 def test_load_run_finds_the_config_of_a_checkpoint_inside_a_workdir(tmp_path):
     (tmp_path / "run/best").mkdir(parents=True)
-    (tmp_path / "run/config.json").write_text('{"seed": 7}')
+    fields = {**make_config(tmp_path).to_dict(), "seed": 7}
+    (tmp_path / "run/config.json").write_text(json.dumps(fields))
     for path in ("run", "run/best", "run/best/ckpt-3"):
         config, workdir = unpack.load_run(str(tmp_path / path))
         assert (config.seed, workdir) == (7, str(tmp_path / "run"))
@@ -24,6 +26,75 @@ def test_load_run_finds_the_config_of_a_checkpoint_inside_a_workdir(tmp_path):
         unpack.load_run(str(tmp_path / "elsewhere/x/y"))
     with pytest.raises(ValueError, match="--checkpoint is empty"):
         unpack.load_run("")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("\xff", "not UTF-8"),
+        ("[]", "not a JSON object"),
+        ("3", "not a JSON object"),
+        ('{"seed": ' + "[" * 100_000, "nested too deeply"),
+        ('{"seed": ' + "9" * 5000 + "}", "too many digits"),
+        ("{}", "config.json has no 'model'"),
+        ({"model": []}, "'model' is a JSON array"),
+        ({"model": {"preset": 3}}, "model: 'preset' is 3, not text"),
+        ({"data": {}}, "data has no 'on_rate_mismatch'"),
+        ({"train": {"precision": None}}, "train: 'precision' is null"),
+        ({"seed": "0"}, "'seed' is \"0\", not a whole number"),
+        ({"decode": 3}, "'decode' is 3, not a JSON object"),
+        ({"a.b": 3}, "is no config of a run .*dots"),
+    ],
+)
+def test_a_damaged_config_of_a_run_is_one_line(tmp_path, content, message):
+    if not isinstance(content, str):
+        content = json.dumps({**make_config(tmp_path).to_dict(), **content})
+    (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match=message) as caught:
+        unpack.load_run(str(tmp_path))
+    assert str(tmp_path / "config.json") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_blank_of_the_vocabulary_reaches_every_part_that_asks_for_it():
+    def keep(*arguments, blank_id=0):
+        return blank_id
+
+    names = ("loss_fn", "decoder", "span_decoder", "span_graph_decoder", "aligner", "build_search")
+    parts = make_parts(**dict.fromkeys(names, keep))
+    assert unpack.with_blank(parts, SimpleNamespace(blank_id=0)) is parts
+    bound = unpack.with_blank(parts, SimpleNamespace(blank_id=5))
+    assert [getattr(bound, name)() for name in names] == [5] * 6
+
+
+def test_whether_the_model_hears_normalized_recordings_stands_in_the_architecture(tmp_path):
+    config = make_config(tmp_path)
+    assert unpack.normalizes(config)
+    seen = []
+    parts = make_parts(
+        build_train_data=lambda **fields: seen.append(fields["normalize"]),
+        build_eval_data=lambda **fields: seen.append(fields["normalize"]),
+    )
+    config.data.eval = {"dev": {"format": "jsonl", "input": "x"}}
+    config.model.architecture = {"normalize_waveform": False}
+    unpack.build_train_data(config, parts, None)
+    unpack.build_eval_data(config, parts, None)
+    # A converted folder says it too.
+    (tmp_path / "config.json").write_text(preset("tiny", normalize_waveform=False).to_json())
+    seen.append(unpack.normalizes(unpack.load_run(str(tmp_path))[0]))
+    # A SavedModel says it in a file of its own.
+    config.model.architecture, config.model.source, config.model.hub_handle = {}, "hub", str(tmp_path)
+    assert unpack.normalizes(config)
+    (tmp_path / "hub_input.json").write_text('{"normalize_waveform": false}')
+    seen.append(unpack.normalizes(config))
+    assert seen == [False] * 4
+
+
+@pytest.mark.parametrize(("tokens", "style"), [("ab'|", "unicode"), ("AB|", "librispeech"), ("Ab", "librispeech")])
+def test_a_converted_folder_reads_transcripts_in_the_case_that_it_writes(tmp_path, tokens, style):
+    (tmp_path / "config.json").write_text(preset("tiny").to_json())
+    (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(["[PAD]", *tokens])}))
+    assert unpack.load_run(str(tmp_path))[0].data.text_style == style
 
 
 def test_a_run_from_before_there_were_sources_is_native(tmp_path):
@@ -122,3 +193,35 @@ def test_trained_weights_read_with_the_vocabulary_they_were_trained_with(tmp_pat
     for name in ("other", "run"):
         (tmp_path / name / "vocab.json").write_text("{}")
         assert unpack.build_tokenizer(config, parts, **find) == str(tmp_path / name / "vocab.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": "x"}, "'seed' is \"x\", not a whole number"),
+        ({"model": []}, "'model' is a JSON array, not a JSON object"),
+        ({"model": {"preset": 3}}, "model: 'preset' is 3, not text"),
+        ({"model": {}}, "model has no 'preset'"),
+        ({"train": None}, "'train' is null, not a JSON object"),
+        ({"data": {"text_style": "none", "on_rate_mismatch": "refuse", "eval": {"dev": 3}}}, "data.eval: 'dev' is 3"),
+        ({"decode": 3}, "'decode' is 3, not a JSON object"),
+    ],
+)
+def test_a_config_that_somebody_has_changed_by_hand_is_one_line(tmp_path, change, message):
+    fields = {**make_config(tmp_path).to_dict(), **change}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        unpack.load_run(str(tmp_path))
+    assert str(tmp_path / "config.json") in str(caught.value) and "\n" not in str(caught.value)
+    for name in change:
+        del fields[name]
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    if name != "decode":
+        with pytest.raises(ValueError, match=f"config.json has no '{name}'"):
+            unpack.load_run(str(tmp_path))
+
+
+def test_a_config_of_a_converted_folder_without_its_recipe_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"hidden_size": 3}')
+    with pytest.raises(ValueError, match="config.json has no 'hidden_dropout'; convert the model again"):
+        unpack.load_run(str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from engine import workdir
 from engine.workdir import WorkdirError, WorkdirLock, compare_config, save_config
@@ -116,7 +118,7 @@ def test_differences(saved, current, expected):
 
 def test_broken_config_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(WorkdirError, match=r"config\.json: not JSON .*; repair it") as caught:
+    with pytest.raises(WorkdirError, match=r"config\.json is not valid JSON .*; repair it") as caught:
         save_config(tmp_path, CONFIG)
     assert "\n" not in str(caught.value)
 
@@ -168,3 +170,66 @@ def test_no_git_is_no_error(monkeypatch):
 def test_error_is_a_value_error():
     assert issubclass(WorkdirError, ValueError)
     assert Path(workdir.__file__).name == "workdir.py"
+
+
+def test_a_field_that_may_change_is_taken_over_and_one_that_is_new_counts_as_it_always_was(tmp_path):
+    old = {"train": {"num_updates": 6, "seed": 1}}
+    save_config(tmp_path, old)
+    new = {"train": {"num_updates": 9, "seed": 1, "ratio": 0.0}}
+    seen = []
+
+    def may_change(saved):
+        seen.append(saved["train"]["num_updates"])
+        return ["train.num_updates"]
+
+    with pytest.raises(WorkdirError, match="train.num_updates was 6, is 9; train.ratio was absent, is 0.0"):
+        save_config(tmp_path, new)
+    with pytest.raises(WorkdirError, match="train.ratio was 0.5, is 0.0;"):
+        save_config(tmp_path, new, later={"train.ratio": 0.5}, may_change=may_change)
+    save_config(tmp_path, new, later={"train.ratio": 0.0}, may_change=may_change)
+    assert seen == [6, 6]
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["num_updates"] == 9
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_one_line_with_the_path_and_what_to_do(tmp_path, monkeypatch, number):
+    def refuse(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(workdir.fcntl, "flock", refuse)
+    wanted = rf"{tmp_path}/\.lock: the file system keeps no locks \(.*local disk"
+    with pytest.raises(WorkdirError, match=wanted) as caught:
+        WorkdirLock(tmp_path).__enter__()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_of_the_lock_names_its_file(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(workdir.fcntl, "flock", refuse)
+    with pytest.raises(OSError, match=rf"Input/output error: '{tmp_path}/\.lock'"):
+        WorkdirLock(tmp_path).__enter__()
+
+
+def test_a_url_has_no_lock_and_says_so_and_one_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", logger="absl")
+    url = f"ram://{tmp_path.name}/run"
+    with WorkdirLock(url), WorkdirLock(url):
+        pass
+    assert f"{url}: a URL has no lock" in caplog.text
+    with pytest.raises(OSError, match="cannot use foo://x/run: File system scheme 'foo' not implemented"):
+        WorkdirLock("foo://x/run").__enter__()
+    with pytest.raises(WorkdirError, match=r"gs:/bucket/run: a URL has two slashes: write gs://bucket/run"):
+        WorkdirLock("gs:/bucket/run").__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_service_says_of_a_url_is_one_line():
+    error = tf.errors.UnavailableError(None, None, "503 for gs://b/run/checkpoints/ckpt-2\nand more")
+    wanted = "gs://b/run: cannot be written: 503 for gs://b/run/checkpoints/ckpt-2; what"
+    with pytest.raises(WorkdirError, match=wanted), workdir.storage_faults("gs://b/run"):
+        raise error
+    with pytest.raises(tf.errors.UnavailableError), workdir.storage_faults("gs://other/run"):
+        raise error

@@ -11,6 +11,7 @@ from models.architecture import find_architecture
 from models.build import build_model
 from models.config import Wav2Vec2Config, preset
 from models.hf_config import to_hf
+from models.presets import PRESETS
 from models.wav2vec2 import Wav2Vec2ForCTC
 
 ODD = {
@@ -112,3 +113,29 @@ def test_what_says_nothing_is_one_line(tmp_path):
         refused(r"a SavedModel \(model.init\); set model.source=hub", preset=name, init=str(tmp_path / "saved"))
     hub = write_run(tmp_path / "hub", {}, source="hub", hub_handle="X")
     refused("the network of this run is the SavedModel X, not one of ours", preset="auto", init=str(hub))
+
+
+def test_what_the_model_hears_is_part_of_its_architecture(converted, tmp_path):
+    assert all(preset(name).normalize_waveform for name in PRESETS)
+    # Those that normalize record nothing: so do runs from before there was a choice.
+    assert "normalize_waveform" not in find_architecture(preset="auto", init=str(converted))
+    raw = Wav2Vec2Config(**ODD, vocab_size=9, normalize_waveform=False)
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    (folder / "config.json").write_text(raw.to_json())
+    found = find_architecture(preset="auto", init=str(folder))
+    assert found["normalize_waveform"] is False and build(found).config.normalize_waveform is False
+    run = write_run(tmp_path / "run", found)
+    assert find_architecture(preset="auto", run=str(run)) == found
+    (folder / "config.json").write_text(preset("base", normalize_waveform=False).to_json())
+    with pytest.raises(ValueError, match=r"normalize_waveform False instead of True; model.preset=auto takes"):
+        find_architecture(preset="base", init=str(folder))
+    # A folder of Hugging Face as preset says it in another file than the rest.
+    theirs = tmp_path / "hf"
+    theirs.mkdir()
+    (theirs / "config.json").write_text(json.dumps(to_hf(raw)))
+    (theirs / "preprocessor_config.json").write_text('{"do_normalize": false}')
+    assert find_architecture(preset=str(theirs))["normalize_waveform"] is False
+    (theirs / "preprocessor_config.json").write_text('{"sampling_rate": 8000}')
+    with pytest.raises(ValueError, match="sampling_rate is 8000"):
+        find_architecture(preset=str(theirs))

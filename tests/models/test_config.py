@@ -38,6 +38,13 @@ def test_config_survives_json():
         ({"hidden_dropout": 1.0}, "hidden_dropout"),
         ({"mask_time_prob": 1.5}, "mask_time_prob"),
         ({"not_a_field": 1}, "not_a_field"),
+        ({"hidden_size": -1}, "hidden_size must be from 1 to"),
+        ({"hidden_size": "768"}, 'hidden_size must be a whole number, got "768"'),
+        ({"num_heads": True}, "num_heads must be a whole number"),
+        ({"conv_kernel": 3}, "conv_kernel must be a list of whole numbers"),
+        ({"conv_kernel": (10, 3, 3, 3, 3, 2, 0)}, "conv_kernel must be from 1 to"),
+        ({"stable_layer_norm": "yes"}, "stable_layer_norm must be true or false"),
+        ({"layer_drop": float("nan")}, "layer_drop must be a finite number"),
     ],
 )
 def test_nonsense_is_refused_by_name(overrides, message):

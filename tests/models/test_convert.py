@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
 import sys
-from contextlib import redirect_stderr
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
-from models import convert
+from data.text import load_tokenizer
+from models import convert, pretrained
 from models.hf_names import canonical_name
 from models.wav2vec2 import Wav2Vec2ForCTC
+from tests.hub_servers import serving
 from tests.models_parity import SMALL_MODELS, check_parity, compute, load_golden, tensors_of, write_hf_folder
 
 OLD_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
@@ -105,9 +109,11 @@ def test_shards_are_read_by_their_index(tmp_path, golden):
     assert "is not where it says" in refusal(tmp_path, folder)
     index["weight_map"][names[0]] = "../model-1.safetensors"
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "no such file" in refusal(tmp_path, folder)
-    (folder / "model.safetensors.index.json").write_text("{}")
-    assert "not an index" in refusal(tmp_path, folder)
+    assert "is no name of a file in the folder" in refusal(tmp_path, folder)
+    for content in ("{}", "[]", "{", "[" * 100_000, *({"weight_map": value} for value in ([], 3, {"a": 1}, {"a": []}))):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (folder / "model.safetensors.index.json").write_text(text)
+        assert "not an index" in refusal(tmp_path, folder)
 
 
 def test_half_precision_tensors_become_float32_of_the_same_value(tmp_path, golden):
@@ -132,6 +138,40 @@ def test_a_new_vocabulary_gets_a_fresh_head_of_its_size(tmp_path, golden, capsys
     assert json.loads((tmp_path / "ours" / "vocab.json").read_text(encoding="utf-8"))["я"] == 3
 
 
+def test_blank_roles_and_normalization_go_both_ways(tmp_path, golden, capsys):
+    folder = write_hf_folder(tmp_path / "hf", golden, vocab=False, pad_token_id=7)
+    tokens = ["B", " ", "[UNK]", "A", "C", "sh", "<s>", "[PAD]"]
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    roles = {"pad_token": "[PAD]", "unk_token": "[UNK]", "word_delimiter_token": " "}
+    (folder / "tokenizer_config.json").write_text(json.dumps(roles))
+    (folder / "added_tokens.json").write_text('{"</s>": 8}')
+    extractor = {"feature_extractor": {"do_normalize": False, "sampling_rate": 16000}}
+    (folder / "processor_config.json").write_text(json.dumps(extractor))
+    assert convert.main([f"--input={folder}", f"--output={tmp_path / 'ours'}"]) == 0
+    printed = capsys.readouterr().out
+    assert "text: 8 tokens, the blank is '[PAD]' (id 7), unknown '[UNK]', word delimiter ' '" in printed
+    assert "note: left out, because the head has no row for them: '</s>'" in printed
+    assert pretrained.read_config(tmp_path / "ours").normalize_waveform is False
+    # The tokenizer of a run reads what was written.
+    tokenizer = load_tokenizer(tmp_path / "ours" / "vocab.json")
+    assert (tokenizer.blank_id, tokenizer.encode("A sh"), tokenizer.decode([3, 1, 5])) == (7, [3, 1, 5], "A sh")
+
+    convert.to_hf(input=tmp_path / "ours", output=tmp_path / "back")
+    back = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "back").glob("*.json")}
+    assert list(back["vocab"]) == tokens
+    assert back["config"]["pad_token_id"] == 7 and back["config"]["bos_token_id"] == 6
+    assert roles.items() <= back["tokenizer_config"].items()
+    assert back["special_tokens_map"] == {"pad_token": "[PAD]", "unk_token": "[UNK]", "bos_token": "<s>"}
+    assert back["preprocessor_config"]["do_normalize"] is False
+    assert_same_bits(load_file(tmp_path / "back" / "model.safetensors"), tensors_of(golden))
+
+
+def test_another_rate_is_refused_before_the_weights_are_read(tmp_path, golden):
+    folder = write_hf_folder(tmp_path / "hf", golden)
+    (folder / "processor_config.json").write_text('{"feature_extractor": {"sampling_rate": 8000}}')
+    assert "processor_config.json: sampling_rate is 8000; only 16000 is supported" in refusal(tmp_path, folder)
+
+
 def test_the_command_reports_and_goes_both_ways(tmp_path, golden, capsys):
     folder = write_hf_folder(tmp_path / "hf", golden)
     (folder / "preprocessor_config.json").write_text('{"do_normalize": false}')
@@ -140,20 +180,22 @@ def test_the_command_reports_and_goes_both_ways(tmp_path, golden, capsys):
     num_parameters = sum(tensor.size for tensor in tensors_of(golden).values())
     assert f"loaded: {len(tensors_of(golden))} tensors, {num_parameters:,} parameters" in printed
     assert f"model: {num_parameters:,} parameters, {num_parameters - 200:,} without the head" in printed
-    assert "note:" in printed and "do_normalize=false" in printed
+    assert "audio: 16 kHz, as it is, not normalized (do_normalize=false) (preprocessor_config.json)" in printed
+    assert "text: 8 tokens, the blank is '<pad>' (id 0), unknown '<unk>', word delimiter '|'" in printed
     to_hf = [f"--input={tmp_path / 'ours'}", f"--output={tmp_path / 'back'}", "--to_hf", "--model_type=hubert"]
     assert convert.main(to_hf) == 0
     names = load_file(tmp_path / "back" / "model.safetensors")
     assert "hubert.masked_spec_embed" in names
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == [
-        "config.json", "model.safetensors", "preprocessor_config.json", "tokenizer_config.json", "vocab.json",
+        "config.json", "model.safetensors", "preprocessor_config.json", "special_tokens_map.json",
+        "tokenizer_config.json", "vocab.json",
     ]  # fmt: skip
 
 
 def refusal(tmp_path, folder, *flags):
     """What the command says when it refuses: one line, and nothing was written."""
     output = tmp_path / "refused"
-    with redirect_stderr(StringIO()) as stderr:
+    with contextlib.redirect_stderr(StringIO()) as stderr:
         assert convert.main([f"--input={folder}", f"--output={output}", *flags]) == 2
     message = stderr.getvalue()
     assert message.startswith("models.convert: ") and message.count("\n") == 1
@@ -187,14 +229,22 @@ def test_missing_transposed_and_double_tensors(tmp_path, golden):
     assert "type int32" in refusal(tmp_path, write_hf_folder(tmp_path / "e", golden, tensors=integers))
 
 
+def test_a_type_that_numpy_does_not_have_is_one_line(tmp_path):
+    header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with contextlib.ExitStack() as stack:
+        tensors = convert.open_tensors(tmp_path, stack)
+        assert tensors["a"].shape == (8,)
+        with pytest.raises(ValueError, match="model.safetensors: a has type F8_E4M3; supported are float32"):
+            tensors["a"].read()
+
+
 def test_wrong_vocabulary_sizes(tmp_path, golden):
     folder = write_hf_folder(tmp_path / "hf", golden, vocab_size=32)
     assert "lm_head.weight [8, 24] instead of [32, 24]" in refusal(tmp_path, folder)
     folder = write_hf_folder(tmp_path / "hf", golden)
     (folder / "vocab.json").write_text('{"<pad>": 0, "a": 1}')
     assert "vocab.json: 2 tokens, but the head has 8" in refusal(tmp_path, folder)
-    folder = write_hf_folder(tmp_path / "hf", golden, pad_token_id=7)
-    assert "pad_token_id is 7" in refusal(tmp_path, folder)
     assert "absent.json: no such file" in refusal(tmp_path, folder, f"--vocab={tmp_path / 'absent.json'}")
 
 
@@ -225,3 +275,22 @@ def test_a_pickle_is_refused_without_torch_and_never_runs(tmp_path, golden, monk
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps(_Malicious(str(tmp_path / "trap"))))
     assert "pip install torch, or fetch model.safetensors" in refusal(tmp_path, folder)
     assert not (tmp_path / "trap").exists()
+
+
+def test_a_name_is_fetched_and_converted_like_its_folder(tmp_path, golden, monkeypatch, capsys):
+    source = write_hf_folder(tmp_path / "hf", golden)
+    with serving() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setenv("EARSHOT_CACHE", str(tmp_path / "ours"))
+        hub.files = {path.name: path.read_bytes() for path in source.iterdir()}
+        assert convert.main(["--input=hf://someone/some-model", f"--output={tmp_path / 'a'}"]) == 0
+        folder = convert.fetch_weights("hf://someone/some-model")
+    assert convert.main([f"--input={source}", f"--output={tmp_path / 'b'}"]) == 0
+    for name in ("weights.index", "config.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        assert Path(folder, name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert convert.main(["--input=someone/some-model", f"--output={tmp_path / 'c'}"]) == 2
+    assert "write hf://someone/some-model" in capsys.readouterr().err

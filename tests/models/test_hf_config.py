@@ -12,7 +12,10 @@ from models.hf_config import from_hf, read_hf_config, to_hf
 from models.presets import PRESETS
 
 # Decide how a fresh model starts, which transformers does in its own way.
-OURS_ALONE = {name: getattr(Wav2Vec2Config(), name) for name in ("conv_init", "regions", "recompute")}
+OURS_ALONE = {
+    # The last stands in another file of theirs.
+    name: getattr(Wav2Vec2Config(), name) for name in ("conv_init", "regions", "recompute", "normalize_waveform")
+}
 
 # No other field has its default value, ours or theirs.
 ALL_DIFFERENT = Wav2Vec2Config(
@@ -96,6 +99,16 @@ def test_projection_norm_is_read_for_hubert_alone():
         ({"layerdrop": True}, "layerdrop is True"),
         ({"feat_extract_norm": "batch"}, "feature_norm"),
         ({"num_attention_heads": 7}, "num_heads"),
+        ({"hidden_size": -1}, "hidden_size is -1"),
+        ({"num_hidden_layers": 10**9}, "num_layers must be from 1 to 1000, got 1000000000"),
+        ({"vocab_size": 10**30}, "vocab_size must be a whole number"),
+        ({"hidden_size": 12 * 2**16, "num_hidden_layers": 999}, "parameters, at most 1e.11 are supported"),
+        ({"conv_kernel": [10, 3]}, "conv_dim, conv_kernel and conv_stride must have one entry per convolution"),
+        ({"conv_stride": ["5"] * 7}, "conv_stride is a JSON array"),
+        ({"conv_stride": [1024] * 7}, "conv_stride must make a hop of at most"),
+        ({"layer_norm_eps": float("nan")}, "layer_norm_epsilon must be a finite number"),
+        ({"layer_norm_eps": -1e-5}, "layer_norm_epsilon must not be negative"),
+        ({"model_type": {"a": []}}, "model_type is a JSON object"),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(tmp_path, fields, message):
@@ -107,7 +120,9 @@ def test_what_is_not_supported_is_refused_by_name(tmp_path, fields, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "\xff"])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "\xff", '{"conv_kernel": ' + "[" * 100_000, '{"vocab_size": ' + "9" * 5000 + "}"]
+)
 def test_a_file_that_is_no_config_is_one_line(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_bytes(text.encode("latin-1"))

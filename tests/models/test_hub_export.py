@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from common.hub_input import hub_normalizes
 from models import ctc, hub_export
 from models.config import preset
 from models.hub import HubForCTC
@@ -202,6 +203,20 @@ def test_the_workdir_of_a_run_becomes_a_saved_model(saved, tmp_path, capsys):
         np.testing.assert_array_equal(again[variable.name], variable.numpy())
     assert hub_export.main([f"--input={run}", f"--output={tmp_path / 'x'}", "--attention_mask"]) == 2
     assert "is a SavedModel, whose graph stays as it is: leave out" in capsys.readouterr().err
+
+
+def test_a_model_that_hears_recordings_as_they_are_says_so_where_the_saved_model_lies(saved, tmp_path, capsys):
+    narrow_model(normalize_waveform=False).save_pretrained(tmp_path / "model")
+    flags = [f"--input={tmp_path / 'model'}", f"--num_samples={SIZE}", f"--output={tmp_path / 'raw'}"]
+    assert hub_export.main(flags) == 0
+    assert "input speech, as it is and not normalized, of 8000 samples" in capsys.readouterr().out
+    assert hub_normalizes(str(saved / "hub")) and not hub_normalizes(str(tmp_path / "raw"))
+    # What is trained from it and written again hears the same.
+    hub = HubForCTC(handle=str(tmp_path / "raw"), vocab_size=7)
+    tf.train.CheckpointManager(tf.train.Checkpoint(model=hub), str(tmp_path / "best"), max_to_keep=1).save()
+    flags = [f"--input={tmp_path / 'raw'}", f"--checkpoint={tmp_path / 'best'}", f"--output={tmp_path / 'again'}"]
+    assert hub_export.main(flags) == 0
+    assert not hub_normalizes(str(tmp_path / "again"))
 
 
 def test_wrong_input_is_one_line_and_status_2(saved, tmp_path, capsys):

@@ -42,6 +42,8 @@ def test_spelling():
     assert spelling.spell("CAT") == tuple(encode("CAT"))
     assert spelling.spell("CAFÉ") is None
     assert spelling.spell_hot_words(["CAT"]) == [tuple(encode("CAT"))]
+    # Where tokens begin alike the longest is taken, as in labels.
+    assert Spelling([" ", "S", "SH", "I", "P"]).spell("SHIPS") == (2, 3, 4, 1)
     for word in ("cat", "TWO WORDS", ""):
         with pytest.raises(ValueError, match="decode.hot_words: "):
             spelling.spell_hot_words([word])

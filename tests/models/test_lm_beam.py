@@ -1,4 +1,4 @@
-"""The search over words with a language model. flashlight-text is part of the extra `test`: nothing is skipped."""
+"""The search over words with a language model."""
 
 import math
 import sys
@@ -8,7 +8,9 @@ import pytest
 
 from models.lexicon import Spelling
 from models.lm_beam import LexiconBeamSearch
-from tests.models_lm import ARPA, PIECES, decode, emissions
+from tests.models_lm import ARPA, PIECES, decode, emissions, needs_flashlight
+
+pytestmark = needs_flashlight
 
 # CAR is heard a little better than CAT.
 UNSURE = emissions("THE CAR", unsure={6: ("T", 0.45)})

@@ -8,11 +8,10 @@ import pytest
 from tests.models_parity import SMALL_MODELS, build_through_the_table, check_parity, compute, load_golden
 
 
-@pytest.mark.parametrize("backend", ["sparse", "dense"])
 @pytest.mark.parametrize("name", SMALL_MODELS)
-def test_small_models_equal_the_reference(name, backend):
+def test_small_models_equal_the_reference(name):
     golden = load_golden(name)
-    largest = check_parity(compute(build_through_the_table(golden), golden, backend=backend), golden)
+    largest = check_parity(compute(build_through_the_table(golden), golden), golden)
     assert max(largest.values()) > 0.0  # not compared with itself
 
 

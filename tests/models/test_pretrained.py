@@ -116,6 +116,24 @@ def test_the_workdir_of_a_run_is_a_folder_with_a_model_too(saved, tmp_path):
     assert pretrained.saved_model_of_run(run) is None
 
 
+@pytest.mark.parametrize("content", [None, "nonsense", 'model_checkpoint_path: "ckpt-3"\n'])
+def test_the_weights_of_a_run_are_found_without_tensorflows_list(saved, tmp_path, content):
+    run = write_run(tmp_path / "run", saved[0])
+    for name in ("best", "checkpoints"):
+        (run / name / "checkpoint").unlink()
+        if content is not None:
+            (run / name / "checkpoint").write_text(content)
+    assert pretrained.find_run_checkpoint(run) == str(run / "best/ckpt-7")
+    assert pretrained.find_run_checkpoint(run, run / "checkpoints") == str(run / "checkpoints/ckpt-7")
+
+
+def test_the_best_weights_of_another_run_are_passed_over(saved, tmp_path):
+    run = write_run(tmp_path / "run", saved[0])
+    (run / "run.json").write_text('{"run_id": "mine"}')
+    (run / "best/ckpt-7.manifest.json").write_text('{"files": {}, "run_id": "theirs"}')
+    assert pretrained.find_run_checkpoint(run) == str(run / "checkpoints/ckpt-7")
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -169,7 +187,11 @@ def test_weights_of_another_architecture_are_refused(saved, change):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not JSON"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"hidden_size": -1}', "hidden_size must be from 1 to"),
+        ('{"num_layers": 1000000000}', "num_layers must be from 1 to 1000"),
+        ('{"normalize_waveform": 1}', "normalize_waveform must be true or false"),
         ("[]", "not a config of ours"),
         ('{"model_type": "wav2vec2"}', "of Hugging Face; run python -m models.convert"),
         ('{"width": 3}', "unknown model config field"),

@@ -6,7 +6,7 @@ import pytest
 from models.beam import PrefixBeamSearch
 from models.lm_beam import LexiconBeamSearch
 from models.searches import build_search
-from tests.models_lm import ARPA, PIECES, decode, emissions
+from tests.models_lm import ARPA, PIECES, decode, emissions, needs_flashlight
 
 
 def build(**fields):
@@ -15,6 +15,7 @@ def build(**fields):
     return build_search(pieces=PIECES, **{**defaults, **fields})
 
 
+@needs_flashlight
 def test_each_method_builds_its_search(tmp_path):
     (tmp_path / "lm.arpa").write_text(ARPA)
     assert build(method="greedy") is None
@@ -26,6 +27,15 @@ def test_each_method_builds_its_search(tmp_path):
     assert decode(lexicon(log_probs)[0].tokens) == "THE CAT"
     for search in (beam, lexicon):  # a model that has diverged
         assert len(search(np.full([20, len(PIECES)], np.nan))) == 1
+
+
+def test_a_beam_without_hot_words_needs_no_space_between_words():
+    fields = {"beam_size": 8, "beam_tokens": 0, "beam_threshold": 25.0, "num_hypotheses": 1, "lm": "", "lexicon": ""}
+    fields |= {"lm_weight": 1.0, "word_score": 0.0, "hot_word_score": 4.0, "pieces": ["", "A", "B"], "method": "beam"}
+    log_probs = np.log(np.array([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]))
+    assert build_search(**fields, hot_words=())(log_probs)[0].tokens == (1, 2)
+    with pytest.raises(ValueError, match="no space between words"):
+        build_search(**fields, hot_words=("AB",))
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class SureOfASecond:
 
 class Letters:
     pieces = ["", *VOCAB[1:]]
+    blank_id = 0
 
     def encode(self, text):
         return [VOCAB.index(letter) for letter in text]

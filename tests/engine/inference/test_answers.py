@@ -7,7 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from engine.inference.answers import PREDICT, TRANSCRIBE, Recognizer, Request
+from engine.inference import uploads
+from engine.inference.answers import PREDICT, TRANSCRIBE, Recognizer, Request, refuse
 from engine.inference.transcriber import SAMPLE_RATE, Summary, Transcript
 from engine.inference.words import Timed
 from tests.engine.inference.test_uploads import CONTENT_TYPE, form
@@ -102,3 +103,33 @@ def test_asked_again_a_form_still_reads(recognizer, tmp_path):
 def test_predictions_are_limited(ask, rows):
     ((status, body),) = ask((PREDICT, json.dumps({"instances": rows}).encode()))
     assert status == 413 and "/v1/transcribe" in body["error"]
+
+
+@pytest.mark.parametrize("name", ["", "talk.webm"])
+@pytest.mark.parametrize("is_form", [False, True])
+def test_the_servers_own_path_is_never_shown(tmp_path, name, is_form):
+    def count(path):
+        whole, part = path, path.rsplit("/", maxsplit=1)[-1]
+        raise ValueError(f"{whole}: no format that can be read: convert it, for example ffmpeg -i {part} {part}.flac")
+
+    recognizer = Recognizer(
+        transcribe_files=transcribe_files, predict=lambda *arrays: {}, count_samples=count, max_audio_secs=9,
+        max_row_secs=1, max_rows=2,
+    )  # fmt: skip
+    (tmp_path / "body-x1").write_bytes(form(name or "f") if is_form else b"\x1aE\xdf\xa3")
+    request = Request(TRANSCRIBE, str(tmp_path / "body-x1"), CONTENT_TYPE if is_form else "video/webm", name)
+    (answer,) = recognizer.answer([request])
+    shown = name or ("f" if is_form else "the body")
+    wanted = f"{shown}: no format that can be read: convert it, for example ffmpeg -i {shown} {shown}.flac"
+    assert (answer.status, json.loads(answer.body)) == (400, {"error": wanted})
+
+
+def test_a_full_disk_is_no_fault_of_the_request(recognizer, tmp_path):
+    (tmp_path / "body").write_bytes(form("c.wav"))
+    (tmp_path / ("body" + uploads.PART_SUFFIX)).mkdir()  # cannot be written
+    (answer,) = recognizer.answer([Request(TRANSCRIBE, str(tmp_path / "body"), CONTENT_TYPE)])
+    assert answer.status == 503 and b"no space" in answer.body
+
+
+def test_a_message_that_quotes_the_client_is_cut():
+    assert len(refuse(400, "x" * 10_000).body) < 600

@@ -51,3 +51,12 @@ def test_the_folder_says_what_it_is(folder):
     assert read_export_fields(folder.parent) is None
     with pytest.raises(ValueError, match="not a recognizer"):
         ExportedModel(folder.parent)
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"text_style": "\xff"}', b"[" * 100_000, b'{"a": "\\ud800"}'])
+def test_damaged_fields_are_one_line_with_the_file(tmp_path, content):
+    (tmp_path / "saved_model.pb").touch()
+    (tmp_path / "export.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"export\.json .*; export the model again$") as caught:
+        read_export_fields(tmp_path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300

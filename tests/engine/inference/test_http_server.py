@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import http.client
 import json
+import logging as std_logging
 import os
 import socket
 import threading
@@ -15,9 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from engine.inference.answers import Answer
+from engine.inference.answers import Answer, Recognizer
 from engine.inference.http_server import Limits, Service
+from tests.engine.inference.test_answers import count_samples, transcribe_files
 from tests.engine.inference.test_uploads import CONTENT_TYPE, form
+from tests.hostile_requests import BROKEN_NAMES, hostile_heads, json_bombs
 
 LIMITS = {
     "name": "toy", "batch_size": 4, "max_pending": 3, "max_connections": 30, "max_body_bytes": 100_000,
@@ -49,7 +53,9 @@ class Running:
         return [Answer(200, str(size).encode()) for size in sizes]
 
     async def _serve(self):
-        self.service = Service(answer=self.answer, metadata={"some": "thing"}, limits=self._limits)
+        self.service = Service(
+            answer=lambda requests: self.answer(requests), metadata={"some": "thing"}, limits=self._limits
+        )
         self.port = self.service.listen(host="127.0.0.1", port=0)
         self._ready.set()
         while not self._is_over.is_set():
@@ -145,6 +151,9 @@ def test_health_and_metadata(server):
         ({"body": b"x" * 1001, "path": "/v1/models/toy:predict"}, 413, "larger than the 0.001 MB"),
         ({"body": b"x" * 9_000_000}, 413, "larger than the 0.1 MB"),
         ({"body": iter([b"x" * 60_000] * 3)}, 413, "larger than the 0.1 MB"),
+        ({"path": "/healthz", "body": b"x" * 1000}, 405, "Method Not Allowed"),
+        ({"Content_Length": "9" * 5000}, 413, "larger than the 0.1 MB"),
+        ({"Content_Disposition": f"attachment; {BROKEN_NAMES[0]}"}, 400, "filename* cannot be read"),
         ({"Content_Disposition": "attachment; filename=fault"}, 500, "the server's log says why"),
     ],
 )
@@ -265,3 +274,60 @@ def test_nothing_is_left_of_good_bad_large_slow_and_vanished_clients(server):
         found = process.num_fds() + threading.active_count()
         assert before is None or found < before + 5  # of 60 clients each
         before = found
+
+
+def test_hostile_heads_are_refused_or_hung_up_on_and_leave_no_trace(server, caplog):
+    for name, raw in hostile_heads().items():
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            connection = server.send(raw)
+            answer = read_all(connection)
+            assert not answer or 400 <= int(answer.split()[1]) < 500, name
+            assert len(answer) < 2000, name
+        assert server.ask()[:2] == (200, 1), name
+    server.wait_until(lambda: os.listdir(server.service.folder) == [])
+    gc.collect()  # a task that failed unseen is logged when it is collected
+    assert [record for record in caplog.records if record.exc_info or record.levelno >= std_logging.ERROR] == []
+
+
+def test_what_nobody_asked_for_is_not_kept_in_memory(start):
+    """Tornado gathers the body of a handler that does not stream it, up to the limit of the largest recording."""
+    running = start(max_body_bytes=2**40, body_timeout_secs=20)
+    process = psutil.Process()
+    head = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"
+    with contextlib.closing(running.send(head)) as one:
+        chunk = bytes(2**20)
+        for _ in range(8):
+            one.sendall(chunk)
+        before = process.memory_info().rss
+        for _ in range(192):
+            one.sendall(chunk)
+        assert process.memory_info().rss - before < 100e6
+    assert running.ask()[:2] == (200, 1)
+
+
+def test_health_answers_while_bombs_are_looked_at(start):
+    recognizer = Recognizer(
+        transcribe_files=transcribe_files,
+        predict=lambda waveform, lengths: {"num_frames": lengths},
+        count_samples=count_samples,
+        max_audio_secs=600,
+        max_row_secs=30,
+        max_rows=4,
+    )
+    running = start(max_json_bytes=16_000_000, max_pending=64, body_timeout_secs=20)
+    running.answer = recognizer.answer
+    bombs = list(json_bombs(7_000_000).values())
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(running.ask, "/v1/models/toy:predict", body) for body in bombs]
+        waits = []
+        while not all(future.done() for future in asked):
+            begin = time.monotonic()
+            assert running.ask("/v1/models/toy", method="GET")[0] == 200
+            waits.append(time.monotonic() - begin)
+            time.sleep(0.02)
+    for future in asked:
+        status, found, _ = future.result()
+        assert status in (400, 413) and len(found["error"]) < 600
+    assert max(waits) < 3, waits
+    good = running.ask("/v1/models/toy:predict", b'{"instances": [[0.5]]}')
+    assert good[:2] == (200, {"predictions": [{"num_frames": 1}]})

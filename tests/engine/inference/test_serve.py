@@ -118,7 +118,11 @@ def test_metadata_of_an_export_names_the_same_inputs():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("max_pending", 0), ("body_timeout_secs", -1.0), ("port", 70_000), ("name", "a/b")]
+    ("field", "value"),
+    [
+        ("max_pending", 0), ("body_timeout_secs", -1.0), ("max_body_mb", float("inf")), ("max_json_mb", float("nan")),
+        ("port", 70_000), ("name", "a/b"),
+    ],  # fmt: skip
 )
 def test_an_option_that_cannot_be_is_named(field, value):
     with pytest.raises(ValueError, match=f"--serve.{field}="):

@@ -28,6 +28,7 @@ class OneTokenASecond:
 
 class Letters:
     pieces = ["", *VOCAB[1:]]
+    blank_id = 0
 
 
 def count_samples(path):

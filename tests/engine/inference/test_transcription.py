@@ -18,6 +18,7 @@ from tests.engine_toys import NUM_SAMPLES, ToyModel, toy_decoder, toy_feasible, 
 
 class Letters:
     num_tokens = 6
+    blank_id = 0
     pieces = "_abcde"
 
     def decode(self, ids):
@@ -149,3 +150,17 @@ def test_the_search_comes_from_the_run_and_from_what_is_given_and_its_best_texts
     assert record["text"] == record["words"][0]["text"] == "ab"
     assert record["words"][0]["confidence"] == 0.5
     assert record["nbest"] == [{"text": "ab", "score": -1.5}, {"text": "bb", "score": -2.0}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "has no 'on_rate_mismatch'"),
+        ({"on_rate_mismatch": "resample", "text_style": 3}, "'text_style' is 3, not text"),
+    ],
+)
+def test_an_export_that_does_not_say_how_to_read_is_named(tmp_path, fields, message):
+    (tmp_path / "saved_model.pb").touch()
+    (tmp_path / "export.json").write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=f"{tmp_path}/export.json.* {message}"):
+        transcription.load_transcriber(parts=make_parts(), checkpoint=str(tmp_path))

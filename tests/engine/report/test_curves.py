@@ -53,3 +53,13 @@ def test_the_last_line_of_an_update_counts():
         {"step": 3, "split": "train", "wer": 0.1},
     ]
     assert series_of(lines, "dev", "wer", factor=100.0) == [(1, 75.0), (2, 25.0)]
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 3.4e38, 5e-324, 1e-45, 0, None])
+def test_values_near_the_end_of_the_floats_do_not_break_the_axes(value):
+    """The loss of a run that diverges is finite for a while."""
+    lines = [{"step": step, "split": "train", "loss": loss} for step, loss in ((1, 2.0), (2, value), (2**53, 1.0))]
+    figure = draw("loss", {"train": series_of(lines, "train", "loss")})
+    assert figure is not None and len(figure.lines[0].marks) in (2, 3)
+    alone = draw("loss", {"train": series_of(lines[1:2], "train", "loss")})
+    assert (alone is None) == (value is None or abs(value) > 1e30)

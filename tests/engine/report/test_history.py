@@ -21,6 +21,7 @@ def test_the_evaluation_before_is_found_and_old_ones_go(tmp_path):
 def test_an_older_checkpoint_evaluated_again_has_its_own_past_and_harms_no_other(tmp_path):
     for step in (100, 200, 300, 400, 150):
         write_history(tmp_path, step, predictions(str(step)))
+    (tmp_path / "history" / "\u00b2.jsonl").touch()  # a digit that is no number
     assert read_previous(tmp_path, 150) is None  # 100 has gone
     assert read_previous(tmp_path, 400)[0] == 300
     # A run that went back to update 160 does not lose its past to the files of the future that it left.

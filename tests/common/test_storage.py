@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data import storage
+from common import storage
 from data.audio import load_audio, read_header
 from data.errors import InputError
 
@@ -93,3 +93,46 @@ def test_audio_is_read_from_any_place(root: str, tmp_path: Path) -> None:
             read(broken)
         with pytest.raises(InputError, match=r"no audio file .*absent\.flac"):
             read(storage.join(root, "absent.flac"))
+
+
+def test_content_is_appended_and_what_is_written_anew_replaces(root: str) -> None:
+    path = storage.join(root, "lines")
+    for piece in (b"a\n", b"b\n"):
+        storage.append_bytes(path, piece)
+    assert storage.read_bytes(path) == b"a\nb\n"
+    storage.write_bytes(path, b"c")
+    assert storage.read_bytes(path) == b"c"
+
+
+def test_a_folder_moves_and_goes_with_all_that_is_in_it(root: str) -> None:
+    for name in ("dev/history/2", "dev/p", "dev-ema/p"):
+        storage.make_dirs(storage.parent(storage.join(root, name)))
+        storage.write_bytes(storage.join(root, name), name.encode())
+    # The name of one folder begins with that of the other.
+    assert storage.list_names(storage.join(root, "dev")) == ["history", "p"]
+    storage.make_dirs(storage.join(root, "aside"))
+    storage.move(storage.join(root, "dev"), storage.join(root, "aside/dev"))
+    assert storage.read_bytes(storage.join(root, "aside/dev/history/2")) == b"dev/history/2"
+    assert not storage.exists(storage.join(root, "dev/p"))
+    storage.remove_tree(storage.join(root, "aside"))
+    storage.remove_tree(storage.join(root, "aside"))
+    assert not storage.exists(storage.join(root, "aside/dev/p"))
+    assert storage.read_bytes(storage.join(root, "dev-ema/p")) == b"dev-ema/p"
+
+
+def test_parents_of_a_url_stay_urls() -> None:
+    assert [storage.parent(path) for path in ("gs://b/a/x", "gs://b/a", "gs://b", "a/x", "x")] == [
+        "gs://b/a", "gs://b", "gs://b", "a", "",
+    ]  # fmt: skip
+    assert storage.absolute("gs://b/a/") == "gs://b/a" == storage.real("gs://b/a")
+
+
+def test_an_unknown_kind_of_url_is_one_line() -> None:
+    with pytest.raises(OSError, match="cannot use foo://a/b: File system scheme 'foo' not implemented") as caught:
+        storage.make_dirs("foo://a/b")
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_without_a_path_gets_one() -> None:
+    with pytest.raises(OSError, match=r"\[Errno 28\] No space left on device: 'a/b'"), storage.named_errors("a/b"):
+        raise OSError(28, "No space left on device")

@@ -1,0 +1,57 @@
+"""Finds the tokens of a vocabulary that have a role: the CTC blank, the unknown, the word delimiter, begin and end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from common.json_files import MalformedFileError, describe
+
+# Beside a vocab.json, in the format of transformers' Wav2Vec2CTCTokenizer: says which token has which role.
+TOKENIZER_FILE = "tokenizer_config.json"
+BLANK, UNKNOWN, WORD_DELIMITER = "pad_token", "unk_token", "word_delimiter_token"
+# The names that count where no file names a token of the vocabulary; the blank first, because a token has one role.
+_USUAL_NAMES = {
+    BLANK: ("<pad>", "[PAD]", "<blank>", "[BLANK]"),
+    UNKNOWN: ("<unk>", "[UNK]"),
+    "bos_token": ("<s>",),
+    "eos_token": ("</s>",),
+    WORD_DELIMITER: ("|", " "),
+}
+ROLES = tuple(_USUAL_NAMES)
+
+
+def find_special_tokens(
+    tokens: Collection[str], fields: Mapping[str, Any] | None = None, *, where: str = TOKENIZER_FILE
+) -> dict[str, str]:
+    """Returns role -> token for the roles that a token of the vocabulary has.
+
+    Args:
+        tokens: the vocabulary.
+        fields: the content of tokenizer_config.json. A name that the vocabulary lacks does not count: the usual one
+            does then.
+        where: the path of `fields`, for messages.
+
+    Raises:
+        MalformedFileError: a role's value is no name of a token.
+    """
+    found: dict[str, str] = {}
+    for role, usual in _USUAL_NAMES.items():
+        names = [name for name in (named_token(fields or {}, role, where), *usual) if name is not None]
+        token = next((name for name in names if name in tokens and name not in found.values()), None)
+        if token is not None:
+            found[role] = token
+    return found
+
+
+def named_token(fields: Mapping[str, Any], role: str, where: str) -> str | None:
+    """Returns the token that a file names for a role: text, or the `content` of an object; None for none.
+
+    Raises:
+        MalformedFileError: the value is of another kind.
+    """
+    value = fields.get(role)
+    token = value.get("content") if isinstance(value, dict) else value
+    if token is not None and not isinstance(token, str):
+        raise MalformedFileError(f"{where}: {role!r} is {describe(value)}, not the name of a token")
+    return token

@@ -1,0 +1,181 @@
+"""Names the files of a workdir, and finds in it the checkpoints that its own run has written.
+
+A run writes an id into WORKDIR/run.json at its first start, and into the manifest beside each of its checkpoints. A
+checkpoint with another id belongs to another run and is not read. One without is from a version that wrote none, and
+belongs to the workdir that it lies in.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from absl import logging
+
+from common import storage
+from common.json_files import MalformedFileError, optional_field, parse_object
+
+PathLike = str | os.PathLike[str]
+
+RUN_FILE = "run.json"
+CONFIG_FILE = "config.json"
+VOCAB_FILE = "vocab.json"
+ENVIRONMENT_FILE = "environment.json"
+METRICS_FILE = "metrics.jsonl"
+REPORT_FILE = "report.html"
+COMPARISON_FILE = "comparison.html"
+PREDICTIONS_FILE = "predictions.jsonl"
+SKIPPED_FILE = "skipped_updates.jsonl"
+FINISHED_FILE = "finished.json"
+STOPPED_FILE = "stopped.json"
+DECODE_FILE = "decode.json"
+CHECKPOINTS_FOLDER = "checkpoints"
+BEST_FOLDER = "best"
+BEST_FILE = "best.json"
+EVAL_FOLDER = "eval"
+TENSORBOARD_FOLDER = "tensorboard"
+CONTINUOUS_FOLDER = "continuous_eval"
+# Each earlier run of the workdir is a workdir of its own in here.
+EARLIER_FOLDER = "earlier_runs"
+# What --mode=eval --checkpoint=OTHER makes of another run's weights, a folder for each.
+OTHERS_FOLDER = "eval_of"
+# Prefix of the checkpoint in a folder that holds a model alone, such as a converted one.
+WEIGHTS = "weights"
+MANIFEST_SUFFIX = ".manifest.json"
+_MAX_CONFIG_DEPTH = 20
+
+
+def folders_above(path: PathLike) -> tuple[str, str, str]:
+    """Returns a path and the two folders above it, where the config of a checkpoint in WORKDIR/best may lie."""
+    folder = storage.absolute(path)
+    return folder, storage.parent(folder), storage.parent(storage.parent(folder))
+
+
+def find_above(path: PathLike, name: str) -> str | None:
+    """Returns the file of a name at a path or up to two folders above it; None without one."""
+    places = (storage.join(folder, name) for folder in folders_above(path))
+    return next((place for place in places if storage.is_file(place)), None)
+
+
+def read_object(path: PathLike) -> dict[str, Any]:
+    """Reads a JSON object from a path or a URL; raises FileNotFoundError, or MalformedFileError with its place."""
+    return parse_object(storage.read_bytes(path), os.fspath(path))
+
+
+def read_config(path: PathLike) -> dict[str, Any]:
+    """Reads the config.json of a run or of a converted folder, as `read_object`; one that no run wrote is refused.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        MalformedFileError: It is damaged, nested more deeply than a config, or has a name with a dot, as no field has.
+    """
+    fields = read_object(path)
+    stack: list[tuple[Any, int]] = [(fields, 1)]
+    while stack:
+        value, depth = stack.pop()
+        if depth > _MAX_CONFIG_DEPTH:
+            raise MalformedFileError(f"{os.fspath(path)} is no config of a run (nested too deeply)")
+        if isinstance(value, dict):
+            dotted = next((name for name in value if "." in name), None)
+            if dotted is not None:
+                where = f"{os.fspath(path)} is no config of a run"
+                raise MalformedFileError(f"{where} ({dotted!r}: names of fields have no dots)")
+            stack.extend((child, depth + 1) for child in value.values())
+        elif isinstance(value, list):
+            stack.extend((child, depth + 1) for child in value)
+    return fields
+
+
+def read_run_id(workdir: PathLike) -> str:
+    """Returns the id of the run that a workdir belongs to, "" where nothing tells it.
+
+    Raises:
+        MalformedFileError: run.json is damaged.
+    """
+    path = storage.join(workdir, RUN_FILE)
+    if not storage.is_file(path):
+        return ""
+    try:
+        return optional_field(read_object(path), "run_id", str, path, "")
+    except MalformedFileError as error:
+        raise MalformedFileError(
+            f"{error}; delete it: the next start of the run takes its id from the newest checkpoint"
+        ) from error
+
+
+def read_manifest(checkpoint: PathLike) -> dict[str, Any] | None:
+    """Returns the manifest of a checkpoint (its path without .index), or None if there is none that can be read."""
+    try:
+        manifest = read_object(f"{os.fspath(checkpoint)}{MANIFEST_SUFFIX}")
+    except (OSError, MalformedFileError):
+        return None
+    sums = manifest.get("files")
+    is_whole = isinstance(sums, dict) and all(isinstance(entry, dict) for entry in sums.values())
+    return manifest if is_whole else None
+
+
+def run_id_of(checkpoint: PathLike) -> str:
+    """Returns the id of the run that has written a checkpoint, "" where nothing tells it."""
+    run_id = (read_manifest(checkpoint) or {}).get("run_id", "")
+    return run_id if isinstance(run_id, str) else ""
+
+
+def list_checkpoints(folder: PathLike) -> list[str]:
+    """Returns the paths (without .index) of the numbered checkpoints in a folder, newest last.
+
+    They are read off the folder itself: TensorFlow's own list, the file `checkpoint`, may be missing or damaged, and a
+    run that therefore found nothing would begin again from zero.
+    """
+    found = []
+    for name in storage.list_names(folder):
+        prefix = name.removesuffix(".index")
+        number = prefix.rpartition("-")[2]
+        if prefix != name and "-" in prefix and number.isdecimal():
+            found.append((int(number), storage.join(folder, prefix)))
+    return [path for _, path in sorted(found)]
+
+
+def list_own_checkpoints(workdir: PathLike, name: str) -> list[str]:
+    """Returns the checkpoints in a folder of a workdir that its run has written, newest last; others are named.
+
+    Args:
+        workdir: Of the run.
+        name: `CHECKPOINTS_FOLDER` or `BEST_FOLDER`.
+
+    Raises:
+        MalformedFileError: run.json is damaged.
+    """
+    paths = list_checkpoints(storage.join(workdir, name))
+    run_id = read_run_id(workdir) if paths else ""
+    if not run_id:
+        return paths
+    theirs = [path for path in paths if run_id_of(path) not in ("", run_id)]
+    if theirs:
+        logging.warning(
+            "%s is passed over: it belongs to run %s, the workdir to run %s", theirs[-1], run_id_of(theirs[-1]), run_id
+        )
+    return [path for path in paths if path not in theirs]
+
+
+def find_checkpoint(path_or_workdir: PathLike, *, prefer_best: bool = True) -> str | None:
+    """Returns the path (without .index) of the checkpoint that `path_or_workdir` stands for, None without one.
+
+    Args:
+        path_or_workdir: A checkpoint's path, a folder of checkpoints, a workdir, or the folder of a converted model.
+        prefer_best: In a workdir, whether to look into best/ before checkpoints/, or after it.
+
+    Raises:
+        MalformedFileError: run.json is damaged.
+    """
+    path = os.fspath(path_or_workdir)
+    for prefix in (path, storage.join(path, WEIGHTS)):
+        if storage.is_file(f"{prefix}.index"):
+            return prefix
+    if path.endswith(".index") and storage.is_file(path):
+        return path.removesuffix(".index")
+    names = (BEST_FOLDER, CHECKPOINTS_FOLDER) if prefer_best else (CHECKPOINTS_FOLDER, BEST_FOLDER)
+    for name in names:
+        if found := list_own_checkpoints(path, name):
+            return found[-1]
+    found = list_checkpoints(path)
+    return found[-1] if found else None
