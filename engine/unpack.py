@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from common import storage
 from common import workdir_layout as layout
 from common.hub_input import hub_normalizes
-from common.json_files import MalformedFileError, field, optional_field
+from common.json_files import Kind, MalformedFileError, field, optional_field
 from common.weight_names import repository_hint
 from engine import runtime
 from engine.ema import EmaWeights
@@ -195,7 +195,7 @@ def with_text_style(config: ConfigDict, *, run: str) -> ConfigDict:
     if config.data.text_style != AUTO:
         return config
     found = ConfigDict(config.to_dict())
-    found.data.text_style = load_run(run)[0].data.text_style
+    found.data.text_style = read_run_field(run, "data", "text_style", str)
     return found.lock()
 
 
@@ -214,11 +214,30 @@ def with_data(config: ConfigDict, data: TrainData, *, run: str = "") -> ConfigDi
         if epochs := group.get("every_epochs", 0.0):
             group.every_updates = _count_updates(epochs, data)
     if epochs := found.train.get("num_epochs", 0.0):
-        recorded = load_run(run)[0].train if run else {}
         # Other data have another number of updates, but that is not what is wrong with them: their fingerprint is.
-        is_recorded = recorded.get("num_epochs") == epochs
-        found.train.num_updates = recorded["num_updates"] if is_recorded else _count_updates(epochs, data)
+        is_recorded = bool(run) and read_run_field(run, "train", "num_epochs", float) == epochs
+        found.train.num_updates = (
+            read_run_field(run, "train", "num_updates", int) if is_recorded else _count_updates(epochs, data)
+        )
     return found.lock()
+
+
+def read_run_field(run: str, group: str, name: str, kind: type[Kind]) -> Kind:
+    """Returns one field of the config that a run has written.
+
+    Args:
+        run: A workdir, or a checkpoint in one.
+        group: Of the field, such as "train".
+        name: Of the field.
+        kind: As `json_files.field`.
+
+    Raises:
+        ValueError: There is no such run or field.
+    """
+    path = layout.find_above(run, layout.CONFIG_FILE)
+    if path is None:
+        raise ValueError(f"{run}: no config.json there or above; give the workdir of a training run")
+    return field(field(layout.read_config(path), group, dict, path), name, kind, f"{path}, {group}")
 
 
 def _count_updates(epochs: float, data: TrainData) -> int:

@@ -58,7 +58,7 @@ def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
     logging.info("training %s without interruption", f"{num_updates} updates" if num_updates else "all epochs")
     timeline = run_straight(**child("straight"))
     # The run has counted them.
-    planned = num_updates or unpack.load_run(str(folder / "straight"))[0].train.num_updates
+    planned = num_updates or unpack.read_run_field(str(folder / "straight"), "train", "num_updates", int)
     moments = plan_moments(
         count=fields.num_interruptions,
         signals=fields.signals,

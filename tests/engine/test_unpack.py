@@ -190,8 +190,9 @@ def test_trained_weights_read_with_the_vocabulary_they_were_trained_with(tmp_pat
     config.data.vocab = "auto"
     with pytest.raises(ValueError, match=r"ckpt-3: no vocab.json \(data.vocab=auto\); train first"):
         unpack.build_tokenizer(config, parts, **find)
-    for name in ("other", "run"):
+    for name in ("run", "other"):
         (tmp_path / name / "vocab.json").write_text("{}")
+        (tmp_path / name / "config.json").write_text("{}")
         assert unpack.build_tokenizer(config, parts, **find) == str(tmp_path / name / "vocab.json")
 
 
