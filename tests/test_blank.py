@@ -41,8 +41,7 @@ def new_ids(ids, order):
     return [int(np.flatnonzero(order == index)[0]) for index in ids]
 
 
-@pytest.mark.parametrize("backend", ["sparse", "dense"])
-def test_loss_and_gradient(moved, logits, backend):
+def test_loss_and_gradient(moved, logits):
     blank, order = moved
     labels, lengths = np.array([[3, 4, 4, 5], [5, 2, 0, 0]]), tf.constant([4, 2])
     # Past a row's length stands what the pipeline fills up with, a label of another vocabulary.
@@ -53,7 +52,7 @@ def test_loss_and_gradient(moved, logits, backend):
             x = tf.constant(values)
             tape.watch(x)
             loss = ctc.ctc_loss(
-                x, tf.constant([30, 25]), tf.constant(labels), lengths, blank_id=blank_id, backend=backend
+                x, tf.constant([30, 25]), tf.constant(labels), lengths, blank_id=blank_id
             )
         return loss.numpy(), tape.gradient(loss, x).numpy()
 

@@ -247,6 +247,7 @@ def test_training_starts_its_data_at_the_global_step(plain):
     resumed.model.set_weights(trainer.model.get_weights())
     for variable, value in zip(resumed.optimizer.variables, trainer.optimizer.variables, strict=True):
         variable.assign(value)
+    resumed.optimizer.steps.assign(trainer.optimizer.steps)
     resumed.global_step.assign(2)
     weights, _ = train(resumed, 3)
     assert_same(weights, plain[0], rtol=0)
