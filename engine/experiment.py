@@ -385,6 +385,7 @@ def _train(
     # Left only when the last save is whole, whatever ends the training.
     with (
         _nothing_to_rescue_behind(stop),
+        _data_released_behind(trainer),
         todo.log,
         without_orbit_prints(),
         manager if isinstance(manager, checkpoints.CheckpointManager) else contextlib.nullcontext(),
@@ -432,6 +433,15 @@ def _nothing_to_rescue_behind(stop: stopping.StopOnSignal) -> Iterator[None]:
         yield
     finally:
         stop.rescue = stop.note = None
+
+
+@contextlib.contextmanager
+def _data_released_behind(trainer: Trainer) -> Iterator[None]:
+    """Ends the input pipeline with the training."""
+    try:
+        yield
+    finally:
+        trainer.release_data()
 
 
 def _save_from_beside(manager: checkpoints.CheckpointManager, trainer: Trainer) -> None:

@@ -42,7 +42,8 @@ class _LoggedProgress(tqdm.tqdm):
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Logs how far it is, with rate and time left, in place of drawing."""
-        if not 0 < self.n < self.total:
+        # An empty message is how a bar is wiped at its end.
+        if msg == "" or not 0 < self.n < self.total:
             return
         state = self.format_dict
         rate = self.n / max(state["elapsed"], 1e-9)

@@ -309,6 +309,14 @@ class Trainer(orbit.StandardTrainer):
         """Ends what `train_loop_end` begins: its figures are written, and a bad row or skipped update counted."""
         self._changes.end()
 
+    def release_data(self) -> None:
+        """Ends the input pipeline.
+
+        It must not be left to the collector of garbage: that holds Python's lock while it waits for the pipeline's
+        threads, and those wait for the lock to decode a row.
+        """
+        self.train_dataset = None
+
     def peek(self) -> dict[str, float]:
         """Returns what the loop under way comes to so far, as `train_loop_end` will; eager, waits for the device."""
         total = dict(zip(_STATISTICS, self.statistics.numpy().tolist(), strict=True))
