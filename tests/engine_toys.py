@@ -94,6 +94,7 @@ def toy_dataset_fn(num_rows: int, *, make=toy_batch, num_updates: int = 50):
                 batches.append({key: x[replica * size : (replica + 1) * size] for key, x in whole.items()})
         stacked = {key: np.stack([batch[key] for batch in batches]) for key in batches[0]}
         options = tf.data.Options()
+        options.autotune.enabled = False
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return tf.data.Dataset.from_tensor_slices(stacked).with_options(options)
 
@@ -114,6 +115,7 @@ def toy_varying_dataset_fn(rows_of_update, *, make=toy_batch, num_updates=50):
 
         signature = {key: tf.TensorSpec([None, *x.shape[1:]], x.dtype) for key, x in make(0, 1).items()}
         options = tf.data.Options()
+        options.autotune.enabled = False
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return tf.data.Dataset.from_generator(replica_batches, output_signature=signature).with_options(options)
 

@@ -65,6 +65,7 @@ class ToyEvalData:
         batches = [toy_batch(update, self._size) for update in self._updates]
         stacked = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
         options = tf.data.Options()
+        options.autotune.enabled = False
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         size = self._size // context.num_replicas_in_sync
         return tf.data.Dataset.from_tensor_slices(stacked).batch(size, drop_remainder=True).with_options(options)

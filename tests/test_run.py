@@ -119,7 +119,7 @@ def test_a_killed_run_continues_as_if_nothing_had_happened(corpus, straight, tmp
     with (workdir / "metrics.jsonl").open("a") as file:
         file.write('{"step": 29, "split": "train", "loss": 1.0}\n{"step": 30, "spl')
     done = run(train_command(corpus, workdir))
-    assert "restored model from" in done.stdout
+    assert "continuing at update" in done.stderr
     assert_same_run(workdir, straight)
 
 

@@ -55,6 +55,7 @@ class ToyData:
             "weight": (index >= 0).astype(np.float32), "utterance_index": index,
         }  # fmt: skip
         options = tf.data.Options()
+        options.autotune.enabled = False
         options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
         return tf.data.Dataset.from_tensor_slices(rows).batch(size, drop_remainder=True).with_options(options)
 

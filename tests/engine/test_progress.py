@@ -25,7 +25,7 @@ def test_a_terminal_gets_a_bar_with_rate_and_total(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def info(caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="absl")
 
 
 def test_a_short_job_is_silent_in_a_pipe(capsys, caplog):

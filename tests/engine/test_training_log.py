@@ -27,7 +27,7 @@ def clock(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def info(caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="absl")
 
 
 def make_log(step, **fields):
@@ -50,8 +50,8 @@ def test_loops_that_follow_within_seconds_share_a_line_and_the_last_has_one(step
             log({"loss": float(done)})
             log.resume()
     lines = [message for message in caplog.messages if message.startswith("update ")]
-    assert [line.split("  ")[0] for line in lines] == ["update 2/10", "update 8/10", "update 10/10"]
-    assert "loss 8" in lines[1] and "1.0 s/update" in lines[1]
+    assert [line.split("  ")[0] for line in lines] == ["update 2/10", "update 10/10"]
+    assert "loss 10" in lines[1] and "1.0 s/update" in lines[1]
 
 
 def test_within_a_long_loop_there_is_a_line_by_time_with_the_loss_so_far(step, clock, caplog):
