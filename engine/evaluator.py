@@ -93,6 +93,7 @@ class Evaluator(orbit.StandardEvaluator):
         self._sums = dict.fromkeys(self._sums, 0.0)
         self._texts = []
         self._start_secs = time.monotonic()
+        logging.info("evaluating %s: %d utterances", self._label, len(self._data.references))
         self._bar = progress_bar(total=self._data.num_batches, description=f"eval {self._label}", unit="batch")
         return self.score
 

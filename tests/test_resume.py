@@ -65,7 +65,7 @@ def test_a_signal_ends_a_run_in_time_in_any_phase(corpus, tmp_path, phase, numbe
         "imports": lambda: time.monotonic() > start + 1.0,
         "data indexing": (workdir / ".lock").exists,
         "first compilation": lambda: "starting at update" in log.read_text(),
-        "evaluation": lambda: "eval | step:     10" in log.read_text(),
+        "evaluation": lambda: "evaluating " in log.read_text(),
     }[phase]
     status, secs = stop(train_command(corpus, workdir), log, is_time, number)
     # Of a crash, the threads and their frames come first, and then pages of module names.
@@ -178,7 +178,7 @@ def test_two_workers_of_which_one_is_killed_or_stopped_make_the_run_of_two_that_
         return (checkpoints / f"ckpt-{update}.manifest.json").exists()
 
     def is_evaluating() -> bool:
-        return "eval | step:     20" in said(folder, 0)
+        return "evaluating unseen_voices" in said(folder, 0)
 
     for is_time, index, number, statuses, last in (
         (lambda: is_saved(5), 0, signal.SIGKILL, [-9, 75], range(5, 10)),  # the one that saves
