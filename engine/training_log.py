@@ -20,7 +20,7 @@ from engine.progress import is_terminal
 from engine.summary import error_table
 
 # A line by count follows another no sooner, and a line by time comes no later.
-MIN_SECS, MAX_SECS = 5.0, 25.0
+MIN_SECS, MAX_SECS = 10.0, 25.0
 _RATE_SECS = 300.0  # the speed of so many seconds past counts
 _FORECAST_UPDATES = 3  # measured before the whole run is forecast
 
