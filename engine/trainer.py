@@ -8,6 +8,7 @@ microbatches gives the same gradient.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import time
 from collections.abc import Callable
@@ -310,11 +311,13 @@ class Trainer(orbit.StandardTrainer):
         self._changes.end()
 
     def release_data(self) -> None:
-        """Ends the input pipeline.
+        """Lets the input pipeline go without destroying it.
 
-        It must not be left to the collector of garbage: that holds Python's lock while it waits for the pipeline's
-        threads, and those wait for the lock to decode a row.
+        The destructor of a live pipeline waits for its threads, and those may wait for Python's lock: processes hung
+        here and in the collector of garbage. One reference is kept for ever, so that nobody runs it.
         """
+        if self._train_iter is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._train_iter))
         self.train_dataset = None
 
     def peek(self) -> dict[str, float]:
