@@ -22,11 +22,17 @@ from ml_collections import config_flags
 
 from common.streams import outlive_readers
 from configs.base import get_config, get_decode, get_eval_set, get_serve
-from engine import config_file, early_checks
-from engine.console_log import configure_logging
-from engine.decode_options import give_decode
-from engine.mode_flags import RUN_MODES, check_arguments, check_flags, default_workdir, explain_flag_error
-from engine.stopping import StopOnSignal
+from engine.common.signals import StopOnSignal
+from engine.config import config_file, early_checks
+from engine.config.decode import give_decode
+from engine.config.flags import (
+    RUN_MODES,
+    check_arguments,
+    check_flags,
+    default_workdir,
+    explain_flag_error,
+)
+from engine.console.log import configure_logging
 
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
 _MODES = ["train", "eval", "train_and_eval", "continuous_eval", "doctor", "verify_resume"]
@@ -70,26 +76,26 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     # Here and not above: a wrong flag, value or path should not wait for TensorFlow.
     from common import storage
     from common.workdir_layout import REPORT_FILE
-    from data.audio import normalize_waveform
-    from data.datasets import EvalData, TrainData
-    from data.doctor import SetToExamine, examine
-    from data.doctor_report import write_report
-    from data.page import page_environment
-    from data.preflight import check_before_training
-    from data.references import find_reference
-    from data.streaming import duration_samples, stream_audio
-    from data.text import load_tokenizer
-    from engine import doctor, experiment, tune_lm, verify_resume
-    from engine.inference import aligning, exporting, transcription
+    from data.audio.decoding import normalize_waveform
+    from data.audio.streaming import duration_samples, stream_audio
+    from data.batches.datasets import EvalData, TrainData
+    from data.common.page import page_environment
+    from data.corpus.references import find_reference
+    from data.doctor.examine import SetToExamine, examine
+    from data.doctor.html_report import write_report
+    from data.doctor.preflight import check_before_training
+    from data.text.tokenizer import load_tokenizer
+    from engine import experiment
+    from engine.console.error_table import error_table
+    from engine.inference import loading
+    from engine.modes import align, doctor, export, report, tune_lm, verify_resume
     from engine.protocols import Parts
-    from engine.report import command as report
-    from engine.summary import error_table
-    from models import alignment, ctc, decoding
     from models.architecture import find_architecture
     from models.build import build_model
     from models.convert import fetch_weights
-    from models.footprint import measure_model
-    from models.searches import build_search
+    from models.ctc import alignment, greedy, loss
+    from models.memory_estimate import measure_model
+    from models.search.build import build_search
 
     parts = Parts(
         build_tokenizer=load_tokenizer,
@@ -101,11 +107,11 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         stream_audio=stream_audio,
         normalize_waveform=normalize_waveform,
         find_reference=find_reference,
-        loss_fn=ctc.ctc_loss,
-        feasible_fn=ctc.feasible,
-        decoder=decoding.greedy_decode,
+        loss_fn=loss.ctc_loss,
+        feasible_fn=loss.feasible,
+        decoder=greedy.greedy_decode,
         span_decoder=alignment.greedy_spans,
-        span_graph_decoder=decoding.greedy_decode_spans,
+        span_graph_decoder=greedy.greedy_decode_spans,
         aligner=alignment.forced_align,
         page_environment=page_environment,
         build_search=build_search,
@@ -114,7 +120,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     )
     checkpoint = parts.fetch_weights(_CHECKPOINT.value)
     if _MODE.value == "export":
-        return exporting.run(
+        return export.run(
             parts=parts,
             checkpoint=checkpoint,
             inputs=_INPUTS.value,
@@ -123,7 +129,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             formats=_EXPORT_FORMATS.value,
         )
     if _MODE.value == "serve":
-        from engine.inference import serve  # its web server is an extra
+        from engine.modes import serve  # its web server is an extra
 
         return serve.run(
             parts=parts,
@@ -138,7 +144,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     if _MODE.value == "report":
         return report.run(parts=parts, inputs=_INPUTS.value, output=_OUTPUT.value)
     if _MODE.value == "align":
-        return aligning.run(
+        return align.run(
             parts=parts,
             checkpoint=checkpoint,
             inputs=_INPUTS.value,
@@ -146,7 +152,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             weights=_WEIGHTS.value,
         )
     if _MODE.value == "transcribe":
-        return transcription.run(
+        return loading.run(
             parts=parts,
             checkpoint=checkpoint,
             inputs=_INPUTS.value,
@@ -208,10 +214,10 @@ def check_early(workdir: str, decode_given: Mapping[str, Any]) -> None:
     Raises:
         ValueError: Something cannot be used as given.
     """
-    from data.open import FORMATS
-    from data.text import TEXT_STYLES
-    from models.presets import PRESETS
-    from models.searches import METHODS
+    from data.open_corpus import FORMATS
+    from data.text.tokenizer import TEXT_STYLES
+    from models.search.build import METHODS
+    from models.wav2vec2.presets import PRESETS
 
     choices = {"data.text_style": ("auto", *TEXT_STYLES), "data.train.format": FORMATS, "data.eval.*.format": FORMATS}
     mode, config = _MODE.value, flags.FLAGS.config

@@ -15,8 +15,8 @@ import argparse
 
 import numpy as np
 
-from data.manifest import read_librispeech
-from data.plan import BatchPlan, padding_share
+from data.batches.plan import BatchPlan, padding_share
+from data.corpus.manifest import read_librispeech
 
 NUM_BUCKETS = (1, 2, 4, 8, 16, 32)
 NUM_UTTERANCES, HOURS = 281_241, 960.9

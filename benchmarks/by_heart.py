@@ -28,10 +28,10 @@ import numpy as np
 import soundfile
 
 from benchmarks.served import ROOT
-from data.audio import SAMPLE_RATE, load_audio
-from data.manifest import Utterance, read_jsonl, read_librispeech, write_jsonl
-from engine import files
-from models.config import preset
+from data.audio.decoding import SAMPLE_RATE, load_audio
+from data.corpus.manifest import Utterance, read_jsonl, read_librispeech, write_jsonl
+from engine.common import files
+from models.wav2vec2.config import preset
 
 # Shortest and longest row. Long ones straight away are learned far more slowly.
 SHORT_SECS = (1.0, 6.0)

@@ -51,8 +51,8 @@ def _rounds(flags, folder: Path):
     import tensorflow as tf
 
     from benchmarks.our_worker import Side
-    from engine import integrity
-    from engine.checkpoints import CheckpointManager
+    from engine.checkpointing import manifest
+    from engine.checkpointing.manager import CheckpointManager
 
     batch = cases.noise_batch(num_rows=flags.rows, num_samples=int(flags.secs * cases.SAMPLE_RATE))
     cases.save(str(folder / "batches.npz"), [batch])
@@ -83,10 +83,10 @@ def _rounds(flags, folder: Path):
             figures["all updates"] = time.perf_counter() - start
             if way in managers:
                 managers[way].finish()
-                (path,) = integrity.list_checkpoints(folder / way)
+                (path,) = manifest.list_checkpoints(folder / way)
                 age = time.time() - os.stat(path + ".manifest.json").st_mtime
                 figures["whole"] = time.perf_counter() - age - start
-                figures["MiB"] = sum(os.path.getsize(file) for file in integrity.files_of(path)) / 2**20
+                figures["MiB"] = sum(os.path.getsize(file) for file in manifest.files_of(path)) / 2**20
             figures["processor"] = time.process_time() - cpu_start
             if number:
                 yield way, figures

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks import cases, measure, protocol
-from models.footprint import measure_model
+from models.memory_estimate import measure_model
 
 _SAVERS = ((False, 1), (True, 1), (False, 2), (True, 2))
 

@@ -28,7 +28,7 @@ import numpy as np
 import soundfile
 
 from benchmarks import cases, measure, pictures, protocol
-from engine import files
+from engine.common import files
 
 # Rows, seconds of a row, microbatches, replicas of each update measured.
 UPDATES: dict[str, tuple[tuple[int, int, int, int], ...]] = {
@@ -101,8 +101,8 @@ def open_corpus(manifest: str, *, num_batches: int = 40) -> dict[str, float]:
     """In a process of its own: how long a corpus takes to open and to its first batch, and the rate after it."""
     import tensorflow as tf
 
-    from data.datasets import TrainData
-    from data.text import load_tokenizer
+    from data.batches.datasets import TrainData
+    from data.text.tokenizer import load_tokenizer
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()

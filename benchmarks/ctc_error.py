@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from models import ctc
+from models.ctc import loss as ctc
 
 # Frames and labels of a row and the vocabulary: 2 s, 5 s and, the longest, 15.4 s (246,000 samples) of fast and of slow
 # speech; words or characters of Chinese.

@@ -20,10 +20,10 @@ import numpy as np
 import tensorflow as tf
 
 from common.workdir_layout import REPORT_FILE
-from data.page import page_environment
-from data.records import encode_flac
-from engine.actions import PredictionsWriter
-from engine.metrics import TranscriptionScore
+from data.common.page import page_environment
+from data.shards.records import encode_flac
+from engine.actions.writers import PredictionsWriter
+from engine.evaluation.metrics import TranscriptionScore
 from engine.report.writer import ReportWriter
 
 NUM_WORDS, NUM_KNOWN, UTTERANCES_PER_SPEAKER = 34, 9_000, 65

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from models.config import Wav2Vec2Config
+from models.wav2vec2.config import Wav2Vec2Config
 
 
 def feature_encoder_flops(config: Wav2Vec2Config, num_samples: int) -> float:

@@ -16,7 +16,7 @@ from benchmarks import cases, flops, measure, speech
 from benchmarks.train_throughput import add_common_flags, add_profile_flags, profile, run
 from engine.inference import grouping
 from engine.inference.row_runner import PADDING_SAMPLES
-from models.config import Wav2Vec2Config
+from models.wav2vec2.config import Wav2Vec2Config
 
 _FULL_SAMPLES = 246_000
 

@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 
 from configs.base import get_config
-from data.manifest import Utterance, read_librispeech
-from data.text import CharTokenizer, load_tokenizer
-from engine.metrics import ErrorCounts, count_word_errors
-from engine.tune_lm import tune_weights
-from models.alignment import greedy_spans
-from models.lexicon import Spelling, read_words
-from models.lm_beam import LexiconBeamSearch
-from models.searches import build_search
+from data.corpus.manifest import Utterance, read_librispeech
+from data.text.tokenizer import CharTokenizer, load_tokenizer
+from engine.evaluation.metrics import ErrorCounts, count_word_errors
+from engine.modes.tune_lm import tune_weights
+from models.ctc.alignment import greedy_spans
+from models.search.build import build_search
+from models.search.lexicon import Spelling, read_words
+from models.search.lexicon_beam import LexiconBeamSearch
 
 FRAMES_PER_SEC = 50
 SOUND_ALIKE = ("AEIOU", "PB", "TD", "KCGQ", "SZX", "MN", "FV", "LRW", "JYH", "' ")

@@ -31,14 +31,15 @@ import numpy as np
 import soundfile
 
 from benchmarks.served import ROOT
-from data.audio import SAMPLE_RATE, load_audio, normalize_waveform
-from data.manifest import Utterance, read_utterances
-from data.streaming import duration_samples, stream_audio
-from data.text import load_tokenizer
+from data.audio.decoding import SAMPLE_RATE, load_audio, normalize_waveform
+from data.audio.streaming import duration_samples, stream_audio
+from data.corpus.manifest import Utterance, read_utterances
+from data.text.tokenizer import load_tokenizer
+from engine.inference.loading import load_transcriber
 from engine.inference.transcriber import Transcriber
-from engine.inference.transcription import load_transcriber
 from engine.protocols import Parts
-from models import alignment, build
+from models import build
+from models.ctc import alignment
 
 GAP_SECS = 0.3
 NEAR_SECS = 0.5

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import cases, protocol, reference
-from engine import files
-from engine.progress import progress_bar
-from models import hf_config
-from models.config import Wav2Vec2Config, preset
+from engine.common import files
+from engine.common.progress import progress_bar
+from models.hugging_face import config as hf_config
+from models.wav2vec2.config import Wav2Vec2Config, preset
 
 OURS, THEIRS = "ours", "reference"
 PRECISIONS = {"float32": "float32", "bf16": "mixed_bfloat16"}

@@ -1,4 +1,4 @@
-"""How well `models.footprint` predicts the peak memory of a training process.
+"""How well `models.memory_estimate` predicts the peak memory of a training process.
 
     python -m benchmarks.memory --corpus=LIBRISPEECH [--settings=0,1]
 
@@ -14,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 
-from models.footprint import measure_model
-from models.wav2vec2 import build_model
+from models.memory_estimate import measure_model
+from models.wav2vec2.model import build_model
 
 # preset, rows of a microbatch, seconds, precision, frozen feature encoder
 SETTINGS = (

@@ -12,14 +12,14 @@ import tensorflow as tf
 import tf_keras
 
 from benchmarks import cases, protocol
-from engine import runtime
+from engine.distributed import strategy
 from engine.inference.grouping import suitable_grouping
 from engine.inference.row_runner import RowRunner
-from engine.optimizer import build_optimizer
-from engine.trainer import Trainer
-from models import ctc
-from models.decoding import greedy_decode
-from models.wav2vec2 import build_model
+from engine.training.optimizer import build_optimizer
+from engine.training.trainer import Trainer
+from models.ctc import loss
+from models.ctc.greedy import greedy_decode
+from models.wav2vec2.model import build_model
 
 
 class Side:
@@ -48,8 +48,8 @@ class Side:
         self._batches = cases.load(batches)
         self._precision = precision
         self._device = device
-        runtime.configure_devices(num_virtual_devices=num_replicas)
-        self._strategy = runtime.build_strategy("mirrored" if num_replicas > 1 else "one_device")
+        strategy.configure_devices(num_virtual_devices=num_replicas)
+        self._strategy = strategy.build_strategy("mirrored" if num_replicas > 1 else "one_device")
         with self._strategy.scope():
             self._model = build_model(precision=precision, freeze_feature_encoder=True, **model)
         self.trainer: Trainer | None = None
@@ -100,8 +100,8 @@ class Side:
                 optimizer=build_optimizer(name="adamw", learning_rate=1e-5, weight_decay=0.01),
                 global_step=tf.Variable(0, dtype=tf.int64, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA),
                 dataset_fn=dataset_fn,
-                loss_fn=ctc.ctc_loss,
-                feasible_fn=ctc.feasible,
+                loss_fn=loss.ctc_loss,
+                feasible_fn=loss.feasible,
                 accum_steps=accum_steps,
             )
 

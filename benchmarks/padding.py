@@ -22,13 +22,13 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from data.audio import load_waveform
-from data.manifest import read_librispeech
-from data.text import load_tokenizer
-from models.config import preset
+from data.audio.decoding import load_waveform
+from data.corpus.manifest import read_librispeech
+from data.text.tokenizer import load_tokenizer
 from models.convert import to_hf
-from models.decoding import greedy_decode
-from models.wav2vec2 import Wav2Vec2ForCTC
+from models.ctc.greedy import greedy_decode
+from models.wav2vec2.config import preset
+from models.wav2vec2.model import Wav2Vec2ForCTC
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "tests" / "golden" / "padding_reference.py"

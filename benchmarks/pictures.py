@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from engine import files
+from engine.common import files
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

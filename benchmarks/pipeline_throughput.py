@@ -44,8 +44,8 @@ def main() -> None:
 
 
 def _pack(source: str, folder: str, payload: str) -> str:
-    from data.manifest import read_librispeech
-    from data.preparation import write_tfrecords
+    from data.corpus.manifest import read_librispeech
+    from data.shards.preparation import write_tfrecords
 
     output = os.path.join(folder, payload)
     write_tfrecords(
@@ -55,8 +55,8 @@ def _pack(source: str, folder: str, payload: str) -> str:
 
 
 def _open(corpus: dict[str, Any], **fields: Any) -> Any:
-    from data.datasets import TrainData
-    from data.text import load_tokenizer
+    from data.batches.datasets import TrainData
+    from data.text.tokenizer import load_tokenizer
 
     return TrainData(tokenizer=load_tokenizer(), text_style="librispeech", seed=0, **corpus, **fields)
 
@@ -84,11 +84,11 @@ def _train(corpus: dict[str, Any], num_updates: int) -> tuple[float, float]:
     """Returns audio-seconds a second and the share of the time that the loop waited for input."""
     import tensorflow as tf
 
-    from engine import runtime
-    from engine.optimizer import build_optimizer
-    from engine.trainer import Trainer
-    from models import ctc
+    from engine.distributed import strategy as runtime
+    from engine.training.optimizer import build_optimizer
+    from engine.training.trainer import Trainer
     from models.build import build_model
+    from models.ctc import loss
 
     data = _open(
         corpus, global_batch_size=2, min_duration_secs=13.0, max_duration_secs=15.375,
@@ -106,8 +106,8 @@ def _train(corpus: dict[str, Any], num_updates: int) -> tuple[float, float]:
             optimizer=build_optimizer(name="adam", learning_rate=3e-5),
             global_step=tf.Variable(0, dtype=tf.int64),
             dataset_fn=data.dataset,
-            loss_fn=ctc.ctc_loss,
-            feasible_fn=ctc.feasible,
+            loss_fn=loss.ctc_loss,
+            feasible_fn=loss.feasible,
             accum_steps=2,
         )
     trainer.train(tf.constant(1))  # tracing

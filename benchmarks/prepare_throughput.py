@@ -33,10 +33,10 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from data.files import Lock, write_text_atomic
-from data.manifest import Utterance, read_librispeech, write_jsonl
-from data.preparation import write_tfrecords
-from data.shards import ShardTask
+from data.common.files import Lock, write_text_atomic
+from data.corpus.manifest import Utterance, read_librispeech, write_jsonl
+from data.shards.preparation import write_tfrecords
+from data.shards.writer import ShardTask
 
 SPLITS = ("train-clean-5", "dev-mini", "test-clean")
 CASES = [(payload, num_workers) for payload in ("pcm16", "flac") for num_workers in (1, 2)]
@@ -129,7 +129,7 @@ def _measure_memory(count: int) -> None:
 
 
 def _write_notes(tasks: Sequence[ShardTask], *, folder: str, lock: Lock, bar: tqdm, max_bad: int) -> None:
-    """A `data.preparation.Runner` without audio."""
+    """A `data.shards.preparation.Runner` without audio."""
     for number, task in enumerate(tasks):
         if number % (len(tasks) // 4) == 0:
             print(f"| {number} of {len(tasks)} shards done | {_resident_mb():.0f} |", flush=True)

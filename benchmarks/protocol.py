@@ -29,7 +29,7 @@ class Spec:
         precision: "float32" or "mixed_bfloat16" (the reference: autocast).
         device: "cpu" or "gpu".
         batches: .npz file of `cases.save`.
-        model: Of ours: fields of `models.wav2vec2.build_model`; of the reference: its config's.
+        model: Of ours: fields of `models.wav2vec2.model.build_model`; of the reference: its config's.
     """
 
     task: str

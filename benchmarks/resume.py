@@ -77,8 +77,8 @@ def main() -> None:
 
 def _make_corpus(source: str, output: str, num_utterances: int) -> int:
     """Packs train-clean-5 and has the index list its records over and over; returns the index' bytes."""
-    from data.manifest import read_librispeech
-    from data.preparation import write_tfrecords
+    from data.corpus.manifest import read_librispeech
+    from data.shards.preparation import write_tfrecords
 
     utterances = read_librispeech(source, "train-clean-5")
     write_tfrecords(utterances=utterances, output=output, num_shards=1, payload="flac", progress=False)
@@ -101,8 +101,8 @@ def _measure(folder: str, case: str, update: int, num_checked: int) -> dict[str,
     import numpy as np
     import tensorflow as tf
 
-    from data.datasets import TrainData
-    from data.text import load_tokenizer
+    from data.batches.datasets import TrainData
+    from data.text.tokenizer import load_tokenizer
 
     context = tf.distribute.InputContext()
     arguments = {"global_batch_size": 32, "seed": 1, "max_duration_secs": 30.0, **CASES[case]}

@@ -25,11 +25,11 @@ from pathlib import Path
 import psutil
 
 from benchmarks.served import ROOT, Served, serving
-from data.audio import load_audio
-from data.text import load_tokenizer
-from engine.inference.portable import FILES, load_portable
+from data.audio.decoding import load_audio
+from data.text.tokenizer import load_tokenizer
+from engine.inference.export.portable import FILES, load_portable
 from engine.inference.words import find_words
-from models.alignment import greedy_spans
+from models.ctc.alignment import greedy_spans
 
 _NUM_CLIENTS = 8
 _MAX_BODY_MB = 1

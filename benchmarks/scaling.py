@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from models.config import Wav2Vec2Config, preset
+from models.wav2vec2.config import Wav2Vec2Config, preset
 
 SAMPLE_RATE = 16_000
 REACHED_SHARE = 0.3  # of the peak; an assumption

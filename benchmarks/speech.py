@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks import cases
-from data.audio import load_waveform
-from data.manifest import read_librispeech
-from data.plan import choose_bucket_boundaries
-from data.text import load_tokenizer, normalize_transcript
+from data.audio.decoding import load_waveform
+from data.batches.plan import choose_bucket_boundaries
+from data.corpus.manifest import read_librispeech
+from data.text.tokenizer import load_tokenizer, normalize_transcript
 
 
 def load_rows(

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import cases, flops, measure, speech, update_profile
-from engine import files
-from models.config import Wav2Vec2Config
+from engine.common import files
+from models.wav2vec2.config import Wav2Vec2Config
 
 _FULL_SAMPLES = 246_000
 

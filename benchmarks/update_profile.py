@@ -87,7 +87,7 @@ def measure(
     Args:
         case: What to run.
         device: "cpu" or "gpu".
-        model: Fields of `models.wav2vec2.build_model`.
+        model: Fields of `models.wav2vec2.model.build_model`.
         trace: Folder for TensorFlow's trace.
         num_warm_up: Passes before, in which TensorFlow traces and compiles.
     """

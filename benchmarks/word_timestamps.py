@@ -23,7 +23,7 @@ import numpy as np
 import soundfile
 
 from benchmarks.served import ROOT
-from data.audio import SAMPLE_RATE, load_audio
+from data.audio.decoding import SAMPLE_RATE, load_audio
 
 DIGITS_OF_A_ROW = 5
 GAP_SECS = 0.1

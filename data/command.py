@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from common.arguments import Parser
 from common.json_files import MalformedFileError
-from data.errors import InputError
-from data.rows import excerpt
-from data.text import TEXT_STYLES, normalize_transcript
+from data.common.errors import InputError
+from data.corpus.rows import excerpt
+from data.text.tokenizer import TEXT_STYLES, normalize_transcript
 
 # Share of letters outside A to Z up to which a corpus is English with some names.
 MAX_FOREIGN_LETTERS = 0.01

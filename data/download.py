@@ -33,8 +33,8 @@ from tqdm import tqdm
 
 from common.storage import is_remote
 from data.command import Parser, run_command
-from data.errors import InputError
-from data.files import only_writer
+from data.common.errors import InputError
+from data.common.files import only_writer
 
 BASE_URL = "https://www.openslr.org/resources"
 CORPUS = "LibriSpeech"  # the top folder of every archive, those of resource 31 too

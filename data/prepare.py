@@ -15,16 +15,16 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from data.audio import SAMPLE_RATE
-from data.beam_runner import BeamRunner
+from data.audio.decoding import SAMPLE_RATE
 from data.command import Parser, add_corpus_flags, check_normalization, comma_list, run_command
-from data.errors import InputError
-from data.faults import Fault
-from data.manifest import MANIFEST_FORMATS, read_utterances
-from data.preparation import SHARD_MB, Prepared, write_tfrecords
-from data.records import PAYLOADS
-from data.text import has_digits
-from data.workers import LocalRunner
+from data.common.errors import InputError
+from data.corpus.faults import Fault
+from data.corpus.manifest import MANIFEST_FORMATS, read_utterances
+from data.shards.beam_runner import BeamRunner
+from data.shards.local_runner import LocalRunner
+from data.shards.preparation import SHARD_MB, Prepared, write_tfrecords
+from data.shards.records import PAYLOADS
+from data.text.tokenizer import has_digits
 
 _NUM_NAMED = 10
 

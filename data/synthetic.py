@@ -26,11 +26,11 @@ import soundfile
 from tqdm import tqdm
 
 from common.json_files import MalformedFileError, field, read_object
-from data.audio import fit_length, resample
+from data.audio.decoding import fit_length, resample
 from data.command import Parser, run_command
-from data.errors import InputError
-from data.espeak import SAMPLE_RATE, Synthesizer
-from data.phrases import DIGITS, draw_text
+from data.common.errors import InputError
+from data.synthesis.espeak import SAMPLE_RATE, Synthesizer
+from data.synthesis.phrases import DIGITS, draw_text
 
 TELEPHONE_RATE = 8000
 CLEAN_CHAPTER, TELEPHONE_CHAPTER = 1, 2

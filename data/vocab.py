@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from data.command import Parser, add_corpus_flags, check_normalization, comma_list, run_command
-from data.faults import Fault
-from data.open import FORMATS, open_source
-from data.text import CharTokenizer, build_vocab, normalize_transcript
+from data.corpus.faults import Fault
+from data.open_corpus import FORMATS, open_source
+from data.text.tokenizer import CharTokenizer, build_vocab, normalize_transcript
 
 
 def main(argv: Sequence[str] | None = None) -> int:

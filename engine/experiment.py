@@ -14,30 +14,22 @@ from ml_collections import ConfigDict
 
 from common import storage
 from common import workdir_layout as layout
-from engine import (
-    actions,
-    bad_rows,
-    checkpoints,
-    checks,
-    cluster,
-    continuous,
-    early_stopping,
-    followers,
-    loop_actions,
-    preemption,
-    provenance,
-    run_identity,
-    runtime,
-    startup,
-    stopping,
-    unpack,
-)
-from engine import workdir as workdirs
-from engine.ema import EmaWeights, restore_weights
-from engine.intervals import evaluation_at, train_and_evaluate
+from engine.actions import assembly, early_stopping, unreadable_rows, writers
+from engine.checkpointing import follower, provenance
+from engine.checkpointing import manager as checkpoints
+from engine.common import signals
+from engine.config import builders, validation
+from engine.console import startup
+from engine.console.training_log import without_orbit_prints
+from engine.distributed import cluster, preemption
+from engine.distributed import strategy as runtime
+from engine.modes import continuous_eval
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer, TrainData
-from engine.trainer import Trainer
-from engine.training_log import without_orbit_prints
+from engine.training.ema import EmaWeights, restore_weights
+from engine.training.outer_loop import evaluation_at, train_and_evaluate
+from engine.training.trainer import Trainer
+from engine.workdir import folder as workdirs
+from engine.workdir import identity
 
 # Fields that may differ between a run and its continuation: they change neither the weights nor the order of the data.
 RESUMABLE_FIELDS = (
@@ -92,7 +84,7 @@ def run(
     strategy_name: str = "auto",
     tpu: str = "",
     checkpoint: str = "",
-    stop: stopping.StopOnSignal | None = None,
+    stop: signals.StopOnSignal | None = None,
     weights: str = "",
 ) -> Outcome:
     """Trains, evaluates, or both, and leaves the results in `workdir`.
@@ -106,14 +98,14 @@ def run(
         tpu: See strategy_name.
         checkpoint: For "eval": what to evaluate instead of the workdir's best checkpoint. For
             "continuous_eval": the workdir of the training to follow, if it is not this one.
-        weights: For "eval": as `engine.ema.restore_weights`.
+        weights: For "eval": as `engine.training.ema.restore_weights`.
         stop: What hears the signals; None = nobody does.
 
     Raises:
         ValueError: One line for the user: something in the config, the data or the workdir does not fit.
     """
-    stop = stop or stopping.StopOnSignal()
-    checks.check_values(config)
+    stop = stop or signals.StopOnSignal()
+    validation.check_values(config)
     # Runs from before there was the field do not have it.
     stop.within_secs = config.runtime.get("stop_within_secs", stop.within_secs)
     runtime.configure_devices(num_virtual_devices=config.runtime.num_virtual_devices)
@@ -125,18 +117,18 @@ def run(
     )
     is_chief = cluster.is_chief(strategy)
     if runtime.is_tpu(strategy):
-        checks.check_tpu(config)
-    checks.check_fields(
+        validation.check_tpu(config)
+    validation.check_fields(
         config, num_replicas=strategy.num_replicas_in_sync, trains=mode in ("train", "train_and_eval")
     )
     if mode in ("train", "train_and_eval") and config.train.num_updates:
-        unpack.build_learning_rate(config)  # refuses what does not fit together
+        builders.build_learning_rate(config)  # refuses what does not fit together
     if mode == "continuous_eval":
         return _evaluate_continuously(
             config=config, parts=parts, workdir=workdir, strategy=strategy, checkpoint=checkpoint
         )
     with contextlib.ExitStack() as stack:
-        stack.enter_context(followers.explained_loss(strategy))
+        stack.enter_context(follower.explained_loss(strategy))
         stack.enter_context(workdirs.storage_faults(workdir))
         if is_chief:  # the other workers read the folder and write nothing
             stack.enter_context(workdirs.WorkdirLock(workdir))
@@ -155,36 +147,36 @@ def run(
         # Weights to start from are not needed again: a run can be continued where they are gone.
         init = parts.fetch_weights(config.model.init) if is_fresh else ""
         evaluate = mode == "train_and_eval"
-        checks.check_inputs(config, init, evaluate=evaluate)
+        validation.check_inputs(config, init, evaluate=evaluate)
         run_before = "" if is_fresh else workdir
         if run_before:
-            config = unpack.with_text_style(config, run=run_before)
+            config = builders.with_text_style(config, run=run_before)
         tokenizer = None  # made of the training texts
-        if config.data.vocab != unpack.AUTO:
+        if config.data.vocab != builders.AUTO:
             tokenizer = parts.build_tokenizer(config.data.vocab)
         elif run_before:
             tokenizer = parts.build_tokenizer(storage.join(workdir, layout.VOCAB_FILE))
         # Before the data: the model's architecture says whether it hears recordings normalized.
-        config = unpack.with_architecture(config, parts, init=init, run=run_before)
-        train_data = unpack.build_train_data(config, parts, tokenizer)
+        config = builders.with_architecture(config, parts, init=init, run=run_before)
+        train_data = builders.build_train_data(config, parts, tokenizer)
         if tokenizer is None:
             tokenizer = train_data.tokenizer
         if run_before:
-            checks.check_same_vocabulary(workdir, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
-        parts = unpack.with_blank(parts, tokenizer)
-        config = unpack.with_data(config, train_data, run=run_before)
-        checks.check_frozen(config, is_fresh=is_fresh)
-        unpack.build_learning_rate(config)
+            validation.check_same_vocabulary(workdir, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
+        parts = builders.with_blank(parts, tokenizer)
+        config = builders.with_data(config, train_data, run=run_before)
+        validation.check_frozen(config, is_fresh=is_fresh)
+        builders.build_learning_rate(config)
         num_replicas = strategy.num_replicas_in_sync
-        evaluators = unpack.build_eval_data(config, parts, tokenizer, num_replicas=num_replicas) if evaluate else {}
+        evaluators = builders.build_eval_data(config, parts, tokenizer, num_replicas=num_replicas) if evaluate else {}
         if init and config.model.init_head:
-            checks.check_head(init, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
+            validation.check_head(init, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
         init = checkpoints.find_checkpoint(init) if init else ""
         with strategy.scope():
-            model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
-        checks.check_row_lengths(config, model.max_training_samples)
+            model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
+        validation.check_row_lengths(config, model.max_training_samples)
         if is_fresh:  # a continued run has passed, and should not wait
-            unpack.run_preflight(config, parts, tokenizer, model, train_data, evaluators)
+            builders.run_preflight(config, parts, tokenizer, model, train_data, evaluators)
         cluster.check_same(strategy, "the config", json.dumps(config.to_dict(), sort_keys=True))
         run_id = ""
         if is_chief:
@@ -194,15 +186,15 @@ def run(
                     config.to_dict(),
                     allowed=RESUMABLE_FIELDS,
                     later=LATER_FIELDS,
-                    may_change=lambda before: checks.check_longer(
+                    may_change=lambda before: validation.check_longer(
                         before, config, workdir=workdir, step=int(saved[-1].rpartition("-")[2])
                     ),
                 )
-            run_id = run_identity.begin_run(workdir, is_fresh=is_fresh, keep=init)
+            run_id = identity.begin_run(workdir, is_fresh=is_fresh, keep=init)
             if is_fresh:
                 workdirs.save_config(workdir, config.to_dict(), replace=True)
             workdirs.write_environment(workdir)
-            continuous.mark_running(workdir)
+            continuous_eval.mark_running(workdir)
             tokenizer.save(storage.join(workdir, layout.VOCAB_FILE))
         return _train(
             config=config,
@@ -231,7 +223,7 @@ def _train(
     eval_data: dict[str, EvalData],
     init: str,
     run_id: str,
-    stop: stopping.StopOnSignal,
+    stop: signals.StopOnSignal,
 ) -> Outcome:
     def check_signal(output: object = None) -> None:
         trainer.settle()
@@ -250,7 +242,7 @@ def _train(
     abandon: Callable[[], None] = stop
     with strategy.scope():
         global_step = orbit.utils.create_global_step()
-        trainer = unpack.build_trainer(
+        trainer = builders.build_trainer(
             config,
             parts,
             strategy=strategy,
@@ -261,7 +253,7 @@ def _train(
             blank_id=tokenizer.blank_id,
         )
         evaluators = (
-            unpack.build_evaluators(
+            builders.build_evaluators(
                 config,
                 parts,
                 strategy=strategy,
@@ -275,7 +267,7 @@ def _train(
             else None
         )
 
-    guard = bad_rows.BadRowGuard(
+    guard = unreadable_rows.BadRowGuard(
         max_bad_share=config.data.max_bad_share, rows_per_epoch=train_data.rows_per_epoch, global_step=global_step
     )
     state = tf.train.Checkpoint(
@@ -297,7 +289,7 @@ def _train(
     def initialize() -> None:
         _initialize(model, init, with_head=config.model.init_head, ema=trainer.ema)
 
-    manager: checkpoints.CheckpointManager | followers.FollowingCheckpoints | None = None
+    manager: checkpoints.CheckpointManager | follower.FollowingCheckpoints | None = None
     if is_chief:
         manager = checkpoints.CheckpointManager(
             checkpoint=state,
@@ -310,22 +302,22 @@ def _train(
             check_origin=lambda path: provenance.check(path, layout.read_manifest(path), about),
             optional=_LATER_PARTS,
             in_background=config.checkpoint.background and runtime.is_one_host(strategy),
-            before_writing=run_identity.RunFiles(workdir, run_id, global_step),
+            before_writing=identity.RunFiles(workdir, run_id, global_step),
         )
     found = cluster.gather_texts(strategy, (manager and manager.latest_checkpoint) or "")[0]
     if manager is None:
-        manager = followers.FollowingCheckpoints(
+        manager = follower.FollowingCheckpoints(
             checkpoint=state, path=found, init_fn=initialize, optional=_LATER_PARTS
         )
     metrics_path = storage.join(workdir, layout.METRICS_FILE)
-    todo = loop_actions.build_actions(
+    todo = assembly.build_actions(
         workdir=workdir,
         metrics_path=metrics_path,
         global_step=global_step,
         num_updates=config.train.num_updates,
         eval_every=config.eval.every_updates,
         quiet_updates=max(
-            unpack.build_learning_rate(config).warmup_updates, config.model.freeze_encoder_updates
+            builders.build_learning_rate(config).warmup_updates, config.model.freeze_encoder_updates
         ),
         trainer=trainer,
         model=model,
@@ -333,7 +325,7 @@ def _train(
         evaluators=evaluators,
         best_of=config.eval.best_of,
         patience=config.eval.early_stopping_patience,
-        make_report=unpack.report_maker(config, parts),
+        make_report=builders.report_maker(config, parts),
         guard=guard,
         is_chief=is_chief,
         run_id=run_id,
@@ -359,9 +351,9 @@ def _train(
     # The controller has restored by now; lines that a killed process wrote past its checkpoint will be written again.
     step, last_stop = int(global_step.numpy()), ""
     if is_chief:
-        note, reached = startup.take_stop_note(workdir), actions.last_step(metrics_path)
+        note, reached = startup.take_stop_note(workdir), writers.last_step(metrics_path)
         last_stop = startup.describe_last_stop(note, step=step, reached=reached) if step else ""
-        actions.truncate_metrics(metrics_path, step)
+        writers.truncate_metrics(metrics_path, step)
     cluster.check_same(strategy, "restored update", str(int(global_step.numpy())))
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         with_all = preemption.SaveAllIfPreempted(
@@ -408,10 +400,10 @@ def _train(
             step = int(global_step.numpy())
             logging.info("%s; ended at update %d", reason, step)
             if is_chief:
-                continuous.mark_finished(workdir, step=step, reason=str(reason))
+                continuous_eval.mark_finished(workdir, step=step, reason=str(reason))
             assert evaluators is not None  # without them nobody stops early
             return Outcome(exit_status=stop.exit_status, figures=evaluation_at(metrics_path, step, evaluators.names))
-        except stopping.StopTraining as reason:
+        except signals.StopTraining as reason:
             if is_chief:
                 todo.report_unreadable()
             controller.save_checkpoint()
@@ -422,12 +414,12 @@ def _train(
             return Outcome(exit_status=stop.exit_status or 2, figures={})
     if is_chief:
         ending = f"training has done its {config.train.num_updates} updates"
-        continuous.mark_finished(workdir, step=int(global_step.numpy()), reason=ending)
+        continuous_eval.mark_finished(workdir, step=int(global_step.numpy()), reason=ending)
     return Outcome(exit_status=0, figures=figures or {})
 
 
 @contextlib.contextmanager
-def _nothing_to_rescue_behind(stop: stopping.StopOnSignal) -> Iterator[None]:
+def _nothing_to_rescue_behind(stop: signals.StopOnSignal) -> Iterator[None]:
     """Sees to it that no thread saves or writes notes once a training is over."""
     try:
         yield
@@ -453,29 +445,29 @@ def _save_from_beside(manager: checkpoints.CheckpointManager, trainer: Trainer) 
 def _evaluate_continuously(
     *, config: ConfigDict, parts: Parts, workdir: str, strategy: tf.distribute.Strategy, checkpoint: str
 ) -> Outcome:
-    """Follows a training in another process; see `engine.continuous`."""
+    """Follows a training in another process; see `engine.modes.continuous_eval`."""
     if not config.data.eval:
         raise ValueError("--mode=continuous_eval needs at least one set under config.data.eval")
-    training_workdir, output = checkpoint or workdir, storage.join(workdir, continuous.FOLDER)
+    training_workdir, output = checkpoint or workdir, storage.join(workdir, continuous_eval.FOLDER)
     timeout_secs = config.eval.idle_timeout_secs
     with workdirs.storage_faults(output), workdirs.WorkdirLock(output):
-        continuous.wait_for_run(training_workdir, timeout_secs=timeout_secs)
-        run_id = run_identity.find_run_id(training_workdir)
-        run_identity.claim_output(output, run_id)
-        config = unpack.with_text_style(config, run=training_workdir)
+        continuous_eval.wait_for_run(training_workdir, timeout_secs=timeout_secs)
+        run_id = identity.find_run_id(training_workdir)
+        identity.claim_output(output, run_id)
+        config = builders.with_text_style(config, run=training_workdir)
         tokenizer = parts.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
-        parts = unpack.with_blank(parts, tokenizer)
-        config = unpack.with_architecture(config, parts, run=training_workdir)
-        eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
+        parts = builders.with_blank(parts, tokenizer)
+        config = builders.with_architecture(config, parts, run=training_workdir)
+        eval_data = builders.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
         with strategy.scope():
-            model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
+            model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
             decay = config.train.ema_decay
             ema = EmaWeights(model.trainable_variables, decay=decay) if decay else None
             global_step = orbit.utils.create_global_step()
-            evaluators = unpack.build_evaluators(
+            evaluators = builders.build_evaluators(
                 config, parts, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data, ema=ema
             )
-        figures = continuous.evaluate_continuously(
+        figures = continuous_eval.evaluate_continuously(
             strategy=strategy,
             model=model,
             ema=ema,
@@ -486,7 +478,7 @@ def _evaluate_continuously(
             output=output,
             run_id=run_id,
             idle_timeout_secs=timeout_secs,
-            make_report=unpack.report_maker(config, parts),
+            make_report=builders.report_maker(config, parts),
         )
     return Outcome(exit_status=0, figures=figures)
 
@@ -500,37 +492,37 @@ def _evaluate(
     checkpoint: str,
     weights: str,
 ) -> Outcome:
-    tokenizer = unpack.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
-    parts = unpack.with_blank(parts, tokenizer)
-    config = unpack.with_text_style(config, run=checkpoint or workdir)
-    search = unpack.build_search(config, parts, tokenizer)
-    config = unpack.with_architecture(config, parts, run=checkpoint or workdir)
-    eval_data = unpack.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
+    tokenizer = builders.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
+    parts = builders.with_blank(parts, tokenizer)
+    config = builders.with_text_style(config, run=checkpoint or workdir)
+    search = builders.build_search(config, parts, tokenizer)
+    config = builders.with_architecture(config, parts, run=checkpoint or workdir)
+    eval_data = builders.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:
         raise ValueError("--mode=eval needs at least one set under config.data.eval")
     with strategy.scope():
-        model = unpack.build_model(config, parts, num_tokens=tokenizer.num_tokens)
+        model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
         path = restore_weights(model, checkpoint or workdir, weights=weights)
         global_step = orbit.utils.create_global_step()
         global_step.assign(checkpoints.step_of(path))
-        evaluators = unpack.build_evaluators(
+        evaluators = builders.build_evaluators(
             config, parts, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data, search=search
         )
     logging.info("evaluating %s", path)
     is_chief = cluster.is_chief(strategy)
-    output = run_identity.evaluation_folder(workdir, checkpoint) if is_chief else workdir
+    output = identity.evaluation_folder(workdir, checkpoint) if is_chief else workdir
     writing_actions = [
-        actions.MetricsWriter(
+        writers.MetricsWriter(
             path=storage.join(output, layout.METRICS_FILE),
             global_step=global_step,
             set_digests={name: data.digest for name, data in evaluators.data.items()},
         ),
-        actions.PredictionsWriter(
+        writers.PredictionsWriter(
             workdir=output, scores=evaluators.scores, data=evaluators.data, global_step=global_step
         ),
-        unpack.report_maker(config, parts)(
+        builders.report_maker(config, parts)(
             workdir=output,
-            training_workdir=unpack.run_folder(checkpoint) or output,
+            training_workdir=builders.run_folder(checkpoint) or output,
             global_step=global_step,
             data=evaluators.data,
         ),

@@ -235,7 +235,7 @@ class Parts:
         normalize_waveform: float32 [T] -> the same with zero mean and unit variance; for models that hear it so.
         find_reference: (path, text_style) -> the normalized transcript that lies beside a file, or None.
         loss_fn: The loss of each row; it, the decoders, the aligner and the search take the keyword `blank_id`, which
-            `engine.unpack.with_blank` binds, and which is 0 where nobody gives it.
+            `engine.config.builders.with_blank` binds, and which is 0 where nobody gives it.
         feasible_fn: Which rows can have a loss.
         decoder: Logits to tokens.
         span_decoder: The same on the host, with the frames of each token.

@@ -9,13 +9,13 @@ from typing import Any
 
 from common import storage
 from common.workdir_layout import CONFIG_FILE, find_above
-from models import pretrained
-from models.config import Wav2Vec2Config
-from models.config import preset as config_of
-from models.hf_config import read_hf_config
-from models.hf_files import read_preprocessing
-from models.hub_signature import is_saved_model
-from models.presets import PRESETS
+from models.hub.signature import is_saved_model
+from models.hugging_face.config import read_hf_config
+from models.hugging_face.files import read_preprocessing
+from models.wav2vec2 import pretrained
+from models.wav2vec2.config import Wav2Vec2Config
+from models.wav2vec2.config import preset as config_of
+from models.wav2vec2.presets import PRESETS
 
 AUTO = "auto"
 _DEFAULT = "base"
@@ -30,9 +30,9 @@ def find_architecture(*, preset: str, init: str = "", run: str = "") -> dict[str
     """Returns the architecture of a native model as fields of `Wav2Vec2Config`, or {} if `preset` names it.
 
     Args:
-        preset: A name of `models.presets.PRESETS`; a config.json, ours or of Hugging Face, or a folder with one; or
+        preset: A name of `models.wav2vec2.presets.PRESETS`; a config.json, ours or of Hugging Face, or a folder with one; or
             "auto", that of `init`, and "base" without one.
-        init: Weights to start from: a folder of `models.pretrained`, or a checkpoint inside one; "" = random weights.
+        init: Weights to start from: a folder of `models.wav2vec2.pretrained`, or a checkpoint inside one; "" = random weights.
         run: A workdir that the run has made before: its architecture stands, and `init` is not looked at.
 
     Returns:

@@ -7,8 +7,8 @@ from typing import Any
 
 import tf_keras
 
-from models import wav2vec2
-from models.config import PRECISIONS
+from models.wav2vec2 import model
+from models.wav2vec2.config import PRECISIONS
 
 SOURCES = ("native", "hub")
 
@@ -44,7 +44,7 @@ def build_model(
     if source not in SOURCES:
         raise ValueError(f"model.source must be one of {', '.join(SOURCES)}, got {source!r}")
     if source == "native":
-        return wav2vec2.build_model(
+        return model.build_model(
             preset=preset,
             vocab_size=vocab_size,
             architecture=architecture,
@@ -55,7 +55,7 @@ def build_model(
         )
     if precision not in PRECISIONS:
         raise ValueError(f"train.precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    from models.hub import HubForCTC  # tensorflow_hub takes a second to import
+    from models.hub.model import HubForCTC  # tensorflow_hub takes a second to import
 
     return HubForCTC(
         handle=hub_handle,

@@ -26,8 +26,11 @@ from common import json_files
 from common.arguments import Parser
 from common.special_tokens import TOKENIZER_FILE
 from common.weight_names import is_weight_name, repository_hint
-from models import hf_config, hf_files, hf_names, named_weights, torch_files
-from models.hf_matching import Report, canonical_names, match
+from models.hugging_face import config as hf_config
+from models.hugging_face import files
+from models.hugging_face import names as hf_names
+from models.hugging_face.matching import Report, canonical_names, match
+from models.weights import named_weights, torch_files
 
 # Beside our weights: what the way back wants to know.
 ORIGIN_FILE = "origin.json"
@@ -58,7 +61,7 @@ def from_hf(
 
     Args:
         input: Holds config.json and model.safetensors (whole or sharded) or pytorch_model.bin; what is read of the
-            tokenizer and the feature extractor, see `models.hf_files`.
+            tokenizer and the feature extractor, see `models.hugging_face.files`.
         output: Folder to write.
         vocab: vocab.json of a new alphabet, for which the head is made fresh; "" takes the input's.
         allow_missing: Patterns of tensors that may be absent and are made fresh. The head (as a whole) and the mask
@@ -77,7 +80,7 @@ def from_hf(
     if not folder.is_dir() and (hint := repository_hint(os.fspath(input))):
         raise FileNotFoundError(f"{folder}: no such folder{hint}")
     config, fields = hf_config.read_hf_config(folder / "config.json")
-    normalizes, preprocessing = hf_files.read_preprocessing(folder)
+    normalizes, preprocessing = files.read_preprocessing(folder)
     config = dataclasses.replace(config, normalize_waveform=normalizes)
     with contextlib.ExitStack() as stack:
         tensors = open_tensors(folder, stack)
@@ -87,9 +90,9 @@ def from_hf(
             vocabulary = None
             if fresh_head:
                 vocabulary = (
-                    hf_files.read_vocabulary(vocab)
+                    files.read_vocabulary(vocab)
                     if vocab
-                    else hf_files.folder_vocabulary(folder, num_rows=0, config=fields)
+                    else files.folder_vocabulary(folder, num_rows=0, config=fields)
                 )
             if vocabulary is not None:
                 config = dataclasses.replace(config, vocab_size=len(vocabulary.ids))
@@ -104,14 +107,14 @@ def from_hf(
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
         if not fresh_head:
-            vocabulary = hf_files.folder_vocabulary(folder, num_rows=config.vocab_size, config=fields)
+            vocabulary = files.folder_vocabulary(folder, num_rows=config.vocab_size, config=fields)
         report.understood.append(f"   audio: {preprocessing}")
         if vocabulary is not None:
             report.understood.append(f"    text: {vocabulary.describe()}")
             report.notes.extend(vocabulary.notes)
-            report.notes.extend(hf_files.text_notes(folder, vocabulary))
+            report.notes.extend(files.text_notes(folder, vocabulary))
         elif not fresh_head:
-            report.notes.append(f"no {hf_files.VOCAB_FILE} says what the rows of the head mean; a run needs data.vocab")
+            report.notes.append(f"no {files.VOCAB_FILE} says what the rows of the head mean; a run needs data.vocab")
 
         def value_of(entry: hf_names.Entry) -> np.ndarray | None:
             if entry.theirs[0] not in report.loaded:
@@ -138,7 +141,7 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
         FileNotFoundError: If the input lacks its config or its weights.
         ValueError: If they are damaged, or the type has no such architecture.
     """
-    from models.wav2vec2 import Wav2Vec2ForCTC  # TensorFlow: seconds that a wrong flag should not cost
+    from models.wav2vec2.model import Wav2Vec2ForCTC  # TensorFlow: seconds that a wrong flag should not cost
 
     folder, target = Path(input), Path(output)
     model = Wav2Vec2ForCTC.from_pretrained(folder)
@@ -147,8 +150,8 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
         fields = json_files.read_object(origin)
         model_type = json_files.optional_field(fields, "model_type", str, os.fspath(origin), "")
     model_type = model_type or ("wav2vec2" if model.config.feature_projection_norm else "hubert")
-    vocab = folder / hf_files.VOCAB_FILE
-    vocabulary = hf_files.read_vocabulary(vocab) if vocab.is_file() else None
+    vocab = folder / files.VOCAB_FILE
+    vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
     blank_id = vocabulary.blank_id if vocabulary is not None else 0
     fields = hf_config.to_hf(model.config, model_type=model_type, blank_id=blank_id)
     report = Report(model.config)
@@ -158,11 +161,11 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
         for name, tensor in entry.split(variables[entry.ours].numpy()).items():
             tensors[hf_names.full_name(name, model_type=model_type)] = tensor
             report.loaded[name] = tensor.size
-    texts = {"preprocessor_config.json": hf_files.preprocessor_fields(model.config)}
+    texts = {"preprocessor_config.json": files.preprocessor_fields(model.config)}
     if vocabulary is not None:
-        texts[hf_files.VOCAB_FILE] = vocabulary.ids
-        texts[TOKENIZER_FILE] = hf_files.tokenizer_fields(vocabulary)
-        texts[hf_files.SPECIAL_TOKENS_FILE] = hf_files.special_tokens_map(vocabulary)
+        texts[files.VOCAB_FILE] = vocabulary.ids
+        texts[TOKENIZER_FILE] = files.tokenizer_fields(vocabulary)
+        texts[files.SPECIAL_TOKENS_FILE] = files.special_tokens_map(vocabulary)
         fields.update({f"{role}_id": vocabulary.id_of(role) for role in ("bos_token", "eos_token")})
     texts["config.json"] = fields
     target.mkdir(parents=True, exist_ok=True)
@@ -170,7 +173,7 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
     try:
         save_file(tensors, temporary / _SAFETENSORS, metadata={"format": "pt"})
         for name, content in texts.items():
-            hf_files.write_json(temporary / name, content)
+            files.write_json(temporary / name, content)
         for path in temporary.iterdir():
             os.replace(path, target / path.name)
     finally:
@@ -314,11 +317,11 @@ def _write_ours(
     report: Report,
     value_of: Callable[[hf_names.Entry], np.ndarray | None],
     output: Path,
-    vocabulary: hf_files.Vocabulary | None,
+    vocabulary: files.Vocabulary | None,
     model_type: str,
 ) -> None:
     """Builds the model, gives its variables their values and writes the folder."""
-    from models.wav2vec2 import Wav2Vec2ForCTC  # TensorFlow: seconds that a wrong file should not cost
+    from models.wav2vec2.model import Wav2Vec2ForCTC  # TensorFlow: seconds that a wrong file should not cost
 
     model = Wav2Vec2ForCTC(config=report.config)
     variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
@@ -328,11 +331,11 @@ def _write_ours(
             variables[entry.ours].assign(value)
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=output) as temporary:
-        vocab, origin = Path(temporary, hf_files.VOCAB_FILE), Path(temporary, ORIGIN_FILE)
+        vocab, origin = Path(temporary, files.VOCAB_FILE), Path(temporary, ORIGIN_FILE)
         if vocabulary is not None:
-            hf_files.write_json(vocab, vocabulary.ids)
-            hf_files.write_json(Path(temporary, TOKENIZER_FILE), hf_files.tokenizer_fields(vocabulary))
-        hf_files.write_json(
+            files.write_json(vocab, vocabulary.ids)
+            files.write_json(Path(temporary, TOKENIZER_FILE), files.tokenizer_fields(vocabulary))
+        files.write_json(
             origin, {"model_type": model_type, "fresh": list(report.fresh), "dropped": list(report.dropped)}
         )
         (output / ORIGIN_FILE).unlink(missing_ok=True)

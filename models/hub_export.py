@@ -26,13 +26,13 @@ import numpy as np
 from common.arguments import Parser
 from common.hub_input import INPUT_FILE, hub_normalizes
 from common.nearest import near_path
-from models.config import PRECISIONS
+from models.wav2vec2.config import PRECISIONS
 
 # In the functions and not here: a wrong flag or path should not wait for TensorFlow.
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from models.wav2vec2 import Wav2Vec2Backbone
+    from models.wav2vec2.model import Wav2Vec2Backbone
 
 PUBLISHED_NUM_SAMPLES = 246_000
 # Largest difference to the live model that the check after an export lets pass, of states of size about 1.
@@ -108,8 +108,8 @@ def _exported(backbone: Wav2Vec2Backbone, num_samples: int, attention_mask: bool
     """Returns the object to save, its functions traced for training and not, for one or for two inputs."""
     import tensorflow as tf
 
-    from models import feature_encoder
-    from models.random import UpdateRandom
+    from models.ops.keyed_random import UpdateRandom
+    from models.wav2vec2 import feature_encoder
 
     class Exported(tf.Module):
         """What is saved: two lists of variables and two functions."""
@@ -175,7 +175,7 @@ def _check(backbone: Wav2Vec2Backbone, folder: Path, num_samples: int, attention
 
 def _copy(handle: str, checkpoint: str, flags: argparse.Namespace) -> str:
     """Writes a SavedModel with the weights of a run and returns what to say."""
-    from models.hub import copy_with_weights
+    from models.hub.model import copy_with_weights
 
     if flags.attention_mask or flags.precision is not None or flags.num_samples is not None:
         raise ValueError(
@@ -203,9 +203,9 @@ def _run(flags: argparse.Namespace) -> str:
         )
     import tensorflow as tf
 
-    from models import pretrained
-    from models.hub_signature import is_saved_model
-    from models.wav2vec2 import Wav2Vec2ForCTC
+    from models.hub.signature import is_saved_model
+    from models.wav2vec2 import pretrained
+    from models.wav2vec2.model import Wav2Vec2ForCTC
 
     if is_saved_model(flags.input):
         if not flags.checkpoint:

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data.text import CharTokenizer
-from engine.health import frame_sums
+from data.text.tokenizer import CharTokenizer
 from engine.inference.windows import Piece, join_windows
-from models import alignment, ctc, decoding
-from models.searches import build_search
+from engine.training.frame_statistics import frame_sums
+from models.ctc import alignment, greedy
+from models.ctc import loss as ctc
+from models.search.build import build_search
 
 FIRST = ("<pad>", "<unk>", " ", "A", "B", "C")
 WIDTH = len(FIRST)
@@ -65,10 +66,10 @@ def test_loss_and_gradient(moved, logits):
 def test_greedy_decoding_spans_alignment_windows_and_health(moved, logits):
     blank, order = moved
     lengths = tf.constant([30, 25])
-    tokens, counts = decoding.greedy_decode(tf.constant(logits), lengths)
-    found, found_counts = decoding.greedy_decode(tf.constant(logits[:, :, order]), lengths, blank_id=blank)
+    tokens, counts = greedy.greedy_decode(tf.constant(logits), lengths)
+    found, found_counts = greedy.greedy_decode(tf.constant(logits[:, :, order]), lengths, blank_id=blank)
     np.testing.assert_array_equal(found_counts, counts)
-    spans = decoding.greedy_decode_spans(tf.constant(logits[:, :, order]), lengths, blank_id=blank)
+    spans = greedy.greedy_decode_spans(tf.constant(logits[:, :, order]), lengths, blank_id=blank)
     for row, count in enumerate(counts.numpy()):
         wanted = new_ids(tokens.numpy()[row, :count], order)
         assert found.numpy()[row, :count].tolist() == spans.tokens.numpy()[row, :count].tolist() == wanted

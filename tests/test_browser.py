@@ -12,17 +12,17 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from data.datasets import EvalData
-from data.doctor_report import write_report as write_doctor
-from data.page import page_environment
-from data.text import load_tokenizer
-from engine import files
-from engine.actions import PredictionsWriter
-from engine.metrics import TranscriptionScore
-from engine.report import command
+from data.batches.datasets import EvalData
+from data.common.page import page_environment
+from data.doctor.html_report import write_report as write_doctor
+from data.text.tokenizer import load_tokenizer
+from engine.actions.writers import PredictionsWriter
+from engine.common import files
+from engine.evaluation.metrics import TranscriptionScore
+from engine.modes import report
 from engine.report.writer import ReportWriter
-from tests.data.test_doctor_report import make_examination
-from tests.experiment_toys import make_parts
+from tests.data.doctor.test_html_report import make_examination
+from tests.helpers.experiment_toys import make_parts
 
 SECS = {"long": 1.0, "short": 0.5, "middle": 0.75, "hebrew": 0.25}
 SAID = {"long": "one two three", "short": "four", "middle": "five six", "hebrew": "שלום עולם"}
@@ -158,7 +158,7 @@ def test_every_page_fits_a_narrow_screen_and_follows_its_colours(browser, workdi
     write_doctor(make_examination(), tmp_path, title="run")
     other = tmp_path / "other"
     shutil.copytree(workdir, other)
-    command.run(parts=make_parts(), inputs=[str(workdir), str(other)], output=str(tmp_path / "comparison.html"))
+    report.run(parts=make_parts(), inputs=[str(workdir), str(other)], output=str(tmp_path / "comparison.html"))
     for path in (workdir / "report.html", tmp_path / "comparison.html", tmp_path / "doctor.html"):
         visit = Visit(browser, path, viewport={"width": 380, "height": 700}, color_scheme=scheme)
         assert visit.page.evaluate("document.documentElement.scrollWidth") <= 380, path.name

@@ -12,21 +12,23 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from data.audio import normalize_waveform
-from data.references import find_reference
-from data.streaming import duration_samples, stream_audio
+from data.audio.decoding import normalize_waveform
+from data.audio.streaming import duration_samples, stream_audio
+from data.corpus.references import find_reference
 from data.synthetic import write_synthetic_corpus
-from data.text import load_tokenizer
-from engine import unpack
-from engine.inference import exporting, portable, serve
-from engine.inference.aligning import align_file
-from engine.inference.transcription import load_transcriber
-from models import alignment, convert, decoding
+from data.text.tokenizer import load_tokenizer
+from engine.config import builders
+from engine.inference.export import portable
+from engine.inference.loading import load_transcriber
+from engine.modes import export, serve
+from engine.modes.align import align_file
+from models import convert
 from models.build import build_model
-from models.searches import build_search
-from models.wav2vec2 import Wav2Vec2ForCTC
-from tests.experiment_toys import make_parts
-from tests.models_parity import build_through_the_table, load_golden, tensors_of, write_hf_folder
+from models.ctc import alignment, greedy
+from models.search.build import build_search
+from models.wav2vec2.model import Wav2Vec2ForCTC
+from tests.helpers.experiment_toys import make_parts
+from tests.helpers.models_parity import build_through_the_table, load_golden, tensors_of, write_hf_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKENS = ["B", "C", "A", " ", *"DEFGHIJKLMNOPQRSTUVWXYZ", "[UNK]", "'", "[PAD]"]
@@ -79,9 +81,9 @@ def parts():
         stream_audio=stream_audio,
         normalize_waveform=normalize_waveform,
         find_reference=find_reference,
-        decoder=decoding.greedy_decode,
+        decoder=greedy.greedy_decode,
         span_decoder=alignment.greedy_spans,
-        span_graph_decoder=decoding.greedy_decode_spans,
+        span_graph_decoder=greedy.greedy_decode_spans,
         aligner=alignment.forced_align,
         build_search=build_search,
     )
@@ -112,7 +114,7 @@ def test_every_reader_hears_what_transformers_hears(converted, parts, tmp_path):
     assert searching.transcribe_files([audio], quiet=True).transcripts[0].text == text
 
     transcriber = load_transcriber(parts=parts, checkpoint=folder)
-    aligner = unpack.with_blank(parts, transcriber.tokenizer).aligner
+    aligner = builders.with_blank(parts, transcriber.tokenizer).aligner
     record, words = align_file(transcriber, aligner, audio, text)
     assert record["hypothesis"] == text == " ".join(word.text for word in words)
     assert record["score"] > -0.5  # the best path but for the unknowns in it
@@ -124,7 +126,7 @@ def test_every_reader_hears_what_transformers_hears(converted, parts, tmp_path):
     np.testing.assert_allclose(module.logits(row["waveform"])["logits"][0], logits, atol=1e-4)
 
     output = tmp_path / "exported"
-    assert exporting.run(parts=parts, checkpoint=folder, inputs=[audio], output=str(output)) == 0
+    assert export.run(parts=parts, checkpoint=folder, inputs=[audio], output=str(output)) == 0
     said = json.loads((output / "export.json").read_text())
     assert (said["normalize_waveform"], said["blank_id"], said["delimiter_id"]) == (False, BLANK, 3)
     exported = load_transcriber(parts=parts, checkpoint=str(output))

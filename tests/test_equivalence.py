@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests import equivalence
-from tests.device_graph import find_faults
-from tests.workers import ROOT, run_workers
+from tests.helpers import equivalence
+from tests.helpers.device_graph import find_faults
+from tests.helpers.workers import ROOT, run_workers
 
 TOLERANCE = 1e-5  # relative, float32
 EMA_DECAY = 0.5
@@ -82,7 +82,7 @@ def compiled(step):
 
 def test_two_processes_equal_two_replicas_of_one(mirrored, two_replicas, tmp_path):
     """multi_worker over the loopback: weights, their averages, loss, and an evaluation that both know all of."""
-    module = ["-m", "tests.equivalence", "--strategy=multi_worker", "--cases=2:bucketed", "--eval_batches=3"]
+    module = ["-m", "tests.helpers.equivalence", "--strategy=multi_worker", "--cases=2:bucketed", "--eval_batches=3"]
     module += [f"--ema_decay={EMA_DECAY}"]
     run_workers([[*module, f"--output={tmp_path}/{index}.npz"] for index in range(2)], tmp_path)
     first, second = load(tmp_path / "0.npz"), load(tmp_path / "1.npz")
@@ -108,7 +108,7 @@ def test_the_whole_matrix(tmp_path):
     for replicas in (1, 2, 4):
         output = tmp_path / f"{replicas}.npz"
         command = [
-            sys.executable, "-m", "tests.equivalence", f"--output={output}", f"--replicas={replicas}",
+            sys.executable, "-m", "tests.helpers.equivalence", f"--output={output}", f"--replicas={replicas}",
             f"--cases={','.join(cases)}", "--eval_batches=1,3,8",
         ]  # fmt: skip
         subprocess.run(command, cwd=ROOT, env=dict(os.environ), check=True, timeout=900)

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import experiment, integrity
-from engine.stopping import StopTraining
-from engine.workdir import WorkdirError
-from tests.experiment_toys import ToyTrainData, make_config, make_parts, reproducible_lines
+from engine import experiment
+from engine.checkpointing import manifest
+from engine.common.signals import StopTraining
+from engine.workdir.folder import WorkdirError
+from tests.helpers.experiment_toys import ToyTrainData, make_config, make_parts, reproducible_lines
 
 
 def run(tmp_path, workdir, *, num_updates=6, **options):
@@ -74,9 +75,9 @@ def test_a_full_disk_stops_with_a_line_the_checkpoint_is_intact_and_room_lets_it
     with pytest.raises(WorkdirError, match=r"cannot be written.*No space left on device.*; what was saved") as caught:
         run(tmp_path, workdir)
     assert "\n" not in str(caught.value)
-    paths = integrity.list_checkpoints(workdir / "checkpoints")
+    paths = manifest.list_checkpoints(workdir / "checkpoints")
     # With a little room the next checkpoint may just fit.
-    assert paths[0].endswith("ckpt-2") and [integrity.find_damage(path) for path in paths] == [None] * len(paths)
+    assert paths[0].endswith("ckpt-2") and [manifest.find_damage(path) for path in paths] == [None] * len(paths)
     assert not list((workdir / "checkpoints").glob("*_temp"))
     assert (workdir / "metrics.jsonl").read_text().startswith(before)
     filler.unlink()
@@ -131,9 +132,9 @@ import os, sys, time
 import tensorflow as tf
 from absl import logging
 from engine import experiment
-from engine.stopping import StopOnSignal
-from tests.engine_toys import toy_dataset_fn, toy_loss
-from tests.experiment_toys import ToyTrainData, make_config, make_parts
+from engine.common.signals import StopOnSignal
+from tests.helpers.engine_toys import toy_dataset_fn, toy_loss
+from tests.helpers.experiment_toys import ToyTrainData, make_config, make_parts
 
 def wait(labels):
     if int(labels[0, 0]) == 5 and sys.argv[2] == "slow":  # row 0 of update 3
@@ -142,7 +143,7 @@ def wait(labels):
     return labels
 
 def mark(update, rows):
-    from tests.engine_toys import toy_batch
+    from tests.helpers.engine_toys import toy_batch
     batch = toy_batch(update, rows)
     batch["labels"][:] = [[5, 2, 3]] if update == 3 else [[1, 2, 3]]
     return batch
@@ -183,13 +184,13 @@ def test_a_signal_in_an_update_that_takes_longer_than_there_is_time_loses_that_u
     _, said = process.communicate(timeout=60)
     assert process.returncode == 143, said[-3000:]
     assert "SIGTERM: not done after 3 s, leaving now" in said
-    (path,) = integrity.list_checkpoints(tmp_path / "run/checkpoints")
-    assert path.endswith("ckpt-3") and integrity.find_damage(path) is None
+    (path,) = manifest.list_checkpoints(tmp_path / "run/checkpoints")
+    assert path.endswith("ckpt-3") and manifest.find_damage(path) is None
     process = start("quick")
     _, said = process.communicate(timeout=120)
     assert process.returncode == 0, said[-3000:]
     assert "stopped by SIGTERM (not done after 3 s)" in said
-    assert integrity.list_checkpoints(tmp_path / "run/checkpoints")[-1].endswith("ckpt-6")
+    assert manifest.list_checkpoints(tmp_path / "run/checkpoints")[-1].endswith("ckpt-6")
 
 
 def test_every_row_of_the_table_of_faults_names_tests_that_exist():

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from models import hub_export
-from models.config import preset
-from models.wav2vec2 import Wav2Vec2ForCTC
+from models.wav2vec2.config import preset
+from models.wav2vec2.model import Wav2Vec2ForCTC
 
 ROOT = Path(__file__).resolve().parents[1]
 FSDD = ROOT.parent / "shared/corpora/fsdd"

@@ -12,15 +12,15 @@ import pytest
 import soundfile
 
 from configs import new_language
-from data.datasets import EvalData, TrainData
-from data.espeak import SAMPLE_RATE, Synthesizer
-from data.preflight import check_before_training
-from data.text import load_tokenizer
+from data.batches.datasets import EvalData, TrainData
+from data.doctor.preflight import check_before_training
+from data.synthesis.espeak import SAMPLE_RATE, Synthesizer
+from data.text.tokenizer import load_tokenizer
 from engine import experiment
-from engine.mode_flags import default_workdir
-from engine.workdir import WorkdirError
+from engine.config.flags import default_workdir
+from engine.workdir.folder import WorkdirError
 from tests.engine.test_experiment import StopAt, values_of
-from tests.experiment_toys import make_parts, reproducible_lines
+from tests.helpers.experiment_toys import make_parts, reproducible_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = make_parts(

@@ -9,12 +9,12 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from data.audio import load_waveform
-from data.manifest import read_librispeech
-from data.text import load_tokenizer
-from models.config import preset
-from models.decoding import greedy_decode
-from models.wav2vec2 import Wav2Vec2ForCTC
+from data.audio.decoding import load_waveform
+from data.corpus.manifest import read_librispeech
+from data.text.tokenizer import load_tokenizer
+from models.ctc.greedy import greedy_decode
+from models.wav2vec2.config import preset
+from models.wav2vec2.model import Wav2Vec2ForCTC
 
 LIBRISPEECH = Path(__file__).resolve().parents[2] / "shared/corpora/LibriSpeech"
 PUBLISHED_NUM_SAMPLES = 246_000

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
-from models.softmax import softmax_dtype
-from tests import equivalence
-from tests.device_graph import operations
+from models.ops.attention_logits import softmax_dtype
+from tests.helpers import equivalence
+from tests.helpers.device_graph import operations
 from tests.test_tpu import batch_specs
 
 HALVES = (tf.bfloat16, tf.float16)
@@ -36,7 +36,7 @@ def test_only_products_and_what_is_between_them_are_in_half_precision(preset, re
     wide = WIDE | more
     assert wide <= set(dtypes)
     assert {name for name in wide if dtypes[name] & set(HALVES)} == set()
-    # Attention's is as wide as its kernel needs it (tests/models/test_softmax.py).
+    # Attention's is as wide as its kernel needs it (tests/models/ops/test_attention_logits.py).
     (half,) = dtypes["MatMul"] & set(HALVES)
     assert dtypes["Softmax"] == {softmax_dtype(half)} and softmax_dtype(tf.float16) == tf.float32
     # Convolutions too, but for the grouped one, which float16 has not on CPUs.

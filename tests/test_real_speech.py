@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.manifest import read_librispeech, write_jsonl
+from data.corpus.manifest import read_librispeech, write_jsonl
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRISPEECH = ROOT.parent / "shared/corpora/LibriSpeech"

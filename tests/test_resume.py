@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from data.synthetic import write_synthetic_corpus
-from engine import integrity
-from engine.run_comparison import compare_runs
-from tests.workers import finish_workers, said, start_workers
+from engine.checkpointing import manifest
+from engine.resume_check.run_comparison import compare_runs
+from tests.helpers.workers import finish_workers, said, start_workers
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_SECS = 30
@@ -72,9 +72,9 @@ def test_a_signal_ends_a_run_in_time_in_any_phase(corpus, tmp_path, phase, numbe
     assert status == 128 + number, log.read_text().partition("Extension modules")[0][-6000:]
     assert secs < LIMIT_SECS
     assert "Traceback" not in log.read_text()
-    paths = integrity.list_checkpoints(workdir / "checkpoints")
+    paths = manifest.list_checkpoints(workdir / "checkpoints")
     assert [int(path.rpartition("-")[2]) for path in paths] == saved
-    assert not any(integrity.find_damage(path) for path in paths)
+    assert not any(manifest.find_damage(path) for path in paths)
     if phase == "evaluation":
         lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
         assert [line["step"] for line in lines] == saved, "the abandoned evaluation has left lines"
@@ -91,7 +91,7 @@ def test_a_training_whose_output_nobody_reads_any_more_goes_on_to_its_end(corpus
         assert process.wait(timeout=240) == 0
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
     assert {line["step"] for line in lines} == {5, 10}
-    assert integrity.list_checkpoints(workdir / "checkpoints")[-1].endswith("ckpt-10")
+    assert manifest.list_checkpoints(workdir / "checkpoints")[-1].endswith("ckpt-10")
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +193,8 @@ def test_two_workers_of_which_one_is_killed_or_stopped_make_the_run_of_two_that_
         processes[index].send_signal(number)
         found = finish_workers(processes, folder, timeout_secs=120)
         assert found == statuses, said(folder, 0)[-2000:] + said(folder, 1)[-2000:]
-        saved = integrity.list_checkpoints(checkpoints)
-        assert int(saved[-1].rpartition("-")[2]) in last and integrity.find_damage(saved[-1]) is None
+        saved = manifest.list_checkpoints(checkpoints)
+        assert int(saved[-1].rpartition("-")[2]) in last and manifest.find_damage(saved[-1]) is None
         if number == signal.SIGKILL:
             assert "error: another worker is gone, so this one stops" in said(folder, 1 - index)
     lines = [json.loads(line) for line in (folder / "run/metrics.jsonl").open()]

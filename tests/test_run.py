@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data.audio import load_audio
+from data.audio.decoding import load_audio
 from data.synthetic import write_synthetic_corpus
-from tests.models_lm import needs_flashlight
+from tests.helpers.models_lm import needs_flashlight
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_UPDATES = 30
@@ -289,7 +289,7 @@ def test_the_doctor_reports_on_a_clean_corpus_and_on_a_leak_that_training_refuse
 
 
 def test_training_needs_no_extra_and_modes_that_do_name_it(corpus, tmp_path):
-    """One process without any extra; what each mode asks for is `tests/engine/test_early_checks.py`'s."""
+    """One process without any extra; what each mode asks for is `tests/engine/config/test_early_checks.py`'s."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
         "for name in ('tornado', 'flashlight', 'ai_edge_litert', 'onnx', 'onnxruntime', 'tf2onnx', 'espeakng_loader',\n"

@@ -20,7 +20,7 @@ import soundfile
 from benchmarks.served import Served, serving
 from data.synthetic import write_synthetic_corpus
 from tests.fuzz.mutations import mutate_bytes, mutate_json
-from tests.hostile_requests import hostile_heads, json_bombs
+from tests.helpers.hostile_requests import hostile_heads, json_bombs
 
 ROOT = Path(__file__).resolve().parents[1]
 SOAK_SECS = 75.0

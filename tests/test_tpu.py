@@ -10,14 +10,16 @@ import pytest
 import tensorflow as tf
 
 from configs import base
-from engine import checks, runtime, unpack
-from models import ctc, decoding
+from engine.config import builders, validation
+from engine.distributed import strategy as runtime
 from models.build import build_model
-from tests import equivalence
-from tests.device_graph import Fault, find_faults, op_types
-from tests.engine.test_trainer import make_trainer as make_toy_trainer
-from tests.engine_toys import toy_batch, toy_loss
-from tests.experiment_toys import make_parts
+from models.ctc import greedy
+from models.ctc import loss as ctc
+from tests.engine.training.test_trainer import make_trainer as make_toy_trainer
+from tests.helpers import equivalence
+from tests.helpers.device_graph import Fault, find_faults, op_types
+from tests.helpers.engine_toys import toy_batch, toy_loss
+from tests.helpers.experiment_toys import make_parts
 
 ONE_ROW_SAMPLES = 246_000  # the length that the published TensorFlow model is exported for
 
@@ -108,18 +110,18 @@ def test_the_steps_of_the_base_config_hold_nothing_that_a_tpu_cannot_run(monkeyp
     config.data.num_buckets = 1  # all that has to be changed
     config.model.preset = "base"  # what its weights, which are not here, would say
     config.model.freeze_encoder_updates, config.train.ema_decay = 10, 0.999
-    checks.check_tpu(config)
+    validation.check_tpu(config)
     parts = make_parts(
-        build_model=build_model, loss_fn=ctc.ctc_loss, feasible_fn=ctc.feasible, decoder=decoding.greedy_decode
+        build_model=build_model, loss_fn=ctc.ctc_loss, feasible_fn=ctc.feasible, decoder=greedy.greedy_decode
     )
     strategy, data = tf.distribute.OneDeviceStrategy("/cpu:0"), equivalence.NoiseEvalData(8)
     with strategy.scope():
-        model = unpack.build_model(config, parts, num_tokens=32)
-        trainer = unpack.build_trainer(
+        model = builders.build_model(config, parts, num_tokens=32)
+        trainer = builders.build_trainer(
             config, parts, strategy=strategy, model=model, train_data=data, between_updates=lambda: None,
             global_step=tf.Variable(0, dtype=tf.int64),
         )  # fmt: skip
-        group = unpack.build_evaluators(
+        group = builders.build_evaluators(
             config, parts, strategy=strategy, model=model, tokenizer=None, eval_data={"noise": data}
         )
     specs = batch_specs(config.train.global_batch_size, int(config.data.max_duration_secs * 16_000), num_labels=400)

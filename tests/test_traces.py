@@ -11,16 +11,17 @@ import tensorflow as tf
 from tensorflow.python.autograph.core.ag_ctx import Status, control_status_ctx
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from data.pipeline import build_dataset
-from data.plan import BatchPlan
-from data.text import load_tokenizer
-from engine import runtime
-from engine.evaluator import Evaluator
-from engine.optimizer import build_optimizer
-from engine.trainer import Trainer
-from models import ctc, decoding
-from models.wav2vec2 import build_model
-from tests import equivalence
+from data.batches.pipeline import build_dataset
+from data.batches.plan import BatchPlan
+from data.text.tokenizer import load_tokenizer
+from engine.distributed import strategy
+from engine.evaluation.evaluator import Evaluator
+from engine.training.optimizer import build_optimizer
+from engine.training.trainer import Trainer
+from models.ctc import greedy
+from models.ctc import loss as ctc
+from models.wav2vec2.model import build_model
+from tests.helpers import equivalence
 
 BOUNDARIES = (3200, 4800, 6400)
 # Wide models run with regions; this one is told to.
@@ -86,7 +87,7 @@ def model():
 def test_training_compiles_once_for_each_bucket_and_traces_once(model, tmp_path):
     data, counter = Data(num_rows=2), Counter(tmp_path)
     trainer = Trainer(
-        strategy=runtime.build_strategy("one_device"),
+        strategy=strategy.build_strategy("one_device"),
         model=model,
         optimizer=build_optimizer(name="adamw", learning_rate=1e-3),
         global_step=tf.Variable(0, dtype=tf.int64),
@@ -112,12 +113,12 @@ def test_evaluation_compiles_once_for_each_bucket_and_traces_once(model, tmp_pat
     data, counter = Data(num_rows=4), Counter(tmp_path)
     evaluator = Evaluator(
         name="noise",
-        strategy=runtime.build_strategy("one_device"),
+        strategy=strategy.build_strategy("one_device"),
         model=model,
         data=data,
         loss_fn=counter.loss,
         feasible_fn=ctc.feasible,
-        decoder=decoding.greedy_decode,
+        decoder=greedy.greedy_decode,
         tokenizer=load_tokenizer(""),
     )
     passes = []

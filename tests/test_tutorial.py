@@ -8,7 +8,7 @@ import re
 import nbformat
 import pytest
 
-from tests import notebook
+from tests.helpers import notebook
 
 
 def text_of(cell) -> str:

@@ -11,16 +11,18 @@ import tensorflow as tf
 from common import storage
 from common import workdir_layout as layout
 from configs import base
-from engine import experiment, files, unpack
-from engine.ema import restore_weights
-from engine.inference import exporting, transcription
-from engine.report import command as report
-from tests.engine.inference import test_transcription
-from tests.engine.inference.test_exporting import parts  # noqa: F401 - a fixture
-from tests.engine.inference.test_transcription import trained  # noqa: F401 - a fixture
+from engine import experiment
+from engine.common import files
+from engine.config import builders
+from engine.inference import loading
+from engine.modes import export, report
+from engine.training.ema import restore_weights
+from tests.engine.inference import test_loading
+from tests.engine.inference.test_loading import trained  # noqa: F401 - a fixture
+from tests.engine.modes.test_export import parts  # noqa: F401 - a fixture
 from tests.engine.test_experiment import StopAt
-from tests.engine_toys import ToyModel
-from tests.experiment_toys import CLOCK, ToyEvalData, make_config, make_parts
+from tests.helpers.engine_toys import ToyModel
+from tests.helpers.experiment_toys import CLOCK, ToyEvalData, make_config, make_parts
 
 
 def make_run(folder, workdir):
@@ -123,11 +125,11 @@ def test_it_transcribes_and_is_exported(trained, parts, tmp_path):  # noqa: F811
     (tmp_path / "a.wav").touch()
     arguments = {"checkpoint": url, "inputs": [str(tmp_path / "a.wav")]}
     output = tmp_path / "out.jsonl"
-    assert transcription.run(parts=test_transcription.make_parts(), output=str(output), **arguments) == 0
+    assert loading.run(parts=test_loading.make_parts(), output=str(output), **arguments) == 0
     assert json.loads(output.read_text())["text"] == text
-    assert exporting.run(parts=parts, output=str(tmp_path / "exported"), **arguments) == 0
+    assert export.run(parts=parts, output=str(tmp_path / "exported"), **arguments) == 0
     assert json.loads((tmp_path / "exported/export.json").read_text())["checkpoint"] == "best/ckpt-1"
-    assert unpack.load_run(f"{url}/best/ckpt-1")[1] == url
+    assert builders.load_run(f"{url}/best/ckpt-1")[1] == url
 
 
 def test_weights_to_start_from_may_lie_behind_a_url(url, tmp_path):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine import files
+from engine.common import files
 from engine.inference.words import Timed
 
 FORMATS = ("jsonl", "tsv", "txt", "srt", "vtt")

@@ -12,12 +12,12 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from engine.common.progress import progress_bar
 from engine.inference.grouping import Grouping, suitable_grouping
 from engine.inference.row_runner import RowRunner
 from engine.inference.searching import Alternative, SearchReader
 from engine.inference.windows import Piece, Window, cut_windows, join_windows, measure_hop
 from engine.inference.words import Timed, find_words, mean_confidence
-from engine.progress import progress_bar
 from engine.protocols import InferenceModel, SpanDecoder, Tokenizer, TokenSpan
 
 SAMPLE_RATE = 16_000

@@ -10,12 +10,12 @@ import jinja2
 
 from common import storage
 from common import workdir_layout as layout
-from engine.metrics import ErrorCounts
+from engine.evaluation.metrics import ErrorCounts
 from engine.report.curves import HEIGHT, WIDTH, Figure, draw, series_of
 from engine.report.page import now, percent
 from engine.report.sets import Change, Prediction, compare, count_words, speaker_of
 from engine.report.statistics import Interval, holm, rate_interval
-from engine.run_records import read_metrics, read_predictions
+from engine.workdir.records import read_metrics, read_predictions
 
 _TRAIN = "train"
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from common import storage
-from engine import files
-from engine.run_records import read_heard
+from engine.common import files
+from engine.workdir.records import read_heard
 
 _FOLDER = "history"
 _FIELDS = ("utterance_id", "hypothesis", "errors")

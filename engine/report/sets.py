@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.metrics import ErrorCounts
+from engine.evaluation.metrics import ErrorCounts
 from engine.report.alignment import SPACE, Confusions, Pair, align_words, count_confusions
 from engine.report.statistics import Interval, PairedTest, compare_errors, pieces_of, rate_interval
 

@@ -13,11 +13,12 @@ from absl import logging
 from common import storage
 from common import workdir_layout as layout
 from common.json_files import is_kind
-from engine import files, run_records
+from engine.common import files
 from engine.protocols import EvalData
 from engine.report.history import read_previous
 from engine.report.page import PageEnvironment, collect_clips, render_report, training_figures
 from engine.report.sets import SetReport, build_set
+from engine.workdir import records
 
 _LONGEST_FACT = 300  # characters
 
@@ -133,7 +134,7 @@ def load_set(
 ) -> SetReport:
     """Works out the part of a set from its predictions and history in a workdir."""
     folder = storage.join(workdir, layout.EVAL_FOLDER, name)
-    predictions = run_records.read_predictions(storage.join(folder, layout.PREDICTIONS_FILE))
+    predictions = records.read_predictions(storage.join(folder, layout.PREDICTIONS_FILE))
     try:
         previous = read_previous(folder, step)
     except (ValueError, OSError) as error:
@@ -151,7 +152,7 @@ def load_set(
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Returns the lines of a workdir's metrics.jsonl, [] where there are none."""
     path = storage.join(workdir, layout.METRICS_FILE)
-    return run_records.read_metrics(path) if storage.is_file(path) else []
+    return records.read_metrics(path) if storage.is_file(path) else []
 
 
 def read_facts(workdir: str | os.PathLike[str]) -> dict[str, str]:

@@ -9,8 +9,8 @@ import pytest
 import soundfile
 
 from benchmarks.by_heart import Aligned, cut_row, find_cuts, join, read_alignments, whole_row, write_rows
-from data.audio import SAMPLE_RATE, load_audio
-from data.manifest import read_jsonl, write_jsonl
+from data.audio.decoding import SAMPLE_RATE, load_audio
+from data.corpus.manifest import read_jsonl, write_jsonl
 
 
 def spoken(first_level: int, num_words: int) -> Aligned:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import ctc_error
-from tests.models.test_ctc import brute_force
+from tests.models.ctc.test_loss import brute_force
 
 
 @pytest.mark.parametrize("labels", [[1], [1, 2], [2, 2], [2, 1, 1]])

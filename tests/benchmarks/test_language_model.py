@@ -3,8 +3,8 @@
 import numpy as np
 
 from benchmarks import language_model
-from data.text import load_tokenizer
-from models.alignment import greedy_spans
+from data.text.tokenizer import load_tokenizer
+from models.ctc.alignment import greedy_spans
 
 
 def test_the_channel_says_the_text_where_it_is_clear_and_errs_where_it_is_not():

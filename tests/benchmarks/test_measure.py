@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import cases, flops, measure
-from models.config import preset
+from models.wav2vec2.config import preset
 
 
 def test_batches_are_padded_and_survive_the_file(tmp_path):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import scaling
-from models.config import preset
-from models.wav2vec2 import build_model
+from models.wav2vec2.config import preset
+from models.wav2vec2.model import build_model
 
 
 def test_the_page_has_the_table_that_the_formulas_give():

@@ -10,8 +10,8 @@ import pytest
 import soundfile
 
 from common import storage
-from data.audio import load_audio, read_header
-from data.errors import InputError
+from data.audio.decoding import load_audio, read_header
+from data.common.errors import InputError
 
 
 @pytest.fixture(params=["path", "file", "ram"])

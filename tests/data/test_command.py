@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from data.command import Parser, add_corpus_flags, check_normalization, comma_list, run_command
-from data.errors import InputError
+from data.common.errors import InputError
 
 
 def make_parser() -> Parser:

@@ -24,10 +24,10 @@ import pytest
 import soundfile
 
 from data import download
+from data.common.errors import InputError
+from data.common.files import only_writer
+from data.corpus.manifest import read_librispeech, read_utterances
 from data.download import SPLITS, Archive, fetch_split
-from data.errors import InputError
-from data.files import only_writer
-from data.manifest import read_librispeech, read_utterances
 
 ROOT = Path(__file__).parents[2]
 MAX_REQUESTS = 60

@@ -14,15 +14,15 @@ import soundfile
 
 from data import synthetic
 from data.command import Parser, run_command
-from data.errors import InputError
-from data.faults import Fault
-from data.index import verify_shards
-from data.manifest import read_utterances
-from data.preparation import write_tfrecords
-from data.shards import read_note, write_shard
-from data.text import CharTokenizer
-from data.tfrecord import TFRecordSource
-from tests.data_toys import make_task, make_utterances
+from data.common.errors import InputError
+from data.corpus.faults import Fault
+from data.corpus.manifest import read_utterances
+from data.shards.index import verify_shards
+from data.shards.preparation import write_tfrecords
+from data.shards.source import TFRecordSource
+from data.shards.writer import read_note, write_shard
+from data.text.tokenizer import CharTokenizer
+from tests.helpers.data_toys import make_task, make_utterances
 
 NUM_MUTATIONS = 120
 # As JSON writes them: what a value of a good file is replaced with.

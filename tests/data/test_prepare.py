@@ -17,10 +17,11 @@ import pytest
 import soundfile
 
 from common import storage
-from data import prepare, records
-from data.files import only_writer
-from data.open import open_source
-from tests.data_toys import contents
+from data import prepare
+from data.common.files import only_writer
+from data.open_corpus import open_source
+from data.shards import records
+from tests.helpers.data_toys import contents
 
 ROOT = Path(__file__).parents[2]
 CORPORA = ROOT.parent / "shared" / "corpora"
@@ -164,7 +165,7 @@ def test_every_kind_of_bad_utterance_counts_and_is_left_out(
         (folder / "vanishes.wav").unlink(missing_ok=True)  # between listing and writing
         return [storage.state(path) for path in paths]
 
-    monkeypatch.setattr("data.shards.encode_audio", encode)
+    monkeypatch.setattr("data.shards.writer.encode_audio", encode)
     monkeypatch.setattr("common.storage.states", states)
     out = folder / "out"
     argv = ["--source=jsonl", f"--input={manifest}", f"--output={out}", "--num_workers=1", "--on_rate_mismatch=refuse"]

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from data import synthetic
-from data.errors import InputError
+from data.common.errors import InputError
 
 SMALL = {"num_train": 12, "num_eval": 4, "num_train_speakers": 4, "num_eval_speakers": 2}
 

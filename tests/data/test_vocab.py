@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from data import vocab
-from data.text import FACEBOOK_TOKENS, CharTokenizer
+from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer
 
 CORPORA = Path(__file__).parents[3] / "shared" / "corpora"
 

@@ -11,12 +11,22 @@ import pytest
 import tensorflow as tf
 
 from configs import base
-from engine import actions, background, experiment, integrity, runtime, trainer
-from engine.checkpoints import BestCheckpoint
-from engine.stopping import StopTraining
-from engine.workdir import WorkdirError
-from tests.engine_toys import ToyModel, toy_batch, toy_dataset_fn
-from tests.experiment_toys import ToyEvalData, ToyTrainData, make_config, make_parts, reproducible_lines
+from engine import experiment
+from engine.actions import writers
+from engine.checkpointing import background_save, manifest
+from engine.checkpointing.manager import BestCheckpoint
+from engine.common.signals import StopTraining
+from engine.distributed import strategy as runtime
+from engine.training import trainer
+from engine.workdir.folder import WorkdirError
+from tests.helpers.engine_toys import ToyModel, toy_batch, toy_dataset_fn
+from tests.helpers.experiment_toys import (
+    ToyEvalData,
+    ToyTrainData,
+    make_config,
+    make_parts,
+    reproducible_lines,
+)
 
 
 def lines(workdir):
@@ -237,7 +247,7 @@ def test_eval_mode_repeats_the_figures_of_the_weights_it_is_told(averaged_run, t
 @pytest.fixture
 def held_saves(monkeypatch):
     """Saves in the background write nothing before the event is set; lists when each was let pass."""
-    event, passed, copy_values = threading.Event(), [], background.CopyValues.__call__
+    event, passed, copy_values = threading.Event(), [], background_save.CopyValues.__call__
 
     def held(self, tensors):
         event.clear()
@@ -245,7 +255,7 @@ def held_saves(monkeypatch):
         passed.append(event.wait(300.0))
         return copies
 
-    monkeypatch.setattr(background.CopyValues, "__call__", held)
+    monkeypatch.setattr(background_save.CopyValues, "__call__", held)
     yield event, passed
     event.set()
 
@@ -260,13 +270,13 @@ def evaluating_config(folder, *, in_background):
 
 def test_a_run_that_saves_beside_the_training_is_the_run_that_waits(tmp_path, held_saves, monkeypatch):
     event, passed = held_saves
-    save_best = actions.SaveBest.__call__
+    save_best = writers.SaveBest.__call__
 
     def save_best_then_let_pass(self, output):
         save_best(self, output)  # swaps the averages into the model, saves, and swaps them back
         event.set()
 
-    monkeypatch.setattr(actions.SaveBest, "__call__", save_best_then_let_pass)
+    monkeypatch.setattr(writers.SaveBest, "__call__", save_best_then_let_pass)
     for name in ("beside", "waiting"):
         outcome = experiment.run(
             config=evaluating_config(tmp_path, in_background=name == "beside"),
@@ -283,8 +293,8 @@ def test_a_run_that_saves_beside_the_training_is_the_run_that_waits(tmp_path, he
                 found[f"{path.parent.name}/{path.name}"] = path.read_bytes()
     assert sum(name.startswith("checkpoints/") for name in beside) == 6 and beside == waiting
     assert reproducible_lines(tmp_path / "beside") == reproducible_lines(tmp_path / "waiting")
-    for path in integrity.list_checkpoints(tmp_path / "beside/checkpoints"):
-        assert integrity.read_manifest(path) and integrity.find_damage(path) is None
+    for path in manifest.list_checkpoints(tmp_path / "beside/checkpoints"):
+        assert manifest.read_manifest(path) and manifest.find_damage(path) is None
 
 
 def test_a_signal_waits_for_the_save_under_way_and_for_its_own(tmp_path, held_saves):
@@ -295,7 +305,7 @@ def test_a_signal_waits_for_the_save_under_way_and_for_its_own(tmp_path, held_sa
             try:
                 super().__call__(output)
             except StopTraining:
-                assert integrity.list_checkpoints(tmp_path / "run/checkpoints") == []
+                assert manifest.list_checkpoints(tmp_path / "run/checkpoints") == []
                 threading.Timer(0.2, event.set).start()
                 raise
 
@@ -305,20 +315,20 @@ def test_a_signal_waits_for_the_save_under_way_and_for_its_own(tmp_path, held_sa
         strategy_name="one_device", stop=Stop(3),
     )  # fmt: skip
     assert outcome.exit_status == 143 and passed == [True]
-    paths = integrity.list_checkpoints(tmp_path / "run/checkpoints")
+    paths = manifest.list_checkpoints(tmp_path / "run/checkpoints")
     assert [path.rpartition("/")[2] for path in paths] == ["ckpt-2", "ckpt-3"]
-    assert all(integrity.read_manifest(path) and integrity.find_damage(path) is None for path in paths)
+    assert all(manifest.read_manifest(path) and manifest.find_damage(path) is None for path in paths)
 
 
 @pytest.mark.parametrize("num_updates", [6, 2])
 def test_a_disk_too_full_for_a_save_in_the_background_ends_the_run_with_one_line(tmp_path, monkeypatch, num_updates):
-    copy_values = background.CopyValues.__call__
+    copy_values = background_save.CopyValues.__call__
 
     def fail(self, tensors):
         copy_values(self, tensors)
         raise tf.errors.ResourceExhaustedError(None, None, f"{tmp_path}/part-0; No space left on device")
 
-    monkeypatch.setattr(background.CopyValues, "__call__", fail)
+    monkeypatch.setattr(background_save.CopyValues, "__call__", fail)
     config = make_config(tmp_path, num_updates=num_updates)
     with pytest.raises(WorkdirError, match="run: cannot be written: .*No space left on device; what was") as caught:
         experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
@@ -331,7 +341,7 @@ def test_a_disk_too_full_for_a_save_in_the_background_ends_the_run_with_one_line
 def test_several_hosts_and_a_run_that_is_told_so_save_while_training_waits(tmp_path, monkeypatch):
     assert runtime.is_one_host(tf.distribute.OneDeviceStrategy("/cpu:0"))
     copied = []
-    monkeypatch.setattr(background.CopyValues, "__call__", lambda self, tensors: copied.append(1))
+    monkeypatch.setattr(background_save.CopyValues, "__call__", lambda self, tensors: copied.append(1))
     config = make_config(tmp_path)
     config.checkpoint.background = False
     run = {"config": config, "parts": make_parts(), "workdir": str(tmp_path / "run"), "mode": "train"}
@@ -425,7 +435,7 @@ def test_a_signal_is_heard_in_a_loop_in_the_graph_and_leaves_no_trace(tmp_path, 
     run("by call", in_graph=False)
     for n in (1, 3):
         assert run(f"stopped{n}", stop=StopAt(n)).exit_status == 143
-        (path,) = integrity.list_checkpoints(tmp_path / f"stopped{n}/checkpoints")
+        (path,) = manifest.list_checkpoints(tmp_path / f"stopped{n}/checkpoints")
         assert path.endswith(f"ckpt-{n}")
         assert run(f"stopped{n}").exit_status == 0
         assert reproducible_lines(tmp_path / f"stopped{n}") == reproducible_lines(tmp_path / "by call")
@@ -466,7 +476,7 @@ def test_what_is_saved_from_beside_is_what_a_stop_there_saves_and_the_next_start
     assert train_toy(tmp_path, "stopped", stop=StopAt(3), **config).exit_status == 143
     assert values_of(tmp_path / "beside", 3) == values_of(tmp_path / "stopped", 3)
     path = str(tmp_path / "beside/checkpoints/ckpt-3")
-    assert integrity.find_damage(path) is None and integrity.read_manifest(path)
+    assert manifest.find_damage(path) is None and manifest.read_manifest(path)
     with caplog.at_level("INFO", logger="absl"):
         assert train_toy(tmp_path, "beside", **config).exit_status == 0
     said = [line for line in caplog.messages if "continuing at update 3 of 6" in line]
@@ -482,7 +492,7 @@ def test_a_state_that_changes_while_it_is_copied_is_not_saved_and_the_stop_saves
 
     def while_busy(stop):
         stop.rescue()
-        assert integrity.list_checkpoints(tmp_path / "run/checkpoints") == []
+        assert manifest.list_checkpoints(tmp_path / "run/checkpoints") == []
         assert not list((tmp_path / "run/checkpoints").glob("*_temp"))
 
     class Stop(BusyStop):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import tensorflow as tf
 
-from tests.engine.test_trainer import make_trainer
+from tests.engine.training.test_trainer import make_trainer
 
 
 @pytest.fixture

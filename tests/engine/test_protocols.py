@@ -6,10 +6,10 @@ import dataclasses
 import inspect
 
 import run
-from data.datasets import EvalData, TrainData
-from data.text import CharTokenizer
+from data.batches.datasets import EvalData, TrainData
+from data.text.tokenizer import CharTokenizer
 from engine import protocols
-from models.wav2vec2 import Wav2Vec2ForCTC
+from models.wav2vec2.model import Wav2Vec2ForCTC
 
 
 def public_methods(protocol):

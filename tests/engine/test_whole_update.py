@@ -8,9 +8,9 @@ import tensorflow as tf
 import tf_keras
 from tensorflow.python.distribute import collective_util, cross_device_ops
 
-from tests.device_graph import operations
-from tests.engine.test_trainer import assert_same, make_trainer, train
-from tests.engine_toys import toy_batch, toy_dataset_fn, toy_loss
+from tests.engine.training.test_trainer import assert_same, make_trainer, train
+from tests.helpers.device_graph import operations
+from tests.helpers.engine_toys import toy_batch, toy_dataset_fn, toy_loss
 
 NUM_ROWS = 8
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from configs import base
 from engine import experiment
-from tests.experiment_toys import ToyEvalData, make_config, make_parts
+from tests.helpers.experiment_toys import ToyEvalData, make_config, make_parts
 
 
 def main(workdir: Path) -> None:

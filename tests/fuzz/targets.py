@@ -18,28 +18,30 @@ import numpy as np
 import soundfile
 
 from configs.base import get_decode
-from data.audio import load_waveform, read_header
-from data.manifest import read_utterances
-from data.open import open_source
-from data.preparation import write_tfrecords
-from data.streaming import stream_audio
-from data.text import load_tokenizer
-from engine import unpack
-from engine.decode_options import read_decode_file
-from engine.inference import predict_json, uploads
-from engine.inference.answers import Answer
-from engine.inference.http_server import Limits, Service
-from engine.report import command
+from data.audio.decoding import load_waveform, read_header
+from data.audio.streaming import stream_audio
+from data.corpus.manifest import read_utterances
+from data.open_corpus import open_source
+from data.shards.preparation import write_tfrecords
+from data.text.tokenizer import load_tokenizer
+from engine.config import builders
+from engine.config.decode import read_decode_file
+from engine.inference.serving import tf_serving_json, uploads
+from engine.inference.serving.http_server import Limits, Service
+from engine.inference.serving.recognizer import Answer
+from engine.modes import report as command
 from engine.report.history import write_history
-from models import convert, hf_config, hf_names
-from models.pretrained import read_config
-from tests.engine.inference.test_http_server import LIMITS
-from tests.engine.inference.test_uploads import CONTENT_TYPE, form
+from models import convert
+from models.hugging_face import config as hf_config
+from models.hugging_face import names as hf_names
+from models.wav2vec2.pretrained import read_config
+from tests.engine.inference.serving.test_http_server import LIMITS
+from tests.engine.inference.serving.test_uploads import CONTENT_TYPE, form
 from tests.engine.report.toys import make_predictions
-from tests.experiment_toys import make_config, make_parts
 from tests.fuzz.mutations import mutate_bytes, mutate_json, mutate_lines
-from tests.hostile_requests import hostile_heads
-from tests.models_parity import load_golden, write_hf_folder
+from tests.helpers.experiment_toys import make_config, make_parts
+from tests.helpers.hostile_requests import hostile_heads
+from tests.helpers.models_parity import load_golden, write_hf_folder
 
 Reader = Callable[[Path], object]
 
@@ -264,7 +266,7 @@ def _make_requests(folder: Path) -> None:
 
 def _read_requests(folder: Path) -> None:
     for name in ("instances.json", "inputs.json"):
-        predict_json.parse_request((folder / name).read_bytes(), max_rows=8, max_samples=16_000)
+        tf_serving_json.parse_request((folder / name).read_bytes(), max_rows=8, max_samples=16_000)
 
 
 def _make_form(folder: Path) -> None:
@@ -347,7 +349,7 @@ def build_targets() -> dict[str, Target]:
         "librispeech": Target(_make_librispeech, _read_corpus("librispeech", split="dev"), ("dev/1/2/*.txt",)),
         "index": Target(_make_shards, _read_corpus("tfrecord"), ("index.json",)),
         "shards": Target(_make_shards, _read_corpus("tfrecord"), ("*.tfrecord*",)),
-        "run-config": Target(_make_run, lambda folder: unpack.load_run(str(folder)), ("config.json",)),
+        "run-config": Target(_make_run, lambda folder: builders.load_run(str(folder)), ("config.json",)),
         "report": Target(
             _make_run, _read_report, ("config.json", "metrics.jsonl", "eval/dev/*.jsonl", "eval/dev/history/*.jsonl")
         ),

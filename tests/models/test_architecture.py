@@ -9,10 +9,10 @@ import tensorflow as tf
 
 from models.architecture import find_architecture
 from models.build import build_model
-from models.config import Wav2Vec2Config, preset
-from models.hf_config import to_hf
-from models.presets import PRESETS
-from models.wav2vec2 import Wav2Vec2ForCTC
+from models.hugging_face.config import to_hf
+from models.wav2vec2.config import Wav2Vec2Config, preset
+from models.wav2vec2.model import Wav2Vec2ForCTC
+from models.wav2vec2.presets import PRESETS
 
 ODD = {
     "conv_dim": (8,) * 7, "hidden_size": 24, "num_heads": 3, "num_layers": 1, "intermediate_size": 40,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from models.build import build_model
-from models.wav2vec2 import Wav2Vec2ForCTC
+from models.wav2vec2.model import Wav2Vec2ForCTC
 
 NARROW = {"conv_dim": (8,) * 3, "hidden_size": 16, "num_heads": 2, "num_layers": 1, "pos_conv_groups": 4}
 

@@ -15,12 +15,20 @@ import pytest
 from huggingface_hub import constants
 from safetensors.numpy import load_file, save_file
 
-from data.text import load_tokenizer
-from models import convert, pretrained
-from models.hf_names import canonical_name
-from models.wav2vec2 import Wav2Vec2ForCTC
-from tests.hub_servers import serving
-from tests.models_parity import SMALL_MODELS, check_parity, compute, load_golden, tensors_of, write_hf_folder
+from data.text.tokenizer import load_tokenizer
+from models import convert
+from models.hugging_face.names import canonical_name
+from models.wav2vec2 import pretrained
+from models.wav2vec2.model import Wav2Vec2ForCTC
+from tests.helpers.hub_servers import serving
+from tests.helpers.models_parity import (
+    SMALL_MODELS,
+    check_parity,
+    compute,
+    load_golden,
+    tensors_of,
+    write_hf_folder,
+)
 
 OLD_NAMES = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
 

@@ -14,11 +14,12 @@ import tensorflow as tf
 import tf_keras
 
 from common.hub_input import hub_normalizes
-from models import ctc, hub_export
-from models.config import preset
-from models.hub import HubForCTC
-from models.wav2vec2 import Wav2Vec2ForCTC
-from tests.saved_graphs import functions_to_compile, read_graph
+from models import hub_export
+from models.ctc import loss as ctc
+from models.hub.model import HubForCTC
+from models.wav2vec2.config import preset
+from models.wav2vec2.model import Wav2Vec2ForCTC
+from tests.helpers.saved_graphs import functions_to_compile, read_graph
 
 SIZE = 8_000
 NARROW = {

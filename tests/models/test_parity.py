@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.models_parity import SMALL_MODELS, build_through_the_table, check_parity, compute, load_golden
+from tests.helpers.models_parity import (
+    SMALL_MODELS,
+    build_through_the_table,
+    check_parity,
+    compute,
+    load_golden,
+)
 
 
 @pytest.mark.parametrize("name", SMALL_MODELS)

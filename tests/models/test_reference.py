@@ -13,10 +13,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from benchmarks.reference import reference_python
-from data.audio import load_audio, normalize_waveform
+from data.audio.decoding import load_audio, normalize_waveform
 from models import convert
-from models.wav2vec2 import Wav2Vec2ForCTC
-from tests.models_parity import check_parity, compute
+from models.wav2vec2.model import Wav2Vec2ForCTC
+from tests.helpers.models_parity import check_parity, compute
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "tests" / "golden" / "make_golden.py"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.inference.export import Check, build_export, export
+from engine.inference.export.saved_model import Check, build_export, export
 from engine.inference.exported import ExportedModel, read_export_fields
-from models.decoding import greedy_decode_spans
-from tests.engine.inference.test_export import Letters, rows
-from tests.engine_toys import ToyModel
+from models.ctc.greedy import greedy_decode_spans
+from tests.engine.inference.export.test_saved_model import Letters, rows
+from tests.helpers.engine_toys import ToyModel
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import pytest
 
 from engine.inference.searching import SearchReader, cut_at_spaces
 from engine.inference.windows import Piece
-from models.alignment import forced_align, greedy_spans
-from models.beam import PrefixBeamSearch
-from tests.models_lm import PIECES, emissions
+from models.ctc.alignment import forced_align, greedy_spans
+from models.search.prefix_beam import PrefixBeamSearch
+from tests.helpers.models_lm import PIECES, emissions
 
 
 class Letters:

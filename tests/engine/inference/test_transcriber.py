@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from engine.inference.grouping import Grouping
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
-from models.alignment import greedy_spans
+from models.ctc.alignment import greedy_spans
 
 VOCAB = "_abcdefghij "
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.metrics import count_char_errors, count_word_errors
+from engine.evaluation.metrics import count_char_errors, count_word_errors
 from engine.report.alignment import Pair, align_words, count_confusions
 
 TEXTS = [("the  cat sat", "a cat sat down"), ("", "oh"), ("yes", ""), ("same", "same"), ("שלום עולם", "שלום עולמ")]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from data.page import page_environment
-from engine import files
+from data.common.page import page_environment
+from engine.common import files
 from engine.report.comparison import compare_runs, describe, draw_runs, read_runs, render_comparison
 from engine.report.statistics import compare_errors, holm
 from tests.engine.report.toys import make_predictions
-from tests.pages import check_page
+from tests.helpers.pages import check_page
 
 FOLDER = Path(__file__).resolve().parents[3] / "engine/report"
 TRUE = "a b c d"

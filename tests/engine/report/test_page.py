@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from data.page import page_environment
+from data.common.page import page_environment
 from engine.report.page import collect_clips, percent, render_report, training_figures
 from tests.engine.report.toys import build, make_predictions
-from tests.pages import check_page
+from tests.helpers.pages import check_page
 
 HOSTILE = '</script><b onclick="x">&'
 FOLDER = Path(__file__).resolve().parents[3] / "engine/report"

@@ -8,12 +8,12 @@ import logging as std_logging
 import pytest
 import tensorflow as tf
 
-from data.page import page_environment
-from engine import files
+from data.common.page import page_environment
+from engine.common import files
 from engine.report.history import write_history
 from engine.report.writer import ReportWriter
 from tests.engine.report.toys import make_predictions
-from tests.pages import check_page
+from tests.helpers.pages import check_page
 
 
 class Data:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.metrics import TranscriptionScore
+from engine.evaluation.metrics import TranscriptionScore
 from engine.report.sets import build_set
 
 

@@ -1,0 +1,275 @@
+"""Opens recordings by what they hold, whatever they are called, and decodes them block by block."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+from absl import logging
+
+from common import storage
+from common.audio_kinds import HEAD_BYTES, READABLE_FORMATS, conversion_command, identify
+from data.audio.containers import MP3_INFO_FRAMES, check_container, skip_id3
+from data.common.errors import InputError
+
+# Speech recorded below 4 kHz is not understood, and no converter runs beyond 384 kHz; damaged headers say 1 Hz, which
+# would make 16,000 samples of each one. Arrays of microphones have up to 64 channels.
+SAMPLE_RATES = (4_000, 384_000)
+MAX_CHANNELS = 64
+BLOCK_VALUES = 2**23  # read at a time, over all channels
+# Samples of a channel that a byte can hold, at the utmost: silence in FLAC, which has a bound of its own.
+_MAX_SAMPLES_A_BYTE = 8192
+# An MP3 header can promise a little more or less than the decoder delivers: one encoder delay and
+# one last block, each at most two frames of 1,152 samples. Every other format must be exact.
+MP3_SLACK_SAMPLES = 4 * 1152
+# libsndfile's "unknown length", from FLAC streams whose encoder could not go back to the header.
+_UNKNOWN_LENGTH = 2**62
+# These libsndfile knows by their names alone: no header, or something before the first frame.
+_KNOWN_BY_NAME = (".mp3", ".gsm", ".vox")
+_HEADERLESS = (".raw", ".pcm", ".sln", ".vox")
+_FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
+# A float file beyond this holds integers that nobody divided: as full scale it would be 30 dB too loud, as 16 bits it
+# is just above silence.
+_MAX_FLOAT_PEAK = 32.0
+
+
+@contextmanager
+def open_audio(
+    path: str | os.PathLike[str], *, content: bytes | None = None, is_decoded: bool = True
+) -> Iterator[soundfile.SoundFile]:
+    """Opens a recording whose header says nothing that its bytes contradict; decoding may still find a fault.
+
+    Args:
+        path: a file of a format that libsndfile knows, or a URL; told by its content, whatever its name.
+        content: the file's bytes where they are at hand; `path` is then but its name.
+        is_decoded: whether more than the header is wanted; then all bytes are looked at.
+
+    Raises:
+        InputError: the file is absent, no regular file, no audio that can be read, empty, shorter or longer than its
+            header says, or has a rate or a number of channels that no recording has. Errors of libsndfile and of the
+            file system inside the context become one as well.
+    """
+    try:
+        with _open_bytes(path, content) as stream:
+            _check_content(path, stream, is_decoded=is_decoded)
+            with _open_sound(path, stream) as file:
+                _check_header(path, file, stream)
+                yield file
+    except (soundfile.SoundFileError, OSError) as error:
+        raise unreadable(path, error, content) from error
+
+
+def decode_blocks(
+    path: str | os.PathLike[str], file: soundfile.SoundFile, *, block_samples: int = 0
+) -> Iterator[np.ndarray]:
+    """Decodes an open recording, block by block, in memory that does not depend on what its header promises.
+
+    Args:
+        path: for messages.
+        file: of `open_audio`, at its beginning.
+        block_samples: samples of a channel at a time; 0 = some 30 MB.
+
+    Yields:
+        float32 [N, C], as stored; together they have the header's length.
+
+    Raises:
+        InputError: the file ends early or holds values that are not finite.
+    """
+    promised, num_read = file.frames, 0
+    most = max(1, BLOCK_VALUES // file.channels)
+    block_samples = min(block_samples or most, most)
+    while num_read < promised:
+        block = file.read(min(block_samples, promised - num_read), dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        if not np.isfinite(peak(block)):
+            raise InputError(f"{path} holds values that are not finite: remove it or record it again")
+        num_read += len(block)
+        yield block
+    missing = promised - num_read
+    if missing > (MP3_SLACK_SAMPLES if file.subtype.startswith("MPEG") else 0):
+        raise InputError(f"{path} ends early: {num_read} of {promised} samples; fetch or make it again")
+    if missing:
+        yield np.zeros((missing, file.channels), np.float32)
+
+
+def scan_scale(path: str | os.PathLike[str], file: soundfile.SoundFile) -> float:
+    """Returns `scale_of` an open recording that is read as a stream; leaves it at its beginning."""
+    if file.subtype not in _FLOAT_SUBTYPES:
+        return 1.0
+    highest = 0.0
+    try:
+        for block in decode_blocks(path, file):
+            highest = max(highest, peak(block))
+    except InputError:
+        pass  # whoever decodes meets it again, behind what can be used
+    file.seek(0)
+    return scale_of(file, highest)
+
+
+def scale_of(file: soundfile.SoundFile, highest: float) -> float:
+    """Returns a power of two that brings integers of 16, 24 or 32 bits in a float file to full scale; else 1.
+
+    Args:
+        file: of `open_audio`.
+        highest: largest magnitude in it.
+    """
+    if file.subtype not in _FLOAT_SUBTYPES or highest <= _MAX_FLOAT_PEAK:
+        return 1.0
+    for bits in (16, 24, 32):
+        if highest <= 2.0**bits:  # twice what the integers reach: who resampled them overshot
+            return 2.0 ** (1 - bits)
+    return float(2.0 ** -np.ceil(np.log2(highest)))
+
+
+def peak(values: np.ndarray) -> float:
+    """Returns the largest magnitude; NaN if any value is."""
+    return max(float(values.max()), -float(values.min()))
+
+
+def unreadable(path: str | os.PathLike[str], error: Exception, content: bytes | None = None) -> InputError:
+    """Returns what to tell of a recording that libsndfile or the file system refuses; arguments as `open_audio`'s."""
+    if content is None:
+        try:
+            is_there, is_file = storage.exists(path), storage.is_file(path)
+        except OSError as fault:  # a file system that does not answer, or that there is none for
+            return InputError(f"cannot read audio file {path} ({fault}): check the path", code="missing_audio")
+        if not is_there:
+            return InputError(f"no audio file {path}: check the path", code="missing_audio")
+        if not is_file:
+            return InputError(f"{path} is not a file: give the path of an audio file")
+    # libsndfile's text ends with its own copy of the path.
+    reason = str(error).rstrip(".").rsplit(": ", 1)[-1]
+    if "Format not recognised" in reason:
+        if os.fspath(path).lower().endswith(_HEADERLESS):
+            example = f"ffmpeg -f s16le -ar 16000 -ac 1 -i {shlex.quote(os.fspath(path))} x.flac"
+            return InputError(
+                f"{path} has no header that tells its rate and format: convert it with what you know of it, such as "
+                f"{example}"
+            )
+        return InputError(
+            f"cannot decode audio file {path} (no header of {READABLE_FORMATS}): convert it to one of these, or fetch "
+            "or make it again"
+        )
+    return InputError(f"cannot decode audio file {path} ({reason}): fetch or make it again")
+
+
+class _Content(io.BytesIO):
+    """Bytes as libsndfile reads them: where it seeks in vain, its callback would print a traceback."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
+class _Remote:
+    """A file behind a URL, likewise."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with suppress(Exception):
+            self._file.seek(offset, whence)
+        return self._file.tell()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def read(self, num_bytes: int = -1) -> bytes:
+        try:
+            return self._file.read(num_bytes)
+        except Exception:  # the file system's own: to libsndfile the file ends here
+            return b""
+
+
+@contextmanager
+def _open_bytes(path: str | os.PathLike[str], content: bytes | None) -> Iterator[BinaryIO]:
+    """Opens what is to be decoded. Of what is local, regular files only: a pipe would wait for ever."""
+    if content is not None:
+        yield _Content(content)
+    elif storage.is_remote(path):
+        with storage.open_binary(path) as stream:
+            yield _Remote(stream)  # type: ignore[misc]
+    elif "\0" in os.fspath(path):
+        raise InputError(f"no audio file {os.fspath(path)!r}: check the path", code="missing_audio")
+    else:
+        with storage.open_regular(path) as local:
+            yield local
+
+
+def _check_content(path: str | os.PathLike[str], stream: BinaryIO, *, is_decoded: bool) -> None:
+    """Refuses containers that are not read, and those that hold less or more than they say."""
+    kind = identify(stream.read(HEAD_BYTES))
+    if kind is not None and not kind.is_readable:
+        if kind.is_audio:
+            advice = f"which is not read ({READABLE_FORMATS} are): convert it, for example {conversion_command(path)}"
+            raise InputError(f"{path} is {kind.name}, {advice}")
+        raise InputError(f"{path} is {kind.name} and no audio: fetch the recording itself, or leave it out")
+    verdict = check_container(
+        stream,
+        stream.seek(0, os.SEEK_END) or stream.tell(),
+        # Behind a URL each look costs a request: what is decoded later is looked at then.
+        walks=is_decoded or not storage.is_remote(path),
+        is_decoded=is_decoded,
+    )
+    if verdict.fault:
+        raise InputError(f"{path} {verdict.fault}", code=verdict.code)
+    if verdict.is_unended and not is_decoded:  # once, and not again in each epoch
+        logging.warning("%s has no end-of-stream mark: see that it is whole", path)
+    stream.seek(0)
+
+
+@contextmanager
+def _open_sound(path: str | os.PathLike[str], stream: BinaryIO) -> Iterator[soundfile.SoundFile]:
+    is_local = isinstance(stream, io.FileIO)
+    try:
+        # By its handle: from a name libsndfile would guess a format without a header, and read noise.
+        file = soundfile.SoundFile(stream.fileno() if is_local else stream, closefd=False)
+    except soundfile.SoundFileError:
+        name = os.fspath(path)
+        if not is_local or not name.lower().endswith(_KNOWN_BY_NAME):
+            raise
+        file = soundfile.SoundFile(name)
+    with file:
+        yield file
+
+
+def _check_header(path: str | os.PathLike[str], file: soundfile.SoundFile, stream: BinaryIO) -> None:
+    """Refuses a header without a length, and one that says what no recording has.
+
+    libsndfile guesses the length of an MP3 file without an information frame from its first frame
+    and its size, and then reads no further: with a variable bit rate, speech is lost unseen.
+    """
+    if file.frames <= 0:
+        raise InputError(f"no samples in audio file {path}: remove it or record it again", code="empty_audio")
+    if not SAMPLE_RATES[0] <= file.samplerate <= SAMPLE_RATES[1] or file.channels > MAX_CHANNELS:
+        raise InputError(
+            f"{path} has {file.samplerate} Hz and {file.channels} channel(s) by its header, wanted {SAMPLE_RATES[0]} "
+            f"to {SAMPLE_RATES[1]} Hz and at most {MAX_CHANNELS} channels: fetch or make it again"
+        )
+    position = stream.tell()  # libsndfile reads by the same handle
+    says_length = not file.subtype.startswith("MPEG") or _has_mp3_length(stream)
+    num_bytes = stream.seek(0, os.SEEK_END) or stream.tell()
+    stream.seek(position)
+    if file.frames >= _UNKNOWN_LENGTH or not says_length:
+        raise InputError(f"{path} does not say how long it is: convert it, for example to FLAC")
+    if file.frames > num_bytes * _MAX_SAMPLES_A_BYTE:
+        raise InputError(
+            f"{path} is damaged: its header promises {file.frames} samples in {num_bytes} bytes; fetch or make it again"
+        )
+
+
+def _has_mp3_length(stream: BinaryIO) -> bool:
+    """Whether MPEG audio has an information frame, or the WAV around it a count of its samples."""
+    stream.seek(skip_id3(stream))
+    head = stream.read(2048)
+    return any(name in head for name in (*MP3_INFO_FRAMES, *((b"fact",) if head[:4] == b"RIFF" else ())))

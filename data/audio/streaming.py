@@ -1,0 +1,85 @@
+"""Recordings of any length in constant memory: blocks of mono samples at 16 kHz, one after the other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+import soundfile
+import soxr
+
+from data.audio.decoder import decode_blocks, open_audio, scan_scale
+from data.audio.decoding import (
+    SAMPLE_RATE,
+    check_rate_policy,
+    mix_down,
+    mix_samples,
+    read_header,
+    resampled_length,
+)
+from data.common.errors import InputError
+
+
+def duration_samples(path: str | os.PathLike[str]) -> int:
+    """Samples that a file has at 16 kHz, from its header.
+
+    Raises:
+        InputError: As `data.audio.decoding.read_header`.
+    """
+    num_samples, rate = read_header(path)
+    return resampled_length(num_samples, rate, SAMPLE_RATE)
+
+
+def stream_audio(
+    path: str | os.PathLike[str], *, block_secs: float = 30.0, on_rate_mismatch: str = "resample"
+) -> Iterator[np.ndarray]:
+    """Yields a file piece by piece; joined, the pieces are `data.audio.decoding.load_audio` of the file.
+
+    Args:
+        path: A FLAC, WAV, OGG or MP3 file.
+        block_secs: Audio read at a time; the pieces are about as long.
+        on_rate_mismatch: "resample" to 16 kHz, or "refuse".
+
+    Yields:
+        float32 [N] at 16 kHz, as `data.audio.decoding.load_audio` gives them.
+
+    Raises:
+        InputError: The file cannot be read, ends early or holds values that are not finite; raised where it is met.
+    """
+    check_rate_policy(on_rate_mismatch)
+    with open_audio(path) as file:
+        rate, num_left = file.samplerate, file.frames
+        if rate != SAMPLE_RATE and on_rate_mismatch == "refuse":
+            raise InputError(f"{path} has {rate} Hz, wanted {SAMPLE_RATE} Hz: convert it, or allow resampling")
+        resampler = None
+        if rate != SAMPLE_RATE:
+            resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        num_wanted = resampled_length(num_left, rate, SAMPLE_RATE)
+        for block in _mono_blocks(path, file, max(1, round(block_secs * rate))):
+            num_left -= len(block)
+            if resampler is not None:
+                block = resampler.resample_chunk(np.ascontiguousarray(block), last=not num_left)
+            # soxr gives up to two samples fewer or more than the header promises.
+            block = block[:num_wanted]
+            if not num_left:
+                block = np.pad(block, (0, num_wanted - len(block)))
+            num_wanted -= len(block)
+            if len(block):
+                yield block
+
+
+def _mono_blocks(path: str | os.PathLike[str], file: soundfile.SoundFile, block_samples: int) -> Iterator[np.ndarray]:
+    """Yields one channel at the file's own rate; several are mixed in the blocks in which `to_mono` mixes them."""
+    scale = np.float32(scan_scale(path, file))
+    size = block_samples if file.channels == 1 else mix_samples(file.samplerate, file.channels)
+    num_read = 0
+    try:
+        for channels in decode_blocks(path, file, block_samples=size):
+            num_read += len(channels)
+            mono = mix_down(channels * scale if scale != 1.0 else channels)
+            for start in range(0, len(mono), block_samples):
+                yield mono[start : start + block_samples]
+    except (soundfile.SoundFileError, OSError) as error:
+        secs = num_read / file.samplerate
+        raise InputError(f"{path} cannot be decoded after {secs:.1f} s ({error}): make it again") from error

@@ -1,0 +1,1 @@
+"""Order, buckets and pipelines: utterances to padded batches."""

@@ -1,0 +1,105 @@
+"""Length buckets: the shapes that batches are padded to, and how sorted rows are cut into batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from data.audio.decoding import SAMPLE_RATE
+from data.common.errors import InputError
+
+
+def choose_bucket_boundaries(
+    num_samples: np.ndarray | Sequence[int], num_buckets: int, *, resolution: int = 1600
+) -> tuple[int, ...]:
+    """Chooses the bucket boundaries that waste the fewest padded samples.
+
+    Exact: a dynamic program over the multiples of `resolution` that rows round up to.
+
+    Args:
+        num_samples: [N] samples of the rows.
+        num_buckets: most boundaries to return; fewer come back when fewer are of use.
+        resolution: samples that every boundary is a multiple of.
+
+    Returns:
+        Rising boundaries; the last one holds the longest row.
+
+    Raises:
+        InputError: there are no rows.
+        ValueError: `num_buckets` or `resolution` is below 1.
+    """
+    if num_buckets < 1 or resolution < 1:
+        raise ValueError(f"num_buckets={num_buckets}, resolution={resolution}: both must be >= 1")
+    lengths = checked_lengths(num_samples)
+    values, counts = np.unique(-(-lengths // resolution), return_counts=True)
+    num_values, num_buckets = len(values), min(num_buckets, len(values))
+    cumulated = np.concatenate([[0], np.cumsum(counts)])
+    # cost[k, j]: padded units of the rows of the j smallest values in exactly k buckets.
+    cost = np.full((num_buckets + 1, num_values + 1), np.iinfo(np.int64).max // 4, dtype=np.int64)
+    cost[0, 0] = 0
+    previous = np.zeros((num_buckets + 1, num_values + 1), dtype=np.int32)
+    for j in range(1, num_values + 1):
+        candidates = cost[:-1, :j] + values[j - 1] * (cumulated[j] - cumulated[:j])
+        previous[1:, j] = np.argmin(candidates, axis=1)
+        cost[1:, j] = np.min(candidates, axis=1)
+    boundaries, j = [], num_values
+    for k in range(num_buckets, 0, -1):
+        boundaries.append(int(values[j - 1]) * resolution)
+        j = int(previous[k, j])
+    return tuple(reversed(boundaries))
+
+
+def rows_within(boundaries: np.ndarray, *, max_batch_samples: int, row_multiple: int) -> np.ndarray:
+    """Rows of a batch of each bucket such that the padded batch has at most `max_batch_samples`.
+
+    Args:
+        boundaries: [K] rising samples that the rows of a bucket are padded to.
+        max_batch_samples: most samples of a batch, padding included.
+        row_multiple: rows are a multiple of this, as the replicas and their microbatches want it.
+
+    Returns:
+        int64 [K], falling.
+
+    Raises:
+        InputError: not even `row_multiple` of the longest rows fit.
+    """
+    rows = max_batch_samples // boundaries // row_multiple * row_multiple
+    if rows[-1] < 1:
+        raise InputError(
+            f"max_batch_secs={max_batch_samples / SAMPLE_RATE:g} holds {max_batch_samples // int(boundaries[-1])} rows "
+            f"of the longest bucket, {boundaries[-1] / SAMPLE_RATE:g} s, fewer than row_multiple={row_multiple}: raise "
+            "it, lower row_multiple, or leave out longer utterances"
+        )
+    return rows
+
+
+def cut_batches(row_counts: np.ndarray, bucket_rows: np.ndarray) -> tuple[np.ndarray, int]:
+    """Cuts rows that are sorted by bucket into full batches.
+
+    A batch of bucket k takes `bucket_rows[k]` of the rows that come next. What a bucket has left over goes into the
+    next larger one that has rows, so only the largest can leave some behind.
+
+    Args:
+        row_counts: [K] rows in each bucket.
+        bucket_rows: [K] rows of a batch of each bucket, never rising.
+
+    Returns:
+        Bucket of each full batch, in the order of the rows, and the number of rows that are left.
+    """
+    buckets, left = [], 0
+    for bucket in np.flatnonzero(row_counts).tolist():
+        num_full, left = divmod(left + int(row_counts[bucket]), int(bucket_rows[bucket]))
+        buckets.append(np.full(num_full, bucket))
+    return np.concatenate(buckets), left
+
+
+def checked_lengths(num_samples: np.ndarray | Sequence[int]) -> np.ndarray:
+    """Returns lengths as int64 [N]; raises InputError where there are none, or one is below 1."""
+    lengths = np.array(num_samples, dtype=np.int64)
+    if lengths.ndim != 1 or not lengths.size:
+        raise InputError("there are no utterances to plan: check the input and its filters")
+    empty = np.flatnonzero(lengths < 1)
+    if empty.size:
+        raise InputError(f"{empty.size} utterances are empty, first index {empty[0]}: drop them")
+    return lengths

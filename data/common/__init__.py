@@ -1,0 +1,1 @@
+"""What every part of `data` needs: errors, files, storage, pages."""

@@ -1,0 +1,1 @@
+"""Corpora as people have them: manifests, trees and tables to lists of utterances."""

@@ -1,0 +1,244 @@
+"""Records of a JSON-lines manifest or a table, each with its line; every fault at the line where it begins."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from common import storage
+from common.json_files import MalformedFileError, parse_json
+from data.common.errors import InputError
+from data.corpus.faults import Fault, Report
+
+AUDIO_COLUMNS = ("audio_filepath", "path")
+TEXT_COLUMNS = ("text", "sentence")
+_SHOWN_CHARACTERS = 80
+_DELIMITERS = {",": "commas", "\t": "tabs"}
+
+
+class Record(NamedTuple):
+    """One utterance as listed.
+
+    Attributes:
+        place: the file and the line where it begins.
+        fields: key or column -> value.
+        line: as it stands there.
+    """
+
+    place: str
+    fields: dict[str, object]
+    line: str
+
+    def fault(self, what: str, *, code: str = "bad_record", key: str = "") -> Fault:
+        """Returns the fault of this line; `key` is the utterance's id where it is known."""
+        message = f"{self.place} {what}: {excerpt(self.line)}" if self.line.strip() else f"{self.place} {what}"
+        return Fault(code, message, {key or self.place: message if key else message.removeprefix(f"{self.place} ")})
+
+
+def read_json_records(path: str, report: Report) -> list[Record]:
+    """Reads a manifest of one JSON object a line.
+
+    Args:
+        path: a file or a URL.
+        report: hears of each line that is none.
+
+    Raises:
+        InputError: the file is no text in UTF-8, or a JSON document over several lines.
+    """
+    text = read_text(path)
+    lines = text.split("\n")
+    _refuse_document(path, text)
+    records: list[Record] = []
+    faults: list[Fault] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        record = Record(f"{path}:{number}", {}, line)
+        try:
+            value = parse_json(line, record.place)
+        except MalformedFileError as error:
+            reason = str(error).removeprefix(f"{record.place} ").replace("not valid JSON", "not JSON")
+            faults.append(record.fault(f"{reason}, mend the line"))
+            continue
+        if isinstance(value, dict):
+            records.append(record._replace(fields=value))
+        else:
+            faults.append(record.fault("is not a JSON object, mend the line"))
+    if len(faults) > 1 and not records:
+        raise InputError(
+            f"{faults[0].message} (so are all its {len(faults)} lines: is it another format?)", code="bad_record"
+        )
+    for fault in faults:
+        report(fault)
+    return records
+
+
+def read_table_records(path: str, delimiter: str, report: Report) -> list[Record]:
+    """Reads a table with a header line.
+
+    An open quotation mark swallows the rows below it: reading goes on at the line after it, so that they are not lost.
+
+    Args:
+        path: a file or a URL.
+        delimiter: "," or a tab. With tabs, as in Common Voice, quotation marks are bare and belong to the text.
+        report: hears of each row that cannot be read.
+
+    Raises:
+        InputError: the file is no text in UTF-8, or its header lacks a column.
+    """
+    lines = read_text(path).split("\n")
+    header: list[str] | None = None
+    records: list[Record] = []
+    start = 0
+    while start < len(lines):
+        again = len(lines)
+        for begin, end, cells, error in _split_rows(lines, start, delimiter):
+            if header is None:
+                header = _check_header(path, begin, lines[begin], cells, delimiter)
+                continue
+            if not error and not cells:
+                continue
+            if not error and len(cells) == len(header):
+                place = f"{path}:{begin + 1}"
+                records.append(Record(place, dict(zip(header, cells, strict=True)), lines[begin]))
+                continue
+            opened = begin
+            if error or end > begin:
+                opened = begin + _find_open_quote(lines[begin : end + 1], delimiter, to_end=bool(error))
+            what = (
+                f"is malformed ({error}), close or double the quotation mark"
+                if error
+                else f"has too few or too many columns, {len(cells)} and not the {len(header)} of the header"
+            )
+            report(Record(f"{path}:{opened + 1}", {}, lines[opened]).fault(what))
+            if error or end > begin:
+                again = opened + 1
+                break
+        start = again
+    if header is None:
+        raise InputError(f"{path} is empty: give a table with a header line")
+    return records
+
+
+def read_text(path: str) -> str:
+    """Returns a file's text with line feeds alone between lines, as Python reads text files.
+
+    Raises:
+        InputError: it is not UTF-8; names the line.
+    """
+    content = storage.read_bytes(path)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        # "utf-8-sig" counts from behind the byte order mark.
+        position = error.start + (3 if content.startswith(b"\xef\xbb\xbf") else 0)
+        number = content.count(b"\n", 0, position) + 1
+        line = content[content.rfind(b"\n", 0, position) + 1 :].split(b"\n")[0]
+        name = " but UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        shown = "" if name else f", line {number}: {excerpt(line.decode('ascii', 'replace'))}"
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}){name}, convert it{shown}") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def excerpt(line: str) -> str:
+    """Returns the beginning of a line as it can be printed."""
+    line = "".join(character if character.isprintable() else " " for character in line[: 2 * _SHOWN_CHARACTERS])
+    line = line.strip()
+    return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}..."
+
+
+def _refuse_document(path: str, text: str) -> None:
+    """Refuses one JSON array, or objects that are spread over lines: else each of the lines would be a fault."""
+    begin = text.lstrip()
+    if not begin.startswith(("[", "{")):
+        return
+    first_line = begin[: begin.find("\n")] if "\n" in begin else begin
+    spreads = not _is_json(first_line) and bool(begin[len(first_line) :].strip())
+    what = ""
+    if begin.startswith("["):
+        # An array in one line is told from a line that is no object by what is in it.
+        holds_objects = begin[1:].lstrip().startswith("{")
+        what = "one JSON array" if spreads or holds_objects else ""
+    elif spreads and _starts_with_value(begin):
+        what = "JSON spread over several lines"
+    if what:
+        number = text[: len(text) - len(begin)].count("\n") + 1
+        raise InputError(
+            f"{path} is {what}; write one object a line (line {number}: {excerpt(first_line)})", code="bad_record"
+        )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        parse_json(text, "")
+    except MalformedFileError:
+        return False
+    return True
+
+
+def _starts_with_value(text: str) -> bool:
+    try:
+        _, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    return "\n" in text[:end]
+
+
+def _check_header(path: str, number: int, line: str, cells: Sequence[str], delimiter: str) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    for names in (AUDIO_COLUMNS, TEXT_COLUMNS):
+        present = [name for name in names if name in header]
+        if not present:
+            raise InputError(
+                f"{path}:{number + 1} has no column {' or '.join(names)}, with {_DELIMITERS[delimiter]} between the "
+                f"columns: {excerpt(line) or 'an empty line'}"
+            )
+        for name in present:
+            if header.count(name) > 1:
+                raise InputError(f"{path}:{number + 1} has the column {name} twice: {excerpt(line)}")
+    return header
+
+
+def _split_rows(lines: Sequence[str], start: int, delimiter: str) -> Iterator[tuple[int, int, list[str], str]]:
+    """Yields (first line, last line, cells, "" or what is wrong) from line `start` on; ends behind a malformed row."""
+    text = (f"{lines[number]}\n" for number in range(start, len(lines)))
+    if delimiter == "\t":
+        reader = csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(text, delimiter=delimiter, strict=True)
+    while True:
+        first = start + reader.line_num
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield first, max(first, start + reader.line_num - 1), [], str(error)
+            return
+        yield first, start + reader.line_num - 1, cells, ""
+
+
+def _find_open_quote(lines: Sequence[str], delimiter: str, *, to_end: bool) -> int:
+    """Returns the line in which the quotation mark opens that reaches beyond its line, or at which parsing stops."""
+    opened, is_open, at_start = 0, False, True
+    for number, line in enumerate(lines):
+        position = 0
+        while position < len(line):
+            character = line[position]
+            if is_open and character == '"':
+                if line[position + 1 : position + 2] == '"':
+                    position += 1
+                else:
+                    is_open = False
+                    if to_end and line[position + 1 : position + 2] not in ("", delimiter):
+                        return opened
+            elif not is_open and character == '"' and at_start:
+                is_open, opened = True, number
+            at_start = character == delimiter and not is_open
+            position += 1
+        if is_open and not to_end:
+            return opened
+        at_start = not is_open
+    return opened

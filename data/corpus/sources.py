@@ -1,0 +1,140 @@
+"""What a pipeline reads from: texts and lengths at once, waveforms by index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from data.audio.decoding import (
+    SAMPLE_RATE,
+    check_rate_policy,
+    load_audio,
+    read_segment,
+    resampled_length,
+)
+from data.common.errors import InputError
+from data.corpus.faults import Fault, Report, refuse
+from data.corpus.manifest import Utterance
+
+
+class Source(Protocol):
+    """N utterances with random access. `read_waveform` may be called from several threads."""
+
+    @property
+    def utterance_ids(self) -> Sequence[str]:
+        """N unique ids."""
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """N transcripts, as stored."""
+
+    @property
+    def speaker_ids(self) -> Sequence[str]:
+        """N speakers; "" where unknown."""
+
+    @property
+    def num_samples(self) -> np.ndarray:
+        """int64 [N], lengths at 16 kHz."""
+
+    @property
+    def sample_rates(self) -> np.ndarray:
+        """int32 [N], rates of the recordings in Hz, before they were brought to 16 kHz."""
+
+    def read_waveform(self, index: int) -> np.ndarray:
+        """float32 [num_samples[index]] at 16 kHz, full scale 1, not normalized.
+
+        Raises:
+            InputError: the recording cannot be read.
+        """
+
+    def read_recording(self, index: int) -> tuple[np.ndarray, int]:
+        """The recording as it is stored: (float32 [T, C], its rate in Hz).
+
+        Raises:
+            InputError: the recording cannot be read.
+        """
+
+
+def segment_starts(source: Source) -> Mapping[str, int]:
+    """Returns utterance id -> first sample at the recording's own rate, of utterances that are a part of a file."""
+    return getattr(source, "segment_starts", {})  # shards hold what was read and have none
+
+
+def duration_conflicts(source: Source) -> Mapping[str, str]:
+    """Returns utterance id -> how the duration in the manifest contradicts the file."""
+    return getattr(source, "duration_conflicts", {})
+
+
+class FileSource:
+    """A `Source` over audio files, decoded when asked for."""
+
+    def __init__(
+        self,
+        *,
+        utterances: Sequence[Utterance],
+        on_rate_mismatch: str = "resample",
+        report: Report = refuse,
+    ):
+        """Takes over the list.
+
+        Args:
+            utterances: from `data.corpus.manifest`.
+            on_rate_mismatch: "resample" to 16 kHz, or "refuse".
+            report: hears of the files that have another rate while `on_rate_mismatch` is "refuse";
+                they are left out when it returns.
+
+        Raises:
+            InputError: what `report` does not let pass.
+        """
+        check_rate_policy(on_rate_mismatch)
+        other_rate = [item for item in utterances if item.sample_rate != SAMPLE_RATE]
+        if other_rate and on_rate_mismatch == "refuse":
+            report(
+                Fault(
+                    "wrong_rate",
+                    f"{len(other_rate)} of {len(utterances)} files do not have {SAMPLE_RATE} Hz, "
+                    f"first {other_rate[0].audio_filepath} with {other_rate[0].sample_rate} Hz: "
+                    "convert them, or allow resampling",
+                    {item.utterance_id: f"{item.sample_rate} Hz" for item in other_rate},
+                )
+            )
+            utterances = [item for item in utterances if item.sample_rate == SAMPLE_RATE]
+        self._utterances = list(utterances)
+        self._on_rate_mismatch = on_rate_mismatch
+        self.utterance_ids: Sequence[str] = [item.utterance_id for item in utterances]
+        self.texts: Sequence[str] = [item.text for item in utterances]
+        self.speaker_ids: Sequence[str] = [item.speaker_id for item in utterances]
+        lengths = [
+            resampled_length(item.num_samples, item.sample_rate, SAMPLE_RATE) for item in utterances
+        ]
+        self.num_samples = np.array(lengths, dtype=np.int64)
+        self.sample_rates = np.array([item.sample_rate for item in utterances], dtype=np.int32)
+        self.segment_starts = {item.utterance_id: item.start for item in utterances if item.start is not None}
+        self.duration_conflicts = {
+            item.utterance_id: item.duration_conflict for item in utterances if item.duration_conflict
+        }
+
+    def read_waveform(self, index: int) -> np.ndarray:
+        """See `Source`."""
+        utterance = self._utterances[index]
+        waveform = load_audio(
+            utterance.audio_filepath,
+            on_rate_mismatch=self._on_rate_mismatch,
+            start=utterance.start,
+            num_samples=utterance.num_samples,
+        )
+        wanted = int(self.num_samples[index])
+        # The plan was made with the header's length; another file has taken its place since.
+        if len(waveform) != wanted:
+            raise InputError(
+                f"{utterance.audio_filepath} has {len(waveform)} samples, {wanted} when it was listed: "
+                "start again with the new files"
+            )
+        return waveform
+
+    def read_recording(self, index: int) -> tuple[np.ndarray, int]:
+        """See `Source`."""
+        utterance = self._utterances[index]
+        return read_segment(utterance.audio_filepath, start=utterance.start, num_samples=utterance.num_samples)

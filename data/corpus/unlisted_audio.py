@@ -1,0 +1,43 @@
+"""Audio files that lie beside those of a manifest and that it does not list."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from data.corpus.faults import Fault
+from data.corpus.manifest import list_audio
+
+_AUDIO_SUFFIXES = (
+    ".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"
+)  # fmt: skip
+
+
+def unlisted_audio(*, format: str, input: str | os.PathLike[str]) -> dict[str, str]:
+    """Looks into the folders of a manifest's audio.
+
+    A folder is judged only by a manifest that has it for itself: where several manifests lie side by side (a split
+    each, as in Common Voice), what one does not list another may. In a LibriSpeech tree such a file is a missing
+    transcript.
+
+    Args:
+        format: jsonl, csv or tsv; others have no orphans of this kind.
+        input: the manifest.
+
+    Returns:
+        Name of each file without its suffix, as an utterance id would be -> its path.
+    """
+    path = Path(input)
+    if format not in ("jsonl", "csv", "tsv") or not path.is_file():
+        return {}
+    if sum(other.suffix == path.suffix for other in path.parent.iterdir()) > 1:
+        return {}
+    ignored: list[Fault] = []
+    listed = {Path(os.path.abspath(audio)) for audio in list_audio(format=format, input=input, report=ignored.append)}
+    found = {}
+    for folder in sorted({audio.parent for audio in listed}):
+        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+            is_hidden = file.name.startswith(".")  # macOS's ._NAME among them
+            if file.suffix.lower() in _AUDIO_SUFFIXES and file not in listed and not is_hidden:
+                found[file.stem] = str(file)
+    return found

@@ -1,0 +1,72 @@
+"""The doctor's two reports: doctor.json for programs, doctor.html for people (one file, no network)."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+
+from common import storage
+from data.common.files import write_text_atomic
+from data.common.page import page_environment
+from data.doctor.examination import Examination, Histogram, verdict
+
+JSON_NAME, HTML_NAME = "doctor.json", "doctor.html"
+_TEMPLATE = "doctor.html.jinja"
+_MAX_SHOWN = 200  # utterances of a finding on the page; doctor.json has them all
+_WIDTH, _HEIGHT = 300, 110  # of a histogram's bars
+
+
+def write_report(examination: Examination, folder: str | os.PathLike[str], *, title: str) -> None:
+    """Writes FOLDER/doctor.json and FOLDER/doctor.html, atomically.
+
+    Args:
+        examination: What to report.
+        folder: Made when absent.
+        title: Name of the run.
+    """
+    created = datetime.now().astimezone().isoformat(timespec="seconds")
+    fields = examination.to_json(title=title, created=created)
+    write_text_atomic(storage.join(folder, JSON_NAME), json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
+    write_text_atomic(storage.join(folder, HTML_NAME), render_page(examination, title=title, created=created))
+
+
+def render_page(examination: Examination, *, title: str, created: str) -> str:
+    """Returns the page as HTML text."""
+    return page_environment(Path(__file__).parent).get_template(_TEMPLATE).render(
+        title=title,
+        created=created,
+        verdict=verdict(examination.num_errors, examination.num_warnings),
+        examination=examination,
+        max_shown=_MAX_SHOWN,
+        bars=bars,
+        ticks=ticks,
+        width=_WIDTH,
+        height=_HEIGHT,
+    )
+
+
+def bars(histogram: Histogram) -> list[tuple[float, float, float, float, str]]:
+    """(x, y, width, height, what it counts) of each bar that is not empty, in the picture's units."""
+    most, step = max(*histogram.counts, 1), _WIDTH / len(histogram.counts)
+    found = []
+    for i, count in enumerate(histogram.counts):
+        if count:
+            high = max(1.0, _HEIGHT * count / most)
+            label = f"{_number(histogram.edges[i])} to {_number(histogram.edges[i + 1])}: {count:,}"
+            found.append((round(i * step, 2), round(_HEIGHT - high, 2), round(step - 0.8, 2), round(high, 2), label))
+    return found
+
+
+def ticks(histogram: Histogram) -> list[tuple[float, str]]:
+    """(x, label) of five marks along the axis."""
+    first, last = histogram.edges[0], histogram.edges[-1]
+    return [(round(_WIDTH * i / 4, 1), _number(first + (last - first) * i / 4)) for i in range(5)]
+
+
+def _number(value: float) -> str:
+    """A number with three figures and no exponent."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}" if value else "0"

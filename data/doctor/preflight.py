@@ -1,0 +1,100 @@
+"""What training checks by itself before its first update: the cheap checks, and which of them stop it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from absl import logging
+
+from data.batches.datasets import EvalData, TrainData
+from data.common.errors import InputError
+from data.doctor import text_checks
+from data.doctor.findings import CHECKS, Finding, Severity, allow, sort, without_explained
+from data.doctor.text_checks import Corpus, FramesFn
+from data.text.labels import most_common_unknown
+from data.text.tokenizer import CharTokenizer
+
+LEAKS = ("id_leak", "audio_leak", "shared_id", "speaker_leak")
+# Shares of the training set beyond which a run cannot become what was meant. Characters: English text in an English
+# vocabulary lacks some 0.1 % (names), German one 2 %.
+MAX_UNKNOWN_LABELS = 0.01
+MAX_SPOILED_UTTERANCES = 0.1
+
+
+def check_before_training(
+    *,
+    train_data: TrainData,
+    eval_data: Mapping[str, EvalData],
+    tokenizer: CharTokenizer,
+    text_style: str,
+    frames_fn: FramesFn,
+    speed_factors: Sequence[float] = (1.0,),
+    allow_leak: bool = False,
+) -> list[Finding]:
+    """Runs the checks that need no audio, logs what they find, and refuses what would spoil the run.
+
+    Args:
+        train_data: What is trained on.
+        eval_data: What is evaluated, by name.
+        tokenizer: Of the model.
+        text_style: `normalize_transcript`'s style.
+        frames_fn: The model's frames of so many samples.
+        speed_factors: Of training.
+        allow_leak: Lets evaluation utterances be in training.
+
+    Returns:
+        The findings, worst first.
+
+    Raises:
+        InputError: More than 1 % of the characters are not in the vocabulary, more than a tenth of the utterances are
+            without text or do not fit their frames, or an evaluation utterance is trained on.
+    """
+    measure = partial(Corpus.measure, tokenizer=tokenizer, text_style=text_style)
+    train = measure("train", train_data.source, speed_factors=speed_factors)
+    found = [
+        *text_checks.check_texts(train),
+        *(text_checks.check_rare_characters(train, tokenizer) if getattr(train_data, "made_vocab", False) else ()),
+        *text_checks.check_listed_durations(train),
+        *text_checks.check_fit(train, frames_fn),
+        *text_checks.check_sample_rates(train),
+        *text_checks.check_speaking_rates(train),
+    ]
+    for name, data in eval_data.items():
+        corpus = measure(f"eval {name}", data.source)
+        leaks = text_checks.check_ids(train, corpus)
+        leaked = {key for item in leaks for key in item.details if item.code == "id_leak"}
+        leaks += text_checks.check_speakers(train, corpus, leaked)
+        found += [*text_checks.check_texts(corpus), *text_checks.check_listed_durations(corpus)]
+        found += [*text_checks.check_fit(corpus, frames_fn), *leaks]
+    findings = sort(without_explained(allow(found, LEAKS) if allow_leak else found))
+    for item in findings:
+        if item.severity != Severity.NOTE:
+            logging.warning("%s", item.line())
+    _refuse_spoiled(train, findings)
+    return findings
+
+
+def _refuse_spoiled(train: Corpus, findings: Sequence[Finding]) -> None:
+    advice = "; --mode=doctor lists them all"
+    if train.labels.unknown_share > MAX_UNKNOWN_LABELS:
+        raise InputError(
+            f"{100 * train.labels.unknown_share:.1f} % of the characters of the training set are not in the "
+            f"vocabulary ({most_common_unknown(train.labels)}), at most {100 * MAX_UNKNOWN_LABELS:g} % can be learned "
+            f"around: {CHECKS['unknown_characters'].advice}{advice}"
+        )
+    spoiled = {
+        key
+        for item in findings
+        if item.where == train.name and item.code in ("empty_text", "labels_do_not_fit")
+        for key in item.details
+    }
+    total = len(train.source.utterance_ids)
+    if len(spoiled) > MAX_SPOILED_UTTERANCES * total:
+        raise InputError(
+            f"{len(spoiled):,} of {total:,} training utterances have no text or more labels than frames, first "
+            f"{min(spoiled)}: are these the transcripts of this audio?{advice}"
+        )
+    for item in findings:
+        if item.code == "id_leak" and item.severity == Severity.ERROR:
+            raise InputError(item.line())

@@ -1,0 +1,277 @@
+"""The checks that need no audio: texts, lengths, speaking rates, rates of files, leaks. Each gives findings."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from data.audio.decoding import SAMPLE_RATE
+from data.batches.plan import samples_at_speed
+from data.corpus.sources import Source, duration_conflicts
+from data.doctor.findings import Finding, find
+from data.text.labels import Labels, measure_labels
+from data.text.tokenizer import UNKNOWN, CharTokenizer, describe_character, find_markup
+
+# int64 [N] samples -> int [N] frames: the arithmetic of the model's convolutions.
+FramesFn = Callable[[np.ndarray], np.ndarray]
+
+# A short utterance is mostly its edges: eight labels, half a second of reading, stand for them.
+_EDGE_LABELS = 8
+_MIN_RATE_RATIO = 3.0
+_MIN_RATE_SPREADS = 6.0
+_MIN_FOR_RATES = 10
+# Below this rank correlation, texts of really different lengths do not belong to their audio.
+_MIN_CORRELATION = 0.4
+_MIN_LENGTH_SPREAD = 0.3
+_MIN_FOR_CORRELATION = 20
+# How pandas, R and Python write a cell without value; lower-case "null" and "none" are words of single-word corpora.
+_MISSING_CELLS = ("nan", "NaN", "NA", "N/A", "<NA>", "None")
+# Han and kana; and with Thai, Lao, Burmese and Khmer: scripts that are written without spaces between words.
+_EAST_ASIAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+_UNSPACED = (
+    re.compile(f"[{_EAST_ASIAN}]").findall,
+    re.compile(f"[{_EAST_ASIAN}\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]").findall,
+)
+# Mean length of a word beyond which texts are not divided into words: those of Chinese have 1.6 characters, of Thai 6.
+_EAST_ASIAN_WORD, _OTHER_WORD = 4, 10
+_MOST_FOR_SPACING = 5_000
+# In so many labels even the rarest letter of a language occurs more than twice; what does not is rather a typing error.
+_MIN_LABELS_FOR_RARE = 10_000
+_MOST_OF_RARE = 2
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A set of utterances with its labels measured.
+
+    Attributes:
+        name: "train" or "eval NAME".
+        source: its utterances.
+        labels: of their texts.
+        speed_factors: at which they are played.
+    """
+
+    name: str
+    source: Source
+    labels: Labels
+    speed_factors: Sequence[float] = (1.0,)
+
+    @classmethod
+    def measure(
+        cls,
+        name: str,
+        source: Source,
+        *,
+        tokenizer: CharTokenizer,
+        text_style: str,
+        speed_factors: Sequence[float] = (1.0,),
+    ) -> Corpus:
+        """Measures the texts of a source."""
+        labels = measure_labels(source.texts, tokenizer=tokenizer, text_style=text_style)
+        return cls(name, source, labels, tuple(speed_factors))
+
+    @property
+    def secs(self) -> np.ndarray:
+        """float64 [N], durations."""
+        return self.source.num_samples / SAMPLE_RATE
+
+    def find(self, code: str, indices: np.ndarray | Sequence[int], what: Callable[[int], str]) -> list[Finding]:
+        """A finding about the utterances at `indices`."""
+        return find(code, self.name, {self.source.utterance_ids[int(i)]: what(int(i)) for i in indices})
+
+
+def check_texts(corpus: Corpus) -> list[Finding]:
+    """Returns what is wrong with texts by themselves: empty, unknown, dropped or markup that nobody says."""
+    texts, labels = corpus.source.texts, corpus.labels
+    empty = np.flatnonzero(labels.num_labels == 0)
+    digits = [index for index in labels.digits if labels.num_labels[index]]
+    markup = {index: found for index, text in enumerate(texts) if (found := find_markup(text))}
+    missing = [index for index, text in enumerate(texts) if text.strip() in _MISSING_CELLS]
+    broken = [index for index, text in enumerate(texts) if "\n" in text.strip()]
+    return [
+        *corpus.find("empty_text", empty, lambda i: f"{_shorten(texts[i])!r}" if texts[i].strip() else ""),
+        *corpus.find(
+            "unknown_characters",
+            list(labels.unknown),
+            lambda i: " ".join(describe_character(character) for character in labels.unknown[i]),
+        ),
+        *corpus.find("lost_digits", digits, lambda i: repr(_shorten(texts[i]))),
+        *corpus.find("lost_symbols", list(labels.lost_symbols), lambda i: " ".join(labels.lost_symbols[i])),
+        *corpus.find("markup", list(markup), lambda i: _shorten(" ".join(markup[i]))),
+        *corpus.find("missing_cells", missing, lambda i: repr(texts[i])),
+        *corpus.find("line_breaks", broken, lambda i: repr(_shorten(texts[i]))),
+    ]
+
+
+def check_rare_characters(corpus: Corpus, tokenizer: CharTokenizer) -> list[Finding]:
+    """Returns the characters that a set of some length has once or twice, of a vocabulary that was made of its texts.
+
+    In another vocabulary they are there because somebody knows that the language has them.
+    """
+    counts, first = corpus.labels.token_counts, corpus.labels.first_texts
+    if counts.sum() < _MIN_LABELS_FOR_RARE:
+        return []
+    rare = [i for i in np.flatnonzero((counts > 0) & (counts <= _MOST_OF_RARE)) if tokenizer.tokens[i] != UNKNOWN]
+    return find(
+        "rare_characters",
+        corpus.name,
+        {
+            describe_character(tokenizer.tokens[i]): f"{'once' if counts[i] == 1 else 'twice'}, first "
+            f"{corpus.source.utterance_ids[first[i]]}"
+            for i in rare
+        },
+    )
+
+
+def check_writing(corpus: Corpus) -> list[Finding]:
+    """Returns what is to be known of how a set is written: characters read otherwise, no spaces between words."""
+    return [*find("read_otherwise", corpus.name, _describe_reread(corpus)), *_check_spaces(corpus)]
+
+
+def _check_spaces(corpus: Corpus) -> list[Finding]:
+    texts = [text for text in corpus.source.texts if not text.isascii()][:_MOST_FOR_SPACING]
+    num_east_asian, num_unspaced = (sum(len(find_all(text)) for text in texts) for find_all in _UNSPACED)
+    num_visible = sum(len("".join(text.split())) for text in texts)
+    num_words = sum(len(text.split()) for text in texts)
+    if not num_words or 2 * num_unspaced < num_visible:
+        return []
+    limit = _EAST_ASIAN_WORD if 2 * num_east_asian > num_unspaced else _OTHER_WORD
+    if num_visible / num_words <= limit:
+        return []
+    return find("unspaced_text", corpus.name, {"all": f"{num_visible / num_words:.1f} characters between two spaces"})
+
+
+def check_listed_durations(corpus: Corpus) -> list[Finding]:
+    """Returns the utterances whose manifest gives another duration than their file has."""
+    return find("wrong_duration", corpus.name, duration_conflicts(corpus.source))
+
+
+def check_fit(corpus: Corpus, frames_fn: FramesFn) -> list[Finding]:
+    """Labels that the model's frames cannot hold, at the slowest and at the fastest speed."""
+    labels, num_samples = corpus.labels, corpus.source.num_samples
+    needed = labels.num_needed_frames
+    slow, fast = (
+        frames_fn(samples_at_speed(num_samples, speed))
+        for speed in (min(corpus.speed_factors), max(corpus.speed_factors))
+    )
+    # Without labels one frame is enough.
+    never, sometimes = needed > slow, np.maximum(needed, 1) > fast
+    never |= slow < 1
+
+    def what(frames: np.ndarray) -> Callable[[int], str]:
+        return lambda i: f"{labels.num_labels[i]} labels, {labels.num_repeats[i]} repeats, {frames[i]} frames"
+
+    return [
+        *corpus.find("labels_do_not_fit", np.flatnonzero(never), what(slow)),
+        *corpus.find("labels_fit_slow_only", np.flatnonzero(sometimes & ~never), what(fast)),
+    ]
+
+
+def check_sample_rates(corpus: Corpus) -> list[Finding]:
+    """Recordings at other rates than most of the set; and whether most are resampled."""
+    rates = corpus.source.sample_rates
+    values, counts = np.unique(rates, return_counts=True)
+    usual = int(values[np.argmax(counts)])
+    findings = corpus.find("mixed_rates", np.flatnonzero(rates != usual), lambda i: f"{rates[i]:,} Hz, not {usual:,}")
+    if usual != SAMPLE_RATE:
+        findings += corpus.find("resampled", np.flatnonzero(rates == usual), lambda i: f"{usual:,} Hz")
+    return findings
+
+
+def check_speaking_rates(corpus: Corpus) -> list[Finding]:
+    """Utterances that are spoken far faster or slower than the set, and sets of shifted transcripts.
+
+    The rate is (labels + 8) / seconds. An utterance stands out if its rate differs from the set's median by a factor of
+    3 and by 6 robust standard deviations (1.4826 times the median absolute deviation of the logarithm). Both, because a
+    set of single words or joined digits has a wide spread and read sentences a narrow one. A set as a whole stands
+    out if texts and audio differ in length and yet have nothing to do with each other: then the spread is so wide that
+    no single utterance stands out of it.
+    """
+    num_labels, secs = corpus.labels.num_labels, corpus.secs
+    spoken = np.flatnonzero((num_labels > 0) & (secs > 0))
+    findings: list[Finding] = []
+    if len(spoken) < _MIN_FOR_RATES:
+        return findings
+    rates = np.log((num_labels[spoken] + _EDGE_LABELS) / secs[spoken])
+    median = np.median(rates)
+    spread = 1.4826 * np.median(np.abs(rates - median))
+    limit = max(np.log(_MIN_RATE_RATIO), _MIN_RATE_SPREADS * spread)
+    usual = float(np.median(num_labels[spoken] / secs[spoken]))
+    findings += corpus.find(
+        "speaking_rate",
+        spoken[np.abs(rates - median) > limit],
+        lambda i: f"{num_labels[i]} characters in {secs[i]:.2f} s; the set has {usual:.1f} a second",
+    )
+    lengths = np.log(num_labels[spoken])
+    varies = min(lengths.std(), np.log(secs[spoken]).std()) > _MIN_LENGTH_SPREAD
+    if varies and len(spoken) >= _MIN_FOR_CORRELATION:
+        correlation = float(np.corrcoef(_ranks(num_labels[spoken]), _ranks(secs[spoken]))[0, 1])
+        if correlation < _MIN_CORRELATION:
+            what = f"rank correlation {correlation:.2f} over {len(spoken):,} utterances, wanted at least 0.4"
+            findings += find("unrelated_transcripts", corpus.name, {"all": what})
+    return findings
+
+
+def check_durations(
+    name: str, left_out_secs: Mapping[str, float], *, min_secs: float, max_secs: float
+) -> list[Finding]:
+    """Utterances that training leaves out."""
+    short = {key: f"{secs:.2f} s" for key, secs in left_out_secs.items() if secs < min_secs}
+    long = {key: f"{secs:.2f} s" for key, secs in left_out_secs.items() if key not in short}
+    return [
+        *find("too_short", name, {k: f"{what}, limit {min_secs:g} s" for k, what in short.items()}),
+        *find("too_long", name, {k: f"{what}, limit {max_secs:g} s" for k, what in long.items()}),
+    ]
+
+
+def check_ids(train: Corpus, evaluation: Corpus) -> list[Finding]:
+    """Evaluation utterances that carry a training utterance's id.
+
+    With the same length as well it is the same recording; else two files of the same name in two folders.
+    """
+    known = {name: i for i, name in enumerate(train.source.utterance_ids)}
+    twins = {i: known[name] for i, name in enumerate(evaluation.source.utterance_ids) if name in known}
+    ours, theirs = evaluation.source.num_samples, train.source.num_samples
+    leaked = [i for i, twin in twins.items() if ours[i] == theirs[twin]]
+    named_alike = [i for i, twin in twins.items() if ours[i] != theirs[twin]]
+    return [
+        *evaluation.find("id_leak", leaked, lambda i: f"{evaluation.secs[i]:.2f} s"),
+        *evaluation.find(
+            "shared_id", named_alike, lambda i: f"{evaluation.secs[i]:.2f} s, {train.secs[twins[i]]:.2f} s in train"
+        ),
+    ]
+
+
+def check_speakers(train: Corpus, evaluation: Corpus, leaked_ids: set[str]) -> list[Finding]:
+    """Evaluation speakers who are in training too, by other utterances than those that leaked as a whole."""
+    trained = set(train.source.speaker_ids) - {""}
+    pairs = zip(evaluation.source.speaker_ids, evaluation.source.utterance_ids, strict=True)
+    heard = Counter(speaker for speaker, name in pairs if speaker in trained and name not in leaked_ids)
+    return find(
+        "speaker_leak", evaluation.name, {name: f"{count:,} utterances" for name, count in sorted(heard.items())}
+    )
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """float64 [N], ranks with ties at their mean."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def _describe_reread(corpus: Corpus) -> dict[str, str]:
+    """Returns each character that is read otherwise, those that become another character first, then the frequent."""
+    found = sorted(corpus.labels.reread.items(), key=lambda item: (not item[1][0].strip(), -item[1][1], item[0]))
+    described = {}
+    for character, (read, count, first) in found:
+        how = f"read as {read}" if read.strip() else "dropped, a space in its place" if read else "dropped"
+        where = f"{count:,} text{'s' * (count != 1)}, first {corpus.source.utterance_ids[first]}"
+        described[describe_character(character)] = f"{how}; {where}"
+    return described
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:39]}…"

@@ -1,0 +1,71 @@
+"""Opens a corpus in any format as a `Source`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+from data.common.errors import InputError
+from data.corpus.faults import Fault, Report, refuse
+from data.corpus.manifest import MANIFEST_FORMATS, read_utterances
+from data.corpus.sources import FileSource, Source
+from data.shards.source import TFRecordSource
+
+FORMATS = ("tfrecord", *MANIFEST_FORMATS)
+
+
+def open_source(
+    *,
+    format: str,
+    input: str | os.PathLike[str],
+    split: str = "",
+    speakers: Collection[str] = (),
+    exclude_speakers: Collection[str] = (),
+    on_rate_mismatch: str = "resample",
+    report: Report = refuse,
+) -> Source:
+    """Opens a corpus.
+
+    Args:
+        format: one of `FORMATS`; all but tfrecord decode the raw files lazily.
+        input: folder or file, as the format wants it.
+        split: a part of the corpus; "" for all.
+        speakers: keep these speakers alone; empty keeps all.
+        exclude_speakers: then drop these.
+        on_rate_mismatch: "resample" or "refuse" raw files that do not have 16 kHz (shards do).
+        report: hears of each fault of single utterances, which are left out when it returns.
+
+    Returns:
+        A source of at least one utterance.
+
+    Raises:
+        InputError: one line that says what is wrong with the corpus.
+    """
+    if format not in FORMATS:
+        raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
+    if format == "tfrecord":
+        return TFRecordSource(
+            input=input,
+            split=split,
+            speakers=speakers,
+            exclude_speakers=exclude_speakers,
+            report=report,
+        )
+    faults: list[Fault] = []
+
+    def hear(fault: Fault) -> None:
+        faults.append(fault)
+        report(fault)
+
+    utterances = read_utterances(
+        format=format,
+        input=input,
+        split=split,
+        speakers=speakers,
+        exclude_speakers=exclude_speakers,
+        report=hear,
+    )
+    source = FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch, report=hear)
+    if not source.utterance_ids:
+        raise InputError(f"no utterance of {input} can be used: {faults[0].message}", code=faults[0].code)
+    return source

@@ -1,0 +1,1 @@
+"""TFRecord shards with an index: written by `data.prepare`, read at random."""

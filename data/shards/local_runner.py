@@ -1,0 +1,127 @@
+"""Shards in parallel, over processes of this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from tqdm import tqdm
+
+from data.common.errors import InputError
+from data.common.files import Lock, join_writer
+from data.shards.writer import ShardTask, too_many_bad, write_shard
+
+_POLL_SECS = 0.2
+# What a worker process shares with its parent: an executor's tasks have no other way to it.
+_shared: dict[str, Any] = {}
+
+
+class LocalRunner:
+    """Writes shards with `num_workers` processes, or in this process if that is 1."""
+
+    def __init__(self, *, num_workers: int | None = None):
+        """Args: num_workers: None takes one for each processor core that this process may use."""
+        if num_workers is not None and num_workers < 1:
+            raise InputError(f"num_workers is {num_workers}, wanted at least 1")
+        is_linux = hasattr(os, "sched_getaffinity")  # which tells a container's share, too
+        self._num_workers = num_workers or (len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1)
+
+    def __call__(self, tasks: Sequence[ShardTask], *, folder: str, lock: Lock, bar: tqdm, max_bad: int) -> None:
+        """Writes every shard and its note; the first error stops the others, finished shards stay.
+
+        Args:
+            tasks: at least one.
+            folder: where the shards lie.
+            lock: of the folder.
+            bar: counts utterances.
+            max_bad: unreadable utterances that may be left out, over all the tasks.
+
+        Raises:
+            InputError: more are bad, or a worker process was killed.
+            OSError: a shard cannot be written.
+        """
+        skipped: dict[str, Any] = {}
+
+        def check(note: dict[str, Any] | None) -> None:
+            skipped.update(note["skipped"] if note else {})
+            if len(skipped) > max_bad:
+                raise too_many_bad(skipped, max_bad)
+
+        num_workers = min(self._num_workers, len(tasks))
+        if num_workers == 1:
+            for task in tasks:
+                check(write_shard(task, advance=lambda count: _update(bar, bar.n + count)))
+        else:
+            _run_in_processes(tasks, num_workers, folder, lock, bar, check)
+
+
+def _run_in_processes(
+    tasks: Sequence[ShardTask],
+    num_workers: int,
+    folder: str,
+    lock: Lock,
+    bar: tqdm,
+    check: Callable[[dict[str, Any] | None], None],
+) -> None:
+    # Not "fork": this process may have threads that hold locks. The server imports TensorFlow once for all workers.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tensorflow", "soundfile", "soxr"])
+    counter, stop = context.Value("q", 0), context.Event()
+    start = bar.n
+    lock.share()
+    with ProcessPoolExecutor(
+        num_workers, mp_context=context, initializer=_start, initargs=(folder, counter, stop)
+    ) as pool:
+        try:
+            pending = {pool.submit(_write, task) for task in tasks}
+            while pending:
+                done, pending = wait(pending, timeout=_POLL_SECS, return_when=FIRST_COMPLETED)
+                _update(bar, start + counter.value)
+                for future in done:
+                    check(future.result())
+        except BrokenProcessPool as error:
+            raise InputError(
+                "a worker process was killed, perhaps for want of memory: run the same command again, "
+                "with a smaller --num_workers"
+            ) from error
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(folder: str, counter: Any, stop: Any) -> None:
+    """Makes this process a worker that ends when its parent does, however that ends."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent tells the workers
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    join_writer(folder)
+    _shared.update(counter=counter, stop=stop)
+
+
+def _follow_parent() -> None:
+    # A worker waits for tasks on a pipe that it holds open itself: it would never hear of its parent's death.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _write(task: ShardTask) -> dict[str, Any] | None:
+    note = write_shard(task, advance=_count, is_stopped=_shared["stop"].is_set)
+    return {"skipped": note["skipped"]} if note else None  # the columns are on disk
+
+
+def _count(count: int) -> None:
+    counter = _shared["counter"]
+    with counter.get_lock():
+        counter.value += count
+
+
+def _update(bar: tqdm, count: int) -> None:
+    bar.update(count - bar.n)

@@ -1,0 +1,112 @@
+"""TFRecord shards as a source: utterances at random, by the offsets in the index.
+
+A record holds audio at 16 kHz (`data.shards.records`) and the normalized transcript. `index.json` holds every text, length
+and byte offset, so that reading utterance 271,000 costs one `pread`, or one request, and no scan.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import zlib
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from common import storage
+from data.audio.decoding import SAMPLE_RATE
+from data.common.errors import InputError
+from data.corpus.faults import Fault, Report, refuse
+from data.corpus.manifest import select_speakers
+from data.shards.index import find_index, has_size, read_index
+from data.shards.records import decode_record
+
+
+class TFRecordSource:
+    """A `Source` over the shards that `data.prepare` made; needs the index, scans nothing."""
+
+    def __init__(
+        self,
+        *,
+        input: str | os.PathLike[str],
+        split: str = "",
+        speakers: Collection[str] = (),
+        exclude_speakers: Collection[str] = (),
+        report: Report = refuse,
+    ):
+        """Reads the index and checks that every shard is there, at its full size.
+
+        Args:
+            input: folder of the shards, or the folder above; a path or a URL.
+            split: INPUT/SPLIT where that folder has an index, else INPUT, which must then hold that
+                split; "" takes what INPUT holds.
+            speakers: keep these speakers alone; empty keeps all.
+            exclude_speakers: then drop these.
+            report: hears of shards that are missing or cut; what they still hold is used when it
+                returns.
+
+        Raises:
+            InputError: no index, one of another format version, or what `report` refuses.
+        """
+        folder = find_index(input, split)
+        index = read_index(folder, whole=True)
+        self._shard_paths = []
+        for shard in index["shards"]:
+            path = storage.join(folder, shard["name"])
+            if not has_size(path, shard["num_bytes"]):
+                what = f"{path} is missing or cut: run python -m data.prepare again"
+                report(Fault("damaged_shard", what, {shard["name"]: what}))
+            self._shard_paths.append(path)
+        columns = index["columns"]
+        kept = select_speakers(
+            columns["speaker_id"],
+            speakers=speakers,
+            exclude_speakers=exclude_speakers,
+            where=folder,
+        )
+        counts = [shard["num_utterances"] for shard in index["shards"]]
+        self._shard = np.repeat(np.arange(len(counts)), counts)[kept]
+        self._offset, self._length, self._crc32 = (
+            np.array(columns[name], dtype=np.int64)[kept] for name in ("offset", "length", "crc32")
+        )
+        self.text_style: str = index["text_style"]
+        self.payload: str = index["payload"]
+        self.utterance_ids: Sequence[str] = [columns["utterance_id"][i] for i in kept]
+        self.speaker_ids: Sequence[str] = [columns["speaker_id"][i] for i in kept]
+        self.texts: Sequence[str] = [columns["text"][i] for i in kept]
+        self.num_samples = np.array(columns["num_samples"], dtype=np.int64)[kept]
+        self.sample_rates = np.full(len(kept), SAMPLE_RATE, dtype=np.int32)  # what they were is lost
+        self._lock = threading.Lock()
+        self._files: dict[int, int] = {}
+
+    def read_waveform(self, index: int) -> np.ndarray:
+        """See `Source`; raises InputError where the bytes are not those that were written."""
+        length, offset = int(self._length[index]), int(self._offset[index])
+        shard = int(self._shard[index])
+        path = self._shard_paths[shard]
+        if storage.is_remote(path):
+            record = storage.read_range(path, offset, length)
+        else:
+            record = os.pread(self._file(shard), length, offset)
+        # TensorFlow checks the record's own CRC-32C in scans only; zlib's runs without the GIL.
+        if len(record) != length or zlib.crc32(record) != self._crc32[index]:
+            raise InputError(
+                f"{path} is damaged at byte {offset}, utterance "
+                f"{self.utterance_ids[index]}: run python -m data.prepare again",
+                code="damaged_shard",
+            )
+        return decode_record(record, payload=self.payload, name=self.utterance_ids[index])
+
+    def read_recording(self, index: int) -> tuple[np.ndarray, int]:
+        """See `Source`."""
+        return self.read_waveform(index)[:, np.newaxis], SAMPLE_RATE
+
+    def _file(self, shard: int) -> int:
+        with self._lock:
+            if shard not in self._files:
+                self._files[shard] = os.open(self._shard_paths[shard], os.O_RDONLY)
+            return self._files[shard]
+
+    def __del__(self) -> None:
+        for file in getattr(self, "_files", {}).values():
+            os.close(file)

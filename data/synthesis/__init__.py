@@ -1,0 +1,1 @@
+"""The embedded speech synthesizer and what it says."""

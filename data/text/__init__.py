@@ -1,0 +1,1 @@
+"""Transcripts to tokens and back: normalization, vocabularies, labels."""

@@ -1,0 +1,126 @@
+"""What transcripts ask of a model: labels, adjacent repeats, characters that the vocabulary lacks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from data.text.tokenizer import (
+    CharTokenizer,
+    has_digits,
+    is_lost_symbol,
+    normalize_transcript,
+    read_character,
+    split_characters,
+)
+
+_CHUNK = 4096  # transcripts at a time: fast in NumPy, flat in memory
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Numbers of N transcripts.
+
+    Attributes:
+        num_labels: int32 [N].
+        num_repeats: int32 [N], labels equal to the one before; CTC needs a blank between the two.
+        num_unknown: int32 [N], characters that no token says: labels that are the unknown token, where there is one.
+        unknown: index -> the characters of its text that the vocabulary lacks, where there are any.
+        digits: indices of texts with digits in a style that drops them.
+        reread: character that the style makes another of -> what it becomes ("" or " " where it is dropped), how many
+            texts have it, the index of the first.
+        lost_symbols: index -> the dropped characters of its text that are spoken, such as %.
+        token_counts: int64 [V], how often each token occurs.
+        first_texts: int64 [V], the first text with each token; -1 where none has it.
+        num_words: of all transcripts.
+    """
+
+    num_labels: np.ndarray
+    num_repeats: np.ndarray
+    num_unknown: np.ndarray
+    unknown: dict[int, str]
+    digits: list[int]
+    token_counts: np.ndarray
+    first_texts: np.ndarray
+    num_words: int
+    reread: dict[str, tuple[str, int, int]]
+    lost_symbols: dict[int, str]
+
+    @property
+    def num_needed_frames(self) -> np.ndarray:
+        """int32 [N], the fewest frames that CTC can align the labels with."""
+        return self.num_labels + self.num_repeats
+
+    @property
+    def unknown_share(self) -> float:
+        """Share of all labels that are `<unk>`."""
+        return float(self.num_unknown.sum()) / max(1, int(self.num_labels.sum()))
+
+
+def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_style: str) -> Labels:
+    """Tokenizes N transcripts and counts.
+
+    Args:
+        texts: as stored; normalized here.
+        tokenizer: of the model.
+        text_style: `normalize_transcript`'s style.
+    """
+    lengths, repeats, unknowns = (np.zeros(len(texts), dtype=np.int32) for _ in range(3))
+    token_counts = np.zeros(tokenizer.num_tokens, dtype=np.int64)
+    first_texts = np.full(tokenizer.num_tokens, -1, dtype=np.int64)
+    unknown: dict[int, str] = {}
+    num_words = 0
+    for first in range(0, len(texts), _CHUNK):
+        normalized = [normalize_transcript(text, text_style) for text in texts[first : first + _CHUNK]]
+        num_words += sum(len(text.split()) for text in normalized)
+        rows = [tokenizer.encode(text) for text in normalized]
+        chunk = slice(first, first + len(rows))
+        lengths[chunk] = [len(row) for row in rows]
+        owners = np.repeat(np.arange(len(rows)), lengths[chunk])
+        ids = np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=len(owners))
+        counts = np.bincount(ids, minlength=len(token_counts))
+        for token in np.flatnonzero((token_counts == 0) & (counts > 0)):
+            first_texts[token] = first + owners[np.argmax(ids == token)]
+        token_counts += counts
+        is_repeat = (ids[1:] == ids[:-1]) & (owners[1:] == owners[:-1])
+        repeats[chunk] = np.bincount(owners[1:][is_repeat], minlength=len(rows))
+        if tokenizer.unknown_id is None:
+            unknowns[chunk] = [tokenizer.num_unknown(text) for text in normalized]
+        else:
+            unknowns[chunk] = np.bincount(owners[ids == tokenizer.unknown_id], minlength=len(rows))
+        for index in np.flatnonzero(unknowns[chunk]):
+            unknown[first + int(index)] = "".join(sorted(tokenizer.unknown_characters(normalized[index])))
+    drops_digits = text_style == "librispeech"
+    digits = [index for index, text in enumerate(texts) if has_digits(text)] if drops_digits else []
+    reread, lost_symbols = _find_reread(texts, text_style)
+    return Labels(
+        lengths, repeats, unknowns, unknown, digits, token_counts, first_texts, num_words, reread, lost_symbols
+    )
+
+
+def _find_reread(texts: Sequence[str], text_style: str) -> tuple[dict[str, tuple[str, int, int]], dict[int, str]]:
+    unchanged = set(" \t\n")
+    reread: dict[str, tuple[str, int, int]] = {}
+    lost: dict[int, str] = {}
+    for index, text in enumerate(texts):
+        for character in sorted(split_characters(text) - unchanged):
+            read, count, first = reread.get(character, ("", 0, index))
+            if not count:
+                read = read_character(character, text_style)
+                if read == character or character.isdigit():  # digits have a finding of their own
+                    unchanged.add(character)
+                    continue
+            reread[character] = (read, count + 1, first)
+            if not read.strip() and is_lost_symbol(character):
+                lost[index] = lost.get(index, "") + character
+    return reread, lost
+
+
+def most_common_unknown(labels: Labels) -> str:
+    """The characters that the vocabulary lacks, those of the most texts first."""
+    counts = Counter(character for characters in labels.unknown.values() for character in characters)
+    return "".join(character for character, _ in counts.most_common(20))

@@ -1,0 +1,1 @@
+"""Checkpoints: saving, finding, verifying and restoring them."""

@@ -1,0 +1,1 @@
+"""What every part of `engine` needs: files, signals, progress bars."""

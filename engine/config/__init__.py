@@ -1,0 +1,1 @@
+"""A config's fields: flags, validation, and the components that they build."""

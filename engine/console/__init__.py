@@ -1,0 +1,1 @@
+"""What a run prints: startup, model summary, tables of error rates."""

@@ -1,0 +1,208 @@
+"""The progress of training for a person: a line by count and by time, a forecast, and a bar on a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, TextIO
+
+import tensorflow as tf
+import tqdm
+from absl import logging
+
+from engine.common.progress import is_terminal
+from engine.console import lines
+from engine.console.error_table import error_table
+
+# A line by count follows another no sooner, and a line by time comes no later.
+MIN_SECS, MAX_SECS = 10.0, 25.0
+_RATE_SECS = 300.0  # the speed of so many seconds past counts
+_FORECAST_UPDATES = 3  # measured before the whole run is forecast
+
+
+class TrainingLog:
+    """Logs one line for a training loop, and one for each half minute in which none ends.
+
+    A context manager, a train action and a hook between updates. On a terminal a bar stands below the lines.
+    """
+
+    def __init__(
+        self,
+        *,
+        global_step: tf.Variable,
+        num_updates: int,
+        eval_every: int = 0,
+        peek: Callable[[], Mapping[str, float]] = dict,
+        file: TextIO | None = None,
+        min_secs: float = MIN_SECS,
+        max_secs: float = MAX_SECS,
+    ) -> None:
+        """Keeps its arguments; nothing is logged before the context is entered.
+
+        Args:
+            global_step: updates done.
+            num_updates: updates of the whole run.
+            eval_every: updates between evaluations, whose time the forecast counts; 0 = none.
+            peek: returns the metrics of a loop that has not ended; called once for each line by time.
+            file: where the bar is drawn; None is stderr.
+            min_secs: shortest time between two lines by count.
+            max_secs: longest time without a line.
+        """
+        self._global_step = global_step
+        self._num_updates = num_updates
+        self._eval_every = eval_every
+        self._peek = peek
+        self._file = file
+        self._min_secs = min_secs
+        self._max_secs = max_secs
+        self._bar: tqdm.tqdm | None = None
+        self._ended = threading.Event()
+        self._last_line = self._start = time.monotonic()
+        self._step = 0  # known to the thread that watches for silence; reading the variable would wait for a device
+        self._first_step = 0
+        self._last_read = 0.0
+        self._is_started = False
+        self._is_paused = False
+        self._paused_at = self._paused_secs = 0.0
+        self._num_pauses = 0
+        self._has_forecast = False
+        self._marks: deque[tuple[float, int]] = deque()  # (seconds of training, step)
+
+    def __enter__(self) -> TrainingLog:
+        file = sys.stderr if self._file is None else self._file
+        is_watched = is_terminal(file)
+        self._step = self._first_step = int(self._global_step.numpy())
+        self._bar = tqdm.tqdm(
+            total=self._num_updates,
+            initial=self._step,
+            unit="update",
+            file=file if is_watched else io.StringIO(),
+            disable=not is_watched,
+            dynamic_ncols=True,
+            leave=False,
+        )
+        self._last_line = self._start = time.monotonic()
+        self._ended.clear()
+        logging.get_absl_handler().addFilter(self._note_line)
+        threading.Thread(target=self._break_silence, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._ended.set()
+        logging.get_absl_handler().removeFilter(self._note_line)
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def after_update(self) -> None:
+        """Counts an update within a loop; the first one, and one after a long silence, has a line."""
+        # Reading the step waits for the device, so at most once a second.
+        if self._is_started and time.monotonic() - self._last_read < 1.0:
+            return
+        self._advance()
+        if not self._is_started:
+            self._is_started = True
+            self._log(f"first update after {lines.duration(time.monotonic() - self._start)}; it included compilation")
+        elif time.monotonic() - self._last_line >= self._max_secs:
+            self._log_update(self._peek())
+        self._forecast()
+
+    def __call__(self, metrics: Mapping[str, Any]) -> None:
+        """Logs the metrics of a training loop, unless the line before is only seconds old."""
+        self._advance()
+        is_edge = not self._is_started or self._step >= self._num_updates
+        self._is_started = True
+        if is_edge or time.monotonic() - self._last_line >= self._min_secs:
+            self._log_update(metrics)
+        self._forecast()
+        self._is_paused, self._paused_at = True, time.monotonic()
+
+    def resume(self, output: Mapping[str, Any] | None = None) -> None:
+        """Leaves the time since the last loop ended, that of an evaluation, out of the speed; an eval action."""
+        del output
+        if self._is_paused:
+            self._paused_secs += time.monotonic() - self._paused_at
+            self._num_pauses += 1
+        self._is_paused = False
+
+    def log_evaluation(self, figures: Mapping[str, Mapping[str, Any]]) -> None:
+        """Logs the error rates of an evaluation, but for the last one's, which end the run; an eval action."""
+        if self._step < self._num_updates:
+            self._log(f"evaluation at update {self._step:,}:\n{error_table(figures)}")
+
+    def _advance(self) -> None:
+        if self._is_paused:  # no evaluation came between
+            self._is_paused = False
+        self._step, self._last_read = int(self._global_step.numpy()), time.monotonic()
+        now = time.monotonic() - self._start - self._paused_secs
+        self._marks.append((now, self._step))
+        while len(self._marks) > 2 and now - self._marks[0][0] > _RATE_SECS:
+            self._marks.popleft()
+        if self._bar is not None:
+            self._bar.update(self._step - self._bar.n)
+
+    def secs_per_update(self) -> float | None:
+        """Returns how long an update takes, without compilation and evaluations; None before two were seen."""
+        if len(self._marks) < 2 or self._marks[-1][1] == self._marks[0][1]:
+            return None
+        return (self._marks[-1][0] - self._marks[0][0]) / (self._marks[-1][1] - self._marks[0][1])
+
+    def secs_left(self) -> float | None:
+        """Returns how long the rest of the run takes, its evaluations included once one was seen."""
+        secs = self.secs_per_update()
+        if secs is None:
+            return None
+        num_left = self._num_updates - self._step
+        evaluating = 0.0
+        if self._eval_every and self._num_pauses:
+            evaluating = num_left / self._eval_every * self._paused_secs / self._num_pauses
+        return num_left * secs + evaluating
+
+    def _log_update(self, metrics: Mapping[str, Any]) -> None:
+        secs, left = self.secs_per_update(), self.secs_left()
+        self._log(lines.update_line(self._step, self._num_updates, metrics, secs_per_update=secs, secs_left=left))
+
+    def _forecast(self) -> None:
+        secs = self.secs_per_update()
+        if self._has_forecast or secs is None or self._marks[-1][1] - self._marks[0][1] < _FORECAST_UPDATES:
+            return
+        self._has_forecast = True
+        num_left = self._num_updates - self._first_step
+        whole = f"{num_left:,} updates: {lines.duration(num_left * secs)} without evaluations"
+        self._log(f"forecast: {lines.speed(secs)}, {whole}")
+
+    def _log(self, line: str) -> None:
+        self._last_line = time.monotonic()
+        logging.info("%s", line)
+
+    def _note_line(self, record: object) -> bool:
+        """Counts every line in the log, whoever wrote it, as one that breaks the silence; a logging filter."""
+        del record
+        self._last_line = time.monotonic()
+        return True
+
+    def _break_silence(self) -> None:
+        """Says in a thread of its own that a long update, or the first one's compilation, is still going on."""
+        while not self._ended.wait(min(1.0, self._max_secs / 4)):
+            silent_secs = time.monotonic() - self._last_line
+            if silent_secs < self._max_secs:
+                continue
+            so_far = lines.duration(time.monotonic() - self._start)
+            if self._step == self._first_step:
+                self._log(f"still preparing the first update: TensorFlow traces and compiles it, {so_far} so far")
+            elif self._is_paused:
+                self._log(f"after update {self._step:,}: still evaluating or saving")
+            else:
+                self._log(f"update {self._step + 1:,}/{self._num_updates:,} is still running")
+
+
+@contextlib.contextmanager
+def without_orbit_prints() -> Any:
+    """Keeps what Orbit's controller prints to stdout, dicts of every metric, from the console."""
+    with open("/dev/null", "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield

@@ -1,0 +1,1 @@
+"""Devices, strategies, clusters and preemption."""

@@ -1,0 +1,136 @@
+"""One conversion, as the process that `engine.inference.export.portable.convert` starts: FOLDER NAME OUTPUT.
+
+Its last line on standard output is the reason where it fails.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from engine.inference.export.portable import WAVEFORM
+
+_OPSET = 17
+
+
+def convert(folder: str, name: str) -> bytes:
+    """Returns the content of a converted model's file.
+
+    Args:
+        folder: As `engine.inference.export.portable.save_portable` wrote it.
+        name: One of `engine.inference.export.portable.FILES`.
+    """
+    if name == "onnx":
+        return _to_onnx(folder)
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
+    if name != "tflite_float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if name == "tflite_float16":
+        converter.target_spec.supported_types = [tf.float16]
+    return converter.convert()
+
+
+def _to_onnx(folder: str) -> bytes:
+    """Converts the graph with its weights as inputs, and puts them in afterwards.
+
+    tf2onnx copies all that it is given in every step: some 40 times the weights, 15 GB for the base model. ONNX Runtime
+    folds what is computed of weights alone when it loads the file.
+    """
+    import tf2onnx
+    from onnx import numpy_helper
+
+    loaded = tf.saved_model.load(folder)  # kept: its variables live as long as it does
+    (function,) = loaded.logits.concrete_functions
+    handlers: dict[str, Any] = {"Erfc": (_erfc, [])}
+    split = _weights_as_inputs(function, loaded.weights)
+    if split is None:
+        proto, _ = tf2onnx.convert.from_function(
+            loaded.logits, input_signature=[WAVEFORM], opset=_OPSET, custom_op_handlers=handlers
+        )
+        return proto.SerializeToString()
+    graph, weights = split
+    waveform, logits = function.inputs[0].name, function.outputs[0].name
+    proto, _ = tf2onnx.convert.from_graph_def(
+        graph,
+        input_names=[waveform, *weights],
+        output_names=[logits],
+        opset=_OPSET,
+        custom_op_handlers=handlers,
+        tensors_to_rename={waveform: WAVEFORM.name, logits: "logits"},
+    )
+    inputs = [found for found in proto.graph.input if found.name not in weights]
+    del proto.graph.input[:]
+    proto.graph.input.extend(inputs)
+    for name, variable in weights.items():
+        proto.graph.initializer.append(numpy_helper.from_array(variable.numpy(), name))
+    return proto.SerializeToString()
+
+
+def _weights_as_inputs(
+    function: Any, variables: Sequence[tf.Variable]
+) -> tuple[tf.compat.v1.GraphDef, dict[str, tf.Variable]] | None:
+    """A concrete function's graph with placeholders in place of its variables, and which one stands for which.
+
+    None where it does more with a variable than read it: the graph of a SavedModel from TF-Hub, which it calls, does.
+    """
+    of_handle = {id(variable.handle): variable for variable in variables}
+    num_inputs = len(function.inputs) - len(function.captured_inputs)
+    captured = {
+        placeholder.op.name: of_handle.get(id(handle))
+        for placeholder, handle in zip(function.inputs[num_inputs:], function.captured_inputs, strict=True)
+    }
+    graph = function.graph.as_graph_def()
+    weights: dict[str, tf.Variable] = {}
+    placeholders: dict[str, str] = {}  # of a capture's name
+    nodes = []
+    for node in graph.node:
+        if node.name in captured:
+            continue
+        name = next((name for name in node.input if name.split(":")[0] in captured), None)
+        if name is not None:
+            variable = captured[name.split(":")[0]]
+            if node.op != "ReadVariableOp" or variable is None:
+                return None
+            dtype = node.attr["dtype"].type
+            node.attr.clear()
+            if name in placeholders:  # read before
+                node.op, node.input[:] = "Identity", [placeholders[name]]
+                node.attr["T"].type = dtype
+            else:
+                node.op, node.input[:] = "Placeholder", []
+                node.attr["dtype"].type = dtype
+                node.attr["shape"].shape.CopyFrom(variable.shape.as_proto())
+                placeholders[name] = node.name
+                weights[f"{node.name}:0"] = variable
+        nodes.append(node)
+    without = tf.compat.v1.GraphDef(node=nodes, versions=graph.versions, library=graph.library)
+    return without, weights
+
+
+def _erfc(ctx: Any, node: Any, name: str, args: Any) -> Any:
+    """erfc(x) as 1 - erf(x): TensorFlow's GELU has the one, ONNX but the other."""
+    erf = ctx.make_node("Erf", [node.input[0]])
+    one = ctx.make_const(f"{name}_one", np.float32(1))
+    node.type, node.domain = "Sub", ""
+    ctx.replace_inputs(node, [one.output[0], erf.output[0]])
+    return node
+
+
+def main(folder: str, name: str, output: str) -> int:
+    """Writes the file and returns 0; or says why not and returns 1."""
+    try:
+        Path(output).write_bytes(convert(folder, name))
+    # Converters raise what they like.
+    except Exception as error:
+        print((str(error).strip().splitlines() or [type(error).__name__])[0])
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

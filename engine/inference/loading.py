@@ -1,0 +1,226 @@
+"""`--mode=transcribe`: a trained model and audio in, a file of transcripts out."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from common import storage
+from common.json_files import field, optional_field
+from engine.config import builders
+from engine.config.decode import choose_decode
+from engine.inference.exported import EXPORT_FILE, VOCAB_FILE, ExportedModel, read_export_fields
+from engine.inference.formats import SUBTITLES, choose_format, subtitle_paths, write_transcripts
+from engine.inference.inputs import find_audio, readable_paths
+from engine.inference.searching import SearchReader
+from engine.inference.transcriber import Transcriber, Transcript
+from engine.protocols import AcousticModel, InferenceModel, Parts, Tokenizer
+from engine.training.ema import restore_weights
+
+_NUM_SHOWN = 10  # transcripts printed; all are in the output file
+
+
+def load_trained(
+    *, parts: Parts, checkpoint: str, weights: str = "", precision: str = "", regions: str = ""
+) -> tuple[AcousticModel, Tokenizer]:
+    """Builds the model of a run with its best weights, and its tokenizer.
+
+    Args:
+        parts: What data and models contribute.
+        checkpoint: A workdir, or a checkpoint inside one.
+        weights: As `engine.training.ema.restore_weights`.
+        precision: As config.train.precision; "" is that of the run.
+        regions: As config.model.regions; "" is that of the run.
+
+    Raises:
+        ValueError: If the run or its weights cannot be used.
+    """
+    config, workdir = builders.load_run(checkpoint)
+    config.train.precision = precision or config.train.precision
+    if regions:
+        config.model.regions = regions
+    tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
+    model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
+    restore_weights(model, checkpoint, weights=weights)
+    return model, tokenizer
+
+
+def load_transcriber(
+    *,
+    parts: Parts,
+    checkpoint: str,
+    weights: str = "",
+    batch_size: int = 8,
+    window_secs: float = 30.0,
+    decode: Mapping[str, Any] | None = None,
+) -> Transcriber:
+    """Builds a transcriber from a run's config, vocabulary and best weights, or from an exported recognizer.
+
+    Args:
+        parts: What data and models contribute.
+        checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
+        weights: As `engine.training.ema.restore_weights`; an export has one kind.
+        batch_size: Rows that run together.
+        window_secs: Longest row; what is longer is cut into windows that overlap by a sixth.
+        decode: The fields of config.decode; None = greedy.
+
+    Raises:
+        ValueError: If the run, its weights or the search cannot be used.
+    """
+    model: InferenceModel
+    exported = read_export_fields(checkpoint) if checkpoint else None
+    if exported is not None:
+        if weights:
+            raise ValueError(f"--weights={weights}: {checkpoint} is an export, which holds one kind; leave it out")
+        for name in ("on_rate_mismatch", "text_style"):
+            field(exported, name, str, storage.join(checkpoint, EXPORT_FILE))
+        # Exports from before there was a choice normalize.
+        normalize = optional_field(exported, "normalize_waveform", bool, storage.join(checkpoint, EXPORT_FILE), True)
+        text_rules = exported
+        tokenizer = parts.build_tokenizer(storage.join(checkpoint, VOCAB_FILE))
+        parts = builders.with_blank(parts, tokenizer)
+        reader = _build_reader(parts, tokenizer, decode)
+        model = ExportedModel(checkpoint)
+    else:
+        config, workdir = builders.load_run(checkpoint)
+        text_rules, normalize = config.data, builders.normalizes(config)
+        tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
+        parts = builders.with_blank(parts, tokenizer)
+        # Before the model: it fails sooner.
+        reader = _build_reader(parts, tokenizer, decode)
+        trained, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
+        trained.fix_weights()
+        model = trained
+    return Transcriber(
+        model=model,
+        span_decoder=parts.span_decoder,
+        tokenizer=tokenizer,
+        count_samples=parts.count_samples,
+        stream_audio=functools.partial(parts.stream_audio, on_rate_mismatch=text_rules["on_rate_mismatch"]),
+        normalize_waveform=parts.normalize_waveform if normalize else None,
+        find_reference=functools.partial(parts.find_reference, text_style=text_rules["text_style"]),
+        reader=reader,
+        batch_size=batch_size,
+        window_secs=window_secs,
+        overlap_secs=window_secs / 6,
+    )
+
+
+def find_decode(
+    checkpoint: str, defaults: Mapping[str, Any] | None, given: Mapping[str, Any] | None
+) -> dict[str, Any] | None:
+    """Returns the fields of config.decode to read with; None = greedy.
+
+    Args:
+        checkpoint: As `load_transcriber`; an export has none of its own.
+        defaults: Fields where neither the run nor `given` has them; None = greedy, whatever the run says.
+        given: Fields that win over those of the run.
+    """
+    if defaults is None:
+        return None
+    recorded = {} if read_export_fields(checkpoint) else builders.load_run(checkpoint)[0].get("decode", {})
+    return choose_decode(defaults, recorded, given or {})
+
+
+def _build_reader(parts: Parts, tokenizer: Tokenizer, decode: Mapping[str, Any] | None) -> SearchReader | None:
+    search = parts.build_search(pieces=tokenizer.pieces, **decode) if decode is not None else None
+    if search is None:
+        return None
+    assert decode is not None
+    return SearchReader(
+        search=search,
+        aligner=parts.aligner,
+        tokenizer=tokenizer,
+        num_alternatives=decode["num_hypotheses"] if decode["num_hypotheses"] > 1 else 0,
+    )
+
+
+def transcript_record(transcript: Transcript, name: str) -> dict[str, Any]:
+    """Returns the object of one recording, without its words.
+
+    Args:
+        transcript: What was said.
+        name: Of the recording, for who reads it.
+    """
+    record: dict[str, Any] = {
+        "audio_filepath": name,
+        "text": transcript.text,
+        "duration": round(transcript.duration_secs, 4),
+        "confidence": round(transcript.confidence, 4),
+    }
+    if transcript.alternatives:
+        record["nbest"] = [{"text": other.text, "score": round(other.score, 4)} for other in transcript.alternatives]
+    return record
+
+
+def run(
+    *,
+    parts: Parts,
+    checkpoint: str,
+    inputs: Sequence[str],
+    output: str,
+    output_format: str = "",
+    window_secs: float = 30.0,
+    weights: str = "",
+    decode_defaults: Mapping[str, Any] | None = None,
+    decode_given: Mapping[str, Any] | None = None,
+) -> int:
+    """Transcribes files, prints a summary and returns the exit status: 2 if any file could not be read.
+
+    Args:
+        parts: What data and models contribute.
+        checkpoint: As `load_transcriber`.
+        inputs: As `engine.inference.inputs.find_audio`.
+        output: File of the transcripts; of subtitles of several recordings the folder.
+        output_format: One of `engine.inference.formats.FORMATS`; "" is what the output's name ends in.
+        window_secs: As `load_transcriber`.
+        weights: As `load_transcriber`.
+        decode_defaults: Fields of config.decode where neither the run nor `decode_given` has them; None = greedy,
+            whatever the run says.
+        decode_given: Fields that win over those of the run.
+
+    Raises:
+        ValueError: If an argument is missing or names nothing.
+    """
+    if not output:
+        raise ValueError("--output is empty: name the file to write, such as out.jsonl")
+    format = choose_format(output, output_format)
+    paths = find_audio(inputs)
+    targets = subtitle_paths(output, paths, format=format) if format in SUBTITLES else []
+    decode = find_decode(checkpoint, decode_defaults, decode_given)
+    transcriber = load_transcriber(
+        parts=parts, checkpoint=checkpoint, weights=weights, window_secs=window_secs, decode=decode
+    )
+    with readable_paths(paths) as readable:
+        summary = transcriber.transcribe_files(readable)
+        named = dict(zip(readable, paths, strict=True))
+        target_of = dict(zip(paths, targets, strict=True)) if targets else {}
+        records: list[dict[str, Any]] = []
+        for transcript in summary.transcripts:
+            record = transcript_record(transcript, named[transcript.path])
+            reference = transcriber.find_reference(transcript.path)
+            records.append(record if reference is None else {**record, "reference": reference})
+    write_transcripts(
+        output,
+        format=format,
+        records=records,
+        words=[transcript.words for transcript in summary.transcripts],
+        targets=[target_of[record["audio_filepath"]] for record in records] if targets else [],
+    )
+    for record in records[:_NUM_SHOWN]:
+        print(record["audio_filepath"])
+        if "reference" in record:
+            print(f"  reference:  {record['reference']}")
+        print(f"  hypothesis: {record['text']}")
+    if len(records) > _NUM_SHOWN:
+        print(f"and {len(records) - _NUM_SHOWN} more")
+    speed = summary.audio_secs / max(summary.elapsed_secs, 1e-6)
+    print(
+        f"{len(records)} of {len(paths)} files, {summary.audio_secs:.1f} s of audio in "
+        f"{summary.elapsed_secs:.1f} s (RTFx {speed:.1f}), written to {output}"
+    )
+    for path, reason in summary.failures:
+        print(f"error: {named[path]} was skipped: {reason}", file=sys.stderr)
+    return 2 if summary.failures else 0

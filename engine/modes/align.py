@@ -1,0 +1,178 @@
+"""`--mode=align`: when each word of known transcripts was said, and which transcripts do not match their audio."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from engine.common import files
+from engine.common.progress import progress_bar
+from engine.config import builders
+from engine.inference.inputs import find_audio
+from engine.inference.loading import load_transcriber
+from engine.inference.transcriber import SAMPLE_RATE, Transcriber
+from engine.inference.words import Timed, find_words, mean_confidence
+from engine.protocols import Aligner, Parts
+
+_NUM_SHOWN = 10  # worst matches printed; all are in the output file
+ALIGNMENTS_FILE = "alignments.jsonl"
+TEXTGRID_FOLDER = "textgrid"
+
+
+def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, weights: str = "") -> int:
+    """Aligns recordings with the transcripts beside them; writes OUTPUT/alignments.jsonl, worst match first, and a
+    Praat TextGrid of each recording under OUTPUT/textgrid; returns the exit status: 2 if any could not be aligned.
+
+    Args:
+        parts: What data and models contribute.
+        checkpoint: A workdir, a checkpoint inside one, or an exported folder.
+        inputs: As `engine.inference.inputs.find_audio`.
+        output: Folder.
+        weights: As `load_transcriber`.
+
+    Raises:
+        ValueError: An argument is missing or names nothing, or no recording has a transcript.
+    """
+    if not output:
+        raise ValueError("--output is empty: name the folder to write")
+    if os.path.isfile(output):
+        raise ValueError(f"--output={output}: is a file; name the folder to write")
+    paths = find_audio(inputs)
+    transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights)
+    aligner = builders.with_blank(parts, transcriber.tokenizer).aligner
+    with_text = [(path, text) for path in paths if (text := transcriber.find_reference(path)) is not None]
+    if not with_text:
+        raise ValueError(
+            f"none of the {len(paths)} recordings has a transcript beside it: put its text into NAME.txt, or its line "
+            "into a *.trans.txt of the folder"
+        )
+    targets = textgrid_paths(output, [path for path, _ in with_text])
+    failures = [(path, "no transcript beside it") for path in paths if path not in dict(with_text)]
+    records: list[dict[str, Any]] = []
+    with progress_bar(total=len(with_text), description="align", unit="file") as bar:
+        for (path, text), target in zip(with_text, targets, strict=True):
+            try:
+                record, words = align_file(transcriber, aligner, path, text)
+                files.write_text_atomic(target, textgrid(words, duration_secs=record["duration"]))
+                records.append({**record, "words": [word.to_dict() for word in words]})
+            except ValueError as error:
+                logging.error("%s is skipped: %s", path, error)
+                failures.append((path, str(error)))
+            bar.update(1)
+    records.sort(key=lambda record: record["score"])
+    files.write_jsonl_atomic(os.path.join(output, ALIGNMENTS_FILE), records)
+    print(f"{len(records)} of {len(paths)} recordings aligned, written to {output}; the worst matches:")
+    for record in records[:_NUM_SHOWN]:
+        print(f"{record['score']:9.3f}  {record['audio_filepath']}")
+        print(f"           transcript: {record['text']}\n           heard:      {record['hypothesis']}")
+    for path, reason in failures:
+        print(f"error: {path} was skipped: {reason}", file=sys.stderr)
+    return 2 if failures else 0
+
+
+def align_file(
+    transcriber: Transcriber, aligner: Aligner, path: str, text: str
+) -> tuple[dict[str, Any], list[Timed]]:
+    """Aligns one recording with its transcript.
+
+    Args:
+        transcriber: Gives the log-probabilities.
+        aligner: As `Parts.aligner`.
+        path: The recording.
+        text: Normalized.
+
+    Returns:
+        An object with audio_filepath, text, hypothesis (what the model hears), duration (s), confidence and score: how
+        much less likely a frame is, in nats, if the transcript was said than if the likeliest path was. 0 is a perfect
+        match, the further below 0 the worse.
+
+    Raises:
+        ValueError: The recording cannot be read, or the transcript does not fit it.
+    """
+    pieces = list(transcriber.stream_log_probs(transcriber.stream_audio(path)))
+    if not pieces:
+        raise ValueError(f"{path} is too short for one frame")
+    log_probs = np.concatenate([piece.log_probs for piece in pieces])
+    found = aligner(log_probs, transcriber.tokenizer.encode(text))
+    words = find_words(found.spans, transcriber.tokenizer, transcriber.secs_per_frame)
+    heard = transcriber.find_words(pieces)
+    best = float(log_probs.max(axis=-1).sum())
+    record = {
+        "audio_filepath": path,
+        "text": text,
+        "hypothesis": " ".join(word.text for word in heard),
+        "duration": round(transcriber.count_samples(path) / SAMPLE_RATE, 4),
+        "confidence": round(mean_confidence([c for word in words for c in word.characters]), 4),
+        "score": round((found.log_prob - best) / len(log_probs), 5),
+    }
+    return record, words
+
+
+def textgrid_paths(output: str, paths: Sequence[str]) -> list[str]:
+    """Returns the TextGrid file of each recording; where names repeat, folders and endings tell them apart."""
+    absolute = [os.path.abspath(path) for path in paths]
+    common = os.path.commonpath([os.path.dirname(path) for path in absolute])
+    relative = [os.path.relpath(path, common) for path in absolute]
+    # The shortest names that are all different.
+    candidates = ([Path(path).stem for path in paths], [os.path.splitext(path)[0] for path in relative], relative)
+    names = next(names for names in candidates if len(set(names)) == len(names) or names is relative)
+    return [os.path.join(output, TEXTGRID_FOLDER, f"{name}.TextGrid") for name in names]
+
+
+def textgrid(words: Sequence[Timed], *, duration_secs: float) -> str:
+    """Returns a TextGrid (Praat's long text format) with the tiers words and characters, silence as empty intervals."""
+    tiers = {"words": words, "characters": [character for word in words for character in word.characters]}
+    lines = [
+        'File type = "ooTextFile"',
+        'Object class = "TextGrid"',
+        "",
+        "xmin = 0",
+        f"xmax = {_secs(duration_secs)}",
+        "tiers? <exists>",
+        f"size = {len(tiers)}",
+        "item []:",
+    ]
+    for number, (name, parts) in enumerate(tiers.items(), start=1):
+        intervals = _intervals(parts, duration_secs)
+        lines += [
+            f"    item [{number}]:",
+            '        class = "IntervalTier"',
+            f'        name = "{name}"',
+            "        xmin = 0",
+            f"        xmax = {_secs(duration_secs)}",
+            f"        intervals: size = {len(intervals)}",
+        ]
+        for position, (start, end, text) in enumerate(intervals, start=1):
+            escaped = text.replace('"', '""')
+            lines += [
+                f"        intervals [{position}]:",
+                f"            xmin = {_secs(start)}",
+                f"            xmax = {_secs(end)}",
+                f'            text = "{escaped}"',
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _secs(value: float) -> str:
+    return f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def _intervals(parts: Sequence[Timed], duration_secs: float) -> list[tuple[float, float, str]]:
+    """Intervals from 0 to the end without gap, as Praat wants them."""
+    found: list[tuple[float, float, str]] = []
+    position = 0.0
+    for part in parts:
+        start, end = round(part.start_secs, 4), min(round(part.end_secs, 4), duration_secs)
+        if start > position:
+            found.append((position, start, ""))
+        found.append((start, end, part.text))
+        position = end
+    if position < duration_secs:
+        found.append((position, duration_secs, ""))
+    return found

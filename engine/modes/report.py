@@ -1,0 +1,115 @@
+"""`--mode=report`: the error report of one workdir made again, or several workdirs compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from common import json_files, storage
+from common.workdir_layout import COMPARISON_FILE, REPORT_FILE, VOCAB_FILE
+from engine.common import files
+from engine.config import builders
+from engine.inference.inputs import join_split_paths
+from engine.protocols import EvalData, Parts
+from engine.report.comparison import compare_runs, describe, read_runs, render_comparison
+from engine.report.writer import write_report
+
+_LARGEST_OPTION = 1e6
+_NUM_UTTERANCES, _MAX_AUDIO_MB = 100, 8.0  # of runs from before there were fields for them
+
+
+def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
+    """Writes the page, says where it is, and returns the exit status.
+
+    Args:
+        parts: What opens the evaluation sets, for their audio, and renders pages.
+        inputs: Workdirs; with one, its report, with several, their comparison.
+        output: Where to; "" = report.html or comparison.html in the first workdir.
+
+    Raises:
+        ValueError: A workdir holds nothing to report.
+    """
+    if not inputs:
+        raise ValueError("--mode=report needs --inputs=WORKDIR, or --inputs=RUN_A,RUN_B to compare runs")
+    inputs = join_split_paths(inputs)
+    runs = read_runs(inputs)
+    if len(inputs) > 1:
+        sets = compare_runs(runs)
+        page = render_comparison(environment=parts.page_environment(Path(__file__).parent), runs=runs, sets=sets)
+        path = output or storage.join(inputs[0], COMPARISON_FILE)
+        files.write_text_atomic(path, page)
+        print(f"\n{describe(sets)}\n\nwritten to {path}")
+        return 0
+    config, workdir = builders.load_run(inputs[0])
+    step, figures = _last_evaluation(runs[0].lines, list(runs[0].predictions))
+    if not figures:
+        raise ValueError(f"{workdir}: its metrics.jsonl has no line of an evaluation; evaluate it with --mode=eval")
+    path = write_report(
+        workdir=workdir,
+        training_workdir=workdir,
+        step=step,
+        figures={
+            name: {key: value for key, value in line.items() if key not in ("step", "split")}
+            for name, line in figures.items()
+        },
+        data=_open_sets(parts, workdir, figures),
+        page_environment=parts.page_environment,
+        max_utterances=_option(config, "report_utterances", int, 0) or _NUM_UTTERANCES,
+        max_audio_mb=_option(config, "report_max_audio_mb", float, _MAX_AUDIO_MB),
+        path=output or storage.join(workdir, REPORT_FILE),
+    )
+    print(f"\nwritten to {path}")
+    return 0
+
+
+def _option(config: Any, name: str, kind: type, default: Any) -> Any:
+    """Returns eval.NAME of a run; the default where the run has none, or one that a report cannot use."""
+    group = config.to_dict().get("eval")
+    value = group.get(name, default) if isinstance(group, dict) else default
+    if json_files.is_kind(value, kind) and 0 <= value <= _LARGEST_OPTION:
+        return value
+    shown = json_files.describe(value)
+    logging.warning("eval.%s is %s in config.json of the run; the report takes %s", name, shown, default)
+    return default
+
+
+def _open_sets(parts: Parts, workdir: str, names: Mapping[str, object]) -> dict[str, EvalData]:
+    """Opens what was evaluated, by the names of the figures; what is not there any more is told and left out."""
+    opened: dict[str, EvalData] = {}
+    try:
+        config, _ = builders.load_run(workdir)
+        tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
+        # Short names first: dev-clean is a set of its own, not a way of decoding dev.
+        bases = sorted(config.data.eval, key=len)
+    # Whatever it is, here and below: a page without audio is better than none.
+    except Exception as error:
+        logging.warning("no audio in the report: %s", _reason(error))
+        return opened
+    for base in bases:
+        own = [name for name in names if name == base or name.startswith(f"{base}-")]
+        try:
+            data = builders.build_eval_set(config, parts, tokenizer, base) if own else None
+        except Exception as error:
+            logging.warning("no audio of %s in the report: %s", base, _reason(error))
+            continue
+        if data is not None:
+            opened |= dict.fromkeys(own, data)
+    return opened
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _last_evaluation(
+    lines: Sequence[Mapping[str, Any]], names: Sequence[str]
+) -> tuple[int, dict[str, Mapping[str, Any]]]:
+    """Returns the update of the last evaluation in metrics.jsonl, and the lines of its sets, which `names` has."""
+    last = {line["split"]: line for line in lines if line.get("split") in names}
+    if not last:
+        return 0, {}
+    step = next(line["step"] for line in reversed(lines) if line.get("split") in last)
+    return step, {name: line for name, line in last.items() if line["step"] == step}

@@ -1,0 +1,196 @@
+"""`--mode=serve`: a recognizer behind HTTP, until a signal comes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging as python_logging
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from engine.common.signals import StopOnSignal
+from engine.config import builders
+from engine.inference.export.saved_model import build_export
+from engine.inference.exported import ExportedModel, read_export_fields
+from engine.inference.loading import find_decode, load_transcriber
+from engine.inference.serving.http_server import Limits, Service
+from engine.inference.serving.recognizer import Recognizer
+from engine.inference.serving.tf_serving_json import SIGNATURE
+from engine.inference.transcriber import SAMPLE_RATE, Transcriber
+from engine.protocols import AcousticModel, Parts
+
+_POLL_SECS = 0.1
+# Of the time that a signal leaves, what is kept for the process to go away.
+_MARGIN_SECS = 5.0
+_MB = 1_000_000
+_LARGEST_OPTION = 1e9
+_DTYPES = {tf.float32: "DT_FLOAT", tf.int32: "DT_INT32", tf.string: "DT_STRING"}
+
+
+def run(
+    *,
+    parts: Parts,
+    checkpoint: str,
+    options: Mapping[str, Any],
+    stop: StopOnSignal,
+    weights: str = "",
+    window_secs: float = 30.0,
+    decode_defaults: Mapping[str, Any] | None = None,
+    decode_given: Mapping[str, Any] | None = None,
+) -> int:
+    """Serves until a signal comes, answers what it has taken, and returns the exit status: 143 after SIGTERM.
+
+    Args:
+        parts: What data and models contribute.
+        checkpoint: As `load_transcriber`.
+        options: As configs.base.get_serve.
+        stop: What hears the signals.
+        weights: As `load_transcriber`.
+        window_secs: As `load_transcriber`.
+        decode_defaults: As `find_decode`.
+        decode_given: As `find_decode`.
+
+    Raises:
+        ValueError: An option or the checkpoint cannot be used, or the port is taken.
+    """
+    limits = build_limits(options)
+    transcriber = load_transcriber(
+        parts=parts,
+        checkpoint=checkpoint,
+        weights=weights,
+        window_secs=window_secs,
+        batch_size=limits.batch_size,
+        decode=find_decode(checkpoint, decode_defaults, decode_given),
+    )
+    signature = find_signature(transcriber, parts)
+    predict = _predictor(signature)
+    recognizer = Recognizer(
+        transcribe_files=lambda paths: transcriber.transcribe_files(paths, quiet=True),
+        predict=predict,
+        count_samples=parts.count_samples,
+        max_audio_secs=options["max_audio_secs"],
+        max_row_secs=transcriber.window_secs,
+        max_rows=limits.batch_size,
+    )
+    # The first run of a graph takes seconds: now, not while somebody waits.
+    silence = np.zeros(SAMPLE_RATE, np.float32)
+    transcriber.log_probs([silence])
+    predict(silence[np.newaxis], np.array([len(silence)], np.int32))
+    metadata = signature_metadata(signature, name=limits.name, fields=read_export_fields(checkpoint))
+    for name in ("tornado.general", "tornado.access"):
+        python_logging.getLogger(name).setLevel(python_logging.ERROR)
+    stop.defer(plan="answering what was asked, then leaving", at_stake="requests are left without an answer")
+    timeout_secs = max(stop.within_secs - _MARGIN_SECS, 1.0) if stop.within_secs else 1e9
+    is_done = asyncio.run(
+        _serve(recognizer, metadata, limits, options, until=lambda: stop.requested, timeout_secs=timeout_secs)
+    )
+    if not is_done:
+        logging.error("not everything was answered within %.0f s", timeout_secs)
+    return stop.exit_status
+
+
+async def _serve(
+    recognizer: Recognizer,
+    metadata: dict[str, Any],
+    limits: Limits,
+    options: Mapping[str, Any],
+    *,
+    until: Callable[[], bool],
+    timeout_secs: float,
+) -> bool:
+    """Returns whether everything was answered."""
+    service = Service(answer=recognizer.answer, metadata=metadata, limits=limits)
+    try:
+        port = service.listen(host=options["host"], port=options["port"])
+        print(f"serving {limits.name} on http://{options['host']}:{port}", flush=True)
+        while not until():
+            await asyncio.sleep(_POLL_SECS)
+    finally:
+        is_done = await service.stop(timeout_secs=timeout_secs)
+    return is_done
+
+
+def build_limits(options: Mapping[str, Any]) -> Limits:
+    """Checks the fields of configs.base.get_serve.
+
+    Raises:
+        ValueError: Names one that cannot be.
+    """
+    for name in (
+        "batch_size", "max_pending", "max_connections", "max_body_mb", "max_json_mb", "max_audio_secs",
+        "body_timeout_secs", "answer_timeout_secs", "idle_timeout_secs",
+    ):  # fmt: skip
+        if not 0 < options[name] <= _LARGEST_OPTION:
+            raise ValueError(f"--serve.{name}={options[name]}: must be above 0 and at most {_LARGEST_OPTION:g}")
+    if not 0 <= options["port"] <= 65_535:
+        raise ValueError(f"--serve.port={options['port']}: must be from 0 to 65535")
+    if not options["name"] or set("/: ") & set(options["name"]):
+        raise ValueError(f"--serve.name={options['name']!r}: is a part of a URL: no slash, colon or space")
+    return Limits(
+        name=options["name"],
+        batch_size=options["batch_size"],
+        max_pending=options["max_pending"],
+        max_connections=options["max_connections"],
+        max_body_bytes=round(options["max_body_mb"] * _MB),
+        max_json_bytes=round(options["max_json_mb"] * _MB),
+        body_timeout_secs=options["body_timeout_secs"],
+        answer_timeout_secs=options["answer_timeout_secs"],
+        idle_timeout_secs=options["idle_timeout_secs"],
+    )
+
+
+def find_signature(transcriber: Transcriber, parts: Parts) -> Any:
+    """Returns the concrete function that TensorFlow Serving would run: an export's, or what the export would have."""
+    if isinstance(transcriber.model, ExportedModel):
+        return transcriber.model.signature
+    receptive_field, hop_samples = transcriber.geometry
+    parts = builders.with_blank(parts, transcriber.tokenizer)
+    exported = build_export(
+        model=cast(AcousticModel, transcriber.model),
+        tokenizer=transcriber.tokenizer,
+        decoder=parts.span_graph_decoder,
+        receptive_field=receptive_field,
+        hop_samples=hop_samples,
+        normalize=transcriber.normalizes,
+    )
+    return exported.serve.get_concrete_function()
+
+
+def _predictor(signature: Any) -> Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]:
+    def predict(waveform: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = signature(waveform=tf.constant(waveform), lengths=tf.constant(lengths))
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    return predict
+
+
+def signature_metadata(signature: Any, *, name: str, fields: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns what TensorFlow Serving says at /metadata, and the export's fields under "earshot"."""
+    inputs = {spec.name: spec for spec in _specs(signature.structured_input_signature)}
+    described = {
+        "inputs": {key: _describe(key, spec) for key, spec in inputs.items()},
+        "outputs": {key: _describe(key, spec) for key, spec in signature.structured_outputs.items()},
+        "method_name": "tensorflow/serving/predict",
+    }
+    return {
+        "model_spec": {"name": name, "signature_name": "", "version": "1"},
+        "metadata": {"signature_def": {"signature_def": {SIGNATURE: described}}},
+        "earshot": dict(fields or {}),
+    }
+
+
+def _specs(nested: Any) -> list[tf.TensorSpec]:
+    return [spec for spec in tf.nest.flatten(nested) if isinstance(spec, tf.TensorSpec)]
+
+
+def _describe(name: str, spec: tf.TensorSpec) -> dict[str, Any]:
+    dims = [{"size": str(-1 if size is None else size), "name": ""} for size in spec.shape]
+    return {
+        "dtype": _DTYPES[spec.dtype],
+        "tensor_shape": {"dim": dims, "unknown_rank": False},
+        "name": name,
+    }
+

@@ -1,0 +1,1 @@
+"""Interrupts runs and compares them, for `--mode=verify_resume`."""

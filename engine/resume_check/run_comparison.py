@@ -1,0 +1,115 @@
+"""Whether two runs are the same run: losses, order of the data, weights and evaluations, bit by bit."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from common.workdir_layout import BEST_FOLDER, CHECKPOINTS_FOLDER, METRICS_FILE, list_checkpoints
+from engine.common import files
+from engine.distributed.preemption import CHECKPOINT_PART
+from engine.workdir.records import read_metrics
+
+# Figures that tell how long something took; all others must be the same.
+_CLOCK_SUFFIXES = ("_per_sec", "_stall_share")
+# Both count what happened to one process: the saves of its checkpoint object, and what TensorFlow's preemption handler
+# of several workers saved. They are more where a run was stopped.
+_NOT_COMPARED = ("save_counter", CHECKPOINT_PART)
+_VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """The outcome of one comparison.
+
+    Attributes:
+        name: What was compared.
+        num_compared: How many values, the longer side of two lists counts.
+        num_different: How many of them differ.
+        first_difference: In words; empty without any.
+    """
+
+    name: str
+    num_compared: int
+    num_different: int
+    first_difference: str = ""
+
+
+def compare_runs(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> list[Check]:
+    """Compares two finished runs; what is in only one of them is a difference.
+
+    Args:
+        one: A workdir.
+        other: Another.
+    """
+    lines = [read_metrics(Path(workdir) / METRICS_FILE) for workdir in (one, other)]
+    training = [[line for line in side if line["split"] == "train"] for side in lines]
+    evaluations = [[line for line in side if line["split"] != "train"] for side in lines]
+    return [
+        _compare("losses and other figures of training", *map(_figures, training)),
+        _compare("order of the data", *map(_digests, training)),
+        _compare("weights, optimizer and counters", *(_tensors(Path(w) / CHECKPOINTS_FOLDER) for w in (one, other))),
+        _compare("figures of evaluations", *map(_figures, evaluations)),
+        _compare("transcripts of evaluations", *map(_predictions, (one, other))),
+        _compare("best weights", *(_tensors(Path(w) / BEST_FOLDER) for w in (one, other))),
+    ]
+
+
+def _figures(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """{"update 5, train, loss": value}; a line that comes twice is told apart."""
+    figures: dict[str, Any] = {}
+    seen: dict[str, int] = {}
+    for line in lines:
+        where = f"update {line['step']}, {line['split']}"
+        seen[where] = seen.get(where, 0) + 1
+        if seen[where] > 1:
+            where += f", line {seen[where]} of it"
+        for name, value in line.items():
+            if not name.endswith(_CLOCK_SUFFIXES) and name != "data_digest":
+                figures[f"{where}, {name}"] = value
+    return figures
+
+
+def _digests(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"up to update {line['step']}": line.get("data_digest") for line in lines}
+
+
+def _tensors(folder: Path) -> dict[str, bytes]:
+    """Every value in the newest checkpoint of a folder."""
+    paths = list_checkpoints(folder)
+    if not paths:
+        return {}
+    reader = tf.train.load_checkpoint(paths[-1])
+    tensors = {"number of the checkpoint": os.path.basename(paths[-1]).encode()}
+    for name in reader.get_variable_to_shape_map():
+        if name.endswith(_VALUE_SUFFIX) and not name.startswith(_NOT_COMPARED):
+            tensors[name.removesuffix(_VALUE_SUFFIX)] = reader.get_tensor(name).tobytes()
+    return tensors
+
+
+def _predictions(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    return {
+        f"{path.parent.name}, {line.get('utterance_id')}": line
+        for path in sorted(Path(workdir).glob("eval/*/predictions.jsonl"))
+        for line in files.read_jsonl(path)
+    }
+
+
+def _compare(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Check:
+    keys = [*one, *(key for key in other if key not in one)]
+    different = [key for key in keys if key not in one or key not in other or one[key] != other[key]]
+    first = ""
+    if different:
+        key = different[0]
+        values = [_show(side[key]) if key in side else "absent" for side in (one, other)]
+        first = f"{key}: {values[0]} in one, {values[1]} in the other"
+    return Check(name=name, num_compared=len(keys), num_different=len(different), first_difference=first)
+
+
+def _show(value: Any) -> str:
+    return f"{len(value)} bytes" if isinstance(value, bytes) else str(value)

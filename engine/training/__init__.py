@@ -1,0 +1,1 @@
+"""The training loop: update step, optimizer, schedules, averaged weights."""

@@ -1,0 +1,256 @@
+"""The folder of a run: one process at a time, one config, and a record of where it ran."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from absl import logging
+
+from common import storage
+from common.json_files import MalformedFileError
+from common.workdir_layout import CONFIG_FILE, ENVIRONMENT_FILE, read_config
+from engine.common import files
+
+# As the system words them, whichever library passes them on.
+_STORAGE_WORDS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+    "Read-only file system",
+    "Permission denied",
+    "Not a directory",
+    "Input/output error",
+    "Stale file handle",
+)
+_PACKAGES = ("tensorflow", "tf-keras", "tf-models-official", "tensorflow-hub", "numpy", "jiwer")
+
+
+class WorkdirError(ValueError):
+    """A workdir or checkpoint that cannot be used as asked; the message is one line."""
+
+
+# What flock says where the file system behind a folder keeps no locks.
+_LOCKLESS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+
+
+class WorkdirLock:
+    """Keeps a second process out of a workdir; a context manager.
+
+    The lock is the system's: it goes with the process, however that ends, so the file that
+    carries it may stay. Behind a URL there are no locks: the log says so.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str]) -> None:
+        self._workdir = os.fspath(workdir)
+        self._descriptor: int | None = None
+
+    def __enter__(self) -> WorkdirLock:
+        """Takes the lock, and makes sure that the folder is there and can be written.
+
+        Raises:
+            WorkdirError: Another process holds it, or there are no locks.
+            OSError: The folder cannot be made or written.
+        """
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]", self._workdir):
+            scheme, _, rest = self._workdir.partition(":/")
+            raise WorkdirError(f"{self._workdir}: a URL has two slashes: write {scheme}://{rest}, or ./{self._workdir}")
+        storage.make_dirs(self._workdir)
+        path = storage.join(self._workdir, ".lock")
+        if storage.is_remote(self._workdir):
+            storage.write_bytes(path, b"")
+            storage.remove(path)
+            logging.info("%s: a URL has no lock; see to it that no other process writes there", self._workdir)
+            return self
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            if error.errno in _LOCKLESS:
+                raise WorkdirError(
+                    f"{path}: the file system keeps no locks ({error.strerror}); mount it with locks (NFS: without "
+                    "nolock, or with local_lock=flock), or choose a workdir on a local disk"
+                ) from error
+            if not isinstance(error, BlockingIOError):
+                raise OSError(error.errno, error.strerror, path) from error
+            raise WorkdirError(
+                f"{self._workdir}: process {holder} is writing to this workdir; wait, stop it, or choose another"
+            ) from error
+        try:
+            with storage.named_errors(path):
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+        except OSError:
+            os.close(descriptor)
+            raise
+        self._descriptor = descriptor
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def save_config(
+    workdir: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    *,
+    allowed: Iterable[str] = (),
+    replace: bool = False,
+    later: Mapping[str, Any] | None = None,
+    may_change: Callable[[Mapping[str, Any]], Collection[str]] = lambda saved: (),
+) -> None:
+    """Writes config.json once; later, checks that the workdir was made with the same config.
+
+    Args:
+        workdir: Folder of the run.
+        config: Nested fields as JSON can hold them.
+        allowed: Dotted names of fields, or of groups of them, that may differ; the file keeps the
+            first values.
+        replace: Whether nothing has come of the config that lies there: a run refused after it was written, say for
+            two fields that do not fit together, must not refuse the one that mends them.
+        later: {dotted name: value that a config from before there was the field stands for}.
+        may_change: The config that lies there -> dotted names of fields in groups that may differ too, and of which the
+            file takes the new value.
+
+    Raises:
+        WorkdirError: Other fields differ; names them.
+    """
+    path = storage.join(workdir, CONFIG_FILE)
+    if replace or not storage.is_file(path):
+        files.write_json_atomic(path, config)
+        return
+    try:
+        saved = read_config(path)
+    except MalformedFileError as error:
+        raise WorkdirError(f"{error}; repair it or choose another workdir") from error
+    changed = may_change(saved)
+    differences = compare_config(saved, config, allowed=(*allowed, *changed), later=later)
+    if differences:
+        raise WorkdirError(
+            f"{path}: the workdir was made with another config: {'; '.join(differences)};"
+            " undo the change or choose another workdir"
+        )
+    if changed:
+        for group, _, field in (name.partition(".") for name in changed):
+            saved[group][field] = config[group][field]
+        files.write_json_atomic(path, saved)
+
+
+def compare_config(
+    saved: Mapping[str, Any],
+    current: Mapping[str, Any],
+    *,
+    allowed: Iterable[str] = (),
+    later: Mapping[str, Any] | None = None,
+) -> list[str]:
+    """Lists the fields that differ, each as "group.field was OLD, is NEW", sorted by name.
+
+    Args:
+        saved: Config read from JSON.
+        current: Config of this process; compared as JSON would hold it (tuples as lists).
+        allowed: Dotted names of fields or groups to pass over.
+        later: As `save_config`.
+    """
+    before, after = _flatten(files.to_json_value(saved)), _flatten(files.to_json_value(current))
+    before = {**_flatten(files.to_json_value(later or {})), **before}
+    passed_over = tuple(allowed)
+    differences = []
+    for name in sorted(before.keys() | after.keys()):
+        if any(name == prefix or name.startswith(prefix + ".") for prefix in passed_over):
+            continue
+        old, new = before.get(name, "absent"), after.get(name, "absent")
+        if old != new:
+            differences.append(f"{name} was {old}, is {new}")
+    return differences
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Maps dotted names to values as JSON text; an empty group is a value of its own."""
+    flat = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = json.dumps(value, ensure_ascii=False)
+    return flat
+
+
+def write_environment(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Writes environment.json (versions, devices, command, commit) and returns its content."""
+    environment = {
+        "command": sys.argv,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "num_cpus": os.cpu_count(),
+        "devices": [device.name for device in tf.config.list_physical_devices()],
+        "packages": package_versions(),
+    }
+    files.write_json_atomic(storage.join(workdir, ENVIRONMENT_FILE), environment)
+    return environment
+
+
+def package_versions() -> dict[str, str | None]:
+    """Returns the versions of what a run's numbers depend on; None where a package is not installed."""
+    versions: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = None
+    return versions
+
+
+@contextlib.contextmanager
+def storage_faults(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    """Turns "no room" and "not allowed", which Python and TensorFlow raise in many ways, into one line.
+
+    Raises:
+        WorkdirError: Something could not be written.
+    """
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        # Behind a URL there are as many words as services; what names the workdir is about it.
+        is_url = storage.is_remote(workdir)
+        is_about_url = is_url and isinstance(error, tf.errors.OpError) and os.fspath(workdir) in reason
+        if not is_about_url and not any(word in reason for word in _STORAGE_WORDS):
+            raise
+        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+        raise WorkdirError(
+            f"{workdir}: cannot be written{where}: {reason.splitlines()[0]}; what was saved there is intact: make room"
+            " or change the permissions, and the same command goes on from the newest checkpoint"
+        ) from error
+
+
+def _commit() -> str | None:
+    """Returns the commit of this source tree, "+changes" added if files differ; None if unknown."""
+    root = Path(__file__).resolve().parents[1]
+    # Installed as a package, the code may lie inside somebody else's repository.
+    if not (root / ".git").exists():
+        return None
+    git = ["git", "-C", str(root)]
+    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 10, "check": True}
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], **options)
+        status = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], **options)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")

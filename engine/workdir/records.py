@@ -1,0 +1,103 @@
+"""The lines of metrics.jsonl and predictions.jsonl, read with the types that their readers rely on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from common.json_files import MalformedFileError, describe, field, is_kind
+from engine.common import files
+
+# What reports, early stopping and comparisons compute with. Other values of a line may be anything.
+_METRICS = ("audio_secs_per_sec", "cer", "learning_rate", "loss", "num_utterances", "num_words", "wer")
+_COUNTS = ("substitutions", "deletions", "insertions", "errors", "num_words", "char_errors", "num_chars")
+_MAX_COUNT = 10**9  # of one utterance; sums of such counts fit 64 bits
+_ADVICE = "repair or remove the line"
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads metrics.jsonl; every line has a `step` and a `split`, and its metrics are numbers or None.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: names the first line that is not as it should be.
+    """
+    records = []
+    for number, record in files.read_jsonl_lines(path):
+        where = f"{os.fspath(path)}, line {number}"
+        _check_count(record, "step", where)
+        _check(record, "split", str, where)
+        for name in _METRICS:
+            if record.get(name) is not None:
+                _check(record, name, float, where)
+        records.append(record)
+    return records
+
+
+def read_predictions(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads predictions.jsonl; every line has its texts and its counts, which add up, and no id comes twice.
+
+    `speaker_id` and `duration_secs` may be absent or None.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: names the first line that is not as it should be.
+    """
+    records = []
+    known: set[str] = set()
+    for number, record in files.read_jsonl_lines(path):
+        where = f"{os.fspath(path)}, line {number}"
+        for name in ("reference", "hypothesis"):
+            _check(record, name, str, where)
+        for name in _COUNTS:
+            _check_count(record, name, where)
+        if record.get("speaker_id") is not None:
+            _check(record, "speaker_id", str, where)
+        if record.get("duration_secs") is not None:
+            _check(record, "duration_secs", float, where)
+        wrong = record["substitutions"] + record["deletions"]
+        if wrong > record["num_words"] or wrong + record["insertions"] != record["errors"]:
+            raise ValueError(f"{where}: the counts of words do not add up; {_ADVICE}")
+        _check_id(record, known, where)
+        records.append(record)
+    return records
+
+
+def read_heard(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Reads what `engine.report.history` keeps of predictions.jsonl: id, hypothesis, errors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: names the first line that is not as it should be.
+    """
+    records = []
+    known: set[str] = set()
+    for number, record in files.read_jsonl_lines(path):
+        where = f"{os.fspath(path)}, line {number}"
+        _check(record, "hypothesis", str, where)
+        _check_count(record, "errors", where)
+        _check_id(record, known, where)
+        records.append(record)
+    return records
+
+
+def _check(record: Mapping[str, Any], name: str, kind: type, where: str) -> None:
+    try:
+        field(record, name, kind, where)
+    except MalformedFileError as error:
+        raise ValueError(f"{error}; {_ADVICE}") from error
+
+
+def _check_count(record: Mapping[str, Any], name: str, where: str) -> None:
+    value = record.get(name)
+    if value is None or not (is_kind(value, int) and 0 <= value <= _MAX_COUNT):
+        shown = "absent" if name not in record else describe(value)
+        raise ValueError(f"{where}: {name!r} is {shown}, not a whole number from 0 to {_MAX_COUNT}; {_ADVICE}")
+
+
+def _check_id(record: Mapping[str, Any], known: set[str], where: str) -> None:
+    _check(record, "utterance_id", str, where)
+    if record["utterance_id"] in known:
+        raise ValueError(f"{where}: utterance {record['utterance_id'][:100]!r} comes a second time; {_ADVICE}")
+    known.add(record["utterance_id"])

@@ -1,0 +1,1 @@
+"""Configs, files and tensor names of Hugging Face models."""

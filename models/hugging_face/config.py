@@ -1,0 +1,177 @@
+"""Hugging Face's config.json to our architecture and back; what our network does not compute is refused by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.json_files import MalformedFileError, describe, read_object
+from models.wav2vec2.config import Wav2Vec2Config
+
+MODEL_TYPES = ("wav2vec2", "hubert")
+
+# Our field: their field, and the value that theirs has when the file leaves it out (transformers 5.23).
+_FIELDS: dict[str, tuple[str, Any]] = {
+    "vocab_size": ("vocab_size", 32),
+    "conv_dim": ("conv_dim", (512,) * 7),
+    "conv_kernel": ("conv_kernel", (10, 3, 3, 3, 3, 2, 2)),
+    "conv_stride": ("conv_stride", (5, 2, 2, 2, 2, 2, 2)),
+    "conv_bias": ("conv_bias", False),
+    "feature_norm": ("feat_extract_norm", "group"),
+    "hidden_size": ("hidden_size", 768),
+    "num_layers": ("num_hidden_layers", 12),
+    "num_heads": ("num_attention_heads", 12),
+    "intermediate_size": ("intermediate_size", 3072),
+    "pos_conv_kernel": ("num_conv_pos_embeddings", 128),
+    "pos_conv_groups": ("num_conv_pos_embedding_groups", 16),
+    "stable_layer_norm": ("do_stable_layer_norm", False),
+    "layer_norm_epsilon": ("layer_norm_eps", 1e-5),
+    "hidden_dropout": ("hidden_dropout", 0.1),
+    "attention_dropout": ("attention_dropout", 0.1),
+    "activation_dropout": ("activation_dropout", 0.1),
+    "feature_projection_dropout": ("feat_proj_dropout", 0.0),
+    "final_dropout": ("final_dropout", 0.1),
+    "layer_drop": ("layerdrop", 0.1),
+    "mask_time_prob": ("mask_time_prob", 0.05),
+    "mask_time_length": ("mask_time_length", 10),
+    "mask_feature_prob": ("mask_feature_prob", 0.0),
+    "mask_feature_length": ("mask_feature_length", 10),
+    "initializer_range": ("initializer_range", 0.02),
+}
+
+# Fields that must have this value, which is also theirs when absent: anything else is another network.
+_REQUIRED: dict[str, Any] = {
+    "hidden_act": "gelu",
+    "feat_extract_activation": "gelu",
+    "add_adapter": False,
+    "adapter_attn_dim": None,
+    "conv_pos_batch_norm": False,
+    "quantization_config": None,
+}
+
+
+def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
+    """Builds our architecture from the fields of a Hugging Face config.
+
+    Not taken over, because only training reads it: the least number of masks a row gets (mask_time_min_masks,
+    mask_feature_min_masks; here there is none), the reduction of the loss, everything of the quantizer.
+
+    Args:
+        fields: config.json of a model of type wav2vec2 or hubert.
+
+    Raises:
+        ValueError: If the model is of another type, or a field has a value that is not supported; names the field.
+    """
+    model_type = fields.get("model_type")
+    if model_type not in MODEL_TYPES:
+        raise ValueError(f"model_type is {_show(model_type)}; supported are {' and '.join(MODEL_TYPES)}")
+    for name, wanted in _REQUIRED.items():
+        if fields.get(name, wanted) != wanted:
+            shown = _show(fields[name])
+            raise ValueError(f"{name} is {shown}, which is not supported; only {wanted!r} is")
+    ours: dict[str, Any] = {}
+    for name, (theirs, default) in _FIELDS.items():
+        value = fields.get(theirs, default)
+        if not _has_type_of(default, value):
+            raise ValueError(f"{theirs} is {_show(value)}, wanted a value like {default!r}")
+        ours[name] = value
+    if not fields.get("apply_spec_augment", True):
+        ours["mask_time_prob"] = ours["mask_feature_prob"] = 0.0
+    if model_type == "hubert":
+        ours["feature_projection_norm"] = bool(fields.get("feat_proj_layer_norm", True))
+    try:
+        config = Wav2Vec2Config.from_dict(ours)
+    except ValueError as error:
+        raise ValueError(f"{error} (our names of the fields)") from error
+    num_convolutions = fields.get("num_feat_extract_layers", len(config.conv_dim))
+    if num_convolutions != len(config.conv_dim):
+        raise ValueError(
+            f"num_feat_extract_layers is {_show(num_convolutions)}, but conv_dim has {len(config.conv_dim)}"
+        )
+    # Without adapters transformers ignores it; a value that differs says that something was meant.
+    if fields.get("output_hidden_size") not in (None, config.hidden_size):
+        raise ValueError(
+            f"output_hidden_size is {_show(fields['output_hidden_size'])}, not hidden_size ({config.hidden_size}): "
+            "a network above the encoder is not supported"
+        )
+    return config
+
+
+def read_hf_config(path: str | os.PathLike[str]) -> tuple[Wav2Vec2Config, dict[str, Any]]:
+    """Reads a Hugging Face config.json.
+
+    Returns:
+        Our architecture and the file's own fields.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not JSON, or not supported; names the file and the field.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; give a folder that save_pretrained of transformers has written")
+    try:
+        fields = read_object(path)
+    except MalformedFileError as error:
+        raise ValueError(f"{error}; fetch it again") from error
+    try:
+        return from_hf(fields), fields
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2", blank_id: int = 0) -> dict[str, Any]:
+    """Returns the fields of a config.json with which transformers builds the same network with a CTC head.
+
+    Args:
+        config: Our architecture.
+        model_type: "wav2vec2" or "hubert".
+        blank_id: Row of the head that is the CTC blank.
+
+    Raises:
+        ValueError: If the type is unknown or has no such architecture.
+    """
+    if model_type not in MODEL_TYPES:
+        raise ValueError(f"model_type is {model_type!r}; supported are {' and '.join(MODEL_TYPES)}")
+    if model_type == "wav2vec2" and not config.feature_projection_norm:
+        raise ValueError("feature_projection_norm=False exists in models of type hubert only")
+    fields: dict[str, Any] = {
+        "architectures": ["Wav2Vec2ForCTC" if model_type == "wav2vec2" else "HubertForCTC"],
+        "model_type": model_type,
+        "dtype": "float32",
+        "pad_token_id": blank_id,
+        "num_feat_extract_layers": len(config.conv_dim),
+        "mask_time_min_masks": 0,
+        "mask_feature_min_masks": 0,
+    }
+    for name, (theirs, _) in _FIELDS.items():
+        value = getattr(config, name)
+        fields[theirs] = list(value) if isinstance(value, tuple) else value
+    fields.update((name, value) for name, value in _REQUIRED.items() if value is not None and name != "add_adapter")
+    if model_type == "hubert":
+        fields["feat_proj_layer_norm"] = config.feature_projection_norm
+    else:
+        del fields["conv_pos_batch_norm"]
+    fields["apply_spec_augment"] = config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0
+    if not fields["apply_spec_augment"]:
+        # Without a positive probability transformers makes no mask embedding and would refuse ours.
+        fields["mask_time_prob"] = _FIELDS["mask_time_prob"][1]
+    return fields
+
+
+def _show(value: Any) -> str:
+    return describe(value) if isinstance(value, (dict, list)) else repr(value)[:60]
+
+
+def _has_type_of(default: Any, value: Any) -> bool:
+    """Whether a field's value has the kind that its default shows; JSON writes whole floats as integers."""
+    if isinstance(default, tuple):
+        return isinstance(value, (list, tuple)) and all(_has_type_of(1, item) for item in value)
+    if isinstance(default, bool):
+        return isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if isinstance(default, int):
+        return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, str)

@@ -1,0 +1,310 @@
+"""What lies beside the weights in a Hugging Face folder: the vocabulary and the settings of the preprocessing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.json_files import MalformedFileError, describe, is_kind, read_object
+from common.special_tokens import (
+    BLANK,
+    ROLES,
+    TOKENIZER_FILE,
+    UNKNOWN,
+    WORD_DELIMITER,
+    find_special_tokens,
+    named_token,
+)
+from models.wav2vec2.config import Wav2Vec2Config
+
+VOCAB_FILE = "vocab.json"
+SAMPLE_RATE = 16_000
+PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
+SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE = "special_tokens_map.json", "added_tokens.json"
+# Its tokens are phones with spaces between them in the text: another way from tokens to text than ours.
+_PHONE_TOKENIZER = "Wav2Vec2PhonemeCTCTokenizer"
+_EXTRACTOR = "Wav2Vec2FeatureExtractor"
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The tokens of a head.
+
+    Attributes:
+        ids: Token -> id, in the order of the ids, which are 0 to N - 1.
+        special: Role -> token, as `common.special_tokens.find_special_tokens` returns it; the blank is always there.
+        notes: Sentences for the reader, on where files disagree.
+    """
+
+    ids: dict[str, int]
+    special: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def blank_id(self) -> int:
+        """Id of the CTC blank."""
+        return self.ids[self.special[BLANK]]
+
+    def describe(self) -> str:
+        """Returns one line: the tokens that have a role."""
+        roles = ((UNKNOWN, "unknown"), (WORD_DELIMITER, "word delimiter"))
+        named = [f"{name} {self.special[role]!r}" if role in self.special else f"no {name}" for role, name in roles]
+        return f"{len(self.ids)} tokens, the blank is {self.special[BLANK]!r} (id {self.blank_id}), {', '.join(named)}"
+
+    def id_of(self, role: str) -> int | None:
+        """Returns the id of the token of a role, None without one."""
+        return self.ids[self.special[role]] if role in self.special else None
+
+
+def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any]) -> Vocabulary | None:
+    """Reads the vocabulary of a Hugging Face folder, or returns None without a vocab.json.
+
+    tokenizer_config.json names the special tokens; one of before transformers 4.34, which has no added_tokens_decoder,
+    is overruled by special_tokens_map.json and completed by added_tokens.json, as transformers itself does it.
+    The blank is the pad_token that these files name, else what pad_token_id of config.json says, else a usual name.
+
+    Args:
+        folder: Where they are.
+        num_rows: Of the head that the tokens are for; 0 = it is made fresh for them. Special and added tokens past its
+            rows have no logit: they are left out, and noted.
+        config: The folder's config.json.
+
+    Raises:
+        ValueError: If a file is damaged, the tokens do not fit the head, or none can be the blank.
+    """
+    path = folder / VOCAB_FILE
+    if not path.is_file():
+        return None
+    notes: list[str] = []
+    tokenizer, added = _tokenizer_files(folder, notes)
+    if tokenizer.get("tokenizer_class") == _PHONE_TOKENIZER:
+        raise ValueError(
+            f"{folder / TOKENIZER_FILE}: tokenizer_class is {_PHONE_TOKENIZER}, whose text is not made of characters, "
+            "which is not supported; give another vocabulary with --vocab, for which the head is made fresh"
+        )
+    ids = _read_ids(path)
+    taken = set(ids.values())
+    ids |= {token: index for token, index in added.items() if token not in ids and index not in taken}
+    if num_rows:
+        named = {named_token(tokenizer, role, os.fspath(folder / TOKENIZER_FILE)) for role in ROLES}
+        special = {*added, *find_special_tokens(ids).values(), *named}
+        without_logits = [token for token, index in ids.items() if index >= num_rows and token in special]
+        ids = {token: index for token, index in ids.items() if token not in without_logits}
+        if len(ids) != num_rows:
+            raise ValueError(
+                f"{path}: {len(ids)} tokens, but the head has {num_rows}; fetch the files that belong to it "
+                f"({TOKENIZER_FILE}, {ADDED_TOKENS_FILE}), or give another vocabulary with --vocab, for which the head "
+                "is made fresh"
+            )
+        if without_logits:
+            notes.append(f"left out, because the head has no row for them: {', '.join(map(repr, without_logits))}")
+    ids = _in_order(path, ids)
+    return Vocabulary(
+        ids, _special_tokens(folder, ids, tokenizer, config, notes, is_trained=num_rows > 0), tuple(notes)
+    )
+
+
+def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
+    """Reads a vocab.json of ours, and the roles of its tokens from beside it.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no vocabulary.
+    """
+    ids, folder = read_vocab(path), Path(path).parent
+    tokenizer = _read(folder / TOKENIZER_FILE)
+    return Vocabulary(ids, _special_tokens(folder, ids, tokenizer, {}, [], is_trained=False))
+
+
+def read_vocab(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Returns token -> id in the order of the ids, which are 0 to N - 1.
+
+    Raises:
+        FileNotFoundError: If there is no `path`.
+        ValueError: If the file is not such an object or the ids have gaps.
+    """
+    return _in_order(Path(path), _read_ids(Path(path)))
+
+
+def _read_ids(path: Path) -> dict[str, int]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; make one with python -m data.vocab")
+    found = _read(path)
+    if not all(is_kind(index, int) and index >= 0 for index in found.values()):
+        raise ValueError(f"{path}: not an object of token -> id; give one of a single language with --vocab")
+    return found
+
+
+def _in_order(path: Path, ids: Mapping[str, int]) -> dict[str, int]:
+    if sorted(ids.values()) != list(range(len(ids))):
+        raise ValueError(f"{path}: the ids are not 0 to {len(ids) - 1}, each once; mend it")
+    return dict(sorted(ids.items(), key=lambda item: item[1]))
+
+
+def _tokenizer_files(folder: Path, notes: list[str]) -> tuple[dict[str, Any], dict[str, int]]:
+    """Returns the fields of the tokenizer and the tokens added to its vocabulary, with their ids."""
+    path = folder / TOKENIZER_FILE
+    fields = _read(path)
+    if "added_tokens_decoder" in fields:
+        decoder, added = fields["added_tokens_decoder"], {}
+        if not is_kind(decoder, dict):
+            raise ValueError(f"{path}: 'added_tokens_decoder' is {describe(decoder)}, not a JSON object")
+        for key, value in decoder.items():
+            token = value.get("content") if isinstance(value, dict) else None
+            if not (key.isascii() and key.isdigit() and len(key) < 10 and isinstance(token, str)):
+                raise ValueError(f"{path}: 'added_tokens_decoder' is not an object of id -> token ({key[:20]!r})")
+            added[token] = int(key)
+        return fields, added
+    overruling = _read(folder / SPECIAL_TOKENS_FILE)
+    for role in ROLES:
+        ours = named_token(fields, role, os.fspath(path))
+        theirs = named_token(overruling, role, os.fspath(folder / SPECIAL_TOKENS_FILE))
+        if ours is not None and theirs is not None and ours != theirs:
+            notes.append(
+                f"{role} is {theirs!r} in {SPECIAL_TOKENS_FILE}, which counts, and {ours!r} in {TOKENIZER_FILE}"
+            )
+    more = folder / ADDED_TOKENS_FILE
+    return {**fields, **overruling}, _read_ids(more) if more.is_file() else {}
+
+
+def _special_tokens(
+    folder: Path,
+    ids: Mapping[str, int],
+    tokenizer: Mapping[str, Any],
+    config: Mapping[str, Any],
+    notes: list[str],
+    *,
+    is_trained: bool,
+) -> dict[str, str]:
+    """Returns the roles of a vocabulary's tokens, with the blank that the files agree on, or that the first names."""
+    path = os.fspath(folder / TOKENIZER_FILE)
+    named = named_token(tokenizer, BLANK, path)
+    pad_id = config.get("pad_token_id")
+    if pad_id is not None and not is_kind(pad_id, int):
+        raise ValueError(f"{folder / 'config.json'}: pad_token_id is {describe(pad_id)}, not a whole number")
+    by_id = {index: token for token, index in ids.items()}
+    # Of a head that is made fresh nobody has trained a row: the id is that of another vocabulary.
+    in_config = by_id.get(pad_id) if is_trained and pad_id is not None else None
+    blank = named if named in ids else in_config
+    special = find_special_tokens(ids, {**tokenizer, BLANK: blank}, where=path)
+    if BLANK not in special:
+        raise ValueError(
+            f"{folder / VOCAB_FILE}: no token is the CTC blank; name it as pad_token in {TOKENIZER_FILE} beside it"
+        )
+    blank = special[BLANK]
+    usual = find_special_tokens(ids, where=path).get(BLANK)
+    if is_trained and pad_id is not None and in_config != blank:
+        why = "which the tokenizer's files name" if blank == named else "by its name"
+        theirs = "no row of the head" if in_config is None else repr(in_config)
+        notes.append(
+            f"the blank is {blank!r} (id {ids[blank]}), {why}; pad_token_id of config.json is {pad_id}, {theirs}"
+        )
+    elif named not in ids and in_config == blank and usual not in (None, blank):
+        notes.append(
+            f"the blank is {blank!r}, as pad_token_id of config.json ({pad_id}) says, though there is {usual!r}"
+        )
+    return special
+
+
+def read_preprocessing(folder: Path) -> tuple[bool, str]:
+    """Returns whether a folder's feature extractor normalizes waveforms, and a line on what it says.
+
+    processor_config.json, where the feature extractor stands in it (transformers 5), counts before
+    preprocessor_config.json, as in transformers. What it does to the padding of a batch (return_attention_mask,
+    padding_value) is of no matter here: padding is always masked, so a row's logits are those that it has alone.
+
+    Raises:
+        ValueError: If the extractor is another one, its sampling rate is not 16 kHz, or a file is damaged.
+    """
+    nested, flat = _read(folder / PROCESSOR_FILE), _read(folder / PREPROCESSOR_FILE)
+    key = next((key for key in ("feature_extractor", "audio_processor") if nested.get(key) is not None), None)
+    found = []
+    if key is not None:
+        if not is_kind(nested[key], dict):
+            raise ValueError(f"{folder / PROCESSOR_FILE}: {key!r} is {describe(nested[key])}, not a JSON object")
+        found.append((PROCESSOR_FILE, _extractor(folder / PROCESSOR_FILE, nested[key])))
+    if (folder / PREPROCESSOR_FILE).is_file():
+        found.append((PREPROCESSOR_FILE, _extractor(folder / PREPROCESSOR_FILE, flat, refuse=not found)))
+    if not found:
+        return True, "16 kHz, normalized to zero mean and unit variance (assumed: no preprocessor_config.json)"
+    name, normalizes = found[0]
+    line = (
+        "normalized to zero mean and unit variance" if normalizes else "as it is, not normalized (do_normalize=false)"
+    )
+    if found[-1][1] not in (None, normalizes):
+        return bool(normalizes), f"16 kHz, {line}, by {name}; {found[-1][0]} says otherwise and does not count"
+    return bool(normalizes), f"16 kHz, {line} ({name})"
+
+
+def _extractor(path: Path, fields: Mapping[str, Any], *, refuse: bool = True) -> bool | None:
+    """Returns do_normalize of a feature extractor that computes what ours does; None if it may not, and need not."""
+    normalizes = fields.get("do_normalize", True)
+    problems = []
+    if fields.get("feature_extractor_type", _EXTRACTOR) != _EXTRACTOR:
+        problems.append(f"feature_extractor_type is {describe(fields['feature_extractor_type'])}; only {_EXTRACTOR} is")
+    for name, wanted in (("sampling_rate", SAMPLE_RATE), ("feature_size", 1)):
+        value = fields.get(name, wanted)
+        if not is_kind(value, float) or value != wanted:
+            problems.append(f"{name} is {describe(value)}; only {wanted} is")
+    if not is_kind(normalizes, bool):
+        problems.append(f"do_normalize is {describe(normalizes)}; only true or false is")
+    if problems and refuse:
+        raise ValueError(f"{path}: {problems[0]} supported")
+    return None if problems else normalizes
+
+
+def text_notes(folder: Path, vocabulary: Vocabulary) -> list[str]:
+    """Returns sentences on what the folder does to text that is not done here."""
+    notes = []
+    if _read(folder / TOKENIZER_FILE).get("do_lower_case") is True:
+        notes.append("do_lower_case=true, but texts are written here as the tokens are")
+    special = set(vocabulary.special.values())
+    characters = [token for token in vocabulary.ids if token not in special]
+    if any(map(str.islower, characters)) and not any(len(token) == 1 and token.isupper() for token in characters):
+        notes.append("the tokens are in lower case: train with --config.data.text_style=unicode")
+    if (folder / "language_model").is_dir():
+        notes.append("language_model/ stays behind; decode with config.decode.lm")
+    return notes
+
+
+def preprocessor_fields(config: Wav2Vec2Config) -> dict[str, Any]:
+    """Returns preprocessor_config.json: the settings of our own preprocessing."""
+    return {
+        "feature_extractor_type": _EXTRACTOR,
+        "do_normalize": config.normalize_waveform,
+        "feature_size": 1,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        # Models with group norm were trained without a mask, and transformers' group norm takes no notice of it.
+        "return_attention_mask": config.feature_norm == "layer",
+        "sampling_rate": SAMPLE_RATE,
+    }
+
+
+def tokenizer_fields(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Returns tokenizer_config.json of a vocabulary."""
+    return {"tokenizer_class": "Wav2Vec2CTCTokenizer", "do_lower_case": False, **vocabulary.special}
+
+
+def special_tokens_map(vocabulary: Vocabulary) -> dict[str, str]:
+    """Returns special_tokens_map.json of a vocabulary; there the word delimiter is no special token."""
+    return {role: token for role, token in vocabulary.special.items() if role != WORD_DELIMITER}
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes indented JSON; not atomically."""
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Returns the object in a file, {} without one."""
+    if not path.is_file():
+        return {}
+    try:
+        return read_object(path)
+    except MalformedFileError as error:
+        raise ValueError(f"{error}; fetch it again or remove it") from error

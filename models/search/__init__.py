@@ -1,0 +1,1 @@
+"""Beam search over characters and over words with a language model."""

@@ -1,0 +1,52 @@
+"""The table of architectures: one of our own for laptops, and the published ones, by the fields that differ."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# What every published 24-layer model shares: Baevski et al. 2020, https://arxiv.org/abs/2006.11477, section 4.2.
+_LARGE: dict[str, Any] = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
+
+# The later large models: biases and layer norm in every convolution, norms before attention and feed-forward blocks.
+_STABLE: dict[str, Any] = {"conv_bias": True, "feature_norm": "layer", "stable_layer_norm": True}
+
+# Values are fields of `models.wav2vec2.config.Wav2Vec2Config` that differ from its defaults, which are "base".
+PRESETS: dict[str, dict[str, Any]] = {
+    # facebook/wav2vec2-base, wav2vec2-base-960h
+    "base": {},
+    # About a million parameters, for laptops and tests. The same 20 ms hop as the published models, reached in three
+    # convolutions instead of seven: most of the time of a small model would go into the first ones. Filterbank start,
+    # layer norm in the feature encoder and pre-norm layers, because they learn from scratch far faster.
+    "tiny": {
+        "conv_dim": (160, 128, 128),
+        "conv_kernel": (256, 5, 3),
+        "conv_stride": (80, 2, 2),
+        "conv_init": "gabor",
+        "conv_bias": True,
+        "feature_norm": "layer",
+        "hidden_size": 128,
+        "num_layers": 4,
+        "num_heads": 4,
+        "intermediate_size": 512,
+        "pos_conv_kernel": 32,
+        "pos_conv_groups": 8,
+        "stable_layer_norm": True,
+        "initializer_range": 0.05,
+    },
+    # facebook/wav2vec2-large, wav2vec2-large-960h
+    "large": _LARGE,
+    # facebook/wav2vec2-large-lv60, wav2vec2-large-960h-lv60-self
+    "large_lv60": {**_LARGE, **_STABLE},
+    # facebook/wav2vec2-large-robust (Hsu et al. 2021, https://arxiv.org/abs/2104.01027)
+    "robust": {**_LARGE, **_STABLE},
+    # facebook/wav2vec2-large-xlsr-53 (Conneau et al. 2020, https://arxiv.org/abs/2006.13979)
+    "xlsr_53": {**_LARGE, **_STABLE},
+    # facebook/wav2vec2-xls-r-300m, -1b and -2b (Babu et al. 2021, https://arxiv.org/abs/2111.09296, table 2)
+    "xls_r_300m": {**_LARGE, **_STABLE},
+    "xls_r_1b": {**_STABLE, "hidden_size": 1280, "num_layers": 48, "num_heads": 16, "intermediate_size": 5120},
+    "xls_r_2b": {**_STABLE, "hidden_size": 1920, "num_layers": 48, "num_heads": 16, "intermediate_size": 7680},
+    # facebook/hubert-base-ls960 and hubert-large-ll60k (Hsu et al. 2021, https://arxiv.org/abs/2106.07447): what they
+    # are trained to predict is another, the networks are those of wav2vec 2.0.
+    "hubert_base": {},
+    "hubert_large": {**_LARGE, **_STABLE},
+}

@@ -1,0 +1,1 @@
+"""Weights by name: downloaded, unpacked and cached, read without running them."""

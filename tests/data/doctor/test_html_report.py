@@ -1,0 +1,76 @@
+"""doctor.json and doctor.html: whole, escaped, self-contained."""
+
+from __future__ import annotations
+
+import configparser
+import json
+from pathlib import Path
+
+import numpy as np
+
+from data.doctor.examination import (
+    Examination,
+    Histogram,
+    Memory,
+    PlanFigures,
+    SetFigures,
+    Shape,
+    Vocabulary,
+)
+from data.doctor.findings import find, sort
+from data.doctor.html_report import bars, ticks, write_report
+from tests.helpers.pages import check_page
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def make_examination() -> Examination:
+    findings = [
+        *find("empty_text", "train", {"<b>&": '"quoted"'}),
+        *find("too_long", "train", {f"u{i}": f"{i} s" for i in range(250)}),
+    ]
+    histogram = Histogram.of("duration, s", np.array([1.0, 2.0, 2.0]), low=0.0)
+    return Examination(
+        findings=sort(findings),
+        sets=[SetFigures("train", "jsonl m.jsonl", 3, 1.5, 2, 10, 50, 250, 3, [histogram])],
+        plan=PlanFigures(7, 14, 0.125, [Shape(2.0, 99, 7, 14, 0.125)]),
+        vocabulary=Vocabulary({"|": 1, "A": 3, "Z": 0}, ["Z"], "Ü", 0.02, "Q"),
+        memory=[Memory("training", 1, 2.0, 3 * 2**30, None)],
+    )
+
+
+def test_the_page_is_whole_escaped_and_needs_no_network(tmp_path: Path) -> None:
+    write_report(make_examination(), tmp_path, title="a <run>")
+    page = (tmp_path / "doctor.html").read_text()
+    check_page(page)
+    assert "a &lt;run&gt;" in page and "&lt;b&gt;&amp;" in page and "<b>" not in page
+    assert "1 error, 1 warning" in page
+    assert "u199<" in page and "u200<" not in page
+    assert "The first 200 are shown" in page
+    assert page.count("<rect") == 2
+
+
+def test_json_has_what_the_page_leaves_out(tmp_path: Path) -> None:
+    write_report(make_examination(), tmp_path / "new", title="run")
+    fields = json.loads((tmp_path / "new/doctor.json").read_text())
+    assert [item["count"] for item in fields["findings"]] == [1, 250]
+    assert len(fields["findings"][1]["utterances"]) == 250
+    assert fields["vocabulary"]["unused"] == ["Z"]
+
+
+def test_bars_reach_from_the_axis_and_the_highest_fills_the_picture() -> None:
+    histogram = Histogram.of("x", np.array([0.0] * 10 + [100.0]), low=0.0, high=100.0)
+    first, last = bars(histogram)
+    assert first[1:2] == (0.0,) and first[3] == 110.0
+    assert last[1] + last[3] == 110.0 and last[3] == 11.0
+    assert last[4] == "97.5 to 100: 1"
+    assert [label for _, label in ticks(histogram)] == ["0", "25", "50", "75", "100"]
+
+
+def test_the_template_travels_with_an_installed_package() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert config["options.package_data"]["data"] == "*.jinja"
+    assert (ROOT / "data/doctor/doctor.html.jinja").is_file()
+    assert config["options.package_data"]["engine.report"] == "*.jinja"
+    assert (ROOT / "engine/report/report.html.jinja").is_file()

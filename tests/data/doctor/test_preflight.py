@@ -1,0 +1,108 @@
+"""What training refuses before its first update, and what it only says."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from data.common.errors import InputError
+from data.doctor.preflight import check_before_training
+from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer
+
+SENTENCE = "THE QUICK BROWN FOX"
+
+
+def make_data(texts, *, secs=2.0, prefix="t", speakers=None):
+    return SimpleNamespace(
+        source=SimpleNamespace(
+            utterance_ids=[f"{prefix}{i}" for i in range(len(texts))],
+            texts=texts,
+            speaker_ids=speakers or [""] * len(texts),
+            num_samples=np.full(len(texts), round(secs * 16_000)),
+            sample_rates=np.full(len(texts), 16_000),
+        )
+    )
+
+
+def check(train, **options):
+    options = {"eval_data": {}, "text_style": "librispeech", **options}
+    return check_before_training(
+        train_data=train, tokenizer=CharTokenizer(tokens=FACEBOOK_TOKENS), frames_fn=lambda n: n // 320, **options
+    )
+
+
+def test_clean_data_passes_in_silence(caplog):
+    evaluation = {"dev": make_data([SENTENCE] * 3, prefix="e", speakers=["zoe"] * 3)}
+    with caplog.at_level(logging.WARNING):
+        assert check(make_data([SENTENCE] * 20, speakers=["ann"] * 20), eval_data=evaluation) == []
+    assert caplog.text == ""
+
+
+def test_a_vocabulary_of_the_other_case_is_refused():
+    with pytest.raises(InputError, match=r"84\.2 % of the characters .* not in the vocabulary \(.*data\.vocab"):
+        check(make_data([SENTENCE.lower()] * 20), text_style="none")
+
+
+def test_a_rare_foreign_letter_is_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        (finding,) = check(make_data([SENTENCE] * 19 + ["MÜLLER"]))
+    assert finding.code == "unknown_characters"
+    assert "t19 (Ü)" in caplog.text
+
+
+def test_transcripts_that_mostly_do_not_fit_are_refused():
+    with pytest.raises(InputError, match=r"3 of 20 training utterances .* more labels than frames, first t17"):
+        check(make_data([SENTENCE] * 17 + [SENTENCE * 10] * 3))
+    assert [item.code for item in check(make_data([SENTENCE] * 18 + [SENTENCE * 10] * 2))] == ["labels_do_not_fit"]
+
+
+def test_transcripts_of_nothing_but_digits_are_refused():
+    with pytest.raises(InputError, match="20 of 20 training utterances have no text"):
+        check(make_data(["1 2 3"] * 20))
+
+
+def test_evaluating_on_training_utterances_must_be_allowed():
+    train = make_data([SENTENCE] * 20, speakers=["ann"] * 20)
+    same = {"same": make_data([SENTENCE] * 2)}
+    with pytest.raises(InputError, match=r"eval same: 2: .*same id.*t0 .*data\.allow_leak"):
+        check(train, eval_data=same)
+    findings = check(train, eval_data=same, allow_leak=True)
+    assert [(item.code, item.severity) for item in findings] == [("id_leak", "note")]
+
+
+def test_a_speaker_on_both_sides_is_a_warning(caplog):
+    train = make_data([SENTENCE] * 20, speakers=["ann"] * 20)
+    with caplog.at_level(logging.WARNING):
+        check(train, eval_data={"dev": make_data([SENTENCE], prefix="e", speakers=["ann"])})
+    assert "ann (1 utterances)" in caplog.text
+
+
+def test_a_duration_that_contradicts_its_file_is_a_warning_of_training_and_evaluation(caplog):
+    train, dev = make_data([SENTENCE] * 20), make_data([SENTENCE], prefix="e")
+    train.source.duration_conflicts = {"t3": "2.2 s listed, 4.2 s in the file"}
+    dev.source.duration_conflicts = {"e0": "1 s listed, 2 s in the file"}
+    with caplog.at_level(logging.WARNING):
+        findings = check(train, eval_data={"dev": dev})
+    assert [(item.code, item.where) for item in findings] == [
+        ("wrong_duration", "train"), ("wrong_duration", "eval dev"),
+    ]  # fmt: skip
+    assert "t3 (2.2 s listed, 4.2 s in the file)" in caplog.text
+
+
+def test_markup_is_a_warning_of_training(caplog):
+    with caplog.at_level(logging.WARNING):
+        (finding,) = check(make_data([SENTENCE] * 19 + [f"{SENTENCE} <PERIOD>"]))
+    assert finding.code == "markup" and "t19 (<PERIOD>)" in caplog.text
+
+
+@pytest.mark.parametrize("made_vocab", [True, False])
+def test_rare_characters_are_a_warning_of_a_vocabulary_that_was_made_of_the_texts(caplog, made_vocab):
+    train = make_data([SENTENCE] * 600 + [f"{SENTENCE} JAZZ"])
+    train.made_vocab = made_vocab
+    with caplog.at_level(logging.WARNING):
+        found = check(train)
+    assert [item.code for item in found] == ["rare_characters"] * made_vocab
+    assert ("J (once, first t600)" in caplog.text) == made_vocab

@@ -1,0 +1,312 @@
+"""Faults that are named before anything slow begins."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+
+from configs import base, debug, hub_tutorial, quickstart
+from engine import experiment
+from engine.config import validation
+from tests.helpers.engine_toys import ToyModel
+from tests.helpers.experiment_toys import make_config, make_parts
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("train.global_batch_size", 5, "train.global_batch_size=5 must be a multiple of replicas x train.accum_steps"),
+        ("eval.batch_size", 0, "eval.batch_size must be at least 1, got 0"),
+        ("train.num_updates", 0, "train.num_updates must be at least 1, got 0"),
+        ("train.log_every_updates", 0, "train.log_every_updates must be at least 1, got 0"),
+        ("eval.best_of", "other", "eval.best_of='other' names no evaluation set; data.eval has dev_clean"),
+    ],
+)
+def test_fields_that_do_not_fit_each_other_are_named(field, value, message):
+    config = base.get_config()
+    config.train.accum_steps = 1
+    validation.check_fields(config, num_replicas=2)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=message):
+        validation.check_fields(config, num_replicas=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("train.num_updates", "many", "train.num_updates must be a whole number, at least 1, got 'many'"),
+        ("train.num_updates", 2.5, "a whole number, at least 1, got 2.5"),
+        ("train.num_updates", True, "a whole number, at least 1, got True"),
+        ("train.accum_steps", 0, "train.accum_steps must be at least 1, got 0"),
+        ("train.learning_rate", float("nan"), "train.learning_rate must be a number, above 0, got nan"),
+        ("train.learning_rate", -1.0, "train.learning_rate must be above 0, got -1.0"),
+        ("train.learning_rate", float("inf"), "a number, above 0, got inf"),
+        ("train.warmup_updates", -1, "train.warmup_updates must be at least 0, got -1"),
+        ("train.warmup_ratio", 1.5, "train.warmup_ratio must be from 0 to 1, got 1.5"),
+        ("train.beta_2", 1.0, "train.beta_2 must be from 0 to less than 1, got 1.0"),
+        ("train.ema_decay", -0.1, "train.ema_decay must be from 0 to less than 1, got -0.1"),
+        ("train.clip_norm", None, "train.clip_norm must be a number, at least 0, got None"),
+        ("train.precision", "float64", "train.precision must be one of float32, mixed_bfloat16, mixed_float16, got"),
+        ("train.schedule", "step", "train.schedule must be one of constant, linear, cosine, tri_stage, got 'step'"),
+        ("eval.early_stopping_patience", -1, "eval.early_stopping_patience must be at least 0, got -1"),
+        ("eval.batch_size", (8,), r"eval.batch_size must be a whole number, at least 1, got \(8,\)"),
+        ("checkpoint.every_updates", 0, "checkpoint.every_updates must be at least 1, got 0"),
+        ("checkpoint.background", "yes", "checkpoint.background must be one of True, False, got 'yes'"),
+        ("runtime.stop_within_secs", -1.0, "runtime.stop_within_secs must be at least 0, got -1.0"),
+        ("runtime.num_virtual_devices", "all", "runtime.num_virtual_devices must be a whole number, at least 0, got"),
+        ("data.max_bad_share", 5.0, "data.max_bad_share must be from 0 to 1, got 5.0"),
+        ("seed", -1, "seed must be from 0 to 4294967295, got -1"),
+    ],
+)
+def test_a_value_that_a_field_cannot_have_is_named_before_anything_is_read(tmp_path, field, value, message):
+    config = make_config(tmp_path / "nowhere")
+    *groups, name = field.split(".")
+    place = config
+    for group in groups:
+        place = place[group]
+    del place[name]  # so that it may get another type
+    place[name] = value
+    with pytest.raises(ValueError, match=message) as caught:
+        experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
+    assert "\n" not in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_a_config_without_a_field_or_a_group_is_told_where_to_get_it(tmp_path):
+    for missing, name in (("train.beta_1", "train.beta_1"), ("runtime", "runtime.num_virtual_devices")):
+        config = make_config(tmp_path)
+        group, _, field = missing.partition(".")
+        if field:
+            del config[group][field]
+        else:
+            del config[group]
+        with pytest.raises(ValueError, match=f"the config has no field {name}: start it from configs.base.get_config"):
+            validation.check_values(config)
+    config = make_config(tmp_path)
+    for name in ("warmup_ratio", "hold_ratio", "loss_divisor"):
+        del config.train[name]
+    del config.runtime["stop_within_secs"]
+    validation.check_values(config)  # as older configs are
+
+
+def test_every_number_of_a_run_is_checked():
+    """A field that is added to these groups is added to the table, or to this list with a reason."""
+    config = base.get_config()
+    for group in ("train", "eval", "checkpoint", "runtime"):
+        for name, value in config[group].items():
+            if isinstance(value, (bool, int, float)):
+                assert f"{group}.{name}" in {**validation._NUMBERS, **validation._CHOICES}, name
+
+
+@pytest.mark.parametrize("num_replicas", [1, 2, 3, 5])
+def test_an_evaluation_has_no_use_for_the_training_batch(num_replicas):
+    config = base.get_config()
+    config.train.accum_steps = 7
+    validation.check_fields(config, num_replicas=num_replicas, trains=False)
+    with pytest.raises(ValueError, match=f"train.global_batch_size=32 must be a multiple .* {num_replicas} x 7"):
+        validation.check_fields(config, num_replicas=num_replicas)
+
+
+def test_batches_by_seconds_need_a_multiple_that_can_be_shared_out():
+    config = base.get_config()
+    config.train.accum_steps, config.data.max_batch_secs, config.data.row_multiple = 2, 400.0, 8
+    config.train.global_batch_size = 5  # not used
+    validation.check_fields(config, num_replicas=4)
+    config.data.row_multiple = 6
+    with pytest.raises(ValueError, match="data.row_multiple=6 must be a multiple of replicas x .* = 4 x 2"):
+        validation.check_fields(config, num_replicas=4)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("data.num_buckets", 8, "data.num_buckets=8: a TPU needs rows of one length; set data.num_buckets=1"),
+        ("train.precision", "mixed_float16", "a TPU has no float16; set mixed_bfloat16 or float32"),
+        ("model.regions", "on", "model.regions=on: a TPU compiles the step as a whole; set auto or off"),
+    ],
+)
+def test_what_a_tpu_cannot_run_is_refused(field, value, message):
+    config = base.get_config()
+    config.data.num_buckets = 1
+    validation.check_tpu(config)
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError, match=message):
+        validation.check_tpu(config)
+
+
+def test_a_missing_corpus_names_the_command_that_makes_it(tmp_path):
+    config = make_config(tmp_path / "nowhere")
+    command = f"python -m data.synthetic --output={tmp_path / 'nowhere'}"
+    config.data.make_command = command
+    with pytest.raises(ValueError, match=f"nowhere: no such corpus; make it with: {command}"):
+        experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
+    assert not (tmp_path / "run/config.json").exists()
+
+
+@pytest.mark.parametrize("module", [base, hub_tutorial, debug, quickstart])
+def test_the_corpora_of_a_config_are_made_by_its_command_and_another_path_is_not(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where none of the corpora is
+    config = module.get_config()
+    for fields in (config.data.train, *config.data.eval.values()):
+        with pytest.raises(ValueError, match="no such corpus; make it with: python -m data"):
+            validation.check_corpus(config, fields)
+    (tmp_path / "train.jsonl").touch()
+    for path in ("trian.jsonl", "datasets/mine.jsonl", "runs/other", "mine/datasets/librispeech"):
+        config.data.train.input = path
+        with pytest.raises(ValueError, match=f"^{path}: no such corpus; check the path") as caught:
+            validation.check_corpus(config, config.data.train)
+        assert "python -m" not in str(caught.value)
+        assert ("train.jsonl lies near" in str(caught.value)) == (path == "trian.jsonl")
+
+
+def test_missing_weights_name_the_command_that_converts_them(tmp_path):
+    config = make_config(tmp_path)
+    config.model.init = str(tmp_path / "weights")
+    wanted = r"weights: no such weights \(model.init\); .*python -m models.convert"
+    with pytest.raises(ValueError, match=wanted) as found:
+        experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
+    # What it says of random weights is a run that learns.
+    assert str(found.value).endswith("--config.model.init= --config.model.freeze_feature_encoder=False")
+
+
+def frozen(folder, **fields):
+    config = make_config(folder)
+    config.model.update({"freeze_feature_encoder": True, **fields})
+    return config
+
+
+def test_random_weights_that_stay_frozen_are_refused_before_anything_is_written_and_told_what_to_set(tmp_path):
+    with pytest.raises(ValueError, match=r"model.freeze_feature_encoder=True, but model.init is empty: .*") as found:
+        experiment.run(config=frozen(tmp_path), parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
+    assert "--config.model.init=WEIGHTS" in str(found.value) and "\n" not in str(found.value)
+    assert "--config.model.init= --config.model.freeze_feature_encoder=False" in str(found.value)
+    assert not (tmp_path / "run/config.json").exists()
+    assert validation.find_frozen_random(frozen(tmp_path, init=str(tmp_path / "weights"))) == ""
+    assert validation.find_frozen_random(frozen(tmp_path, source="hub", hub_handle="X")) == ""
+
+
+def test_a_run_that_began_frozen_goes_on_with_a_warning(tmp_path, monkeypatch, caplog):
+    run = {"config": frozen(tmp_path), "parts": make_parts(), "workdir": str(tmp_path / "run"), "mode": "train"}
+    with monkeypatch.context() as patch:
+        patch.setattr(validation, "find_frozen_random", lambda config: "")
+        assert experiment.run(**run).exit_status == 0
+    assert experiment.run(**run).exit_status == 0
+    assert "the feature encoder would stay random for ever" in caplog.text
+
+
+def test_a_feature_encoder_that_was_random_and_frozen_all_along_is_found_however_many_runs_ago(tmp_path):
+    for name, model in {
+        "first": {"init": "", "freeze_feature_encoder": True},
+        "second": {"init": str(tmp_path / "first/best"), "freeze_feature_encoder": True},
+        "trained": {"init": "", "freeze_feature_encoder": False},
+        "loop": {"init": str(tmp_path / "loop"), "freeze_feature_encoder": True},
+        "hub": {"init": "", "freeze_feature_encoder": True, "source": "hub"},
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"model": model}))
+    fault = validation.find_frozen_random(frozen(tmp_path, init=str(tmp_path / "second/best/ckpt-2")))
+    assert f"the run in {tmp_path / 'first'} began with random weights" in fault
+    for name in ("trained", "loop", "hub", "converted"):
+        assert validation.find_frozen_random(frozen(tmp_path, init=str(tmp_path / name))) == ""
+    open_again = frozen(tmp_path, init=str(tmp_path / "second"), freeze_feature_encoder=False)
+    assert validation.find_frozen_random(open_again) == ""
+
+
+def test_an_encoder_that_is_held_back_while_random_is_a_warning_and_refused_where_it_never_trains(tmp_path, caplog):
+    config = frozen(tmp_path, freeze_feature_encoder=False, freeze_encoder_updates=5)
+    validation.check_frozen(config)
+    assert "train the head on an encoder that is random" in caplog.text
+    config.model.freeze_encoder_updates = config.train.num_updates
+    with pytest.raises(ValueError, match="freeze_encoder_updates=6 of train.num_updates=6, but model.init is empty"):
+        validation.check_frozen(config)
+
+
+def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_written(tmp_path):
+    class Fixed(ToyModel):
+        max_training_samples = 246_000
+
+    config = make_config(tmp_path)
+    config.data.max_duration_secs = 15.5
+    parts = make_parts(build_model=lambda **fields: Fixed())
+    with pytest.raises(ValueError, match=r"data.max_duration_secs=15.5: .* at most 246000 samples; set 15.375 or less"):
+        experiment.run(config=config, parts=parts, workdir=str(tmp_path / "run"), mode="train")
+    assert not (tmp_path / "run/config.json").exists()
+
+    config.data.max_duration_secs = 15.375
+    validation.check_row_lengths(config, 246_000)
+    # Played slowly a recording is longer; the limit given is rounded down.
+    config.data.speed_factors = (0.9, 1.0)
+    with pytest.raises(ValueError, match="set 13.837 or less"):
+        validation.check_row_lengths(config, 246_000)
+    config.data.max_duration_secs = 13.8
+    config.data.join_max_utterances = 3
+    with pytest.raises(ValueError, match="data.join_max_secs=0: .*set 15.375 or less"):
+        validation.check_row_lengths(config, 246_000)
+    config.data.join_max_secs = 15.0
+    validation.check_row_lengths(config, 246_000)
+    config.data.max_duration_secs = 0.0
+    with pytest.raises(ValueError, match="data.max_duration_secs=0:"):
+        validation.check_row_lengths(config, 246_000)
+    validation.check_row_lengths(config, 0)
+
+
+def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
+    class Alphabet:
+        def __init__(self, tokens):
+            self.pieces, self.num_tokens, self.blank_id = tokens.replace("_", " "), len(tokens), tokens.find("_")
+
+    def build(path):
+        return Alphabet(open(path, encoding="utf-8").read())
+
+    run = tmp_path / "run"
+    (run / "best").mkdir(parents=True)
+    (run / "vocab.json").write_text("_ABC")
+    for init in (run, run / "best", run / "best" / "ckpt-1"):
+        validation.check_head(str(init), tokenizer=Alphabet("_ABC"), build_tokenizer=build)
+        with pytest.raises(ValueError, match=r"run/vocab.json, has 'B' as token 2 and that of data.vocab 'X'"):
+            validation.check_head(str(init), tokenizer=Alphabet("_AXC"), build_tokenizer=build)
+        # The same characters, but another token is the blank.
+        with pytest.raises(ValueError, match="has its blank at 0 and that of data.vocab at -1"):
+            validation.check_head(str(init), tokenizer=Alphabet(" ABC"), build_tokenizer=build)
+        with pytest.raises(ValueError, match=r"has 4 tokens and that of data.vocab 3; set data.vocab=\S+"):
+            validation.check_head(str(init), tokenizer=Alphabet("_AB"), build_tokenizer=build)
+    # A run goes on with what it began with.
+    for tokens, message in (("_ABC", ""), ("_AXC", "no longer the one that it began with"), (" ABC", "blank at 0")):
+        refused = pytest.raises(ValueError, match=message) if message else contextlib.nullcontext()
+        with refused:
+            validation.check_same_vocabulary(str(run), tokenizer=Alphabet(tokens), build_tokenizer=build)
+    validation.check_same_vocabulary(str(tmp_path), tokenizer=Alphabet("_"), build_tokenizer=build)
+    validation.check_head(str(tmp_path / "bare" / "x" / "ckpt-1"), tokenizer=Alphabet("_"), build_tokenizer=build)
+
+
+@pytest.mark.parametrize(
+    ("updates", "epochs"),
+    [
+        ("train.num_updates", "train.num_epochs"),
+        ("eval.every_updates", "eval.every_epochs"),
+        ("checkpoint.every_updates", "checkpoint.every_epochs"),
+    ],
+)
+def test_updates_and_epochs_of_the_same_are_one_or_the_other(updates, epochs):
+    config = base.get_config()
+    config.update_from_flattened_dict({updates: 0, epochs: 2.5})
+    validation.check_values(config)
+    config.update_from_flattened_dict({updates: 7})
+    with pytest.raises(ValueError, match=f"{epochs}=2.5 and {updates}=7 are both set; set one of them to 0"):
+        validation.check_values(config)
+    config.update_from_flattened_dict({epochs: -1.0})
+    with pytest.raises(ValueError, match=f"{epochs} must be at least 0|{epochs}=-1"):
+        validation.check_values(config)
+    group, _, name = epochs.partition(".")
+    config.update_from_flattened_dict({epochs: 0.0})
+    del config[group][name]
+    validation.check_values(config)  # as older configs are
+
+
+@pytest.mark.parametrize("field", ["data.train.input", "model.init"])
+def test_a_url_of_a_kind_that_is_not_known_is_one_line(tmp_path, field):
+    config = make_config(tmp_path)
+    config.update_from_flattened_dict({field: "nowhere://bucket/x"})
+    with pytest.raises(OSError, match="cannot use nowhere://bucket/x: File system scheme 'nowhere' not implemented"):
+        validation.check_inputs(config, config.model.init, evaluate=False)

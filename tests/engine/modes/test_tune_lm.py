@@ -1,0 +1,123 @@
+"""Tuning the weights of a language model."""
+
+import json
+
+import numpy as np
+import pytest
+
+from engine.evaluation.metrics import ErrorCounts
+from engine.modes import tune_lm
+from models.search.lexicon import Spelling
+from models.search.lexicon_beam import LexiconBeamSearch
+from tests.helpers.experiment_toys import ToyEvalData, make_config, make_parts
+from tests.helpers.models_lm import ARPA, PIECES, emissions, needs_flashlight
+
+
+class Letters:
+    pieces = PIECES
+
+    def decode(self, ids):
+        return "".join(PIECES[i] for i in ids)
+
+
+class Curve:
+    """A search with the more wrong words the further its weights are from (1.25, 0.5)."""
+
+    def __init__(self, weights=(0.0, 0.0)):
+        self.weights = weights
+        self.tried = []
+
+    def with_weights(self, *, lm_weight, word_score):
+        self.tried.append((lm_weight, word_score))
+        return Curve((lm_weight, word_score))
+
+    def __call__(self, log_probs):
+        distance = abs(self.weights[0] - 1.25) + abs(self.weights[1] - 0.5)
+        return [type("Found", (), {"tokens": [round(16 * distance)]})()]
+
+
+class Wrong:
+    def decode(self, ids):
+        return " ".join(["NO"] * ids[0] + ["YES"] * (100 - ids[0]))
+
+
+def test_the_best_pair_is_found_by_halving_the_distance():
+    search = Curve()
+    trials = tune_lm.tune_weights(
+        search=search,
+        tokenizer=Wrong(),
+        heard=[(" ".join(["YES"] * 100), np.zeros([1, 1]))],
+        lm_weights=(0.5, 1.0, 2.0),
+        word_scores=(-1.0, 1.0),
+        num_refinements=3,
+    )
+    best = min(trials)
+    # Steps 0.5 and 2 halve to 0.25 and 1, and so on: (1, 1), then (1.25, 1) or (1, 0), then (1.25, 0.5).
+    assert (best.lm_weight, best.word_score, best.words.num_errors) == (1.25, 0.5, 0)
+    assert len(search.tried) == len(set(search.tried)) == len(trials)  # none tried twice
+    assert min(weight for weight, _ in search.tried) >= 0
+
+
+def test_ties_go_to_the_smaller_weight():
+    words = ErrorCounts(hits=9, substitutions=1)
+    assert min([tune_lm.Trial(1.0, 0.0, words), tune_lm.Trial(0.5, 2.0, words)]).lm_weight == 0.5
+
+
+@needs_flashlight
+def test_weights_of_the_real_search_share_its_model_and_change_its_text(tmp_path):
+    (tmp_path / "lm.arpa").write_text(ARPA)
+    search = LexiconBeamSearch(
+        spelling=Spelling(PIECES), num_tokens=len(PIECES), words=["THE", "CAT", "CAR"], beam_size=50,
+        language_model=str(tmp_path / "lm.arpa"), lm_weight=1.0, word_score=0.0,
+    )  # fmt: skip
+    heard = [("THE CAT", emissions("THE CAR", unsure={6: ("T", 0.3)})), ("THE CAR", emissions("THE CAR"))]
+    trials = tune_lm.tune_weights(
+        search=search, tokenizer=Letters(), heard=heard, lm_weights=(0.0, 1.0), word_scores=(0.0,), num_refinements=0
+    )
+    assert [(trial.lm_weight, trial.words.num_errors) for trial in trials] == [(0.0, 1), (1.0, 0)]
+    hot = LexiconBeamSearch(
+        spelling=Spelling(PIECES), num_tokens=len(PIECES), words=["CAT"], beam_size=50, language_model="",
+        lm_weight=1.0, word_score=0.0, hot_words=["CAR"], hot_word_score=1.0,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="tune without them"):
+        hot.with_weights(lm_weight=2.0, word_score=0.0)
+
+
+def test_a_config_that_has_nothing_to_tune_is_refused_before_anything_slow(tmp_path):
+    config = make_config(tmp_path)
+    with pytest.raises(ValueError, match="decode.method=greedy: only lexicon"):
+        tune_lm.run(config=config, parts=make_parts(), workdir=str(tmp_path))
+    config.decode.method = "lexicon"
+    config.eval.best_of = "dev"
+    with pytest.raises(ValueError, match="eval.best_of='dev' names no evaluation set"):
+        tune_lm.run(config=config, parts=make_parts(), workdir=str(tmp_path))
+
+
+def test_log_probs_are_of_evenly_spaced_rows_without_their_padding():
+    class Echo:
+        def __call__(self, waveform, waveform_lengths, training=False):
+            return waveform[:, :, np.newaxis] * np.array([1.0, 0.0], np.float32)
+
+        def output_lengths(self, waveform_lengths):
+            return waveform_lengths
+
+    data = ToyEvalData(batch_size=4)
+    everything = tune_lm.compute_log_probs(Echo(), data)
+    assert len(everything) == 8
+    for (_, log_probs), rows in zip(everything, np.arange(8), strict=True):
+        assert 20 <= len(log_probs) <= 40, rows
+        np.testing.assert_allclose(np.exp(log_probs).sum(axis=1), 1.0, rtol=1e-5)
+    some = tune_lm.compute_log_probs(Echo(), data, max_utterances=3)
+    for (_, found), place in zip(some, (0, 2, 5), strict=True):
+        np.testing.assert_array_equal(found, everything[place][1])
+
+
+def test_the_file_is_json_of_all_fields_and_all_trials(tmp_path):
+    config = make_config(tmp_path)
+    trials = [tune_lm.Trial(1.0, 0.0, ErrorCounts(hits=3, deletions=1))]
+    report = tune_lm._report("dev", "ckpt-1", [1, 2], ErrorCounts(hits=2, deletions=2), trials)
+    assert json.loads(json.dumps(report))["trials"] == [{"lm_weight": 1.0, "word_score": 0.0, "wer": 0.25}]
+    assert (report["wer"], report["greedy_wer"], report["num_utterances"]) == (0.25, 0.5, 2)
+    table = tune_lm.trial_table(trials, ErrorCounts(hits=2, deletions=2), "dev")
+    assert [line.split()[:3] for line in table.splitlines()[1:]] == [["1", "0", "25.00"], ["greedy", "50.00", "0"]]
+    assert config.tune_lm.max_utterances == 500

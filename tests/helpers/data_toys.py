@@ -1,0 +1,47 @@
+"""Small corpora that several tests of data/ write and read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from data.corpus.manifest import Utterance
+from data.shards.writer import ShardTask
+
+
+def make_utterances(folder: Path, count: int = 7) -> list[Utterance]:
+    """Int16 noise at 16 kHz, at full scale, so that shards keep every bit."""
+    folder.mkdir(exist_ok=True)
+    random = np.random.default_rng(0)
+    found = []
+    for index in range(count):
+        samples = random.integers(-32768, 32768, 500 + 37 * index).astype(np.int16)
+        samples[:2] = [-32768, 32767]
+        path = folder / f"u{index}.flac"
+        soundfile.write(path, samples, 16000)
+        text = f"Word {'x' * index}\u2019s"
+        found.append(Utterance(path.stem, str(path), text, len(samples), 16000, f"s{index % 2}"))
+    return found
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of every file in a folder."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def make_task(path: Path, utterances: list[Utterance], **changes: Any) -> ShardTask:
+    """A shard of these utterances, whose transcripts are A, B ..."""
+    fields: dict[str, Any] = {
+        "path": str(path),
+        "utterances": utterances,
+        "texts": list("ABCDEFGH"[: len(utterances)]),
+        "payload": "pcm16",
+        "on_rate_mismatch": "resample",
+        "max_bad": 1,
+        "fingerprint": "f",
+        "newest_ns": 0,
+    }
+    return ShardTask(**{**fields, **changes})

@@ -1,0 +1,266 @@
+"""Compiled regions against the plain versions they stand for: values, gradients, whole models, replicas."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models.ops import fused
+from models.ops.keyed_random import UpdateRandom, dropout
+from models.wav2vec2 import layers
+from models.wav2vec2.config import preset
+from models.wav2vec2.model import Wav2Vec2ForCTC
+from models.wav2vec2.transformer import TransformerLayer
+from tests.models.wav2vec2.test_model import pad, small_preset, waveforms
+
+TOLERANCE = {tf.float32: 2e-6, tf.bfloat16: 0.03}
+DTYPES = pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16], ids=["float32", "bfloat16"])
+
+
+def noise(*shape, seed=0, dtype=tf.float32):
+    return tf.cast(tf.constant(np.random.default_rng(seed).normal(size=shape).astype(np.float32)), dtype)
+
+
+def make_random(num_rows=2):
+    return UpdateRandom(seed=1, update=tf.constant(5), row_ids=tf.range(num_rows))
+
+
+def compare(region, plain, inputs, dtype):
+    """Values and the gradients of all inputs, for one upstream gradient."""
+    found = []
+    for function in (region, plain):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            result = function(*inputs)
+        upstream = noise(*result.shape, seed=9, dtype=result.dtype)
+        assert result.dtype == dtype
+        found.append([result, *tape.gradient(result, inputs, output_gradients=upstream)])
+    for ours, theirs in zip(*found, strict=True):
+        ours, theirs = tf.cast(ours, tf.float32).numpy(), tf.cast(theirs, tf.float32).numpy()
+        assert np.abs(theirs).max() > 0.1
+        np.testing.assert_allclose(ours, theirs, atol=TOLERANCE[dtype] * max(1.0, np.abs(theirs).max()))
+
+
+@DTYPES
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_gelu_and_its_dropout(dtype, rate):
+    random, shape = make_random(), [2, 7, 12]
+    keys = random.vector_keys(shape, salt=3) if rate else None
+    compare(
+        lambda x: fused.gelu(x, rate=rate, keys=keys),
+        lambda x: dropout(layers.gelu(x), rate, random, salt=3),
+        [2.0 * noise(*shape, dtype=dtype)],
+        dtype,
+    )
+
+
+@DTYPES
+def test_layer_norm(dtype):
+    norm = layers.LayerNorm(size=12, epsilon=1e-5, name="norm")
+
+    def plain(x, scale, offset):
+        wide = tf.cast(x, tf.float32)
+        mean, variance = tf.nn.moments(wide, axes=[-1], keepdims=True)
+        return tf.cast((wide - mean) * tf.math.rsqrt(variance + 1e-5) * scale + offset, x.dtype)
+
+    x = 3.0 + noise(2, 7, 12, dtype=dtype)
+    compare(lambda *i: fused.layer_norm(*i, epsilon=1e-5), plain, [x, noise(12, seed=1), noise(12, seed=2)], dtype)
+    np.testing.assert_allclose(
+        tf.cast(norm(x, as_region=True), tf.float32), tf.cast(norm(x), tf.float32), atol=TOLERANCE[dtype]
+    )
+
+
+@DTYPES
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_sum_with_dropout(dtype, rate):
+    random, shape = make_random(), [2, 7, 12]
+    keys = random.vector_keys(shape, salt=4) if rate else None
+    compare(
+        lambda x, residual: fused.add_dropped(x, residual, rate=rate, keys=keys),
+        lambda x, residual: residual + dropout(x, rate, random, salt=4),
+        [noise(*shape, dtype=dtype), noise(*shape, seed=1, dtype=dtype)],
+        dtype,
+    )
+
+
+@DTYPES
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_attention(dtype, rate):
+    random, shape = make_random(), [2, 3, 9, 8]
+    keys = random.vector_keys([2, 3, 9, 9], salt=5) if rate else None
+    bias = np.zeros((2, 1, 1, 9), np.float32)
+    bias[1, ..., 6:] = -1e9
+
+    def plain(query, key, value):
+        logits = tf.matmul(query, key, transpose_b=True)
+        probs = tf.cast(tf.nn.softmax(tf.cast(logits, tf.float32) + bias, axis=-1), dtype)
+        return tf.matmul(dropout(probs, rate, random, salt=5), value)
+
+    compare(
+        lambda *inputs: fused.attention(*inputs, tf.constant(bias), rate=rate, keys=keys),
+        plain,
+        [noise(*shape, seed=seed, dtype=dtype) for seed in range(3)],
+        dtype,
+    )
+
+
+def test_attention_keeps_one_tensor_of_all_pairs_of_frames(monkeypatch):
+    """What the gradient makes of it needs no upstream gradient, but waits for one: else it would be kept as well."""
+    events = []
+
+    def noted(name, x, secs=0.0):
+        def note(value):
+            time.sleep(secs)
+            events.append(name)
+            return value
+
+        # Not stateful: TensorFlow would keep stateful operations in the order of the program, whatever they need.
+        return tf.ensure_shape(tf.numpy_function(note, [x], x.dtype, stateful=False), x.shape)
+
+    kept = fused._kept
+    monkeypatch.setattr(fused, "_kept", lambda signed: noted("kept", kept(signed)))
+    shape = [1, 2, 11, 4]  # of no other test: `attention` is traced anew
+    keys = make_random(1).vector_keys([1, 2, 11, 11], salt=5)
+
+    @tf.function
+    def run(query, key, value):
+        with tf.GradientTape() as tape:
+            tape.watch(value)
+            context = fused.attention(query, key, value, tf.zeros([1, 1, 1, 11]), rate=0.3, keys=keys)
+        return tape.gradient(context, value, output_gradients=noted("upstream", context, secs=0.3))
+
+    assert np.abs(run(*(noise(*shape, seed=seed) for seed in range(3)))).max() > 0.1
+    assert events == ["kept", "upstream", "kept"]
+
+
+def gradients_of(model, *, seed=3, jit_compile=None):
+    """Loss and gradients of a training pass over padded rows, with everything random switched on."""
+    batch, lengths = pad(waveforms(), 17_000)
+    variables = model.trainable_variables
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def run():
+        random = model.make_random(seed=seed, update=tf.constant(2), row_ids=tf.constant([4, 7, 9]))
+        with tf.GradientTape() as tape:
+            logits = model(batch, lengths, training=True, random=random)
+            frames = model.output_lengths(lengths)
+            valid = tf.sequence_mask(frames, tf.shape(logits)[1], dtype=tf.float32)[:, :, tf.newaxis]
+            loss = tf.reduce_sum(tf.square(logits) * valid)
+        return loss, tape.gradient(loss, variables, unconnected_gradients="zero")
+
+    loss, gradients = run()
+    return float(loss), [gradient.numpy() for gradient in gradients]
+
+
+RANDOM = {
+    "hidden_dropout": 0.1, "attention_dropout": 0.2, "activation_dropout": 0.1, "feature_projection_dropout": 0.1,
+    "final_dropout": 0.1, "layer_drop": 0.3, "mask_time_prob": 0.3, "num_layers": 3,
+}  # fmt: skip
+
+
+def twins(name, one, other, *, freeze=False, precision="float32"):
+    models = [
+        Wav2Vec2ForCTC(
+            config=small_preset(name, **RANDOM | fields), freeze_feature_encoder=freeze, precision=precision
+        )
+        for fields in (one, other)
+    ]
+    for a, b in zip(*(model.variables for model in models), strict=True):
+        b.assign(a)
+    return models
+
+
+@pytest.mark.parametrize(
+    ("name", "freeze"), [("base", False), ("base", True), ("large_lv60", False)], ids=["base", "frozen", "large_lv60"]
+)
+def test_a_model_of_regions_trains_like_a_plain_one(name, freeze):
+    plain, compiled = twins(name, {"regions": "off"}, {"regions": "on"}, freeze=freeze)
+    loss, wanted = gradients_of(plain)
+    found_loss, found = gradients_of(compiled)
+    assert found_loss == pytest.approx(loss, rel=1e-5)
+    for variable, a, b in zip(plain.trainable_variables, wanted, found, strict=True):
+        np.testing.assert_allclose(b, a, atol=2e-5 * max(1e-3, np.abs(a).max()), err_msg=variable.name)
+    batch, lengths = pad(waveforms(), 17_000)
+    frames = plain.output_lengths(lengths).numpy()
+    for a, b, count in zip(plain(batch, lengths).numpy(), compiled(batch, lengths).numpy(), frames, strict=True):
+        np.testing.assert_allclose(b[:count], a[:count], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "fields", "jit_compile"),
+    [
+        ("base", "float32", {"regions": "off"}, None),
+        ("base", "mixed_bfloat16", {"regions": "on"}, None),
+        ("large_lv60", "float32", {"regions": "on", "layer_drop": 0.0}, None),
+        ("base", "float32", {"regions": "off"}, True),  # as on a TPU
+    ],
+    ids=["plain", "regions-bfloat16", "regions-pre-norm", "compiled"],
+)
+def test_recomputed_layers_give_the_same_gradients(monkeypatch, name, precision, fields, jit_compile):
+    kept, recomputed = twins(name, fields, {**fields, "recompute": True}, precision=precision)
+    traced, call = [], TransformerLayer.call
+    monkeypatch.setattr(TransformerLayer, "call", lambda self, *inputs: traced.append(self) or call(self, *inputs))
+    loss, wanted = gradients_of(kept, jit_compile=jit_compile)
+    assert len(traced) == RANDOM["num_layers"]
+    found_loss, found = gradients_of(recomputed, jit_compile=jit_compile)
+    assert len(traced) == 3 * RANDOM["num_layers"]  # forward, and once more in the backward pass
+    assert found_loss == pytest.approx(loss, rel=1e-6)
+    # Mostly bit for bit; a graph may be fused otherwise, and then a sum comes in another order.
+    tolerance = 1e-5 if precision == "float32" else 1e-2
+    for variable, a, b in zip(kept.trainable_variables, wanted, found, strict=True):
+        np.testing.assert_allclose(b, a, rtol=0.0, atol=tolerance * max(1e-3, np.abs(a).max()), err_msg=variable.name)
+
+
+def test_the_folded_group_norm_is_exact_where_samples_are_nearly_equal():
+    """A slow drift over a loud offset: windows whose samples differ in their last digits only."""
+    plain, folded = twins("base", {"regions": "off"}, {"regions": "on"})
+    time = np.arange(16_000, dtype=np.float32)
+    rows = np.stack([1.0 + 1e-3 * np.sin(time / 900), np.sin(time / 15)]).astype(np.float32)
+    lengths = tf.constant([16_000, 9_000])
+    first = plain.backbone.feature_encoder.convolutions[0]
+    other = folded.backbone.feature_encoder.convolutions[0]
+    a, _ = first(tf.constant(rows[:, :, np.newaxis]), lengths)
+    b, frames = other(tf.constant(rows[:, :, np.newaxis]), lengths)
+    for row, count in enumerate(frames.numpy()):
+        # The plain version itself works in float32 and is the less exact of the two here.
+        np.testing.assert_allclose(b[row, :count], a[row, :count], atol=5e-3 if row == 0 else 2e-4)
+
+
+def test_regions_run_in_wide_models_alone_unless_asked_for():
+    assert preset("base").uses_regions and preset("xls_r_300m").uses_regions
+    assert not preset("tiny").uses_regions
+    assert preset("tiny", regions="on").uses_regions and not preset("base", regions="off").uses_regions
+    with pytest.raises(ValueError, match="regions must be"):
+        preset("base", regions="some")
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_two_replicas_run_regions(two_replicas, recompute):
+    config = small_preset("base", **RANDOM, regions="on", recompute=recompute)
+    with two_replicas.scope():
+        model = Wav2Vec2ForCTC(config=config)
+    alone = Wav2Vec2ForCTC(config=config)
+    for a, b in zip(model.variables, alone.variables, strict=True):
+        b.assign(a.numpy() if hasattr(a, "numpy") else a)
+    batch, lengths = pad(waveforms(), 17_000)
+
+    def compute(chosen):
+        random = chosen.make_random(seed=3, update=tf.constant(2), row_ids=tf.constant([4, 7, 9]))
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(chosen(batch, lengths, training=True, random=random)))
+        return loss, tape.gradient(loss, chosen.trainable_variables, unconnected_gradients="zero")
+
+    @tf.function
+    def on_replicas():
+        return two_replicas.run(lambda: compute(model))
+
+    wanted = tf.function(lambda: compute(alone))()
+    loss, gradients = on_replicas()
+    for replica in range(2):
+        assert float(loss.values[replica]) == pytest.approx(float(wanted[0]), rel=1e-5)
+        for a, b in zip(wanted[1], gradients, strict=True):
+            scale = max(1e-3, float(tf.reduce_max(tf.abs(a))))
+            np.testing.assert_allclose(b.values[replica], a, atol=3e-5 * scale)

@@ -1,0 +1,106 @@
+"""Frames and parameters as the built model has them; memory that grows as it should."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.build import build_model
+from models.memory_estimate import count_parameters, measure_model
+from models.wav2vec2.config import preset
+
+
+def measure(name="base", *, precision="float32", frozen=True, architecture=None, **copies):
+    return measure_model(
+        source="native", preset_name=name, architecture=architecture, hub_handle="", vocab_size=32,
+        precision=precision, freeze_feature_encoder=frozen, **copies,
+    )  # fmt: skip
+
+
+def test_frames_and_parameters_are_those_of_the_model():
+    model = build_model(source="native", preset="tiny", hub_handle="", vocab_size=32)
+    lengths = np.array([0, 255, 256, 399, 400, 16_000, 246_000])
+    np.testing.assert_array_equal(measure("tiny").num_frames(lengths), model.output_lengths(lengths).numpy())
+    assert count_parameters(preset("tiny")) == sum(int(np.prod(v.shape)) for v in model.variables)
+
+
+@pytest.mark.parametrize(
+    # As published: https://arxiv.org/abs/2006.11477 has 95 and 317 million with their pre-training parts.
+    ("name", "millions"), [("base", 94.40), ("large", 315.46), ("large_lv60", 315.47)],
+)
+def test_parameters_of_the_published_sizes(name, millions):
+    assert count_parameters(preset(name)) / 1e6 == pytest.approx(millions, abs=0.02)
+
+
+def test_an_architecture_of_its_own_is_followed():
+    fields = {"hidden_size": 96, "num_heads": 4, "pos_conv_groups": 4}
+    assert measure("auto", architecture=fields).config.hidden_size == 96
+
+
+def test_memory_grows_with_rows_seconds_training_and_precision():
+    base = measure()
+    one = base.memory_bytes(1, 160_000, True)
+    assert base.memory_bytes(2, 160_000, True) > one
+    assert base.memory_bytes(1, 320_000, True) > one
+    assert base.memory_bytes(1, 160_000, False) < one
+    assert measure(frozen=False).memory_bytes(1, 160_000, True) > one
+    assert measure(precision="mixed_bfloat16").memory_bytes(4, 160_000, True) < base.memory_bytes(4, 160_000, True)
+
+
+def test_averaged_weights_are_a_float32_copy_of_the_trained_ones():
+    more = measure(frozen=False, keep_average=True).memory_bytes(1, 160_000, True)
+    assert more - measure(frozen=False).memory_bytes(1, 160_000, True) == 4 * count_parameters(preset("base"))
+
+
+@pytest.mark.parametrize(("averages", "values_each"), [(False, 3), (True, 4)])
+def test_a_checkpoint_written_beside_the_training_is_a_copy_of_weights_moments_and_averages(averages, values_each):
+    more = measure(frozen=False, keep_average=averages, keep_copy=True).memory_bytes(1, 160_000, True)
+    less = measure(frozen=False, keep_average=averages).memory_bytes(1, 160_000, True)
+    assert more - less == 4 * values_each * count_parameters(preset("base"))
+    one_pass = [measure(keep_copy=copy).memory_bytes(1, 160_000, False) for copy in (False, True)]
+    assert one_pass[0] == one_pass[1]
+
+
+@pytest.mark.parametrize(
+    # Peaks of whole runs: docs/results/0024-predicted-memory.md. The last three came after the constants.
+    ("name", "rows", "secs", "precision", "frozen", "measured"),
+    [
+        ("base", 1, 15.4, "mixed_bfloat16", True, 3.77),
+        ("base", 2, 15.4, "mixed_bfloat16", True, 4.23),
+        ("base", 1, 15.4, "float32", True, 3.99),
+        ("base", 1, 8.0, "float32", True, 3.53),
+        ("base", 1, 15.4, "mixed_bfloat16", False, 4.14),
+        ("tiny", 16, 15.4, "float32", False, 3.32),
+        ("tiny", 4, 8.0, "float32", False, 1.12),
+        ("base", 4, 15.4, "mixed_bfloat16", True, 5.26),
+        ("base", 2, 15.4, "float32", False, 6.39),
+        ("large_lv60", 1, 15.4, "mixed_bfloat16", True, 9.62),
+    ],
+)
+def test_predictions_are_within_a_twentieth_of_what_runs_took(name, rows, secs, precision, frozen, measured):
+    found = measure(name, precision=precision, frozen=frozen).memory_bytes(rows, round(secs * 16_000), True)
+    assert found / 2**30 == pytest.approx(measured, rel=0.055)
+
+
+@pytest.mark.parametrize(
+    # One clip and one microbatch, in a process that does nothing else: docs/results/0024-predicted-memory.md.
+    ("secs", "precision", "recompute", "measured"),
+    [
+        (80, "mixed_bfloat16", False, 9.59),
+        (110, "mixed_bfloat16", False, 14.19),
+        (80, "float32", False, 16.19),
+        (160, "mixed_bfloat16", True, 9.36),
+        (240, "mixed_bfloat16", True, 14.79),
+        (160, "float32", True, 20.16),
+    ],
+)
+def test_long_clips_are_foreseen_rather_too_large_than_too_small(secs, precision, recompute, measured):
+    found = measure(precision=precision, recompute=recompute).memory_bytes(1, secs * 16_000, True) / 2**30
+    assert measured < found < 1.25 * measured
+
+
+def test_without_regions_more_is_kept():
+    with_regions, without = (
+        measure(precision="mixed_bfloat16", regions=regions).memory_bytes(1, 640_000, True) for regions in ("on", "off")
+    )
+    assert without > 1.5 * with_regions
