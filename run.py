@@ -1,7 +1,7 @@
 """Flags to config to parts to one call: the command line of Earshot.
 
-    python run.py --config=configs/base.py [--workdir=runs/base] [--mode=train_and_eval] [--strategy=auto]
-    python run.py --mode=transcribe --checkpoint=WORKDIR --inputs=a.wav,b.flac,dir/ --output=out.jsonl
+python run.py --config=configs/base.py [--workdir=runs/base] [--mode=train_and_eval] [--strategy=auto]
+python run.py --mode=transcribe --checkpoint=WORKDIR --inputs=a.wav,b.flac,dir/ --output=out.jsonl
 """
 
 from __future__ import annotations

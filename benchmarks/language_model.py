@@ -77,9 +77,7 @@ def transmit_all(
     return found
 
 
-def measure(
-    heard: Sequence[tuple[str, np.ndarray]], read: Callable[[np.ndarray], str]
-) -> tuple[ErrorCounts, float]:
+def measure(heard: Sequence[tuple[str, np.ndarray]], read: Callable[[np.ndarray], str]) -> tuple[ErrorCounts, float]:
     """Returns the word errors of a way to read, and the seconds that it took."""
     start = time.perf_counter()
     texts = [read(log_probs) for _, log_probs in heard]

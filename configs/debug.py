@@ -1,7 +1,7 @@
 """Everything once in a minute, to see that a change still runs: tiny model, 64 synthetic utterances, 20 updates.
 
-    python -m data.synthetic --output=runs/debug-corpus --num_train=64 --num_eval=16
-    python run.py --config=configs/debug.py
+python -m data.synthetic --output=runs/debug-corpus --num_train=64 --num_eval=16
+python run.py --config=configs/debug.py
 """
 
 from ml_collections import ConfigDict

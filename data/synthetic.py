@@ -111,9 +111,7 @@ def make_speakers(*, split: str, num_speakers: int, seed: int) -> list[Speaker]:
     return speakers
 
 
-def say(
-    *, synthesizer: Synthesizer, speaker: Speaker, text: str, rng: np.random.Generator
-) -> np.ndarray:
+def say(*, synthesizer: Synthesizer, speaker: Speaker, text: str, rng: np.random.Generator) -> np.ndarray:
     """One clean utterance, float32 [T] at 22,050 Hz, with short silences around it.
 
     Rate and pitch vary a little around the speaker's; a share of the digit sequences is said digit
@@ -172,9 +170,7 @@ def write_split(
     progress = tqdm(total=num_utterances, desc=f"speaking {split}", unit="utt", disable=None)
     with progress, (folder / "SPEAKERS.TXT").open("a", encoding="utf-8") as table:
         for position, speaker in enumerate(speakers):
-            table.write(
-                f"{speaker.speaker_id} | {speaker.sex} | {split} | eSpeak NG {speaker.voice}\n"
-            )
+            table.write(f"{speaker.speaker_id} | {speaker.sex} | {split} | eSpeak NG {speaker.voice}\n")
             synthesizer = Synthesizer(voice=speaker.voice, seed=seed + speaker.speaker_id)
             transcripts: dict[int, list[str]] = {}
             for index in range(position, num_utterances, num_speakers):
@@ -191,9 +187,7 @@ def write_split(
                 utterance_id = f"{stem}-{len(lines):04d}"
                 target = folder / split / str(speaker.speaker_id) / str(chapter)
                 target.mkdir(parents=True, exist_ok=True)
-                soundfile.write(
-                    target / f"{utterance_id}.flac", waveform, SAMPLE_RATE, subtype="PCM_16"
-                )
+                soundfile.write(target / f"{utterance_id}.flac", waveform, SAMPLE_RATE, subtype="PCM_16")
                 lines.append(f"{utterance_id} {text}\n")
                 num_samples += len(waveform)
                 progress.update()
@@ -290,9 +284,7 @@ def _holds_corpus(output: Path, parameters: dict[str, Any]) -> bool:
     try:
         found = read_object(output / "corpus.json")
         differing = [
-            f"{name} {found.get(name)} not {value}"
-            for name, value in parameters.items()
-            if found.get(name) != value
+            f"{name} {found.get(name)} not {value}" for name, value in parameters.items() if found.get(name) != value
         ]
     except OSError:
         differing = ["no readable corpus.json"]
@@ -300,8 +292,7 @@ def _holds_corpus(output: Path, parameters: dict[str, Any]) -> bool:
         differing = [str(error)]
     if differing:
         raise InputError(
-            f"{output}: not the synthetic corpus asked for ({', '.join(differing)}); remove it or "
-            "choose another output"
+            f"{output}: not the synthetic corpus asked for ({', '.join(differing)}); remove it or choose another output"
         )
     return True
 

@@ -306,9 +306,7 @@ def _train(
         )
     found = cluster.gather_texts(strategy, (manager and manager.latest_checkpoint) or "")[0]
     if manager is None:
-        manager = follower.FollowingCheckpoints(
-            checkpoint=state, path=found, init_fn=initialize, optional=_LATER_PARTS
-        )
+        manager = follower.FollowingCheckpoints(checkpoint=state, path=found, init_fn=initialize, optional=_LATER_PARTS)
     metrics_path = storage.join(workdir, layout.METRICS_FILE)
     todo = assembly.build_actions(
         workdir=workdir,
@@ -316,9 +314,7 @@ def _train(
         global_step=global_step,
         num_updates=config.train.num_updates,
         eval_every=config.eval.every_updates,
-        quiet_updates=max(
-            builders.build_learning_rate(config).warmup_updates, config.model.freeze_encoder_updates
-        ),
+        quiet_updates=max(builders.build_learning_rate(config).warmup_updates, config.model.freeze_encoder_updates),
         trainer=trainer,
         model=model,
         train_data=train_data,

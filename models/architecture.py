@@ -30,9 +30,10 @@ def find_architecture(*, preset: str, init: str = "", run: str = "") -> dict[str
     """Returns the architecture of a native model as fields of `Wav2Vec2Config`, or {} if `preset` names it.
 
     Args:
-        preset: A name of `models.wav2vec2.presets.PRESETS`; a config.json, ours or of Hugging Face, or a folder with one; or
-            "auto", that of `init`, and "base" without one.
-        init: Weights to start from: a folder of `models.wav2vec2.pretrained`, or a checkpoint inside one; "" = random weights.
+        preset: A name of `models.wav2vec2.presets.PRESETS`; a config.json, ours or of Hugging Face, or a folder with
+            one; or "auto", that of `init`, and "base" without one.
+        init: Weights to start from: a folder of `models.wav2vec2.pretrained`, or a checkpoint inside one; "" for random
+            weights.
         run: A workdir that the run has made before: its architecture stands, and `init` is not looked at.
 
     Returns:
@@ -122,4 +123,3 @@ def _fields(config: Wav2Vec2Config) -> dict[str, Any]:
         # Runs from before there was a choice record none: they normalize, as every architecture with a name does.
         if not any(part in name for part in _RECIPE) and (name, value) != ("normalize_waveform", True)
     }
-

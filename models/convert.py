@@ -1,7 +1,7 @@
 """Weights in and out: a Hugging Face folder to a folder of ours, and back.
 
-    python -m models.convert --input=HF_DIR_OR_NAME --output=DIR [--vocab=vocab.json]
-    python -m models.convert --input=DIR --output=HF_DIR --to_hf
+python -m models.convert --input=HF_DIR_OR_NAME --output=DIR [--vocab=vocab.json]
+python -m models.convert --input=DIR --output=HF_DIR --to_hf
 """
 
 from __future__ import annotations
@@ -210,9 +210,7 @@ def open_tensors(folder: Path, stack: contextlib.ExitStack) -> dict[str, StoredT
         return _open_shards(folder / _SAFETENSORS_INDEX, stack)
     if (folder / _PICKLE).is_file():
         return _load_pickle(folder / _PICKLE)
-    raise FileNotFoundError(
-        f"{folder}: no weights; looked for {_SAFETENSORS}, {_SAFETENSORS_INDEX} and {_PICKLE}"
-    )
+    raise FileNotFoundError(f"{folder}: no weights; looked for {_SAFETENSORS}, {_SAFETENSORS_INDEX} and {_PICKLE}")
 
 
 def _open_safetensors(path: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:

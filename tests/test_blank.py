@@ -52,9 +52,7 @@ def test_loss_and_gradient(moved, logits):
         with tf.GradientTape() as tape:
             x = tf.constant(values)
             tape.watch(x)
-            loss = ctc.ctc_loss(
-                x, tf.constant([30, 25]), tf.constant(labels), lengths, blank_id=blank_id
-            )
+            loss = ctc.ctc_loss(x, tf.constant([30, 25]), tf.constant(labels), lengths, blank_id=blank_id)
         return loss.numpy(), tape.gradient(loss, x).numpy()
 
     wanted, gradient = compute(logits, labels, 0)

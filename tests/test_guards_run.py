@@ -30,7 +30,10 @@ def train(corpus, workdir, *, learning_rate, status=0):  # noqa: F811
 @pytest.mark.slow
 @pytest.mark.parametrize(("learning_rate", "is_warned"), [(0.1, True), (0.0025, False)])
 def test_a_training_that_does_not_learn_is_warned_of_and_a_healthy_one_is_not(
-    corpus, tmp_path, learning_rate, is_warned  # noqa: F811
+    corpus,  # noqa: F811
+    tmp_path,
+    learning_rate,
+    is_warned,
 ):
     """Thirty-two utterances: the quickstart's learning rate teaches them by heart, forty times that ends in blanks."""
     log = train(corpus, tmp_path / "run", learning_rate=learning_rate)

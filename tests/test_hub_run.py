@@ -26,9 +26,7 @@ NARROW = {
 
 
 def run(module: list[str], *arguments: str, status: int = 0) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        [sys.executable, *module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=900
-    )
+    done = subprocess.run([sys.executable, *module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == status, done.stdout[-2000:] + done.stderr[-4000:]
     return done
 

@@ -39,9 +39,7 @@ def read_header(path: str | os.PathLike[str]) -> tuple[int, int]:
         return int(file.frames), int(file.samplerate)
 
 
-def read_audio(
-    path: str | os.PathLike[str], *, content: bytes | None = None
-) -> tuple[np.ndarray, int]:
+def read_audio(path: str | os.PathLike[str], *, content: bytes | None = None) -> tuple[np.ndarray, int]:
     """Decodes an audio file as it is.
 
     Args:
@@ -74,9 +72,7 @@ def read_audio(
         return channels, file.samplerate
 
 
-def read_segment(
-    path: str | os.PathLike[str], *, start: int | None, num_samples: int
-) -> tuple[np.ndarray, int]:
+def read_segment(path: str | os.PathLike[str], *, start: int | None, num_samples: int) -> tuple[np.ndarray, int]:
     """Decodes a part of an audio file as it is, without what lies before it where the format can be entered anywhere.
 
     Args:
@@ -145,9 +141,7 @@ def load_audio(
     else:
         channels, rate = read_segment(path, start=start, num_samples=num_samples)
     if rate != sample_rate and on_rate_mismatch == "refuse":
-        raise InputError(
-            f"{path} has {rate} Hz, wanted {sample_rate} Hz: convert it, or allow resampling"
-        )
+        raise InputError(f"{path} has {rate} Hz, wanted {sample_rate} Hz: convert it, or allow resampling")
     return to_mono(channels, rate, sample_rate)
 
 
@@ -176,9 +170,7 @@ def channels_cancel(channels: np.ndarray, rate: int) -> bool:
     """Returns whether `to_mono` takes a single one of the channels [T, C] somewhere."""
     size = mix_samples(rate, channels.shape[1])
     blocks = (channels[start : start + size] for start in range(0, len(channels), size))
-    return channels.shape[1] > 1 and any(
-        _cancelling_powers(block, block.mean(axis=1)) is not None for block in blocks
-    )
+    return channels.shape[1] > 1 and any(_cancelling_powers(block, block.mean(axis=1)) is not None for block in blocks)
 
 
 def _cancelling_powers(block: np.ndarray, mix: np.ndarray) -> np.ndarray | None:
@@ -256,8 +248,6 @@ def check_rate_policy(on_rate_mismatch: str) -> None:
         raise ValueError(f"on_rate_mismatch is {on_rate_mismatch!r}, wanted resample or refuse")
 
 
-def load_waveform(
-    path: str | os.PathLike[str], *, on_rate_mismatch: str = "resample"
-) -> np.ndarray:
+def load_waveform(path: str | os.PathLike[str], *, on_rate_mismatch: str = "resample") -> np.ndarray:
     """Decodes a file as a model wants it: `load_audio` at 16 kHz, then `normalize_waveform`."""
     return normalize_waveform(load_audio(path, on_rate_mismatch=on_rate_mismatch))

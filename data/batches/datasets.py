@@ -285,9 +285,10 @@ class EvalData:
                     self.utterance_ids[first] = "+".join(ids)
                     self.references[first] = " ".join(text for text in texts if text)
                     self.speaker_ids[first] = self.source.speaker_ids[first]
-                    num_samples = int(self.source.num_samples[list(row.members)].sum()) + (
-                        len(ids) - 1
-                    ) * self.plan.join_gap_samples
+                    num_samples = (
+                        int(self.source.num_samples[list(row.members)].sum())
+                        + (len(ids) - 1) * self.plan.join_gap_samples
+                    )
                     self.duration_secs[first] = num_samples / SAMPLE_RATE
                     lengths.append((num_samples, *(described[i] for i in row.members)))
         self.digest = digest_rows(self.utterance_ids.values(), lengths, self.references.values())

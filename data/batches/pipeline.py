@@ -190,10 +190,7 @@ class BatchMaker:
             "waveform": (len(planned.rows), planned.padded_samples),
             "labels": (len(planned.rows), self._label_widths[planned.padded_samples]),
         }
-        batch = {
-            key: np.zeros(sizes.get(key, (len(planned.rows),)), dtype)
-            for key, dtype in BATCH_DTYPES.items()
-        }
+        batch = {key: np.zeros(sizes.get(key, (len(planned.rows),)), dtype) for key, dtype in BATCH_DTYPES.items()}
         for i, row in enumerate(planned.rows):
             batch["utterance_index"][i] = row.members[0] if row.members else -1
             waveform = self._read_row(row, update) if row.members else None

@@ -143,8 +143,7 @@ class BatchPlan:
             raise ValueError(f"{max_batch_samples=} must be >= 0 and {row_multiple=} >= 1")
         if join_max_utterances < 1 or min(join_max_samples, join_gap_samples) < 0:
             raise ValueError(
-                f"{join_max_utterances=} must be >= 1, {join_max_samples=} and "
-                f"{join_gap_samples=} must be >= 0"
+                f"{join_max_utterances=} must be >= 1, {join_max_samples=} and {join_gap_samples=} must be >= 0"
             )
         self._speeds = np.array(speed_factors, dtype=np.float64)
         if not self._speeds.size or not np.all(np.isfinite(self._speeds) & (self._speeds > 0)):

@@ -109,8 +109,7 @@ def _list_librispeech(root: str | os.PathLike[str], split: str, report: Report) 
                 transcripts.append((utterance_id, text.strip(), os.path.dirname(trans_path)))
     if not transcripts:
         raise InputError(
-            f"no SPEAKER/CHAPTER/*.trans.txt under {folder}: give the folder of one split"
-            f"{_list_splits(root)}"
+            f"no SPEAKER/CHAPTER/*.trans.txt under {folder}: give the folder of one split{_list_splits(root)}"
         )
     audio = {
         (os.path.dirname(path), _stem(path)): path
@@ -168,16 +167,12 @@ def read_jsonl(path: str | os.PathLike[str], split: str = "") -> list[Utterance]
     return _read_headers(rows, path, refuse)
 
 
-def _list_jsonl(
-    path: str | os.PathLike[str], split: str, report: Report
-) -> tuple[str, list[_Row]]:
+def _list_jsonl(path: str | os.PathLike[str], split: str, report: Report) -> tuple[str, list[_Row]]:
     path, split = _locate(path, split, ".jsonl")
     return path, list(_rows_of(read_json_records(path, report), path, split, report))
 
 
-def read_table(
-    path: str | os.PathLike[str], split: str = "", *, delimiter: str = ""
-) -> list[Utterance]:
+def read_table(path: str | os.PathLike[str], split: str = "", *, delimiter: str = "") -> list[Utterance]:
     """Reads a table with a header line.
 
     Columns: `audio_filepath` or `path`, `text` or `sentence`; optional `offset` and `duration` as in
@@ -196,9 +191,7 @@ def read_table(
     return _read_headers(rows, path, refuse)
 
 
-def _list_table(
-    path: str | os.PathLike[str], split: str, delimiter: str, report: Report
-) -> tuple[str, list[_Row]]:
+def _list_table(path: str | os.PathLike[str], split: str, delimiter: str, report: Report) -> tuple[str, list[_Row]]:
     path, split = _locate(path, split, ".tsv" if delimiter == "\t" else ".csv")
     delimiter = delimiter or ("\t" if _suffix(path) == ".tsv" else ",")
     return path, list(_rows_of(read_table_records(path, delimiter, report), path, split, report))
@@ -279,9 +272,7 @@ def list_audio(*, format: str, input: str | os.PathLike[str], report: Report = r
     return [row.path for row in _list_rows(format, input, "", report)[1]]
 
 
-def _list_rows(
-    format: str, input: str | os.PathLike[str], split: str, report: Report
-) -> tuple[str, list[_Row]]:
+def _list_rows(format: str, input: str | os.PathLike[str], split: str, report: Report) -> tuple[str, list[_Row]]:
     """The corpus' folder or file, and its rows, in any of `MANIFEST_FORMATS`."""
     if format == "librispeech":
         return storage.join(input, split), _list_librispeech(input, split, report)
@@ -463,8 +454,14 @@ def _read_headers(rows: Iterable[_Row], where: str, report: Report) -> list[Utte
             continue
         utterances.append(
             Utterance(
-                row.utterance_id, row.path, row.text, segment.num_samples, sample_rate, row.speaker_id,
-                start=segment.start, duration_conflict=segment.conflict,
+                row.utterance_id,
+                row.path,
+                row.text,
+                segment.num_samples,
+                sample_rate,
+                row.speaker_id,
+                start=segment.start,
+                duration_conflict=segment.conflict,
             )  # fmt: skip
         )
     for code in dict.fromkeys(error.code for error in errors.values()):

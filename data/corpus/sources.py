@@ -106,9 +106,7 @@ class FileSource:
         self.utterance_ids: Sequence[str] = [item.utterance_id for item in utterances]
         self.texts: Sequence[str] = [item.text for item in utterances]
         self.speaker_ids: Sequence[str] = [item.speaker_id for item in utterances]
-        lengths = [
-            resampled_length(item.num_samples, item.sample_rate, SAMPLE_RATE) for item in utterances
-        ]
+        lengths = [resampled_length(item.num_samples, item.sample_rate, SAMPLE_RATE) for item in utterances]
         self.num_samples = np.array(lengths, dtype=np.int64)
         self.sample_rates = np.array([item.sample_rate for item in utterances], dtype=np.int32)
         self.segment_starts = {item.utterance_id: item.start for item in utterances if item.start is not None}

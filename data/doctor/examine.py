@@ -154,7 +154,11 @@ def _check_without_audio(one: _Opened, tokenizer: CharTokenizer, frames_fn: Fram
     return [
         *text_checks.check_texts(one.corpus),
         *text_checks.check_writing(one.corpus),
-        *(text_checks.check_rare_characters(one.corpus, tokenizer) if getattr(one.data[0][1], "made_vocab", False) else ()),
+        *(
+            text_checks.check_rare_characters(one.corpus, tokenizer)
+            if getattr(one.data[0][1], "made_vocab", False)
+            else ()
+        ),
         *text_checks.check_listed_durations(one.corpus),
         *text_checks.check_fit(one.corpus, frames_fn),
         *text_checks.check_sample_rates(one.corpus),

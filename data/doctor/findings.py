@@ -159,9 +159,7 @@ CHECKS: dict[str, Check] = {
         "evaluation utterances that are trained on (same audio, another id)",
         "take them out of one of the two, or set --config.data.allow_leak if that is meant",
     ),
-    "shared_id": Check(
-        _W, "ids that training has too, for other audio", "give every utterance an id of its own"
-    ),
+    "shared_id": Check(_W, "ids that training has too, for other audio", "give every utterance an id of its own"),
     "speaker_leak": Check(
         _W,
         "evaluation speakers who are heard in training",

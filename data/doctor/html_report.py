@@ -34,16 +34,20 @@ def write_report(examination: Examination, folder: str | os.PathLike[str], *, ti
 
 def render_page(examination: Examination, *, title: str, created: str) -> str:
     """Returns the page as HTML text."""
-    return page_environment(Path(__file__).parent).get_template(_TEMPLATE).render(
-        title=title,
-        created=created,
-        verdict=verdict(examination.num_errors, examination.num_warnings),
-        examination=examination,
-        max_shown=_MAX_SHOWN,
-        bars=bars,
-        ticks=ticks,
-        width=_WIDTH,
-        height=_HEIGHT,
+    return (
+        page_environment(Path(__file__).parent)
+        .get_template(_TEMPLATE)
+        .render(
+            title=title,
+            created=created,
+            verdict=verdict(examination.num_errors, examination.num_warnings),
+            examination=examination,
+            max_shown=_MAX_SHOWN,
+            bars=bars,
+            ticks=ticks,
+            width=_WIDTH,
+            height=_HEIGHT,
+        )
     )
 
 

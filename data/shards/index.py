@@ -176,9 +176,7 @@ def verify_shards(folder: str | os.PathLike[str], *, split: str = "", progress: 
     problems = {}
     with (
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,  # hashing releases the GIL
-        tqdm(
-            desc="checksums", total=total, unit="B", unit_scale=True, disable=None if progress else True
-        ) as bar,
+        tqdm(desc="checksums", total=total, unit="B", unit_scale=True, disable=None if progress else True) as bar,
     ):
         digests = pool.map(lambda shard: _digest_or_none(storage.join(found, shard["name"])), shards)
         for shard, digest in zip(shards, digests, strict=True):

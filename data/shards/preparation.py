@@ -249,9 +249,7 @@ def _bins(sizes: np.ndarray, most: float) -> np.ndarray:
     return np.floor(middles / sizes.sum() * num_bins)
 
 
-def _read_own_index(
-    folder: str, corpus: Mapping[str, Any], tasks: Sequence[ShardTask]
-) -> dict[str, Any] | None:
+def _read_own_index(folder: str, corpus: Mapping[str, Any], tasks: Sequence[ShardTask]) -> dict[str, Any] | None:
     """The index of an earlier run over the same corpus, if it got that far.
 
     Raises:
@@ -269,9 +267,7 @@ def _read_own_index(
     return index
 
 
-def _find_finished(
-    tasks: Sequence[ShardTask], index: Mapping[str, Any] | None, disable: bool | None
-) -> set[str]:
+def _find_finished(tasks: Sequence[ShardTask], index: Mapping[str, Any] | None, disable: bool | None) -> set[str]:
     """Names of the shards that are as an earlier run wrote them, by checksum."""
     listed = {shard["name"]: shard for shard in index["shards"]} if index else {}
     index_ns = storage.state(storage.join(os.path.dirname(tasks[0].path), INDEX_NAME)).mtime_ns if index else 0
@@ -343,9 +339,7 @@ def _make_folder(folder: str) -> None:
     try:
         storage.make_dirs(folder)
     except OSError as error:
-        raise InputError(
-            f"cannot write to {folder} ({error.strerror or error}): choose another --output"
-        ) from error
+        raise InputError(f"cannot write to {folder} ({error.strerror or error}): choose another --output") from error
 
 
 def _sweep(folder: str, *suffixes: str) -> None:

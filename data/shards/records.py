@@ -77,9 +77,7 @@ def encode_flac(waveform: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def encode_record(
-    *, audio: bytes, num_samples: int, text: str, utterance_id: str, speaker_id: str
-) -> bytes:
+def encode_record(*, audio: bytes, num_samples: int, text: str, utterance_id: str, speaker_id: str) -> bytes:
     """Serializes a record."""
     import tensorflow as tf
 

@@ -1,7 +1,7 @@
 """TFRecord shards as a source: utterances at random, by the offsets in the index.
 
-A record holds audio at 16 kHz (`data.shards.records`) and the normalized transcript. `index.json` holds every text, length
-and byte offset, so that reading utterance 271,000 costs one `pread`, or one request, and no scan.
+A record holds audio at 16 kHz (`data.shards.records`) and the normalized transcript. `index.json` holds every text,
+length and byte offset, so that reading utterance 271,000 costs one `pread`, or one request, and no scan.
 """
 
 from __future__ import annotations

@@ -66,9 +66,7 @@ class Synthesizer:
                 f"{rate}); reinstall espeakng-loader, under a shorter path if this one is very long"
             )
         self._chunks: list[bytes] = []
-        signature = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-        )
+        signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
         self._callback = signature(self._keep)  # the library has only a pointer: keep it alive
         library.espeak_SetSynthCallback(self._callback)
         library.espeak_ng_SetRandSeed(seed)
@@ -83,9 +81,7 @@ class Synthesizer:
             self._chunks.append(ctypes.string_at(samples, 2 * num_samples))
         return 0  # go on
 
-    def speak(
-        self, text: str, *, rate: int, pitch: int, pitch_range: int, word_gap: int = 0
-    ) -> np.ndarray:
+    def speak(self, text: str, *, rate: int, pitch: int, pitch_range: int, word_gap: int = 0) -> np.ndarray:
         """Says `text`. Rate in words a minute, pitch and range 0 to 100, word_gap in 10 ms.
 
         Returns:

@@ -161,9 +161,7 @@ class CharTokenizer:
         self.tokens = tuple(tokens)
         repeated = [token for token, count in Counter(self.tokens).items() if count > 1]
         if repeated or "" in self.tokens:
-            raise InputError(
-                f"the vocabulary's token {(repeated or [''])[0]!r} is empty or repeated: remove it"
-            )
+            raise InputError(f"the vocabulary's token {(repeated or [''])[0]!r} is empty or repeated: remove it")
         self.special_tokens = dict(find_special_tokens(self.tokens) if special_tokens is None else special_tokens)
         ids = {token: index for index, token in enumerate(self.tokens)}
         if roles.BLANK not in self.special_tokens:

@@ -126,4 +126,3 @@ def to_json_value(obj: Any) -> Any:
 
 def _finite_or_none(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-

@@ -281,8 +281,8 @@ def with_blank(parts: Parts, tokenizer: Tokenizer) -> Parts:
 def normalizes(config: ConfigDict) -> bool:
     """Returns whether a run's model hears recordings with zero mean and unit variance, or as they are.
 
-    It is part of the model's architecture (`models.wav2vec2.config.Wav2Vec2Config.normalize_waveform`). Those that a preset
-    names have none in the config: they all do. A SavedModel says it beside itself.
+    It is part of the model's architecture (`models.wav2vec2.config.Wav2Vec2Config.normalize_waveform`). Those
+    that a preset names have none in the config: they all do. A SavedModel says it beside itself.
     """
     if config.model.get("source", "native") == "hub":
         return hub_normalizes(config.model.hub_handle)

@@ -73,9 +73,7 @@ def give_decode(
     return given
 
 
-def choose_decode(
-    defaults: Mapping[str, Any], recorded: Mapping[str, Any], given: Mapping[str, Any]
-) -> dict[str, Any]:
+def choose_decode(defaults: Mapping[str, Any], recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Returns all fields: those given, else those that a run recorded, else the defaults.
 
     Args:

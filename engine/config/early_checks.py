@@ -15,7 +15,7 @@ from typing import Any
 
 from common.nearest import name_nearest, near_path
 from common.weight_names import repository_hint
-from engine.inference.formats import choose_format
+from engine.config.output_formats import EXPORT_FORMATS, choose_format
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _CONFIG_FILE = "config.json"
@@ -27,7 +27,6 @@ _EXTRAS = {
     "--export_formats=tflite": ("tflite", ("ai_edge_litert",)),
     "--export_formats=onnx": ("onnx", ("onnx", "onnxruntime", "tf2onnx")),
 }
-_EXPORT_FORMATS = ("tflite_float32", "tflite_float16", "tflite_dynamic", "onnx")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,8 +244,8 @@ def check_use(
     if mode == "serve":
         check_extra("--mode=serve")
     for name in formats:
-        if name not in _EXPORT_FORMATS:
-            raise ValueError(f"--export_formats={name}: no such format{name_nearest(name, _EXPORT_FORMATS)}")
+        if name not in EXPORT_FORMATS:
+            raise ValueError(f"--export_formats={name}: no such format{name_nearest(name, EXPORT_FORMATS)}")
         check_extra("--export_formats=onnx" if name == "onnx" else "--export_formats=tflite")
     if mode != "report":
         check_checkpoint(checkpoint)

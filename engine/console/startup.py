@@ -55,8 +55,10 @@ def describe_last_stop(note: dict[str, Any], *, step: int, reached: int) -> str:
         how = f"the process before this one was stopped by {note.get('reason')} at {note.get('time')}"
     if num_lost <= 0:
         return f"{how}, with all its updates saved"
-    lost = "1 update after the last checkpoint was lost and is" if num_lost == 1 else (
-        f"{num_lost} updates after the last checkpoint were lost and are"
+    lost = (
+        "1 update after the last checkpoint was lost and is"
+        if num_lost == 1
+        else (f"{num_lost} updates after the last checkpoint were lost and are")
     )
     return f"{how}; {lost} done again"
 

@@ -45,9 +45,7 @@ class SaveAllIfPreempted:
         """
         self._stop = stop
         self._number = signal.SIGTERM
-        self._action = orbit.actions.SaveCheckpointIfPreempted(
-            cluster_resolver, manager, checkpoint_number=global_step
-        )
+        self._action = orbit.actions.SaveCheckpointIfPreempted(cluster_resolver, manager, checkpoint_number=global_step)
         self._any_worker = any_worker
         self._has_signal = False
         self._their_handler = signal.signal(signal.SIGTERM, self._note)

@@ -12,8 +12,6 @@ from typing import Any
 from engine.common import files
 from engine.inference.words import Timed
 
-FORMATS = ("jsonl", "tsv", "txt", "srt", "vtt")
-SUBTITLES = ("srt", "vtt")  # one file a recording
 TSV_COLUMNS = ("audio_filepath", "start", "end", "confidence", "text")
 
 # What subtitle guidelines ask for: two lines of 42 characters, seven seconds, a new cue after a pause.
@@ -21,25 +19,6 @@ _LINE_CHARACTERS = 42
 _CUE_SECS = 7.0
 _PAUSE_SECS = 0.8
 _SHORTEST_CUE_SECS = 0.5
-
-
-def choose_format(output: str, name: str = "") -> str:
-    """Returns the format to write.
-
-    Args:
-        output: Path; its ending names the format where `name` does not.
-        name: One of `FORMATS`, or "".
-
-    Raises:
-        ValueError: Neither names a format.
-    """
-    found = name or Path(output).suffix.removeprefix(".").lower()
-    if found not in FORMATS:
-        raise ValueError(
-            f"--output={output}: no format of transcripts; end it in one of .{', .'.join(FORMATS)}, or name one with "
-            "--output_format"
-        )
-    return found
 
 
 def write_transcripts(
@@ -54,7 +33,7 @@ def write_transcripts(
 
     Args:
         output: File; for subtitles it is not used, `targets` says where they go.
-        format: One of `FORMATS`.
+        format: One of `engine.config.output_formats.TRANSCRIPT_FORMATS`.
         records: An object for each recording, with audio_filepath, text, duration and confidence.
         words: The words of each.
         targets: The file of each recording's subtitles, as `subtitle_paths` returns them.

@@ -11,8 +11,9 @@ from common import storage
 from common.json_files import field, optional_field
 from engine.config import builders
 from engine.config.decode import choose_decode
+from engine.config.output_formats import SUBTITLES, choose_format
 from engine.inference.exported import EXPORT_FILE, VOCAB_FILE, ExportedModel, read_export_fields
-from engine.inference.formats import SUBTITLES, choose_format, subtitle_paths, write_transcripts
+from engine.inference.formats import subtitle_paths, write_transcripts
 from engine.inference.inputs import find_audio, readable_paths
 from engine.inference.searching import SearchReader
 from engine.inference.transcriber import Transcriber, Transcript
@@ -174,7 +175,7 @@ def run(
         checkpoint: As `load_transcriber`.
         inputs: As `engine.inference.inputs.find_audio`.
         output: File of the transcripts; of subtitles of several recordings the folder.
-        output_format: One of `engine.inference.formats.FORMATS`; "" is what the output's name ends in.
+        output_format: One of `TRANSCRIPT_FORMATS`; "" is what the output's name ends in.
         window_secs: As `load_transcriber`.
         weights: As `load_transcriber`.
         decode_defaults: Fields of config.decode where neither the run nor `decode_given` has them; None = greedy,

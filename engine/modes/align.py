@@ -76,9 +76,7 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, we
     return 2 if failures else 0
 
 
-def align_file(
-    transcriber: Transcriber, aligner: Aligner, path: str, text: str
-) -> tuple[dict[str, Any], list[Timed]]:
+def align_file(transcriber: Transcriber, aligner: Aligner, path: str, text: str) -> tuple[dict[str, Any], list[Timed]]:
     """Aligns one recording with its transcript.
 
     Args:

@@ -228,9 +228,7 @@ def _read(transcriber: Transcriber, waveform: np.ndarray) -> tuple[str, np.ndarr
     return transcriber.text_of([Piece(log_probs, 0)]), log_probs
 
 
-def _from_files(
-    parts: Parts, paths: Sequence[str], *, on_rate_mismatch: str, text_style: str
-) -> Iterator[Recording]:
+def _from_files(parts: Parts, paths: Sequence[str], *, on_rate_mismatch: str, text_style: str) -> Iterator[Recording]:
     for path in paths:
         blocks = parts.stream_audio(path, on_rate_mismatch=on_rate_mismatch)
         # A minute shows what hours would.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import logging
@@ -15,6 +14,7 @@ from engine.config import builders
 from engine.inference.inputs import join_split_paths
 from engine.protocols import EvalData, Parts
 from engine.report.comparison import compare_runs, describe, read_runs, render_comparison
+from engine.report.page import TEMPLATES
 from engine.report.writer import write_report
 
 _LARGEST_OPTION = 1e6
@@ -38,7 +38,7 @@ def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
     runs = read_runs(inputs)
     if len(inputs) > 1:
         sets = compare_runs(runs)
-        page = render_comparison(environment=parts.page_environment(Path(__file__).parent), runs=runs, sets=sets)
+        page = render_comparison(environment=parts.page_environment(TEMPLATES), runs=runs, sets=sets)
         path = output or storage.join(inputs[0], COMPARISON_FILE)
         files.write_text_atomic(path, page)
         print(f"\n{describe(sets)}\n\nwritten to {path}")

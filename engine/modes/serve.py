@@ -193,4 +193,3 @@ def _describe(name: str, spec: tf.TensorSpec) -> dict[str, Any]:
         "tensor_shape": {"dim": dims, "unknown_rank": False},
         "name": name,
     }
-

@@ -115,9 +115,7 @@ def run(
     return 0
 
 
-def compute_log_probs(
-    model: AcousticModel, data: EvalData, *, max_utterances: int = 0
-) -> list[tuple[str, np.ndarray]]:
+def compute_log_probs(model: AcousticModel, data: EvalData, *, max_utterances: int = 0) -> list[tuple[str, np.ndarray]]:
     """Runs a set through a model once.
 
     Args:

@@ -77,9 +77,7 @@ def _align(references: Sequence[str], hypotheses: Sequence[str], process: Any) -
             said = reference[chunk.ref_start_idx : chunk.ref_end_idx]
             heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
             for i in range(max(len(said), len(heard))):
-                places.append(
-                    Pair(_KINDS[chunk.type], said[i] if said else "", heard[i] if heard else "")
-                )
+                places.append(Pair(_KINDS[chunk.type], said[i] if said else "", heard[i] if heard else ""))
         yield places
 
 

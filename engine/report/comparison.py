@@ -185,9 +185,7 @@ def draw_runs(runs: Sequence[Run], sets: Sequence[ComparedSet]) -> list[Figure]:
     return [figure for figure in found if figure is not None]
 
 
-def render_comparison(
-    *, environment: jinja2.Environment, runs: Sequence[Run], sets: Sequence[ComparedSet]
-) -> str:
+def render_comparison(*, environment: jinja2.Environment, runs: Sequence[Run], sets: Sequence[ComparedSet]) -> str:
     """Returns the page.
 
     Args:

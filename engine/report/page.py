@@ -16,6 +16,8 @@ from engine.report.sets import SetReport
 
 _TRAIN = "train"
 
+TEMPLATES = Path(__file__).parent
+
 PageEnvironment = Callable[[Path], jinja2.Environment]
 AudioFn = Callable[[str, str], bytes | None]
 """(set, utterance id) -> a FLAC file, None where it cannot be had."""

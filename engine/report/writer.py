@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -16,7 +15,7 @@ from common.json_files import is_kind
 from engine.common import files
 from engine.protocols import EvalData
 from engine.report.history import read_previous
-from engine.report.page import PageEnvironment, collect_clips, render_report, training_figures
+from engine.report.page import TEMPLATES, PageEnvironment, collect_clips, render_report, training_figures
 from engine.report.sets import SetReport, build_set
 from engine.workdir import records
 
@@ -111,7 +110,7 @@ def write_report(
     lines = [*read_metrics(training_workdir), *(read_metrics(workdir) if workdir != training_workdir else [])]
     lines += [{"step": step, "split": name, **values} for name, values in figures.items()]
     page = render_report(
-        environment=page_environment(Path(__file__).parent),
+        environment=page_environment(TEMPLATES),
         title=storage.real(training_workdir).rpartition("/")[2],
         step=step,
         facts=read_facts(training_workdir),

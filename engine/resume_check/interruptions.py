@@ -182,9 +182,7 @@ class Child:
         reached, start = self.trained(), time.monotonic()
         self.process.send_signal(signal.Signals[moment.signal_name])
         status = self.process.wait()
-        return Interruption(
-            moment=moment, reached=reached, exit_status=status, secs=round(time.monotonic() - start, 3)
-        )
+        return Interruption(moment=moment, reached=reached, exit_status=status, secs=round(time.monotonic() - start, 3))
 
     def require(self, *wanted: int) -> None:
         """Checks the status of the process, which has ended.

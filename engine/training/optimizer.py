@@ -71,16 +71,12 @@ def build_optimizer(
         shared.update(head_variables=head_variables, head_factor=head_learning_rate_factor)
     if name == "adam":
         if weight_decay:
-            raise ValueError(
-                f"adam has no weight decay, got {weight_decay}; use adamw or set it to 0"
-            )
+            raise ValueError(f"adam has no weight decay, got {weight_decay}; use adamw or set it to 0")
         return build(learning_rate, **shared)
     if name == "adamw":
         optimizer = build(learning_rate, weight_decay=weight_decay, **shared)
         if exclude_from_weight_decay:
-            optimizer.exclude_from_weight_decay(
-                var_names=[_word_pattern(exclude_from_weight_decay)]
-            )
+            optimizer.exclude_from_weight_decay(var_names=[_word_pattern(exclude_from_weight_decay)])
         return optimizer
     raise ValueError(f"optimizer {name!r} is not known; choose adam or adamw")
 
@@ -116,9 +112,7 @@ def clip_by_global_norm(
         gradients are applied, for with such a norm the clipped gradients are of no use.
     """
     present = [grad for grad in grads if grad is not None]
-    norm = tf.cast(
-        tf.linalg.global_norm([tf.cast(grad, tf.float32) for grad in present]), tf.float32
-    )
+    norm = tf.cast(tf.linalg.global_norm([tf.cast(grad, tf.float32) for grad in present]), tf.float32)
     if clip_norm <= 0:
         return list(grads), norm
     # A norm that is not finite makes this 0 or NaN, and the products NaN where they matter.
@@ -164,9 +158,7 @@ class DynamicLossScale(tf.Module):
         """
         super().__init__(name=name)
         if not 0.0 < min_scale <= initial_scale <= max_scale:
-            raise ValueError(
-                f"loss scale {initial_scale} must be positive, from {min_scale} to {max_scale}"
-            )
+            raise ValueError(f"loss scale {initial_scale} must be positive, from {min_scale} to {max_scale}")
         if growth_interval < 1:
             raise ValueError(f"growth_interval must be at least 1, got {growth_interval}")
         self._growth_interval = growth_interval

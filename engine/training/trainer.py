@@ -104,9 +104,7 @@ class Trainer(orbit.StandardTrainer):
             blank_id: Index of the CTC blank, whose share of the frames is counted; `loss_fn` has its own.
         """
         # The dataset is made in `train_loop_begin`: only then has the controller restored the update to start from.
-        super().__init__(
-            train_dataset=None, options=orbit.StandardTrainerOptions(use_tf_while_loop=loop_in_graph)
-        )
+        super().__init__(train_dataset=None, options=orbit.StandardTrainerOptions(use_tf_while_loop=loop_in_graph))
         if accum_steps < 1:
             raise ValueError(f"train.accum_steps must be at least 1, got {accum_steps}")
         if loss_divisor not in LOSS_DIVISORS:
@@ -409,9 +407,7 @@ class Trainer(orbit.StandardTrainer):
             update = tf.bitwise.left_shift(update, tf.constant(20, tf.int64)) + piece
         self.data_digest.assign((self.data_digest + update) * tf.constant(_MIX_UPDATE, tf.int64))
 
-    def _accumulate(
-        self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+    def _accumulate(self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Sums gradients, losses and frames over this replica's microbatches."""
         if self._accum_steps == 1:
             return self._microbatch_gradients(batch, valid, row_scale)

@@ -242,7 +242,7 @@ def storage_faults(workdir: str | os.PathLike[str]) -> Iterator[None]:
 
 def _commit() -> str | None:
     """Returns the commit of this source tree, "+changes" added if files differ; None if unknown."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     # Installed as a package, the code may lie inside somebody else's repository.
     if not (root / ".git").exists():
         return None

@@ -48,7 +48,7 @@ def collapse_path(tokens: np.ndarray, probs: np.ndarray, *, blank_id: int = 0) -
         blank_id: Index of the blank.
 
     Returns:
-        The tokens that are left, with their frames. Of the argmax these are what `models.ctc.greedy.greedy_decode` gives.
+        The tokens that are left, with their frames; of the argmax, what `models.ctc.greedy.greedy_decode` gives.
     """
     if not len(tokens):
         return []

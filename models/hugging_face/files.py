@@ -20,6 +20,7 @@ from common.special_tokens import (
     named_token,
 )
 from models.wav2vec2.config import Wav2Vec2Config
+from models.wav2vec2.pretrained import order_token_ids, read_token_ids, read_vocab
 
 VOCAB_FILE = "vocab.json"
 SAMPLE_RATE = 16_000
@@ -86,7 +87,7 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
             f"{folder / TOKENIZER_FILE}: tokenizer_class is {_PHONE_TOKENIZER}, whose text is not made of characters, "
             "which is not supported; give another vocabulary with --vocab, for which the head is made fresh"
         )
-    ids = _read_ids(path)
+    ids = read_token_ids(path)
     taken = set(ids.values())
     ids |= {token: index for token, index in added.items() if token not in ids and index not in taken}
     if num_rows:
@@ -102,7 +103,7 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
             )
         if without_logits:
             notes.append(f"left out, because the head has no row for them: {', '.join(map(repr, without_logits))}")
-    ids = _in_order(path, ids)
+    ids = order_token_ids(path, ids)
     return Vocabulary(
         ids, _special_tokens(folder, ids, tokenizer, config, notes, is_trained=num_rows > 0), tuple(notes)
     )
@@ -118,31 +119,6 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
     ids, folder = read_vocab(path), Path(path).parent
     tokenizer = _read(folder / TOKENIZER_FILE)
     return Vocabulary(ids, _special_tokens(folder, ids, tokenizer, {}, [], is_trained=False))
-
-
-def read_vocab(path: str | os.PathLike[str]) -> dict[str, int]:
-    """Returns token -> id in the order of the ids, which are 0 to N - 1.
-
-    Raises:
-        FileNotFoundError: If there is no `path`.
-        ValueError: If the file is not such an object or the ids have gaps.
-    """
-    return _in_order(Path(path), _read_ids(Path(path)))
-
-
-def _read_ids(path: Path) -> dict[str, int]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; make one with python -m data.vocab")
-    found = _read(path)
-    if not all(is_kind(index, int) and index >= 0 for index in found.values()):
-        raise ValueError(f"{path}: not an object of token -> id; give one of a single language with --vocab")
-    return found
-
-
-def _in_order(path: Path, ids: Mapping[str, int]) -> dict[str, int]:
-    if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"{path}: the ids are not 0 to {len(ids) - 1}, each once; mend it")
-    return dict(sorted(ids.items(), key=lambda item: item[1]))
 
 
 def _tokenizer_files(folder: Path, notes: list[str]) -> tuple[dict[str, Any], dict[str, int]]:
@@ -168,7 +144,7 @@ def _tokenizer_files(folder: Path, notes: list[str]) -> tuple[dict[str, Any], di
                 f"{role} is {theirs!r} in {SPECIAL_TOKENS_FILE}, which counts, and {ours!r} in {TOKENIZER_FILE}"
             )
     more = folder / ADDED_TOKENS_FILE
-    return {**fields, **overruling}, _read_ids(more) if more.is_file() else {}
+    return {**fields, **overruling}, read_token_ids(more) if more.is_file() else {}
 
 
 def _special_tokens(

@@ -5,8 +5,8 @@ the whole tensor. A region reads its input once. What a gradient needs is comput
 keep it: random numbers, which are hashes of their place, and statistics of norms. Matrix products and convolutions stay
 outside: XLA's own are slower on CPUs than oneDNN's.
 
-`models.wav2vec2.layers` and `models.ops.keyed_random` have the plain versions, which small models use: a region is compiled once for each
-shape, some 0.05 s, and only large tensors pay that back. The tests compare the two.
+`models.wav2vec2.layers` and `models.ops.keyed_random` have the plain versions, which small models use: a region is
+compiled once for each shape, some 0.05 s, and only large tensors pay that back. The tests compare the two.
 """
 
 from __future__ import annotations

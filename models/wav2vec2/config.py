@@ -59,8 +59,8 @@ class Wav2Vec2Config:
         mask_feature_prob: The same for feature (channel) masks.
         mask_feature_length: Channels of one feature mask.
         initializer_range: Standard deviation of fresh projection weights.
-        regions: Whether training runs element-wise parts as regions that XLA compiles (`models.ops.fused`): "auto" (wide
-            models), "on" or "off"; the numbers are the same up to rounding.
+        regions: Whether training runs element-wise parts as regions that XLA compiles (`models.ops.fused`): "auto"
+            (wide models), "on" or "off"; the numbers are the same up to rounding.
         recompute: Whether the backward pass computes each transformer layer again instead of keeping its tensors:
             less memory, a third more time; the numbers are the same.
     """
@@ -121,8 +121,7 @@ class Wav2Vec2Config:
             )
         if self.hidden_size % self.pos_conv_groups:
             raise ValueError(
-                "hidden_size must be a multiple of pos_conv_groups, got "
-                f"{self.hidden_size} and {self.pos_conv_groups}"
+                f"hidden_size must be a multiple of pos_conv_groups, got {self.hidden_size} and {self.pos_conv_groups}"
             )
         if self.samples_per_frame > MAX_SIZE:
             raise ValueError(f"conv_stride must make a hop of at most {MAX_SIZE} samples, got {list(self.conv_stride)}")

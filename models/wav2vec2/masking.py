@@ -37,9 +37,7 @@ def span_mask(
     num_rows = tf.shape(lengths)[0]
     num_starts = tf.maximum(lengths - span_length + 1, 0)
     rounding = random.uniform_rows([num_rows, 1], salt=salt)[:, 0]
-    num_spans = tf.cast(
-        tf.floor(prob * tf.cast(lengths, tf.float32) / float(span_length) + rounding), tf.int32
-    )
+    num_spans = tf.cast(tf.floor(prob * tf.cast(lengths, tf.float32) / float(span_length) + rounding), tf.int32)
     num_spans = tf.minimum(num_spans, num_starts)
 
     # The num_spans largest of independent scores are a uniform sample without replacement.

@@ -40,4 +40,4 @@ def test_records_become_a_table_and_a_picture(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == table(records)
     draw(records, tmp_path / "other.svg")
     pictures = [(tmp_path / name).read_text() for name in ("cost-growth.svg", "other.svg")]
-    assert all(picture.count("<g id=\"axes_") == 2 for picture in pictures)
+    assert all(picture.count('<g id="axes_') == 2 for picture in pictures)

@@ -5,7 +5,13 @@ from common.weight_names import is_weight_name, repository_hint
 
 @pytest.mark.parametrize(
     "name",
-    ["hf://facebook/wav2vec2-base", "hf://a/b@main", "kaggle://o/m/tensorFlow2/v/1", "https://h/x.tar.gz", "http://h/X.ZIP"],
+    [
+        "hf://facebook/wav2vec2-base",
+        "hf://a/b@main",
+        "kaggle://o/m/tensorFlow2/v/1",
+        "https://h/x.tar.gz",
+        "http://h/X.ZIP",
+    ],
 )
 def test_names_of_published_weights(name):
     assert is_weight_name(name)

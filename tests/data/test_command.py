@@ -37,9 +37,7 @@ def test_flags_reach_the_command() -> None:
         (["--source=csv", "--input=a", "--bogus"], "unrecognized arguments: --bogus"),
     ],
 )
-def test_bad_flags_are_one_line(
-    argv: list[str], reason: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_flags_are_one_line(argv: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(make_parser(), lambda flags: None, argv) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)

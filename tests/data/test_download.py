@@ -202,9 +202,7 @@ def left_behind(out: Path, content: bytes, name: str = "tiny.tar.gz.part") -> Pa
     return path
 
 
-def test_command_fetches_extracts_and_is_read(
-    server: Server, out: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_fetches_extracts_and_is_read(server: Server, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(server, out, f"--base_url={server.url}/mirror/") == 0
     usage = f"read it with --source=librispeech --input={out}/LibriSpeech --split=tiny\n"
     line = f"{out}/LibriSpeech/tiny: 3 utterances; {usage}"
@@ -303,9 +301,7 @@ def test_redirection_keeps_the_range_and_may_fail_for_a_while(server: Server, ou
     assert tree_of(out) == FILES
 
 
-def test_new_bytes_give_new_tries(
-    server: Server, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_new_bytes_give_new_tries(server: Server, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "MAX_RETRIES", 1)
     server.rest = Answer(cut_after=500)
     assert fetch(server, out)
@@ -313,9 +309,7 @@ def test_new_bytes_give_new_tries(
     assert tree_of(out) == FILES
 
 
-def test_waits_double_up_to_a_minute(
-    server: Server, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_waits_double_up_to_a_minute(server: Server, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(download.time, "sleep", waits.append)
     monkeypatch.setattr(download, "MAX_RETRIES", 8)
@@ -365,9 +359,7 @@ def test_given_up_download_is_one_line_and_can_go_on(
     assert tree_of(out) == FILES
 
 
-def test_file_that_is_not_there_leaves_nothing(
-    server: Server, out: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_file_that_is_not_there_leaves_nothing(server: Server, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.rest = Answer(status=404)
     assert run(server, out) == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -434,9 +426,7 @@ def test_bad_flags_are_named(
     assert tree_of(out) == {}
 
 
-def test_wrong_checksum_deletes_the_download(
-    server: Server, out: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_checksum_deletes_the_download(server: Server, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.body = BODY[:-1] + b"\x00\x01"
     assert run(server, out, "--keep_archive") == 2
     found, wanted = (hashlib.md5(body).hexdigest() for body in (server.body, BODY))
@@ -514,9 +504,7 @@ def test_two_calls_at_once_do_not_mix(server: Server, out: Path) -> None:
     ],
     ids=["parent", "absolute", "through", "symlink", "hardlink", "fifo", "device"],
 )
-def test_evil_members_leave_nothing_behind(
-    server: Server, out: Path, member: tarfile.TarInfo, reason: str
-) -> None:
+def test_evil_members_leave_nothing_behind(server: Server, out: Path, member: tarfile.TarInfo, reason: str) -> None:
     server.body = make_archive(member)
     with pytest.raises(InputError, match=reason) as caught:
         fetch(server, out)
@@ -559,9 +547,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_terminal_sees_bytes_rate_and_retries(
-    server: Server, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_terminal_sees_bytes_rate_and_retries(server: Server, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     server.script = [Answer(cut_after=1000)]
@@ -587,9 +573,7 @@ def test_published_table_is_all_of_librispeech() -> None:
     assert all(len(archive.md5) == 32 for archive in SPLITS.values())
 
 
-def test_python_without_the_safe_filter_is_refused(
-    server: Server, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_python_without_the_safe_filter_is_refused(server: Server, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(tarfile, "data_filter")
     with pytest.raises(InputError, match=r"use 3\.11\.4 or later"):
         fetch(server, out)

@@ -31,9 +31,7 @@ def manifest(tmp_path: Path) -> Path:
 def test_raw_files_and_shards_hold_the_same(manifest: Path) -> None:
     raw = open_source(format="jsonl", input=manifest)
     shards = manifest.parent / "shards"
-    write_tfrecords(
-        utterances=read_utterances(format="jsonl", input=manifest), output=shards, num_shards=2
-    )
+    write_tfrecords(utterances=read_utterances(format="jsonl", input=manifest), output=shards, num_shards=2)
     records = open_source(format="tfrecord", input=shards)
     assert isinstance(raw, FileSource)
     assert isinstance(records, TFRecordSource)
@@ -43,9 +41,7 @@ def test_raw_files_and_shards_hold_the_same(manifest: Path) -> None:
     assert list(records.texts)[0] == "IT'S A"
     np.testing.assert_array_equal(records.num_samples, raw.num_samples)
     for index in range(3):
-        np.testing.assert_allclose(
-            records.read_waveform(index), raw.read_waveform(index), atol=0.51 / 32768
-        )
+        np.testing.assert_allclose(records.read_waveform(index), raw.read_waveform(index), atol=0.51 / 32768)
 
 
 @pytest.mark.parametrize("format", ["jsonl", "tfrecord"])
@@ -53,9 +49,7 @@ def test_speakers_reach_every_format(manifest: Path, format: str) -> None:
     path = manifest
     if format == "tfrecord":
         path = manifest.parent / "shards"
-        write_tfrecords(
-            utterances=read_utterances(format="jsonl", input=manifest), output=path, num_shards=2
-        )
+        write_tfrecords(utterances=read_utterances(format="jsonl", input=manifest), output=path, num_shards=2)
     whole = open_source(format=format, input=path)
     source = open_source(format=format, input=path, exclude_speakers=("b",))
     assert list(source.utterance_ids) == ["a", "c"]

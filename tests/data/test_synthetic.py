@@ -93,9 +93,7 @@ def test_corpus_json_states_parameters_and_true_durations(corpus):
         assert described["duration_secs"][split] == pytest.approx(num_samples / 22050)
     listed = [line.split(" | ") for line in (corpus / "SPEAKERS.TXT").read_text().splitlines()]
     assert [row[2] for row in listed] == ["train"] * 4 + ["eval"] * 2
-    assert {row[0] for row in listed if row[2] == "eval"} == {
-        path.name for path in (corpus / "eval").iterdir()
-    }
+    assert {row[0] for row in listed if row[2] == "eval"} == {path.name for path in (corpus / "eval").iterdir()}
 
 
 def test_same_parameters_give_the_same_bytes_and_another_seed_gives_others(tmp_path):
@@ -177,9 +175,7 @@ def test_a_finished_corpus_is_reused_and_one_with_other_parameters_refused(tmp_p
 
     monkeypatch.setattr(synthetic, "write_split", fail)
     assert make(tmp_path / "a") == folder
-    with pytest.raises(
-        InputError, match="num_train 12 not 13.*seed 0 not 5|seed 0 not 5.*12 not 13"
-    ):
+    with pytest.raises(InputError, match="num_train 12 not 13.*seed 0 not 5|seed 0 not 5.*12 not 13"):
         make(tmp_path / "a", num_train=13, seed=5)
     assert digests(folder) == before
 
@@ -238,9 +234,7 @@ def test_a_faster_process_wins_and_the_slower_one_uses_its_corpus(tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"num_train": 0}, {"num_eval": 0}, {"seed": -1}, {"telephone_share": 1.5}]
-)
+@pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_eval": 0}, {"seed": -1}, {"telephone_share": 1.5}])
 def test_parameters_out_of_range_are_refused(tmp_path, wrong):
     with pytest.raises(InputError, match="want num_train"):
         make(tmp_path / "a", **wrong)

@@ -52,9 +52,7 @@ def test_the_reason_is_told_where_every_line_is_bad(tmp_path: Path, capsys: pyte
         assert f"data.vocab: no utterance of {path} can be used: {reason}" in err and err.count("\n") == 1
 
 
-def test_bad_input_is_one_line_and_status_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_input_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--source=tfrecord", f"--input={tmp_path}", f"--output={tmp_path / 'vocab.json'}"]
     assert vocab.main(argv) == 2
     assert capsys.readouterr().err == (

@@ -1,4 +1,4 @@
-"""200 updates of torch.optim.Adam and AdamW, whose last weights tests/engine/training/test_fused_adam.py holds as a table.
+"""200 updates of torch.optim.Adam and AdamW; tests/engine/training/test_fused_adam.py holds the last weights.
 
 With PyTorch (2.13 made the table), which the program and its tests do not need:
 

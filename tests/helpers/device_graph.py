@@ -37,11 +37,7 @@ class Fault:
 
 def find_faults(function: tf.types.experimental.ConcreteFunction) -> list[Fault]:
     """Returns every operation of `function` that a TPU cannot run, each once, also those in branches and loops."""
-    return [
-        Fault(kind, op.type, f"{place}{op.name}")
-        for place, op in operations(function)
-        for kind in _kinds(op)
-    ]
+    return [Fault(kind, op.type, f"{place}{op.name}") for place, op in operations(function) for kind in _kinds(op)]
 
 
 def op_types(function: tf.types.experimental.ConcreteFunction) -> set[str]:

@@ -101,7 +101,6 @@ def toy_dataset_fn(num_rows: int, *, make=toy_batch, num_updates: int = 50):
     return dataset_fn
 
 
-
 def toy_varying_dataset_fn(rows_of_update, *, make=toy_batch, num_updates=50):
     """As `toy_dataset_fn`, but update u has `rows_of_update(u)` rows: their number is not static."""
 

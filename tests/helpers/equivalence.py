@@ -183,9 +183,7 @@ def train(strategy, **options) -> tuple[list[np.ndarray], float]:
 
 def largest_difference(found, wanted) -> float:
     """Largest difference of a weight, relative to the largest weight of its variable (or to 0.01, if that is more)."""
-    return max(
-        float(np.abs(a - b).max() / max(np.abs(b).max(), 0.01)) for a, b in zip(found, wanted, strict=True)
-    )
+    return max(float(np.abs(a - b).max() / max(np.abs(b).max(), 0.01)) for a, b in zip(found, wanted, strict=True))
 
 
 def main(argv: list[str]) -> None:

@@ -14,7 +14,7 @@ from models.hugging_face import names
 from models.hugging_face.config import from_hf
 from models.wav2vec2.model import Wav2Vec2ForCTC
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL_MODELS = ("base_shaped", "large_lv60_shaped", "hubert_shaped")
 
 
@@ -79,9 +79,7 @@ def compute(model, golden):
             stack.enter_context(keep(layer, f"hidden/{i + 1}"))
         hidden_states, _ = backbone(tf.constant(golden["waveform"]), length, None)
         logits = tf.cast(model.head(hidden_states[-1]), tf.float32)
-        loss = tf.reduce_sum(
-            ctc_loss(logits, model.output_lengths(length), labels, tf.constant([labels.shape[1]]))
-        )
+        loss = tf.reduce_sum(ctc_loss(logits, model.output_lengths(length), labels, tf.constant([labels.shape[1]])))
     np.testing.assert_array_equal(logits, model(tf.constant(golden["waveform"]), length))
     gradients = tape.gradient(loss, model.variables)
     by_name = dict(zip((variable.name.removesuffix(":0") for variable in model.variables), gradients, strict=True))

@@ -15,9 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def start_workers(
-    commands: Sequence[Sequence[str]], folder: Path, *, missing: int = 0
-) -> list[subprocess.Popen]:
+def start_workers(commands: Sequence[Sequence[str]], folder: Path, *, missing: int = 0) -> list[subprocess.Popen]:
     """Starts one Python process per command, each with its TF_CONFIG; what they say goes to FOLDER/worker-N.log.
 
     Args:

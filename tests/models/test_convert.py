@@ -63,9 +63,7 @@ def test_round_trip_is_bit_exact_and_the_model_between_is_the_reference(tmp_path
 
     convert.to_hf(input=tmp_path / "ours", output=tmp_path / "back")
     assert_same_bits(load_file(tmp_path / "back" / "model.safetensors"), tensors_of(golden))
-    assert json.loads((tmp_path / "back" / "vocab.json").read_text()) == json.loads(
-        (folder / "vocab.json").read_text()
-    )
+    assert json.loads((tmp_path / "back" / "vocab.json").read_text()) == json.loads((folder / "vocab.json").read_text())
     theirs = json.loads(str(golden["config"]))
     mine = json.loads((tmp_path / "back" / "config.json").read_text())
     for key in mine.keys() & theirs.keys() - {"mask_time_min_masks"}:

@@ -26,7 +26,8 @@ def test_frames_and_parameters_are_those_of_the_model():
 
 @pytest.mark.parametrize(
     # As published: https://arxiv.org/abs/2006.11477 has 95 and 317 million with their pre-training parts.
-    ("name", "millions"), [("base", 94.40), ("large", 315.46), ("large_lv60", 315.47)],
+    ("name", "millions"),
+    [("base", 94.40), ("large", 315.46), ("large_lv60", 315.47)],
 )
 def test_parameters_of_the_published_sizes(name, millions):
     assert count_parameters(preset(name)) / 1e6 == pytest.approx(millions, abs=0.02)

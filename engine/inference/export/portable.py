@@ -29,7 +29,7 @@ FILES = {
 WAVEFORM = tf.TensorSpec([1, None], tf.float32, name="waveform")
 _BYTES_PER_WEIGHT = {"tflite_float32": 4, "tflite_float16": 2, "tflite_dynamic": 1, "onnx": 4}
 _LARGEST_FILE = 2**31  # bytes: of a flatbuffer and of a protocol buffer
-_ROOT = os.fspath(Path(__file__).resolve().parents[2])  # where `engine` is found
+_ROOT = os.fspath(Path(__file__).resolve().parents[3])  # where `engine` is found
 
 
 def check_formats(formats: Sequence[str]) -> None:
@@ -115,7 +115,14 @@ def convert(folder: Path, name: str, output: Path) -> None:
     folders = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
     # A GPU's memory belongs to this process already.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "CUDA_VISIBLE_DEVICES": "-1"}
-    command = [sys.executable, "-m", "engine.inference.export.portable_converter", os.fspath(folder), name, os.fspath(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "engine.inference.export.portable_converter",
+        os.fspath(folder),
+        name,
+        os.fspath(output),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
     if done.returncode == 0 and output.is_file():
         return

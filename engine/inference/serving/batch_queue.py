@@ -25,9 +25,7 @@ class WorkQueue:
     Nobody waits for a batch to fill up: an idle queue does a single item at once, a busy one large batches.
     """
 
-    def __init__(
-        self, *, do_batch: Callable[[list[Any]], Sequence[Any]], batch_size: int, max_pending: int
-    ) -> None:
+    def __init__(self, *, do_batch: Callable[[list[Any]], Sequence[Any]], batch_size: int, max_pending: int) -> None:
         """Starts the thread.
 
         Args:

@@ -1,4 +1,4 @@
-"""The HTTP side of `--mode=serve`: routes, limits, time-outs. What is said comes from `engine.inference.serving.recognizer`.
+"""The HTTP server of `--mode=serve`: reads what arrives and writes what goes out; `recognizer` finds the answers.
 
     POST /v1/transcribe                    a recording, as the body or as the file of a form -> transcript
     POST /v1/models/NAME:predict           TensorFlow Serving's request, /versions/1 allowed -> its answer
@@ -437,4 +437,3 @@ class _Predict(_BodyHandler):
     def prepare(self) -> None:
         self.check_model(*self.path_args)
         super().prepare()
-

@@ -18,9 +18,7 @@ def tone(num_samples: int, rate: int, hertz: float = 440.0) -> np.ndarray:
     return (0.4 * np.sin(2 * np.pi * hertz * np.arange(num_samples) / rate)).astype(np.float32)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "tolerance"), [("flac", 1e-4), ("wav", 1e-4), ("ogg", 0.05), ("mp3", 0.05)]
-)
+@pytest.mark.parametrize(("suffix", "tolerance"), [("flac", 1e-4), ("wav", 1e-4), ("ogg", 0.05), ("mp3", 0.05)])
 def test_every_format_gives_the_waveform(tmp_path: Path, suffix: str, tolerance: float) -> None:
     path, wave = tmp_path / f"a.{suffix}", tone(24000, 16000)
     soundfile.write(path, wave, 16000)
@@ -117,9 +115,7 @@ def test_values_beyond_full_scale_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("num_samples", "rate"), [(1, 44100), (3, 8000), (1, 16000)])
-def test_a_few_samples_keep_their_promised_length(
-    tmp_path: Path, num_samples: int, rate: int
-) -> None:
+def test_a_few_samples_keep_their_promised_length(tmp_path: Path, num_samples: int, rate: int) -> None:
     soundfile.write(tmp_path / "a.wav", tone(num_samples, rate), rate)
     wanted = decoding.resampled_length(num_samples, rate, 16000)
     assert wanted >= 1
@@ -132,9 +128,7 @@ def test_a_few_samples_keep_their_promised_length(
     from_rate=st.sampled_from([8000, 11025, 16000, 22050, 44100, 48000]),
     to_rate=st.sampled_from([8000, 16000, 17600]),
 )
-def test_resample_has_exactly_the_length_it_says(
-    num_samples: int, from_rate: int, to_rate: int
-) -> None:
+def test_resample_has_exactly_the_length_it_says(num_samples: int, from_rate: int, to_rate: int) -> None:
     resampled = decoding.resample(tone(num_samples, from_rate), from_rate, to_rate)
     assert len(resampled) == decoding.resampled_length(num_samples, from_rate, to_rate)
     assert resampled.dtype == np.float32
@@ -231,9 +225,7 @@ def test_normalize_gives_zero_mean_and_unit_variance() -> None:
     assert normalized.dtype == np.float32
     assert abs(float(normalized.mean())) < 1e-4
     assert abs(float(normalized.std()) - 1.0) < 1e-3
-    expected = (wave - wave.astype(np.float64).mean()) / np.sqrt(
-        wave.astype(np.float64).var() + 1e-7
-    )
+    expected = (wave - wave.astype(np.float64).mean()) / np.sqrt(wave.astype(np.float64).var() + 1e-7)
     np.testing.assert_allclose(normalized, expected, atol=1e-4)
 
 

@@ -165,9 +165,7 @@ def test_joined_rows_keep_to_the_speaker_the_sizes_and_the_limit(arguments, epoc
 
 
 def test_groups_of_a_speaker_cycle_through_the_sizes():
-    plan = make_plan(
-        [10] * 14, bucket_boundaries=[30], join_max_utterances=3, speaker_ids=["a"] * 11 + ["b"] * 3
-    )
+    plan = make_plan([10] * 14, bucket_boundaries=[30], join_max_utterances=3, speaker_ids=["a"] * 11 + ["b"] * 3)
     groups = {batch.rows[0].members for batch in epoch_batches(plan, 0)}
     # 1, 2, 3, 1, 2 and the two left over.
     assert sorted(len(group) for group in groups if max(group) < 11) == [1, 1, 2, 2, 2, 3]
@@ -223,14 +221,9 @@ def test_shuffling_mixes_the_order_of_the_buckets_and_the_rows_within():
 
 
 def test_leftovers_move_up_into_the_next_larger_bucket():
-    plan = make_plan(
-        [10] * 5 + [20] * 4 + [30] * 2, global_batch_size=4, bucket_boundaries=[10, 20, 30]
-    )
+    plan = make_plan([10] * 5 + [20] * 4 + [30] * 2, global_batch_size=4, bucket_boundaries=[10, 20, 30])
     batches = epoch_batches(plan, 0)
-    lengths = {
-        batch.padded_samples: sorted(plan.utterance_samples[members_of([batch])].tolist())
-        for batch in batches
-    }
+    lengths = {batch.padded_samples: sorted(plan.utterance_samples[members_of([batch])].tolist()) for batch in batches}
     assert lengths == {10: [10] * 4, 20: [10, 20, 20, 20], 30: [20, 30, 30]}
     assert batches[-1].padded_samples == 30
 
@@ -277,8 +270,7 @@ def test_a_number_of_buckets_is_chosen_for_the_rows_as_they_come_out():
 def test_more_buckets_pad_less():
     lengths = np.random.default_rng(0).integers(16000, 250000, 2000)
     shares = [
-        padding_share(make_plan(lengths, global_batch_size=8, bucket_boundaries=count), 0)
-        for count in (1, 4, 16)
+        padding_share(make_plan(lengths, global_batch_size=8, bucket_boundaries=count), 0) for count in (1, 4, 16)
     ]
     # Uniform lengths waste half a bucket's width: 117,000 / count of 133,000 + 117,000 / count.
     assert shares == pytest.approx([0.47, 0.18, 0.052], abs=0.015)

@@ -113,9 +113,7 @@ def test_a_repeated_transcript_line_is_refused(tree: Path) -> None:
         read_librispeech(tree, "dev")
 
 
-def test_jsonl_paths_are_relative_to_the_manifest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jsonl_paths_are_relative_to_the_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_audio(tmp_path / "corpus/clips/b.wav", 800, 8000)
     write_audio(tmp_path / "corpus/clips/a.flac", 1600, 16000)
     path = write_lines(
@@ -132,9 +130,7 @@ def test_jsonl_paths_are_relative_to_the_manifest(
     monkeypatch.chdir(tmp_path)
     for manifest in (path, Path("corpus/m.jsonl")):
         found = read_jsonl(manifest)
-        assert [
-            (u.utterance_id, u.text, u.num_samples, u.sample_rate, u.speaker_id) for u in found
-        ] == wanted
+        assert [(u.utterance_id, u.text, u.num_samples, u.sample_rate, u.speaker_id) for u in found] == wanted
         assert Path(found[0].audio_filepath).samefile(tmp_path / "corpus/clips/b.wav")
 
 
@@ -207,10 +203,7 @@ def test_common_voice_tsv_with_bare_quotes_and_a_clips_folder(tmp_path: Path) ->
     write_audio(tmp_path / "clips/cv_1.mp3", 8000)
     write_audio(tmp_path / "clips/cv_2.mp3", 8000)
     path = tmp_path / "train.tsv"
-    path.write_text(
-        'client_id\tpath\tsentence\tup_votes\nab\tcv_1.mp3\t"Oui" dit-il.\t2\n'
-        'cd\tcv_2.mp3\t"Non\t2\n'
-    )
+    path.write_text('client_id\tpath\tsentence\tup_votes\nab\tcv_1.mp3\t"Oui" dit-il.\t2\ncd\tcv_2.mp3\t"Non\t2\n')
     wanted = [("cv_1", '"Oui" dit-il.', "ab"), ("cv_2", '"Non', "cd")]
     for utterances in (
         read_table(path),
@@ -240,9 +233,7 @@ def test_written_manifest_is_read_back(tree: Path) -> None:
     utterances = read_librispeech(tree, "dev")
     path = tree / "lists" / "dev.jsonl"
     write_jsonl(path, utterances)
-    assert json.loads(path.read_text().splitlines()[1])["audio_filepath"] == (
-        "../dev/9/1/9-1-0000.flac"
-    )
+    assert json.loads(path.read_text().splitlines()[1])["audio_filepath"] == ("../dev/9/1/9-1-0000.flac")
     again = read_jsonl(path)
     assert [u.audio_filepath for u in again] != [u.audio_filepath for u in utterances]
     for one, other in zip(utterances, again, strict=True):
@@ -288,9 +279,7 @@ def test_real_librispeech_split() -> None:
 
 @needs_corpora
 def test_real_digits_manifest_keeps_one_word_utterances() -> None:
-    utterances = read_utterances(
-        format="jsonl", input=CORPORA / "fsdd/manifest.jsonl", exclude_speakers=("yweweler",)
-    )
+    utterances = read_utterances(format="jsonl", input=CORPORA / "fsdd/manifest.jsonl", exclude_speakers=("yweweler",))
     assert len(utterances) == 2000
     assert len({u.text for u in utterances}) == 10
     assert {u.sample_rate for u in utterances} == {8000}

@@ -47,9 +47,7 @@ def make_examination() -> Examination:
 
 def test_the_terminal_gets_sets_plan_memory_findings_and_verdict() -> None:
     lines = make_examination().lines()
-    assert lines[0] == (
-        "train (jsonl m.jsonl): 2 utterances, 1.50 h, speakers unknown, 10 words; 2 listened to"
-    )
+    assert lines[0] == ("train (jsonl m.jsonl): 2 utterances, 1.50 h, speakers unknown, 10 words; 2 listened to")
     assert lines[1] == "plan: 7 updates an epoch, 12.5 % padding; shapes 2.0 s x 7"
     assert lines[2] == "memory, training: 1 row of 2.0 s: about 3.0 GiB of 2.0 GiB"
     assert lines[3] == "memory, evaluation a: 2 rows of 2.0 s: not predicted for this model"

@@ -70,7 +70,7 @@ def test_bars_reach_from_the_axis_and_the_highest_fills_the_picture() -> None:
 def test_the_template_travels_with_an_installed_package() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    assert config["options.package_data"]["data"] == "*.jinja"
+    assert config["options.package_data"]["data.doctor"] == "*.jinja"
     assert (ROOT / "data/doctor/doctor.html.jinja").is_file()
     assert config["options.package_data"]["engine.report"] == "*.jinja"
     assert (ROOT / "engine/report/report.html.jinja").is_file()

@@ -51,7 +51,10 @@ def test_labels_and_repeats_must_fit_the_frames_exactly():
 
 
 def test_too_short_for_one_frame_never_fits():
-    assert list(codes(text_checks.check_fit(make(["", "A"], [0.01, 0.01]), frames))["labels_do_not_fit"]) == ["u0", "u1"]
+    assert list(codes(text_checks.check_fit(make(["", "A"], [0.01, 0.01]), frames))["labels_do_not_fit"]) == [
+        "u0",
+        "u1",
+    ]
 
 
 def test_what_fits_at_slow_speeds_only_is_a_warning():
@@ -196,7 +199,9 @@ def test_without_a_style_the_word_delimiter_alone_is_read_otherwise_and_the_rest
     ],
 )
 def test_text_without_spaces_between_words_is_told_with_what_it_means(text, is_unspaced):
-    found = [item for item in text_checks.check_writing(make([text] * 3, [3] * 3, style="unicode")) if item.code[0] == "u"]
+    found = [
+        item for item in text_checks.check_writing(make([text] * 3, [3] * 3, style="unicode")) if item.code[0] == "u"
+    ]
     assert [item.code for item in found] == ["unspaced_text"] * is_unspaced
     if is_unspaced:
         assert "CER" in found[0].line() and "WER 100 %" in found[0].line()
@@ -206,7 +211,9 @@ def test_durations_that_contradict_the_files_are_named():
     corpus = make(["A", "B"], [1, 1])
     assert text_checks.check_listed_durations(corpus) == []
     corpus.source.duration_conflicts = {"u1": "9 s listed, 1 s in the file"}
-    assert codes(text_checks.check_listed_durations(corpus)) == {"wrong_duration": {"u1": "9 s listed, 1 s in the file"}}
+    assert codes(text_checks.check_listed_durations(corpus)) == {
+        "wrong_duration": {"u1": "9 s listed, 1 s in the file"}
+    }
 
 
 def test_a_character_that_a_long_set_has_once_or_twice_is_named_with_its_utterance():

@@ -31,9 +31,7 @@ def test_other_rates_are_stored_at_16_khz_and_can_be_refused(tmp_path: Path) -> 
     soundfile.write(tmp_path / "a.wav", np.sin(np.arange(8001) * 0.1) * 0.9, 8000)
     utterances = [Utterance("a", str(tmp_path / "a.wav"), "A", 8001, 8000)]
     with pytest.raises(InputError, match="do not have 16000 Hz"):
-        write_tfrecords(
-            utterances=utterances, output=tmp_path / "x", num_shards=1, on_rate_mismatch="refuse"
-        )
+        write_tfrecords(utterances=utterances, output=tmp_path / "x", num_shards=1, on_rate_mismatch="refuse")
     write_tfrecords(utterances=utterances, output=tmp_path / "y", num_shards=1)
     source = TFRecordSource(input=tmp_path / "y")
     assert source.num_samples.tolist() == [16002]
@@ -81,9 +79,7 @@ def test_changed_audio_is_written_again(tmp_path: Path, utterances: list[Utteran
     np.testing.assert_array_equal(waveform, samples[::-1].astype(np.float32) / 32768)
 
 
-def test_interrupted_run_keeps_its_finished_shards(
-    tmp_path: Path, utterances: list[Utterance]
-) -> None:
+def test_interrupted_run_keeps_its_finished_shards(tmp_path: Path, utterances: list[Utterance]) -> None:
     out, whole = tmp_path / "out", tmp_path / "whole"
     write_tfrecords(utterances=utterances, output=whole, num_shards=3, num_workers=1)
     spare = tmp_path / "spare.flac"
@@ -107,9 +103,7 @@ def test_interrupted_run_keeps_its_finished_shards(
     assert contents(out) == contents(whole)
 
 
-def test_half_written_shard_of_a_killed_run_is_replaced(
-    tmp_path: Path, utterances: list[Utterance]
-) -> None:
+def test_half_written_shard_of_a_killed_run_is_replaced(tmp_path: Path, utterances: list[Utterance]) -> None:
     out, whole = tmp_path / "out", tmp_path / "whole"
     write_tfrecords(utterances=utterances, output=whole, num_shards=2, num_workers=1)
     out.mkdir()
@@ -122,9 +116,7 @@ def test_half_written_shard_of_a_killed_run_is_replaced(
     assert contents(out) == contents(whole)
 
 
-def test_folder_with_another_corpus_is_refused_and_kept(
-    tmp_path: Path, utterances: list[Utterance]
-) -> None:
+def test_folder_with_another_corpus_is_refused_and_kept(tmp_path: Path, utterances: list[Utterance]) -> None:
     out = tmp_path / "out"
     write_tfrecords(utterances=utterances, output=out, num_shards=2, num_workers=1)
     before = contents(out)
@@ -140,9 +132,7 @@ def test_folder_with_another_corpus_is_refused_and_kept(
     assert contents(out) == before
 
 
-def test_second_writer_is_refused(
-    tmp_path: Path, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_writer_is_refused(tmp_path: Path, utterances: list[Utterance], monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "out").mkdir()
     monkeypatch.setattr("data.shards.preparation._ORPHAN_SECS", 0.1)
     with only_writer(tmp_path / "out"), pytest.raises(InputError, match="another process"):
@@ -150,9 +140,7 @@ def test_second_writer_is_refused(
 
 
 @pytest.mark.parametrize("num_shards", [0, -1, 8])
-def test_number_of_shards_must_fit(
-    tmp_path: Path, utterances: list[Utterance], num_shards: int
-) -> None:
+def test_number_of_shards_must_fit(tmp_path: Path, utterances: list[Utterance], num_shards: int) -> None:
     with pytest.raises(InputError, match=f"num_shards is {num_shards}, wanted 1 to 7"):
         write_tfrecords(utterances=utterances, output=tmp_path / "out", num_shards=num_shards)
     with pytest.raises(InputError, match="num_workers is 0"):
@@ -223,9 +211,7 @@ def spoil(utterances: list[Utterance], *indices: int) -> None:
         path.write_bytes(b"\0" * path.stat().st_size)
 
 
-def test_bad_utterances_are_left_out_and_named_up_to_the_limit(
-    tmp_path: Path, utterances: list[Utterance]
-) -> None:
+def test_bad_utterances_are_left_out_and_named_up_to_the_limit(tmp_path: Path, utterances: list[Utterance]) -> None:
     out = tmp_path / "out"
     spoil(utterances, 1, 5)
     faults = {"gone": ("missing_audio", "no audio file gone.flac: check the path")}

@@ -26,12 +26,8 @@ def utterances(tmp_path: Path) -> list[Utterance]:
     return make_utterances(tmp_path / "audio")
 
 
-def test_every_utterance_comes_back_bit_for_bit(
-    tmp_path: Path, utterances: list[Utterance]
-) -> None:
-    write_tfrecords(
-        utterances=utterances, output=tmp_path / "out", num_shards=3, split="dev", num_workers=1
-    )
+def test_every_utterance_comes_back_bit_for_bit(tmp_path: Path, utterances: list[Utterance]) -> None:
+    write_tfrecords(utterances=utterances, output=tmp_path / "out", num_shards=3, split="dev", num_workers=1)
     assert sorted(contents(tmp_path / "out")) == [
         "dev-00000-of-00003.tfrecord",
         "dev-00001-of-00003.tfrecord",
@@ -53,15 +49,11 @@ def test_threads_read_what_one_reads(tmp_path: Path, utterances: list[Utterance]
     source = TFRecordSource(input=tmp_path / "out")
     alone = [source.read_waveform(index) for index in range(7)]
     with ThreadPoolExecutor(4) as pool:
-        for index, waveform in zip(
-            [*range(7)] * 30, pool.map(source.read_waveform, [*range(7)] * 30), strict=True
-        ):
+        for index, waveform in zip([*range(7)] * 30, pool.map(source.read_waveform, [*range(7)] * 30), strict=True):
             np.testing.assert_array_equal(waveform, alone[index])
 
 
-def test_shards_are_ordinary_tfrecords_with_the_spec(
-    tmp_path: Path, utterances: list[Utterance]
-) -> None:
+def test_shards_are_ordinary_tfrecords_with_the_spec(tmp_path: Path, utterances: list[Utterance]) -> None:
     import tensorflow as tf
 
     write_tfrecords(utterances=utterances, output=tmp_path / "out", num_shards=3, num_workers=1)
@@ -70,9 +62,7 @@ def test_shards_are_ordinary_tfrecords_with_the_spec(
         tf.io.parse_single_example(record, feature_spec())
         for record in tf.data.TFRecordDataset(paths)  # checks both CRCs of every record
     ]
-    assert [record["utterance_id"].numpy().decode() for record in records] == [
-        u.utterance_id for u in utterances
-    ]
+    assert [record["utterance_id"].numpy().decode() for record in records] == [u.utterance_id for u in utterances]
     samples = tf.io.decode_raw(records[4]["audio"], tf.int16).numpy()
     expected, _ = soundfile.read(utterances[4].audio_filepath, dtype="int16")
     np.testing.assert_array_equal(samples, expected)
@@ -81,9 +71,7 @@ def test_shards_are_ordinary_tfrecords_with_the_spec(
     assert records[4]["speaker_id"].numpy() == b"s0"
 
 
-def test_damaged_record_is_named_and_the_others_stay_readable(
-    tmp_path: Path, utterances: list[Utterance]
-) -> None:
+def test_damaged_record_is_named_and_the_others_stay_readable(tmp_path: Path, utterances: list[Utterance]) -> None:
     write_tfrecords(utterances=utterances, output=tmp_path / "out", num_shards=1, num_workers=1)
     path = tmp_path / "out" / "data-00000-of-00001.tfrecord"
     index = json.loads((tmp_path / "out" / "index.json").read_text())
@@ -96,9 +84,7 @@ def test_damaged_record_is_named_and_the_others_stay_readable(
     assert len(source.read_waveform(4)) == utterances[4].num_samples
 
 
-def test_missing_and_cut_shards_are_named_at_once(
-    tmp_path: Path, utterances: list[Utterance]
-) -> None:
+def test_missing_and_cut_shards_are_named_at_once(tmp_path: Path, utterances: list[Utterance]) -> None:
     write_tfrecords(utterances=utterances, output=tmp_path / "out", num_shards=2, num_workers=1)
     path = tmp_path / "out" / "data-00001-of-00002.tfrecord"
     path.write_bytes(path.read_bytes()[:-1])

@@ -116,6 +116,4 @@ def test_text_that_makes_no_sound_is_an_error():
 
 def test_trim_silence_keeps_what_is_between():
     waveform = np.array([0.0, 0.001, 0.5, 0.0, -1.0, 0.02, 0.001, 0.0], np.float32)
-    np.testing.assert_array_equal(
-        trim_silence(waveform), np.array([0.5, 0.0, -1.0, 0.02], np.float32)
-    )
+    np.testing.assert_array_equal(trim_silence(waveform), np.array([0.5, 0.0, -1.0, 0.02], np.float32))

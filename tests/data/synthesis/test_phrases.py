@@ -35,9 +35,7 @@ def test_text_is_a_function_of_the_generator():
 
 def test_shares_and_lengths_are_the_documented_ones():
     texts = draw_many()
-    lengths = collections.Counter(
-        len(text.split()) for text in texts if text.split()[0] in phrases.DIGITS
-    )
+    lengths = collections.Counter(len(text.split()) for text in texts if text.split()[0] in phrases.DIGITS)
     num_sequences = sum(lengths.values())
     assert abs(num_sequences / NUM_DRAWS - (1 - phrases.SENTENCE_PROB)) < 0.03
     for count, prob in enumerate(phrases.NUM_DIGITS_PROB, start=1):

@@ -24,9 +24,7 @@ LIBRISPEECH = Path(__file__).parents[4] / "shared" / "corpora" / "LibriSpeech"
 
 def test_facebook_tokens_are_the_published_32() -> None:
     assert len(FACEBOOK_TOKENS) == 32
-    assert " ".join(FACEBOOK_TOKENS) == (
-        "<pad> <s> </s> <unk> | E T A O N I H S R D L U M W C F G Y P B V K ' X J Q Z"
-    )
+    assert " ".join(FACEBOOK_TOKENS) == ("<pad> <s> </s> <unk> | E T A O N I H S R D L U M W C F G Y P B V K ' X J Q Z")
 
 
 @pytest.mark.parametrize(
@@ -57,12 +55,16 @@ def test_librispeech_style(raw: str, wanted: str) -> None:
         ("rock'n'roll -- a_b", "rock'n'roll a b"),
         ("\uff11\uff12", "12"),
         # Danda and digits; joiners
-        ("\u0928\u092e\u0938\u094d\u0924\u0947, \u0915\u094d\u200d\u092f\u093e\u0964 \u0967\u0968",
-         "\u0928\u092e\u0938\u094d\u0924\u0947 \u0915\u094d\u092f\u093e \u0967\u0968"),
+        (
+            "\u0928\u092e\u0938\u094d\u0924\u0947, \u0915\u094d\u200d\u092f\u093e\u0964 \u0967\u0968",
+            "\u0928\u092e\u0938\u094d\u0924\u0947 \u0915\u094d\u092f\u093e \u0967\u0968",
+        ),
         # Arabic: vowel marks stay; comma, question mark, tatweel and direction marks go
-        ("\u200f\u0645\u064e\u0631\u0652\u062d\u0640\u0640\u0628\u064b\u0627\u060c "
-         "\u0643\u064a\u0641\u061f \u0640\u0640\u200e",
-         "\u0645\u064e\u0631\u0652\u062d\u0628\u064b\u0627 \u0643\u064a\u0641"),
+        (
+            "\u200f\u0645\u064e\u0631\u0652\u062d\u0640\u0640\u0628\u064b\u0627\u060c "
+            "\u0643\u064a\u0641\u061f \u0640\u0640\u200e",
+            "\u0645\u064e\u0631\u0652\u062d\u0628\u064b\u0627 \u0643\u064a\u0641",
+        ),
         # Persian half-space joins
         ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.", "\u0645\u06cc\u062e\u0648\u0627\u0647\u0645"),
         ("\u4f60\u597d\uff0c\u4e16\u754c\uff01", "\u4f60\u597d \u4e16\u754c"),

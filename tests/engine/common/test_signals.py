@@ -44,9 +44,7 @@ class _Trainer(orbit.StandardTrainer):
         return {"loss": float(self._step.numpy())}
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
-)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_signal_stops_after_the_loop_with_its_figures_written(tmp_path, step, number, status, capfd):
     path = tmp_path / "metrics.jsonl"
     before = signal.getsignal(number)

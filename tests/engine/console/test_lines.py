@@ -43,9 +43,7 @@ def test_speed_is_the_larger_number():
 def test_a_line_has_what_a_person_wants_to_know():
     metrics = {"loss": 12.414, "learning_rate": 2.5e-4, "gradient_norm": 22.4, "audio_secs_per_sec": 186.2}
     line = update_line(400, 1_600, metrics, secs_per_update=0.149, secs_left=178.8)
-    assert line == (
-        "update 400/1,600  25 %  loss 12.4  lr 2.5e-4  grad 22.4  186 audio-s/s  6.71 updates/s  ETA 3 min"
-    )
+    assert line == ("update 400/1,600  25 %  loss 12.4  lr 2.5e-4  grad 22.4  186 audio-s/s  6.71 updates/s  ETA 3 min")
     assert update_line(1, 80_000, {}) == "update 1/80,000  0.0013 %"
 
 

@@ -36,9 +36,7 @@ def make_action(manager, step, stop, any_worker):
     )
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
-)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_saves_between_updates_and_stops_with_our_status(tmp_path, handlers_come_back, number, status):
     step = tf.Variable(0, dtype=tf.int64)
     state, manager = make_manager(tmp_path, 1.0, step)

@@ -26,9 +26,7 @@ def folder(model, tmp_path_factory):
     )
     fields = {"sample_rate": 16_000}
     check = Check(3, 0.25)
-    export(
-        exported=exported, output=target, fields=fields, card="# card\n", tokenizer=Letters(), check=lambda _: check
-    )
+    export(exported=exported, output=target, fields=fields, card="# card\n", tokenizer=Letters(), check=lambda _: check)
     return target
 
 

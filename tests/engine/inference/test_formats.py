@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from engine.inference.formats import choose_format, subtitle_paths, subtitles, write_transcripts
+from engine.config.output_formats import choose_format
+from engine.inference.formats import subtitle_paths, subtitles, write_transcripts
 from engine.inference.words import Timed
 
 WORDS = [Timed("so", 0.0, 0.26, 0.9), Timed("a<b", 0.5, 1.0, 0.8), Timed("end", 3661.5, 3661.52, 0.5)]

@@ -85,9 +85,7 @@ def test_the_runs_own_weights_make_the_text(trained, tmp_path, capsys):
     workdir, text = trained
     (tmp_path / "a.wav").touch()
     output = tmp_path / "out.jsonl"
-    status = loading.run(
-        parts=make_parts(), checkpoint=workdir, inputs=[str(tmp_path / "a.wav")], output=str(output)
-    )
+    status = loading.run(parts=make_parts(), checkpoint=workdir, inputs=[str(tmp_path / "a.wav")], output=str(output))
     assert status == 0
     assert json.loads(output.read_text())["text"] == text
     printed = capsys.readouterr().out

@@ -19,9 +19,7 @@ class Letters:
 
 def read(pieces, *, beam_size=20, num_alternatives=0):
     search = PrefixBeamSearch(beam_size=beam_size, num_hypotheses=max(num_alternatives, 1))
-    reader = SearchReader(
-        search=search, aligner=forced_align, tokenizer=Letters(), num_alternatives=num_alternatives
-    )
+    reader = SearchReader(search=search, aligner=forced_align, tokenizer=Letters(), num_alternatives=num_alternatives)
     return reader.read(pieces, secs_per_frame=0.02)
 
 

@@ -86,7 +86,9 @@ def test_words_get_their_times_and_the_worst_match_comes_first(parts, tmp_path, 
     good = {word["text"]: (word["start"], word["end"]) for word in records[2]["words"]}
     assert good == {"ab": (1.0, 3.0), "cd": (5.0, 10.0)}
     assert sorted(path.name for path in (output / "textgrid").iterdir()) == [
-        "close.TextGrid", "good.TextGrid", "wrong.TextGrid"
+        "close.TextGrid",
+        "good.TextGrid",
+        "wrong.TextGrid",
     ]
     printed = capsys.readouterr().out
     assert "3 of 3 recordings aligned" in printed and printed.index("wrong.wav") < printed.index("good.wav")

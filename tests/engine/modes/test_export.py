@@ -91,9 +91,7 @@ def test_other_formats_lie_beside_it_and_the_card_compares_them(trained, parts, 
     assert path.stat().st_size == found["num_bytes"]
     assert sorted(tmp_path.glob(".*")) == []
     (tmp_path / "a.wav").touch()
-    loading.run(
-        parts=parts, checkpoint=str(output), inputs=[str(tmp_path / "a.wav")], output=str(tmp_path / "out.txt")
-    )
+    loading.run(parts=parts, checkpoint=str(output), inputs=[str(tmp_path / "a.wav")], output=str(tmp_path / "out.txt"))
     (waveform,) = parts.stream_audio("a.wav", "refuse")
     ids = load_portable(path, "tflite_float32")(waveform).argmax(-1)
     # As the card says.

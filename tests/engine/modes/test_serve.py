@@ -53,9 +53,7 @@ def ask(port, path, body=None):
 def test_serves_the_text_of_transcribe_until_it_is_stopped(trained, parts, tmp_path, capsys):  # noqa: F811
     workdir, _ = trained
     (tmp_path / "a.wav").touch()
-    loading.run(
-        parts=parts, checkpoint=workdir, inputs=[str(tmp_path / "a.wav")], output=str(tmp_path / "out.jsonl")
-    )
+    loading.run(parts=parts, checkpoint=workdir, inputs=[str(tmp_path / "a.wav")], output=str(tmp_path / "out.jsonl"))
     wanted = json.loads((tmp_path / "out.jsonl").read_text())
     capsys.readouterr()
     stop, statuses = Stop(), []
@@ -121,8 +119,12 @@ def test_metadata_of_an_export_names_the_same_inputs():
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("max_pending", 0), ("body_timeout_secs", -1.0), ("max_body_mb", float("inf")), ("max_json_mb", float("nan")),
-        ("port", 70_000), ("name", "a/b"),
+        ("max_pending", 0),
+        ("body_timeout_secs", -1.0),
+        ("max_body_mb", float("inf")),
+        ("max_json_mb", float("nan")),
+        ("port", 70_000),
+        ("name", "a/b"),
     ],  # fmt: skip
 )
 def test_an_option_that_cannot_be_is_named(field, value):

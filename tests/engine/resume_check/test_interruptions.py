@@ -130,8 +130,6 @@ def test_moments_follow_the_seed_and_lie_all_over_the_run():
 
 def test_without_evaluations_there_is_no_moment_in_one():
     timeline = Timeline(startup_secs=8.0, loop_secs=0.5, evaluation_secs=0.0, evaluated=())
-    moments = plan_moments(
-        count=50, signals=["SIGKILL"], seed=0, num_updates=4, log_every=5, timeline=timeline
-    )
+    moments = plan_moments(count=50, signals=["SIGKILL"], seed=0, num_updates=4, log_every=5, timeline=timeline)
     assert {moment.phase for moment in moments} == {"start-up", "update", "save"}
     assert {moment.update for moment in moments} == {0}

@@ -56,9 +56,7 @@ def test_the_first_step_is_the_rate_of_each_part(two_replicas, replicas, name):
 def test_the_schedule_is_shared():
     """Two steps at rates that a schedule gives: their ratio is the same for both parts."""
     model = ToyModel()
-    schedule = build_schedule(
-        name="linear", peak_learning_rate=RATE, num_updates=4, warmup_updates=0, hold_updates=0
-    )
+    schedule = build_schedule(name="linear", peak_learning_rate=RATE, num_updates=4, warmup_updates=0, hold_updates=0)
     optimizer = make_optimizer(model, learning_rate=schedule)
     ones = [tf.ones_like(v) for v in model.trainable_variables]
     values = [[v.numpy() for v in model.trainable_variables]]

@@ -39,9 +39,7 @@ class _Norm(tf_keras.layers.Layer):
 
     def __init__(self):
         super().__init__(name="norm")
-        self.scale = self.add_weight(
-            name="block_0/layer_norm/scale", shape=(2,), initializer="ones"
-        )
+        self.scale = self.add_weight(name="block_0/layer_norm/scale", shape=(2,), initializer="ones")
 
     def call(self, x):
         return x * self.scale
@@ -65,18 +63,14 @@ class _Block(tf_keras.layers.Layer):
 
 
 def _schedule():
-    return build_schedule(
-        name="tri_stage", peak_learning_rate=0.1, num_updates=6, warmup_updates=2, hold_updates=1
-    )
+    return build_schedule(name="tri_stage", peak_learning_rate=0.1, num_updates=6, warmup_updates=2, hold_updates=1)
 
 
 def _make(strategy):
     with strategy.scope():
         model = _Block(name="block")
         model.build((None, 2))
-        optimizer = build_optimizer(
-            name="adamw", learning_rate=_schedule(), weight_decay=DECAY, **SETTINGS
-        )
+        optimizer = build_optimizer(name="adamw", learning_rate=_schedule(), weight_decay=DECAY, **SETTINGS)
         optimizer.build(model.trainable_variables)
     return model, optimizer
 
@@ -101,10 +95,7 @@ def _update_fn(strategy, model, optimizer):
 
 def _gradients(model, step):
     rng = np.random.default_rng(step)
-    return [
-        tf.constant(rng.normal(size=variable.shape), tf.float32)
-        for variable in model.trainable_variables
-    ]
+    return [tf.constant(rng.normal(size=variable.shape), tf.float32) for variable in model.trainable_variables]
 
 
 def _numpy_adamw(values, gradients_of_steps, decays):
@@ -211,9 +202,7 @@ def test_names_with_weight_decay(name, expected):
 def test_weight_decay_without_exclusions_takes_every_variable():
     assert has_weight_decay("bias:0", exclude=())
     variable = tf.Variable([1.0], name="bias")
-    optimizer = build_optimizer(
-        name="adamw", learning_rate=0.1, weight_decay=0.5, exclude_from_weight_decay=()
-    )
+    optimizer = build_optimizer(name="adamw", learning_rate=0.1, weight_decay=0.5, exclude_from_weight_decay=())
     optimizer.apply_gradients([(tf.constant([0.0]), variable)])
     np.testing.assert_allclose(variable.numpy(), [1.0 - 0.1 * 0.5])
 
@@ -256,9 +245,7 @@ def test_zero_gradients_stay_zero():
 
 def test_loss_scale_grows_and_halves_inside_a_graph(strategy):
     with strategy.scope():
-        loss_scale = DynamicLossScale(
-            initial_scale=8.0, growth_interval=3, min_scale=2.0, max_scale=16.0
-        )
+        loss_scale = DynamicLossScale(initial_scale=8.0, growth_interval=3, min_scale=2.0, max_scale=16.0)
     update = tf.function(loss_scale.update)
     seen = []
     for finite in [1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0]:
@@ -282,9 +269,7 @@ def test_loss_scale_in_a_step_that_skips_overflows(strategy):
     def step(factor):
         def replica_gradients():
             with tf.GradientTape() as tape:
-                loss = loss_scale.scale_loss(
-                    tf.cast(weight, tf.float16) * tf.cast(factor, tf.float16)
-                )
+                loss = loss_scale.scale_loss(tf.cast(weight, tf.float16) * tf.cast(factor, tf.float16))
             grads = loss_scale.unscale([tape.gradient(loss, weight), None])
             assert grads[1] is None
             context = tf.distribute.get_replica_context()
@@ -296,9 +281,7 @@ def test_loss_scale_in_a_step_that_skips_overflows(strategy):
 
         def apply():
             strategy.run(
-                lambda g: optimizer.apply_gradients(
-                    [(g[0], weight)], skip_gradients_aggregation=True
-                ),
+                lambda g: optimizer.apply_gradients([(g[0], weight)], skip_gradients_aggregation=True),
                 args=(grads,),
             )
             return True

@@ -49,9 +49,7 @@ def test_an_interrupted_run_evaluates_at_the_same_updates(tmp_path, step, evalua
     if evaluated:
         path.write_text(json.dumps({"step": step, "split": "dev", "wer": 0.125}) + "\n")
     controller = StandInController(step, path)
-    figures = train_and_evaluate(
-        controller, num_updates=90, every_updates=20, metrics_path=str(path), sets=["dev"]
-    )
+    figures = train_and_evaluate(controller, num_updates=90, every_updates=20, metrics_path=str(path), sets=["dev"])
     assert controller.calls == calls
     assert figures["dev"]["wer"] == (0.125 if not calls else 0.5 if calls[-1][0] == "evaluate" else 0.25)
 

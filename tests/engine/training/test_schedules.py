@@ -58,9 +58,7 @@ def test_tri_stage_decays_by_a_constant_factor():
     ],
 )
 def test_other_shapes(name, middle, last, end):
-    schedule = build_schedule(
-        name=name, peak_learning_rate=2.0, num_updates=100, warmup_updates=20, initial_scale=0.0
-    )
+    schedule = build_schedule(name=name, peak_learning_rate=2.0, num_updates=100, warmup_updates=20, initial_scale=0.0)
     rates = _rates(schedule, [0, 10, 20, 60, 99, 100, 101])
     expected = [0.0, 0.5, 1.0, middle, last, end, end]
     np.testing.assert_allclose(rates, 2.0 * np.array(expected), rtol=1e-5, atol=1e-7)
@@ -82,9 +80,7 @@ def test_final_scale_and_hold_hold_for_every_shape(name):
 
 
 def test_no_warmup_starts_at_the_peak():
-    schedule = build_schedule(
-        name="linear", peak_learning_rate=1.0, num_updates=4, warmup_updates=0
-    )
+    schedule = build_schedule(name="linear", peak_learning_rate=1.0, num_updates=4, warmup_updates=0)
     np.testing.assert_allclose(_rates(schedule, range(5)), [1.0, 0.75, 0.5, 0.25, 0.0], atol=1e-7)
 
 
@@ -98,9 +94,7 @@ def test_warmup_and_hold_may_fill_the_whole_training():
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine", "tri_stage"])
 def test_graph_with_an_int64_global_step_agrees_with_eager(name, jit_compile):
-    schedule = build_schedule(
-        name=name, peak_learning_rate=PEAK, num_updates=20, warmup_updates=5, hold_updates=5
-    )
+    schedule = build_schedule(name=name, peak_learning_rate=PEAK, num_updates=20, warmup_updates=5, hold_updates=5)
     step = tf.Variable(0, dtype=tf.int64)
     in_graph = tf.function(lambda: schedule(step), jit_compile=jit_compile)
     for value in (0, 3, 5, 10, 13, 19, 20):
@@ -125,9 +119,7 @@ def test_long_trainings_lose_no_update_to_rounding():
 
 
 def test_config_rebuilds_the_schedule():
-    schedule = build_schedule(
-        name="cosine", peak_learning_rate=PEAK, num_updates=30, warmup_updates=3, final_scale=0.1
-    )
+    schedule = build_schedule(name="cosine", peak_learning_rate=PEAK, num_updates=30, warmup_updates=3, final_scale=0.1)
     again = WarmupHoldDecay.from_config(schedule.get_config())
     assert _rates(again, range(31)) == _rates(schedule, range(31))
     assert isinstance(again, tf_keras.optimizers.schedules.LearningRateSchedule)
@@ -161,16 +153,12 @@ def test_arguments_out_of_range_are_refused(change, message):
 
 @pytest.mark.parametrize("name", ["constant", "linear", "cosine", "tri_stage"])
 def test_shares_of_the_run_are_the_same_schedule_as_their_numbers(name):
-    numbers = build_schedule(
-        name=name, peak_learning_rate=1.0, num_updates=1000, warmup_updates=100, hold_updates=400
-    )
+    numbers = build_schedule(name=name, peak_learning_rate=1.0, num_updates=1000, warmup_updates=100, hold_updates=400)
     shares = build_schedule(
         name=name, peak_learning_rate=1.0, num_updates=1000, warmup_updates=0, warmup_ratio=0.1, hold_ratio=0.4
     )
     assert shares.get_config() == numbers.get_config()
-    mixed = build_schedule(
-        name=name, peak_learning_rate=1.0, num_updates=1000, warmup_updates=100, hold_ratio=0.4
-    )
+    mixed = build_schedule(name=name, peak_learning_rate=1.0, num_updates=1000, warmup_updates=100, hold_ratio=0.4)
     assert mixed.get_config() == numbers.get_config()
 
 

@@ -175,9 +175,7 @@ def test_a_loss_that_is_not_finite_skips_the_update_even_if_its_gradient_is_and_
         losses = toy_loss(logits, logit_lengths, labels, label_lengths)
         return losses + tf.where(label_lengths == 2, np.inf, 0.0)
 
-    trainer = make_trainer(
-        dataset_fn=toy_dataset_fn(NUM_ROWS, make=poisoned), loss_fn=infinite, max_skipped_in_a_row=1
-    )
+    trainer = make_trainer(dataset_fn=toy_dataset_fn(NUM_ROWS, make=poisoned), loss_fn=infinite, max_skipped_in_a_row=1)
     _, first = train(trainer, 1)
     alone = make_trainer(dataset_fn=toy_dataset_fn(NUM_ROWS, make=poisoned), loss_fn=infinite)
     _, figures = train(alone, 2)
@@ -397,9 +395,7 @@ def test_nothing_of_a_checkpoint_changes_before_the_flag_is_up_or_after_the_step
         ]  # fmt: skip
 
     flags = {id(flag.handle) for flag in trainer._is_applying}
-    raised, lowered = (
-        [op for op in writes(flags) if (tf.get_static_value(op.inputs[1]) == value)] for value in (1, 0)
-    )
+    raised, lowered = ([op for op in writes(flags) if (tf.get_static_value(op.inputs[1]) == value)] for value in (1, 0))
     assert len(raised) == len(lowered) == replicas
     (counted,) = writes({id(strategy.experimental_local_results(trainer.global_step)[0].handle)})
     state = [

@@ -14,7 +14,8 @@ from models.wav2vec2.presets import PRESETS
 # Decide how a fresh model starts, which transformers does in its own way.
 OURS_ALONE = {
     # The last stands in another file of theirs.
-    name: getattr(Wav2Vec2Config(), name) for name in ("conv_init", "regions", "recompute", "normalize_waveform")
+    name: getattr(Wav2Vec2Config(), name)
+    for name in ("conv_init", "regions", "recompute", "normalize_waveform")
 }
 
 # No other field has its default value, ours or theirs.

@@ -163,9 +163,7 @@ RANDOM = {
 
 def twins(name, one, other, *, freeze=False, precision="float32"):
     models = [
-        Wav2Vec2ForCTC(
-            config=small_preset(name, **RANDOM | fields), freeze_feature_encoder=freeze, precision=precision
-        )
+        Wav2Vec2ForCTC(config=small_preset(name, **RANDOM | fields), freeze_feature_encoder=freeze, precision=precision)
         for fields in (one, other)
     ]
     for a, b in zip(*(model.variables for model in models), strict=True):

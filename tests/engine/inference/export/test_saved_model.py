@@ -36,9 +36,7 @@ def model():
 
 
 def build(model):
-    return build_export(
-        model=model, tokenizer=Letters(), decoder=greedy_decode_spans, receptive_field=4, hop_samples=4
-    )
+    return build_export(model=model, tokenizer=Letters(), decoder=greedy_decode_spans, receptive_field=4, hop_samples=4)
 
 
 @pytest.fixture(scope="module")
@@ -173,9 +171,7 @@ def test_an_export_that_reads_otherwise_is_not_written(model, tmp_path):
         )
 
     with pytest.raises(ValueError, match="reads one as .* the trained one as 'other'"):
-        export(
-            exported=build(model), output=tmp_path / "out", fields={}, card="", tokenizer=Letters(), check=check
-        )
+        export(exported=build(model), output=tmp_path / "out", fields={}, card="", tokenizer=Letters(), check=check)
     assert list(tmp_path.iterdir()) == []
 
 

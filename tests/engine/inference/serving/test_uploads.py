@@ -66,7 +66,7 @@ def test_types_and_names():
     assert name_of("") == name_of("attachment") == ""
     assert clean_name("..\\..\\etc/../x\n\x00y.wav") == "xy.wav"
     assert name_of("attachment; filename*=UTF-8''%e4%b8%ad%20a.wav") == "中 a.wav"
-    assert name_of('attachment; name="5%"; filename*=iso-8859-1\'de\'%e4.wav') == "ä.wav"
+    assert name_of("attachment; name=\"5%\"; filename*=iso-8859-1'de'%e4.wav") == "ä.wav"
     assert name_of("attachment; filename*0*=utf-8''a%20; filename*1=b.wav") == "a b.wav"
     assert name_of('attachment; filename="100%.wav"') == "100%.wav"
 
