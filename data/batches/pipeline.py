@@ -119,7 +119,8 @@ def build_dataset(
     dataset = tf.data.Dataset.range(start_update * num_local, stop)
     dataset = dataset.map(make_batch, num_parallel_calls=num_parallel_calls, deterministic=True)
     options = tf.data.Options()
-    # Everything that it would tune is set above, and its thread can keep an iterator from ever being destroyed.
+    # Everything that it would tune is set above, and destroying an iterator can wait a minute for its thread
+    # (docs/decisions/0084).
     options.autotune.enabled = False
     # The plan has shared the rows out already; TensorFlow would do it again, by skipping elements.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF

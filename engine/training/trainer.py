@@ -312,8 +312,8 @@ class Trainer(orbit.StandardTrainer):
     def release_data(self) -> None:
         """Lets the input pipeline go without destroying it.
 
-        The destructor of a live pipeline waits for its threads, and those may wait for Python's lock: processes hung
-        here and in the collector of garbage. One reference is kept for ever, so that nobody runs it.
+        The destructor waits for the tuner thread of the prefetch onto the device, which can sleep for up to a minute
+        (docs/decisions/0084). One reference is kept for ever, so that nobody runs the destructor.
         """
         if self._train_iter is not None:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._train_iter))
