@@ -58,6 +58,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             "a test module makes a tensor while it is imported, which starts TensorFlow before "
             f"tests/conftest.py can split the CPU: move it into a test or a fixture ({error})"
         ) from error
+    _stop_tuning(tf)
+
+
+def _stop_tuning(tf: Any) -> None:
+    """Turns off tf.data's tuner in the prefetch onto devices, which no option reaches.
+
+    Tests destroy many iterators, and now and then one waits a minute for its tuner (docs/decisions/0084).
+    """
+    from tensorflow.python.data.ops import multi_device_iterator_ops
+
+    create = multi_device_iterator_ops._create_device_dataset
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    multi_device_iterator_ops._create_device_dataset = lambda *arguments: create(*arguments).with_options(options)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from common.special_tokens import (
     named_token,
 )
 from models.wav2vec2.config import Wav2Vec2Config
-from models.wav2vec2.pretrained import order_token_ids, read_token_ids, read_vocab
+from models.wav2vec2.vocab_file import order_token_ids, read_token_ids, read_vocab
 
 VOCAB_FILE = "vocab.json"
 SAMPLE_RATE = 16_000

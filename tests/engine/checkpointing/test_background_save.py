@@ -325,7 +325,8 @@ def test_values_that_are_read_in_a_graph_are_not_copied_and_training_waits(tmp_p
 
 KILLED = """
 import os, sys, time
-from engine import background, integrity
+from engine.checkpointing import background_save as background
+from engine.checkpointing import manifest as integrity
 from tests.engine.checkpointing.test_background_save import make_manager, make_state, update
 folder, moment = sys.argv[1:]
 state = make_state(value=2.0)

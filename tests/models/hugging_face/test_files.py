@@ -7,7 +7,7 @@ import json
 import pytest
 
 from models.hugging_face import files
-from models.wav2vec2 import pretrained
+from models.wav2vec2 import vocab_file
 from models.wav2vec2.config import preset
 
 
@@ -141,7 +141,7 @@ def test_a_damaged_added_tokens_decoder_is_one_line(tmp_path, decoder):
 def test_no_vocabulary_is_none(tmp_path):
     assert read(tmp_path) is None
     with pytest.raises(FileNotFoundError, match="no such file"):
-        pretrained.read_vocab(tmp_path / "vocab.json")
+        vocab_file.read_vocab(tmp_path / "vocab.json")
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_no_vocabulary_is_none(tmp_path):
 def test_a_file_that_is_no_vocabulary_is_one_line(tmp_path, content, message):
     path = write(tmp_path / "vocab.json", content)
     with pytest.raises(ValueError, match=message) as caught:
-        pretrained.read_vocab(path)
+        vocab_file.read_vocab(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
