@@ -27,8 +27,8 @@ from data.text.tokenizer import load_tokenizer
 from engine.config import builders
 from engine.config.decode import read_decode_file
 from engine.inference.serving import tf_serving_json, uploads
+from engine.inference.serving.answers import Answer
 from engine.inference.serving.http_server import Limits, Service
-from engine.inference.serving.recognizer import Answer
 from engine.modes import report as command
 from engine.report.history import write_history
 from models import convert

@@ -63,7 +63,7 @@ def parse_request(body: bytes, *, max_rows: int, max_samples: int) -> PredictReq
     signature = request.get("signature_name") or SIGNATURE
     if signature != SIGNATURE:
         name = repr(signature) if isinstance(signature, str) and len(signature) < 100 else describe(signature)
-        raise ValueError(f"signature_name is {name}, and there is but {SIGNATURE!r}")
+        raise ValueError(f"signature_name is {name}, which is unknown; this model only has {SIGNATURE!r}")
     if ("instances" in request) == ("inputs" in request):
         raise ValueError('give either "instances" (a list of rows) or "inputs" (an object of columns)')
     by_rows = "instances" in request
@@ -95,7 +95,7 @@ def format_answer(outputs: Mapping[str, np.ndarray], *, by_rows: bool) -> dict[s
 
     Args:
         outputs: Arrays [B, ...] by name; strings as bytes.
-        by_rows: As `PredictRequest.by_rows`.
+        by_rows: Whether the request came as instances and wants predictions.
     """
     columns = {name: _to_json(array) for name, array in outputs.items()}
     if not by_rows:

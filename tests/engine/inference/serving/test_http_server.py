@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
+from engine.inference.serving.answers import Answer
 from engine.inference.serving.http_server import Limits, Service
-from engine.inference.serving.recognizer import Answer, Recognizer
+from engine.inference.serving.recognizer import Recognizer
 from tests.engine.inference.serving.test_recognizer import count_samples, transcribe_files
 from tests.engine.inference.serving.test_uploads import CONTENT_TYPE, form
 from tests.helpers.hostile_requests import BROKEN_NAMES, hostile_heads, json_bombs
