@@ -15,6 +15,7 @@ from engine.inference.serving import openai_json, tf_serving_json, uploads
 from engine.inference.serving.answers import CONTENT_TYPES, OPENAI, PREDICT, Answer, RefusedError, Request, refuse
 from engine.inference.transcriber import SAMPLE_RATE, Summary, Transcript
 
+
 @dataclasses.dataclass(frozen=True)
 class _Recording:
     """A recording that is short enough, and how its answer is written.
