@@ -239,15 +239,18 @@ def test_silence_a_busy_server_and_a_second_try(browser, server):
     assert page.inner_text("article .text") == "No speech was recognized."
     server.gate.clear()
     real, server.answer = server.answer, lambda requests: server.gate.wait(20) and real(requests)
-    visit.send(("waits.wav", speak(["low"])))
-    message = page.locator("article", has_text="waits.wav").locator(".message")
-    message.filter(has_text="Waiting for the transcript").wait_for()
-    page.click("article .cancel:visible")
-    message.filter(has_text="Cancelled").wait_for()
+    visit.send(("waits.wav", speak(["low"])), ("next.wav", speak(["high"])))
+    waits, following = (page.locator("article", has_text=name) for name in ("waits.wav", "next.wav"))
+    waits.locator(".message", has_text="Waiting for the transcript").wait_for()
+    assert following.locator(".message").inner_text() == "Waiting for the recordings before it"
+    for card in (following, waits):
+        card.locator(".cancel").click()
+        card.locator(".message", has_text="Cancelled").wait_for()
     server.gate.set()
-    page.click("article .again:visible")
-    page.wait_for_selector("article .text span")
-    assert page.locator("article").first.locator(".text").inner_text().strip() == "low"
+    following.locator(".again").wait_for()
+    waits.locator(".again").click()
+    waits.locator(".text span").wait_for()
+    assert waits.locator(".text").inner_text().strip() == "low"
     visit.end()
 
 

@@ -91,6 +91,7 @@ class Service:
             ("/healthz", transcribe_api.HealthHandler),
             ("/v1/transcribe", transcribe_api.TranscribeHandler),
             ("/v1/audio/transcriptions", openai_api.TranscriptionsHandler),
+            ("/v1/audio/.*", openai_api.UnknownHandler),
             ("/v1/models", openai_api.ModelsHandler),
             (f"{model}:predict", tf_serving_api.PredictHandler),
             (model, tf_serving_api.StatusHandler),

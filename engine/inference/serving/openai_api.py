@@ -7,10 +7,11 @@ GET  /v1/models                        the list of the one model (`tf_serving_ap
 from __future__ import annotations
 
 import json
+from typing import NoReturn
 
 from engine.inference.serving import openai_json, uploads
 from engine.inference.serving.answers import OPENAI, Answer
-from engine.inference.serving.handlers import BodyHandler, Handler
+from engine.inference.serving.handlers import BodyHandler, ClientError, Handler
 
 
 class TranscriptionsHandler(BodyHandler):
@@ -27,6 +28,18 @@ class TranscriptionsHandler(BodyHandler):
                 "curl -F file=@speech.wav -F model=NAME",
             )
         return super().check_headers()
+
+    def refuse(self, status: int, message: str) -> Answer:
+        return openai_json.refuse(status, message)
+
+
+class UnknownHandler(Handler):
+    """Refuses OpenAI's other routes for audio, so that its clients see the reason."""
+
+    def get(self) -> NoReturn:
+        raise ClientError(404, "nothing is served here; there are POST /v1/audio/transcriptions and GET /v1/models")
+
+    head = post = delete = patch = put = options = get
 
     def refuse(self, status: int, message: str) -> Answer:
         return openai_json.refuse(status, message)

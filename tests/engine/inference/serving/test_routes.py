@@ -140,6 +140,11 @@ def test_openai_errors_have_its_shape(server, request_fields, status, param, mes
     assert server.service.folder not in text
 
 
+def test_openais_other_routes_say_what_there_is(server):
+    status, text, _ = call(server, "/v1/audio/translations", body=openai_form("a.wav"), Content_Type=CONTENT_TYPE)
+    assert status == 404 and "there are POST /v1/audio/transcriptions" in json.loads(text)["error"]["message"]
+
+
 def test_openai_is_told_when_to_come_back():
     running = Running(answer_timeout_secs=0.2)
     running.gate.clear()
