@@ -64,7 +64,11 @@ def hear(waveform) -> list[Timed]:
     return words
 
 
+RATES: list[int] = []  # of the files that arrived
+
+
 def transcribe_files(paths):
+    RATES.extend(soundfile.info(path).samplerate for path in paths)
     found = {path: np.concatenate(list(stream_audio(path))) for path in paths}
     transcripts = [Transcript(path, tuple(hear(wave)), len(wave) / SAMPLE_RATE) for path, wave in found.items()]
     return Summary(tuple(transcripts), (), 0.0, 0.0)
@@ -115,8 +119,8 @@ def browser(launch, tmp_path_factory):
 class Visit:
     """The server's page, and what it complained of."""
 
-    def __init__(self, browser, server, *, host="127.0.0.1", **options):
-        self.page = browser.new_page(**options)
+    def __init__(self, browser, server, *, host="127.0.0.1", page=None, **options):
+        self.page = page or browser.new_page(**options)
         self.complaints: list[str] = []
         self.page.on("console", lambda message: self.complaints.append(message.text))
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -154,11 +158,68 @@ def test_what_is_said_into_the_microphone_is_shown_as_the_api_answers_it(browser
     assert page.inner_text("#status").startswith("Recording: ")
     page.click("#record")
     page.wait_for_selector("article .text span")
+    assert RATES[-1] == SAMPLE_RATE
     assert page.inner_text("article .text").split() == wanted.split()
     assert page.inner_text("article h2").startswith("recording ")
     assert 2.0 < float(page.inner_text(".duration").removesuffix(" s")) < 6.0
     assert page.inner_text("#record") == "Record" and not page.is_visible("#level")
     visit.end()
+
+
+def change_page(page, server, old, new):
+    """Lets a browser's page have another text in place of one of the server's page."""
+    assert old in server.service.page.decode()
+    changed = server.service.page.decode().replace(old, new)
+    page.route("**/", lambda route: route.fulfill(body=changed, content_type="text/html; charset=utf-8"))
+
+
+def test_a_browser_that_records_at_its_own_rate_alone_is_heard_too(browser, server):
+    """Firefox connects no microphone to a context of another rate."""
+    page = browser.new_page()
+    page.add_init_script("""
+      const connect = AudioContext.prototype.createMediaStreamSource;
+      AudioContext.prototype.createMediaStreamSource = function (stream) {
+        if (this.sampleRate === 16000) throw new DOMException("different sample-rate", "NotSupportedError");
+        return connect.call(this, stream);
+      };
+    """)
+    visit = Visit(browser, server, page=page)
+    page.click("#record")
+    page.wait_for_selector("#record.on")
+    page.wait_for_timeout(1000 * (len(SAID) * 0.4 + 2.2))
+    page.click("#record")
+    page.wait_for_selector("article .text span")
+    assert RATES[-1] in (44_100, 48_000)
+    assert page.inner_text("article .text").split() == SAID
+    visit.end()
+
+
+def test_a_recording_ends_where_the_server_would_refuse_more(browser, server):
+    page = browser.new_page()
+    change_page(page, server, f'data-max-secs="{MAX_SECS}"', 'data-max-secs="1.5"')
+    visit = Visit(browser, server, page=page)
+    page.click("#record")
+    page.locator("article .done:visible").wait_for()
+    assert page.inner_text("#problem") == "The recording was stopped at 1 s: the server takes no more."
+    assert page.inner_text(".duration") in ("1.49 s", "1.50 s")
+    visit.end()
+
+
+def test_what_slips_into_the_page_neither_runs_nor_loads(browser, server):
+    page = browser.new_page()
+    slipped = (
+        '<script>window.ran = 1</script><img src="data:,x" onerror="window.ran = 2">'
+        '<img src="http://127.0.0.1:9/x.png"><script src="v1/transcribe"></script>'
+        '<form action="v1"><b id="f"></b></form>'
+    )
+    change_page(page, server, "<header>", f"{slipped}<header>")
+    visit = Visit(browser, server, page=page)
+    page.evaluate("document.getElementById('f').parentNode.requestSubmit()")
+    page.evaluate("fetch('http://127.0.0.1:9/').catch(() => {})")
+    assert page.evaluate("window.ran") is None
+    assert len([text for text in visit.complaints if "Content Security Policy" in text]) >= 6
+    assert page.url == f"http://127.0.0.1:{server.port}/"
+    page.close()
 
 
 def test_a_chosen_file_shows_words_with_times_and_confidence_and_is_downloaded(browser, server):

@@ -1,4 +1,4 @@
-"""`--mode=serve`: a recognizer behind HTTP, until a signal comes."""
+"""Runs `--mode=serve`: a recognizer behind HTTP, until a signal comes."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ def run(
 
     Args:
         parts: What data and models contribute.
-        checkpoint: As `load_transcriber`.
-        options: As configs.base.get_serve.
-        stop: What hears the signals.
-        weights: As `load_transcriber`.
-        window_secs: As `load_transcriber`.
-        decode_defaults: As `find_decode`.
-        decode_given: As `find_decode`.
+        checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
+        options: The fields of configs.base.get_serve.
+        stop: Handler of the signals that end the server.
+        weights: "raw", "ema", or "" for what the checkpoint holds as the model's weights.
+        window_secs: Longest row in seconds; what is longer is cut into windows.
+        decode_defaults: Fields of config.decode where neither the run nor `decode_given` has them; None = greedy.
+        decode_given: Fields of config.decode that win over those of the run.
 
     Raises:
         ValueError: An option or the checkpoint cannot be used, or the port is taken.

@@ -82,18 +82,9 @@ def parse_fields(fields: Mapping[str, Sequence[str]], *, served_model: str) -> O
         raise _invalid(
             "response_format", f"unknown response_format {response_format!r}; use one of {', '.join(RESPONSE_FORMATS)}"
         )
-    language = last.get("language", "")
-    if len(language) > _LONGEST_LANGUAGE or not language.isprintable():
-        raise _invalid("language", "language is no language code; send one such as en, or leave it out")
-    if (temperature := last.get("temperature", "")) and not _is_temperature(temperature):
-        raise _invalid("temperature", f"temperature is {temperature!r}; send a number from 0 to 1, or leave it out")
-    if (stream := last.get("stream", "").lower()) not in ("", "false", "0"):
-        wrong = "streaming is not supported" if stream in ("true", "1") else f"stream is {stream!r}"
-        raise _invalid("stream", f"{wrong}; send stream=false, or leave it out", _UNSUPPORTED)
-    for name in ("include[]", "include"):
-        if last.get(name):
-            raise _invalid(name, f"{name}={last[name]} is not supported; leave it out", _UNSUPPORTED)
-    return Options(response_format, language, _granularities(fields, response_format))
+    _check_ignored(last)
+    _check_unsupported(last)
+    return Options(response_format, last.get("language", ""), _granularities(fields, response_format))
 
 
 def format_answer(transcript: Transcript, options: Options) -> Answer:
@@ -143,6 +134,27 @@ def describe_model(name: str, *, created: int) -> dict[str, Any]:
         created: Time that the server started, in seconds since 1970.
     """
     return {"id": name, "object": "model", "created": created, "owned_by": "earshot"}
+
+
+def _check_ignored(fields: Mapping[str, str]) -> None:
+    """Refuses values that no server could follow in fields that are ignored here."""
+    language = fields.get("language", "")
+    if len(language) > _LONGEST_LANGUAGE or not language.isprintable():
+        raise _invalid("language", "language is no language code; send one such as en, or leave it out")
+    temperature = fields.get("temperature", "")
+    if temperature and not _is_temperature(temperature):
+        raise _invalid("temperature", f"temperature is {temperature!r}; send a number from 0 to 1, or leave it out")
+
+
+def _check_unsupported(fields: Mapping[str, str]) -> None:
+    """Refuses fields that ask for something in the answer that is not there."""
+    stream = fields.get("stream", "").lower()
+    if stream not in ("", "false", "0"):
+        wrong = "streaming is not supported" if stream in ("true", "1") else f"stream is {stream!r}"
+        raise _invalid("stream", f"{wrong}; send stream=false, or leave it out", _UNSUPPORTED)
+    for name in ("include[]", "include"):
+        if fields.get(name):
+            raise _invalid(name, f"{name}={fields[name]} is not supported; leave it out", _UNSUPPORTED)
 
 
 def _granularities(fields: Mapping[str, Sequence[str]], response_format: str) -> tuple[str, ...]:

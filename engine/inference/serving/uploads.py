@@ -25,11 +25,11 @@ PART_SUFFIX = ".part"
 
 
 class Body:
-    """A request's body in a file of its own: many uploads at a time cost no memory.
+    """Keeps a request's body in a file of its own: many uploads at a time cost no memory.
 
     Attributes:
         path: The file.
-        num_bytes: Written so far.
+        num_bytes: Bytes written so far.
     """
 
     def __init__(self, folder: str) -> None:
