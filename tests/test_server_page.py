@@ -334,7 +334,7 @@ def test_a_page_without_a_microphone_says_why(launch, server):
     visit.end()
     visit = Visit(denied, server, host="earshot.example")
     visit.page.click("#record")
-    assert "HTTPS or localhost alone" in visit.page.inner_text("#problem")
+    assert "only to pages from HTTPS or localhost; " in visit.page.inner_text("#problem")
     assert f"http://earshot.example:{server.port}" in visit.page.inner_text("#problem")
     visit.send(("a.wav", speak(["low"])))  # files work there too
     visit.page.wait_for_selector("article .text span")
