@@ -61,6 +61,7 @@ def get_serve() -> ConfigDict:
     config.body_timeout_secs = 60.0  # for a body to arrive (408), and for an answer to be taken
     config.answer_timeout_secs = 120.0  # from a body to its answer (503)
     config.idle_timeout_secs = 30.0  # for headers to arrive, and between two requests of a connection
+    config.cors_origins = ""  # origins whose pages may call, "https://a.example,http://localhost:3000"; * = all
     return config
 
 

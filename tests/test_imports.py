@@ -67,7 +67,11 @@ HOMES = {
     "tensorflow_hub": ("models/hub/model.py",),
     "tf2onnx": ("engine/inference/export/portable.py", "engine/inference/export/portable_converter.py"),
     "tf_keras": ("benchmarks", "engine", "models", "run"),
-    "tornado": ("engine/inference/serving/http_server.py", "engine/inference/serving/uploads.py"),
+    "tornado": (
+        "engine/inference/serving/handlers.py",
+        "engine/inference/serving/http_server.py",
+        "engine/inference/serving/uploads.py",
+    ),
     "torch": ("benchmarks/reference_worker.py", "models/convert.py"),
     "transformers": ("benchmarks/reference_worker.py",),
     "tqdm": ("benchmarks", "data", "engine", "models"),

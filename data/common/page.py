@@ -30,7 +30,7 @@ def page_environment(folder: str | os.PathLike[str]) -> jinja2.Environment:
     return environment
 
 
-def content_policy(style: str, script: str) -> str:
+def content_policy(style: str, script: str, *, connects: bool = False) -> str:
     """Returns the content security policy of a page: its own style, its own script, audio out of itself, nothing else.
 
     A page shows texts and names that came from elsewhere. They are escaped; should one slip through, it loads and runs
@@ -39,6 +39,7 @@ def content_policy(style: str, script: str) -> str:
     Args:
         style: What stands between the page's style tags, to the letter.
         script: What stands between its script tags.
+        connects: Whether the page may talk to the server that it came from, and run scripts that its own script makes.
     """
     rules = {
         "default-src": "'none'",
@@ -49,6 +50,9 @@ def content_policy(style: str, script: str) -> str:
         "base-uri": "'none'",
         "form-action": "'none'",
     }
+    if connects:
+        rules["script-src"] += " blob:"  # the worklet that records; only a script that runs can make one
+        rules["connect-src"] = "'self'"
     return "; ".join(f"{name} {value}" for name, value in rules.items())
 
 

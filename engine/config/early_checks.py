@@ -60,6 +60,9 @@ def _one_of(*choices: str) -> _Rule:
 _ABOVE_0 = _Rule(lambda value: value > 0, "a number above 0")
 _DROPOUT = _between(0, 1, below=True)
 
+# Scheme, host and port, as browsers send it: without a path.
+_ORIGIN = re.compile(r"https?://[^/?#@,*\s]+")
+
 # Of model, data, decode and serve; the numbers of the training loop are `engine.config.validation`'.
 _RULES: dict[str, _Rule] = {
     "model.source": _one_of("native", "hub"),
@@ -106,6 +109,10 @@ _RULES: dict[str, _Rule] = {
     "serve.port": _between(0, 65_535),
     "serve.name": _Rule(
         lambda value: bool(value) and not set("/: ") & set(value), "a part of a URL: no slash, colon or space"
+    ),
+    "serve.cors_origins": _Rule(
+        lambda value: value in ("", "*") or all(map(_ORIGIN.fullmatch, value.split(","))),
+        "*, or origins with commas between them, such as https://a.example,http://localhost:3000",
     ),
     **{
         f"serve.{name}": _ABOVE_0

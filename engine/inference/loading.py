@@ -13,10 +13,10 @@ from engine.config import builders
 from engine.config.decode import choose_decode
 from engine.config.output_formats import SUBTITLES, choose_format
 from engine.inference.exported import EXPORT_FILE, VOCAB_FILE, ExportedModel, read_export_fields
-from engine.inference.formats import subtitle_paths, write_transcripts
+from engine.inference.formats import subtitle_paths, transcript_record, write_transcripts
 from engine.inference.inputs import find_audio, readable_paths
 from engine.inference.searching import SearchReader
-from engine.inference.transcriber import Transcriber, Transcript
+from engine.inference.transcriber import Transcriber
 from engine.protocols import AcousticModel, InferenceModel, Parts, Tokenizer
 from engine.training.ema import restore_weights
 
@@ -136,24 +136,6 @@ def _build_reader(parts: Parts, tokenizer: Tokenizer, decode: Mapping[str, Any] 
         tokenizer=tokenizer,
         num_alternatives=decode["num_hypotheses"] if decode["num_hypotheses"] > 1 else 0,
     )
-
-
-def transcript_record(transcript: Transcript, name: str) -> dict[str, Any]:
-    """Returns the object of one recording, without its words.
-
-    Args:
-        transcript: What was said.
-        name: Of the recording, for who reads it.
-    """
-    record: dict[str, Any] = {
-        "audio_filepath": name,
-        "text": transcript.text,
-        "duration": round(transcript.duration_secs, 4),
-        "confidence": round(transcript.confidence, 4),
-    }
-    if transcript.alternatives:
-        record["nbest"] = [{"text": other.text, "score": round(other.score, 4)} for other in transcript.alternatives]
-    return record
 
 
 def run(

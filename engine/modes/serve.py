@@ -1,4 +1,4 @@
-"""`--mode=serve`: a recognizer behind HTTP, until a signal comes."""
+"""Runs `--mode=serve`: a recognizer behind HTTP, until a signal comes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from engine.inference.export.saved_model import build_export
 from engine.inference.exported import ExportedModel, read_export_fields
 from engine.inference.loading import find_decode, load_transcriber
 from engine.inference.serving.http_server import Limits, Service
+from engine.inference.serving.page import render_page
 from engine.inference.serving.recognizer import Recognizer
 from engine.inference.serving.tf_serving_json import SIGNATURE
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
@@ -45,13 +46,13 @@ def run(
 
     Args:
         parts: What data and models contribute.
-        checkpoint: As `load_transcriber`.
-        options: As configs.base.get_serve.
-        stop: What hears the signals.
-        weights: As `load_transcriber`.
-        window_secs: As `load_transcriber`.
-        decode_defaults: As `find_decode`.
-        decode_given: As `find_decode`.
+        checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
+        options: The fields of configs.base.get_serve.
+        stop: Handler of the signals that end the server.
+        weights: "raw", "ema", or "" for what the checkpoint holds as the model's weights.
+        window_secs: Longest row in seconds; what is longer is cut into windows.
+        decode_defaults: Fields of config.decode where neither the run nor `decode_given` has them; None = greedy.
+        decode_given: Fields of config.decode that win over those of the run.
 
     Raises:
         ValueError: An option or the checkpoint cannot be used, or the port is taken.
@@ -74,7 +75,9 @@ def run(
         max_audio_secs=options["max_audio_secs"],
         max_row_secs=transcriber.window_secs,
         max_rows=limits.batch_size,
+        served_model=limits.name,
     )
+    page = render_page(parts.page_environment, limits=limits, max_audio_secs=options["max_audio_secs"])
     # The first run of a graph takes seconds: now, not while somebody waits.
     silence = np.zeros(SAMPLE_RATE, np.float32)
     transcriber.log_probs([silence])
@@ -85,7 +88,7 @@ def run(
     stop.defer(plan="answering what was asked, then leaving", at_stake="requests are left without an answer")
     timeout_secs = max(stop.within_secs - _MARGIN_SECS, 1.0) if stop.within_secs else 1e9
     is_done = asyncio.run(
-        _serve(recognizer, metadata, limits, options, until=lambda: stop.requested, timeout_secs=timeout_secs)
+        _serve(recognizer, metadata, limits, page, options, until=lambda: stop.requested, timeout_secs=timeout_secs)
     )
     if not is_done:
         logging.error("not everything was answered within %.0f s", timeout_secs)
@@ -96,13 +99,14 @@ async def _serve(
     recognizer: Recognizer,
     metadata: dict[str, Any],
     limits: Limits,
+    page: bytes,
     options: Mapping[str, Any],
     *,
     until: Callable[[], bool],
     timeout_secs: float,
 ) -> bool:
     """Returns whether everything was answered."""
-    service = Service(answer=recognizer.answer, metadata=metadata, limits=limits)
+    service = Service(answer=recognizer.answer, metadata=metadata, limits=limits, page=page)
     try:
         port = service.listen(host=options["host"], port=options["port"])
         print(f"serving {limits.name} on http://{options['host']}:{port}", flush=True)
@@ -139,6 +143,7 @@ def build_limits(options: Mapping[str, Any]) -> Limits:
         body_timeout_secs=options["body_timeout_secs"],
         answer_timeout_secs=options["answer_timeout_secs"],
         idle_timeout_secs=options["idle_timeout_secs"],
+        cors_origins=tuple(origin for origin in options["cors_origins"].lower().split(",") if origin),
     )
 
 

@@ -26,9 +26,9 @@ from data.shards.preparation import write_tfrecords
 from data.text.tokenizer import load_tokenizer
 from engine.config import builders
 from engine.config.decode import read_decode_file
-from engine.inference.serving import tf_serving_json, uploads
+from engine.inference.serving import openai_json, tf_serving_json, uploads
+from engine.inference.serving.answers import Answer, RefusedError, one_line
 from engine.inference.serving.http_server import Limits, Service
-from engine.inference.serving.recognizer import Answer
 from engine.modes import report as command
 from engine.report.history import write_history
 from models import convert
@@ -36,7 +36,7 @@ from models.hugging_face import config as hf_config
 from models.hugging_face import names as hf_names
 from models.wav2vec2.pretrained import read_config
 from tests.engine.inference.serving.test_http_server import LIMITS
-from tests.engine.inference.serving.test_uploads import CONTENT_TYPE, form
+from tests.engine.inference.serving.test_uploads import CONTENT_TYPE, form, openai_form
 from tests.engine.report.toys import make_predictions
 from tests.fuzz.mutations import mutate_bytes, mutate_json, mutate_lines
 from tests.helpers.experiment_toys import make_config, make_parts
@@ -281,6 +281,19 @@ def _read_form(folder: Path) -> None:
     uploads.name_of(lines[0] if lines else "")
 
 
+def _make_openai_form(folder: Path) -> None:
+    fields = (("model", "m"), ("response_format", "verbose_json"), ("timestamp_granularities[]", "word"))
+    (folder / "form").write_bytes(openai_form("a.wav", fields=(*fields, ("temperature", "0"), ("stream", "false"))))
+
+
+def _read_openai_form(folder: Path) -> None:
+    form = uploads.parse_form((folder / "form").read_bytes(), CONTENT_TYPE)
+    try:
+        openai_json.read_form(form, served_model="toy")
+    except RefusedError as error:
+        raise ValueError(one_line(str(error))) from error
+
+
 def _make_heads(folder: Path) -> None:
     sound = b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\nContent-Length: 3\r\n"
     (folder / "head").write_bytes(
@@ -366,6 +379,7 @@ def build_targets() -> dict[str, Target]:
         "safetensors-index": Target(_make_sharded, _read_weights, ("model.safetensors.index.json",)),
         "predict-json": Target(_make_requests, _read_requests, names_the_file=False),
         "form": Target(_make_form, _read_form, mutate=mutate_bytes, names_the_file=False),
+        "openai-form": Target(_make_openai_form, _read_openai_form, mutate=mutate_bytes, names_the_file=False),
         "http-head": Target(_make_heads, _read_heads, mutate=_mutate_head, names_the_file=False),
     }
     return targets

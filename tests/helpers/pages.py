@@ -34,21 +34,30 @@ class Tags(HTMLParser):
             assert self.open.pop() == tag
 
 
-def check_page(page: str) -> None:
-    """Asserts that a page is whole, needs no network, and forbids itself to use it."""
+def check_page(page: str, *, connects: bool = False) -> None:
+    """Asserts that a page is whole, needs no network, and forbids itself to use it.
+
+    Args:
+        page: The HTML.
+        connects: Whether the page may talk to the server that it comes from.
+    """
     tags = Tags()
     tags.feed(page)
     assert tags.open == []
     assert "data:," in tags.urls and all(url == "data:," or url.startswith("#") for url in tags.urls)
     assert not re.search(r"https?://|@import|url\(", page)
-    check_policy(page, tags.policies)
+    check_policy(page, tags.policies, connects=connects)
     assert "prefers-color-scheme: dark" in page
 
 
-def check_policy(page: str, policies: list[str]) -> None:
+def check_policy(page: str, policies: list[str], *, connects: bool = False) -> None:
     """Asserts that a page has one content security policy, which allows its own style and script and nothing else."""
     (policy,) = policies
     rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    if connects:
+        assert rules.pop("connect-src") == "'self'"
+        assert rules["script-src"].endswith(" blob:")
+        rules["script-src"] = rules["script-src"].removesuffix(" blob:")
     for name, tag in (("style-src", "style"), ("script-src", "script")):
         (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
         digest = base64.b64encode(hashlib.sha256(content.encode("utf-8")).digest()).decode("ascii")

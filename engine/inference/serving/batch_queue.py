@@ -1,4 +1,4 @@
-"""Work that many ask for and one thread does, a batch at a time: bounded, and none of it lost or done twice."""
+"""Runs what many threads submit on one thread, in batches; the queue is bounded, and no item is lost or done twice."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any
 
 from absl import logging
 
-# Of the time an item takes: each one moves the average by a tenth.
+# Weight of the newest item in the running average of the time that an item takes.
 _AVERAGE_SHARE = 0.1
 
 
 class QueueFullError(Exception):
-    """There are as many items as are allowed to wait, or the queue is closed."""
+    """Raised where as many items wait as may, or where the queue is closed."""
 
 
 class WorkQueue:
-    """Collects items and does them in batches: what comes while one batch runs is the next one.
+    """Collects items and runs them in batches: what comes while one batch runs is the next one.
 
     Nobody waits for a batch to fill up: an idle queue does a single item at once, a busy one large batches.
     """
 
     def __init__(self, *, do_batch: Callable[[list[Any]], Sequence[Any]], batch_size: int, max_pending: int) -> None:
-        """Starts the thread.
+        """Starts the thread that runs the batches.
 
         Args:
             do_batch: Items -> their results, in order. Called by one thread only. If it raises, each item is tried
@@ -47,13 +47,13 @@ class WorkQueue:
 
     @property
     def num_pending(self) -> int:
-        """Items that are waiting or being done."""
+        """Returns the number of items that are waiting or running."""
         with self._changed:
             return sum(not future.cancelled() for _, future in self._waiting) + self._num_running
 
     @property
     def secs_until_free(self) -> float:
-        """About how long it takes to do everything that is pending."""
+        """Returns an estimate of the seconds until everything pending is done."""
         return self.num_pending * self._secs_per_item
 
     def submit(self, item: Any) -> Future:

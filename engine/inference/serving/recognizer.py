@@ -1,4 +1,4 @@
-"""Requests on disk to answers in JSON: what a server says, whatever brings it there."""
+"""Turns requests on disk into answers, recordings of a batch together, without knowing the network."""
 
 from __future__ import annotations
 
@@ -10,51 +10,27 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from engine.inference.loading import transcript_record
-from engine.inference.serving import tf_serving_json, uploads
-from engine.inference.transcriber import SAMPLE_RATE, Summary
-
-TRANSCRIBE = "transcribe"
-PREDICT = "predict"
-_LONGEST_MESSAGE = 500  # characters; a message may quote what the client sent
+from engine.inference.formats import format_transcript, transcript_record
+from engine.inference.serving import openai_json, tf_serving_json, uploads
+from engine.inference.serving.answers import CONTENT_TYPES, OPENAI, PREDICT, Answer, RefusedError, Request, refuse
+from engine.inference.transcriber import SAMPLE_RATE, Summary, Transcript
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
-    """What is asked.
+class _Recording:
+    """A recording that is short enough, and how its answer is written.
 
     Attributes:
-        kind: `TRANSCRIBE` or `PREDICT`.
-        path: File with the body.
-        content_type: Of the body.
-        name: The recording's, as the client calls it.
+        request: The request it came with.
+        path: File of the audio.
+        name: The client's name of it; "" if it gives none.
+        options: Options of a request in OpenAI's form.
     """
 
-    kind: str
+    request: Request
     path: str
-    content_type: str = ""
-    name: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What is said.
-
-    Attributes:
-        status: Of HTTP.
-        body: JSON.
-    """
-
-    status: int
-    body: bytes
-
-
-def refuse(status: int, message: str) -> Answer:
-    """An answer that says in one line what is wrong, in TensorFlow Serving's form."""
-    text = " ".join(message.split())
-    if len(text) > _LONGEST_MESSAGE:
-        text = f"{text[:_LONGEST_MESSAGE]}..."
-    return Answer(status, json.dumps({"error": text}).encode())
+    name: str
+    options: openai_json.Options | None = None
 
 
 class Recognizer:
@@ -69,16 +45,18 @@ class Recognizer:
         max_audio_secs: float,
         max_row_secs: float,
         max_rows: int,
+        served_model: str = "earshot",
     ) -> None:
-        """Keeps its arguments.
+        """Stores the functions that do the work, and the limits.
 
         Args:
-            transcribe_files: As `Transcriber.transcribe_files`.
-            predict: The signature: waveform [B, T], lengths [B] -> arrays [B, ...] by name.
+            transcribe_files: Paths -> transcripts and failures, like `Transcriber.transcribe_files`.
+            predict: The exported signature: waveform float32 [B, T], lengths int32 [B] -> arrays [B, ...] by name.
             count_samples: Path -> samples at 16 kHz, from the header; raises ValueError for files it cannot use.
             max_audio_secs: Longest recording.
-            max_row_secs: Longest row of a prediction: it is not cut into windows.
-            max_rows: Most rows of one.
+            max_row_secs: Longest row of a prediction, which is not cut into windows.
+            max_rows: Most rows of a prediction.
+            served_model: Name of the model, for messages.
         """
         self._transcribe_files = transcribe_files
         self._predict = predict
@@ -86,62 +64,73 @@ class Recognizer:
         self._max_audio_secs = max_audio_secs
         self._max_row_secs = max_row_secs
         self._max_rows = max_rows
+        self._served_model = served_model
 
     def answer(self, requests: Sequence[Request]) -> list[Answer]:
-        """Returns the answers, in order. Bad input makes an answer; what raises is a fault of ours."""
+        """Returns the answers, in order. Bad input becomes an error answer; an exception is a fault of the server."""
         answers: dict[int, Answer] = {}
-        recordings: dict[int, Request] = {}
+        recordings: dict[int, _Recording] = {}
         for index, request in enumerate(requests):
             try:
                 if request.kind == PREDICT:
                     answers[index] = self._answer_prediction(request)
                 else:
-                    recordings[index] = self._check_recording(request)
-            except _RefusedError as refused:
-                answers[index] = refuse(refused.status, str(refused))
+                    recordings[index] = self._open_recording(request)
+            except RefusedError as refused:
+                answers[index] = _refuse_as(request.kind, refused)
         if recordings:
             answers.update(zip(recordings, self._transcribe(list(recordings.values())), strict=True))
         return [answers[index] for index in range(len(requests))]
 
-    def _check_recording(self, request: Request) -> Request:
-        """The same request with a file that is a recording short enough."""
-        path, name = request.path, request.name
+    def _open_recording(self, request: Request) -> _Recording:
+        """Returns the recording of a request, taken out of its form if it is in one, if it is short enough."""
+        recording = _Recording(request, request.path, request.name)
         try:
             if uploads.is_form(request.content_type):
-                with open(path, "rb") as file:
-                    found, content = uploads.extract_file(file.read(), request.content_type)
-                path, name = f"{path}{uploads.PART_SUFFIX}", name or found
-                with open(path, "wb") as file:
+                with open(request.path, "rb") as file:
+                    recording, content = self._read_form(request, file.read())
+                with open(recording.path, "wb") as file:
                     file.write(content)
                 del content
-            num_samples = self._count_samples(path)
+            num_samples = self._count_samples(recording.path)
         except ValueError as error:
-            raise _RefusedError(400, _with_name(str(error), path, name)) from error
+            message = _with_name(str(error), recording.path, recording.name)
+            raise RefusedError(400, message, param="file") from error
         except OSError as error:  # the file out of a form
             logging.error("a recording cannot be kept: %s", error)
-            raise _RefusedError(503, "there is no space for the recording; try again later") from error
+            raise RefusedError(503, "there is no space for the recording; try again later") from error
         secs = num_samples / SAMPLE_RATE
         if secs > self._max_audio_secs:
-            raise _RefusedError(
+            raise RefusedError(
                 413,
-                f"{name or 'the recording'} lasts {secs:.0f} s, and {self._max_audio_secs:g} s are allowed here; cut "
-                "it, or raise --serve.max_audio_secs",
+                f"{recording.name or 'the recording'} lasts {secs:.0f} s, and {self._max_audio_secs:g} s are allowed "
+                "here; cut it, or raise --serve.max_audio_secs",
+                param="file",
             )
-        return dataclasses.replace(request, path=path, name=name)
+        return recording
 
-    def _transcribe(self, requests: Sequence[Request]) -> list[Answer]:
-        summary = self._transcribe_files([request.path for request in requests])
+    def _read_form(self, request: Request, body: bytes) -> tuple[_Recording, bytes]:
+        """Returns the recording in a form and its content, which is still to be written to the recording's path."""
+        options = None
+        if request.kind == OPENAI:
+            form = uploads.parse_form(body, request.content_type)
+            name, content, options = openai_json.read_form(form, served_model=self._served_model)
+        else:
+            name, content = uploads.extract_file(body, request.content_type)
+        path = f"{request.path}{uploads.PART_SUFFIX}"
+        return _Recording(request, path, request.name or name, options), content
+
+    def _transcribe(self, recordings: Sequence[_Recording]) -> list[Answer]:
+        summary = self._transcribe_files([recording.path for recording in recordings])
         found = {transcript.path: transcript for transcript in summary.transcripts}
         reasons = dict(summary.failures)
         answers = []
-        for request in requests:
-            if request.path in found:
-                transcript = found[request.path]
-                record = transcript_record(transcript, request.name)
-                record["words"] = [word.to_dict() for word in transcript.words]
-                answers.append(Answer(200, json.dumps(record, ensure_ascii=False).encode()))
+        for recording in recordings:
+            if recording.path in found:
+                answers.append(_compose(found[recording.path], recording))
             else:
-                answers.append(refuse(400, _with_name(reasons[request.path], request.path, request.name)))
+                message = _with_name(reasons[recording.path], recording.path, recording.name)
+                answers.append(_refuse_as(recording.request.kind, RefusedError(400, message, param="file")))
         return answers
 
     def _answer_prediction(self, request: Request) -> Answer:
@@ -151,21 +140,27 @@ class Recognizer:
         try:
             rows = tf_serving_json.parse_request(body, max_rows=self._max_rows, max_samples=max_samples)
         except tf_serving_json.TooLargeError as error:
-            raise _RefusedError(413, str(error)) from error
+            raise RefusedError(413, str(error)) from error
         except ValueError as error:
-            raise _RefusedError(400, str(error)) from error
+            raise RefusedError(400, str(error)) from error
         del body
         outputs = self._predict(rows.waveform, rows.lengths)
         answer = tf_serving_json.format_answer(outputs, by_rows=rows.by_rows)
         return Answer(200, json.dumps(answer, ensure_ascii=False).encode())
 
 
-class _RefusedError(Exception):
-    """Input that is answered by an error."""
+def _compose(transcript: Transcript, recording: _Recording) -> Answer:
+    if recording.options is not None:
+        return openai_json.format_answer(transcript, recording.options)
+    format = recording.request.format
+    record = transcript_record(transcript, recording.name)
+    return Answer(200, format_transcript(record, transcript.words, format=format).encode(), CONTENT_TYPES[format])
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+
+def _refuse_as(kind: str, refused: RefusedError) -> Answer:
+    if kind == OPENAI:
+        return openai_json.refuse(refused.status, str(refused), param=refused.param, code=refused.code)
+    return refuse(refused.status, str(refused))
 
 
 def _with_name(message: str, path: str, name: str) -> str:

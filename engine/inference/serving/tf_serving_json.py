@@ -1,4 +1,4 @@
-"""TensorFlow Serving's JSON of a prediction: both forms of a request to arrays, arrays to both forms of an answer.
+"""Reads both forms of TensorFlow Serving's JSON request into arrays, and writes arrays as both forms of its answer.
 
 https://www.tensorflow.org/tfx/serving/api_rest: {"instances": [...]}, one object a row, is answered by {"predictions":
 [...]}; {"inputs": {...}}, one array a name, by {"outputs": {...}}. `lengths` may be left out here, and rows may differ
@@ -26,17 +26,17 @@ _WHOLE_ROW = object()  # the length of a row whose sender gives none
 
 
 class TooLargeError(ValueError):
-    """A request for more or longer rows than are allowed; the message is one line for the sender."""
+    """Raised for a request of more or longer rows than are allowed; the message is one line for the sender."""
 
 
 @dataclasses.dataclass(frozen=True)
 class PredictRequest:
-    """Rows to recognize.
+    """The rows of a prediction request.
 
     Attributes:
         waveform: float32 [B, T].
         lengths: int32 [B], valid samples of each row.
-        by_rows: Whether it came as instances, and wants predictions.
+        by_rows: Whether the request came as instances and wants predictions.
     """
 
     waveform: np.ndarray
@@ -48,13 +48,13 @@ def parse_request(body: bytes, *, max_rows: int, max_samples: int) -> PredictReq
     """Reads the body of a request.
 
     Args:
-        body: JSON.
-        max_rows: most rows of a request.
-        max_samples: most samples of a row.
+        body: The request, JSON in UTF-8.
+        max_rows: Most rows of a request.
+        max_samples: Most samples of a row.
 
     Raises:
-        TooLargeError: there are more. Raised before memory is taken for them.
-        ValueError: the body cannot be used; one line for the sender.
+        TooLargeError: There are more; raised before memory is taken for them.
+        ValueError: The body cannot be used; one line for the sender.
     """
     _check_outline(body, max_rows, max_samples)
     request = parse_json(body, "the body")
@@ -63,7 +63,7 @@ def parse_request(body: bytes, *, max_rows: int, max_samples: int) -> PredictReq
     signature = request.get("signature_name") or SIGNATURE
     if signature != SIGNATURE:
         name = repr(signature) if isinstance(signature, str) and len(signature) < 100 else describe(signature)
-        raise ValueError(f"signature_name is {name}, and there is but {SIGNATURE!r}")
+        raise ValueError(f"signature_name is {name}, which is unknown; this model only has {SIGNATURE!r}")
     if ("instances" in request) == ("inputs" in request):
         raise ValueError('give either "instances" (a list of rows) or "inputs" (an object of columns)')
     by_rows = "instances" in request
@@ -95,7 +95,7 @@ def format_answer(outputs: Mapping[str, np.ndarray], *, by_rows: bool) -> dict[s
 
     Args:
         outputs: Arrays [B, ...] by name; strings as bytes.
-        by_rows: As `PredictRequest.by_rows`.
+        by_rows: Whether the request came as instances and wants predictions.
     """
     columns = {name: _to_json(array) for name, array in outputs.items()}
     if not by_rows:

@@ -1,8 +1,9 @@
-"""What a client sends, on its way to a file: a body of limited size, and the recording in a form of several parts."""
+"""Keeps the bodies of requests in files and reads the recording, its name and the fields out of a form."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import tempfile
@@ -19,23 +20,23 @@ _MEDIA = ("audio/", "video/")
 _LONGEST_NAME = 200
 _CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-# Of the file with the recording out of a form, beside that of the body.
+# Ending of the file with the recording out of a form; it lies beside the body's.
 PART_SUFFIX = ".part"
 
 
 class Body:
-    """A request's body in a file of its own: many uploads at a time cost no memory.
+    """Keeps a request's body in a file of its own: many uploads at a time cost no memory.
 
     Attributes:
         path: The file.
-        num_bytes: Written so far.
+        num_bytes: Bytes written so far.
     """
 
     def __init__(self, folder: str) -> None:
-        """Makes the file.
+        """Creates the file.
 
         Args:
-            folder: Where.
+            folder: Folder that the file is created in.
         """
         handle, self.path = tempfile.mkstemp(prefix="body-", dir=folder)
         self._file: BinaryIO | None = os.fdopen(handle, "wb")
@@ -69,26 +70,70 @@ def is_audio_type(content_type: str) -> bool:
 
 
 def is_form(content_type: str) -> bool:
-    """Whether the recording is a part of the body."""
+    """Returns whether a body of this Content-Type is a form, with the recording as one of its parts."""
     return content_type.split(";")[0].strip().lower() == FORM
+
+
+@dataclasses.dataclass(frozen=True)
+class FormFile:
+    """A file in a form.
+
+    Attributes:
+        field: Name of the form's field.
+        name: The client's name of the file, fit for one line.
+        content: Its bytes.
+    """
+
+    field: str
+    name: str
+    content: bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """The parts of a form.
+
+    Attributes:
+        fields: Values of each field that is no file, in order.
+        files: The files, in order.
+    """
+
+    fields: dict[str, list[str]]
+    files: tuple[FormFile, ...]
+
+
+def parse_form(body: bytes, content_type: str) -> Form:
+    """Returns the parts of a form.
+
+    Args:
+        body: The request's body.
+        content_type: Its Content-Type header, with the boundary.
+
+    Raises:
+        ValueError: The form cannot be read; one line for the sender.
+    """
+    fields: dict[str, list[bytes]] = {}
+    files: dict[str, list[HTTPFile]] = {}
+    _, _, parameters = content_type.partition(";")
+    try:
+        parse_body_arguments(f"{FORM};{parameters}", body, fields, files, HTTPHeaders())
+        texts = {name: [value.decode("utf-8") for value in values] for name, values in fields.items()}
+    except (HTTPInputError, UnicodeDecodeError) as error:
+        raise ValueError(f"the form cannot be read: {error}") from error
+    found = [FormFile(name, clean_name(file["filename"]), file["body"]) for name in files for file in files[name]]
+    return Form(texts, tuple(found))
 
 
 def extract_file(body: bytes, content_type: str) -> tuple[str, bytes]:
     """Returns name and content of the one file of a form.
 
     Raises:
-        ValueError: One line for who sent it.
+        ValueError: The form cannot be read or has not exactly one file; one line for the sender.
     """
-    files: dict[str, list[HTTPFile]] = {}
-    _, _, parameters = content_type.partition(";")
-    try:
-        parse_body_arguments(f"{FORM};{parameters}", body, {}, files, HTTPHeaders())
-    except HTTPInputError as error:
-        raise ValueError(f"the form cannot be read: {error}") from error
-    found = [file for group in files.values() for file in group]
-    if len(found) != 1:
-        raise ValueError(f"the form has {len(found)} files, wanted one: curl -F file=@speech.wav")
-    return clean_name(found[0]["filename"]), found[0]["body"]
+    files = parse_form(body, content_type).files
+    if len(files) != 1:
+        raise ValueError(f"the form has {len(files)} files, wanted one: curl -F file=@speech.wav")
+    return files[0].name, files[0].content
 
 
 def name_of(headers_disposition: str) -> str:

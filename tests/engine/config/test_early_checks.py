@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -69,14 +70,23 @@ def test_a_wrong_value_names_field_value_and_what_was_wanted(field, value, line)
         ("batch_size", 0),
         ("max_body_mb", 0.0),
         ("host", ""),
+        ("cors_origins", "app.example"),
+        ("cors_origins", "https://app.example/"),
+        ("cors_origins", "https://a.example, https://b.example"),
+        ("cors_origins", "https://a.example,*"),
     ],
 )
 def test_options_of_the_server_are_checked_alike(field, value):
     options = get_serve()
     early_checks.check_values(options.to_dict(), choices={}, prefix="serve.")
     options[field] = value
-    with pytest.raises(ValueError, match=rf"^serve.{field}={value!r}: wanted "):
+    with pytest.raises(ValueError, match=rf"^serve.{field}={re.escape(repr(value))}: wanted "):
         early_checks.check_values(options.to_dict(), choices={}, prefix="serve.")
+
+
+@pytest.mark.parametrize("value", ["", "*", "https://a.example,http://localhost:3000,http://[::1]:80"])
+def test_origins_as_browsers_send_them_are_taken(value):
+    early_checks.check_values({**get_serve().to_dict(), "cors_origins": value}, choices={}, prefix="serve.")
 
 
 @pytest.fixture

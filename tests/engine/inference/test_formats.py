@@ -7,7 +7,7 @@ import json
 import pytest
 
 from engine.config.output_formats import choose_format
-from engine.inference.formats import subtitle_paths, subtitles, write_transcripts
+from engine.inference.formats import format_transcript, subtitle_paths, subtitles, write_transcripts
 from engine.inference.words import Timed
 
 WORDS = [Timed("so", 0.0, 0.26, 0.9), Timed("a<b", 0.5, 1.0, 0.8), Timed("end", 3661.5, 3661.52, 0.5)]
@@ -38,6 +38,15 @@ def test_json_lines_tsv_and_text(tmp_path):
         "audio_filepath\tstart\tend\tconfidence\ttext\na.wav\t0.000\t3661.520\t0.7000\tso a<b end\n"
     )
     assert (tmp_path / "txt").read_text() == "so a<b end\n"
+
+
+def test_one_transcript_as_text_is_what_a_file_of_it_holds(tmp_path):
+    for format in ("txt", "srt", "vtt"):
+        target = tmp_path / f"a.{format}"
+        write_transcripts(target, format=format, records=[RECORD], words=[WORDS], targets=[str(target)])
+        assert format_transcript(RECORD, WORDS, format=format) == target.read_text()
+    write_transcripts(tmp_path / "a.jsonl", format="jsonl", records=[RECORD], words=[WORDS])
+    assert format_transcript(RECORD, WORDS, format="json") + "\n" == (tmp_path / "a.jsonl").read_text()
 
 
 def test_silence(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from configs.base import get_serve
+from data.common.page import page_environment
 from engine.inference import loading
 from engine.inference.exported import ExportedModel
 from engine.modes import serve
@@ -38,6 +39,7 @@ def parts():
         build_tokenizer=lambda path: Letters(),
         span_decoder=greedy_spans,
         span_graph_decoder=greedy_decode_spans,
+        page_environment=page_environment,
     )
 
 
@@ -75,6 +77,11 @@ def test_serves_the_text_of_transcribe_until_it_is_stopped(trained, parts, tmp_p
         status, found = ask(port, "/v1/transcribe", b"not empty: the parts read what they like")
         assert status == 200
         assert found == {**{key: wanted[key] for key in wanted if key != "reference"}, "audio_filepath": ""}
+        assert ask(port, "/v1/models")[1]["data"][0]["id"] == "toy"
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/")
+        assert "<title>Earshot: toy</title>" in connection.getresponse().read().decode()
+        connection.close()
         assert wanted["reference"] == "said so" and len(found["text"]) > 1
         status, found = ask(port, "/v1/models/toy:predict", json.dumps(INSTANCES))
         assert status == 200 and set(found["predictions"][0]) >= {"text", "confidence", "logits", "token_starts"}
@@ -114,6 +121,18 @@ def test_metadata_of_an_export_names_the_same_inputs():
         "name": "lengths",
     }  # fmt: skip
     assert set(described["outputs"]) == {"logits", "text"}
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        ("", ()),
+        ("*", ("*",)),
+        ("https://A.example,http://localhost:3000", ("https://a.example", "http://localhost:3000")),
+    ],
+)
+def test_origins_are_a_list_with_commas(value, wanted):
+    assert serve.build_limits({**get_serve().to_dict(), "cors_origins": value}).cors_origins == wanted
 
 
 @pytest.mark.parametrize(

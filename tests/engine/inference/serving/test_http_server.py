@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
+from engine.inference.serving.answers import Answer
 from engine.inference.serving.http_server import Limits, Service
-from engine.inference.serving.recognizer import Answer, Recognizer
+from engine.inference.serving.recognizer import Recognizer
 from tests.engine.inference.serving.test_recognizer import count_samples, transcribe_files
 from tests.engine.inference.serving.test_uploads import CONTENT_TYPE, form
 from tests.helpers.hostile_requests import BROKEN_NAMES, hostile_heads, json_bombs
@@ -32,7 +33,8 @@ LIMITS = {
 class Running:
     """A service in a thread of its own that says how long each body is; `gate` holds the answers back."""
 
-    def __init__(self, **limits):
+    def __init__(self, *, page=b"", **limits):
+        self._page = page
         self.gate = threading.Event()
         self.gate.set()
         self.asked, self.sizes = [], []
@@ -54,8 +56,9 @@ class Running:
 
     async def _serve(self):
         self.service = Service(
-            answer=lambda requests: self.answer(requests), metadata={"some": "thing"}, limits=self._limits
-        )
+            answer=lambda requests: self.answer(requests), metadata={"some": "thing"}, limits=self._limits,
+            page=self._page,
+        )  # fmt: skip
         self.port = self.service.listen(host="127.0.0.1", port=0)
         self._ready.set()
         while not self._is_over.is_set():

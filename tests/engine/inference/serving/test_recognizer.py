@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from engine.inference.serving import uploads
-from engine.inference.serving.recognizer import PREDICT, TRANSCRIBE, Recognizer, Request, refuse
+from engine.inference.serving.answers import PREDICT, TRANSCRIBE, Request, refuse
+from engine.inference.serving.recognizer import Recognizer
 from engine.inference.transcriber import SAMPLE_RATE, Summary, Transcript
 from engine.inference.words import Timed
 from tests.engine.inference.serving.test_uploads import CONTENT_TYPE, form

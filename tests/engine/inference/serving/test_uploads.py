@@ -6,7 +6,15 @@ import os
 
 import pytest
 
-from engine.inference.serving.uploads import PART_SUFFIX, Body, clean_name, extract_file, is_audio_type, name_of
+from engine.inference.serving.uploads import (
+    PART_SUFFIX,
+    Body,
+    clean_name,
+    extract_file,
+    is_audio_type,
+    name_of,
+    parse_form,
+)
 from tests.helpers.hostile_requests import BROKEN_NAMES
 
 CONTENT_TYPE = "multipart/form-data; boundary=XX"
@@ -16,6 +24,12 @@ def form(*names):
     head = '--XX\r\nContent-Disposition: form-data; name="file"; filename='
     parts = [f'{head}"{name}"\r\n\r\nRIFF{name}\r\n' for name in names]
     return ("".join(parts) + "--XX--\r\n").encode()
+
+
+def openai_form(*names, fields=(("model", "whisper-1"),)):
+    head = "--XX\r\nContent-Disposition: form-data; name="
+    parts = [f'{head}"{name}"\r\n\r\n{value}\r\n' for name, value in fields]
+    return "".join(parts).encode() + form(*names)
 
 
 def test_a_body_is_a_file_until_it_is_removed(tmp_path):
@@ -36,6 +50,14 @@ def test_a_body_is_a_file_until_it_is_removed(tmp_path):
 def test_the_one_file_of_a_form():
     assert extract_file(form("a.wav"), CONTENT_TYPE) == ("a.wav", b"RIFFa.wav")
     assert extract_file(form("a.wav"), "Multipart/Form-Data; boundary=XX") == ("a.wav", b"RIFFa.wav")
+
+
+def test_the_fields_beside_the_file():
+    found = parse_form(openai_form("a.wav", fields=(("t[]", "word"), ("t[]", "ü"), ("file", "x"))), CONTENT_TYPE)
+    assert found.fields == {"t[]": ["word", "ü"], "file": ["x"]}
+    assert [(file.field, file.name, file.content) for file in found.files] == [("file", "a.wav", b"RIFFa.wav")]
+    with pytest.raises(ValueError, match="the form cannot be read"):
+        parse_form(openai_form("a.wav").replace(b"whisper", b"\xff"), CONTENT_TYPE)
 
 
 @pytest.mark.parametrize(
