@@ -1,4 +1,4 @@
-"""What the doctor says about a config's data: findings and figures, as lines, as JSON, and as the page's input."""
+"""Holds the result of the doctor: findings and statistics, as text lines, as JSON and as input of the page."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from typing import Any
 
 import numpy as np
 
+from common.durations import duration
 from data.doctor.findings import Finding, Severity, count
 
 _BINS = 40
+_SHOWN_UNSEEN = 5  # words on a line of the terminal
 
 
 @dataclasses.dataclass(frozen=True)
 class Histogram:
-    """How a figure is spread over the utterances of a set.
+    """Histogram of a value over the utterances of a set.
 
     Attributes:
-        title: what is counted, with its unit.
-        edges: rising, one more than counts; values beyond the ends are counted in the outermost bins.
-        counts: utterances of each bin.
-        median: of all values.
+        title: name of the value with its unit; it names the horizontal axis.
+        edges: ascending, one more than counts; values beyond the ends are counted in the outermost bins.
+        counts: utterances in each bin.
+        median: median of all values.
     """
 
     title: str
@@ -32,20 +34,20 @@ class Histogram:
 
     @classmethod
     def of(cls, title: str, values: np.ndarray, *, low: float | None = None, high: float | None = None) -> Histogram:
-        """Counts finite values in forty equal bins from `low` to `high` (of the values where None)."""
+        """Counts finite values in 40 equal bins from `low` to `high`; None takes the end of the values."""
         values = np.asarray(values, dtype=np.float64)
         values = values[np.isfinite(values)]
         if not len(values):
             return cls(title, [0.0, 1.0], [0], 0.0)
         first = float(values.min()) if low is None else low
-        last = first + _round_up(float(values.max()) - first) if high is None else high
+        last = first + round_up(float(values.max()) - first) if high is None else high
         counts, edges = np.histogram(np.clip(values, first, last), bins=_BINS, range=(first, last))
         return cls(title, edges.tolist(), counts.tolist(), float(np.median(values)))
 
 
 @dataclasses.dataclass(frozen=True)
 class SetFigures:
-    """The figures of one set; `name` joins those of evaluation sets over the same utterances."""
+    """Statistics of one set; `name` joins the names of evaluation sets that have the same utterances."""
 
     name: str
     corpus: str
@@ -64,11 +66,11 @@ class Shape:
     """One shape of training batches.
 
     Attributes:
-        padded_secs: what rows are padded to.
-        num_frames: the model's, of such a row.
-        num_batches: of the first epoch.
-        num_rows: of these, padding rows included.
-        padding_share: of their samples, what is no audio.
+        padded_secs: length of a padded row.
+        num_frames: frames of the model for such a row.
+        num_batches: batches of this shape in the first epoch.
+        num_rows: rows of these batches, padding rows included.
+        padding_share: ratio of their samples that is padding.
     """
 
     padded_secs: float
@@ -80,7 +82,7 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class PlanFigures:
-    """The batches of the first epoch."""
+    """Statistics of the batches of the first epoch."""
 
     updates_per_epoch: int
     num_rows: int
@@ -90,14 +92,14 @@ class PlanFigures:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Predicted memory of the largest batch of a kind.
+    """Predicted memory of the largest batch of training or of an evaluation.
 
     Attributes:
-        what: training or evaluation NAME.
+        what: "training" or "evaluation NAME".
         num_rows: rows of a microbatch.
-        secs: each row's.
-        predicted_bytes: None where the model cannot say.
-        available_bytes: of the machine or the device; None where unknown.
+        secs: length of each row.
+        predicted_bytes: predicted memory; None if there is no estimate for the model.
+        available_bytes: memory of the machine or the device; None if unknown.
     """
 
     what: str
@@ -108,10 +110,11 @@ class Memory:
 
     @property
     def is_too_much(self) -> bool:
+        """Returns True if the prediction exceeds what is available."""
         return bool(self.predicted_bytes and self.available_bytes and self.predicted_bytes > self.available_bytes)
 
     def describe(self) -> str:
-        """Rows, prediction and what there is, in words."""
+        """Returns rows, prediction and available memory as text."""
         rows = f"{self.num_rows} row{'s' * (self.num_rows != 1)} of {self.secs:.1f} s"
         if self.predicted_bytes is None:
             return f"{rows}: not predicted for this model"
@@ -121,13 +124,13 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """How the training texts use the vocabulary.
+    """Use of the vocabulary by the training texts.
 
     Attributes:
-        counts: token -> occurrences, special tokens apart.
-        unused: tokens that no training text has: they cannot be learned.
-        unknown: characters of the training texts that are no token, the commonest first.
-        unknown_share: of all characters.
+        counts: token -> occurrences, without special tokens.
+        unused: tokens that no training text has, so that they cannot be learned.
+        unknown: characters of the training texts that are no token, most frequent first.
+        unknown_share: ratio of all characters that is unknown.
         only_in_evaluation: characters of evaluation texts that no training text has.
     """
 
@@ -139,25 +142,92 @@ class Vocabulary:
 
 
 @dataclasses.dataclass(frozen=True)
+class SetWords:
+    """Words of one set, and those of them that training never has.
+
+    Attributes:
+        name: name of the set, as in `SetFigures`.
+        num_words: words of all texts.
+        num_distinct: distinct words.
+        frequent: (word, count) of the most frequent words.
+        num_unseen: words of all texts that no training text has; 0 for the training set.
+        num_unseen_distinct: distinct words among them.
+        unseen: (word, count) of the most frequent among them.
+    """
+
+    name: str
+    num_words: int
+    num_distinct: int
+    frequent: list[tuple[str, int]]
+    num_unseen: int = 0
+    num_unseen_distinct: int = 0
+    unseen: list[tuple[str, int]] = dataclasses.field(default_factory=list)
+
+    @property
+    def unseen_ratio(self) -> float:
+        """Returns the ratio of all words that training never has."""
+        return self.num_unseen / max(self.num_words, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingTime:
+    """Predicted time of all updates, without evaluations and checkpoints.
+
+    Attributes:
+        num_updates: updates of the run.
+        low_secs: lower end of the prediction.
+        high_secs: upper end of the prediction.
+        basis: how it was predicted, a clause.
+    """
+
+    num_updates: int
+    low_secs: float
+    high_secs: float
+    basis: str
+
+    def describe(self) -> str:
+        """Returns the prediction and its basis as text."""
+        low, high = duration(self.low_secs), duration(self.high_secs)
+        time = f"about {low}" if low == high else f"{low} to {high}"
+        return f"{self.num_updates:,} updates: {time}, {self.basis}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Examination:
-    """All of it; `findings` are sorted, worst first."""
+    """Result of the doctor.
+
+    Attributes:
+        findings: sorted, worst first.
+        sets: statistics of each set.
+        plan: batches of the first epoch; None without a training set.
+        vocabulary: use of the vocabulary; None without a training set.
+        memory: predicted memory of each set's largest batch.
+        words: words of each set.
+        time: predicted training time; None if it cannot be predicted.
+        clips: (set, utterance id) -> FLAC file of an utterance with a finding; not part of the JSON.
+    """
 
     findings: list[Finding]
     sets: list[SetFigures]
     plan: PlanFigures | None
     vocabulary: Vocabulary | None
     memory: list[Memory]
+    words: list[SetWords] = dataclasses.field(default_factory=list)
+    time: TrainingTime | None = None
+    clips: Mapping[tuple[str, str], bytes] = dataclasses.field(default_factory=dict)
 
     @property
     def num_errors(self) -> int:
+        """Returns the number of findings that are errors."""
         return count(self.findings, Severity.ERROR)
 
     @property
     def num_warnings(self) -> int:
+        """Returns the number of findings that are warnings."""
         return count(self.findings, Severity.WARNING)
 
     def lines(self) -> list[str]:
-        """The terminal's lines: the sets, the plan, each finding, and the verdict."""
+        """Returns the lines for a terminal: sets, batches, memory, time, words, findings and the verdict."""
         lines = [_describe_set(figures) for figures in self.sets]
         if self.plan:
             shapes = ", ".join(f"{shape.padded_secs:.1f} s x {shape.num_batches:,}" for shape in self.plan.shapes)
@@ -166,11 +236,14 @@ class Examination:
                 f"padding; shapes {shapes}"
             )
         lines += [f"memory, {item.what}: {item.describe()}" for item in self.memory]
+        if self.time:
+            lines.append(f"time, {self.time.describe()}")
+        lines += [_describe_unseen(words) for words in self.words if words.num_unseen]
         lines += [f"{item.severity.upper():7} {item.line()}" for item in self.findings]
         return [*lines, verdict(self.num_errors, self.num_warnings)]
 
     def to_json(self, **more: Any) -> dict[str, Any]:
-        """Everything, as JSON can hold it, after the fields `more`."""
+        """Returns everything but the audio as JSON values, after the fields `more`."""
         findings = [
             {
                 "code": item.code,
@@ -183,7 +256,8 @@ class Examination:
             }
             for item in self.findings
         ]
-        fields = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)[1:]}
+        names = [field.name for field in dataclasses.fields(self) if field.name not in ("findings", "clips")]
+        fields = {name: _plain(getattr(self, name)) for name in names}
         return {
             **more,
             "num_errors": self.num_errors,
@@ -193,8 +267,8 @@ class Examination:
         }
 
 
-def _round_up(span: float) -> float:
-    """The next span whose quarters are round numbers."""
+def round_up(span: float) -> float:
+    """Returns the next larger span whose quarters are round numbers."""
     if span <= 0:
         return 1.0
     unit = 10.0 ** math.floor(math.log10(span))
@@ -202,7 +276,7 @@ def _round_up(span: float) -> float:
 
 
 def verdict(num_errors: int, num_warnings: int) -> str:
-    """N errors, M warnings."""
+    """Returns the numbers of errors and warnings as text."""
     return f"{num_errors} error{'s' * (num_errors != 1)}, {num_warnings} warning{'s' * (num_warnings != 1)}"
 
 
@@ -211,6 +285,15 @@ def _describe_set(figures: SetFigures) -> str:
     return (
         f"{figures.name} ({figures.corpus}): {figures.num_utterances:,} utterances, {figures.hours:.2f} h, {speakers}, "
         f"{figures.num_words:,} words; {figures.num_listened:,} listened to"
+    )
+
+
+def _describe_unseen(words: SetWords) -> str:
+    shown = ", ".join(word for word, _ in words.unseen[:_SHOWN_UNSEEN])
+    more = ", ..." if words.num_unseen_distinct > _SHOWN_UNSEEN else ""
+    return (
+        f"words, {words.name}: {words.num_unseen:,} of {words.num_words:,} ({100 * words.unseen_ratio:.1f} %) are "
+        f"never in training: {shown}{more}"
     )
 
 

@@ -12,8 +12,9 @@ from absl import logging
 
 from common import storage
 from common import workdir_layout as layout
+from common.durations import duration
 from common.json_files import is_kind
-from engine.console.lines import duration, rounded
+from engine.console.lines import rounded
 from engine.report.sets import SetReport
 from engine.report.statistics import Interval
 from engine.workdir.folder import flatten_config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,7 +14,9 @@ from data.doctor.examination import (
     Memory,
     PlanFigures,
     SetFigures,
+    SetWords,
     Shape,
+    TrainingTime,
     verdict,
 )
 from data.doctor.findings import find, sort
@@ -54,6 +57,24 @@ def test_the_terminal_gets_sets_plan_memory_findings_and_verdict() -> None:
     assert lines[4].startswith("ERROR   train: 1: transcripts without text: a. To do: ")
     assert lines[5].startswith("WARNING train: 1: longer than data.max_duration_secs")
     assert lines[6:] == ["1 error, 1 warning"]
+
+
+def test_the_terminal_gets_the_predicted_time_and_the_words_that_training_never_has() -> None:
+    words = SetWords("eval a", 40, 20, [("the", 9)], 10, 7, [(letter, 1) for letter in "abcdefg"])
+    time = TrainingTime(1_600, 300.0, 420.0, "from 79 measurements")
+    found = dataclasses.replace(make_examination(), words=[SetWords("train", 5, 4, []), words], time=time)
+    assert found.lines()[4:6] == [
+        "time, 1,600 updates: 5 min to 7 min, from 79 measurements",
+        "words, eval a: 10 of 40 (25.0 %) are never in training: a, b, c, d, e, ...",
+    ]
+    assert TrainingTime(2, 10.0, 10.2, "x").describe() == "2 updates: about 10 s, x"
+    fields = json.loads(json.dumps(found.to_json()))
+    assert fields["words"][1]["unseen"][0] == ["a", 1] and fields["time"]["high_secs"] == 420.0
+
+
+def test_the_audio_is_no_part_of_the_json() -> None:
+    found = dataclasses.replace(make_examination(), clips={("train", "a"): b"fLaC"})
+    assert "clips" not in found.to_json()
 
 
 def test_json_holds_every_finding_and_figure() -> None:

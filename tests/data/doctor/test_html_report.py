@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from data.doctor.examination import (
     Memory,
     PlanFigures,
     SetFigures,
+    SetWords,
     Shape,
+    TrainingTime,
     Vocabulary,
 )
 from data.doctor.findings import find, sort
-from data.doctor.html_report import bars, ticks, write_report
+from data.doctor.html_report import bars, count_ticks, ticks, write_report
+from data.shards.records import encode_flac
 from tests.helpers.pages import check_page
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,6 +69,31 @@ def test_bars_reach_from_the_axis_and_the_highest_fills_the_picture() -> None:
     assert last[1] + last[3] == 110.0 and last[3] == 11.0
     assert last[4] == "97.5 to 100: 1"
     assert [label for _, label in ticks(histogram)] == ["0", "25", "50", "75", "100"]
+
+
+def test_the_marks_of_a_count_axis_begin_at_0_and_are_round() -> None:
+    expected = {1: "0 1", 4: "0 1 2 3 4", 11: "0 5 10", 573: "0 200 400", 1_600: "0 500 1,000 1,500"}
+    for most, labels in {**expected, 99_999: "0 25,000 50,000 75,000"}.items():
+        found = count_ticks(Histogram("x", [0.0, 1.0], [most], 0.5))
+        assert [label for _, label in found] == labels.split()
+        assert found[0][0] == 110.0 and all(0.0 <= y <= 110.0 for y, _ in found)
+
+
+def test_words_time_and_audio_are_on_the_page_and_escaped(tmp_path: Path) -> None:
+    words = SetWords("eval <a>", 40, 20, [("<i>the</i>", 9)], 10, 7, [("<u>never", 10)])
+    found = dataclasses.replace(
+        make_examination(), words=[words], time=TrainingTime(1_600, 300.0, 420.0, "from <79> measurements"),
+        clips={("train", "u3"): b"</script>", ("train", "<b>&"): encode_flac(np.full(4_000, 0.25, np.float32))},
+    )  # fmt: skip
+    write_report(found, tmp_path, title="run")
+    page = (tmp_path / "doctor.html").read_text()
+    check_page(page)
+    assert "5 min to 7 min, from &lt;79&gt; measurements" in page
+    assert "eval &lt;a&gt;, never in training: 1 of 7" in page and "&lt;u&gt;never" in page and "<i>" not in page
+    assert '&lt;u&gt;never</td><td class="number">10</td><td class="number">25.00</td>' in page
+    # A clip that cannot be decoded has a player without a waveform.
+    assert page.count("<audio") == 2 and page.count("<path") == 1
+    assert page.count("v16") == 80  # the square root of 0.25, of 32
 
 
 def test_the_template_travels_with_an_installed_package() -> None:

@@ -1,4 +1,4 @@
-"""Headline tiles and config facts: from what a workdir holds, unknown where it does not say, bounded whatever it says."""
+"""Headline tiles and config facts: taken from the workdir, unknown if it has none, bounded in length."""
 
 from __future__ import annotations
 

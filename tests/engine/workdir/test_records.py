@@ -8,8 +8,8 @@ import random
 import pytest
 
 from engine.modes.report import run as run_report
-from engine.report.history import write_history
 from engine.report.facts import UNKNOWN, RunFacts
+from engine.report.history import write_history
 from engine.workdir.records import read_heard, read_metrics, read_predictions
 from tests.engine.report.toys import make_predictions
 from tests.fuzz.mutations import mutate_bytes, mutate_json, mutate_lines
