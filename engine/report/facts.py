@@ -176,7 +176,7 @@ def _training_totals(loops: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
     """Sums audio and time of training loops, in seconds; a loop without both numbers does not count."""
     audio = secs = 0.0
     for line in loops:
-        heard, speed = line.get("audio_secs"), line.get("audio_secs_per_sec")
+        heard, speed = line.get("audio_secs") or 0.0, line.get("audio_secs_per_sec") or 0.0
         if is_kind(heard, float) and is_kind(speed, float) and speed > 0:
             audio += heard
             secs += heard / speed
@@ -184,9 +184,10 @@ def _training_totals(loops: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
 
 
 def _parameter_tile(environment: Mapping[str, Any]) -> Tile:
-    total, trained = environment.get("num_parameters"), environment.get("num_trained")
+    total: Any = environment.get("num_parameters")
+    trained: Any = environment.get("num_trained")
     if not is_kind(total, int):
-        return Tile("Parameters", UNKNOWN, "not recorded by this version of the run")
+        return Tile("Parameters", UNKNOWN, "not recorded in environment.json")
     value = next((f"{total / unit:.3g} {name}" for unit, name in ((1e9, "G"), (1e6, "M")) if total >= unit), "")
     detail = "all trained" if trained == total else f"{_count(trained)} trained"
     return Tile("Parameters", value or f"{total:,}", detail)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import tensorflow as tf
 from absl import logging
@@ -122,7 +122,7 @@ def write_report(
             _AudioReader(data),
             max_bytes=round(max_audio_mb * 1e6),
             source_of=lambda name: id(data[name]) if name in data else name,
-            wave_path=environment.globals["wave_path"],
+            wave_path=cast("Callable[[bytes], str]", environment.globals["wave_path"]),
         ),
     )
     target = os.fspath(path) or storage.join(workdir, layout.REPORT_FILE)
