@@ -23,7 +23,7 @@ from engine.common import files
 from engine.evaluation.metrics import TranscriptionScore
 from engine.modes import report
 from engine.report.writer import ReportWriter
-from tests.data.doctor.test_html_report import make_examination
+from tests.data.doctor.test_html_report import make_report
 from tests.helpers.experiment_toys import make_parts
 
 SECS = {"long": 1.0, "short": 0.5, "middle": 0.75, "hebrew": 0.25}
@@ -213,7 +213,7 @@ def test_a_table_that_is_wider_than_a_phone_says_so_and_scrolls_by_keyboard(brow
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_fits_a_narrow_screen_and_follows_its_colours(browser, workdir, tmp_path, scheme):
-    write_doctor(make_examination(), tmp_path, title="run")
+    write_doctor(make_report(), tmp_path, title="run")
     other = tmp_path / "other"
     shutil.copytree(workdir, other)
     report.run(parts=make_parts(), inputs=[str(workdir), str(other)], output=str(tmp_path / "comparison.html"))
@@ -244,8 +244,8 @@ def test_what_slips_into_a_page_neither_runs_nor_loads(browser, workdir, tmp_pat
 
 def test_the_doctors_page_sorts_and_plays(browser, tmp_path):
     tone = 0.3 * np.sin(np.arange(4_000) * 440 * 2 * np.pi / 16_000).astype(np.float32)
-    examination = dataclasses.replace(make_examination(), clips={("train", "u0"): encode_flac(tone)})
-    write_doctor(examination, tmp_path, title="run")
+    report = dataclasses.replace(make_report(), clips={("train", "u0"): encode_flac(tone)})
+    write_doctor(report, tmp_path, title="run")
     visit = Visit(browser, tmp_path / "doctor.html")
     assert visit.texts(".figures .axis") == ["utterances", "duration, s"]
     player = visit.page.locator("audio")

@@ -17,19 +17,19 @@ from data.batches.datasets import EvalData, TrainData
 from data.corpus.faults import Fault, Report
 from data.corpus.unlisted_audio import unlisted_audio
 from data.doctor import text_checks
-from data.doctor.audio_checks import CLIPPED_SHARE, MIN_ACTIVE_SHARE, SILENT_PEAK, Sounds, listen
+from data.doctor.audio_checks import CLIPPED_SHARE, MIN_ACTIVE_SHARE, SILENT_PEAK, AudioStatistics, measure_audio
 from data.doctor.clips import collect_clips
-from data.doctor.examination import Examination, SetFigures
 from data.doctor.findings import Finding, allow, find, merge, sort, without_explained
 from data.doctor.preflight import LEAKS
+from data.doctor.report import DoctorReport, SetStatistics
 from data.doctor.statistics import (
     MemoryFn,
     TimeFn,
     axis_ends,
-    plan_figures,
+    plan_statistics,
     predict_memory,
     predict_time,
-    set_figures,
+    set_statistics,
     set_words,
     vocabulary,
 )
@@ -41,7 +41,7 @@ TRAIN = "train"
 
 
 @dataclass(frozen=True)
-class SetToExamine:
+class DatasetSpec:
     """One set of a config.
 
     Attributes:
@@ -69,9 +69,9 @@ class _Opened:
 
     name: str
     fields: Mapping[str, Any]
-    data: list[tuple[SetToExamine, TrainData | EvalData]] = field(default_factory=list)
+    data: list[tuple[DatasetSpec, TrainData | EvalData]] = field(default_factory=list)
     corpus: Corpus | None = None
-    sounds: Sounds | None = None
+    sounds: AudioStatistics | None = None
     findings: list[Finding] = field(default_factory=list)
 
     def measure(self, *, tokenizer: CharTokenizer, text_style: str, speed_factors: Sequence[float]) -> None:
@@ -84,7 +84,7 @@ class _Opened:
 
 def examine(
     *,
-    sets: Sequence[SetToExamine],
+    sets: Sequence[DatasetSpec],
     tokenizer: CharTokenizer,
     text_style: str,
     frames_fn: FramesFn,
@@ -98,7 +98,7 @@ def examine(
     max_hours: float = 0.0,
     num_workers: int | None = None,
     frozen_random: str = "",
-) -> Examination:
+) -> DoctorReport:
     """Examines the data of a config.
 
     Args:
@@ -137,10 +137,10 @@ def examine(
     findings += find("frozen_random", "config", {"model": frozen_random} if frozen_random else {})
     findings = sort(without_explained(merge(allow(findings, LEAKS) if allow_leak else findings)))
     corpora = [one.corpus for one in opened if one.corpus]
-    plan = plan_figures(train.data[0][1].plan, frames_fn) if train else None
-    return Examination(
+    plan = plan_statistics(train.data[0][1].plan, frames_fn) if train else None
+    return DoctorReport(
         findings=findings,
-        sets=_set_figures(opened, frames_fn),
+        sets=_gather_statistics(opened, frames_fn),
         plan=plan,
         vocabulary=vocabulary(corpora, tokenizer) if train else None,
         memory=memory,
@@ -167,10 +167,10 @@ def _gather_findings(opened: Sequence[_Opened], train: _Opened | None) -> list[F
     return findings
 
 
-def _set_figures(opened: Sequence[_Opened], frames_fn: FramesFn) -> list[SetFigures]:
+def _gather_statistics(opened: Sequence[_Opened], frames_fn: FramesFn) -> list[SetStatistics]:
     ends = axis_ends([one.corpus for one in opened if one.corpus])
     return [
-        set_figures(
+        set_statistics(
             one.corpus,
             one.sounds,
             fields=one.fields,
@@ -202,9 +202,9 @@ def _check_without_audio(one: _Opened, tokenizer: CharTokenizer, frames_fn: Fram
     ]
 
 
-def _open_all(sets: Sequence[SetToExamine]) -> list[_Opened]:
+def _open_all(sets: Sequence[DatasetSpec]) -> list[_Opened]:
     """Opens every set despite its faults; evaluation sets with the same utterances become one."""
-    groups: dict[tuple[str, ...], list[SetToExamine]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[DatasetSpec]] = defaultdict(list)
     for item in sets:
         groups[item.utterances_key].append(item)
     # A bad line of a manifest that several sets share is one problem.
@@ -212,7 +212,7 @@ def _open_all(sets: Sequence[SetToExamine]) -> list[_Opened]:
     return [_open(group, told) for group in groups.values()]
 
 
-def _open(group: Sequence[SetToExamine], told: set[tuple[str, ...]]) -> _Opened:
+def _open(group: Sequence[DatasetSpec], told: set[tuple[str, ...]]) -> _Opened:
     """Opens sets with the same utterances; `told` gets the faults, which are not repeated."""
     fields = group[0].fields
     one = _Opened(f"eval {', '.join(item.name for item in group)}" if group[0].name else TRAIN, fields)
@@ -240,7 +240,7 @@ def _listen_all(opened: Sequence[_Opened], *, text_style: str, max_hours: float,
     with tqdm(total=sum(map(len, chosen.values())), desc="listening", unit="utt", disable=None) as bar:
         for number, corpus in corpora.items():
             indices = chosen[number]
-            opened[number].sounds = listen(corpus.source, indices, advance=bar.update, num_workers=num_workers)
+            opened[number].sounds = measure_audio(corpus.source, indices, advance=bar.update, num_workers=num_workers)
             total, hours = len(corpus.secs), float(corpus.secs[indices].sum()) / 3600
             if len(indices) < total:
                 what = f"{total - len(indices):,} of {total:,}; {hours:.1f} h were listened to"
@@ -279,7 +279,7 @@ def _find_alike(corpora: Mapping[int, Corpus], text_style: str) -> dict[int, lis
     return more
 
 
-def _check_sounds(one: _Opened, corpus: Corpus, sounds: Sounds) -> list[Finding]:
+def _check_sounds(one: _Opened, corpus: Corpus, sounds: AudioStatistics) -> list[Finding]:
     """Returns unreadable, silent, clipped and repeated recordings."""
     silent = sounds.peak < SILENT_PEAK
     quiet = ~silent & (sounds.active_share < MIN_ACTIVE_SHARE)
@@ -299,7 +299,7 @@ def _check_sounds(one: _Opened, corpus: Corpus, sounds: Sounds) -> list[Finding]
     ]
 
 
-def _check_readable(one: _Opened, corpus: Corpus, sounds: Sounds) -> list[Finding]:
+def _check_readable(one: _Opened, corpus: Corpus, sounds: AudioStatistics) -> list[Finding]:
     if any(item.code == "damaged_shard" for item in one.findings):
         return []  # that finding names the shards already
     by_code: dict[str, dict[str, str]] = defaultdict(dict)

@@ -11,7 +11,7 @@ from pathlib import Path
 from common import storage
 from data.common.files import write_text_atomic
 from data.common.page import page_environment, wave_path
-from data.doctor.examination import Examination, Histogram, verdict
+from data.doctor.report import DoctorReport, Histogram, verdict
 
 JSON_NAME, HTML_NAME = "doctor.json", "doctor.html"
 _TEMPLATE = "doctor.html.jinja"
@@ -19,44 +19,44 @@ _MAX_SHOWN = 200  # utterances of a finding on the page; doctor.json has them al
 _WIDTH, _HEIGHT = 300, 110  # of a histogram's bars
 
 
-def write_report(examination: Examination, folder: str | os.PathLike[str], *, title: str) -> None:
+def write_report(report: DoctorReport, folder: str | os.PathLike[str], *, title: str) -> None:
     """Writes FOLDER/doctor.json and FOLDER/doctor.html, atomically.
 
     Args:
-        examination: Result of the doctor.
+        report: Result of the doctor.
         folder: Output folder, created if absent.
         title: Name of the run.
     """
     created = datetime.now().astimezone().isoformat(timespec="seconds")
-    fields = examination.to_json(title=title, created=created)
+    fields = report.to_json(title=title, created=created)
     write_text_atomic(storage.join(folder, JSON_NAME), json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
-    write_text_atomic(storage.join(folder, HTML_NAME), render_page(examination, title=title, created=created))
+    write_text_atomic(storage.join(folder, HTML_NAME), render_page(report, title=title, created=created))
 
 
-def render_page(examination: Examination, *, title: str, created: str) -> str:
+def render_page(report: DoctorReport, *, title: str, created: str) -> str:
     """Renders the page as HTML.
 
     Args:
-        examination: Result of the doctor.
+        report: Result of the doctor.
         title: Name of the run.
         created: Time in ISO format.
     """
-    places = list(examination.clips)
+    places = list(report.clips)
     return (
         page_environment(Path(__file__).parent)
         .get_template(_TEMPLATE)
         .render(
             title=title,
             created=created,
-            verdict=verdict(examination.num_errors, examination.num_warnings),
-            examination=examination,
+            verdict=verdict(report.num_errors, report.num_warnings),
+            report=report,
             max_shown=_MAX_SHOWN,
             bars=bars,
             ticks=ticks,
             count_ticks=count_ticks,
             clip_of={place: number for number, place in enumerate(places)},
-            clips=[base64.b64encode(examination.clips[place]).decode("ascii") for place in places],
-            waves=[wave_path(examination.clips[place]) for place in places],
+            clips=[base64.b64encode(report.clips[place]).decode("ascii") for place in places],
+            waves=[wave_path(report.clips[place]) for place in places],
             width=_WIDTH,
             height=_HEIGHT,
         )

@@ -10,12 +10,12 @@ import numpy as np
 
 from data.audio.decoding import SAMPLE_RATE
 from data.batches.plan import BatchPlan, padding_share
-from data.doctor.audio_checks import Sounds
-from data.doctor.examination import (
+from data.doctor.audio_checks import AudioStatistics
+from data.doctor.report import (
     Histogram,
     Memory,
-    PlanFigures,
-    SetFigures,
+    PlanStatistics,
+    SetStatistics,
     SetWords,
     Shape,
     TrainingTime,
@@ -44,15 +44,15 @@ def axis_ends(corpora: Sequence[Corpus]) -> tuple[float, float]:
     return round_up(secs), round_up(labels)
 
 
-def set_figures(
+def set_statistics(
     corpus: Corpus,
-    sounds: Sounds,
+    sounds: AudioStatistics,
     *,
     fields: Mapping[str, Any],
     frames_fn: FramesFn,
     num_left_out: int,
     ends: tuple[float, float],
-) -> SetFigures:
+) -> SetStatistics:
     """Computes the statistics of one set.
 
     Args:
@@ -67,7 +67,7 @@ def set_figures(
     frames = np.maximum(frames_fn(corpus.source.num_samples), 1)
     rates = labels.num_labels / np.maximum(corpus.secs, 1e-3)
     where = f"{fields['format']} {fields['input']}"
-    return SetFigures(
+    return SetStatistics(
         name=corpus.name,
         corpus=f"{where}, {fields['split']}" if fields.get("split") else where,
         num_utterances=len(corpus.secs),
@@ -88,7 +88,7 @@ def set_figures(
     )
 
 
-def plan_figures(plan: BatchPlan, frames_fn: FramesFn) -> PlanFigures:
+def plan_statistics(plan: BatchPlan, frames_fn: FramesFn) -> PlanStatistics:
     """Computes shapes and padding of the first epoch's batches."""
     padded, rows, sizes = plan.padded_samples(0), plan.row_samples(0), plan.batch_rows(0)
     audio = np.add.reduceat(rows, np.cumsum(sizes) - sizes)
@@ -106,7 +106,7 @@ def plan_figures(plan: BatchPlan, frames_fn: FramesFn) -> PlanFigures:
                     padding_share=1.0 - int(audio[padded == boundary].sum()) / (num_rows * boundary),
                 )
             )
-    return PlanFigures(plan.updates_per_epoch, plan.num_rows, padding_share(plan, 0), shapes)
+    return PlanStatistics(plan.updates_per_epoch, plan.num_rows, padding_share(plan, 0), shapes)
 
 
 def predict_memory(
@@ -131,7 +131,7 @@ def predict_memory(
     return Memory(what, rows, samples / SAMPLE_RATE, memory_fn(rows, samples, not name), available_bytes)
 
 
-def predict_time(plan: PlanFigures, time_fn: TimeFn) -> TrainingTime | None:
+def predict_time(plan: PlanStatistics, time_fn: TimeFn) -> TrainingTime | None:
     """Predicts the training time from the batches of the first epoch."""
     shapes = [(shape.num_rows, round(shape.padded_secs * SAMPLE_RATE), _audio_secs(shape)) for shape in plan.shapes]
     predicted = time_fn(shapes, plan.updates_per_epoch)

@@ -92,7 +92,7 @@ def run(
     sets = [set_type(name="", fields=data.train.to_dict(), build=build_train, num_parts=num_parts)]
     for name, fields in data.eval.items():
         sets.append(set_type(name=name, fields=fields.to_dict(), build=build_eval(name), num_parts=replicas))
-    examination = examine(
+    report = examine(
         sets=sets,
         tokenizer=tokenizer,
         text_style=data.text_style,
@@ -107,9 +107,9 @@ def run(
         max_hours=data.doctor_max_hours,
         frozen_random=validation.find_frozen_random(config),
     )
-    write_report(examination, workdir, title=os.path.basename(os.path.normpath(workdir)))
-    print("\n".join(examination.lines()))
-    return 2 if examination.num_errors else 0
+    write_report(report, workdir, title=os.path.basename(os.path.normpath(workdir)))
+    print("\n".join(report.lines()))
+    return 2 if report.num_errors else 0
 
 
 def _open_train(

@@ -12,9 +12,8 @@ from absl import logging
 
 from common import storage
 from common import workdir_layout as layout
-from common.durations import duration
 from common.json_files import is_kind
-from engine.console.lines import rounded
+from common.readable import duration, rounded
 from engine.report.sets import SetReport
 from engine.report.statistics import Interval
 from engine.workdir.folder import flatten_config

@@ -9,42 +9,42 @@ from pathlib import Path
 
 import numpy as np
 
-from data.doctor.examination import (
-    Examination,
+from data.doctor.findings import find, sort
+from data.doctor.html_report import bars, count_ticks, ticks, write_report
+from data.doctor.report import (
+    DoctorReport,
     Histogram,
     Memory,
-    PlanFigures,
-    SetFigures,
+    PlanStatistics,
+    SetStatistics,
     SetWords,
     Shape,
     TrainingTime,
     Vocabulary,
 )
-from data.doctor.findings import find, sort
-from data.doctor.html_report import bars, count_ticks, ticks, write_report
 from data.shards.records import encode_flac
 from tests.helpers.pages import check_page
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def make_examination() -> Examination:
+def make_report() -> DoctorReport:
     findings = [
         *find("empty_text", "train", {"<b>&": '"quoted"'}),
         *find("too_long", "train", {f"u{i}": f"{i} s" for i in range(250)}),
     ]
     histogram = Histogram.of("duration, s", np.array([1.0, 2.0, 2.0]), low=0.0)
-    return Examination(
+    return DoctorReport(
         findings=sort(findings),
-        sets=[SetFigures("train", "jsonl m.jsonl", 3, 1.5, 2, 10, 50, 250, 3, [histogram])],
-        plan=PlanFigures(7, 14, 0.125, [Shape(2.0, 99, 7, 14, 0.125)]),
+        sets=[SetStatistics("train", "jsonl m.jsonl", 3, 1.5, 2, 10, 50, 250, 3, [histogram])],
+        plan=PlanStatistics(7, 14, 0.125, [Shape(2.0, 99, 7, 14, 0.125)]),
         vocabulary=Vocabulary({"|": 1, "A": 3, "Z": 0}, ["Z"], "Ü", 0.02, "Q"),
         memory=[Memory("training", 1, 2.0, 3 * 2**30, None)],
     )
 
 
 def test_the_page_is_whole_escaped_and_needs_no_network(tmp_path: Path) -> None:
-    write_report(make_examination(), tmp_path, title="a <run>")
+    write_report(make_report(), tmp_path, title="a <run>")
     page = (tmp_path / "doctor.html").read_text()
     check_page(page)
     assert "a &lt;run&gt;" in page and "&lt;b&gt;&amp;" in page and "<b>" not in page
@@ -55,7 +55,7 @@ def test_the_page_is_whole_escaped_and_needs_no_network(tmp_path: Path) -> None:
 
 
 def test_json_has_what_the_page_leaves_out(tmp_path: Path) -> None:
-    write_report(make_examination(), tmp_path / "new", title="run")
+    write_report(make_report(), tmp_path / "new", title="run")
     fields = json.loads((tmp_path / "new/doctor.json").read_text())
     assert [item["count"] for item in fields["findings"]] == [1, 250]
     assert len(fields["findings"][1]["utterances"]) == 250
@@ -82,7 +82,7 @@ def test_the_marks_of_a_count_axis_begin_at_0_and_are_round() -> None:
 def test_words_time_and_audio_are_on_the_page_and_escaped(tmp_path: Path) -> None:
     words = SetWords("eval <a>", 40, 20, [("<i>the</i>", 9)], 10, 7, [("<u>never", 10)])
     found = dataclasses.replace(
-        make_examination(), words=[words], time=TrainingTime(1_600, 300.0, 420.0, "from <79> measurements"),
+        make_report(), words=[words], time=TrainingTime(1_600, 300.0, 420.0, "from <79> measurements"),
         clips={("train", "u3"): b"</script>", ("train", "<b>&"): encode_flac(np.full(4_000, 0.25, np.float32))},
     )  # fmt: skip
     write_report(found, tmp_path, title="run")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from data.batches.plan import BatchPlan
-from data.doctor.examination import PlanFigures, Shape, TrainingTime
-from data.doctor.statistics import axis_ends, plan_figures, predict_memory, predict_time, set_words, vocabulary
+from data.doctor.report import PlanStatistics, Shape, TrainingTime
+from data.doctor.statistics import axis_ends, plan_statistics, predict_memory, predict_time, set_words, vocabulary
 from data.doctor.text_checks import Corpus
 from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer
 
@@ -21,7 +21,7 @@ def test_shapes_add_up_to_the_plan(max_batch_samples) -> None:
         num_samples=lengths, global_batch_size=4, seed=0, bucket_boundaries=3, max_batch_samples=max_batch_samples,
         row_multiple=1,
     )  # fmt: skip
-    figures = plan_figures(plan, lambda n: n // 320)
+    figures = plan_statistics(plan, lambda n: n // 320)
     batches = [plan.batch(update) for update in range(plan.updates_per_epoch)]
     assert figures.updates_per_epoch == len(batches) == sum(shape.num_batches for shape in figures.shapes)
     for shape in figures.shapes:
@@ -84,7 +84,7 @@ def test_long_lists_of_words_are_cut_and_counted_whole() -> None:
 
 
 def test_the_time_is_predicted_from_rows_lengths_and_audio_of_an_epoch() -> None:
-    plan = PlanFigures(7, 14, 0.125, [Shape(2.0, 99, 5, 10, 0.25), Shape(4.0, 199, 2, 4, 0.0)])
+    plan = PlanStatistics(7, 14, 0.125, [Shape(2.0, 99, 5, 10, 0.25), Shape(4.0, 199, 2, 4, 0.0)])
     seen = []
 
     def predict(shapes, updates_per_epoch):

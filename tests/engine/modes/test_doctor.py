@@ -76,7 +76,7 @@ def test_the_training_time_of_a_new_run_is_estimated_from_the_models_operations(
     num_updates, low, high, basis = predict(make_config(tmp_path, num_updates=20), tmp_path)
     # Two epochs of 3,600 s, padded by nothing, at 2 GFLOP a second: a small model.
     assert (num_updates, low, high) == (20, pytest.approx(2 * 7200 / 80), pytest.approx(2 * 7200 / 10))
-    assert "2 billion operations per second of audio, at 10 to 80 % of the 100 GFLOP/s" in basis
+    assert "2 billion operations per second of audio, at 10 to 80 % of a matrix product's 100 GFLOP/s" in basis
     assert predict(make_config(tmp_path), tmp_path, shapes=[]) is None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.durations import duration
+from common.readable import duration
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from common.durations import duration
+from common.readable import duration
 from data.doctor.findings import Finding, Severity, count
 
 _BINS = 40
@@ -46,7 +46,7 @@ class Histogram:
 
 
 @dataclasses.dataclass(frozen=True)
-class SetFigures:
+class SetStatistics:
     """Statistics of one set; `name` joins the names of evaluation sets that have the same utterances."""
 
     name: str
@@ -81,7 +81,7 @@ class Shape:
 
 
 @dataclasses.dataclass(frozen=True)
-class PlanFigures:
+class PlanStatistics:
     """Statistics of the batches of the first epoch."""
 
     updates_per_epoch: int
@@ -146,7 +146,7 @@ class SetWords:
     """Words of one set, and those of them that training never has.
 
     Attributes:
-        name: name of the set, as in `SetFigures`.
+        name: name of the set, as in `SetStatistics`.
         num_words: words of all texts.
         num_distinct: distinct words.
         frequent: (word, count) of the most frequent words.
@@ -193,7 +193,7 @@ class TrainingTime:
 
 
 @dataclasses.dataclass(frozen=True)
-class Examination:
+class DoctorReport:
     """Result of the doctor.
 
     Attributes:
@@ -208,8 +208,8 @@ class Examination:
     """
 
     findings: list[Finding]
-    sets: list[SetFigures]
-    plan: PlanFigures | None
+    sets: list[SetStatistics]
+    plan: PlanStatistics | None
     vocabulary: Vocabulary | None
     memory: list[Memory]
     words: list[SetWords] = dataclasses.field(default_factory=list)
@@ -280,7 +280,7 @@ def verdict(num_errors: int, num_warnings: int) -> str:
     return f"{num_errors} error{'s' * (num_errors != 1)}, {num_warnings} warning{'s' * (num_warnings != 1)}"
 
 
-def _describe_set(figures: SetFigures) -> str:
+def _describe_set(figures: SetStatistics) -> str:
     speakers = f"{figures.num_speakers:,} speakers" if figures.num_speakers else "speakers unknown"
     return (
         f"{figures.name} ({figures.corpus}): {figures.num_utterances:,} utterances, {figures.hours:.2f} h, {speakers}, "
