@@ -222,16 +222,23 @@ def _open(group: Sequence[DatasetSpec], told: set[tuple[str, ...]]) -> _Opened:
             one.data.append((item, item.build(faults.append)))
         except (ValueError, OSError) as error:
             one.findings += find("unusable_corpus", one.name, {item.name or TRAIN: " ".join(str(error).split())})
-        for fault in faults if item is group[0] else ():
-            place = (fault.code, str(fields["input"]), str(fields.get("split", "")))
-            details = {key: what for key, what in fault.details.items() if (*place, key) not in told}
-            told |= {(*place, key) for key in details}
-            one.findings += find(fault.code, one.name, details)
+        if item is group[0]:
+            one.findings += _describe_faults(one, faults, told)
     if fields["format"] == "tfrecord" and one.data:
         one.findings = [finding for finding in one.findings if finding.code != "damaged_shard"]
         damaged = verify_shards(fields["input"], split=fields.get("split", ""))
         one.findings += find("damaged_shard", one.name, damaged)
     return one
+
+
+def _describe_faults(one: _Opened, faults: Sequence[Fault], told: set[tuple[str, ...]]) -> list[Finding]:
+    findings: list[Finding] = []
+    for fault in faults:
+        place = (fault.code, str(one.fields["input"]), str(one.fields.get("split", "")))
+        details = {key: what for key, what in fault.details.items() if (*place, key) not in told}
+        told |= {(*place, key) for key in details}
+        findings += find(fault.code, one.name, details)
+    return findings
 
 
 def _listen_all(opened: Sequence[_Opened], *, text_style: str, max_hours: float, num_workers: int | None) -> None:

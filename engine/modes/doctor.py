@@ -67,19 +67,7 @@ def run(
     given = None if data.vocab == builders.AUTO else parts.build_tokenizer(data.vocab)
     build_train, config, tokenizer = _open_train(config, parts, given)
     data = config.data
-    footprint = measure_model(
-        source=config.model.source,
-        preset_name=config.model.preset,
-        architecture=dict(config.model.get("architecture", {})),
-        hub_handle=config.model.hub_handle,
-        vocab_size=tokenizer.num_tokens,
-        precision=config.train.precision,
-        freeze_feature_encoder=config.model.freeze_feature_encoder,
-        keep_average=config.train.ema_decay > 0,
-        keep_copy=config.checkpoint.background,
-        regions=config.model.regions,
-        recompute=config.model.recompute,
-    )
+    footprint = _measure(config, tokenizer, measure_model)
 
     def build_eval(name: str) -> Callable[..., Any]:
         def build(report: Callable[..., None]) -> Any:
@@ -110,6 +98,23 @@ def run(
     write_report(report, workdir, title=os.path.basename(os.path.normpath(workdir)))
     print("\n".join(report.lines()))
     return 2 if report.num_errors else 0
+
+
+def _measure(config: ConfigDict, tokenizer: Tokenizer, measure_model: Callable[..., Any]) -> Any:
+    """Returns frames, memory and operations of the config's model, which is not built."""
+    return measure_model(
+        source=config.model.source,
+        preset_name=config.model.preset,
+        architecture=dict(config.model.get("architecture", {})),
+        hub_handle=config.model.hub_handle,
+        vocab_size=tokenizer.num_tokens,
+        precision=config.train.precision,
+        freeze_feature_encoder=config.model.freeze_feature_encoder,
+        keep_average=config.train.ema_decay > 0,
+        keep_copy=config.checkpoint.background,
+        regions=config.model.regions,
+        recompute=config.model.recompute,
+    )
 
 
 def _open_train(
@@ -164,28 +169,51 @@ def _time_fn(config: ConfigDict, workdir: str, training_flops: Callable[[int], f
         shapes: Sequence[tuple[int, int, float]], updates_per_epoch: int
     ) -> tuple[int, float, float, str] | None:
         num_updates = config.train.num_updates
-        epochs = num_updates / max(updates_per_epoch, 1)
-        audio_secs = sum(secs for _, _, secs in shapes)
-        speeds = _measured_speeds(workdir)
-        if speeds:
-            fast, slow = max(speeds), min(speeds)
-            if len(speeds) > _MIN_LOOPS:
-                slow, _, fast = statistics.quantiles(speeds, n=4)
-            basis = f"from {len(speeds):,} measurements in {layout.METRICS_FILE} of this workdir"
-            return num_updates, epochs * audio_secs / fast, epochs * audio_secs / slow, basis
-        per_row = [(rows, training_flops(samples)) for rows, samples, _ in shapes]
-        if not audio_secs or any(flops is None for _, flops in per_row):
+        found = _epoch_from_speeds(shapes, _measured_speeds(workdir))
+        if found is None:
+            num_devices = replicas if _has_accelerator() else 1  # virtual devices share the processor
+            found = _epoch_from_operations(shapes, training_flops, config.train.precision, num_devices)
+        if found is None:
             return None
-        flops = sum(rows * (flops or 0.0) for rows, flops in per_row)
-        peak = product_speed(config.train.precision) * (replicas if _has_accelerator() else 1)
-        low, high = _REACHED if flops / audio_secs > _SMALL_FLOPS else _REACHED_BY_SMALL
-        basis = (
-            f"estimated before training: {flops / audio_secs / 1e9:.3g} billion operations per second of audio, at "
-            f"{100 * low:.0f} to {100 * high:.0f} % of a matrix product's {peak / 1e9:,.0f} GFLOP/s, measured just now"
-        )
-        return num_updates, epochs * flops / (high * peak), epochs * flops / (low * peak), basis
+        low_secs, high_secs, basis = found
+        epochs = num_updates / max(updates_per_epoch, 1)
+        return num_updates, epochs * low_secs, epochs * high_secs, basis
 
     return predict
+
+
+def _epoch_from_speeds(
+    shapes: Sequence[tuple[int, int, float]], speeds: Sequence[float]
+) -> tuple[float, float, str] | None:
+    if not speeds:
+        return None
+    slow, fast = min(speeds), max(speeds)
+    if len(speeds) > _MIN_LOOPS:
+        slow, _, fast = statistics.quantiles(speeds, n=4)
+    audio_secs = sum(secs for _, _, secs in shapes)
+    basis = f"from {len(speeds):,} measurements in {layout.METRICS_FILE} of this workdir"
+    return audio_secs / fast, audio_secs / slow, basis
+
+
+def _epoch_from_operations(
+    shapes: Sequence[tuple[int, int, float]],
+    training_flops: Callable[[int], float | None],
+    precision: str,
+    num_devices: int,
+) -> tuple[float, float, str] | None:
+    audio_secs = sum(secs for _, _, secs in shapes)
+    counted = [training_flops(num_samples) for _, num_samples, _ in shapes]
+    per_row = [flops for flops in counted if flops is not None]
+    if not audio_secs or len(per_row) < len(shapes):
+        return None
+    flops = sum(rows * each for (rows, _, _), each in zip(shapes, per_row, strict=True))
+    peak = product_speed(precision) * num_devices
+    low, high = _REACHED if flops / audio_secs > _SMALL_FLOPS else _REACHED_BY_SMALL
+    basis = (
+        f"estimated before training: {flops / audio_secs / 1e9:.3g} billion operations per second of audio, at "
+        f"{100 * low:.0f} to {100 * high:.0f} % of a matrix product's {peak / 1e9:,.0f} GFLOP/s, measured just now"
+    )
+    return flops / (high * peak), flops / (low * peak), basis
 
 
 def _measured_speeds(workdir: str) -> list[float]:
