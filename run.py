@@ -81,7 +81,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     from data.batches.datasets import EvalData, TrainData
     from data.common.page import page_environment
     from data.corpus.references import find_reference
-    from data.doctor.examine import SetToExamine, examine
+    from data.doctor.examine import DatasetSpec, examine
     from data.doctor.html_report import write_report
     from data.doctor.preflight import check_before_training
     from data.text.tokenizer import load_tokenizer
@@ -173,7 +173,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
             workdir=workdir,
             strategy_name=_STRATEGY.value,
             measure_model=measure_model,
-            set_type=SetToExamine,
+            set_type=DatasetSpec,
             examine=examine,
             write_report=write_report,
         )

@@ -20,6 +20,7 @@ from engine.checkpointing import manager as checkpoints
 from engine.common import signals
 from engine.config import builders, validation
 from engine.console import startup
+from engine.console.model_summary import count_parameters
 from engine.console.training_log import without_orbit_prints
 from engine.distributed import cluster, preemption
 from engine.distributed import strategy as runtime
@@ -193,7 +194,11 @@ def run(
             run_id = identity.begin_run(workdir, is_fresh=is_fresh, keep=init)
             if is_fresh:
                 workdirs.save_config(workdir, config.to_dict(), replace=True)
-            workdirs.write_environment(workdir)
+            workdirs.write_environment(
+                workdir,
+                num_parameters=count_parameters(model.variables),
+                num_trained=count_parameters(model.trainable_variables),
+            )
             continuous_eval.mark_running(workdir)
             tokenizer.save(storage.join(workdir, layout.VOCAB_FILE))
         return _train(

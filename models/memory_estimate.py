@@ -123,6 +123,34 @@ class Footprint:
             return int(fixed + max(map_bytes * max(maps), layers))
         return int(fixed + map_bytes * max(maps) + layers)
 
+    def training_flops(self, num_samples: int) -> float | None:
+        """Counts the floating-point operations of training on one row, in matrix products and convolutions.
+
+        Args:
+            num_samples: Length of the padded row.
+
+        Returns:
+            Two operations for each multiply-add, the backward pass counted twice; None for a SavedModel.
+        """
+        config = self.config
+        if config is None:
+            return None
+        convolutions, width_before, length = 0.0, 1, num_samples
+        for kernel, stride, width in zip(config.conv_kernel, config.conv_stride, config.conv_dim, strict=True):
+            length = max(0, (length - kernel) // stride + 1)
+            convolutions += 2.0 * kernel * width_before * width * length
+            width_before = width
+        d = config.hidden_size
+        layers = config.num_layers * (
+            2.0 * length * (4 * d * d + 2 * d * config.intermediate_size) + 4.0 * length**2 * d
+        )
+        positions = 2.0 * config.pos_conv_kernel * (d // config.pos_conv_groups) * d * length
+        ends = 2.0 * length * d * (width_before + config.vocab_size)
+        forward_passes = 4 if config.recompute else 3
+        return (
+            (1 if self.freeze_feature_encoder else 3) * convolutions + forward_passes * layers + 3 * (positions + ends)
+        )
+
     def _feature_maps(self, num_rows: int, num_samples: int) -> tuple[list[int], int]:
         """Elements of each convolution's output, and parameters of them all."""
         assert self.config is not None

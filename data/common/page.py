@@ -1,23 +1,32 @@
-"""The frame that every page of ours shares: one file of HTML, no network, light and dark, tables that sort.
+"""Builds the frame that all HTML pages share: one file, no network, light and dark colors, tables that sort.
 
-`page.html.jinja` has the head, the colours and the script; the doctor's page and the error report fill it in.
+`page.html.jinja` has the head, the colors and the script; the doctor's page and the error report extend it.
+`player.html.jinja` has the audio player with its waveform.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 from pathlib import Path
 
 import jinja2
+import numpy as np
+import soundfile
+
+_WAVE_WIDTH, _WAVE_HEIGHT = 160, 32  # of the picture that player.html.jinja draws
+_WAVE_COLUMNS = 80
 
 
 def page_environment(folder: str | os.PathLike[str]) -> jinja2.Environment:
-    """Returns what renders the templates of a folder; they extend `page.html.jinja`. All text is escaped.
+    """Returns an environment that renders the templates of a folder and escapes all text.
+
+    Its global `wave_path` is the function of that name, for code that may not import this module.
 
     Args:
-        folder: Of the templates.
+        folder: Folder of templates that extend `page.html.jinja`.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
@@ -27,19 +36,45 @@ def page_environment(folder: str | os.PathLike[str]) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.globals["content_policy"] = content_policy
+    environment.globals["wave_path"] = wave_path
     return environment
 
 
-def content_policy(style: str, script: str, *, connects: bool = False) -> str:
-    """Returns the content security policy of a page: its own style, its own script, audio out of itself, nothing else.
+def wave_path(audio: bytes) -> str:
+    """Draws the waveform of a clip as an SVG path of at most 800 characters; "" if the clip cannot be decoded.
 
-    A page shows texts and names that came from elsewhere. They are escaped; should one slip through, it loads and runs
-    nothing. Attributes with style or script do not work either.
+    Heights are the square root of each column's peak, where full scale is the picture's height: silence is flat and
+    quiet speech is visible. The scale is the same for all clips.
 
     Args:
-        style: What stands between the page's style tags, to the letter.
-        script: What stands between its script tags.
-        connects: Whether the page may talk to the server that it came from, and run scripts that its own script makes.
+        audio: An audio file, such as FLAC.
+    """
+    try:
+        samples, _ = soundfile.read(io.BytesIO(audio), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, ValueError):
+        return ""
+    if not len(samples):
+        return ""
+    magnitudes = np.nan_to_num(np.abs(samples)).max(axis=1)
+    starts = np.unique(np.arange(_WAVE_COLUMNS) * len(magnitudes) // _WAVE_COLUMNS)
+    halves = np.sqrt(np.minimum(np.maximum.reduceat(magnitudes, starts), 1.0)) * (_WAVE_HEIGHT // 2)
+    step = _WAVE_WIDTH / len(starts)
+    return "".join(
+        f"M{round(step * (number + 0.5))} {_WAVE_HEIGHT // 2 - half}v{2 * half}"
+        for number, half in enumerate(np.maximum(halves.round(), 1).astype(int).tolist())
+    )
+
+
+def content_policy(style: str, script: str, *, connects: bool = False) -> str:
+    """Returns the content security policy of a page, which allows its own style, script and audio and nothing else.
+
+    A page shows texts and names that came from elsewhere. They are escaped; if one slips through, it can neither load
+    nor run anything. Style and script attributes do not work either.
+
+    Args:
+        style: Exact text between the page's style tags.
+        script: Exact text between its script tags.
+        connects: Whether the page may talk to its own server, and run scripts that its own script makes.
     """
     rules = {
         "default-src": "'none'",

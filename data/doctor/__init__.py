@@ -1,1 +1,1 @@
-"""What is wrong with a corpus: checks, findings and the report of `--mode=doctor`."""
+"""Checks a corpus and reports its findings, for `--mode=doctor` and before training."""

@@ -1,4 +1,4 @@
-"""What is to be heard in recordings: level, silence, clipping, and a key of the content. In parallel, bounded."""
+"""Decodes recordings in parallel and measures level, silence, clipping and a key of the content."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from data.common.errors import InputError
 from data.corpus.sources import Source
 
 FRAME_SECS = 0.02
-# Nothing above -60 dB of full scale: 33 steps of 16 bits.
+# -60 dB of full scale: 33 steps of 16 bits.
 SILENT_PEAK = 1e-3
 # A frame is quiet 40 dB below the loudest one, or below the level of silence.
 _QUIET_RATIO = 0.01
 MIN_ACTIVE_SHARE = 0.1
-# Shares of samples that stand still at the recording's peak. Clean LibriSpeech has at most 0.00005, quiet 8-bit-like
-# recordings of fsdd 0.002 (there the steps are coarse); speech that is driven 6 dB into the limit has some 0.01.
+# Ratio of samples that repeat their neighbor at the recording's peak. Clean LibriSpeech has at most 0.00005; quiet
+# recordings of fsdd, whose steps are as coarse as those of 8 bits, 0.002; speech that is amplified 6 dB beyond the
+# limit about 0.01.
 CLIPPED_SHARE = 0.005
 _CHUNK = 1024  # recordings handed to the threads at a time
 
 
-class Sound(NamedTuple):
-    """Figures of one recording.
+class AudioMeasurement(NamedTuple):
+    """Measurements of one recording.
 
     Attributes:
-        peak: largest magnitude, its mean taken off; 1 is full scale.
+        peak: largest magnitude after subtracting the mean; 1 is full scale.
         level_db: root mean square in dB of full scale.
-        active_share: share of 20 ms frames that are not quiet.
-        clipped_share: share of samples that repeat their neighbour at the peak.
-        key: 16 bytes that equal those of another recording where the 16-bit audio at 16 kHz does.
-        cancels: whether the channels cancel each other, so that the model hears but one of them.
+        active_share: ratio of 20 ms frames that are not quiet.
+        clipped_share: ratio of samples that repeat their neighbor at the peak.
+        key: 16 bytes that are equal for recordings with the same 16-bit audio at 16 kHz.
+        cancels: True if the channels cancel each other, so that the model gets only one of them.
     """
 
     peak: float
@@ -47,12 +48,12 @@ class Sound(NamedTuple):
     cancels: bool
 
 
-def measure_sound(channels: np.ndarray, rate: int) -> Sound:
-    """Measures one recording: as the model hears it, but for clipping, which mixing and resampling would hide.
+def measure_recording(channels: np.ndarray, rate: int) -> AudioMeasurement:
+    """Measures one recording as the model gets it; clipping is measured before mixing and resampling would hide it.
 
     Args:
         channels: float32 [T, C], at least one sample.
-        rate: in Hz.
+        rate: sample rate in Hz.
     """
     mono = to_mono(channels, rate, SAMPLE_RATE)
     centred = mono - mono.mean(dtype=np.float64).astype(np.float32)
@@ -61,7 +62,7 @@ def measure_sound(channels: np.ndarray, rate: int) -> Sound:
     size = max(1, min(int(SAMPLE_RATE * FRAME_SECS), len(power)))
     frames = np.sqrt(power[: len(power) // size * size].reshape(-1, size).mean(axis=1))
     is_active = frames > max(SILENT_PEAK, _QUIET_RATIO * float(frames.max()))
-    return Sound(
+    return AudioMeasurement(
         peak=peak,
         level_db=float(10 * np.log10(power.mean() + 1e-12)),
         active_share=float(is_active.mean()),
@@ -81,13 +82,13 @@ def _clipped_share(channels: np.ndarray) -> float:
 
 
 @dataclass
-class Sounds:
-    """Figures of the recordings of one source that were listened to.
+class AudioStatistics:
+    """Measurements of the decoded recordings of one source.
 
     Attributes:
-        indices: int64 [M], utterances of the source, rising; the arrays below are of these.
-        peak, level_db, active_share, clipped_share: float32 [M], NaN where unreadable.
-        keys: M keys, b"" where unreadable.
+        indices: int64 [M], ascending; the decoded utterances, which the arrays below follow.
+        peak, level_db, active_share, clipped_share: float32 [M], NaN if unreadable.
+        keys: M keys, b"" if unreadable.
         cancels: bool [M].
         errors: utterance index -> why it cannot be read.
     """
@@ -102,32 +103,32 @@ class Sounds:
     errors: dict[int, InputError] = field(default_factory=dict)
 
 
-def listen(
+def measure_audio(
     source: Source, indices: np.ndarray, *, advance: Callable[[int], None], num_workers: int | None = None
-) -> Sounds:
-    """Decodes and measures recordings by threads: decoding, NumPy and hashing release the GIL.
+) -> AudioStatistics:
+    """Decodes and measures recordings in threads, because decoding, NumPy and hashing release the GIL.
 
     Args:
-        source: whose recordings.
-        indices: which of its utterances, rising.
-        advance: called after each with 1.
-        num_workers: threads; None takes one a processor core.
+        source: source of the recordings.
+        indices: utterances to decode, ascending.
+        advance: called with 1 after each recording.
+        num_workers: number of threads; None = one for each processor core.
     """
     columns = np.full((4, len(indices)), np.nan, dtype=np.float32)
     keys: list[bytes] = [b""] * len(indices)
     cancels = np.zeros(len(indices), dtype=bool)
     errors: dict[int, InputError] = {}
 
-    def measure(index: int) -> Sound | InputError:
+    def measure(index: int) -> AudioMeasurement | InputError:
         try:
-            return measure_sound(*source.read_recording(index))
+            return measure_recording(*source.read_recording(index))
         except InputError as error:
             return error
         except (ValueError, RuntimeError, OSError) as error:
             return InputError(f"cannot be read: {error}")
 
     with ThreadPoolExecutor(num_workers or os.cpu_count() or 1) as pool:
-        # A chunk at a time: a thousand hours of waiting calls would fill the memory.
+        # In chunks: the queued calls of a thousand hours would fill the memory.
         for first in range(0, len(indices), _CHUNK):
             chunk = [int(index) for index in indices[first : first + _CHUNK]]
             for position, sound in enumerate(pool.map(measure, chunk), start=first):
@@ -138,4 +139,4 @@ def listen(
                     columns[:, position] = sound[:4]
                     keys[position], cancels[position] = sound.key, sound.cancels
     peak, level_db, active_share, clipped_share = columns
-    return Sounds(np.asarray(indices), peak, level_db, active_share, clipped_share, keys, cancels, errors)
+    return AudioStatistics(np.asarray(indices), peak, level_db, active_share, clipped_share, keys, cancels, errors)

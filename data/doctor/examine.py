@@ -1,6 +1,6 @@
-"""The doctor: reads a config's data before step 0, all of it or a sample, and says what is wrong with it.
+"""Examines the data of a config before training, all of it or a sample.
 
-`examine` is the whole of it; the cheap checks (`data.doctor.text_checks`) are those that training runs by itself.
+`examine` runs every check; training itself runs only the cheap ones, in `data.doctor.text_checks`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,22 @@ from data.batches.datasets import EvalData, TrainData
 from data.corpus.faults import Fault, Report
 from data.corpus.unlisted_audio import unlisted_audio
 from data.doctor import text_checks
-from data.doctor.audio_checks import CLIPPED_SHARE, MIN_ACTIVE_SHARE, SILENT_PEAK, Sounds, listen
-from data.doctor.examination import Examination
+from data.doctor.audio_checks import CLIPPED_SHARE, MIN_ACTIVE_SHARE, SILENT_PEAK, AudioStatistics, measure_audio
+from data.doctor.clips import collect_clips
 from data.doctor.findings import Finding, allow, find, merge, sort, without_explained
 from data.doctor.preflight import LEAKS
-from data.doctor.statistics import MemoryFn, plan_figures, predict_memory, set_figures, vocabulary
+from data.doctor.report import DoctorReport, SetStatistics
+from data.doctor.statistics import (
+    MemoryFn,
+    TimeFn,
+    axis_ends,
+    plan_statistics,
+    predict_memory,
+    predict_time,
+    set_statistics,
+    set_words,
+    vocabulary,
+)
 from data.doctor.text_checks import Corpus, FramesFn
 from data.shards.index import verify_shards
 from data.text.tokenizer import CharTokenizer, normalize_transcript
@@ -30,13 +41,13 @@ TRAIN = "train"
 
 
 @dataclass(frozen=True)
-class SetToExamine:
+class DatasetSpec:
     """One set of a config.
 
     Attributes:
-        name: "" for the training set, else the evaluation set's.
-        fields: format, input, split, speakers, exclude_speakers, held_out_ratio.
-        build: opens it; the report hears of faults.
+        name: name of the evaluation set, "" for the training set.
+        fields: config fields format, input, split, speakers, exclude_speakers and held_out_ratio.
+        build: opens the set and reports its faults.
         num_parts: microbatches of an update, over all replicas.
     """
 
@@ -47,30 +58,38 @@ class SetToExamine:
 
     @property
     def utterances_key(self) -> tuple[str, ...]:
-        """Equal where two evaluation sets hold the same utterances."""
+        """Returns a key that is equal for evaluation sets with the same utterances."""
         names = ("format", "input", "split", "speakers", "exclude_speakers", "held_out_ratio")
         return (str(not self.name), *(str(self.fields.get(name, "")) for name in names))
 
 
 @dataclass
 class _Opened:
-    """A set, or several over the same utterances, on its way through the checks."""
+    """One set, or several with the same utterances, and what the checks have found so far."""
 
     name: str
     fields: Mapping[str, Any]
-    data: list[tuple[SetToExamine, TrainData | EvalData]] = field(default_factory=list)
+    data: list[tuple[DatasetSpec, TrainData | EvalData]] = field(default_factory=list)
     corpus: Corpus | None = None
-    sounds: Sounds | None = None
+    sounds: AudioStatistics | None = None
     findings: list[Finding] = field(default_factory=list)
+
+    def measure(self, *, tokenizer: CharTokenizer, text_style: str, speed_factors: Sequence[float]) -> None:
+        """Measures the texts of the set."""
+        source = self.data[0][1].source
+        self.corpus = Corpus.measure(
+            self.name, source, tokenizer=tokenizer, text_style=text_style, speed_factors=speed_factors
+        )
 
 
 def examine(
     *,
-    sets: Sequence[SetToExamine],
+    sets: Sequence[DatasetSpec],
     tokenizer: CharTokenizer,
     text_style: str,
     frames_fn: FramesFn,
     memory_fn: MemoryFn = lambda rows, samples, training: None,
+    time_fn: TimeFn = lambda shapes, updates_per_epoch: None,
     available_bytes: int | None = None,
     speed_factors: Sequence[float] = (1.0,),
     min_duration_secs: float = 0.0,
@@ -79,73 +98,89 @@ def examine(
     max_hours: float = 0.0,
     num_workers: int | None = None,
     frozen_random: str = "",
-) -> Examination:
+) -> DoctorReport:
     """Examines the data of a config.
 
     Args:
-        sets: The training set (its name is empty) and the evaluation sets.
-        tokenizer: Of the model.
-        text_style: `normalize_transcript`'s style.
-        frames_fn: The model's frames of so many samples.
+        sets: The training set, whose name is empty, and the evaluation sets.
+        tokenizer: Tokenizer of the model.
+        text_style: Normalization style of `normalize_transcript`.
+        frames_fn: Returns the model's frames of rows of so many samples.
         memory_fn: Predicts the memory of a batch.
-        available_bytes: Of the machine or the device; None where unknown.
-        speed_factors: Of training.
-        min_duration_secs: Of training.
-        max_duration_secs: Of training; 0 = no limit.
-        allow_leak: Lets evaluation utterances be in training.
-        max_hours: Of audio to decode of each set; 0 = all. Beyond, the same random sample each time, and with it the
-            utterances that share length and text with another: possible duplicates.
-        num_workers: Threads that decode; None takes one a processor core.
-        frozen_random: What the config freezes that nothing has trained, and what to set; "" = nothing.
+        time_fn: Predicts the training time.
+        available_bytes: Memory of the machine or the device; None if unknown.
+        speed_factors: Factors of the speed perturbation in training.
+        min_duration_secs: Shortest utterance of training.
+        max_duration_secs: Longest utterance of training; 0 = no limit.
+        allow_leak: Allows evaluation utterances in training.
+        max_hours: Limit of the audio to decode of each set; 0 = all. Beyond it, the sample is the same each time, and
+            utterances that share length and text with another, possible duplicates, are added.
+        num_workers: Number of threads that decode; None = one for each processor core.
+        frozen_random: Message about frozen weights that nothing has trained; "" = none.
     """
     opened = _open_all(sets)
     for one in opened:
         if one.data:
-            item, data = one.data[0]
-            one.corpus = Corpus.measure(
-                one.name,
-                data.source,
-                tokenizer=tokenizer,
-                text_style=text_style,
-                speed_factors=(1.0,) if item.name else speed_factors,
-            )
+            factors = speed_factors if one.name == TRAIN else (1.0,)
+            one.measure(tokenizer=tokenizer, text_style=text_style, speed_factors=factors)
             one.findings += _check_without_audio(one, tokenizer, frames_fn)
-            if isinstance(data, TrainData):
-                limits = {"min_secs": min_duration_secs, "max_secs": max_duration_secs}
-                one.findings += text_checks.check_durations(one.name, data.left_out_secs, **limits)
+            one.findings += _check_limits(one, min_secs=min_duration_secs, max_secs=max_duration_secs)
     _listen_all(opened, text_style=text_style, max_hours=max_hours, num_workers=num_workers)
     train = next((one for one in opened if one.name == TRAIN and one.corpus), None)
+    memory = [
+        predict_memory(item.name, data.plan, item.num_parts, memory_fn, available_bytes)
+        for one in opened
+        for item, data in one.data
+    ]
+    findings = _gather_findings(opened, train)
+    findings += find("memory", "config", {item.what: item.describe() for item in memory if item.is_too_much})
+    findings += find("frozen_random", "config", {"model": frozen_random} if frozen_random else {})
+    findings = sort(without_explained(merge(allow(findings, LEAKS) if allow_leak else findings)))
+    corpora = [one.corpus for one in opened if one.corpus]
+    plan = plan_statistics(train.data[0][1].plan, frames_fn) if train else None
+    return DoctorReport(
+        findings=findings,
+        sets=_gather_statistics(opened, frames_fn),
+        plan=plan,
+        vocabulary=vocabulary(corpora, tokenizer) if train else None,
+        memory=memory,
+        words=set_words(corpora, text_style=text_style, trained=train.corpus if train else None),
+        time=predict_time(plan, time_fn) if plan else None,
+        clips=collect_clips(findings, corpora),
+    )
+
+
+def _check_limits(one: _Opened, *, min_secs: float, max_secs: float) -> list[Finding]:
+    data = one.data[0][1]
+    if not isinstance(data, TrainData):
+        return []
+    return text_checks.check_durations(one.name, data.left_out_secs, min_secs=min_secs, max_secs=max_secs)
+
+
+def _gather_findings(opened: Sequence[_Opened], train: _Opened | None) -> list[Finding]:
     findings = [item for one in opened for item in one.findings]
     for one in opened:
         if one.corpus and one.sounds:
             findings += _check_sounds(one, one.corpus, one.sounds)
         if train and one.corpus and one is not train:
             findings += _check_leaks(train, one)
-    memory = [
-        predict_memory(item.name, data.plan, item.num_parts, memory_fn, available_bytes)
+    return findings
+
+
+def _gather_statistics(opened: Sequence[_Opened], frames_fn: FramesFn) -> list[SetStatistics]:
+    ends = axis_ends([one.corpus for one in opened if one.corpus])
+    return [
+        set_statistics(
+            one.corpus,
+            one.sounds,
+            fields=one.fields,
+            frames_fn=frames_fn,
+            num_left_out=getattr(one.data[0][1], "num_left_out", 0),
+            ends=ends,
+        )
         for one in opened
-        for item, data in one.data
+        if one.corpus and one.sounds
     ]
-    findings += find("memory", "config", {item.what: item.describe() for item in memory if item.is_too_much})
-    findings += find("frozen_random", "config", {"model": frozen_random} if frozen_random else {})
-    findings = without_explained(merge(allow(findings, LEAKS) if allow_leak else findings))
-    return Examination(
-        findings=sort(findings),
-        sets=[
-            set_figures(
-                one.corpus,
-                one.sounds,
-                fields=one.fields,
-                frames_fn=frames_fn,
-                num_left_out=getattr(one.data[0][1], "num_left_out", 0),
-            )
-            for one in opened
-            if one.corpus and one.sounds
-        ],
-        plan=plan_figures(train.data[0][1].plan, frames_fn) if train else None,
-        vocabulary=vocabulary([one.corpus for one in opened if one.corpus], tokenizer) if train else None,
-        memory=memory,
-    )
 
 
 def _check_without_audio(one: _Opened, tokenizer: CharTokenizer, frames_fn: FramesFn) -> list[Finding]:
@@ -167,34 +202,43 @@ def _check_without_audio(one: _Opened, tokenizer: CharTokenizer, frames_fn: Fram
     ]
 
 
-def _open_all(sets: Sequence[SetToExamine]) -> list[_Opened]:
-    """Opens every set past its faults; evaluation sets over the same utterances become one."""
-    groups: dict[tuple[str, ...], list[SetToExamine]] = defaultdict(list)
+def _open_all(sets: Sequence[DatasetSpec]) -> list[_Opened]:
+    """Opens every set despite its faults; evaluation sets with the same utterances become one."""
+    groups: dict[tuple[str, ...], list[DatasetSpec]] = defaultdict(list)
     for item in sets:
         groups[item.utterances_key].append(item)
-    opened: list[_Opened] = []
-    told: set[tuple[str, ...]] = set()  # a bad line of a manifest that several sets share is one problem
-    for group in groups.values():
-        fields = group[0].fields
-        name = f"eval {', '.join(item.name for item in group)}" if group[0].name else TRAIN
-        one = _Opened(name, fields)
-        opened.append(one)
-        for item in group:
-            faults: list[Fault] = []
-            try:
-                one.data.append((item, item.build(faults.append)))
-            except (ValueError, OSError) as error:
-                one.findings += find("unusable_corpus", one.name, {item.name or TRAIN: " ".join(str(error).split())})
-            for fault in faults if item is group[0] else ():
-                place = (fault.code, str(fields["input"]), str(fields.get("split", "")))
-                details = {key: what for key, what in fault.details.items() if (*place, key) not in told}
-                told |= {(*place, key) for key in details}
-                one.findings += find(fault.code, one.name, details)
-        if fields["format"] == "tfrecord" and one.data:
-            one.findings = [finding for finding in one.findings if finding.code != "damaged_shard"]
-            damaged = verify_shards(fields["input"], split=fields.get("split", ""))
-            one.findings += find("damaged_shard", one.name, damaged)
-    return opened
+    # A bad line of a manifest that several sets share is one problem.
+    told: set[tuple[str, ...]] = set()
+    return [_open(group, told) for group in groups.values()]
+
+
+def _open(group: Sequence[DatasetSpec], told: set[tuple[str, ...]]) -> _Opened:
+    """Opens sets with the same utterances; `told` gets the faults, which are not repeated."""
+    fields = group[0].fields
+    one = _Opened(f"eval {', '.join(item.name for item in group)}" if group[0].name else TRAIN, fields)
+    for item in group:
+        faults: list[Fault] = []
+        try:
+            one.data.append((item, item.build(faults.append)))
+        except (ValueError, OSError) as error:
+            one.findings += find("unusable_corpus", one.name, {item.name or TRAIN: " ".join(str(error).split())})
+        if item is group[0]:
+            one.findings += _describe_faults(one, faults, told)
+    if fields["format"] == "tfrecord" and one.data:
+        one.findings = [finding for finding in one.findings if finding.code != "damaged_shard"]
+        damaged = verify_shards(fields["input"], split=fields.get("split", ""))
+        one.findings += find("damaged_shard", one.name, damaged)
+    return one
+
+
+def _describe_faults(one: _Opened, faults: Sequence[Fault], told: set[tuple[str, ...]]) -> list[Finding]:
+    findings: list[Finding] = []
+    for fault in faults:
+        place = (fault.code, str(one.fields["input"]), str(one.fields.get("split", "")))
+        details = {key: what for key, what in fault.details.items() if (*place, key) not in told}
+        told |= {(*place, key) for key in details}
+        findings += find(fault.code, one.name, details)
+    return findings
 
 
 def _listen_all(opened: Sequence[_Opened], *, text_style: str, max_hours: float, num_workers: int | None) -> None:
@@ -203,7 +247,7 @@ def _listen_all(opened: Sequence[_Opened], *, text_style: str, max_hours: float,
     with tqdm(total=sum(map(len, chosen.values())), desc="listening", unit="utt", disable=None) as bar:
         for number, corpus in corpora.items():
             indices = chosen[number]
-            opened[number].sounds = listen(corpus.source, indices, advance=bar.update, num_workers=num_workers)
+            opened[number].sounds = measure_audio(corpus.source, indices, advance=bar.update, num_workers=num_workers)
             total, hours = len(corpus.secs), float(corpus.secs[indices].sum()) / 3600
             if len(indices) < total:
                 what = f"{total - len(indices):,} of {total:,}; {hours:.1f} h were listened to"
@@ -211,17 +255,25 @@ def _listen_all(opened: Sequence[_Opened], *, text_style: str, max_hours: float,
 
 
 def _choose(corpora: Mapping[int, Corpus], text_style: str, max_hours: float) -> dict[int, np.ndarray]:
-    """Which utterances of each set to decode, int64, rising."""
-    chosen: dict[int, np.ndarray] = {}
-    for number, corpus in corpora.items():
-        order = np.arange(len(corpus.secs))
-        if max_hours and corpus.secs.sum() > max_hours * 3600:
-            order = np.argsort(np.random.Philox(0).random_raw(len(order)), kind="stable")
-            order = order[: max(1, int(np.searchsorted(np.cumsum(corpus.secs[order]), max_hours * 3600)))]
-        chosen[number] = np.sort(order)
+    """Returns the utterances of each set to decode, int64, ascending."""
+    chosen = {number: _sample(corpus, max_hours) for number, corpus in corpora.items()}
     if all(len(chosen[number]) == len(corpus.secs) for number, corpus in corpora.items()):
         return chosen
-    # The same length and the same text: most of what is in there twice, and little else.
+    more = _find_alike(corpora, text_style)
+    return {number: np.union1d(found, np.array(more[number], dtype=np.int64)) for number, found in chosen.items()}
+
+
+def _sample(corpus: Corpus, max_hours: float) -> np.ndarray:
+    """Returns all utterances, or a sample of `max_hours` that is the same each time, int64, ascending."""
+    order = np.arange(len(corpus.secs))
+    if max_hours and corpus.secs.sum() > max_hours * 3600:
+        order = np.argsort(np.random.Philox(0).random_raw(len(order)), kind="stable")
+        order = order[: max(1, int(np.searchsorted(np.cumsum(corpus.secs[order]), max_hours * 3600)))]
+    return np.sort(order)
+
+
+def _find_alike(corpora: Mapping[int, Corpus], text_style: str) -> dict[int, list[int]]:
+    """Returns the utterances of each set that share length and text with another: nearly all are duplicates."""
     alike: dict[tuple[int, str], list[tuple[int, int]]] = defaultdict(list)
     for number, corpus in corpora.items():
         for index, text in enumerate(corpus.source.texts):
@@ -231,21 +283,11 @@ def _choose(corpora: Mapping[int, Corpus], text_style: str, max_hours: float) ->
     for places in alike.values():
         for number, index in places if len(places) > 1 else ():
             more[number].append(index)
-    return {number: np.union1d(found, np.array(more[number], dtype=np.int64)) for number, found in chosen.items()}
+    return more
 
 
-def _check_sounds(one: _Opened, corpus: Corpus, sounds: Sounds) -> list[Finding]:
-    """What is to be heard: unreadable, silent, clipped and repeated recordings."""
-    ids = corpus.source.utterance_ids
-    findings: list[Finding] = []
-    by_code: dict[str, dict[str, str]] = defaultdict(dict)
-    for index, error in sounds.errors.items():
-        by_code[error.code or "unreadable_audio"][ids[index]] = str(error)
-    if any(item.code == "damaged_shard" for item in one.findings):
-        by_code.clear()  # the shards are named already
-    for code, details in by_code.items():
-        findings += find(code, one.name, details)
-
+def _check_sounds(one: _Opened, corpus: Corpus, sounds: AudioStatistics) -> list[Finding]:
+    """Returns unreadable, silent, clipped and repeated recordings."""
     silent = sounds.peak < SILENT_PEAK
     quiet = ~silent & (sounds.active_share < MIN_ACTIVE_SHARE)
     clipped = ~silent & (sounds.clipped_share > CLIPPED_SHARE)
@@ -254,20 +296,37 @@ def _check_sounds(one: _Opened, corpus: Corpus, sounds: Sounds) -> list[Finding]
     def tell(code: str, is_found: np.ndarray, what: Callable[[int], str]) -> list[Finding]:
         return corpus.find(code, sounds.indices[is_found], lambda index: what(position[index]))
 
-    findings += tell("silent_audio", silent, lambda i: _decibels(sounds.peak[i]))
-    findings += tell("mostly_silent", quiet, lambda i: f"{100 * sounds.active_share[i]:.0f} % of it is sound")
-    findings += tell("cancelling_channels", sounds.cancels, lambda i: "")
-    findings += tell("clipped_audio", clipped, lambda i: f"{100 * sounds.clipped_share[i]:.1f} % of the samples")
-    repeated, contradicting = {}, {}
-    for places in _by_key(one).values():
-        texts = {" ".join(corpus.source.texts[index].split()) for index in places}
-        for index in places[1:] if len(places) > 1 else ():
-            if len(texts) > 1:
-                contradicting[ids[index]] = f"the audio of {ids[places[0]]}"
-            else:
-                repeated[ids[index]] = f"the audio of {ids[places[0]]}"
-    findings += find("duplicate_audio", one.name, repeated)
-    return findings + find("contradicting_transcripts", one.name, contradicting)
+    return [
+        *_check_readable(one, corpus, sounds),
+        *tell("silent_audio", silent, lambda i: _decibels(sounds.peak[i])),
+        *tell("mostly_silent", quiet, lambda i: f"{100 * sounds.active_share[i]:.0f} % of it is sound"),
+        *tell("cancelling_channels", sounds.cancels, lambda i: ""),
+        *tell("clipped_audio", clipped, lambda i: f"{100 * sounds.clipped_share[i]:.1f} % of the samples"),
+        *_check_repeated(one, corpus),
+    ]
+
+
+def _check_readable(one: _Opened, corpus: Corpus, sounds: AudioStatistics) -> list[Finding]:
+    if any(item.code == "damaged_shard" for item in one.findings):
+        return []  # that finding names the shards already
+    by_code: dict[str, dict[str, str]] = defaultdict(dict)
+    for index, error in sounds.errors.items():
+        by_code[error.code or "unreadable_audio"][corpus.source.utterance_ids[index]] = str(error)
+    return [item for code, details in by_code.items() for item in find(code, one.name, details)]
+
+
+def _check_repeated(one: _Opened, corpus: Corpus) -> list[Finding]:
+    ids, texts = corpus.source.utterance_ids, corpus.source.texts
+    repeated: dict[str, str] = {}
+    contradicting: dict[str, str] = {}
+    for first, *others in _by_key(one).values():
+        is_same = len({" ".join(texts[index].split()) for index in (first, *others)}) == 1
+        for index in others:
+            (repeated if is_same else contradicting)[ids[index]] = f"the audio of {ids[first]}"
+    return [
+        *find("duplicate_audio", one.name, repeated),
+        *find("contradicting_transcripts", one.name, contradicting),
+    ]
 
 
 def _check_leaks(train: _Opened, one: _Opened) -> list[Finding]:
@@ -287,7 +346,7 @@ def _check_leaks(train: _Opened, one: _Opened) -> list[Finding]:
 
 
 def _by_key(one: _Opened) -> dict[bytes, list[int]]:
-    """Content key -> utterances, of recordings that hold something."""
+    """Maps content keys to utterances; silent recordings are excluded."""
     places: dict[bytes, list[int]] = defaultdict(list)
     if one.sounds is not None:
         for index, key, peak in zip(one.sounds.indices.tolist(), one.sounds.keys, one.sounds.peak, strict=True):

@@ -1,4 +1,4 @@
-"""What the doctor can find: every kind of problem with its severity, its name and what to do about it."""
+"""Defines every kind of finding with its severity, its title and the advice for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Severity(StrEnum):
-    """How bad a problem is: an error must be mended, a warning looked at, a note known."""
+    """Severity of a finding: fix an error, check a warning, know a note."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -17,12 +17,12 @@ class Severity(StrEnum):
 
 
 class Check(NamedTuple):
-    """One kind of problem.
+    """One kind of finding.
 
     Attributes:
-        severity: how bad it is.
-        title: what is wrong, after "N utterances:".
-        advice: what to do about it.
+        severity: default severity.
+        title: what is wrong; it follows "N:" in messages.
+        advice: what to do; it follows "To do:".
     """
 
     severity: Severity
@@ -33,29 +33,31 @@ class Check(NamedTuple):
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 CHECKS: dict[str, Check] = {
-    "unusable_corpus": Check(_E, "the corpus cannot be opened", "mend what the line says, then ask again"),
-    "bad_record": Check(_E, "lines of the manifest that cannot be read", "mend the lines"),
+    "unusable_corpus": Check(_E, "the corpus cannot be opened", "fix what the line says and run the doctor again"),
+    "bad_record": Check(_E, "lines of the manifest that cannot be read", "fix the lines"),
     "missing_audio": Check(_E, "transcripts without audio", "fetch the files again, or remove the transcripts"),
     "missing_transcript": Check(
-        _E, "audio without transcript", "add the transcripts, or list those alone that have one"
+        _E, "audio without transcript", "add the transcripts, or list only files that have one"
     ),
     "bad_segment": Check(
-        _E, "segments that are not in their recordings", "give offset and duration in seconds, of the file named"
+        _E, "segments outside their recordings", "give offset and duration in seconds within the named file"
     ),
     "wrong_duration": Check(
         _W,
-        "durations in the manifest that contradict the files",
-        "see that the files are the right ones, and whole; a segment needs an offset; durations are seconds",
+        "durations in the manifest that differ from the files",
+        "check that the files are the right ones and complete; a segment needs an offset; durations are in seconds",
     ),
     "unlisted_audio": Check(
-        _W, "audio files beside the manifest's that it does not list", "list them, or nothing if they are not meant"
+        _W,
+        "audio files beside the manifest that it does not list",
+        "list them; nothing if they are not part of the set",
     ),
     "duplicate_id": Check(_E, "ids that occur more than once", "give every utterance its own utterance_id"),
     "unreadable_audio": Check(
-        _E, "audio that cannot be used", "do what is said of each: convert, fetch or make it again"
+        _E, "audio that cannot be used", "convert each file or fetch it again, as its message says"
     ),
-    "empty_audio": Check(_E, "audio without samples", "record again, or remove the utterances"),
-    "damaged_shard": Check(_E, "shards that are not as they were written", "run python -m data.prepare again"),
+    "empty_audio": Check(_E, "audio without samples", "record it again, or remove the utterances"),
+    "damaged_shard": Check(_E, "shards that have changed since they were written", "run python -m data.prepare again"),
     "wrong_rate": Check(
         _E,
         "audio with another rate than 16 kHz, which data.on_rate_mismatch refuses",
@@ -64,23 +66,21 @@ CHECKS: dict[str, Check] = {
     "mixed_rates": Check(
         _W,
         "audio with another rate than the rest of the set",
-        "see that they belong there: resampled telephone speech lacks the upper band",
+        "check that they belong to the set: resampled telephone speech lacks the upper band",
     ),
-    "resampled": Check(_N, "audio that is resampled to 16 kHz", "nothing, if the whole corpus is like that"),
-    "silent_audio": Check(
-        _E, "audio in which nothing is to be heard", "see that the right files are listed; leave the utterances out"
-    ),
-    "mostly_silent": Check(_W, "audio that is silent for the most part", "trim it, or check the transcripts"),
-    "clipped_audio": Check(
-        _W, "clipped audio", "listen; convert the originals again with less gain if there are any, else let it be"
-    ),
+    "resampled": Check(_N, "audio that is resampled to 16 kHz", "nothing if the whole corpus has this rate"),
+    "silent_audio": Check(_E, "silent audio", "check that the right files are listed, or remove the utterances"),
+    "mostly_silent": Check(_W, "audio that is mostly silent", "trim it, or check the transcripts"),
+    "clipped_audio": Check(_W, "clipped audio", "listen; convert the originals again with less gain if you have them"),
     "cancelling_channels": Check(
         _W,
-        "audio whose channels cancel each other, of which one alone is used",
-        "nothing, if one channel is enough; else turn the sign of the other, or store the one that is meant",
+        "audio whose channels cancel each other, so that only one of them is used",
+        "nothing if one channel is enough; else invert the other channel, or store only the right one",
     ),
     "too_short": Check(
-        _W, "shorter than data.min_duration_secs and left out of training", "nothing, or lower the limit"
+        _W,
+        "shorter than data.min_duration_secs and left out of training",
+        "lower the limit if they should be trained on",
     ),
     "too_long": Check(
         _W, "longer than data.max_duration_secs and left out of training", "cut the audio, or raise the limit"
@@ -93,91 +93,93 @@ CHECKS: dict[str, Check] = {
     ),
     "rare_characters": Check(
         _W,
-        "characters that the training set has once or twice, too rarely to be learned",
-        "mend them where they are typing errors; else nothing, their words will be read wrong",
+        "characters that occur once or twice in the training set, too rarely to be learned",
+        "correct typing errors; words with the other characters will be recognized wrong",
     ),
     "lost_digits": Check(
-        _W, "text with digits, which the librispeech style drops", "spell the numbers out as they are spoken"
+        _W, "text with digits, which the librispeech style drops", "spell out the numbers as they are spoken"
     ),
     "lost_symbols": Check(
-        _W, "text with symbols that are spoken, which data.text_style drops", "spell them out as they are spoken"
+        _W, "text with spoken symbols, which data.text_style drops", "spell them out as they are spoken"
     ),
     "markup": Check(
         _W,
-        "text with markup in brackets, whose letters are trained as words",
-        "take it out of the transcripts, or spell out what is spoken",
+        "text with markup in brackets, which is trained as if it were spoken",
+        "remove it from the transcripts, or spell out what is spoken",
     ),
     "missing_cells": Check(
-        _W, "text that is how programs write a missing cell", "add the text; nothing, if that is what is spoken"
+        _W, "text that programs write for a missing cell", "add the text; nothing if it is really spoken"
     ),
     "line_breaks": Check(
         _W,
         "text of more than one line",
-        "see that no quotation mark is left open in the table: it swallows the rows below it",
+        "check the table for an open quotation mark, which swallows the rows below it",
     ),
     "read_otherwise": Check(
         _N,
-        "characters that data.text_style makes others of, or drops",
-        "nothing, if the texts are to be read so; else write them otherwise, or choose another data.text_style",
+        "characters that data.text_style replaces or drops",
+        "nothing if that is intended; else change the texts, or choose another data.text_style",
     ),
     "unspaced_text": Check(
         _N,
         "text without spaces between words",
-        "read the CER: a whole sentence counts as one word here, and any error in it makes its WER 100 %",
+        "read the CER: a whole sentence counts as one word, and any error in it makes its WER 100 %",
     ),
     "labels_do_not_fit": Check(
         _E,
-        "labels that cannot fit the frames: CTC needs one for each label and one between equal neighbours",
+        "labels that do not fit the frames: CTC needs one for each label and one between equal neighbors",
         "check transcript and audio, or remove the utterances; training skips them",
     ),
     "labels_fit_slow_only": Check(
         _N,
         "labels that fit the frames only at the slower data.speed_factors",
-        "nothing: rows at the others are skipped, and counted",
+        "nothing: rows at the other factors are skipped and counted",
     ),
     "speaking_rate": Check(
         _W,
         "implausible speaking rates: three times faster or slower than the set, and far outside its spread",
-        "listen: the transcript probably belongs to other audio, or one of them is cut",
+        "listen: the transcript probably belongs to other audio, or one of the two is cut",
     ),
     "unrelated_transcripts": Check(
         _E,
-        "the lengths of the transcripts have nothing to do with those of the audio",
-        "see whether the lists are shifted against each other",
+        "the lengths of the transcripts are unrelated to those of the audio",
+        "check whether the lists are shifted against each other",
     ),
-    "duplicate_audio": Check(_W, "the same audio with the same text again", "keep one of each, or let it be"),
+    "duplicate_audio": Check(
+        _W, "repeated audio with the same text", "keep one of each, unless the repetition is intended"
+    ),
     "contradicting_transcripts": Check(
-        _E, "the same audio with different transcripts", "find out which is right and remove the others"
+        _E, "repeated audio with different transcripts", "keep the right one and remove the others"
     ),
     "id_leak": Check(
         _E,
         "evaluation utterances that are trained on (same id, same length)",
-        "take them out of one of the two, or set --config.data.allow_leak if that is meant",
+        "remove them from one of the two, or set --config.data.allow_leak if that is intended",
     ),
     "audio_leak": Check(
         _E,
         "evaluation utterances that are trained on (same audio, another id)",
-        "take them out of one of the two, or set --config.data.allow_leak if that is meant",
+        "remove them from one of the two, or set --config.data.allow_leak if that is intended",
     ),
-    "shared_id": Check(_W, "ids that training has too, for other audio", "give every utterance an id of its own"),
+    "shared_id": Check(_W, "ids that training uses for other audio", "give every utterance its own id"),
     "speaker_leak": Check(
         _W,
-        "evaluation speakers who are heard in training",
-        "nothing, if known speakers are what you evaluate; else exclude them (data.train.exclude_speakers)",
+        "evaluation speakers who are also in training",
+        "nothing if you evaluate known speakers; else exclude them (data.train.exclude_speakers)",
     ),
     "memory": Check(
         _W,
-        "the largest batch is predicted to need more memory than there is",
+        "the largest batch is predicted to need more memory than is available",
         "raise train.accum_steps, lower data.max_duration_secs or train.global_batch_size",
     ),
     "frozen_random": Check(_E, "frozen weights that nothing has trained", "set the fields that the line names"),
     "sampled": Check(
         _N,
-        "utterances whose audio was not listened to",
-        "raise --config.data.doctor_max_hours (0 = all) to look at every recording",
+        "utterances whose audio was not decoded",
+        "raise --config.data.doctor_max_hours (0 = all) to check every recording",
     ),
 }
-# What is no second problem where the first is known: of a recording that holds no speech, the speaking rate.
+# Findings that only repeat another one: a recording without speech also has an odd speaking rate.
 EXPLAINED_BY = {
     "speaking_rate": (
         "labels_do_not_fit",
@@ -195,13 +197,13 @@ _SHOWN_DETAILS = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of problem in one set.
+    """All findings of one kind in one set.
 
     Attributes:
         code: key of `CHECKS`.
-        where: the set's name, such as "train".
+        where: name of the set, such as "train".
         details: utterance id (or file, line, speaker, shard) -> what is wrong with it.
-        severity: that of the check, unless a config says otherwise.
+        severity: severity of the check, unless a config changes it.
     """
 
     code: str
@@ -211,33 +213,35 @@ class Finding:
 
     @property
     def check(self) -> Check:
+        """Returns the kind of the finding."""
         return CHECKS[self.code]
 
     @property
     def count(self) -> int:
+        """Returns the number of utterances, files or lines."""
         return len(self.details)
 
     def line(self) -> str:
-        """One line for a terminal: where, how many, what, the first of them, what to do."""
+        """Returns one line for a terminal: set, number, title, the first details and the advice."""
         shown = [f"{name} ({what})" if what else name for name, what in list(self.details.items())[:_SHOWN_DETAILS]]
         more = f" and {self.count - _SHOWN_DETAILS:,} more" if self.count > _SHOWN_DETAILS else ""
-        names = " ".join(", ".join(shown).split())  # a file's name may hold line feeds
+        names = " ".join(", ".join(shown).split())  # a file name may contain line feeds
         return f"{self.where}: {self.count:,}: {self.check.title}: {names}{more}. To do: {self.check.advice}"
 
 
 def find(code: str, where: str, details: Mapping[str, str]) -> list[Finding]:
-    """A finding with the severity of its check; none where there is nothing to tell."""
+    """Returns a finding with the severity of its check; [] without details."""
     return [Finding(code, where, dict(details), CHECKS[code].severity)] if details else []
 
 
 def allow(findings: Iterable[Finding], codes: Iterable[str]) -> list[Finding]:
-    """The findings, with those of some codes turned into notes."""
+    """Returns the findings, with those of some codes turned into notes."""
     allowed = set(codes)
     return [replace(item, severity=Severity.NOTE) if item.code in allowed else item for item in findings]
 
 
 def without_explained(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings, less what `EXPLAINED_BY` says is only another look of the same problem."""
+    """Returns the findings without those that another one explains, according to `EXPLAINED_BY`."""
     findings = list(findings)
     left = []
     for item in findings:
@@ -251,7 +255,7 @@ def without_explained(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def merge(findings: Iterable[Finding]) -> list[Finding]:
-    """One finding for each kind and set, wherever its utterances were found out."""
+    """Joins findings of the same kind and set."""
     merged: dict[tuple[str, str], Finding] = {}
     for item in findings:
         before = merged.get((item.code, item.where))
@@ -260,11 +264,11 @@ def merge(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def sort(findings: Iterable[Finding]) -> list[Finding]:
-    """Errors first, then warnings, then notes; inside these in the order of `CHECKS`."""
+    """Sorts errors first, then warnings, then notes; each in the order of `CHECKS`."""
     severities, codes = list(Severity), list(CHECKS)
     return sorted(findings, key=lambda item: (severities.index(item.severity), codes.index(item.code)))
 
 
 def count(findings: Iterable[Finding], severity: Severity) -> int:
-    """How many findings have a severity."""
+    """Counts the findings of a severity."""
     return sum(item.severity == severity for item in findings)

@@ -1,7 +1,8 @@
-"""The doctor's two reports: doctor.json for programs, doctor.html for people (one file, no network)."""
+"""Writes the doctor's reports: doctor.json for programs, and doctor.html for people, one file without network."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from datetime import datetime
@@ -9,8 +10,8 @@ from pathlib import Path
 
 from common import storage
 from data.common.files import write_text_atomic
-from data.common.page import page_environment
-from data.doctor.examination import Examination, Histogram, verdict
+from data.common.page import page_environment, wave_path
+from data.doctor.report import DoctorReport, Histogram, verdict
 
 JSON_NAME, HTML_NAME = "doctor.json", "doctor.html"
 _TEMPLATE = "doctor.html.jinja"
@@ -18,33 +19,44 @@ _MAX_SHOWN = 200  # utterances of a finding on the page; doctor.json has them al
 _WIDTH, _HEIGHT = 300, 110  # of a histogram's bars
 
 
-def write_report(examination: Examination, folder: str | os.PathLike[str], *, title: str) -> None:
+def write_report(report: DoctorReport, folder: str | os.PathLike[str], *, title: str) -> None:
     """Writes FOLDER/doctor.json and FOLDER/doctor.html, atomically.
 
     Args:
-        examination: What to report.
-        folder: Made when absent.
+        report: Result of the doctor.
+        folder: Output folder, created if absent.
         title: Name of the run.
     """
     created = datetime.now().astimezone().isoformat(timespec="seconds")
-    fields = examination.to_json(title=title, created=created)
+    fields = report.to_json(title=title, created=created)
     write_text_atomic(storage.join(folder, JSON_NAME), json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
-    write_text_atomic(storage.join(folder, HTML_NAME), render_page(examination, title=title, created=created))
+    write_text_atomic(storage.join(folder, HTML_NAME), render_page(report, title=title, created=created))
 
 
-def render_page(examination: Examination, *, title: str, created: str) -> str:
-    """Returns the page as HTML text."""
+def render_page(report: DoctorReport, *, title: str, created: str) -> str:
+    """Renders the page as HTML.
+
+    Args:
+        report: Result of the doctor.
+        title: Name of the run.
+        created: Time in ISO format.
+    """
+    places = list(report.clips)
     return (
         page_environment(Path(__file__).parent)
         .get_template(_TEMPLATE)
         .render(
             title=title,
             created=created,
-            verdict=verdict(examination.num_errors, examination.num_warnings),
-            examination=examination,
+            verdict=verdict(report.num_errors, report.num_warnings),
+            report=report,
             max_shown=_MAX_SHOWN,
             bars=bars,
             ticks=ticks,
+            count_ticks=count_ticks,
+            clip_of={place: number for number, place in enumerate(places)},
+            clips=[base64.b64encode(report.clips[place]).decode("ascii") for place in places],
+            waves=[wave_path(report.clips[place]) for place in places],
             width=_WIDTH,
             height=_HEIGHT,
         )
@@ -52,7 +64,7 @@ def render_page(examination: Examination, *, title: str, created: str) -> str:
 
 
 def bars(histogram: Histogram) -> list[tuple[float, float, float, float, str]]:
-    """(x, y, width, height, what it counts) of each bar that is not empty, in the picture's units."""
+    """Returns (x, y, width, height, tooltip) of each bar that is not empty, in the picture's units."""
     most, step = max(*histogram.counts, 1), _WIDTH / len(histogram.counts)
     found = []
     for i, count in enumerate(histogram.counts):
@@ -64,13 +76,21 @@ def bars(histogram: Histogram) -> list[tuple[float, float, float, float, str]]:
 
 
 def ticks(histogram: Histogram) -> list[tuple[float, str]]:
-    """(x, label) of five marks along the axis."""
+    """Returns (x, label) of five marks along the horizontal axis."""
     first, last = histogram.edges[0], histogram.edges[-1]
     return [(round(_WIDTH * i / 4, 1), _number(first + (last - first) * i / 4)) for i in range(5)]
 
 
+def count_ticks(histogram: Histogram) -> list[tuple[float, str]]:
+    """Returns (y, label) of at most five round counts along the vertical axis, 0 first."""
+    most = max(*histogram.counts, 1)
+    unit = 10 ** max(len(str(most)) - 2, 0)
+    step = next(step for step in (1, 2, 5, 10, 20, 25, 50) if most <= 4.99 * step * unit) * unit
+    return [(round(_HEIGHT * (1 - count / most), 2), f"{count:,}") for count in range(0, most + 1, step)]
+
+
 def _number(value: float) -> str:
-    """A number with three figures and no exponent."""
+    """Returns a number with three significant digits and no exponent."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}" if value else "0"

@@ -1,4 +1,4 @@
-"""What training checks by itself before its first update: the cheap checks, and which of them stop it."""
+"""Runs the cheap checks before the first update of a training and refuses a corpus that would spoil it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from data.text.labels import most_common_unknown
 from data.text.tokenizer import CharTokenizer
 
 LEAKS = ("id_leak", "audio_leak", "shared_id", "speaker_leak")
-# Shares of the training set beyond which a run cannot become what was meant. Characters: English text in an English
-# vocabulary lacks some 0.1 % (names), German one 2 %.
+# Ratios of the training set beyond which a run cannot succeed. Characters: English text has about 0.1 % unknown
+# characters (names) in an English vocabulary, German text 2 %.
 MAX_UNKNOWN_LABELS = 0.01
 MAX_SPOILED_UTTERANCES = 0.1
 
@@ -35,20 +35,20 @@ def check_before_training(
     """Runs the checks that need no audio, logs what they find, and refuses what would spoil the run.
 
     Args:
-        train_data: What is trained on.
-        eval_data: What is evaluated, by name.
-        tokenizer: Of the model.
-        text_style: `normalize_transcript`'s style.
-        frames_fn: The model's frames of so many samples.
-        speed_factors: Of training.
-        allow_leak: Lets evaluation utterances be in training.
+        train_data: Training set.
+        eval_data: Evaluation sets by name.
+        tokenizer: Tokenizer of the model.
+        text_style: Normalization style of `normalize_transcript`.
+        frames_fn: Returns the model's frames of rows of so many samples.
+        speed_factors: Factors of the speed perturbation in training.
+        allow_leak: Allows evaluation utterances in training.
 
     Returns:
         The findings, worst first.
 
     Raises:
-        InputError: More than 1 % of the characters are not in the vocabulary, more than a tenth of the utterances are
-            without text or do not fit their frames, or an evaluation utterance is trained on.
+        InputError: More than 1 % of the characters are not in the vocabulary, more than a tenth of the utterances have
+            no text or do not fit their frames, or training has an evaluation utterance.
     """
     measure = partial(Corpus.measure, tokenizer=tokenizer, text_style=text_style)
     train = measure("train", train_data.source, speed_factors=speed_factors)

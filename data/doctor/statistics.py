@@ -1,7 +1,8 @@
-"""The doctor's figures: spread of the sets, padding of the plan, cover of the vocabulary, memory."""
+"""Computes the doctor's statistics: histograms, batches, words, vocabulary, memory and time."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,33 +10,64 @@ import numpy as np
 
 from data.audio.decoding import SAMPLE_RATE
 from data.batches.plan import BatchPlan, padding_share
-from data.doctor.audio_checks import Sounds
-from data.doctor.examination import Histogram, Memory, PlanFigures, SetFigures, Shape, Vocabulary
+from data.doctor.audio_checks import AudioStatistics
+from data.doctor.report import (
+    Histogram,
+    Memory,
+    PlanStatistics,
+    SetStatistics,
+    SetWords,
+    Shape,
+    TrainingTime,
+    Vocabulary,
+    round_up,
+)
 from data.doctor.text_checks import Corpus, FramesFn
 from data.text.labels import most_common_unknown
-from data.text.tokenizer import CharTokenizer
+from data.text.tokenizer import CharTokenizer, normalize_transcript
 
-# (rows, samples of a row, training) -> bytes, None where the model cannot say.
 MemoryFn = Callable[[int, int, bool], int | None]
+"""(rows, samples of a row, training) -> bytes; None if there is no estimate for the model."""
+
+TimeFn = Callable[[Sequence[tuple[int, int, float]], int], tuple[int, float, float, str] | None]
+"""((rows, samples of a padded row, seconds of audio in them) of each shape of an epoch, updates of an epoch) ->
+updates of the run, lowest and highest time in seconds, how it was predicted; None if it cannot be predicted."""
+
+_MAX_WORDS = 50
+_LONGEST_WORD = 60  # characters; text without spaces is one word
 
 
-def set_figures(
-    corpus: Corpus, sounds: Sounds, *, fields: Mapping[str, Any], frames_fn: FramesFn, num_left_out: int
-) -> SetFigures:
-    """The figures of one set.
+def axis_ends(corpora: Sequence[Corpus]) -> tuple[float, float]:
+    """Returns the ends of the axes of durations and of characters, which the histograms of all sets share."""
+    secs = max((float(corpus.secs.max(initial=0.0)) for corpus in corpora), default=0.0)
+    labels = max((float(corpus.labels.num_labels.max(initial=0)) for corpus in corpora), default=0.0)
+    return round_up(secs), round_up(labels)
+
+
+def set_statistics(
+    corpus: Corpus,
+    sounds: AudioStatistics,
+    *,
+    fields: Mapping[str, Any],
+    frames_fn: FramesFn,
+    num_left_out: int,
+    ends: tuple[float, float],
+) -> SetStatistics:
+    """Computes the statistics of one set.
 
     Args:
-        corpus: its utterances.
-        sounds: of those that were listened to.
+        corpus: utterances of the set.
+        sounds: measurements of the decoded utterances.
         fields: format, input and split of the config.
-        frames_fn: the model's frames of so many samples.
-        num_left_out: utterances that its limits leave out.
+        frames_fn: returns the model's frames of rows of so many samples.
+        num_left_out: utterances outside the allowed durations.
+        ends: ends of the axes of durations and characters, from `axis_ends`.
     """
     labels = corpus.labels
     frames = np.maximum(frames_fn(corpus.source.num_samples), 1)
     rates = labels.num_labels / np.maximum(corpus.secs, 1e-3)
     where = f"{fields['format']} {fields['input']}"
-    return SetFigures(
+    return SetStatistics(
         name=corpus.name,
         corpus=f"{where}, {fields['split']}" if fields.get("split") else where,
         num_utterances=len(corpus.secs),
@@ -46,8 +78,8 @@ def set_figures(
         num_left_out=num_left_out,
         num_listened=len(sounds.indices),
         histograms=[
-            Histogram.of("duration, s", corpus.secs, low=0.0),
-            Histogram.of("characters", labels.num_labels, low=0.0),
+            Histogram.of("duration, s", corpus.secs, low=0.0, high=ends[0]),
+            Histogram.of("characters", labels.num_labels, low=0.0, high=ends[1]),
             Histogram.of("characters a second", rates, low=0.0, high=40.0),
             Histogram.of("labels, % of the frames", 100 * labels.num_needed_frames / frames, low=0.0, high=100.0),
             Histogram.of("level, dB of full scale", sounds.level_db, low=-60.0, high=0.0),
@@ -56,8 +88,8 @@ def set_figures(
     )
 
 
-def plan_figures(plan: BatchPlan, frames_fn: FramesFn) -> PlanFigures:
-    """Shapes and padding of the first epoch's batches."""
+def plan_statistics(plan: BatchPlan, frames_fn: FramesFn) -> PlanStatistics:
+    """Computes shapes and padding of the first epoch's batches."""
     padded, rows, sizes = plan.padded_samples(0), plan.row_samples(0), plan.batch_rows(0)
     audio = np.add.reduceat(rows, np.cumsum(sizes) - sizes)
     shapes = []
@@ -74,7 +106,7 @@ def plan_figures(plan: BatchPlan, frames_fn: FramesFn) -> PlanFigures:
                     padding_share=1.0 - int(audio[padded == boundary].sum()) / (num_rows * boundary),
                 )
             )
-    return PlanFigures(plan.updates_per_epoch, plan.num_rows, padding_share(plan, 0), shapes)
+    return PlanStatistics(plan.updates_per_epoch, plan.num_rows, padding_share(plan, 0), shapes)
 
 
 def predict_memory(
@@ -83,11 +115,11 @@ def predict_memory(
     """Predicts the memory of a set's largest microbatch.
 
     Args:
-        name: the evaluation set's, "" for training.
-        plan: of the set.
+        name: name of the evaluation set, "" for training.
+        plan: batches of the set.
         num_parts: microbatches of an update, over all replicas.
-        memory_fn: the model's prediction.
-        available_bytes: of the machine; None where unknown.
+        memory_fn: predicts the memory of a batch.
+        available_bytes: memory of the machine; None if unknown.
     """
     shapes = [
         (max(1, rows // num_parts), samples)
@@ -99,19 +131,72 @@ def predict_memory(
     return Memory(what, rows, samples / SAMPLE_RATE, memory_fn(rows, samples, not name), available_bytes)
 
 
+def predict_time(plan: PlanStatistics, time_fn: TimeFn) -> TrainingTime | None:
+    """Predicts the training time from the batches of the first epoch."""
+    shapes = [(shape.num_rows, round(shape.padded_secs * SAMPLE_RATE), _audio_secs(shape)) for shape in plan.shapes]
+    predicted = time_fn(shapes, plan.updates_per_epoch)
+    return TrainingTime(*predicted) if predicted else None
+
+
+def _audio_secs(shape: Shape) -> float:
+    return shape.num_rows * shape.padded_secs * (1.0 - shape.padding_share)
+
+
+def set_words(corpora: Sequence[Corpus], *, text_style: str, trained: Corpus | None) -> list[SetWords]:
+    """Counts the words of each set, and those of them that training never has.
+
+    Args:
+        corpora: sets to count, the training set included.
+        text_style: normalization of the texts.
+        trained: the training set; None if it could not be opened, and nothing is then called unseen.
+    """
+    known = _count_words(trained, text_style) if trained else None
+    found = []
+    for corpus in corpora:
+        counts = known if known is not None and corpus is trained else _count_words(corpus, text_style)
+        unseen: Counter[str] = Counter()
+        if known is not None:
+            unseen = Counter({word: count for word, count in counts.items() if word not in known})
+        found.append(
+            SetWords(
+                name=corpus.name,
+                num_words=counts.total(),
+                num_distinct=len(counts),
+                frequent=_most_common(counts),
+                num_unseen=unseen.total(),
+                num_unseen_distinct=len(unseen),
+                unseen=_most_common(unseen),
+            )
+        )
+    return found
+
+
+def _count_words(corpus: Corpus, text_style: str) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for text in corpus.source.texts:
+        counts.update(normalize_transcript(text, text_style).split())
+    return counts
+
+
+def _most_common(counts: Counter[str]) -> list[tuple[str, int]]:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MAX_WORDS]
+    return [(word if len(word) <= _LONGEST_WORD else f"{word[: _LONGEST_WORD - 1]}…", count) for word, count in ordered]
+
+
 def vocabulary(corpora: Sequence[Corpus], tokenizer: CharTokenizer) -> Vocabulary:
-    """How the texts of the first corpus, the training set's, use the vocabulary."""
+    """Computes how the texts of the first corpus, the training set, use the vocabulary."""
     train, *others = corpora
     counts = train.labels.token_counts
-    elsewhere = np.sum([corpus.labels.token_counts for corpus in others], axis=0) if others else np.zeros_like(counts)
-    pieces = tokenizer.pieces
-    tokens = {index: token for index, token in enumerate(tokenizer.tokens) if pieces[index]}
-    new = [pieces[index] for index in tokens if elsewhere[index] and not counts[index]]
+    elsewhere = sum((corpus.labels.token_counts for corpus in others), np.zeros_like(counts))
+    tokens = {index: token for index, token in enumerate(tokenizer.tokens) if tokenizer.pieces[index]}
+    # Utterance concatenation adds delimiters that no single text has.
+    letters = {index: token for index, token in tokens.items() if tokenizer.pieces[index] != " "}
     return Vocabulary(
         counts={token: int(counts[index]) for index, token in tokens.items()},
-        # Joining brings delimiters that no single text has.
-        unused=[token for index, token in tokens.items() if not counts[index] and pieces[index] != " "],
+        unused=[token for index, token in letters.items() if not counts[index]],
         unknown=most_common_unknown(train.labels),
         unknown_share=train.labels.unknown_share,
-        only_in_evaluation="".join(piece for piece in new if piece != " "),
+        only_in_evaluation="".join(
+            tokenizer.pieces[index] for index in letters if elsewhere[index] and not counts[index]
+        ),
     )

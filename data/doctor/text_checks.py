@@ -1,4 +1,4 @@
-"""The checks that need no audio: texts, lengths, speaking rates, rates of files, leaks. Each gives findings."""
+"""Checks texts, lengths, speaking rates, sample rates and leaks without decoding audio."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from data.doctor.findings import Finding, find
 from data.text.labels import Labels, measure_labels
 from data.text.tokenizer import UNKNOWN, CharTokenizer, describe_character, find_markup
 
-# int64 [N] samples -> int [N] frames: the arithmetic of the model's convolutions.
 FramesFn = Callable[[np.ndarray], np.ndarray]
+"""int64 [N] samples -> int [N] frames, by the arithmetic of the model's convolutions."""
 
-# A short utterance is mostly its edges: eight labels, half a second of reading, stand for them.
+# A short utterance consists mostly of its edges, which count as eight labels, half a second of reading.
 _EDGE_LABELS = 8
 _MIN_RATE_RATIO = 3.0
 _MIN_RATE_SPREADS = 6.0
 _MIN_FOR_RATES = 10
-# Below this rank correlation, texts of really different lengths do not belong to their audio.
+# Below this rank correlation, texts of different lengths do not belong to their audio.
 _MIN_CORRELATION = 0.4
 _MIN_LENGTH_SPREAD = 0.3
 _MIN_FOR_CORRELATION = 20
@@ -50,9 +50,9 @@ class Corpus:
 
     Attributes:
         name: "train" or "eval NAME".
-        source: its utterances.
-        labels: of their texts.
-        speed_factors: at which they are played.
+        source: utterances.
+        labels: measurements of their texts.
+        speed_factors: factors of the speed perturbation.
     """
 
     name: str
@@ -76,16 +76,16 @@ class Corpus:
 
     @property
     def secs(self) -> np.ndarray:
-        """float64 [N], durations."""
+        """Returns durations, float64 [N]."""
         return self.source.num_samples / SAMPLE_RATE
 
     def find(self, code: str, indices: np.ndarray | Sequence[int], what: Callable[[int], str]) -> list[Finding]:
-        """A finding about the utterances at `indices`."""
+        """Returns a finding about the utterances at `indices`."""
         return find(code, self.name, {self.source.utterance_ids[int(i)]: what(int(i)) for i in indices})
 
 
 def check_texts(corpus: Corpus) -> list[Finding]:
-    """Returns what is wrong with texts by themselves: empty, unknown, dropped or markup that nobody says."""
+    """Returns empty texts, unknown or dropped characters, and markup that nobody speaks."""
     texts, labels = corpus.source.texts, corpus.labels
     empty = np.flatnonzero(labels.num_labels == 0)
     digits = [index for index in labels.digits if labels.num_labels[index]]
@@ -108,9 +108,9 @@ def check_texts(corpus: Corpus) -> list[Finding]:
 
 
 def check_rare_characters(corpus: Corpus, tokenizer: CharTokenizer) -> list[Finding]:
-    """Returns the characters that a set of some length has once or twice, of a vocabulary that was made of its texts.
+    """Returns the characters that occur once or twice in a large set whose texts made the vocabulary.
 
-    In another vocabulary they are there because somebody knows that the language has them.
+    A given vocabulary has rare characters because somebody knows that the language has them.
     """
     counts, first = corpus.labels.token_counts, corpus.labels.first_texts
     if counts.sum() < _MIN_LABELS_FOR_RARE:
@@ -128,7 +128,7 @@ def check_rare_characters(corpus: Corpus, tokenizer: CharTokenizer) -> list[Find
 
 
 def check_writing(corpus: Corpus) -> list[Finding]:
-    """Returns what is to be known of how a set is written: characters read otherwise, no spaces between words."""
+    """Returns notes about the writing of a set: replaced characters, and no spaces between words."""
     return [*find("read_otherwise", corpus.name, _describe_reread(corpus)), *_check_spaces(corpus)]
 
 
@@ -151,14 +151,14 @@ def check_listed_durations(corpus: Corpus) -> list[Finding]:
 
 
 def check_fit(corpus: Corpus, frames_fn: FramesFn) -> list[Finding]:
-    """Labels that the model's frames cannot hold, at the slowest and at the fastest speed."""
+    """Returns utterances whose labels do not fit the model's frames, at the slowest or at the fastest speed."""
     labels, num_samples = corpus.labels, corpus.source.num_samples
     needed = labels.num_needed_frames
     slow, fast = (
         frames_fn(samples_at_speed(num_samples, speed))
         for speed in (min(corpus.speed_factors), max(corpus.speed_factors))
     )
-    # Without labels one frame is enough.
+    # Without labels, one frame is enough.
     never, sometimes = needed > slow, np.maximum(needed, 1) > fast
     never |= slow < 1
 
@@ -172,7 +172,7 @@ def check_fit(corpus: Corpus, frames_fn: FramesFn) -> list[Finding]:
 
 
 def check_sample_rates(corpus: Corpus) -> list[Finding]:
-    """Recordings at other rates than most of the set; and whether most are resampled."""
+    """Returns recordings at other rates than most of the set, and those that are resampled."""
     rates = corpus.source.sample_rates
     values, counts = np.unique(rates, return_counts=True)
     usual = int(values[np.argmax(counts)])
@@ -183,13 +183,13 @@ def check_sample_rates(corpus: Corpus) -> list[Finding]:
 
 
 def check_speaking_rates(corpus: Corpus) -> list[Finding]:
-    """Utterances that are spoken far faster or slower than the set, and sets of shifted transcripts.
+    """Returns utterances that are far faster or slower than the set, and sets with shifted transcripts.
 
-    The rate is (labels + 8) / seconds. An utterance stands out if its rate differs from the set's median by a factor of
-    3 and by 6 robust standard deviations (1.4826 times the median absolute deviation of the logarithm). Both, because a
-    set of single words or joined digits has a wide spread and read sentences a narrow one. A set as a whole stands
-    out if texts and audio differ in length and yet have nothing to do with each other: then the spread is so wide that
-    no single utterance stands out of it.
+    The rate is (labels + 8) / seconds. An utterance is an outlier if its rate differs from the set's median by a factor
+    of 3 and by 6 robust standard deviations (1.4826 times the median absolute deviation of the logarithm). Both are
+    needed, because single words or concatenated digits have a wide spread and read sentences a narrow one. Transcripts
+    are shifted if texts and audio vary in length without correlation; the spread is then so wide that no single
+    utterance is an outlier.
     """
     num_labels, secs = corpus.labels.num_labels, corpus.secs
     spoken = np.flatnonzero((num_labels > 0) & (secs > 0))
@@ -219,7 +219,7 @@ def check_speaking_rates(corpus: Corpus) -> list[Finding]:
 def check_durations(
     name: str, left_out_secs: Mapping[str, float], *, min_secs: float, max_secs: float
 ) -> list[Finding]:
-    """Utterances that training leaves out."""
+    """Returns utterances that training leaves out because of their duration."""
     short = {key: f"{secs:.2f} s" for key, secs in left_out_secs.items() if secs < min_secs}
     long = {key: f"{secs:.2f} s" for key, secs in left_out_secs.items() if key not in short}
     return [
@@ -229,9 +229,9 @@ def check_durations(
 
 
 def check_ids(train: Corpus, evaluation: Corpus) -> list[Finding]:
-    """Evaluation utterances that carry a training utterance's id.
+    """Returns evaluation utterances that have the id of a training utterance.
 
-    With the same length as well it is the same recording; else two files of the same name in two folders.
+    With the same length, it is the same recording; otherwise two folders have files of the same name.
     """
     known = {name: i for i, name in enumerate(train.source.utterance_ids)}
     twins = {i: known[name] for i, name in enumerate(evaluation.source.utterance_ids) if name in known}
@@ -247,7 +247,7 @@ def check_ids(train: Corpus, evaluation: Corpus) -> list[Finding]:
 
 
 def check_speakers(train: Corpus, evaluation: Corpus, leaked_ids: set[str]) -> list[Finding]:
-    """Evaluation speakers who are in training too, by other utterances than those that leaked as a whole."""
+    """Returns evaluation speakers who are also in training, apart from utterances that leaked as a whole."""
     trained = set(train.source.speaker_ids) - {""}
     pairs = zip(evaluation.source.speaker_ids, evaluation.source.utterance_ids, strict=True)
     heard = Counter(speaker for speaker, name in pairs if speaker in trained and name not in leaked_ids)
@@ -257,13 +257,13 @@ def check_speakers(train: Corpus, evaluation: Corpus, leaked_ids: set[str]) -> l
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """float64 [N], ranks with ties at their mean."""
+    """Returns ranks with ties at their mean, float64 [N]."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def _describe_reread(corpus: Corpus) -> dict[str, str]:
-    """Returns each character that is read otherwise, those that become another character first, then the frequent."""
+    """Describes each replaced or dropped character, replaced ones first, then by frequency."""
     found = sorted(corpus.labels.reread.items(), key=lambda item: (not item[1][0].strip(), -item[1][1], item[0]))
     described = {}
     for character, (read, count, first) in found:

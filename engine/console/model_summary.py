@@ -42,11 +42,16 @@ def model_report(model: AcousticModel, *, loaded: Iterable[tf.Variable], loaded_
         if number:
             numbers.setdefault(key, set()).add(int(path[number]))
 
-    num_trained = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    num_trained = count_parameters(model.trainable_variables)
     rows = [(_label(name, numbers.get((name, state))), f"{size:,}", state) for (name, state), size in sizes.items()]
     rows.append(("all", f"{sum(sizes.values()):,}", f"{num_trained:,} trained"))
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     return [f"{name.ljust(widths[0])}  {size.rjust(widths[1])}  {state}" for name, size, state in rows]
+
+
+def count_parameters(variables: Iterable[tf.Variable]) -> int:
+    """Returns how many numbers some variables hold."""
+    return sum(math.prod(variable.shape) for variable in variables)
 
 
 def _label(name: str, numbers: set[int] | None) -> str:

@@ -1,17 +1,33 @@
-"""The mode `doctor`: hands a config's data to the doctor, prints what it says, leaves two reports in the workdir."""
+"""Runs `--mode=doctor`: examines the data of a config, prints the findings and writes two reports to the workdir."""
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable
+import statistics
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+from absl import logging
 from ml_collections import ConfigDict
 
+from common import storage
+from common import workdir_layout as layout
 from engine.config import builders, validation
 from engine.distributed import strategy
 from engine.protocols import Parts, Tokenizer, TrainData
+from engine.workdir.records import read_metrics
+
+_PRODUCT_SIZE, _PRODUCT_SECS = 1024, 0.3
+# Ratio of the speed of a lone matrix product that training reaches: 61 to 71 % with base (docs/results/0049). Small
+# models spend most of their time between the products.
+_REACHED, _REACHED_BY_SMALL, _SMALL_FLOPS = (0.4, 0.8), (0.1, 0.8), 5e9
+_MIN_LOOPS = 2  # training loops in metrics.jsonl; the first includes compilation
+
+TimeFn = Callable[[Sequence[tuple[int, int, float]], int], tuple[int, float, float, str] | None]
+"""See `data.doctor.statistics.TimeFn`."""
 
 
 def run(
@@ -28,14 +44,14 @@ def run(
     """Examines the data of a config.
 
     Args:
-        config: As configs/base.py.
-        parts: What data and models contribute.
-        workdir: Gets doctor.json and doctor.html.
-        strategy_name: As `runtime.build_strategy`; decides how many rows a microbatch has.
-        measure_model: keyword arguments -> the frames and the memory of a model that is not built.
-        set_type: keyword arguments -> a set to examine.
-        examine: keyword arguments -> an examination.
-        write_report: (examination, folder, title) -> None.
+        config: Config with the fields of configs/base.py.
+        parts: Callables of data and models.
+        workdir: Folder that gets doctor.json and doctor.html.
+        strategy_name: Name of the distribution strategy, which decides how many rows a microbatch has.
+        measure_model: Returns frames, memory and operations of a model that is not built.
+        set_type: Builds the description of a set to examine.
+        examine: Returns the examination of the sets.
+        write_report: Writes the two reports of an examination; (examination, folder, title) -> None.
 
     Returns:
         Exit status: 2 if there are errors, else 0.
@@ -51,7 +67,42 @@ def run(
     given = None if data.vocab == builders.AUTO else parts.build_tokenizer(data.vocab)
     build_train, config, tokenizer = _open_train(config, parts, given)
     data = config.data
-    footprint = measure_model(
+    footprint = _measure(config, tokenizer, measure_model)
+
+    def build_eval(name: str) -> Callable[..., Any]:
+        def build(report: Callable[..., None]) -> Any:
+            validation.check_corpus(config, data.eval[name])
+            return builders.build_eval_set(config, parts, tokenizer, name, num_replicas=replicas, report=report)
+
+        return build
+
+    num_parts = replicas * config.train.accum_steps
+    sets = [set_type(name="", fields=data.train.to_dict(), build=build_train, num_parts=num_parts)]
+    for name, fields in data.eval.items():
+        sets.append(set_type(name=name, fields=fields.to_dict(), build=build_eval(name), num_parts=replicas))
+    report = examine(
+        sets=sets,
+        tokenizer=tokenizer,
+        text_style=data.text_style,
+        frames_fn=footprint.num_frames,
+        memory_fn=footprint.memory_bytes,
+        time_fn=_time_fn(config, workdir, footprint.training_flops, replicas),
+        available_bytes=available_memory(),
+        speed_factors=data.speed_factors,
+        min_duration_secs=data.min_duration_secs,
+        max_duration_secs=data.max_duration_secs,
+        allow_leak=data.allow_leak,
+        max_hours=data.doctor_max_hours,
+        frozen_random=validation.find_frozen_random(config),
+    )
+    write_report(report, workdir, title=os.path.basename(os.path.normpath(workdir)))
+    print("\n".join(report.lines()))
+    return 2 if report.num_errors else 0
+
+
+def _measure(config: ConfigDict, tokenizer: Tokenizer, measure_model: Callable[..., Any]) -> Any:
+    """Returns frames, memory and operations of the config's model, which is not built."""
+    return measure_model(
         source=config.model.source,
         preset_name=config.model.preset,
         architecture=dict(config.model.get("architecture", {})),
@@ -65,44 +116,15 @@ def run(
         recompute=config.model.recompute,
     )
 
-    def build_eval(name: str) -> Callable[..., Any]:
-        def build(report: Callable[..., None]) -> Any:
-            validation.check_corpus(config, data.eval[name])
-            return builders.build_eval_set(config, parts, tokenizer, name, num_replicas=replicas, report=report)
-
-        return build
-
-    num_parts = replicas * config.train.accum_steps
-    sets = [set_type(name="", fields=data.train.to_dict(), build=build_train, num_parts=num_parts)]
-    for name, fields in data.eval.items():
-        sets.append(set_type(name=name, fields=fields.to_dict(), build=build_eval(name), num_parts=replicas))
-    examination = examine(
-        sets=sets,
-        tokenizer=tokenizer,
-        text_style=data.text_style,
-        frames_fn=footprint.num_frames,
-        memory_fn=footprint.memory_bytes,
-        available_bytes=available_memory(),
-        speed_factors=data.speed_factors,
-        min_duration_secs=data.min_duration_secs,
-        max_duration_secs=data.max_duration_secs,
-        allow_leak=data.allow_leak,
-        max_hours=data.doctor_max_hours,
-        frozen_random=validation.find_frozen_random(config),
-    )
-    write_report(examination, workdir, title=os.path.basename(os.path.normpath(workdir)))
-    print("\n".join(examination.lines()))
-    return 2 if examination.num_errors else 0
-
 
 def _open_train(
     config: ConfigDict, parts: Parts, tokenizer: Tokenizer | None
 ) -> tuple[Callable[..., Any], ConfigDict, Tokenizer]:
-    """Opens the training set before the others: its texts decide what the config leaves to them.
+    """Opens the training set before the others, because its texts decide fields that the config leaves to them.
 
     Returns:
-        What hands the set over, with its faults or the error that it cannot be opened for; the config with what the
-        texts decide; the tokenizer, as given or made of them.
+        A function that returns the set with its faults or raises the error of opening it; the config with the fields
+        that the texts decide; the tokenizer, as given or made of the texts.
     """
     faults: list[Any] = []
     data: TrainData | None = None
@@ -113,7 +135,7 @@ def _open_train(
         config = builders.with_data(config, data)
     except (ValueError, OSError) as refused:
         error = refused
-        if config.data.text_style == builders.AUTO:  # the other sets are examined all the same
+        if config.data.text_style == builders.AUTO:  # the other sets are examined anyway
             config = ConfigDict(config.to_dict())
             config.data.text_style = "unicode"
 
@@ -130,7 +152,95 @@ def _open_train(
 
 
 def available_memory() -> int | None:
-    """Bytes of the machine's memory; None on accelerators, whose own memory decides and is not asked here."""
-    if tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"):
+    """Returns the bytes of the machine's memory; None with an accelerator, whose own memory is not queried."""
+    if _has_accelerator():
         return None
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _has_accelerator() -> bool:
+    return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+
+
+def _time_fn(config: ConfigDict, workdir: str, training_flops: Callable[[int], float | None], replicas: int) -> TimeFn:
+    """Returns the prediction of the training time: from the workdir's own speed, or from the model's operations."""
+
+    def predict(
+        shapes: Sequence[tuple[int, int, float]], updates_per_epoch: int
+    ) -> tuple[int, float, float, str] | None:
+        num_updates = config.train.num_updates
+        found = _epoch_from_speeds(shapes, _measured_speeds(workdir))
+        if found is None:
+            num_devices = replicas if _has_accelerator() else 1  # virtual devices share the processor
+            found = _epoch_from_operations(shapes, training_flops, config.train.precision, num_devices)
+        if found is None:
+            return None
+        low_secs, high_secs, basis = found
+        epochs = num_updates / max(updates_per_epoch, 1)
+        return num_updates, epochs * low_secs, epochs * high_secs, basis
+
+    return predict
+
+
+def _epoch_from_speeds(
+    shapes: Sequence[tuple[int, int, float]], speeds: Sequence[float]
+) -> tuple[float, float, str] | None:
+    if not speeds:
+        return None
+    slow, fast = min(speeds), max(speeds)
+    if len(speeds) > _MIN_LOOPS:
+        slow, _, fast = statistics.quantiles(speeds, n=4)
+    audio_secs = sum(secs for _, _, secs in shapes)
+    basis = f"from {len(speeds):,} measurements in {layout.METRICS_FILE} of this workdir"
+    return audio_secs / fast, audio_secs / slow, basis
+
+
+def _epoch_from_operations(
+    shapes: Sequence[tuple[int, int, float]],
+    training_flops: Callable[[int], float | None],
+    precision: str,
+    num_devices: int,
+) -> tuple[float, float, str] | None:
+    audio_secs = sum(secs for _, _, secs in shapes)
+    counted = [training_flops(num_samples) for _, num_samples, _ in shapes]
+    per_row = [flops for flops in counted if flops is not None]
+    if not audio_secs or len(per_row) < len(shapes):
+        return None
+    flops = sum(rows * each for (rows, _, _), each in zip(shapes, per_row, strict=True))
+    peak = product_speed(precision) * num_devices
+    low, high = _REACHED if flops / audio_secs > _SMALL_FLOPS else _REACHED_BY_SMALL
+    basis = (
+        f"estimated before training: {flops / audio_secs / 1e9:.3g} billion operations per second of audio, at "
+        f"{100 * low:.0f} to {100 * high:.0f} % of a matrix product's {peak / 1e9:,.0f} GFLOP/s, measured just now"
+    )
+    return flops / (high * peak), flops / (low * peak), basis
+
+
+def _measured_speeds(workdir: str) -> list[float]:
+    """Returns seconds of audio per second of each training loop in the workdir but the first; [] without two."""
+    path = storage.join(workdir, layout.METRICS_FILE)
+    try:
+        lines = read_metrics(path) if storage.is_file(path) else []
+    except (ValueError, OSError) as error:
+        logging.warning("the prediction of the training time does without the speed of this workdir: %s", error)
+        return []
+    found = [line.get("audio_secs_per_sec") for line in lines if line["split"] == "train"]
+    return [speed for speed in found[1:] if speed and speed > 0]
+
+
+def product_speed(precision: str) -> float:
+    """Measures the speed of a matrix product on this machine, in floating-point operations per second.
+
+    It is the fastest of those in 0.3 s, because other processes slow most of them down.
+
+    Args:
+        precision: float32, mixed_bfloat16 or mixed_float16.
+    """
+    dtype = tf.as_dtype(precision.removeprefix("mixed_"))
+    factor = tf.cast(tf.random.stateless_uniform([_PRODUCT_SIZE] * 2, seed=[0, 0]), dtype)
+    tf.linalg.matmul(factor, factor).numpy()  # starts the thread pools
+    ends = [time.monotonic()]
+    while ends[-1] - ends[0] < _PRODUCT_SECS:
+        tf.linalg.matmul(factor, factor).numpy()
+        ends.append(time.monotonic())
+    return 2.0 * _PRODUCT_SIZE**3 / max(min(b - a for a, b in itertools.pairwise(ends)), 1e-9)

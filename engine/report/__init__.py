@@ -1,1 +1,1 @@
-"""The error report: what an evaluation says about a model, as one page of HTML."""
+"""Writes the error report of an evaluation and the comparison of runs as HTML pages."""

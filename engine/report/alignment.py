@@ -1,4 +1,4 @@
-"""Reference and hypothesis side by side, and which word or character is taken for which."""
+"""Aligns references with hypotheses and counts the confusions of words and characters."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SPACE = "␣"
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A place of an alignment.
+    """One position of an alignment.
 
     Attributes:
         kind: hit, substituted, deleted or inserted.
-        reference: What was said; "" where something was inserted.
-        hypothesis: What was heard; "" where something was deleted.
+        reference: Reference word or character; "" for an insertion.
+        hypothesis: Recognized word or character; "" for a deletion.
     """
 
     kind: str
@@ -31,12 +31,12 @@ class Pair:
 
 @dataclasses.dataclass
 class Confusions:
-    """What the errors of a set are.
+    """Counts of the confusions in a set.
 
     Attributes:
-        words: (reference word, hypothesis word) -> times; one of them is "" for deletions and insertions.
-        characters: The same of characters, a space written as `SPACE`; hits are there too.
-        num_utterances: Of these.
+        words: (reference word, recognized word) -> count, hits excluded; one side is "" for a deletion or insertion.
+        characters: (reference character, recognized character) -> count, hits included; a space is `SPACE`.
+        num_utterances: Number of utterances counted.
     """
 
     words: Counter[tuple[str, str]]
@@ -45,12 +45,12 @@ class Confusions:
 
 
 def align_words(reference: str, hypothesis: str) -> list[Pair]:
-    """Returns the places of the alignment that the counts of errors go by."""
+    """Returns the word alignment that the error counts are based on."""
     return next(iter(_align([reference], [hypothesis], jiwer.process_words)))
 
 
 def count_confusions(texts: Iterable[tuple[str, str]]) -> Confusions:
-    """Counts what stands for what.
+    """Counts the confusions of words and characters.
 
     Args:
         texts: Reference and hypothesis of each utterance.

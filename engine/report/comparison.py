@@ -1,4 +1,4 @@
-"""Several runs side by side: their curves, their error rates on the same utterances, and whether they differ."""
+"""Compares runs: curves, error rates on the same utterances, significance, and the config fields that differ."""
 
 from __future__ import annotations
 
@@ -12,8 +12,17 @@ from common import storage
 from common import workdir_layout as layout
 from engine.evaluation.metrics import ErrorCounts
 from engine.report.curves import HEIGHT, WIDTH, Figure, draw, series_of
+from engine.report.facts import RunFacts, differing_fields
 from engine.report.page import now, percent
-from engine.report.sets import Change, Prediction, compare, count_words, speaker_of
+from engine.report.sets import (
+    Change,
+    Prediction,
+    char_columns,
+    char_rate,
+    compare,
+    count_words,
+    speaker_of,
+)
 from engine.report.statistics import Interval, holm, rate_interval
 from engine.workdir.records import read_metrics, read_predictions
 
@@ -22,59 +31,65 @@ _TRAIN = "train"
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a workdir holds of its evaluations.
+    """Evaluations of one workdir.
 
     Attributes:
-        name: On the page.
-        lines: Of metrics.jsonl.
+        name: Name on the page.
+        lines: Lines of metrics.jsonl.
         predictions: {set: {utterance id: line of predictions.jsonl}}.
+        facts: Config and environment.
     """
 
     name: str
     lines: list[dict[str, Any]]
     predictions: dict[str, dict[str, Prediction]]
+    facts: RunFacts
 
     def step_of(self, set_name: str) -> int | None:
-        """Returns the update whose predictions of a set there are; None where nothing tells it."""
+        """Returns the update of a set's predictions; None if metrics.jsonl does not have the set."""
         steps = [line["step"] for line in self.lines if line.get("split") == set_name]
         return steps[-1] if steps else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Rated:
-    """One run on one set.
+    """Error rates of one run on the common utterances of one set.
 
     Attributes:
-        name: Of the run.
-        step: Update of its weights; None where nothing tells it.
-        words: Errors on the common utterances.
-        interval: Of the error rate.
-        change: Against the first run; None for the first itself.
-        p_value: Of that change, corrected where there are several.
+        name: Name of the run.
+        step: Update of its weights; None if unknown.
+        words: Word errors.
+        interval: Confidence interval of the word error rate.
+        char_rate: Character error rate.
+        char_interval: Confidence interval of the character error rate.
+        change: Change against the first run; None for the first run itself.
+        p_value: P value of the change in WER, corrected for multiple tests.
     """
 
     name: str
     step: int | None
     words: ErrorCounts
     interval: Interval | None
+    char_rate: float
+    char_interval: Interval | None
     change: Change | None
     p_value: float | None
 
     @property
     def is_significant(self) -> bool:
-        """Whether the run differs from the first."""
+        """Returns True if the run's WER differs significantly from the first run's."""
         return self.p_value is not None and self.p_value < 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class ComparedSet:
-    """One set that all runs have.
+    """Comparison of all runs on one set.
 
     Attributes:
-        name: Of the set.
+        name: Name of the set.
         num_common: Utterances that all runs have with the same reference.
-        num_apart: Utterances that do not count, because they have not.
-        runs: In the order given.
+        num_apart: Other utterances, which are excluded.
+        runs: Error rates, in the order of the runs.
     """
 
     name: str
@@ -84,10 +99,13 @@ class ComparedSet:
 
 
 def read_runs(workdirs: Sequence[str]) -> list[Run]:
-    """Reads the evaluations in some workdirs.
+    """Reads the evaluations of several workdirs.
+
+    Args:
+        workdirs: Paths or URLs.
 
     Raises:
-        ValueError: A workdir has none; names it.
+        ValueError: A workdir has no evaluation, or is given twice.
     """
     names = [storage.real(workdir).rpartition("/")[2] for workdir in workdirs]
     if len(set(names)) < len(names):
@@ -107,6 +125,7 @@ def read_runs(workdirs: Sequence[str]) -> list[Run]:
             Run(
                 name=name,
                 lines=read_metrics(metrics) if storage.is_file(metrics) else [],
+                facts=RunFacts.read(workdir),
                 predictions={
                     path.split("/")[-2]: {record["utterance_id"]: record for record in read_predictions(path)}
                     for path in paths
@@ -117,16 +136,20 @@ def read_runs(workdirs: Sequence[str]) -> list[Run]:
 
 
 def compare_runs(runs: Sequence[Run]) -> list[ComparedSet]:
-    """Compares each run with the first, on every set that all have.
+    """Compares each run with the first on every set that all runs have.
+
+    Args:
+        runs: At least two runs.
 
     Raises:
-        ValueError: There is no set, or no utterance, that all have.
+        ValueError: No set, or no utterance, is in all runs.
     """
     names = [name for name in runs[0].predictions if all(name in run.predictions for run in runs)]
     if not names:
         have = "; ".join(f"{run.name} has {', '.join(run.predictions)}" for run in runs)
         raise ValueError(f"no set was evaluated in all of these runs ({have}): evaluate one with --mode=eval")
-    found = [one for one in (_compare_set(name, runs) for name in names) if one.num_common]
+    compared = [_compare_set(name, runs) for name in names]
+    found = [one for one in compared if one.num_common]
     if not found:
         raise ValueError(
             f"{', '.join(names)}: no utterance has the same id and reference in all of "
@@ -137,67 +160,83 @@ def compare_runs(runs: Sequence[Run]) -> list[ComparedSet]:
 
 def _compare_set(name: str, runs: Sequence[Run]) -> ComparedSet:
     every = [run.predictions[name] for run in runs]
-    first = every[0]
-    common = sorted(
-        utterance_id
-        for utterance_id, record in first.items()
-        if all(other.get(utterance_id, {}).get("reference") == record["reference"] for other in every)
-    )
+    common = _common_utterances(every)
     kept = [[records[utterance_id] for utterance_id in common] for records in every]
     before = dict(zip(common, kept[0], strict=True))
     changes = [compare(before, records) for records in kept[1:]]
     p_values = [None, *holm([change.test.p_value for change in changes])]
-    rated = []
-    for run, records, change, p_value in zip(runs, kept, [None, *changes], p_values, strict=True):
-        rated.append(
-            Rated(
-                name=run.name,
-                step=run.step_of(name),
-                words=count_words(records),
-                interval=rate_interval(
-                    [record["errors"] for record in records],
-                    [record["num_words"] for record in records],
-                    [speaker_of(record) for record in records],
-                ),
-                change=change,
-                p_value=p_value,
-            )
-        )
+    rated = [
+        _rate(run, name, records, change, p_value)
+        for run, records, change, p_value in zip(runs, kept, [None, *changes], p_values, strict=True)
+    ]
     everything = set().union(*every)
     return ComparedSet(name=name, num_common=len(common), num_apart=len(everything) - len(common), runs=rated)
 
 
+def _common_utterances(every: Sequence[dict[str, Prediction]]) -> list[str]:
+    """Returns the sorted ids that all runs have with the same reference."""
+    return sorted(
+        utterance_id
+        for utterance_id, record in every[0].items()
+        if all(other.get(utterance_id, {}).get("reference") == record["reference"] for other in every)
+    )
+
+
+def _rate(
+    run: Run, set_name: str, records: Sequence[Prediction], change: Change | None, p_value: float | None
+) -> Rated:
+    speakers = [speaker_of(record) for record in records]
+    errors, words = [record["errors"] for record in records], [record["num_words"] for record in records]
+    return Rated(
+        name=run.name,
+        step=run.step_of(set_name),
+        words=count_words(records),
+        interval=rate_interval(errors, words, speakers),
+        char_rate=char_rate(records),
+        char_interval=rate_interval(*char_columns(records), speakers),
+        change=change,
+        p_value=p_value,
+    )
+
+
 def draw_runs(runs: Sequence[Run], sets: Sequence[ComparedSet]) -> list[Figure]:
-    """Returns the curves of the runs, one figure for each kind."""
+    """Draws the curves of the runs, one figure per metric.
+
+    Args:
+        runs: Runs to draw.
+        sets: Sets whose word error rate is drawn.
+    """
     names = [run.name for run in runs]
 
     def of(split: str, name: str, factor: float = 1.0) -> dict[str, Any]:
         return {run.name: series_of(run.lines, split, name, factor=factor) for run in runs}
 
-    found = [draw("Training loss per utterance", of(_TRAIN, "loss"), colours=names)]
+    found = [draw("Training loss per utterance", of(_TRAIN, "loss"), y_name="loss, nats", colours=names)]
     for one in sets:
         title = f"Word error rate of {one.name}, %"
-        found.append(draw(title, of(one.name, "wer", 100.0), colours=names, may_be_log=False))
-    found.append(draw("Learning rate", of(_TRAIN, "learning_rate"), colours=names, may_be_log=False))
-    found.append(
-        draw("Training throughput, seconds of audio a second", of(_TRAIN, "audio_secs_per_sec"), colours=names)
-    )
+        found.append(draw(title, of(one.name, "wer", 100.0), y_name="WER, %", colours=names, may_be_log=False))
+    rates, speeds = of(_TRAIN, "learning_rate"), of(_TRAIN, "audio_secs_per_sec")
+    found.append(draw("Learning rate", rates, y_name="rate", colours=names, may_be_log=False))
+    title = "Training throughput, seconds of audio a second"
+    found.append(draw(title, speeds, y_name="audio, s per s", colours=names))
     return [figure for figure in found if figure is not None]
 
 
 def render_comparison(*, environment: jinja2.Environment, runs: Sequence[Run], sets: Sequence[ComparedSet]) -> str:
-    """Returns the page.
+    """Renders the comparison.
 
     Args:
         environment: Renders this folder's templates.
-        runs: As `read_runs`.
-        sets: As `compare_runs`.
+        runs: Runs that `read_runs` returned.
+        sets: Comparisons that `compare_runs` returned.
     """
     return environment.get_template("comparison.html.jinja").render(
         title=", ".join(run.name for run in runs),
         created=now(),
         runs=runs,
         sets=sets,
+        has_configs=all(run.facts.config for run in runs),
+        fields=differing_fields({run.name: run.facts for run in runs}),
         figures=draw_runs(runs, sets),
         width=WIDTH,
         height=HEIGHT,
@@ -206,7 +245,7 @@ def render_comparison(*, environment: jinja2.Environment, runs: Sequence[Run], s
 
 
 def describe(sets: Sequence[ComparedSet]) -> str:
-    """Returns the comparison in words, a line for each set and run."""
+    """Returns the comparison as text, one line for each set and run."""
     lines = []
     for one in sets:
         for rated in one.runs:

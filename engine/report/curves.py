@@ -1,4 +1,4 @@
-"""Figures over updates as curves: numbers for an SVG that a template draws."""
+"""Computes the curves of metrics over updates as numbers for an SVG that a template draws."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 WIDTH, HEIGHT = 420, 170
-_MAX_POINTS = 400  # of a line; more would not be seen
-_LOG_FROM = 50.0  # ratio of the largest to the smallest value beyond which the axis is logarithmic
+_MAX_POINTS = 400  # of a line; more points would not be visible
+_LOG_FROM = 50.0  # the axis is logarithmic if the largest value is more than 50 times the smallest
 _NUM_COLOURS = 6
 _LARGEST = 1e30
 
@@ -22,10 +22,10 @@ class Line:
     """One line of a figure, in the picture's units.
 
     Attributes:
-        name: In the legend.
-        colour: Its number in the page's palette.
-        segments: Points of the unbroken pieces, as SVG's polyline takes them.
-        marks: (x, y, what it says) of single values, where there are few.
+        name: Name in the legend.
+        colour: Index in the page's palette.
+        segments: Points of each unbroken piece, in the form of SVG's polyline.
+        marks: (x, y, tooltip) of single values; empty if there are too many.
     """
 
     name: str
@@ -36,17 +36,19 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A picture of curves.
+    """A figure of curves over updates.
 
     Attributes:
-        title: What is drawn, with its unit.
-        lines: At least one.
+        title: Title with the unit.
+        y_name: Name of the value axis with its unit.
+        lines: At least one line.
         x_ticks: (x, label) along the axis of updates.
-        y_ticks: (y, label).
-        is_log: Whether the axis of values is logarithmic.
+        y_ticks: (y, label) along the axis of values.
+        is_log: True if the axis of values is logarithmic.
     """
 
     title: str
+    y_name: str
     lines: list[Line]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
@@ -54,91 +56,105 @@ class Figure:
 
 
 def draw(
-    title: str, series: Mapping[str, Points], *, colours: Sequence[str] = (), may_be_log: bool = True
+    title: str,
+    series: Mapping[str, Points],
+    *,
+    y_name: str = "",
+    colours: Sequence[str] = (),
+    may_be_log: bool = True,
 ) -> Figure | None:
-    """Returns a figure of some series; None where none has a value.
+    """Returns a figure of some series; None if no series has a value.
 
     Args:
-        title: What is drawn.
-        series: By the name in the legend.
-        colours: Names in the order of the palette: what has the same name has the same colour in every figure.
-        may_be_log: Whether values that lie far apart make the axis logarithmic.
+        title: Title of the figure.
+        series: Points by the name in the legend.
+        y_name: Name of the value axis, with its unit; "" = the title.
+        colours: Names in the order of the palette, so that a name has the same color in every figure.
+        may_be_log: Allows a logarithmic axis for values that are far apart; a linear axis always contains 0.
     """
     kept = {name: _thin(points) for name, points in series.items()}
     kept = {name: points for name, points in kept.items() if any(value is not None for _, value in points)}
     values = [value for points in kept.values() for _, value in points if value is not None]
     if not values:
         return None
-    is_log = may_be_log and min(values) > 0 and max(values) / min(values) > _LOG_FROM
-    y_marks = _log_marks(min(values), max(values)) if is_log else _marks(min(0.0, *values), max(values))
-    low, high = y_marks[0], y_marks[-1]
-    last_update = max(update for points in kept.values() for update, _ in points) or 1.0
-
-    def x_of(update: float) -> float:
-        return round(WIDTH * update / last_update, 1)
-
-    def y_of(value: float) -> float:
-        share = (
-            (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
-            if is_log
-            else (value - low) / (high - low)
-        )
-        return round(HEIGHT * (1 - share), 1)
-
-    lines = []
+    axes = _Axes.around(values, [update for points in kept.values() for update, _ in points], may_be_log=may_be_log)
     order = [*colours, *(name for name in kept if name not in colours)]
-    for name, points in kept.items():
-        segments: list[list[str]] = [[]]
-        for update, value in points:
-            if value is None:
-                segments.append([])
-            else:
-                segments[-1].append(f"{x_of(update):g},{y_of(value):g}")
-        marks = [
-            (x_of(update), y_of(value), f"{name}, update {update:,.0f}: {_number(value)}")
-            for update, value in points
-            if value is not None
-        ]
-        lines.append(
-            Line(
-                name=name,
-                colour=order.index(name) % _NUM_COLOURS,
-                segments=[" ".join(piece) for piece in segments if len(piece) > 1],
-                marks=marks if len(marks) <= _MAX_POINTS // 10 else [],
-            )
-        )
-    x_marks = [mark for mark in _marks(0.0, last_update) if mark <= last_update]
+    x_marks = [mark for mark in _marks(0.0, axes.last_update) if mark <= axes.last_update]
     return Figure(
         title=title,
-        lines=lines,
-        x_ticks=[(x_of(mark), f"{mark:,.0f}") for mark in x_marks if mark == int(mark)],
-        y_ticks=[(y_of(mark), _number(mark)) for mark in y_marks],
-        is_log=is_log,
+        y_name=y_name or title,
+        lines=[_line(name, points, axes, order.index(name) % _NUM_COLOURS) for name, points in kept.items()],
+        x_ticks=[(axes.x_of(mark), f"{mark:,.0f}") for mark in x_marks if mark == int(mark)],
+        y_ticks=[(axes.y_of(mark), _number(mark)) for mark in axes.y_marks],
+        is_log=axes.is_log,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axes:
+    """Maps updates and values to the picture's units."""
+
+    last_update: float
+    y_marks: list[float]
+    is_log: bool
+
+    @classmethod
+    def around(cls, values: Sequence[float], updates: Sequence[float], *, may_be_log: bool) -> _Axes:
+        low, high = min(values), max(values)
+        is_log = may_be_log and low > 0 and high / low > _LOG_FROM
+        y_marks = _log_marks(low, high) if is_log else _marks(min(0.0, low), high)
+        return cls(max(updates) or 1.0, y_marks, is_log)
+
+    def x_of(self, update: float) -> float:
+        return round(WIDTH * update / self.last_update, 1)
+
+    def y_of(self, value: float) -> float:
+        low, high = self.y_marks[0], self.y_marks[-1]
+        if self.is_log:
+            value, low, high = math.log(value), math.log(low), math.log(high)
+        return round(HEIGHT * (1 - (value - low) / (high - low)), 1)
+
+
+def _line(name: str, points: Points, axes: _Axes, colour: int) -> Line:
+    segments: list[list[str]] = [[]]
+    marks = []
+    for update, value in points:
+        if value is None:
+            segments.append([])
+            continue
+        x, y = axes.x_of(update), axes.y_of(value)
+        segments[-1].append(f"{x:g},{y:g}")
+        marks.append((x, y, f"{name}, update {update:,.0f}: {_number(value)}"))
+    return Line(
+        name=name,
+        colour=colour,
+        segments=[" ".join(piece) for piece in segments if len(piece) > 1],
+        marks=marks if len(marks) <= _MAX_POINTS // 10 else [],
     )
 
 
 def series_of(lines: Iterable[Mapping[str, Any]], split: str, name: str, *, factor: float = 1.0) -> Points:
-    """Returns one figure of one split out of the lines of metrics.jsonl, by update; the last line of an update counts.
+    """Returns one metric of one split by update; the last line of an update counts.
 
     Args:
-        lines: Of metrics.jsonl.
+        lines: Lines of metrics.jsonl.
         split: "train" or an evaluation set.
-        name: Of the figure.
-        factor: Of the unit.
+        name: Name of the metric.
+        factor: Conversion factor to the unit of the figure.
     """
     found = {line["step"]: line[name] for line in lines if line.get("split") == split and name in line}
     return [(step, _drawable(value, factor)) for step, value in sorted(found.items())]
 
 
 def _drawable(value: float | None, factor: float) -> float | None:
-    """Returns a value that the axes' arithmetic can take: of a diverged run it may be near the end of the floats."""
+    """Returns a value that the axes can handle: a diverged run has values near the limits of floats."""
     if value is None or abs(value) > _LARGEST:
         return None
     return 0.0 if abs(value) < 1 / _LARGEST else factor * value
 
 
 def _thin(points: Points) -> Points:
-    """At most `_MAX_POINTS`: of each stretch its smallest and its largest value, so that no peak is lost."""
+    """Keeps at most `_MAX_POINTS`, the smallest and the largest value of each stretch, so that no peak is lost."""
     if len(points) <= _MAX_POINTS:
         return points
     stretches = _MAX_POINTS // 2 - 1
@@ -154,7 +170,7 @@ def _thin(points: Points) -> Points:
 
 
 def _marks(low: float, high: float) -> list[float]:
-    """Round numbers from at most `low` to at least `high`, some five of them."""
+    """Returns about five round numbers that contain `low` and `high`."""
     span = (high - low) or abs(high) or 1.0
     rough = span / 4
     unit = 10.0 ** math.floor(math.log10(rough))

@@ -1,4 +1,4 @@
-"""What the evaluations before the last one heard: WORKDIR/eval/SET/history/STEP.jsonl, the newest few."""
+"""Keeps the hypotheses of the newest few evaluations in WORKDIR/eval/SET/history/STEP.jsonl."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _KEPT = 3
 
 
 def write_history(set_folder: str | os.PathLike[str], step: int, predictions: Iterable[Mapping[str, Any]]) -> None:
-    """Keeps what an evaluation heard, and removes what has become old; atomic.
+    """Writes the hypotheses of an evaluation and removes old files; atomic.
 
-    Kept are the newest few and, since an older checkpoint may be evaluated again, the few up to this one.
+    The newest three files stay and, because an older checkpoint may be evaluated again, the three up to this one.
 
     Args:
         set_folder: WORKDIR/eval/SET.
@@ -37,7 +37,7 @@ def write_history(set_folder: str | os.PathLike[str], step: int, predictions: It
 
 
 def read_previous(set_folder: str | os.PathLike[str], step: int) -> tuple[int, dict[str, dict[str, Any]]] | None:
-    """Returns the update before `step` that was evaluated last, and its lines by utterance; None if there is none.
+    """Returns the last evaluated update before `step` and its lines by utterance; None if there is none.
 
     Args:
         set_folder: WORKDIR/eval/SET.

@@ -1,4 +1,4 @@
-"""One evaluated set as its part of the page: figures, groups, confusions, worst utterances, what has changed."""
+"""Builds the report of one evaluated set: error rates, groups, confusions, worst utterances and changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.evaluation.metrics import ErrorCounts
 from engine.report.alignment import SPACE, Confusions, Pair, align_words, count_confusions
 from engine.report.statistics import Interval, PairedTest, compare_errors, pieces_of, rate_interval
 
-_MAX_ALIGNED = 10_000  # utterances with errors whose confusions are counted, the worst first
+_MAX_ALIGNED = 10_000  # utterances with errors whose confusions are counted, worst first
 _MAX_CHARACTERS = 24  # rows of the matrix
 _MAX_WORDS = 100  # rows of the table of words
 _MAX_SPEAKERS = 200
@@ -28,13 +28,13 @@ Prediction = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Some utterances of a set.
+    """Utterances of a set that share a property.
 
     Attributes:
-        name: What they have in common.
-        num_utterances: Of these.
-        words: Their errors.
-        interval: Of the error rate; None where it cannot be told.
+        name: The shared property, such as a speaker or a range of lengths.
+        num_utterances: Number of utterances in the group.
+        words: Word errors.
+        interval: Confidence interval of the word error rate; None if it cannot be estimated.
     """
 
     name: str
@@ -48,9 +48,9 @@ class Utterance:
     """One of the worst utterances.
 
     Attributes:
-        prediction: Its line.
-        places: Its words, aligned.
-        errors_before: At the evaluation before; None where it was not there.
+        prediction: Line of predictions.jsonl.
+        places: Aligned words.
+        errors_before: Word errors at the previous evaluation; None if it did not have the utterance.
     """
 
     prediction: Prediction
@@ -59,7 +59,7 @@ class Utterance:
 
     @property
     def change(self) -> str:
-        """worse, better, same, or new where nothing is known of before."""
+        """Returns worse, better or same as at the previous evaluation, or new."""
         if self.errors_before is None:
             return "new"
         return _direction(self.errors_before, self.prediction["errors"])
@@ -78,13 +78,13 @@ class Changed:
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """Two transcriptions of the same utterances.
+    """Comparison of two transcriptions of the same utterances.
 
     Attributes:
-        test: Of the difference.
+        test: Significance test of the difference in word error rate.
         num_better, num_worse, num_same: Utterances with fewer, more, as many errors in the second.
         better, worse: The utterances that differ most.
-        num_apart: Utterances that are in one alone, or whose reference differs; they do not count.
+        num_apart: Utterances that only one has, or whose reference differs; they are excluded.
     """
 
     test: PairedTest
@@ -98,25 +98,23 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-    """Which character is heard as which.
+    """Confusion matrix of characters.
 
     Attributes:
-        symbols: The most confused ones.
-        rows: (symbol, times said, [(times, share of the times said) for each of `symbols` and for nothing]); the
-            diagonal is what was heard right.
-        inserted: Times that each of `symbols` was heard where nothing was said.
-        most: Largest share off the diagonal.
+        symbols: The most confused characters.
+        rows: (reference character, its occurrences, [(count, ratio of the occurrences) for each of `symbols` and for
+            a deletion]); the diagonal counts correct characters.
+        inserted: Insertions of each of `symbols`.
     """
 
     symbols: list[str]
     rows: list[tuple[str, int, list[tuple[int, float]]]]
     inserted: list[int]
-    most: float
 
 
 @dataclasses.dataclass(frozen=True)
 class WordConfusion:
-    """A word taken for another, left out or put in."""
+    """A substituted, deleted or inserted word; the absent side is empty, `num_said` counts the reference word."""
 
     kind: str
     reference: str
@@ -127,25 +125,27 @@ class WordConfusion:
 
 @dataclasses.dataclass(frozen=True)
 class SetReport:
-    """What the page shows of one set.
+    """Everything that the page shows of one set.
 
     Attributes:
-        name: Of the set's figures.
-        figures: Its line of metrics.jsonl.
-        num_utterances, num_right: All, and those without a wrong word.
-        words: Its errors.
-        interval: Of the word error rate.
-        num_pieces, by_speaker: What the interval rests on.
-        length_unit: What `lengths` go by.
-        lengths: Groups of utterances of like length, short ones first.
-        speakers: Groups of one speaker each, worst first; [] where nobody knows them.
-        num_speakers: With those that are left out.
-        matrix: Of characters; None without errors.
-        confusions: Of words, most frequent first.
-        num_aligned, num_with_errors: Utterances that the confusions are of, and could be of.
-        utterances: The worst.
-        previous_step: Update of the evaluation before; None without one.
-        change: Since then.
+        name: Name of the set in metrics.jsonl.
+        figures: Line of metrics.jsonl.
+        num_utterances, num_right: All utterances, and those without a wrong word.
+        words: Word errors.
+        interval: Confidence interval of the word error rate.
+        char_rate: Character error rate.
+        char_interval: Confidence interval of the character error rate.
+        num_pieces, by_speaker: Independent pieces that the intervals resample, and whether these are speakers.
+        length_unit: Unit of `lengths`, s or words.
+        lengths: Groups of utterances of similar length, short ones first.
+        speakers: One group per speaker, worst first; [] if the corpus names none.
+        num_speakers: Number of all speakers, including those beyond the limit of `speakers`.
+        matrix: Confusion matrix of characters; None without errors.
+        confusions: Word confusions, most frequent first.
+        num_aligned, num_with_errors: Utterances whose confusions are counted, and all with errors.
+        utterances: The worst utterances; all of them have errors.
+        previous_step: Update of the previous evaluation; None without one.
+        change: Change since the previous evaluation; None without one.
     """
 
     name: str
@@ -154,6 +154,8 @@ class SetReport:
     num_right: int
     words: ErrorCounts
     interval: Interval | None
+    char_rate: float
+    char_interval: Interval | None
     num_pieces: int
     by_speaker: bool
     length_unit: str
@@ -177,14 +179,14 @@ def build_set(
     previous: tuple[int, Mapping[str, Prediction]] | None,
     max_utterances: int,
 ) -> SetReport:
-    """Works one set out.
+    """Builds the report of one set from its predictions.
 
     Args:
-        name: Of its figures.
+        name: Name of the set in metrics.jsonl.
         predictions: Lines of predictions.jsonl, worst first; `speaker_id` and `duration_secs` may be missing.
-        figures: Its line of metrics.jsonl; may be empty.
-        previous: The update evaluated before, and its lines by utterance.
-        max_utterances: Most to list.
+        figures: Line of metrics.jsonl; may be empty.
+        previous: Update of the previous evaluation, and its lines by utterance; None without one.
+        max_utterances: Limit of the listed utterances.
     """
     speakers = [speaker_of(record) for record in predictions]
     pieces, by_speaker = pieces_of(speakers)
@@ -200,6 +202,8 @@ def build_set(
         num_right=sum(not record["errors"] for record in predictions),
         words=count_words(predictions),
         interval=rate_interval(*_columns(predictions), speakers),
+        char_rate=char_rate(predictions),
+        char_interval=rate_interval(*char_columns(predictions), speakers),
         num_pieces=len(set(pieces.tolist())),
         by_speaker=by_speaker,
         length_unit=length_unit,
@@ -216,7 +220,7 @@ def build_set(
                 places=align_words(record["reference"], record["hypothesis"]),
                 errors_before=before[record["utterance_id"]]["errors"] if record["utterance_id"] in before else None,
             )
-            for record in predictions[:max_utterances]
+            for record in wrong[:max_utterances]
         ],
         previous_step=previous[0] if previous else None,
         change=compare(before, predictions) if previous else None,
@@ -224,16 +228,27 @@ def build_set(
 
 
 def count_words(predictions: Iterable[Prediction]) -> ErrorCounts:
-    """Sums the word errors of some lines."""
+    """Returns the sum of the word errors of some lines."""
     return sum((_counts(record) for record in predictions), ErrorCounts())
 
 
+def char_rate(predictions: Sequence[Prediction]) -> float:
+    """Returns the character error rate of some lines; with no reference character, each error counts as one."""
+    errors, lengths = char_columns(predictions)
+    return sum(errors) / max(sum(lengths), 1)
+
+
+def char_columns(predictions: Sequence[Prediction]) -> tuple[list[int], list[int]]:
+    """Returns the character errors and the reference characters of each line."""
+    return [record["char_errors"] for record in predictions], [record["num_chars"] for record in predictions]
+
+
 def compare(before: Mapping[str, Prediction], predictions: Iterable[Prediction]) -> Change:
-    """Compares two transcriptions, utterance by utterance.
+    """Compares two transcriptions utterance by utterance.
 
     Args:
-        before: Lines of the first by utterance; their `reference`, where they have it, must be the same.
-        predictions: Lines of the second.
+        before: Lines of the first transcription by utterance; an utterance whose `reference` differs is excluded.
+        predictions: Lines of the second transcription.
     """
     now = {record["utterance_id"]: record for record in predictions}
     common = sorted(
@@ -273,7 +288,7 @@ def compare(before: Mapping[str, Prediction], predictions: Iterable[Prediction])
 
 
 def speaker_of(record: Prediction) -> str:
-    """Returns the speaker of a line, "" where nobody knows; lines of older versions do not have it."""
+    """Returns the speaker of a line; "" if unknown."""
     return record.get("speaker_id") or ""
 
 
@@ -311,26 +326,27 @@ def _group(predictions: Iterable[Prediction], key: Callable[[Prediction], str]) 
 
 
 def _by_length(predictions: Sequence[Prediction]) -> tuple[str, list[Group]]:
-    """Groups with about as many utterances each, by seconds where they are known, else by words."""
+    """Groups utterances of similar length, about as many per group: by seconds if all are known, else by words."""
     if not predictions:
         return "s", []
     by_secs = all(record.get("duration_secs") is not None for record in predictions)
-    unit, name = ("s", "duration_secs") if by_secs else ("words", "num_words")
+    unit, name, digits = ("s", "duration_secs", 1) if by_secs else ("words", "num_words", 0)
     lengths = np.array([record[name] for record in predictions], dtype=float)
     num_groups = min(_MAX_LENGTH_GROUPS, max(1, len(predictions) // _MIN_IN_GROUP))
-    cuts = np.unique(np.quantile(lengths, np.arange(1, num_groups) / num_groups).round(1 if by_secs else 0))
-    numbers = np.searchsorted(cuts, lengths, side="right").tolist()
-    names = {}
-    for number in set(numbers):
-        own = [length for length, other in zip(lengths.tolist(), numbers, strict=True) if other == number]
-        shortest, longest = (f"{end:.1f}" if by_secs else f"{end:.0f}" for end in (min(own), max(own)))
-        names[number] = shortest if shortest == longest else f"{shortest} to {longest}"
-    number_of = {record["utterance_id"]: number for record, number in zip(predictions, numbers, strict=True)}
+    cuts = np.unique(np.quantile(lengths, np.arange(1, num_groups) / num_groups).round(digits))
+    numbers = np.searchsorted(cuts, lengths, side="right")
+    names = {number: _range_name(lengths[numbers == number], digits) for number in set(numbers.tolist())}
+    number_of = {record["utterance_id"]: number for record, number in zip(predictions, numbers.tolist(), strict=True)}
     groups = _group(
         sorted(predictions, key=lambda record: number_of[record["utterance_id"]]),
         lambda record: names[number_of[record["utterance_id"]]],
     )
     return unit, groups
+
+
+def _range_name(lengths: np.ndarray, digits: int) -> str:
+    shortest, longest = (f"{end:.{digits}f}" for end in (lengths.min(), lengths.max()))
+    return shortest if shortest == longest else f"{shortest} to {longest}"
 
 
 def _matrix(found: Confusions, said: Counter[str]) -> Matrix | None:
@@ -343,19 +359,19 @@ def _matrix(found: Confusions, said: Counter[str]) -> Matrix | None:
     symbols = sorted(symbol for symbol, _ in weight.most_common(_MAX_CHARACTERS))
     if not symbols:
         return None
-    rows, most = [], 0.0
-    for reference in symbols:
-        num_said = said[reference]
-        num_wrong = sum(count for pair, count in errors.items() if pair[0] == reference)
-        cells = []
-        for hypothesis in [*symbols, ""]:
-            is_right = hypothesis == reference
-            count = num_said - num_wrong if is_right else errors.get((reference, hypothesis), 0)
-            share = count / max(num_said, 1)
-            most = most if is_right else max(most, share)
-            cells.append((count, share))
-        rows.append((reference, num_said, cells))
-    return Matrix(symbols, rows, [errors.get(("", symbol), 0) for symbol in symbols], most)
+    rows = [(symbol, said[symbol], _matrix_row(symbol, symbols, errors, said[symbol])) for symbol in symbols]
+    return Matrix(symbols, rows, [errors.get(("", symbol), 0) for symbol in symbols])
+
+
+def _matrix_row(
+    reference: str, symbols: Sequence[str], errors: Mapping[tuple[str, str], int], num_said: int
+) -> list[tuple[int, float]]:
+    num_wrong = sum(count for pair, count in errors.items() if pair[0] == reference)
+    counts = [
+        num_said - num_wrong if hypothesis == reference else errors.get((reference, hypothesis), 0)
+        for hypothesis in (*symbols, "")
+    ]
+    return [(count, count / max(num_said, 1)) for count in counts]
 
 
 def _word_confusions(found: Confusions, predictions: Iterable[Prediction]) -> list[WordConfusion]:

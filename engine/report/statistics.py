@@ -1,7 +1,7 @@
-"""How sure an error rate is, and whether two differ: resampling and matched pairs over independent pieces of a set.
+"""Estimates confidence intervals of error rates and tests differences between them.
 
-Errors of one utterance hang together, and so do the utterances of one speaker. What is drawn anew, or compared, is
-therefore a whole speaker where a set has enough of them, else a whole utterance.
+Errors within an utterance depend on each other, and so do the utterances of a speaker. Resampling and matched pairs
+therefore use whole speakers as independent pieces if a set has enough of them, else whole utterances.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# With fewer speakers the spread among them says little about that among all.
+# With fewer speakers, their spread is a poor estimate of the spread of all speakers.
 MIN_SPEAKERS = 10
 _NUM_RESAMPLES = 1_000
 _LEVEL = 0.95
@@ -20,7 +20,7 @@ _MAX_DRAWN = 4_000_000  # indices held at a time
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """Where a figure lies with 95 % confidence."""
+    """A 95 % confidence interval."""
 
     low: float
     high: float
@@ -28,15 +28,15 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True)
 class PairedTest:
-    """What two systems' errors on the same utterances say about their difference.
+    """Significance test of the difference between two systems on the same utterances.
 
     Attributes:
-        difference: Error rate of the second less that of the first.
-        interval: Of the difference; None with fewer than two pieces, or where all differ alike.
-        share_better: Of the resamples in which the second has the lower rate; None with fewer than two pieces.
-        p_value: Of a difference at least as large where there is none, two-sided; None as share_better.
-        num_pieces: Independent pieces, speakers or utterances.
-        by_speaker: Whether they are speakers.
+        difference: Error rate of the second system minus that of the first.
+        interval: Confidence interval of the difference; None with fewer than two pieces, or if all differ alike.
+        share_better: Ratio of the resamples in which the second has the lower rate; None with fewer than two pieces.
+        p_value: Two-sided p value of the null hypothesis of no difference; None with fewer than two pieces.
+        num_pieces: Number of independent pieces, speakers or utterances.
+        by_speaker: True if the pieces are speakers.
     """
 
     difference: float
@@ -48,7 +48,7 @@ class PairedTest:
 
     @property
     def is_significant(self) -> bool:
-        """Whether chance alone would give such a difference in less than one case of twenty."""
+        """Returns True if p is below 0.05."""
         return self.p_value is not None and self.p_value < 1 - _LEVEL
 
 
@@ -56,7 +56,7 @@ def pieces_of(speaker_ids: Sequence[str]) -> tuple[np.ndarray, bool]:
     """Returns the number of each utterance's piece, int64 [N], and whether the pieces are speakers.
 
     Args:
-        speaker_ids: Of each utterance, "" for unknown.
+        speaker_ids: Speaker of each utterance, "" for unknown.
     """
     if all(speaker_ids) and len(set(speaker_ids)) >= MIN_SPEAKERS:
         return np.unique(np.array(speaker_ids), return_inverse=True)[1], True
@@ -69,12 +69,12 @@ def rate_interval(errors: Sequence[int], words: Sequence[int], speaker_ids: Sequ
     Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance evaluation" (ICASSP).
 
     Args:
-        errors: Of each utterance.
-        words: Reference words of each.
-        speaker_ids: Of each, as `pieces_of` takes them.
+        errors: Errors of each utterance.
+        words: Reference words (or characters) of each utterance.
+        speaker_ids: Speaker of each utterance, "" for unknown.
 
     Returns:
-        None with fewer than two pieces, or where all have the same rate, 0 perhaps: nothing is known of the spread.
+        None with fewer than two pieces, or if all have the same rate, because the spread is then unknown.
     """
     pieces, _ = pieces_of(speaker_ids)
     totals = _totals(pieces, errors, words)
@@ -89,15 +89,16 @@ def compare_errors(
 ) -> PairedTest:
     """Tests whether two systems differ on the utterances that both have transcribed.
 
-    The p value is that of the matched-pairs test of Gillick and Cox 1989, "Some statistical issues in the comparison of
-    speech recognition algorithms" (ICASSP), with Student's distribution, which becomes their normal one where pieces
-    are many. Interval and share come from resampling both together (Bisani and Ney 2004, section 4).
+    The p value is from the matched-pairs test of Gillick and Cox 1989, "Some statistical issues in the comparison of
+    speech recognition algorithms" (ICASSP), with Student's distribution, which approaches their normal distribution
+    as the number of pieces grows. Interval and `share_better` come from resampling both systems together (Bisani and
+    Ney 2004, section 4).
 
     Args:
-        errors: Of the first system, for each utterance.
-        other_errors: Of the second.
-        words: Reference words of each.
-        speaker_ids: Of each, as `pieces_of` takes them.
+        errors: Errors of the first system in each utterance.
+        other_errors: Errors of the second system in each utterance.
+        words: Reference words of each utterance.
+        speaker_ids: Speaker of each utterance, "" for unknown.
     """
     pieces, by_speaker = pieces_of(speaker_ids)
     totals = _totals(pieces, errors, other_errors, words)

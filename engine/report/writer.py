@@ -1,29 +1,27 @@
-"""Eval action: WORKDIR/report.html after each evaluation. It may be slow or fail; the run goes on."""
+"""Writes WORKDIR/report.html after each evaluation; a failure is a warning and the run continues."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import tensorflow as tf
 from absl import logging
 
 from common import storage
 from common import workdir_layout as layout
-from common.json_files import is_kind
 from engine.common import files
 from engine.protocols import EvalData
+from engine.report.facts import RunFacts, headline
 from engine.report.history import read_previous
 from engine.report.page import TEMPLATES, PageEnvironment, collect_clips, render_report, training_figures
 from engine.report.sets import SetReport, build_set
 from engine.workdir import records
 
-_LONGEST_FACT = 300  # characters
-
 
 class ReportWriter:
-    """Writes the error report of the evaluation that has just ended; predictions.jsonl must be there already."""
+    """Evaluation action that writes the error report; predictions.jsonl must have been written before."""
 
     def __init__(
         self,
@@ -36,16 +34,16 @@ class ReportWriter:
         max_audio_mb: float,
         training_workdir: str | os.PathLike[str] | None = None,
     ) -> None:
-        """Keeps its arguments.
+        """Configures the reports of a workdir.
 
         Args:
-            workdir: Where evaluations leave their files, and the report goes.
+            workdir: Folder with the files of the evaluations, which gets the report.
             global_step: Update of the evaluated weights.
-            data: The evaluated sets, by the names of their figures.
-            page_environment: As `Parts.page_environment`.
-            max_utterances: Worst utterances of each set that are listed; 0 = no report.
-            max_audio_mb: Most audio on the page, in megabytes.
-            training_workdir: Where metrics.jsonl and config.json of training are, if elsewhere.
+            data: The evaluated sets by name.
+            page_environment: Returns an environment that renders the templates of a folder.
+            max_utterances: Limit of the listed utterances of each set; 0 = no report.
+            max_audio_mb: Limit of the audio on the page with its waveforms, in megabytes.
+            training_workdir: Folder with metrics.jsonl and config.json of the training, if it is another one.
         """
         self._workdir = os.fspath(workdir)
         self._global_step = global_step
@@ -56,7 +54,7 @@ class ReportWriter:
         self._training_workdir = os.fspath(training_workdir or workdir)
 
     def __call__(self, output: Mapping[str, Mapping[str, Any]]) -> None:
-        """Writes the report of an evaluation's figures, {set: {figure: value}}; what goes wrong is a warning."""
+        """Writes the report of an evaluation's metrics, {set: {metric: value}}; any failure is a warning."""
         if not self._max_utterances:
             return
         step = int(self._global_step.numpy())
@@ -71,7 +69,7 @@ class ReportWriter:
                 max_utterances=self._max_utterances,
                 max_audio_mb=self._max_audio_mb,
             )
-        # Whatever it is: days of training are worth more than a page about them.
+        # Any exception: days of training are worth more than a page about them.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             path = storage.join(self._workdir, layout.REPORT_FILE)
@@ -90,18 +88,18 @@ def write_report(
     max_audio_mb: float,
     path: str | os.PathLike[str] = "",
 ) -> str:
-    """Writes the report out of what an evaluation has left in the workdir, atomically, and returns its path.
+    """Writes the report from the files of an evaluation, atomically, and returns its path.
 
     Args:
-        workdir: See `ReportWriter`; so are training_workdir, data, page_environment, max_utterances and max_audio_mb.
-        training_workdir: See workdir.
+        workdir: Folder with the files of the evaluation.
+        training_workdir: Folder with metrics.jsonl and config.json of the training.
         step: Update of the evaluated weights.
-        figures: {set: {figure: value}}; goes with the lines of metrics.jsonl, where it may or may not be yet.
-        data: See workdir; sets that are not there have no audio.
-        page_environment: See workdir.
-        max_utterances: See workdir.
-        max_audio_mb: See workdir.
-        path: Where to; "" = WORKDIR/report.html.
+        figures: {set: {metric: value}}, whether or not metrics.jsonl already has them.
+        data: The evaluated sets by name; a set that is absent has no audio.
+        page_environment: Returns an environment that renders the templates of a folder.
+        max_utterances: Limit of the listed utterances of each set.
+        max_audio_mb: Limit of the audio on the page with its waveforms, in megabytes.
+        path: Output file; "" = WORKDIR/report.html.
     """
     reports = [
         load_set(workdir, name, step=step, figures=values, max_utterances=max_utterances)
@@ -109,11 +107,14 @@ def write_report(
     ]
     lines = [*read_metrics(training_workdir), *(read_metrics(workdir) if workdir != training_workdir else [])]
     lines += [{"step": step, "split": name, **values} for name, values in figures.items()]
+    environment, facts = page_environment(TEMPLATES), RunFacts.read(training_workdir)
     page = render_report(
-        environment=page_environment(TEMPLATES),
+        environment=environment,
         title=storage.real(training_workdir).rpartition("/")[2],
         step=step,
-        facts=read_facts(training_workdir),
+        facts=facts.summary(),
+        fields=facts.fields(),
+        tiles=headline(facts, reports, lines, step=step),
         figures=training_figures(lines, list(figures)),
         sets=reports,
         clips=collect_clips(
@@ -121,6 +122,7 @@ def write_report(
             _AudioReader(data),
             max_bytes=round(max_audio_mb * 1e6),
             source_of=lambda name: id(data[name]) if name in data else name,
+            wave_path=cast("Callable[[bytes], str]", environment.globals["wave_path"]),
         ),
     )
     target = os.fspath(path) or storage.join(workdir, layout.REPORT_FILE)
@@ -131,7 +133,7 @@ def write_report(
 def load_set(
     workdir: str | os.PathLike[str], name: str, *, step: int, figures: Mapping[str, Any], max_utterances: int
 ) -> SetReport:
-    """Works out the part of a set from its predictions and history in a workdir."""
+    """Builds the report of a set from its predictions and history in a workdir."""
     folder = storage.join(workdir, layout.EVAL_FOLDER, name)
     predictions = records.read_predictions(storage.join(folder, layout.PREDICTIONS_FILE))
     try:
@@ -149,43 +151,13 @@ def load_set(
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Returns the lines of a workdir's metrics.jsonl, [] where there are none."""
+    """Returns the lines of a workdir's metrics.jsonl; [] if there is no such file."""
     path = storage.join(workdir, layout.METRICS_FILE)
     return records.read_metrics(path) if storage.is_file(path) else []
 
 
-def read_facts(workdir: str | os.PathLike[str]) -> dict[str, str]:
-    """Returns what to know of a run from its config.json, {} where there is none that can be read."""
-    path = storage.join(workdir, layout.CONFIG_FILE)
-    if not storage.is_file(path):
-        return {}
-    try:
-        config = layout.read_config(path)
-    except (ValueError, OSError) as error:
-        logging.warning("no facts about the run in the report: %s", error)
-        return {}
-    fields = {
-        "model": ("model", "preset"),
-        "started from": ("model", "init"),
-        "trained on": ("data", "train", "input"),
-        "updates": ("train", "num_updates"),
-        "precision": ("train", "precision"),
-        "seed": ("seed",),
-    }
-    facts = {}
-    for name, way in fields.items():
-        value: Any = config
-        for part in way:
-            value = value.get(part, "") if isinstance(value, Mapping) else ""
-        if is_kind(value, int):
-            facts[name] = f"{value:,}"
-        elif isinstance(value, (str, float)) and value != "":
-            facts[name] = str(value)[:_LONGEST_FACT]
-    return facts
-
-
 class _AudioReader:
-    """FLAC files of utterances; one that cannot be read has none."""
+    """Returns FLAC files of utterances; None for one that cannot be read."""
 
     def __init__(self, data: Mapping[str, EvalData]) -> None:
         self._data = data

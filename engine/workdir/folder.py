@@ -167,8 +167,8 @@ def compare_config(
         allowed: Dotted names of fields or groups to pass over.
         later: As `save_config`.
     """
-    before, after = _flatten(files.to_json_value(saved)), _flatten(files.to_json_value(current))
-    before = {**_flatten(files.to_json_value(later or {})), **before}
+    before, after = flatten_config(files.to_json_value(saved)), flatten_config(files.to_json_value(current))
+    before = {**flatten_config(files.to_json_value(later or {})), **before}
     passed_over = tuple(allowed)
     differences = []
     for name in sorted(before.keys() | after.keys()):
@@ -180,19 +180,27 @@ def compare_config(
     return differences
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Maps dotted names to values as JSON text; an empty group is a value of its own."""
     flat = {}
     for name, value in config.items():
         if isinstance(value, Mapping) and value:
-            flat.update(_flatten(value, f"{prefix}{name}."))
+            flat.update(flatten_config(value, f"{prefix}{name}."))
         else:
             flat[prefix + name] = json.dumps(value, ensure_ascii=False)
     return flat
 
 
-def write_environment(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Writes environment.json (versions, devices, command, commit) and returns its content."""
+def write_environment(
+    workdir: str | os.PathLike[str], *, num_parameters: int | None = None, num_trained: int | None = None
+) -> dict[str, Any]:
+    """Writes environment.json (versions, devices, command, commit, size of the model) and returns its content.
+
+    Args:
+        workdir: Folder of the run.
+        num_parameters: Parameters of the model; None = unknown.
+        num_trained: Those of them that are trained.
+    """
     environment = {
         "command": sys.argv,
         "commit": _commit(),
@@ -201,6 +209,8 @@ def write_environment(workdir: str | os.PathLike[str]) -> dict[str, Any]:
         "num_cpus": os.cpu_count(),
         "devices": [device.name for device in tf.config.list_physical_devices()],
         "packages": package_versions(),
+        "num_parameters": num_parameters,
+        "num_trained": num_trained,
     }
     files.write_json_atomic(storage.join(workdir, ENVIRONMENT_FILE), environment)
     return environment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from models.build import build_model
 from models.memory_estimate import count_parameters, measure_model
@@ -105,3 +106,24 @@ def test_without_regions_more_is_kept():
         measure(precision="mixed_bfloat16", regions=regions).memory_bytes(1, 640_000, True) for regions in ("on", "off")
     )
     assert without > 1.5 * with_regions
+
+
+def test_operations_of_training_are_those_that_tensorflow_counts_in_the_forward_pass_times_three():
+    num_samples = 16_000
+    model = build_model(source="native", preset="tiny", hub_handle="", vocab_size=32, regions="off")
+    forward = tf.function(lambda waveform: model(waveform, tf.constant([num_samples])))
+    graph = forward.get_concrete_function(tf.TensorSpec([1, num_samples])).graph
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    options["output"] = "none"
+    counted = tf.compat.v1.profiler.profile(graph, options=options).total_float_ops
+    # TensorFlow counts the element-wise operations too, and not every product.
+    assert measure("tiny", frozen=False).training_flops(num_samples) / 3 == pytest.approx(counted, rel=0.25)
+
+
+def test_frozen_convolutions_and_gradient_checkpointing_change_the_operations():
+    all_trained = measure(frozen=False).training_flops(160_000)
+    frozen = measure(frozen=True).training_flops(160_000)
+    again = measure(frozen=False, recompute=True).training_flops(160_000)
+    assert 0.7 < frozen / all_trained < 0.85 and 1.15 < again / all_trained < 1.33
+    assert measure(frozen=False).training_flops(320_000) > 2 * all_trained  # attention grows with the square
+    assert measure(frozen=False).training_flops(0) == 0.0

@@ -16,7 +16,7 @@ import tensorflow as tf
 from data.audio.decoding import load_audio, normalize_waveform
 from data.batches.datasets import EvalData, TrainData
 from data.corpus.manifest import read_utterances
-from data.doctor.examine import SetToExamine, examine
+from data.doctor.examine import DatasetSpec, examine
 from data.doctor.findings import CHECKS, Severity
 from data.text.tokenizer import FACEBOOK_TOKENS, SPECIAL_TOKENS, CharTokenizer
 from tests.helpers.planted_corpus import Clean, plant, speak_tones, write_audio
@@ -32,7 +32,7 @@ def frames_of_base(num_samples: np.ndarray) -> np.ndarray:
     return np.maximum(0, (np.asarray(num_samples) - 400) // 320 + 1)
 
 
-def make_set(name: str, *, policy: str = "resample", **fields: object) -> SetToExamine:
+def make_set(name: str, *, policy: str = "resample", **fields: object) -> DatasetSpec:
     options = {"tokenizer": TOKENIZER, "text_style": "librispeech", "on_rate_mismatch": policy, **fields}
 
     def build(report: Callable[..., None]) -> TrainData | EvalData:
@@ -40,7 +40,7 @@ def make_set(name: str, *, policy: str = "resample", **fields: object) -> SetToE
             return EvalData(**options, batch_size=4, num_buckets=3, report=report)
         return TrainData(**options, **LIMITS, global_batch_size=4, seed=0, num_buckets=3, report=report)
 
-    return SetToExamine(name=name, fields=fields, build=build, num_parts=2)
+    return DatasetSpec(name=name, fields=fields, build=build, num_parts=2)
 
 
 run = partial(examine, tokenizer=TOKENIZER, text_style="librispeech", frames_fn=frames_of_base, **LIMITS)
@@ -63,7 +63,7 @@ def real_speech(split: str, num: int) -> list[Clean]:
     ]
 
 
-def planted_sets(folder: Path, policy: str) -> list[SetToExamine]:
+def planted_sets(folder: Path, policy: str) -> list[DatasetSpec]:
     make = partial(make_set, policy=policy)
     return [
         make("", format="librispeech", input=str(folder / "tree"), split="train"),
@@ -119,7 +119,7 @@ def clean(tmp_path_factory):
     return folder
 
 
-def clean_sets(folder: Path) -> list[SetToExamine]:
+def clean_sets(folder: Path) -> list[DatasetSpec]:
     return [
         make_set("", format="jsonl", input=str(folder / "train/m.jsonl")),
         make_set("dev", format="jsonl", input=str(folder / "dev/m.jsonl")),
@@ -271,7 +271,7 @@ def test_rare_characters_of_a_vocabulary_made_of_the_texts_are_named(tmp_path):
             global_batch_size=1, seed=0,
         )  # fmt: skip
         fields = {"format": "jsonl", "input": str(tmp_path / "m.jsonl")}
-        sets = [SetToExamine(name="", fields=fields, build=lambda report: data, num_parts=1)]
+        sets = [DatasetSpec(name="", fields=fields, build=lambda report: data, num_parts=1)]
         found = examine(sets=sets, tokenizer=data.tokenizer, text_style="unicode", frames_fn=lambda n: n // 320)
         return [dict(item.details) for item in found.findings if item.code == "rare_characters"]
 

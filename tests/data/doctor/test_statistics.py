@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from data.batches.plan import BatchPlan
-from data.doctor.statistics import plan_figures, predict_memory, vocabulary
+from data.doctor.report import PlanStatistics, Shape, TrainingTime
+from data.doctor.statistics import axis_ends, plan_statistics, predict_memory, predict_time, set_words, vocabulary
 from data.doctor.text_checks import Corpus
 from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer
 
@@ -20,7 +21,7 @@ def test_shapes_add_up_to_the_plan(max_batch_samples) -> None:
         num_samples=lengths, global_batch_size=4, seed=0, bucket_boundaries=3, max_batch_samples=max_batch_samples,
         row_multiple=1,
     )  # fmt: skip
-    figures = plan_figures(plan, lambda n: n // 320)
+    figures = plan_statistics(plan, lambda n: n // 320)
     batches = [plan.batch(update) for update in range(plan.updates_per_epoch)]
     assert figures.updates_per_epoch == len(batches) == sum(shape.num_batches for shape in figures.shapes)
     for shape in figures.shapes:
@@ -51,3 +52,51 @@ def test_the_vocabulary_tells_what_is_unused_unknown_and_new() -> None:
     assert "|" not in vocabulary([corpus(["A"])], tokenizer).unused
     assert (found.unknown, found.only_in_evaluation) == ("Ü", "OZ")
     assert found.unknown_share == pytest.approx(1 / 8)
+
+
+def measure(name, texts, num_samples=()):
+    source = SimpleNamespace(texts=texts, num_samples=np.array(num_samples))
+    tokenizer = CharTokenizer(tokens=FACEBOOK_TOKENS)
+    return Corpus.measure(name, source, tokenizer=tokenizer, text_style="librispeech")
+
+
+def test_words_that_training_never_has_are_counted_after_normalization() -> None:
+    train = measure("train", ["the cat, the dog"])
+    dev = measure("eval dev", ["THE BIRD sees the bird", "a" * 100])
+    first, second = set_words([train, dev], text_style="librispeech", trained=train)
+    assert (first.num_words, first.num_distinct, first.num_unseen) == (4, 3, 0)
+    assert first.frequent == [("THE", 2), ("CAT", 1), ("DOG", 1)]
+    assert (second.num_words, second.num_distinct, second.num_unseen, second.num_unseen_distinct) == (6, 4, 4, 3)
+    assert second.unseen_ratio == pytest.approx(4 / 6)
+    assert second.unseen == [("BIRD", 2), ("A" * 59 + "…", 1), ("SEES", 1)]
+
+
+def test_without_a_training_set_no_word_is_called_unseen() -> None:
+    (found,) = set_words([measure("eval dev", ["a b"])], text_style="librispeech", trained=None)
+    assert (found.num_words, found.num_unseen) == (2, 0) and found.frequent
+
+
+def test_long_lists_of_words_are_cut_and_counted_whole() -> None:
+    words = " ".join(first + second for first in "abcdefgh" for second in "abcdefgh")
+    train, dev = measure("train", ["x"]), measure("eval dev", [words])
+    _, found = set_words([train, dev], text_style="librispeech", trained=train)
+    assert (len(found.unseen), found.num_unseen_distinct) == (50, 64)
+
+
+def test_the_time_is_predicted_from_rows_lengths_and_audio_of_an_epoch() -> None:
+    plan = PlanStatistics(7, 14, 0.125, [Shape(2.0, 99, 5, 10, 0.25), Shape(4.0, 199, 2, 4, 0.0)])
+    seen = []
+
+    def predict(shapes, updates_per_epoch):
+        seen.append((list(shapes), updates_per_epoch))
+        return 700, 1.0, 2.0, "so"
+
+    assert predict_time(plan, predict) == TrainingTime(700, 1.0, 2.0, "so")
+    assert seen == [([(10, 32_000, 15.0), (4, 64_000, 16.0)], 7)]
+    assert predict_time(plan, lambda *_: None) is None
+
+
+def test_histograms_of_all_sets_end_at_the_same_round_numbers() -> None:
+    train, dev = measure("train", ["abc", "a"], [16_000, 32_000]), measure("eval dev", ["abcdefg"], [90_000])
+    assert axis_ends([train, dev]) == (6.0, 8.0)
+    assert axis_ends([]) == (1.0, 1.0)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from configs import base
+from engine.common import files
 from engine.modes import doctor
 from tests.helpers.experiment_toys import Letters, ToyTrainData, make_config, make_parts
 
@@ -25,7 +26,9 @@ def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"
         workdir=str(tmp_path / "run"),
         strategy_name=strategy_name,
         measure_model=lambda **fields: SimpleNamespace(
-            num_frames="frames", memory_bytes={name: fields[name] for name in ("keep_copy", "regions", "recompute")}
+            num_frames="frames",
+            training_flops=lambda num_samples: 2e9 * num_samples / 16_000,
+            memory_bytes={name: fields[name] for name in ("keep_copy", "regions", "recompute")},
         ),
         set_type=lambda **fields: SimpleNamespace(**fields),
         examine=examine,
@@ -46,6 +49,47 @@ def test_errors_end_with_status_2(tmp_path, capsys, num_errors, status):
     assert seen["frames_fn"] == "frames"
     assert seen["memory_fn"] == {"keep_copy": True, "regions": "off", "recompute": True}
     assert seen["available_bytes"] > 2**28
+
+
+HOUR = [(225, 256_000, 3600.0)]  # rows, padded samples, seconds of audio of an epoch
+
+
+def predict(config, tmp_path, shapes=HOUR, **fields):
+    seen = {}
+    run(config, tmp_path, seen=seen, **fields)
+    return seen["time_fn"](shapes, 10)
+
+
+def test_the_training_time_follows_from_the_speed_that_the_workdir_has_measured(tmp_path):
+    # The first loop compiles, the evaluation does not train.
+    speeds = [("train", 1.0), ("train", 80.0), ("dev", 9.0), ("train", 100.0), ("train", None)]
+    lines = [{"step": step, "split": split, "audio_secs_per_sec": speed} for step, (split, speed) in enumerate(speeds)]
+    files.append_jsonl(tmp_path / "run" / "metrics.jsonl", *lines)
+    config = make_config(tmp_path, num_updates=20)
+    assert predict(config, tmp_path) == (
+        20, 2 * 36.0, 2 * 45.0, "from 2 measurements in metrics.jsonl of this workdir"
+    )  # fmt: skip
+
+
+def test_the_training_time_of_a_new_run_is_estimated_from_the_models_operations(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "product_speed", lambda precision: {"float32": 100e9}[precision])
+    num_updates, low, high, basis = predict(make_config(tmp_path, num_updates=20), tmp_path)
+    # Two epochs of 3,600 s, padded by nothing, at 2 GFLOP a second: a small model.
+    assert (num_updates, low, high) == (20, pytest.approx(2 * 7200 / 80), pytest.approx(2 * 7200 / 10))
+    assert "2 billion operations per second of audio, at 10 to 80 % of a matrix product's 100 GFLOP/s" in basis
+    assert predict(make_config(tmp_path), tmp_path, shapes=[]) is None
+
+
+def test_a_damaged_metrics_file_costs_the_measured_speed_alone(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(doctor, "product_speed", lambda precision: 100e9)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.jsonl").write_text("{\n")
+    assert predict(make_config(tmp_path), tmp_path)[3].startswith("estimated before training")
+    assert "metrics.jsonl, line 1" in caplog.text
+
+
+def test_the_speed_of_a_product_is_measured():
+    assert 1e8 < doctor.product_speed("mixed_bfloat16") < 1e16
 
 
 def test_random_weights_that_stay_frozen_are_a_finding(tmp_path):

@@ -71,6 +71,35 @@ def test_the_page_is_whole_and_escaped(workdirs):
     assert [line.colour for line in draw_runs(runs, sets)[1].lines] == [0, 1, 2]
 
 
+def test_each_run_has_its_character_error_rate_with_an_interval(workdirs):
+    (found,) = compare_runs(read_runs(workdirs))
+    # "a b c d" read as "a b": four of seven characters.
+    assert found.runs[0].char_rate == pytest.approx(20 * 4 / (39 * 7))
+    assert found.runs[0].char_interval.low < found.runs[0].char_rate < found.runs[0].char_interval.high
+    runs = read_runs(workdirs)
+    page = render_comparison(environment=page_environment(FOLDER), runs=runs, sets=[found])
+    assert "<strong>29.30</strong>" in page
+
+
+def test_the_page_names_the_config_fields_that_differ(workdirs):
+    environment = page_environment(FOLDER)
+
+    def render():
+        runs = read_runs(workdirs)
+        return render_comparison(environment=environment, runs=runs, sets=compare_runs(runs))
+
+    assert "A run has no config.json" in render() and "The configs of all runs are the same." in render()
+    for workdir, rate, name in zip(workdirs, (0.1, 0.2, 0.1), ("</td><b>", "", ""), strict=True):
+        config = {"train": {"learning_rate": rate, "num_updates": 7}, "name": name}
+        files.write_json_atomic(f"{workdir}/config.json", config)
+    page = render()
+    check_page(page)
+    assert "no config.json" not in page
+    cells = "".join(f'<td class="value"><code>{value}</code></td>' for value in ("0.1", "0.2", "0.1"))
+    assert f"<tr><td>train.learning_rate</td>{cells}</tr>" in page
+    assert "num_updates" not in page and "&lt;/td&gt;&lt;b&gt;" in page
+
+
 def test_runs_that_cannot_be_compared_are_named(workdirs, tmp_path):
     with pytest.raises(ValueError, match=r"none: no eval/SET/predictions.jsonl there"):
         read_runs([workdirs[0], str(tmp_path / "none")])

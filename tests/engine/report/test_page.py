@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from data.common.page import page_environment
-from engine.report.page import collect_clips, percent, render_report, training_figures
+from engine.report.facts import Tile
+from engine.report.page import (
+    bar_scale,
+    collect_clips,
+    heat_names,
+    heat_of,
+    percent,
+    render_report,
+    training_figures,
+)
 from tests.engine.report.toys import build, make_predictions
 from tests.helpers.pages import check_page
 
@@ -18,8 +27,8 @@ HOSTILE = '</script><b onclick="x">&'
 FOLDER = Path(__file__).resolve().parents[3] / "engine/report"
 
 
-def render(sets, *, clips=None, figures=(), title="run"):
-    return render_report(
+def render(sets, *, clips=None, figures=(), title="run", **more):
+    return render_report(**more, 
         environment=page_environment(FOLDER), title=title, step=12_345, facts={"model": "<tiny>"}, figures=figures,
         sets=sets, clips=clips or collect_clips(sets, lambda name, utterance_id: None, max_bytes=1),
     )  # fmt: skip
@@ -32,7 +41,10 @@ def test_the_page_is_whole_and_all_text_is_escaped():
     lines = [{"step": step, "split": HOSTILE, "wer": 0.5, "loss": 1.0} for step in (1, 2)]
     one = build(predictions, name=HOSTILE, previous=(7, before))
     clips = collect_clips([one], lambda name, utterance_id: b"</script>", max_bytes=1_000)
-    page = render([one], clips=clips, figures=training_figures(lines, [HOSTILE]), title=HOSTILE)
+    page = render(
+        [one], clips=clips, figures=training_figures(lines, [HOSTILE]), title=HOSTILE,
+        tiles=[Tile(HOSTILE, HOSTILE, HOSTILE)], fields={HOSTILE: HOSTILE},
+    )  # fmt: skip
     check_page(page)
     assert "<b onclick" not in page and "&lt;b onclick" in page and "&lt;tiny&gt;" in page
     assert page.count("</script>") == 2  # the page's own
@@ -74,6 +86,42 @@ def test_audio_is_kept_within_its_limit_the_worst_of_each_set_first():
     stored = json.loads(re.search(r'id="clips">(.*?)</script>', page)[1])
     assert [base64.b64decode(text) for text in stored] == [content] * 3
     assert page.count("data-clip=") == 5
+
+
+def test_waveforms_count_toward_the_limit_of_the_audio():
+    sets = [build(make_predictions([("a b", ""), ("a", "")]))]
+    content, wave = bytes(300), "M1 2v3" * 10  # 400 characters of base64, 60 of waveform
+    fields = {"audio": lambda name, utterance_id: content, "wave_path": lambda audio: wave}
+    for max_bytes, num_clips in ((459, 0), (460, 1), (919, 1), (920, 2)):
+        clips = collect_clips(sets, max_bytes=max_bytes, **fields)
+        assert len(clips.encoded) == len(clips.waves) == num_clips
+    page = render(sets, clips=clips)
+    check_page(page)
+    assert page.count(f'<path d="{wave}"/>') == 2
+
+
+def test_bars_of_all_sets_share_one_of_a_few_scales_that_begin_at_0():
+    assert [bar_scale(rates) for rates in ([], [0.0], [0.05], [0.051, 0.01], [0.3], [0.9], [1.5])] == [
+        0.05, 0.05, 0.05, 0.1, 0.5, 1.0, 1.0
+    ]  # fmt: skip
+    right = [("a b c d e", "a b c d e")] * 4
+    sets = [build(make_predictions([("a b c d e", "a b c d"), *right]), name="dev")]
+    sets.append(build(make_predictions([("a b", "a"), *right]), name="test"))
+    page = render(sets)
+    # 1 of 25 words and 1 of 22: both of 5 %, whatever the other is.
+    assert re.findall(r'<rect width="([0-9.]+)" height="9"/>', page) == ["80.0", "90.9"]
+    assert page.count("<span>0</span><span>5 %</span>") == 2
+
+
+def test_colors_of_the_confusion_matrix_mean_the_same_on_every_page():
+    assert [heat_of(ratio) for ratio in (0.001, 0.01, 0.0199, 0.04, 0.07, 0.15, 0.3, 0.5, 1.0)] == [
+        0, 1, 1, 2, 3, 4, 5, 6, 6
+    ]  # fmt: skip
+    names = heat_names()
+    assert (names[0], names[1], names[6], len(names)) == ("below 1 %", "1 to 2 %", "50 % and more", 7)
+    page = render([build(make_predictions([("abababab", "abababaa")] * 10))])
+    assert 'class="heat5" title="b recognized as a: 10 of 40"' in page
+    assert all(f'<span class="heat{number}">{name}</span>' in page for number, name in enumerate(names))
 
 
 def test_curves_are_those_that_metrics_have():

@@ -49,7 +49,7 @@ def test_the_matrix_has_shares_of_the_times_said_over_the_whole_set():
     found = build(make_predictions([("ab", "aa"), ("ab", "ab"), ("b", ""), ("a", "ba")])).matrix
     assert found.symbols == ["a", "b"]
     assert found.rows == [("a", 3, [(3, 1.0), (0, 0.0), (0, 0.0)]), ("b", 3, [(1, 1 / 3), (1, 1 / 3), (1, 1 / 3)])]
-    assert found.inserted == [0, 1] and found.most == pytest.approx(1 / 3)
+    assert found.inserted == [0, 1]
 
 
 def test_changes_are_counted_and_those_that_changed_most_are_shown():
@@ -66,7 +66,7 @@ def test_changes_are_counted_and_those_that_changed_most_are_shown():
 
 
 def test_the_set_compares_with_the_evaluation_before_it():
-    now = make_predictions([("a b", "a"), ("a", "a")])
+    now = make_predictions([("a b", "a"), ("a", "b")])
     found = build(now, previous=(40, {"u000": {"utterance_id": "u000", "hypothesis": "a b", "errors": 0}}))
     assert found.previous_step == 40
     assert [one.change for one in found.utterances] == ["worse", "new"]
@@ -78,7 +78,20 @@ def test_an_empty_set_and_one_utterance_are_sets():
     assert (empty.num_utterances, empty.interval, empty.matrix, empty.lengths) == (0, None, None, [])
     one = build(make_predictions([("", "")]))
     assert (one.num_right, one.interval, one.matrix, one.confusions) == (1, None, None, [])
-    assert one.utterances[0].places == []
+    assert one.utterances == []
+
+
+def test_the_worst_utterances_end_where_errors_end():
+    found = build(make_predictions([("a", "a"), ("a b", "x y"), ("b", "b"), ("b", "c")]), max_utterances=100)
+    assert [one.prediction["utterance_id"] for one in found.utterances] == ["u001", "u003"]
+    assert found.num_with_errors == 2
+
+
+def test_the_character_error_rate_has_an_interval_of_its_own():
+    found = build(make_predictions([("abcd", "abcx"), ("abcd", "abcd")] * 20))
+    assert found.char_rate == 1 / 8
+    assert 0 < found.char_interval.low < 1 / 8 < found.char_interval.high < 0.25
+    assert build([]).char_rate == 0.0
 
 
 def test_many_speakers_are_the_pieces():

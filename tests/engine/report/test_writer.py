@@ -28,9 +28,9 @@ class Data:
 @pytest.fixture
 def workdir(tmp_path):
     folder = tmp_path / "run"
-    predictions = make_predictions([("a b", "a"), ("a", "a")])
+    predictions = make_predictions([("a b c", "a b"), ("d e f", "d e")])
     files.write_jsonl_atomic(folder / "eval/dev/predictions.jsonl", predictions)
-    write_history(folder / "eval/dev", 10, [{**record, "hypothesis": "", "errors": 2} for record in predictions])
+    write_history(folder / "eval/dev", 10, [{**record, "hypothesis": "", "errors": 4} for record in predictions])
     files.append_jsonl(folder / "metrics.jsonl", {"step": 10, "split": "train", "loss": 3.0, "learning_rate": 0.5})
     files.append_jsonl(folder / "metrics.jsonl", {"step": 10, "split": "dev", "loss": 2.0, "wer": 0.75})
     files.write_json_atomic(folder / "config.json", {"model": {"preset": "tiny"}, "train": {"num_updates": 2000}})
@@ -50,7 +50,9 @@ def test_the_report_stands_on_the_files_of_the_workdir_and_on_figures_that_are_n
     writer(workdir)({"dev": {"wer": 1 / 3, "cer": 0.25, "loss": 1.5}})
     page = (workdir / "report.html").read_text()
     check_page(page)
-    assert "Error report: run" in page and "Weights of update 20" in page and "Model: tiny; Updates: 2,000." in page
+    assert "Error report: run" in page and "Weights of update 20" in page
+    assert "<dt>Model</dt><dd>tiny</dd>" in page and "<dt>Updates</dt><dd>2,000</dd>" in page
+    assert "<td>train.num_updates</td><td><code>2000</code></td>" in page
     assert ">33.33<" in page and ">25.00<" in page
     assert "dev, update 10: 75" in page and "dev, update 20: 33.33" in page
     assert "Against update 10: WER -100.00 points" in page

@@ -8,8 +8,8 @@ import random
 import pytest
 
 from engine.modes.report import run as run_report
+from engine.report.facts import UNKNOWN, RunFacts
 from engine.report.history import write_history
-from engine.report.writer import read_facts
 from engine.workdir.records import read_heard, read_metrics, read_predictions
 from tests.engine.report.toys import make_predictions
 from tests.fuzz.mutations import mutate_bytes, mutate_json, mutate_lines
@@ -151,7 +151,10 @@ def test_the_config_of_a_run_that_is_damaged_costs_a_report_its_facts_at_most(wo
     config = json.loads((workdir / "config.json").read_text())
     for seed in range(150):
         (workdir / "config.json").write_bytes(mutate_json(random.Random(seed), config))
-        assert all(isinstance(value, str) and len(value) < 400 for value in read_facts(workdir).values())
+        facts = RunFacts.read(workdir)
+        shown = [*facts.summary().values(), *facts.fields().values()]
+        assert all(isinstance(value, str) and len(value) < 400 for value in shown)
     (workdir / "config.json").write_text('{"model": ')
-    assert read_facts(workdir) == {}
+    facts = RunFacts.read(workdir)
+    assert facts.fields() == {} and set(facts.summary().values()) == {UNKNOWN}
     assert "config.json is not valid JSON" in caplog.records[-1].getMessage()
