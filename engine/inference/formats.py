@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.common import files
 from engine.inference.words import Timed
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from engine.inference.transcriber import Transcript
 
 TSV_COLUMNS = ("audio_filepath", "start", "end", "confidence", "text")
 
@@ -19,6 +23,44 @@ _LINE_CHARACTERS = 42
 _CUE_SECS = 7.0
 _PAUSE_SECS = 0.8
 _SHORTEST_CUE_SECS = 0.5
+
+
+def transcript_record(transcript: Transcript, name: str) -> dict[str, Any]:
+    """Returns the object of one recording, without its words.
+
+    Args:
+        transcript: The recognized words and their scores.
+        name: Name of the recording, for whoever reads the object.
+    """
+    record: dict[str, Any] = {
+        "audio_filepath": name,
+        "text": transcript.text,
+        "duration": round(transcript.duration_secs, 4),
+        "confidence": round(transcript.confidence, 4),
+    }
+    if transcript.alternatives:
+        record["nbest"] = [{"text": other.text, "score": round(other.score, 4)} for other in transcript.alternatives]
+    return record
+
+
+def add_words(record: dict[str, Any], words: Sequence[Timed]) -> dict[str, Any]:
+    """Returns the whole object of one recording: its record, and each word with times and confidence."""
+    return {**record, "words": [word.to_dict() for word in words]}
+
+
+def format_transcript(record: dict[str, Any], words: Sequence[Timed], *, format: str) -> str:
+    """Returns the transcript of one recording as text.
+
+    Args:
+        record: The object of the recording, as `transcript_record` returns it.
+        words: Its words.
+        format: "json", "txt", "srt" or "vtt".
+    """
+    if format == "json":
+        return json.dumps(add_words(record, words), ensure_ascii=False)
+    if format == "txt":
+        return f"{record['text']}\n"
+    return subtitles(words, format=format)
 
 
 def write_transcripts(
@@ -39,14 +81,14 @@ def write_transcripts(
         targets: The file of each recording's subtitles, as `subtitle_paths` returns them.
     """
     if format == "jsonl":
-        with_words = ([word.to_dict() for word in found] for found in words)
         files.write_jsonl_atomic(
-            output, [{**record, "words": found} for record, found in zip(records, with_words, strict=True)]
+            output, [add_words(record, found) for record, found in zip(records, words, strict=True)]
         )
     elif format == "tsv":
         files.write_text_atomic(output, _tsv(records, words))
     elif format == "txt":
-        files.write_text_atomic(output, "".join(f"{record['text']}\n" for record in records))
+        lines = [format_transcript(record, found, format="txt") for record, found in zip(records, words, strict=True)]
+        files.write_text_atomic(output, "".join(lines))
     else:
         for target, found in zip(targets, words, strict=True):
             files.write_text_atomic(target, subtitles(found, format=format))
@@ -80,7 +122,7 @@ def subtitle_paths(output: str, paths: Sequence[str], *, format: str) -> list[st
 def subtitles(words: Sequence[Timed], *, format: str) -> str:
     """Returns the words as the text of a subtitle file, "srt" or "vtt"."""
     lines = ["WEBVTT", ""] if format == "vtt" else []
-    cues = _cues(words)
+    cues = split_cues(words)
     for number, cue in enumerate(cues, start=1):
         # A word of one frame would flash: it stays until it can be read, or the next cue comes.
         end_secs = max(cue[-1].end_secs, cue[0].start_secs + _SHORTEST_CUE_SECS)
@@ -93,7 +135,8 @@ def subtitles(words: Sequence[Timed], *, format: str) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _cues(words: Sequence[Timed]) -> list[list[Timed]]:
+def split_cues(words: Sequence[Timed]) -> list[list[Timed]]:
+    """Groups words to cues: two lines at most, seven seconds at most, a new one after a pause."""
     cues: list[list[Timed]] = []
     for word in words:
         if cues:

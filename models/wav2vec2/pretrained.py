@@ -8,9 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any
 
 from common import storage
 from common.json_files import MalformedFileError, field, is_kind, optional_field
@@ -18,6 +16,9 @@ from common.special_tokens import TOKENIZER_FILE
 from common.workdir_layout import CONFIG_FILE, VOCAB_FILE, WEIGHTS, find_checkpoint, read_object
 from common.workdir_layout import read_config as read_config_fields
 from models.wav2vec2.config import Wav2Vec2Config, resolve
+
+if TYPE_CHECKING:  # seconds that who reads a vocabulary, such as python -m models.convert, does not wait for
+    import tensorflow as tf
 
 
 def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
@@ -141,6 +142,8 @@ def save(
         vocab: vocab.json to copy beside the weights, and with it what names the roles of its tokens, if that lies
             there; "" for none (an older one is removed).
     """
+    import tensorflow as tf
+
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=target))
@@ -173,6 +176,8 @@ def restore(model: tf.Module, folder: str | os.PathLike[str], *, checkpoint: str
         FileNotFoundError: If the folder holds no weights.
         ValueError: If they are damaged, or not exactly those of this model.
     """
+    import tensorflow as tf
+
     path = storage.join(folder, WEIGHTS)
     is_run = bool(checkpoint) or not storage.is_file(f"{path}.index")
     if is_run:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from absl import logging
 
-from engine.inference.loading import transcript_record
+from engine.inference.formats import transcript_record
 from engine.inference.serving import tf_serving_json, uploads
 from engine.inference.transcriber import SAMPLE_RATE, Summary
 

@@ -13,11 +13,10 @@ import tf_keras
 from configs import base
 from engine.checkpointing.manager import BestCheckpoint
 from engine.config import builders
-from engine.inference import loading
 from engine.inference.export import portable
 from engine.inference.export.portable import load_portable
 from engine.inference.export.portable_check import count_changed_words
-from engine.modes import export
+from engine.modes import export, transcribe
 from models.ctc.alignment import greedy_spans
 from models.ctc.greedy import greedy_decode_spans
 from models.wav2vec2.model import build_model
@@ -73,7 +72,7 @@ def test_a_run_becomes_a_folder_that_transcribes_alike(trained, parts, tmp_path,
     texts = []
     for checkpoint in (workdir, str(output)):
         arguments = {"inputs": [str(tmp_path / "a.wav")], "output": str(tmp_path / "out.txt")}
-        assert loading.run(parts=parts, checkpoint=checkpoint, **arguments) == 0
+        assert transcribe.run(parts=parts, checkpoint=checkpoint, **arguments) == 0
         texts.append((tmp_path / "out.txt").read_text())
     assert texts[0] == texts[1] and len(texts[0]) > 1
 
@@ -91,7 +90,9 @@ def test_other_formats_lie_beside_it_and_the_card_compares_them(trained, parts, 
     assert path.stat().st_size == found["num_bytes"]
     assert sorted(tmp_path.glob(".*")) == []
     (tmp_path / "a.wav").touch()
-    loading.run(parts=parts, checkpoint=str(output), inputs=[str(tmp_path / "a.wav")], output=str(tmp_path / "out.txt"))
+    transcribe.run(
+        parts=parts, checkpoint=str(output), inputs=[str(tmp_path / "a.wav")], output=str(tmp_path / "out.txt")
+    )
     (waveform,) = parts.stream_audio("a.wav", "refuse")
     ids = load_portable(path, "tflite_float32")(waveform).argmax(-1)
     # As the card says.

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -135,41 +134,8 @@ def test_environment_tells_versions_devices_and_commit(tmp_path, monkeypatch):
     assert environment["num_cpus"] == os.cpu_count()
 
 
-def _git(folder, *arguments):
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    command = ["git", "-C", str(folder), *identity, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_commit_of_the_source_tree(tmp_path, monkeypatch):
-    package = tmp_path / "repository" / "engine"
-    package.mkdir(parents=True)
-    (package / "workdir.py").write_text("one")
-    monkeypatch.setattr(workdir, "__file__", str(package / "workdir.py"))
-    assert workdir._commit() is None  # No repository.
-    root = package.parent
-    _git(root, "init")
-    assert workdir._commit() is None  # No commit yet.
-    _git(root, "add", ".")
-    _git(root, "commit", "-m", "first")
-    commit = _git(root, "rev-parse", "HEAD")
-    assert len(commit) == 40
-    assert workdir._commit() == commit
-    (package / "workdir.py").write_text("two")
-    assert workdir._commit() == commit + "+changes"
-    # Inside another repository, but not the root of it: not ours.
-    monkeypatch.setattr(workdir, "__file__", str(package / "deeper" / "engine" / "workdir.py"))
-    assert workdir._commit() is None
-
-
-def test_no_git_is_no_error(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert workdir._commit() is None
-
-
 def test_error_is_a_value_error():
     assert issubclass(WorkdirError, ValueError)
-    assert Path(workdir.__file__).name == "workdir.py"
 
 
 def test_a_field_that_may_change_is_taken_over_and_one_that_is_new_counts_as_it_always_was(tmp_path):
