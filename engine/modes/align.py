@@ -58,7 +58,8 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, we
     failures += refused
     files.write_jsonl_atomic(os.path.join(output, ALIGNMENTS_FILE), records)
     print(f"{len(records)} of {len(paths)} recordings aligned, written to {output}")
-    print("\n".join(mismatch_lines(records)))
+    for line in mismatch_lines(records):
+        print(line)
     for path, reason in failures:
         print(f"error: {path} was skipped: {reason}", file=sys.stderr)
     return 2 if failures else 0
