@@ -13,7 +13,7 @@ import huggingface_hub.utils._http as hub_http
 import pytest
 from huggingface_hub import constants
 
-from models.weights.named_weights import kaggle_name, local_folder
+from models.weights.named_weights import local_folder
 from tests.helpers.hub_servers import COMMIT, serving
 
 NAME = "hf://someone/some-model"
@@ -211,18 +211,3 @@ def test_an_archive_that_breaks_off_or_is_absent_is_one_line(hub, tmp_path):
 
 def test_a_path_is_left_alone():
     assert local_folder("weights/mine", convert=Converter()) == "weights/mine"
-
-
-def test_a_handle_of_tensorflow_hub_has_its_kaggle_name():
-    expected = "kaggle://vasudevgupta7/wav2vec2/tensorFlow2/wav2vec2/1"
-    assert kaggle_name("https://tfhub.dev/vasudevgupta7/wav2vec2/1") == expected
-    assert kaggle_name("https://example.org/vasudevgupta7/wav2vec2/1") == ""
-
-
-def test_kaggle_is_asked_through_its_library(monkeypatch, tmp_path):
-    kagglehub = pytest.importorskip("kagglehub")
-    (tmp_path / "saved_model.pb").write_bytes(b"graph")
-    asked = []
-    monkeypatch.setattr(kagglehub, "model_download", lambda handle: asked.append(handle) or str(tmp_path))
-    assert local_folder("kaggle://o/m/tensorFlow2/v/1", convert=Converter()) == str(tmp_path)
-    assert asked == ["o/m/tensorFlow2/v/1"]
