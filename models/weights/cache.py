@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
@@ -53,12 +54,18 @@ def inner_folder(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def quiet(library: str) -> Iterator[None]:
-    """Leaves a library its progress bars, and keeps its log lines back: what is wrong is said in one line here."""
+    """Leaves a library its progress bars, and keeps its log lines and warnings back: one line here says what is wrong.
+
+    Args:
+        library: name of its logger. It has to be imported before: many set the level of their logger as they start.
+    """
     logger = logging.getLogger(library)
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)
 

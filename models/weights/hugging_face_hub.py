@@ -45,6 +45,8 @@ def fetch_model(name: str) -> Path:
         raise ValueError(
             f"{name}: not a name of the Hugging Face Hub; write hf://OWNER/NAME or hf://OWNER/NAME@REVISION"
         )
+    import huggingface_hub.utils.logging  # noqa: F401 - sets the level that `quiet` changes; the package is lazy
+
     try:
         with quiet("huggingface_hub"):
             return _download(name, repository, revision)

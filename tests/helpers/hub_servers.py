@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import http.server
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -78,7 +78,7 @@ class KaggleServer(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(kind: type[Server] = HubServer) -> Iterator[Server]:
     server = kind()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -167,6 +167,10 @@ def _blob(content: bytes) -> str:
 
 class _KaggleHandler(_Sender):
     server: KaggleServer
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the client of a refused download hangs up
+            super().handle()
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -211,3 +213,19 @@ def test_an_archive_that_breaks_off_or_is_absent_is_one_line(hub, tmp_path):
 
 def test_a_path_is_left_alone():
     assert local_folder("weights/mine", convert=Converter()) == "weights/mine"
+
+
+def test_a_fresh_process_prints_its_one_line_and_no_retries_of_the_library(tmp_path):
+    """In a process of its own: the library sets up its logger when it is first imported."""
+    code = (
+        "import sys, time; time.sleep = lambda secs: None\n"
+        "from models.weights.named_weights import local_folder\n"
+        "try: local_folder('hf://someone/some-model', convert=None)\n"
+        "except OSError as error: print(error)\n"
+    )
+    environment = {
+        **os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "EARSHOT_CACHE": str(tmp_path),
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert "cannot be reached and the cache does not have the whole model" in done.stdout
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")
