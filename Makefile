@@ -1,11 +1,8 @@
-# make quickstart   environment, then train, evaluate and transcribe on an embedded corpus (10 minutes, two cores)
-# make test         environment, lint, types, tests
-# make test-slow    the tests that take minutes; .ci/run runs them too
-# make test-full    the tests that take longer than .ci/run has
-# make install      environment alone, in .venv
+# `make help` lists the targets: the sentence after ## is its help.
 # Another interpreter: make install PYTHON=/path/to/python3.12
 
 SHELL := /bin/bash
+.DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -14,6 +11,8 @@ EXTRAS := quickstart,test,dev
 
 CORPUS := runs/quickstart-corpus
 WORKDIR := runs/quickstart
+LAST_WER := import json; wer = [line["wer"] for line in map(json.loads, open("$(WORKDIR)/metrics.jsonl")) if "wer" in line]; \
+  print("word error rate {:.2%} on voices that training never heard".format(wer[-1]))
 # One utterance of each of three voices that training never hears.
 UNSEEN := $(CORPUS)/eval/9001/1/9001-1-0000.flac,$(CORPUS)/eval/9002/1/9002-1-0000.flac,$(CORPUS)/eval/9003/1/9003-1-0000.flac
 
@@ -21,9 +20,13 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # As run.py: without it every process imports Keras 3 too.
 export TF_USE_LEGACY_KERAS ?= 1
 
-.PHONY: install quickstart test test-slow test-full lint typecheck clean check-python
+.PHONY: help install quickstart test test-slow test-full lint typecheck clean check-python
 
-install: $(INSTALLED) $(BYTECODE)
+help: ## List these targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Every mode of the program: $(BIN)/python run.py --help"
+
+install: $(INSTALLED) $(BYTECODE) ## Make the environment in .venv: 3.6 GB, most of it TensorFlow.
 
 # An environment of another version than the one asked for would be used in its place.
 check-python:
@@ -56,7 +59,8 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt | check-python
 	  "$$python" -m venv --clear $(VENV) || { echo "make install: '$$python -m venv' failed" >&2; exit 1; }; \
 	fi
 	@echo "installing (about 3.6 GB, most of it TensorFlow)"
-	@$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[$(EXTRAS)]' || { \
+# -qq: errors alone; a mirror of the package index may cause a warning for each package.
+	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e '.[$(EXTRAS)]' || { \
 	  echo "make install: pip failed (its message is above); check the network and the free disk space (4 GB), then run it again" >&2; exit 1; }
 	@touch $@
 
@@ -66,35 +70,38 @@ $(BYTECODE): $(INSTALLED)
 	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -c 'import hypothesis, jiwer, orbit, pytest, tensorflow_hub, tf_keras, xdist'
 	@touch $@
 
-quickstart: install
+quickstart: install ## Train, evaluate and transcribe on an embedded corpus: ten minutes on two cores.
 	$(BIN)/python -m data.synthetic --output=$(CORPUS)
 	$(BIN)/python run.py --config=configs/quickstart.py --workdir=$(WORKDIR)
 	$(BIN)/python run.py --mode=transcribe --checkpoint=$(WORKDIR) --inputs=$(UNSEEN) --output=$(WORKDIR)/transcripts.jsonl
-	@printf '\n%s\n' \
-	  'done: the error rates are above; with audio and details: $(WORKDIR)/report.html' \
+	@printf '\n'; printf '%s\n' \
+	  "done: $$($(BIN)/python -c '$(LAST_WER)'); above: one utterance of each of three of them" \
+	  'report, with audio: $(WORKDIR)/report.html' \
 	  'next: transcribe a recording  $(BIN)/python run.py --mode=transcribe --checkpoint=$(WORKDIR) --inputs=a.wav --output=a.txt' \
-	  '      look at your own data   $(BIN)/python run.py --config=configs/base.py --mode=doctor --config.data.train.format=jsonl --config.data.train.input=train.jsonl --config.data.train.split=' \
+	  '      train on your own data  $(BIN)/python run.py --config=configs/new_language.py:train.jsonl,dev.jsonl' \
 	  '      serve the model         $(BIN)/pip install -e ".[serve]" && $(BIN)/python run.py --mode=serve --checkpoint=$(WORKDIR)'
 
-lint: install
+lint: install ## Check style with ruff.
 	$(BIN)/ruff check .
 
-typecheck: install
+typecheck: install ## Check types with mypy.
 	$(BIN)/mypy
 
 # Most tests wait for one core to trace or compile; two at a time took 744 s where one at a time took 894 s.
 WORKERS ?= 2
 
-test: lint typecheck
+test: lint typecheck ## Lint, type checks and the default tests.
 	$(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=loadfile
 
 # Two at a time too, but never two of LARGE in tests/conftest.py, which need up to 10 GB each and every core.
 # pytest ends with 5 where it finds no test: nothing has failed, but say so.
+test-slow: ## The tests that take minutes, real speech included.
+test-full: ## The tests that take longer than continuous integration has.
 test-slow test-full: install
 	@$(BIN)/python -m pytest -q -m $(@:test-%=%) --numprocesses=$(WORKERS) --dist=loadfile; status=$$?; \
 	if [ $$status -eq 5 ]; then echo "make $@: no such tests found"; exit 0; fi; exit $$status
 
-clean:
+clean: ## Remove caches; keep the environment and runs/.
 	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -type d -prune -exec rm -rf {} +
 	@echo "kept: $(VENV) (the environment) and runs/ (corpora and results); remove them by hand"

@@ -1,4 +1,4 @@
-"""Flags to config to parts to one call: the command line of Earshot.
+"""Runs Earshot from the command line: reads flags and config, builds the parts and calls one mode.
 
 python run.py --config=configs/base.py [--workdir=runs/base] [--mode=train_and_eval] [--strategy=auto]
 python run.py --mode=transcribe --checkpoint=WORKDIR --inputs=a.wav,b.flac,dir/ --output=out.jsonl
@@ -6,11 +6,12 @@ python run.py --mode=transcribe --checkpoint=WORKDIR --inputs=a.wav,b.flac,dir/ 
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before TensorFlow starts: its notes on CUDA libraries that a CPU machine lacks would bury ours.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,33 +26,65 @@ from configs.base import get_config, get_decode, get_eval_set, get_serve
 from engine.common.signals import StopOnSignal
 from engine.config import config_file, early_checks
 from engine.config.decode import give_decode
-from engine.config.flags import (
-    RUN_MODES,
-    check_arguments,
-    check_flags,
-    default_workdir,
-    explain_flag_error,
-)
+from engine.config.flags import check_arguments, check_flags, default_workdir, explain_flag_error
+from engine.config.help import find_answer
+from engine.config.modes import MODES, RUN_MODES
 from engine.console.log import configure_logging
 
-_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; default runs/NAME of the config.")
-_MODES = ["train", "eval", "train_and_eval", "continuous_eval", "doctor", "verify_resume"]
-_MODES += ["transcribe", "align", "export", "serve", "tune_lm", "report"]
-_MODE = flags.DEFINE_enum("mode", "train_and_eval", _MODES, "What to do.")
-_STRATEGIES = ["auto", "one_device", "mirrored", "multi_worker", "tpu"]
-_STRATEGY = flags.DEFINE_enum("strategy", "auto", _STRATEGIES, "Where it runs.")
-_TPU = flags.DEFINE_string("tpu", "", "TPU to run on: its name, HOST:PORT, or local.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "Workdir or checkpoint to evaluate or transcribe with.")
-_WEIGHTS = flags.DEFINE_enum("weights", "", ["", "raw", "ema"], "Of a checkpoint with both; default: raw, or best/'s.")
-_INPUTS = flags.DEFINE_list("inputs", [], "Audio files, folders, patterns; - for standard input. Of report: workdirs.")
-_OUTPUT = flags.DEFINE_string("output", "", "Transcripts (.jsonl, .tsv, .txt, .srt, .vtt), exported folder, or page.")
-_DECODE = flags.DEFINE_string("decode", "", "JSON of config.decode's fields, as --mode=tune_lm writes; they win.")
-_HOT_WORDS = flags.DEFINE_list("hot_words", [], "Words to prefer; like decode.hot_words, and no longer greedy.")
-_WINDOW_SECS = flags.DEFINE_float("window_secs", 30.0, "Longest piece at once; best as in training.", lower_bound=1.0)
-_EXPORT_FORMATS = flags.DEFINE_list(
-    "export_formats", [], "Beside the SavedModel: tflite_float32, tflite_float16, tflite_dynamic, onnx."
+if TYPE_CHECKING:
+    from engine.protocols import Parts
+
+_MODE = flags.DEFINE_enum("mode", "train_and_eval", list(MODES), "What to do.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; by default runs/NAME of the config.")
+_CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", "", "Recognizer: a workdir, a checkpoint, an exported folder, or hf://OWNER/NAME."
 )
-_OUTPUT_FORMAT = flags.DEFINE_string("output_format", "", "Format, where the output's name tells none.")
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", "", ["", "raw", "ema"], "Weights of a checkpoint that has both; by default raw, or those of best/."
+)
+_INPUTS = flags.DEFINE_list(
+    "inputs", [], "Audio files, folders and patterns, with commas between; - for standard input. Workdirs for report."
+)
+_OUTPUT = flags.DEFINE_string("output", "", "File or folder to write.")
+_OUTPUT_FORMAT = flags.DEFINE_string(
+    "output_format", "", "jsonl, tsv, txt, srt or vtt, where the ending of --output names none."
+)
+_EXPORT_FORMATS = flags.DEFINE_list(
+    "export_formats", [], "Formats beside the SavedModel: tflite_float32, tflite_float16, tflite_dynamic, onnx."
+)
+_WINDOW_SECS = flags.DEFINE_float(
+    "window_secs", 30.0, "Longest stretch of audio at once; longer recordings are cut.", lower_bound=1.0
+)
+_DECODE = flags.DEFINE_string(
+    "decode", "", "JSON file of config.decode's fields, as --mode=tune_lm writes it; its fields win."
+)
+_HOT_WORDS = flags.DEFINE_list("hot_words", [], "Words to prefer, as decode.hot_words; turns greedy into beam search.")
+_STRATEGIES = ["auto", "one_device", "mirrored", "multi_worker", "tpu"]
+_STRATEGY = flags.DEFINE_enum(
+    "strategy", "auto", _STRATEGIES, "Devices: auto takes a TPU if one answers, else all GPUs, else the CPU."
+)
+_TPU = flags.DEFINE_string("tpu", "", "TPU to run on: its name, HOST:PORT, or local.")
+_CONFIG_HELP = "Config file, FILE.py or FILE.py:ARGUMENT; --config.FIELD=VALUE changes a field."
+_SERVE_HELP = "Fields of configs.base.get_serve, set one by one: --serve.port=8501."
+
+
+@dataclasses.dataclass(frozen=True)
+class _Command:
+    """Holds what the command line asks for, before TensorFlow is imported.
+
+    Attributes:
+        mode: a key of `MODES`.
+        config: the config after all flags; None without --config.
+        workdir: folder of the run; "" where the mode has none.
+        decode_defaults: every field of config.decode with its default.
+        decode_given: the fields of config.decode that the command line gives.
+    """
+
+    mode: str
+    config: Any
+    workdir: str
+    decode_defaults: dict[str, Any]
+    decode_given: dict[str, Any]
 
 
 def main(argv: list[str], stop: StopOnSignal) -> int:
@@ -59,45 +92,58 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     check_arguments(argv[1:])
     check_flags(_MODE.value, [name for name in _given_flags() if name != "mode"])
     configure_logging()
-    has_config = flags.FLAGS.config is not None
-    decode_defaults = get_decode().to_dict()
+    command = _read_command()
+    check_early(command)
+    if command.mode == "config":
+        return _print_config(command)
+    # A wrong flag, value or path does not wait for TensorFlow: nothing above imports it.
+    return _run_mode(command, _build_parts(), stop)
+
+
+def _read_command() -> _Command:
+    config, defaults = flags.FLAGS.config, get_decode().to_dict()
     decode_given = give_decode(
-        flags.FLAGS.config.decode.to_dict() if has_config else {},
-        known=decode_defaults,
+        {} if config is None else config.decode.to_dict(),
+        known=defaults,
         path=_DECODE.value,
         hot_words=_HOT_WORDS.value,
     )
-    if has_config:
-        flags.FLAGS.config.decode.update(decode_given)
     workdir = _WORKDIR.value
-    if has_config and not workdir:
-        workdir = default_workdir(flags.FLAGS["config"].config_filename, flags.FLAGS.config.get("name", ""))
-    check_early(workdir, decode_given)
-    # Here and not above: a wrong flag, value or path should not wait for TensorFlow.
-    from common import storage
-    from common.workdir_layout import REPORT_FILE
+    if config is not None:
+        config.decode.update(decode_given)
+        workdir = workdir or default_workdir(flags.FLAGS["config"].config_filename, config.get("name", ""))
+    return _Command(_MODE.value, config, workdir, defaults, decode_given)
+
+
+def _print_config(command: _Command) -> int:
+    from engine.modes import config
+
+    return config.run(
+        config=command.config.to_dict(),
+        base=get_config().to_dict(),
+        eval_set=get_eval_set().to_dict(),
+        source=flags.FLAGS["config"].config_filename,
+        workdir=command.workdir,
+    )
+
+
+def _build_parts() -> Parts:
+    """Returns what data and models contribute to the engine."""
     from data.audio.decoding import normalize_waveform
     from data.audio.streaming import duration_samples, stream_audio
     from data.batches.datasets import EvalData, TrainData
     from data.common.page import page_environment
     from data.corpus.references import find_reference
-    from data.doctor.examine import DatasetSpec, examine
-    from data.doctor.html_report import write_report
     from data.doctor.preflight import check_before_training
     from data.text.tokenizer import load_tokenizer
-    from engine import experiment
-    from engine.console.error_table import error_table
-    from engine.inference import loading
-    from engine.modes import align, doctor, export, report, tune_lm, verify_resume
     from engine.protocols import Parts
     from models.architecture import find_architecture
     from models.build import build_model
     from models.convert import fetch_weights
     from models.ctc import alignment, greedy, loss
-    from models.memory_estimate import measure_model
     from models.search.build import build_search
 
-    parts = Parts(
+    return Parts(
         build_tokenizer=load_tokenizer,
         build_train_data=TrainData,
         build_eval_data=EvalData,
@@ -118,98 +164,77 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         preflight=check_before_training,
         fetch_weights=fetch_weights,
     )
-    checkpoint = parts.fetch_weights(_CHECKPOINT.value)
-    if _MODE.value == "export":
-        return export.run(
-            parts=parts,
-            checkpoint=checkpoint,
-            inputs=_INPUTS.value,
-            output=_OUTPUT.value,
-            weights=_WEIGHTS.value,
-            formats=_EXPORT_FORMATS.value,
-        )
-    if _MODE.value == "serve":
-        from engine.modes import serve  # its web server is an extra
 
-        return serve.run(
-            parts=parts,
-            checkpoint=checkpoint,
-            options=flags.FLAGS.serve.to_dict(),
-            stop=stop,
-            weights=_WEIGHTS.value,
-            window_secs=_WINDOW_SECS.value,
-            decode_defaults=decode_defaults,
-            decode_given=decode_given,
-        )
-    if _MODE.value == "report":
-        return report.run(parts=parts, inputs=_INPUTS.value, output=_OUTPUT.value)
-    if _MODE.value == "align":
-        return align.run(
-            parts=parts,
-            checkpoint=checkpoint,
-            inputs=_INPUTS.value,
-            output=_OUTPUT.value,
-            weights=_WEIGHTS.value,
-        )
-    if _MODE.value == "transcribe":
-        return loading.run(
-            parts=parts,
-            checkpoint=checkpoint,
-            inputs=_INPUTS.value,
-            output=_OUTPUT.value,
-            output_format=_OUTPUT_FORMAT.value,
-            window_secs=_WINDOW_SECS.value,
-            weights=_WEIGHTS.value,
-            decode_defaults=decode_defaults,
-            decode_given=decode_given,
-        )
-    config = flags.FLAGS.config
-    if _MODE.value == "verify_resume":
-        return verify_resume.run(config=config, command=[sys.executable, *sys.argv], workdir=workdir)
-    if _MODE.value == "doctor":
-        return doctor.run(
-            config=config,
-            parts=parts,
-            workdir=workdir,
-            strategy_name=_STRATEGY.value,
-            measure_model=measure_model,
-            set_type=DatasetSpec,
-            examine=examine,
-            write_report=write_report,
-        )
-    if _MODE.value == "tune_lm":
-        return tune_lm.run(
-            config=config,
-            parts=parts,
-            workdir=workdir,
-            checkpoint=checkpoint,
-            weights=_WEIGHTS.value,
-            output=_OUTPUT.value,
-        )
-    outcome = experiment.run(
-        config=config,
+
+def _run_mode(command: _Command, parts: Parts, stop: StopOnSignal) -> int:
+    """Calls the mode that is asked for: engine/modes/NAME.py, or for training and evaluation engine/experiment.py."""
+    from engine.modes import align, export, report, transcribe, tune_lm, verify_resume
+
+    checkpoint = parts.fetch_weights(_CHECKPOINT.value)
+    files: dict[str, Any] = {"inputs": _INPUTS.value, "output": _OUTPUT.value}
+    trained: dict[str, Any] = {"parts": parts, "checkpoint": checkpoint, "weights": _WEIGHTS.value}
+    run: dict[str, Any] = {"config": command.config, "workdir": command.workdir}
+    reading: dict[str, Any] = {
+        "window_secs": _WINDOW_SECS.value,
+        "decode_defaults": command.decode_defaults,
+        "decode_given": command.decode_given,
+    }
+    match command.mode:
+        case "align":
+            return align.run(**trained, **files)
+        case "export":
+            return export.run(**trained, **files, formats=_EXPORT_FORMATS.value)
+        case "transcribe":
+            return transcribe.run(**trained, **files, **reading, output_format=_OUTPUT_FORMAT.value)
+        case "serve":
+            from engine.modes import serve  # its web server is an extra
+
+            return serve.run(**trained, **reading, options=flags.FLAGS.serve.to_dict(), stop=stop)
+        case "report":
+            return report.run(**files, parts=parts)
+        case "tune_lm":
+            return tune_lm.run(**trained, **run, output=_OUTPUT.value)
+        case "verify_resume":
+            return verify_resume.run(**run, command=[sys.executable, *sys.argv])
+        case "doctor":
+            return _run_doctor(run, parts)
+        case _:
+            return _train_and_evaluate(run, trained, mode=command.mode, stop=stop)
+
+
+def _run_doctor(run: Mapping[str, Any], parts: Parts) -> int:
+    from data.doctor.examine import DatasetSpec, examine
+    from data.doctor.html_report import write_report
+    from engine.modes import doctor
+    from models.memory_estimate import measure_model
+
+    return doctor.run(
+        **run,
         parts=parts,
-        workdir=workdir,
-        mode=_MODE.value,
         strategy_name=_STRATEGY.value,
-        tpu=_TPU.value,
-        checkpoint=checkpoint,
-        stop=stop,
-        weights=_WEIGHTS.value,
+        measure_model=measure_model,
+        set_type=DatasetSpec,
+        examine=examine,
+        write_report=write_report,
     )
+
+
+def _train_and_evaluate(run: Mapping[str, Any], trained: Mapping[str, Any], *, mode: str, stop: StopOnSignal) -> int:
+    from common import storage
+    from common.workdir_layout import REPORT_FILE
+    from engine import experiment
+    from engine.console.error_table import error_table
+
+    outcome = experiment.run(**run, **trained, mode=mode, strategy_name=_STRATEGY.value, tpu=_TPU.value, stop=stop)
     if outcome.figures:
         print(f"\n{error_table(outcome.figures)}\n")
-        if storage.is_file(page := storage.join(workdir, REPORT_FILE)):
+        if storage.is_file(page := storage.join(run["workdir"], REPORT_FILE)):
             print(f"report: {page}\n")
     return outcome.exit_status
 
 
-def check_early(workdir: str, decode_given: Mapping[str, Any]) -> None:
+def check_early(command: _Command) -> None:
     """Checks values, paths and extras before TensorFlow is imported.
-
-    Args:
-        workdir: The run's folder; "" where the mode has none.
-        decode_given: The fields of config.decode that the command line gives.
 
     Raises:
         ValueError: Something cannot be used as given.
@@ -219,21 +244,27 @@ def check_early(workdir: str, decode_given: Mapping[str, Any]) -> None:
     from models.search.build import METHODS
     from models.wav2vec2.presets import PRESETS
 
+    mode, config = command.mode, command.config
     choices = {"data.text_style": ("auto", *TEXT_STYLES), "data.train.format": FORMATS, "data.eval.*.format": FORMATS}
-    mode, config = _MODE.value, flags.FLAGS.config
-    early_checks.check_values({"decode": decode_given}, choices={"decode.method": METHODS})
+    early_checks.check_values({"decode": command.decode_given}, choices={"decode.method": METHODS})
     if config is not None:
         early_checks.check_values(config.to_dict(), choices=choices)
-    early_checks.check_decode(decode_given)
-    if workdir and mode in RUN_MODES:
-        early_checks.check_run(
-            config.to_dict(), mode=mode, workdir=workdir, checkpoint=_CHECKPOINT.value, presets=["auto", *PRESETS]
-        )
+    if mode == "config":  # which opens nothing
+        return
+    early_checks.check_decode(command.decode_given)
     if mode == "serve":
         early_checks.check_values(flags.FLAGS.serve.to_dict(), choices={}, prefix="serve.")
     if mode == "tune_lm" and _OUTPUT.value:
         early_checks.check_file("--output", _OUTPUT.value)
-    if mode not in RUN_MODES:
+    if mode in RUN_MODES:
+        early_checks.check_run(
+            config.to_dict(),
+            mode=mode,
+            workdir=command.workdir,
+            checkpoint=_CHECKPOINT.value,
+            presets=["auto", *PRESETS],
+        )
+    else:
         early_checks.check_use(
             mode=mode,
             checkpoint=_CHECKPOINT.value,
@@ -251,18 +282,29 @@ def _given_flags() -> list[str]:
     return given + ["serve"] * bool(fields)
 
 
+def _flag_help() -> dict[str, str]:
+    """Returns the help sentence of each flag of this file, with the values that it takes."""
+    texts = {"config": _CONFIG_HELP}
+    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
+        choices = getattr(flag.parser, "enum_values", ())
+        sentence = flag.help.removeprefix(f"<{'|'.join(choices)}>: ")  # absl's way to show them
+        texts[flag.name] = f"{sentence} Values: {', '.join(filter(None, choices))}." if choices else sentence
+    return {**texts, "serve": _SERVE_HELP}
+
+
 def _parse_flags(argv: list[str]) -> list[str]:
     template = get_config()
     try:
         given = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+        if answer := find_answer(given, _flag_help()):
+            print(answer)
+            sys.exit(0)
         parser = config_file.ConfigParser(template=template, new_eval_set=get_eval_set)
         given = parser.prepare(given)
         config_file.check_fields("serve", get_serve(), given)
         # Not where the other flags are: ml_collections reads the command line where it defines these.
-        config_flags.DEFINE_config_file(
-            "config", None, "Config file; --config.FIELD=VALUE changes a field.", sys_argv=given
-        )
-        config_flags.DEFINE_config_dict("serve", get_serve(), "Fields of configs.base.get_serve.", sys_argv=given)
+        config_flags.DEFINE_config_file("config", None, _CONFIG_HELP, sys_argv=given)
+        config_flags.DEFINE_config_dict("serve", get_serve(), _SERVE_HELP, sys_argv=given)
         flags.FLAGS["config"].parser = parser
         return flags.FLAGS(given)
     # What absl and ml_collections raise; where they have a riddle, `explain_flag_error` has words.

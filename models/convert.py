@@ -29,6 +29,7 @@ from common.weight_names import is_weight_name, repository_hint
 from models.hugging_face import config as hf_config
 from models.hugging_face import files
 from models.hugging_face import names as hf_names
+from models.hugging_face.card import compose_card_of
 from models.hugging_face.matching import Report, canonical_names, match
 from models.weights import named_weights, torch_files
 
@@ -37,6 +38,7 @@ ORIGIN_FILE = "origin.json"
 
 _SAFETENSORS, _SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLE = "pytorch_model.bin"
+_CARD = "README.md"
 _MAX_NAME = 255  # bytes of a file's name; a longer one is refused by the system with a page of it
 _DTYPES = ("float32", "float16", "bfloat16")  # all of which float32 holds exactly
 
@@ -130,8 +132,8 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
 
     Args:
         input: Written by `from_hf` or `Wav2Vec2ForCTC.save_pretrained`.
-        output: Folder to write: config.json, model.safetensors, preprocessor_config.json, and with a vocabulary
-            vocab.json, tokenizer_config.json and special_tokens_map.json.
+        output: Folder to write: config.json, model.safetensors, preprocessor_config.json, README.md (a model card,
+            unless there is one), and with a vocabulary vocab.json, tokenizer_config.json and special_tokens_map.json.
         model_type: "wav2vec2" or "hubert"; "" is what the model came as, else wav2vec2.
 
     Returns:
@@ -174,6 +176,15 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
         save_file(tensors, temporary / _SAFETENSORS, metadata={"format": "pt"})
         for name, content in texts.items():
             files.write_json(temporary / name, content)
+        if not (target / _CARD).exists():  # it may have been edited by hand
+            card = compose_card_of(
+                folder,
+                name=target.resolve().name,
+                vocabulary=vocabulary,
+                model_type=model_type,
+                num_parameters=sum(report.loaded.values()),
+            )
+            (temporary / _CARD).write_text(card, encoding="utf-8")
         for path in temporary.iterdir():
             os.replace(path, target / path.name)
     finally:

@@ -1,8 +1,9 @@
-"""Wrong flags, values and paths as a user meets them: one line and status 2, before TensorFlow is imported."""
+"""The command line before TensorFlow is imported: help, versions, the config, and what is wrong, in one line."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,8 @@ WITHOUT_TENSORFLOW = (
 DEBUG = "--config=configs/debug.py:{0}/corpus"
 
 
-def refusal(arguments: list[str], *, program: str = "run.py") -> str:
-    done = subprocess.run(
+def without_tensorflow(arguments: list[str], *, program: str = "run.py") -> subprocess.CompletedProcess:
+    return subprocess.run(
         [sys.executable, "-c", WITHOUT_TENSORFLOW, program, *arguments],
         cwd=ROOT,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
@@ -27,9 +28,19 @@ def refusal(arguments: list[str], *, program: str = "run.py") -> str:
         text=True,
         timeout=60,
     )
+
+
+def refusal(arguments: list[str], *, program: str = "run.py") -> str:
+    done = without_tensorflow(arguments, program=program)
     assert done.returncode == 2, done.stderr[-3000:]
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)
     return done.stderr
+
+
+def answer(arguments: list[str]) -> str:
+    done = without_tensorflow(arguments)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.fixture
@@ -47,6 +58,8 @@ def folder(tmp_path: Path) -> Path:
         (["--workdri=x", DEBUG], "--workdri: no such flag; did you mean --workdir?"),
         (["--num_updates=5", DEBUG], "--num_updates: no such flag; did you mean --config.train.num_updates"),
         (["--mode=trian"], "--mode=trian: no such value; did you mean train?"),
+        (["--help", "--mode=trian"], "--mode=trian: no such value; did you mean train?"),
+        (["--mode=config"], "--config is missing: for example --config=configs/base.py"),
         (["--mode=serve", "--serve.prt=1"], "--serve.prt: serve has no field 'prt'; did you mean --serve.port?"),
         (["--window_secs=abc"], "--window_secs=abc: wanted a number"),
         (["--flagfile={0}/nowhere"], "Unable to open flagfile"),
@@ -94,3 +107,40 @@ def test_a_wrong_command_is_a_line_before_tensorflow_is_imported(folder, argumen
 )
 def test_the_other_commands_do_the_same(folder, module, arguments, line):
     assert line.format(folder) in refusal([argument.format(folder) for argument in arguments], program=module)
+
+
+def test_help_and_version_need_no_config_and_no_tensorflow():
+    assert "--mode=MODE" in answer(["--help"])
+    assert answer(["--help", "--mode=align"]) == answer(["--mode", "align", "-h"])
+    version, tensorflow, devices = answer(["--version"]).splitlines()
+    assert re.fullmatch(r"earshot [\d.]+, commit (unknown|[0-9a-f]{40}(\+changes)?)", version)
+    assert re.fullmatch(r"Python 3\.\d+\.\d+, TensorFlow 2\.\d+\.\d+", tensorflow)
+    assert re.match(r"devices: CPU \(\d+ cores?\)", devices)
+
+
+def test_a_printed_config_is_taken_back_as_it_is(folder):
+    (folder / "tuned.json").write_text('{"lm_weight": 0.5}')
+    arguments = [
+        DEBUG.format(folder),
+        "--config.data.bucket_boundaries_samples=16000,32000",
+        "--config.data.eval.mine.input=a b.jsonl",
+        "--config.data.eval.mine.speakers=0012,x y",
+        f"--decode={folder}/tuned.json",
+        f"--workdir={folder}/w",
+    ]
+    printed = answer([*arguments, "--mode=config"])
+    assert not (folder / "w").exists()
+    lines = printed.splitlines()
+    for line in (
+        DEBUG.format(folder),
+        f"--workdir={folder}/w",
+        "--config.data.bucket_boundaries_samples=(16000, 32000)",
+        "--config.data.eval.mine.input=a b.jsonl",
+        "--config.data.eval.mine.speakers=('0012', 'x y')",
+        "--config.decode.lm_weight=0.5",
+    ):
+        assert line in lines
+    (folder / "saved.flags").write_text(printed)
+    assert answer([f"--flagfile={folder}/saved.flags", "--mode=config"]) == printed
+    changed = answer([f"--flagfile={folder}/saved.flags", "--mode=config", "--config.seed=7"])
+    assert "# configs/base.py: 0\n--config.seed=7\n" in changed

@@ -35,10 +35,10 @@ HOMES = {
     "apache_beam": ("data/shards/beam_runner.py",),
     "espeakng_loader": ("data/synthesis/espeak.py",),
     "flashlight": ("models/search/lexicon_beam.py",),
-    "huggingface_hub": ("models/weights/named_weights.py",),
+    "huggingface_hub": ("models/weights/hugging_face_hub.py",),
     "jinja2": ("data", "engine"),
     "jiwer": ("benchmarks", "engine"),
-    "kagglehub": ("models/weights/named_weights.py",),
+    "kagglehub": ("models/weights/kaggle.py",),
     "matplotlib": ("benchmarks",),
     # In engine: the files between a config and the explicit arguments of everything below (docs/decisions/0034).
     "ml_collections": (

@@ -248,11 +248,15 @@ def test_tuned_weights_are_a_file_with_the_figure_of_the_evaluation_beside_their
     lexicon.write_text("ZERO\nONE\nTWO\nTHREE\nFOUR\nFIVE\nSIX\nSEVEN\nEIGHT\nNINE\nTHE\nDOOR\n")
     decode = ["--config.decode.method=lexicon", f"--config.decode.lexicon={lexicon}", f"--output={output}"]
     done = run(train_command(corpus, straight, "--mode=tune_lm", "--config.tune_lm.lm_weights=(1.0,)", *decode))
-    assert "pairs of weights on 6 utterances" in done.stdout
+    assert "pairs of weights on 3 utterances" in done.stdout
     tuned = json.loads(output.read_text())
     assert tuned["lexicon"] == str(lexicon) and tuned["method"] == "lexicon"
     figures = tuned["tuning"]
-    assert figures["greedy_wer"] == pytest.approx(metrics(straight, "unseen_voices")[0]["wer"])
+    halves = (figures, figures["held_out"])
+    assert [half["num_utterances"] for half in halves] == [3, 3]
+    num_errors = sum(half["greedy_wer"] * half["num_words"] for half in halves)
+    (evaluation, *_) = metrics(straight, "unseen_voices")
+    assert num_errors / evaluation["num_words"] == pytest.approx(evaluation["wer"])
     trials = {(trial["lm_weight"], trial["word_score"]): trial["wer"] for trial in figures["trials"]}
     assert len(trials) >= 4
     assert figures["wer"] == min(trials.values()) == trials[tuned["lm_weight"], tuned["word_score"]]

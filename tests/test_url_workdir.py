@@ -14,8 +14,7 @@ from configs import base
 from engine import experiment
 from engine.common import files
 from engine.config import builders
-from engine.inference import loading
-from engine.modes import export, report
+from engine.modes import export, report, transcribe
 from engine.training.ema import restore_weights
 from tests.engine.inference import test_loading
 from tests.engine.inference.test_loading import trained  # noqa: F401 - a fixture
@@ -125,7 +124,7 @@ def test_it_transcribes_and_is_exported(trained, parts, tmp_path):  # noqa: F811
     (tmp_path / "a.wav").touch()
     arguments = {"checkpoint": url, "inputs": [str(tmp_path / "a.wav")]}
     output = tmp_path / "out.jsonl"
-    assert loading.run(parts=test_loading.make_parts(), output=str(output), **arguments) == 0
+    assert transcribe.run(parts=test_loading.make_parts(), output=str(output), **arguments) == 0
     assert json.loads(output.read_text())["text"] == text
     assert export.run(parts=parts, output=str(tmp_path / "exported"), **arguments) == 0
     assert json.loads((tmp_path / "exported/export.json").read_text())["checkpoint"] == "best/ckpt-1"

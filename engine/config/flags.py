@@ -1,4 +1,4 @@
-"""Which flags of run.py each mode reads: one that would do nothing is refused, before TensorFlow starts."""
+"""Checks the flags of run.py: one that the mode does not read is refused, before TensorFlow starts."""
 
 from __future__ import annotations
 
@@ -9,36 +9,15 @@ from collections.abc import Iterable, Sequence
 from absl import flags
 
 from common.nearest import name_nearest, nearest_names
-
-_RUN = {"config", "workdir", "strategy", "tpu"}
-_USE = {"checkpoint", "weights", "inputs", "output"}
-_DECODE = {"decode", "hot_words"}
-
-FLAGS_OF_MODE: dict[str, set[str]] = {
-    "train": _RUN,
-    "train_and_eval": _RUN,
-    "eval": _RUN | _DECODE | {"checkpoint", "weights"},
-    "continuous_eval": _RUN | {"checkpoint"},
-    "doctor": _RUN - {"tpu"},
-    "verify_resume": _RUN,
-    "tune_lm": _DECODE | {"config", "workdir", "checkpoint", "weights", "output"},
-    # Of its config a transcription reads how to decode.
-    "transcribe": _USE | _DECODE | {"config", "window_secs", "output_format"},
-    "align": _USE,
-    "export": _USE | {"export_formats"},
-    "serve": _DECODE | {"config", "checkpoint", "weights", "window_secs", "serve"},
-    "report": {"inputs", "output"},
-}
-# Those of one run and its data; they need a config.
-RUN_MODES = tuple(mode for mode, read in FLAGS_OF_MODE.items() if {"config", "workdir"} <= read)
+from engine.config.modes import FLAGS_OF_MODE, RUN_MODES
 
 
 def check_flags(mode: str, given: Iterable[str]) -> None:
     """Refuses flags that the mode does not read, and a run without its config.
 
     Args:
-        mode: Of `FLAGS_OF_MODE`.
-        given: The flags of run.py that stand on its command line, without fields of the config.
+        mode: a key of `engine.config.modes.MODES`.
+        given: names of run.py's flags on the command line, without fields of the config.
 
     Raises:
         ValueError: Names the flags, and the modes that read them.

@@ -62,7 +62,7 @@ class TrainingLog:
         self._max_secs = max_secs
         self._bar: tqdm.tqdm | None = None
         self._ended = threading.Event()
-        self._last_line = self._start = time.monotonic()
+        self._last_line = self._last_update_line = self._start = time.monotonic()
         self._step = 0  # known to the thread that watches for silence; reading the variable would wait for a device
         self._first_step = 0
         self._last_read = 0.0
@@ -86,7 +86,7 @@ class TrainingLog:
             dynamic_ncols=True,
             leave=False,
         )
-        self._last_line = self._start = time.monotonic()
+        self._last_line = self._last_update_line = self._start = time.monotonic()
         self._ended.clear()
         logging.get_absl_handler().addFilter(self._note_line)
         threading.Thread(target=self._break_silence, daemon=True).start()
@@ -107,8 +107,10 @@ class TrainingLog:
         self._advance()
         if not self._is_started:
             self._is_started = True
+            self._last_update_line = time.monotonic()
             self._log(f"first update after {lines.duration(time.monotonic() - self._start)}; it included compilation")
-        elif time.monotonic() - self._last_line >= self._max_secs:
+        # Not since any line: one that breaks the silence within an update has neither loss nor time left.
+        elif time.monotonic() - self._last_update_line >= self._max_secs:
             self._log_update(self._peek())
         self._forecast()
 
@@ -165,6 +167,7 @@ class TrainingLog:
 
     def _log_update(self, metrics: Mapping[str, Any]) -> None:
         secs, left = self.secs_per_update(), self.secs_left()
+        self._last_update_line = time.monotonic()
         self._log(lines.update_line(self._step, self._num_updates, metrics, secs_per_update=secs, secs_left=left))
 
     def _forecast(self) -> None:

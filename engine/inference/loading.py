@@ -1,26 +1,20 @@
-"""`--mode=transcribe`: a trained model and audio in, a file of transcripts out."""
+"""Loads a trained or an exported recognizer for the modes that read recordings with it."""
 
 from __future__ import annotations
 
 import functools
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from common import storage
 from common.json_files import field, optional_field
 from engine.config import builders
 from engine.config.decode import choose_decode
-from engine.config.output_formats import SUBTITLES, choose_format
 from engine.inference.exported import EXPORT_FILE, VOCAB_FILE, ExportedModel, read_export_fields
-from engine.inference.formats import subtitle_paths, transcript_record, write_transcripts
-from engine.inference.inputs import find_audio, readable_paths
 from engine.inference.searching import SearchReader
 from engine.inference.transcriber import Transcriber
 from engine.protocols import AcousticModel, InferenceModel, Parts, Tokenizer
 from engine.training.ema import restore_weights
-
-_NUM_SHOWN = 10  # transcripts printed; all are in the output file
 
 
 def load_trained(
@@ -136,74 +130,3 @@ def _build_reader(parts: Parts, tokenizer: Tokenizer, decode: Mapping[str, Any] 
         tokenizer=tokenizer,
         num_alternatives=decode["num_hypotheses"] if decode["num_hypotheses"] > 1 else 0,
     )
-
-
-def run(
-    *,
-    parts: Parts,
-    checkpoint: str,
-    inputs: Sequence[str],
-    output: str,
-    output_format: str = "",
-    window_secs: float = 30.0,
-    weights: str = "",
-    decode_defaults: Mapping[str, Any] | None = None,
-    decode_given: Mapping[str, Any] | None = None,
-) -> int:
-    """Transcribes files, prints a summary and returns the exit status: 2 if any file could not be read.
-
-    Args:
-        parts: What data and models contribute.
-        checkpoint: As `load_transcriber`.
-        inputs: As `engine.inference.inputs.find_audio`.
-        output: File of the transcripts; of subtitles of several recordings the folder.
-        output_format: One of `TRANSCRIPT_FORMATS`; "" is what the output's name ends in.
-        window_secs: As `load_transcriber`.
-        weights: As `load_transcriber`.
-        decode_defaults: Fields of config.decode where neither the run nor `decode_given` has them; None = greedy,
-            whatever the run says.
-        decode_given: Fields that win over those of the run.
-
-    Raises:
-        ValueError: If an argument is missing or names nothing.
-    """
-    if not output:
-        raise ValueError("--output is empty: name the file to write, such as out.jsonl")
-    format = choose_format(output, output_format)
-    paths = find_audio(inputs)
-    targets = subtitle_paths(output, paths, format=format) if format in SUBTITLES else []
-    decode = find_decode(checkpoint, decode_defaults, decode_given)
-    transcriber = load_transcriber(
-        parts=parts, checkpoint=checkpoint, weights=weights, window_secs=window_secs, decode=decode
-    )
-    with readable_paths(paths) as readable:
-        summary = transcriber.transcribe_files(readable)
-        named = dict(zip(readable, paths, strict=True))
-        target_of = dict(zip(paths, targets, strict=True)) if targets else {}
-        records: list[dict[str, Any]] = []
-        for transcript in summary.transcripts:
-            record = transcript_record(transcript, named[transcript.path])
-            reference = transcriber.find_reference(transcript.path)
-            records.append(record if reference is None else {**record, "reference": reference})
-    write_transcripts(
-        output,
-        format=format,
-        records=records,
-        words=[transcript.words for transcript in summary.transcripts],
-        targets=[target_of[record["audio_filepath"]] for record in records] if targets else [],
-    )
-    for record in records[:_NUM_SHOWN]:
-        print(record["audio_filepath"])
-        if "reference" in record:
-            print(f"  reference:  {record['reference']}")
-        print(f"  hypothesis: {record['text']}")
-    if len(records) > _NUM_SHOWN:
-        print(f"and {len(records) - _NUM_SHOWN} more")
-    speed = summary.audio_secs / max(summary.elapsed_secs, 1e-6)
-    print(
-        f"{len(records)} of {len(paths)} files, {summary.audio_secs:.1f} s of audio in "
-        f"{summary.elapsed_secs:.1f} s (RTFx {speed:.1f}), written to {output}"
-    )
-    for path, reason in summary.failures:
-        print(f"error: {named[path]} was skipped: {reason}", file=sys.stderr)
-    return 2 if summary.failures else 0

@@ -1,10 +1,10 @@
-"""`--mode=align`: when each word of known transcripts was said, and which transcripts do not match their audio."""
+"""`--mode=align`: finds when each word of known transcripts was said, and which transcripts do not match."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.words import Timed, find_words, mean_confidence
 from engine.protocols import Aligner, Parts
 
-_NUM_SHOWN = 10  # worst matches printed; all are in the output file
+_NUM_SHOWN = 10  # mismatches printed; all recordings are in the output file
 ALIGNMENTS_FILE = "alignments.jsonl"
 TEXTGRID_FOLDER = "textgrid"
 
@@ -30,11 +30,11 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, we
     Praat TextGrid of each recording under OUTPUT/textgrid; returns the exit status: 2 if any could not be aligned.
 
     Args:
-        parts: What data and models contribute.
-        checkpoint: A workdir, a checkpoint inside one, or an exported folder.
-        inputs: As `engine.inference.inputs.find_audio`.
-        output: Folder.
-        weights: As `load_transcriber`.
+        parts: what data and models contribute.
+        checkpoint: a workdir, a checkpoint inside one, or an exported folder.
+        inputs: audio files, folders and patterns.
+        output: folder to write.
+        weights: "raw", "ema" or "" for the checkpoint's own choice.
 
     Raises:
         ValueError: An argument is missing or names nothing, or no recording has a transcript.
@@ -45,16 +45,38 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, we
         raise ValueError(f"--output={output}: is a file; name the folder to write")
     paths = find_audio(inputs)
     transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights)
-    aligner = builders.with_blank(parts, transcriber.tokenizer).aligner
     with_text = [(path, text) for path in paths if (text := transcriber.find_reference(path)) is not None]
     if not with_text:
         raise ValueError(
             f"none of the {len(paths)} recordings has a transcript beside it: put its text into NAME.txt, or its line "
             "into a *.trans.txt of the folder"
         )
-    targets = textgrid_paths(output, [path for path, _ in with_text])
     failures = [(path, "no transcript beside it") for path in paths if path not in dict(with_text)]
+    records, refused = _align_files(
+        transcriber, builders.with_blank(parts, transcriber.tokenizer).aligner, with_text, output
+    )
+    failures += refused
+    files.write_jsonl_atomic(os.path.join(output, ALIGNMENTS_FILE), records)
+    print(f"{len(records)} of {len(paths)} recordings aligned, written to {output}")
+    for line in mismatch_lines(records):
+        print(line)
+    for path, reason in failures:
+        print(f"error: {path} was skipped: {reason}", file=sys.stderr)
+    return 2 if failures else 0
+
+
+def _align_files(
+    transcriber: Transcriber, aligner: Aligner, with_text: Sequence[tuple[str, str]], output: str
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """Aligns recordings and writes the TextGrid of each.
+
+    Returns:
+        The objects of `align_file` with their words, worst match first; and path and reason of each recording that
+        could not be aligned.
+    """
     records: list[dict[str, Any]] = []
+    failures = []
+    targets = textgrid_paths(output, [path for path, _ in with_text])
     with progress_bar(total=len(with_text), description="align", unit="file") as bar:
         for (path, text), target in zip(with_text, targets, strict=True):
             try:
@@ -65,25 +87,36 @@ def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, we
                 logging.error("%s is skipped: %s", path, error)
                 failures.append((path, str(error)))
             bar.update(1)
-    records.sort(key=lambda record: record["score"])
-    files.write_jsonl_atomic(os.path.join(output, ALIGNMENTS_FILE), records)
-    print(f"{len(records)} of {len(paths)} recordings aligned, written to {output}; the worst matches:")
-    for record in records[:_NUM_SHOWN]:
-        print(f"{record['score']:9.3f}  {record['audio_filepath']}")
-        print(f"           transcript: {record['text']}\n           heard:      {record['hypothesis']}")
-    for path, reason in failures:
-        print(f"error: {path} was skipped: {reason}", file=sys.stderr)
-    return 2 if failures else 0
+    return sorted(records, key=lambda record: record["score"]), failures
+
+
+def mismatch_lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yields the transcripts that the model hears otherwise, worst match first; nothing of those that it hears so.
+
+    Args:
+        records: objects of `align_file`, worst match first.
+    """
+    different = [record for record in records if record["text"] != record["hypothesis"]]
+    if not different:
+        if records:
+            yield "every transcript is what the model hears"
+        return
+    more = f"; the {_NUM_SHOWN} worst" if len(different) > _NUM_SHOWN else ""
+    yield f"{len(different)} of {len(records)} transcripts differ from what the model hears{more}:"
+    for record in different[:_NUM_SHOWN]:
+        yield f"{record['score']:9.3f}  {record['audio_filepath']}"
+        yield f"           transcript: {record['text']}"
+        yield f"           heard:      {record['hypothesis']}"
 
 
 def align_file(transcriber: Transcriber, aligner: Aligner, path: str, text: str) -> tuple[dict[str, Any], list[Timed]]:
     """Aligns one recording with its transcript.
 
     Args:
-        transcriber: Gives the log-probabilities.
-        aligner: As `Parts.aligner`.
-        path: The recording.
-        text: Normalized.
+        transcriber: computes the log-probabilities.
+        aligner: finds the frames of given labels, blank included.
+        path: the recording.
+        text: its transcript, normalized.
 
     Returns:
         An object with audio_filepath, text, hypothesis (what the model hears), duration (s), confidence and score: how
@@ -162,7 +195,7 @@ def _secs(value: float) -> str:
 
 
 def _intervals(parts: Sequence[Timed], duration_secs: float) -> list[tuple[float, float, str]]:
-    """Intervals from 0 to the end without gap, as Praat wants them."""
+    """Returns intervals from 0 to the end without a gap, as Praat wants them."""
     found: list[tuple[float, float, str]] = []
     position = 0.0
     for part in parts:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from common import storage
-from common.workdir_layout import METRICS_FILE
+from common.model_card import read_evaluations
 from engine.checkpointing import manager
 from engine.common.progress import progress_bar
 from engine.config import builders
@@ -27,7 +27,6 @@ from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.windows import Piece
 from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer
 from engine.training.ema import find_weights
-from engine.workdir.records import read_metrics
 
 # A graph with parts that XLA must compile runs only where its compiler is linked in (TensorFlow Serving's GPU server
 # has none), and converts to nothing else.
@@ -152,7 +151,13 @@ def run(
             ),
             output=output,
             fields=fields,
-            card=model_card(fields=fields, config=config.to_dict(), figures=_figures(workdir, fields["step"])),
+            card=model_card(
+                name=Path(output).name,
+                fields=fields,
+                config=config.to_dict(),
+                tokens=tokenizer.pieces,
+                evaluations=read_evaluations(workdir, fields["step"]),
+            ),
             tokenizer=tokenizer,
             check=check,
             more_files=[folder / comparison.file for comparison in comparisons],
@@ -250,16 +255,3 @@ def _from_sets(sets: Mapping[str, EvalData]) -> Iterator[Recording]:
                     yield Recording(data.utterance_ids[int(index)], samples, data.references[int(index)])
             if num_given == _NUM_CHECKED:
                 break
-
-
-_CARD_METRICS = ("wer", "cer", "num_words", "num_utterances")
-
-
-def _figures(workdir: str, step: int) -> list[dict]:
-    """The last evaluation of each set at the exported update."""
-    path = storage.join(workdir, METRICS_FILE)
-    found: dict[str, dict] = {}
-    for line in read_metrics(path) if storage.is_file(path) else []:
-        if line["step"] == step and all(line.get(name) is not None for name in _CARD_METRICS):
-            found[line["split"]] = line
-    return list(found.values())

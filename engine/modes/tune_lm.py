@@ -1,9 +1,10 @@
-"""`--mode=tune_lm`: the weight of a language model and the score of a word that give the fewest errors on a set."""
+"""`--mode=tune_lm`: finds the language model's weight and the word score that give the fewest errors on a set."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -26,15 +27,17 @@ from engine.workdir.identity import evaluation_folder
 
 _NUM_SHOWN = 12  # trials printed; all are in the file
 
+Utterances = Sequence[tuple[str, np.ndarray]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What one pair of weights gave.
+    """The errors that one pair of weights makes.
 
     Attributes:
-        lm_weight: As config.decode.lm_weight.
-        word_score: As config.decode.word_score.
-        words: Its errors over the set.
+        lm_weight: value of config.decode.lm_weight.
+        word_score: value of config.decode.word_score.
+        words: word errors over the tuning half.
     """
 
     lm_weight: float
@@ -42,30 +45,102 @@ class Trial:
     words: ErrorCounts
 
     def __lt__(self, other: Trial) -> bool:
-        # Of equal ones the smaller weight: it leans less on the text of the language model.
         return self._key() < other._key()
 
     def _key(self) -> tuple[int, float, float]:
         return self.words.num_errors, self.lm_weight, abs(self.word_score)
 
 
+@dataclasses.dataclass(frozen=True)
+class Half:
+    """The errors over one half of the set, without and with the language model.
+
+    Attributes:
+        num_utterances: utterances in the half.
+        greedy: word errors of greedy decoding.
+        words: word errors with the chosen weights.
+    """
+
+    num_utterances: int
+    greedy: ErrorCounts
+    words: ErrorCounts
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the object that decode.json holds."""
+        return {
+            "num_utterances": self.num_utterances,
+            "num_words": self.greedy.num_reference,
+            "greedy_wer": self.greedy.rate,
+            "wer": self.words.rate,
+        }
+
+
 def run(
     *, config: ConfigDict, parts: Parts, workdir: str, checkpoint: str = "", weights: str = "", output: str = ""
 ) -> int:
-    """Tunes `decode.lm_weight` and `decode.word_score` on the set `eval.best_of`; writes them with the rest of
-    config.decode, and every trial, into a JSON file that --decode takes; returns the exit status.
+    """Tunes `decode.lm_weight` and `decode.word_score` on half of the set `eval.best_of`, reports on both halves, and
+    writes the fields of config.decode with every trial into a JSON file that --decode takes; returns the exit status.
 
     Args:
-        config: As configs/base.py, with decode.method=lexicon.
-        parts: What data and models contribute.
-        workdir: Of the run.
-        checkpoint: Instead of the workdir's best one.
-        weights: As `engine.training.ema.restore_weights`.
-        output: File to write; "" = decode.json where `evaluation_folder` says.
+        config: the fields of configs/base.py, with decode.method=lexicon.
+        parts: what data and models contribute.
+        workdir: folder of the run.
+        checkpoint: weights to use instead of the best of the workdir.
+        weights: "raw", "ema" or "" for the checkpoint's own choice.
+        output: file to write; "" is decode.json in the folder of the evaluation.
 
     Raises:
         ValueError: Something in the config or the data does not fit.
     """
+    _check(config)
+    tune, name = config.tune_lm, config.eval.best_of
+    tokenizer = builders.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
+    parts = builders.with_blank(parts, tokenizer)
+    config = builders.with_text_style(config, run=checkpoint or workdir)
+    search = _build_search(config, parts, tokenizer)
+    config = builders.with_architecture(config, parts, run=checkpoint or workdir)
+    data = builders.build_eval_set(config, parts, tokenizer, name)
+    model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
+    path = restore_weights(model, checkpoint or workdir, weights=weights)
+    logging.info("tuning on half of %s with %s", name, path)
+    tuned, held_out = split_halves(compute_log_probs(model, data, max_utterances=tune.max_utterances), name)
+    start_secs = time.monotonic()
+    trials = tune_weights(
+        search=search,
+        tokenizer=tokenizer,
+        heard=tuned,
+        lm_weights=tune.lm_weights,
+        word_scores=tune.word_scores,
+        num_refinements=tune.num_refinements,
+    )
+    elapsed_secs = time.monotonic() - start_secs
+    best = choose_middle(trials)
+    chosen = _best_text(search.with_weights(lm_weight=best.lm_weight, word_score=best.word_score), tokenizer)
+    greedy = _greedy_text(parts, tokenizer)
+    halves = [
+        Half(len(tuned), count_errors(tuned, greedy), best.words),
+        Half(len(held_out), count_errors(held_out, greedy), count_errors(held_out, chosen)),
+    ]
+    target = output or storage.join(evaluation_folder(workdir, checkpoint), DECODE_FILE)
+    fields = {**config.decode.to_dict(), "lm_weight": best.lm_weight, "word_score": best.word_score}
+    files.write_json_atomic(target, {**fields, TUNING: _report(name, path, halves, trials)})
+    print(f"\n{trial_table(trials, best, halves[0].greedy, name)}\n")
+    print(f"{halves_table(halves, name)}\n")
+    print(
+        f"{len(trials)} pairs of weights on {len(tuned)} utterances in {elapsed_secs:.0f} s; lm_weight "
+        f"{best.lm_weight:g} and word_score {best.word_score:g} are written to {target}: use them with "
+        f"--decode={target}"
+    )
+    if halves[1].words.num_errors >= halves[1].greedy.num_errors:
+        print(
+            "warning: on the utterances that were not tuned on, greedy decoding is as good: this language model does "
+            "not help this recognizer"
+        )
+    return 0
+
+
+def _check(config: ConfigDict) -> None:
+    """Raises ValueError where a config has nothing to tune, or nothing to tune on."""
     tune, name = config.tune_lm, config.eval.best_of
     if config.decode.method != "lexicon":
         raise ValueError(
@@ -76,43 +151,51 @@ def run(
         raise ValueError(f"eval.best_of={name!r} names no evaluation set; it is what tune_lm tunes on")
     if not tune.lm_weights or not tune.word_scores:
         raise ValueError("tune_lm.lm_weights and tune_lm.word_scores must name at least one value each")
-    tokenizer = builders.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
-    parts = builders.with_blank(parts, tokenizer)
-    config = builders.with_text_style(config, run=checkpoint or workdir)
-    # Hot words are a wish, not a quality of the audio: they would bend what is tuned.
+
+
+def _build_search(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> TunableSearch:
+    # Tune without hot words; they would bias the weights.
     fields = {**config.decode.to_dict(), "hot_words": (), "num_hypotheses": 1}
     search = parts.build_search(pieces=tokenizer.pieces, **fields)
     assert isinstance(search, TunableSearch)  # method lexicon
-    config = builders.with_architecture(config, parts, run=checkpoint or workdir)
-    data = builders.build_eval_set(config, parts, tokenizer, name)
-    model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
-    path = restore_weights(model, checkpoint or workdir, weights=weights)
-    logging.info("tuning on %s with %s", name, path)
-    heard = compute_log_probs(model, data, max_utterances=tune.max_utterances)
-    greedy = parts.span_decoder
-    baseline = count_errors(heard, lambda log_probs: tokenizer.decode([span[0] for span in greedy(log_probs)]))
-    start_secs = time.monotonic()
-    trials = tune_weights(
-        search=search,
-        tokenizer=tokenizer,
-        heard=heard,
-        lm_weights=tune.lm_weights,
-        word_scores=tune.word_scores,
-        num_refinements=tune.num_refinements,
-    )
-    elapsed_secs = time.monotonic() - start_secs
-    best = min(trials)
-    target = output or storage.join(evaluation_folder(workdir, checkpoint), DECODE_FILE)
-    tuned = {**config.decode.to_dict(), "lm_weight": best.lm_weight, "word_score": best.word_score}
-    files.write_json_atomic(target, {**tuned, TUNING: _report(name, path, heard, baseline, trials)})
-    print(f"\n{trial_table(trials, baseline, name)}\n")
-    print(
-        f"{len(trials)} pairs of weights on {len(heard)} utterances in {elapsed_secs:.0f} s; the best are written to "
-        f"{target}: use them with --decode={target}"
-    )
-    if best.words.num_errors >= baseline.num_errors:
-        print("no pair is better than greedy decoding: this language model does not help this recognizer")
-    return 0
+    return search
+
+
+def split_halves(heard: Utterances, name: str) -> tuple[Utterances, Utterances]:
+    """Returns the utterances to tune on and those to report on: every second one, so that speakers are in both.
+
+    Args:
+        heard: references and log-probabilities, in the order of the set.
+        name: the set, for the message.
+
+    Raises:
+        ValueError: There are fewer than two.
+    """
+    if len(heard) < 2:
+        raise ValueError(
+            f"data.eval.{name}: tune_lm needs at least two utterances, half to tune on and half to report on, and "
+            f"finds {len(heard)}; give a larger set, or raise tune_lm.max_utterances"
+        )
+    return heard[::2], heard[1::2]
+
+
+def choose_middle(trials: Sequence[Trial]) -> Trial:
+    """Returns the trial with the fewest errors; of several the one nearest to their median.
+
+    Errors are whole words, so neighbours often tie. A weight at the edge of such a plateau is one step from a worse
+    one; other utterances move the edge.
+    """
+    fewest = min(trial.words.num_errors for trial in trials)
+    ties = [trial for trial in trials if trial.words.num_errors == fewest]
+    axes = [[trial.lm_weight for trial in ties], [trial.word_score for trial in ties]]
+    centre = [statistics.median(axis) for axis in axes]
+    widths = [max(axis) - min(axis) or 1.0 for axis in axes]
+
+    def distance(trial: Trial) -> float:
+        place = (trial.lm_weight, trial.word_score)
+        return sum(((x - middle) / width) ** 2 for x, middle, width in zip(place, centre, widths, strict=True))
+
+    return min(ties, key=lambda trial: (round(distance(trial), 9), trial._key()))
 
 
 def compute_log_probs(model: AcousticModel, data: EvalData, *, max_utterances: int = 0) -> list[tuple[str, np.ndarray]]:
@@ -153,7 +236,7 @@ def tune_weights(
     *,
     search: TunableSearch,
     tokenizer: Tokenizer,
-    heard: Sequence[tuple[str, np.ndarray]],
+    heard: Utterances,
     lm_weights: Sequence[float],
     word_scores: Sequence[float],
     num_refinements: int,
@@ -161,12 +244,12 @@ def tune_weights(
     """Tries every pair of weights, then the neighbours of the best pair at half the distance, and so on.
 
     Args:
-        search: What is tuned.
-        tokenizer: Tokens to text.
-        heard: References and log-probabilities, as `compute_log_probs`.
-        lm_weights: Values of the first round.
-        word_scores: Likewise.
-        num_refinements: Rounds after it.
+        search: the beam-search decoder to tune.
+        tokenizer: turns its tokens into text.
+        heard: references and log-probabilities of the utterances to tune on.
+        lm_weights: values of lm_weight in the first round.
+        word_scores: values of word_score in the first round.
+        num_refinements: rounds after the first.
 
     Returns:
         The trials, in the order in which they were made.
@@ -183,7 +266,7 @@ def tune_weights(
                     continue
                 weighted = search.with_weights(lm_weight=pair[0], word_score=pair[1])
                 trials[pair] = Trial(*pair, count_errors(heard, _best_text(weighted, tokenizer), bar=bar))
-            best = min(trials.values())
+            best = choose_middle(list(trials.values()))
             bar.set_postfix_str(f"WER {100 * best.words.rate:.2f} %")
             shrink = 2 ** (round_number + 1)
             around = [(-weight_step / shrink, 0, weight_step / shrink), (-score_step / shrink, 0, score_step / shrink)]
@@ -195,9 +278,7 @@ def tune_weights(
     return list(trials.values())
 
 
-def count_errors(
-    heard: Sequence[tuple[str, np.ndarray]], read: Callable[[np.ndarray], str], *, bar: Any = None
-) -> ErrorCounts:
+def count_errors(heard: Utterances, read: Callable[[np.ndarray], str], *, bar: Any = None) -> ErrorCounts:
     """Adds up the word errors of a way to read log-probabilities."""
     total = ErrorCounts()
     for reference, log_probs in heard:
@@ -207,8 +288,8 @@ def count_errors(
     return total
 
 
-def trial_table(trials: Sequence[Trial], baseline: ErrorCounts, name: str) -> str:
-    """Returns a table of the best trials and greedy decoding, best first."""
+def trial_table(trials: Sequence[Trial], best: Trial, baseline: ErrorCounts, name: str) -> str:
+    """Returns a table of the chosen trial, the next best ones and greedy decoding, over the tuning half."""
     lines = [f"{name}: lm_weight  word_score   WER %  substituted  deleted  inserted"]
     width = len(name)
 
@@ -218,10 +299,29 @@ def trial_table(trials: Sequence[Trial], baseline: ErrorCounts, name: str) -> st
             f"{words.deletions:7}  {words.insertions:8}"
         )
 
-    for trial in sorted(trials)[:_NUM_SHOWN]:
+    others = [trial for trial in sorted(trials) if trial is not best]
+    for trial in [best, *others][:_NUM_SHOWN]:
         lines.append(line(f"{trial.lm_weight:g}", f"{trial.word_score:g}", trial.words))
     lines.append(line("greedy", "", baseline))
+    num_ties = sum(trial.words.num_errors == best.words.num_errors for trial in trials)
+    if num_ties > 1:
+        lines.append(f"{num_ties} pairs have equally few errors; the first line is the middle of them")
     return "\n".join(lines)
+
+
+def halves_table(halves: Sequence[Half], name: str) -> str:
+    """Returns the word error rates over the tuning half and over the other one, without and with the chosen weights."""
+    lines = ["half of " + name + "   utterances  greedy WER %  WER %"]
+    width = len("half of " + name)
+    for title, half in zip(("tuned on", "held out"), halves, strict=True):
+        lines.append(
+            f"{title:{width}}  {half.num_utterances:11}  {100 * half.greedy.rate:12.2f}  {100 * half.words.rate:5.2f}"
+        )
+    return "\n".join(lines)
+
+
+def _greedy_text(parts: Parts, tokenizer: Tokenizer) -> Callable[[np.ndarray], str]:
+    return lambda log_probs: tokenizer.decode([span[0] for span in parts.span_decoder(log_probs)])
 
 
 def _best_text(search: Search | TunableSearch, tokenizer: Tokenizer) -> Callable[[np.ndarray], str]:
@@ -229,20 +329,17 @@ def _best_text(search: Search | TunableSearch, tokenizer: Tokenizer) -> Callable
 
 
 def _closest_distance(values: Sequence[float]) -> float:
-    """Between neighbours; of a single value none, and so it stays."""
+    """Returns the smallest distance between two values; 0 for a single value, which stays as it is."""
     return min((b - a for a, b in itertools.pairwise(sorted(set(values)))), default=0.0)
 
 
-def _report(
-    name: str, path: str, heard: Sequence[Any], baseline: ErrorCounts, trials: Sequence[Trial]
-) -> Mapping[str, Any]:
+def _report(name: str, path: str, halves: Sequence[Half], trials: Sequence[Trial]) -> Mapping[str, Any]:
+    tuned, held_out = halves
     return {
         "set": name,
         "checkpoint": path,
-        "num_utterances": len(heard),
-        "num_words": baseline.num_reference,
-        "greedy_wer": baseline.rate,
-        "wer": min(trials).words.rate,
+        **tuned.to_dict(),
+        "held_out": held_out.to_dict(),
         "trials": [
             {"lm_weight": trial.lm_weight, "word_score": trial.word_score, "wer": trial.words.rate}
             for trial in sorted(trials)

@@ -10,10 +10,8 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
@@ -23,6 +21,7 @@ from common import storage
 from common.json_files import MalformedFileError
 from common.workdir_layout import CONFIG_FILE, ENVIRONMENT_FILE, read_config
 from engine.common import files
+from engine.common.source_tree import find_commit
 
 # As the system words them, whichever library passes them on.
 _STORAGE_WORDS = (
@@ -203,7 +202,7 @@ def write_environment(
     """
     environment = {
         "command": sys.argv,
-        "commit": _commit(),
+        "commit": find_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "num_cpus": os.cpu_count(),
@@ -248,19 +247,3 @@ def storage_faults(workdir: str | os.PathLike[str]) -> Iterator[None]:
             f"{workdir}: cannot be written{where}: {reason.splitlines()[0]}; what was saved there is intact: make room"
             " or change the permissions, and the same command goes on from the newest checkpoint"
         ) from error
-
-
-def _commit() -> str | None:
-    """Returns the commit of this source tree, "+changes" added if files differ; None if unknown."""
-    root = Path(__file__).resolve().parents[2]
-    # Installed as a package, the code may lie inside somebody else's repository.
-    if not (root / ".git").exists():
-        return None
-    git = ["git", "-C", str(root)]
-    options: dict[str, Any] = {"capture_output": True, "text": True, "timeout": 10, "check": True}
-    try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], **options)
-        status = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], **options)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")

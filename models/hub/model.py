@@ -20,7 +20,8 @@ from models.ops.keyed_random import UpdateRandom, dropout
 from models.wav2vec2 import feature_encoder
 from models.wav2vec2.config import Wav2Vec2Config
 from models.wav2vec2.layers import Projection, sequence_mask
-from models.weights.named_weights import fetch, kaggle_name
+from models.weights.kaggle import kaggle_name
+from models.weights.named_weights import fetch
 
 # Names that the convolutions at the bottom go by, ours and the published ones.
 _FEATURE_ENCODER_NAMES = ("feature_encoder", "feature_extractor")

@@ -11,6 +11,7 @@ compiled once for each shape, some 0.05 s, and only large tensors pay that back.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -24,6 +25,26 @@ _DENSITY_AT_0 = 0.3989422804014327  # of the normal distribution
 
 # A rate without keys: nothing is dropped.
 Keys: TypeAlias = tf.Tensor | None
+
+
+def drop_compilers_first_notice() -> None:
+    """Compiles a trivial function with stderr closed: XLA's first compilation prints two lines about itself, once.
+
+    Nothing else turns them off. Call where TensorFlow's devices have been configured.
+    """
+    try:
+        kept = os.dup(2)
+    except OSError:  # closed: nobody would read them
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        with tf.init_scope(), tf.device("CPU:0"):
+            tf.function(lambda x: x + 1.0, jit_compile=True, autograph=False)(tf.constant(0.0))
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _region(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras
 
 from models.ops.devices import on_cpu
+from models.ops.fused import drop_compilers_first_notice
 from models.ops.keyed_random import UpdateRandom, dropout
 from models.wav2vec2 import feature_encoder, pretrained
 from models.wav2vec2.config import PRECISIONS, Wav2Vec2Config, resolve
@@ -254,4 +255,6 @@ def build_model(
     if precision not in PRECISIONS:
         raise ValueError(f"train.precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     config = resolve(preset, architecture or {}, vocab_size=vocab_size, **overrides)
+    if config.uses_regions:
+        drop_compilers_first_notice()
     return Wav2Vec2ForCTC(config=config, precision=precision, freeze_feature_encoder=freeze_feature_encoder)

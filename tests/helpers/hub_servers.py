@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import hashlib
 import http.server
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
+Server = TypeVar("Server", bound=http.server.ThreadingHTTPServer)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -20,6 +23,7 @@ class HubServer(http.server.ThreadingHTTPServer):
         repository: name of the model, OWNER/NAME.
         files: its files by name.
         plain: other files by path.
+        answers: (status, headers, body) by path, of what is neither.
         status: answer of the model's listing; 200 = as it should be.
         error_code: what the Hub puts into X-Error-Code beside a status.
         cut: file whose body breaks off in its middle.
@@ -33,6 +37,7 @@ class HubServer(http.server.ThreadingHTTPServer):
         self.repository = "someone/some-model"
         self.files: dict[str, bytes] = {}
         self.plain: dict[str, bytes] = {}
+        self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
         self.status = 200
         self.error_code = ""
         self.cut = ""
@@ -43,9 +48,39 @@ class HubServer(http.server.ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-@contextmanager
-def serving() -> Iterator[HubServer]:
-    server = HubServer()
+class KaggleServer(http.server.ThreadingHTTPServer):
+    """One SavedModel of Kaggle Models, in the protocol that kagglehub speaks; faults are set as attributes.
+
+    A download is a redirection to a storage that knows ranges and tells the MD5 of each file, as Kaggle's does.
+
+    Attributes:
+        model: OWNER/MODEL/FRAMEWORK/VARIATION, the framework as the protocol writes it.
+        version: its newest version.
+        files: its files by name.
+        status: answer of the API; 200 = as it should be.
+        cut: file whose body breaks off in its middle.
+        requests: "METHOD path" of each request, with the range that it asks for.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _KaggleHandler)
+        self.model = "someone/some-model/TensorFlow2/base"
+        self.version = 3
+        self.files: dict[str, bytes] = {}
+        self.status = 200
+        self.cut = ""
+        self.requests: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@contextlib.contextmanager
+def serving(kind: type[Server] = HubServer) -> Iterator[Server]:
+    server = kind()
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -55,12 +90,29 @@ def serving() -> Iterator[HubServer]:
         server.server_close()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: HubServer
+class _Sender(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
         pass
+
+    def _send_json(self, value: object, *, status: int = 200) -> None:
+        self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"}, body=True)
+
+    def _send(self, status: int, content: bytes, headers: dict[str, str], body: bool, *, cut: bool = False) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body and cut:
+            self.wfile.write(content[: len(content) // 2])
+            self.close_connection = True
+        elif body:
+            self.wfile.write(content)
+
+
+class _Handler(_Sender):
+    server: HubServer
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -77,6 +129,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self._send(304, b"", {"ETag": tag}, body)
             else:
                 self._send(200, hub.plain[path], {"ETag": tag}, body, cut=path == hub.cut)
+            return
+        if path in hub.answers:
+            status, headers, content = hub.answers[path]
+            self._send(status, content, headers, body)
             return
         if hub.status != 200:
             headers = {"X-Error-Code": hub.error_code} if hub.error_code else {}
@@ -104,20 +160,40 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         else:
             self._send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
 
-    def _send_json(self, value: object) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"}, body=True)
-
-    def _send(self, status: int, content: bytes, headers: dict[str, str], body: bool, *, cut: bool = False) -> None:
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body and cut:
-            self.wfile.write(content[: len(content) // 2])
-            self.close_connection = True
-        elif body:
-            self.wfile.write(content)
-
 
 def _blob(content: bytes) -> str:
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+
+
+class _KaggleHandler(_Sender):
+    server: KaggleServer
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # the client of a refused download hangs up
+            super().handle()
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
+        hub, call = self.server, self.path.rpartition("/")[2]
+        hub.requests.append(f"POST {call} {asked.get('path', '')}".rstrip())
+        if hub.status != 200:
+            self._send_json({"code": hub.status, "message": "refused"}, status=hub.status)
+            return
+        owner, model, _, variation = hub.model.split("/")
+        if (asked["ownerSlug"], asked["modelSlug"], asked["instanceSlug"]) != (owner, model, variation):
+            self._send_json({"code": 404, "message": "not found"}, status=404)
+        elif call == "GetModelInstance":
+            self._send_json({"versionNumber": hub.version})
+        elif call == "ListModelInstanceVersionFiles":
+            self._send_json({"files": [{"name": name} for name in hub.files], "nextPageToken": ""})
+        else:
+            self._send(302, b"", {"Location": f"{hub.url}/storage/{asked['path']}"}, body=True)
+
+    def do_GET(self) -> None:
+        hub, name = self.server, unquote(self.path).removeprefix("/storage/")
+        content, asked = hub.files[name], self.headers.get("Range", "")
+        hub.requests.append(f"GET {name} {asked}".rstrip())
+        digest = base64.b64encode(hashlib.md5(content).digest()).decode()
+        headers = {"Accept-Ranges": "bytes", "x-goog-hash": f"crc32c=AAAAAA==,md5={digest}"}
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        self._send(206 if asked else 200, content[start:], headers, body=True, cut=name == hub.cut)

@@ -6,13 +6,15 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import sys
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from huggingface_hub import constants
+import soundfile
+from huggingface_hub import ModelCard, constants
 from safetensors.numpy import load_file, save_file
 
 from data.text.tokenizer import load_tokenizer
@@ -193,7 +195,7 @@ def test_the_command_reports_and_goes_both_ways(tmp_path, golden, capsys):
     names = load_file(tmp_path / "back" / "model.safetensors")
     assert "hubert.masked_spec_embed" in names
     assert sorted(path.name for path in (tmp_path / "back").iterdir()) == [
-        "config.json", "model.safetensors", "preprocessor_config.json", "special_tokens_map.json",
+        "README.md", "config.json", "model.safetensors", "preprocessor_config.json", "special_tokens_map.json",
         "tokenizer_config.json", "vocab.json",
     ]  # fmt: skip
 
@@ -300,3 +302,46 @@ def test_a_name_is_fetched_and_converted_like_its_folder(tmp_path, golden, monke
         assert Path(folder, name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert convert.main(["--input=someone/some-model", f"--output={tmp_path / 'c'}"]) == 2
     assert "write hf://someone/some-model" in capsys.readouterr().err
+
+
+def snippet_of(folder):
+    (snippet,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)
+    return snippet
+
+
+def test_a_card_is_written_once_and_names_the_run_that_the_weights_come_from(tmp_path, golden):
+    write_hf_folder(tmp_path / "hf", golden)
+    convert.from_hf(input=tmp_path / "hf", output=tmp_path / "ours")
+    # As a run leaves it: config.json, vocab.json, metrics.jsonl, best/.
+    run = tmp_path / "run"
+    (run / "best").mkdir(parents=True)
+    for path in (tmp_path / "ours").glob("weights.*"):
+        (run / "best" / path.name.replace("weights", "ckpt-20")).write_bytes(path.read_bytes())
+    (run / "vocab.json").write_bytes((tmp_path / "ours/vocab.json").read_bytes())
+    fields = json.loads((tmp_path / "ours/config.json").read_text())
+    model = {"preset": "auto", "architecture": fields, "init": "hf://facebook/wav2vec2-base@main", "source": "native"}
+    (run / "config.json").write_text(json.dumps({"seed": 0, "model": model}))
+    lines = [
+        {"step": step, "split": "dev", "wer": wer, "cer": 0.1, "num_words": 10, "num_utterances": 2}
+        for step, wer in ((10, 0.5), (20, 0.25))
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    convert.to_hf(input=run, output=tmp_path / "back")
+    card = ModelCard.load(tmp_path / "back/README.md")
+    assert (card.data.library_name, card.data.base_model) == ("transformers", "facebook/wav2vec2-base")
+    assert [result.metric_value for result in card.data.eval_results] == [25.0, 10.0]
+    (tmp_path / "back/README.md").write_text("edited")
+    convert.to_hf(input=run, output=tmp_path / "back")
+    assert (tmp_path / "back/README.md").read_text() == "edited"
+
+
+def test_the_snippet_of_the_card_is_python_and_runs_where_transformers_is(tmp_path, golden, monkeypatch, capsys):
+    write_hf_folder(tmp_path / "hf", golden)
+    convert.from_hf(input=tmp_path / "hf", output=tmp_path / "ours")
+    convert.to_hf(input=tmp_path / "ours", output=tmp_path / "back")
+    code = compile(snippet_of(tmp_path / "back"), "README.md", "exec")
+    pytest.importorskip("transformers", reason="transformers is an extra of the parity recipe (tests/golden)")
+    soundfile.write(tmp_path / "back/a.wav", np.sin(np.arange(8000) / 9).astype(np.float32), 16_000)
+    monkeypatch.chdir(tmp_path / "back")
+    exec(code, {})
+    assert capsys.readouterr().out.endswith("\n")

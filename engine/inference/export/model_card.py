@@ -1,27 +1,32 @@
-"""README.md of an exported recognizer."""
+"""Composes the README.md of an exported recognizer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
+from common.model_card import Evaluation, compose_card
 
-def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Sequence[dict[str, Any]]) -> str:
-    """Returns README.md of an exported recognizer: what it is, what it was trained on, how well it reads.
+
+def model_card(
+    *,
+    name: str,
+    fields: dict[str, Any],
+    config: dict[str, Any],
+    tokens: Collection[str],
+    evaluations: Sequence[Evaluation],
+) -> str:
+    """Returns the README.md of an exported recognizer: what it is, how to call it, how well it reads.
 
     Args:
-        fields: As export.json.
-        config: Of the run.
-        figures: The last line of metrics.jsonl of each evaluation set at the exported checkpoint's update.
+        name: name of the exported folder.
+        fields: the content of export.json.
+        config: the config of the run.
+        tokens: what each token of the vocabulary says.
+        evaluations: the error rates at the exported update.
     """
     data, train, model = config["data"], config["train"], config["model"]
-    rows = [
-        f"| {line['split']} | {100 * line['wer']:.2f} % | {100 * line['cer']:.2f} % | {line['num_words']:.0f} | "
-        f"{line['num_utterances']:.0f} |"
-        for line in figures
-    ]
-    table = ["| set | WER | CER | words | utterances |", "|---|---|---|---|---|", *rows]
     trained_on = "Nothing was trained here: these are converted weights."
     if "train" in data:  # else a folder of models.convert
         trained_on = (
@@ -29,45 +34,48 @@ def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Seque
             f"{data['text_style']}. Starting weights: {model['init'] or 'random'}."
         )
     architecture = model["preset"] if model.get("source", "native") == "native" else model["hub_handle"]
-    lines = [
-        "# A wav2vec 2.0 speech recognizer",
-        "",
-        f"Architecture {architecture}, {fields['num_parameters']:,} parameters, {fields['num_tokens']} tokens, trained "
-        f"by Earshot for {fields['step']} updates ({train['precision']}).",
-        "",
-        "Input: `waveform` [B, T] float32 in [-1, 1] at 16 kHz, any T; `lengths` [B] int32, valid samples of each row.",
-        "Output: `text`, `confidence`, `tokens` with `token_starts`, `token_ends` (s) and `token_confidences`,",
-        "`num_tokens`, `logits`, `num_frames`.",
-        "",
-        "```python",
-        "import tensorflow as tf",
-        'recognize = tf.saved_model.load("FOLDER").signatures["serving_default"]',
-        'print(recognize(waveform=waveform, lengths=lengths)["text"])',
-        "```",
-        "",
-        "## Error rates",
-        "",
-        *(table if rows else ["Not measured in the run that it comes from."]),
-        "",
-        *_other_formats(fields),
-        "## Training data",
-        "",
-        trained_on,
-        "",
-        "## Config",
-        "",
-        "```json",
-        json.dumps(config, indent=1, ensure_ascii=False),
-        "```",
-    ]
-    return "\n".join(lines) + "\n"
+    return compose_card(
+        name=name,
+        library="tensorflow",
+        tags=["wav2vec2", "saved-model"],
+        tokens=tokens,
+        init=model.get("init", ""),
+        evaluations=evaluations,
+        summary=[
+            f"A wav2vec 2.0 speech recognizer: architecture {architecture}, {fields['num_parameters']:,} parameters, "
+            f"{fields['num_tokens']} tokens, trained by Earshot for {fields['step']} updates ({train['precision']}).",
+        ],
+        usage=[
+            "In this folder, with a recording of 16 kHz and 16 bits beside it; nothing but TensorFlow is needed:",
+            "",
+            "```python",
+            "import tensorflow as tf",
+            "",
+            'recognizer = tf.saved_model.load(".")',
+            'audio, sample_rate = tf.audio.decode_wav(tf.io.read_file("a.wav"), desired_channels=1)',
+            "waveform = tf.transpose(audio)",
+            'found = recognizer.signatures["serving_default"](waveform=waveform, lengths=tf.shape(waveform)[1:])',
+            'print(found["text"][0].numpy().decode())',
+            "```",
+            "",
+            "Input: `waveform` [B, T] float32 in [-1, 1] at 16 kHz, any T; `lengths` [B] int32, valid samples of each "
+            "row.",
+            "Output: `text`, `confidence`, `tokens` with `token_starts`, `token_ends` (s) and `token_confidences`,",
+            "`num_tokens`, `logits`, `num_frames`.",
+        ],
+        more={
+            **_other_formats(fields),
+            "Training data": [trained_on],
+            "Config": ["```json", json.dumps(config, indent=1, ensure_ascii=False), "```"],
+        },
+    )
 
 
-def _other_formats(fields: dict[str, Any]) -> list[str]:
-    """What lies beside the SavedModel, and how it compares; nothing where nothing does."""
+def _other_formats(fields: dict[str, Any]) -> dict[str, list[str]]:
+    """Returns the section on the files beside the SavedModel and how they compare; {} where there are none."""
     formats: Sequence[dict[str, Any]] = fields.get("formats", ())
     if not formats:
-        return []
+        return {}
     blank_id, delimiter_id = fields.get("blank_id", 0), fields.get("delimiter_id")
     piece = "pieces[i]" if delimiter_id is None else f'" " if i == {delimiter_id} else pieces[i]'
 
@@ -80,9 +88,7 @@ def _other_formats(fields: dict[str, Any]) -> list[str]:
         f"{found['speed']:.2f} |"
         for found in formats
     ]
-    return [
-        "## Other formats",
-        "",
+    content = [
         "Input: `waveform` [1, T] float32 in [-1, 1] at 16 kHz, any T of at least one frame.",
         "Output: `logits` [1, F, V].",
         f"The text is made outside of the graph; `pieces` are the tokens of vocab.json in their order, "
@@ -99,5 +105,5 @@ def _other_formats(fields: dict[str, Any]) -> list[str]:
         "| file | size | WER | words that differ | log-probabilities, largest difference | speed |",
         "|---|---|---|---|---|---|",
         *rows,
-        "",
     ]
+    return {"Other formats": content}

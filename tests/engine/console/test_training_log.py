@@ -65,6 +65,18 @@ def test_within_a_long_loop_there_is_a_line_by_time_with_the_loss_so_far(step, c
     assert "loss 7" in lines[1] and "10.0 s/update" in lines[1] and "ETA 9.3 days" in lines[1]
 
 
+def test_an_update_that_takes_longer_than_the_silence_has_its_own_line_too(step, caplog):
+    with make_log(step, num_updates=80, max_secs=0.05, peek=lambda: {"loss": 7.0}) as log:
+        for done in range(1, 4):
+            time.sleep(0.12)  # the thread breaks the silence before the update ends
+            step.assign(done)
+            log._last_read = 0.0  # the step is read once a second at most
+            log.after_update()
+    said = [message for message in caplog.messages if message.startswith("update ")]
+    assert any("still running" in line for line in said)
+    assert [line.split("  ")[0] for line in said if "loss 7" in line] == ["update 2/80", "update 3/80"]
+
+
 def test_the_whole_run_is_forecast_once(step, clock, caplog):
     with make_log(step, num_updates=80_000) as log:
         clock[0] += 60  # compilation

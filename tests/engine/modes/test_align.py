@@ -91,7 +91,27 @@ def test_words_get_their_times_and_the_worst_match_comes_first(parts, tmp_path, 
         "wrong.TextGrid",
     ]
     printed = capsys.readouterr().out
-    assert "3 of 3 recordings aligned" in printed and printed.index("wrong.wav") < printed.index("good.wav")
+    assert f"3 of 3 recordings aligned, written to {output}\n1 of 3 transcripts differ" in printed
+    assert "wrong.wav\n           transcript: ab ed\n           heard:      ab cd\n" in printed
+    assert "good.wav" not in printed and "close.wav" not in printed
+
+
+def test_where_every_transcript_matches_none_is_listed(parts, tmp_path, capsys):
+    write(tmp_path, good="_ab_", close="ab")
+    transcripts(tmp_path, good="ab", close="ab")
+    assert align.run(parts=parts, checkpoint="x", inputs=[str(tmp_path)], output=str(tmp_path / "out")) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[1:] == ["every transcript is what the model hears"]
+
+
+def test_of_many_mismatches_the_worst_are_listed_and_counted():
+    records = [
+        {"audio_filepath": f"{number}.wav", "text": "a", "hypothesis": "a" if number % 2 else "b", "score": number - 50}
+        for number in range(50)
+    ]
+    lines = list(align.mismatch_lines(records))
+    assert lines[0] == "25 of 50 transcripts differ from what the model hears; the 10 worst:"
+    assert [line.split()[1] for line in lines[1::3]] == [f"{number}.wav" for number in range(0, 20, 2)]
 
 
 def test_what_cannot_be_aligned_is_named_and_the_rest_is_done(parts, tmp_path, capsys):

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 import tf_keras
 
 from configs import base
 from engine.checkpointing.manager import BestCheckpoint
 from engine.config import builders
-from engine.inference import loading
 from engine.inference.export import portable
 from engine.inference.export.portable import load_portable
 from engine.inference.export.portable_check import count_changed_words
-from engine.modes import export
+from engine.modes import export, transcribe
 from models.ctc.alignment import greedy_spans
 from models.ctc.greedy import greedy_decode_spans
 from models.wav2vec2.model import build_model
@@ -73,9 +74,25 @@ def test_a_run_becomes_a_folder_that_transcribes_alike(trained, parts, tmp_path,
     texts = []
     for checkpoint in (workdir, str(output)):
         arguments = {"inputs": [str(tmp_path / "a.wav")], "output": str(tmp_path / "out.txt")}
-        assert loading.run(parts=parts, checkpoint=checkpoint, **arguments) == 0
+        assert transcribe.run(parts=parts, checkpoint=checkpoint, **arguments) == 0
         texts.append((tmp_path / "out.txt").read_text())
     assert texts[0] == texts[1] and len(texts[0]) > 1
+
+
+def test_the_snippet_of_the_card_runs(trained, parts, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(builders, "build_eval_data", lambda *arguments: {"dev": Set()})
+    output = tmp_path / "exported"
+    export.run(parts=parts, checkpoint=trained[0], inputs=[], output=str(output))
+    samples = np.arange(-800, 800, 20, dtype=np.int16) * 40
+    soundfile.write(output / "a.wav", samples, 16_000)
+    monkeypatch.chdir(output)
+    (snippet,) = re.findall(r"```python\n(.*?)```", (output / "README.md").read_text(), flags=re.DOTALL)
+    capsys.readouterr()
+    exec(compile(snippet, "README.md", "exec"), {})
+    waveform = (samples / 2**15).astype(np.float32)
+    serve = tf.saved_model.load(str(output)).signatures["serving_default"]
+    found = serve(waveform=tf.constant(waveform[np.newaxis]), lengths=tf.constant([len(waveform)]))["text"][0]
+    assert capsys.readouterr().out == found.numpy().decode() + "\n" != "\n"
 
 
 def test_other_formats_lie_beside_it_and_the_card_compares_them(trained, parts, tmp_path, monkeypatch, capsys):  # noqa: F811
@@ -91,7 +108,9 @@ def test_other_formats_lie_beside_it_and_the_card_compares_them(trained, parts, 
     assert path.stat().st_size == found["num_bytes"]
     assert sorted(tmp_path.glob(".*")) == []
     (tmp_path / "a.wav").touch()
-    loading.run(parts=parts, checkpoint=str(output), inputs=[str(tmp_path / "a.wav")], output=str(tmp_path / "out.txt"))
+    transcribe.run(
+        parts=parts, checkpoint=str(output), inputs=[str(tmp_path / "a.wav")], output=str(tmp_path / "out.txt")
+    )
     (waveform,) = parts.stream_audio("a.wav", "refuse")
     ids = load_portable(path, "tflite_float32")(waveform).argmax(-1)
     # As the card says.

@@ -12,9 +12,8 @@ import tensorflow as tf
 
 from configs.base import get_serve
 from data.common.page import page_environment
-from engine.inference import loading
 from engine.inference.exported import ExportedModel
-from engine.modes import serve
+from engine.modes import serve, transcribe
 from models.ctc.alignment import greedy_spans
 from models.ctc.greedy import greedy_decode_spans
 from tests.engine.inference.export.test_saved_model import Letters
@@ -55,7 +54,9 @@ def ask(port, path, body=None):
 def test_serves_the_text_of_transcribe_until_it_is_stopped(trained, parts, tmp_path, capsys):  # noqa: F811
     workdir, _ = trained
     (tmp_path / "a.wav").touch()
-    loading.run(parts=parts, checkpoint=workdir, inputs=[str(tmp_path / "a.wav")], output=str(tmp_path / "out.jsonl"))
+    transcribe.run(
+        parts=parts, checkpoint=workdir, inputs=[str(tmp_path / "a.wav")], output=str(tmp_path / "out.jsonl")
+    )
     wanted = json.loads((tmp_path / "out.jsonl").read_text())
     capsys.readouterr()
     stop, statuses = Stop(), []

@@ -1,5 +1,6 @@
 """Tuning the weights of a language model."""
 
+import itertools
 import json
 
 import numpy as np
@@ -51,16 +52,59 @@ def test_the_best_pair_is_found_by_halving_the_distance():
         word_scores=(-1.0, 1.0),
         num_refinements=3,
     )
-    best = min(trials)
+    best = tune_lm.choose_middle(trials)
     # Steps 0.5 and 2 halve to 0.25 and 1, and so on: (1, 1), then (1.25, 1) or (1, 0), then (1.25, 0.5).
     assert (best.lm_weight, best.word_score, best.words.num_errors) == (1.25, 0.5, 0)
     assert len(search.tried) == len(set(search.tried)) == len(trials)  # none tried twice
     assert min(weight for weight, _ in search.tried) >= 0
 
 
-def test_ties_go_to_the_smaller_weight():
-    words = ErrorCounts(hits=9, substitutions=1)
-    assert min([tune_lm.Trial(1.0, 0.0, words), tune_lm.Trial(0.5, 2.0, words)]).lm_weight == 0.5
+def plateau(*pairs, errors=1):
+    return [tune_lm.Trial(*pair, ErrorCounts(hits=9, substitutions=errors)) for pair in pairs]
+
+
+def test_of_a_plateau_of_ties_the_middle_is_taken():
+    weights, scores = (0.25, 0.5, 0.75, 1.0, 1.5), (-1.0, 0.0, 1.0)
+    ties = plateau(*itertools.product(weights, scores))
+    worse = plateau((0.0, 0.0), (2.0, 0.0), errors=2)
+    best = tune_lm.choose_middle([*worse, *reversed(ties)])
+    assert (best.lm_weight, best.word_score) == (0.75, 0.0)
+    # A lucky pair far away does not pull it off the plateau.
+    best = tune_lm.choose_middle([*ties, *plateau((9.0, 5.0))])
+    assert (best.lm_weight, best.word_score) == (0.75, 0.0)
+    # Two are no plateau: the smaller weight leans less on the text of the language model.
+    assert tune_lm.choose_middle(plateau((1.0, 0.0), (0.5, 0.0))).lm_weight == 0.5
+    assert tune_lm.choose_middle([*plateau((1.0, 0.0), (3.0, 0.0)), *plateau((2.0, 0.0), errors=0)]).lm_weight == 2.0
+
+
+def test_the_search_refines_around_the_middle_of_a_plateau():
+    class Flat(Curve):
+        def with_weights(self, *, lm_weight, word_score):
+            self.tried.append((lm_weight, word_score))
+            return Flat((lm_weight, word_score))
+
+        def __call__(self, log_probs):
+            return [type("Found", (), {"tokens": [0 if 0.5 <= self.weights[0] <= 2.5 else 9]})()]
+
+    search = Flat()
+    trials = tune_lm.tune_weights(
+        search=search,
+        tokenizer=Wrong(),
+        heard=[(" ".join(["YES"] * 100), np.zeros([1, 1]))],
+        lm_weights=(0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0),
+        word_scores=(0.0,),
+        num_refinements=1,
+    )
+    assert search.tried[7:] == [(1.25, 0), (1.75, 0)]
+    assert tune_lm.choose_middle(trials).lm_weight == 1.5
+
+
+def test_half_of_the_set_is_kept_for_the_report():
+    heard = [(str(number), np.zeros([1, 1])) for number in range(5)]
+    tuned, held_out = tune_lm.split_halves(heard, "dev")
+    assert [[reference for reference, _ in half] for half in (tuned, held_out)] == [["0", "2", "4"], ["1", "3"]]
+    with pytest.raises(ValueError, match="data.eval.dev: tune_lm needs at least two utterances, .* finds 1;"):
+        tune_lm.split_halves(heard[:1], "dev")
 
 
 @needs_flashlight
@@ -115,9 +159,17 @@ def test_log_probs_are_of_evenly_spaced_rows_without_their_padding():
 def test_the_file_is_json_of_all_fields_and_all_trials(tmp_path):
     config = make_config(tmp_path)
     trials = [tune_lm.Trial(1.0, 0.0, ErrorCounts(hits=3, deletions=1))]
-    report = tune_lm._report("dev", "ckpt-1", [1, 2], ErrorCounts(hits=2, deletions=2), trials)
+    tuned = tune_lm.Half(2, ErrorCounts(hits=2, deletions=2), trials[0].words)
+    held_out = tune_lm.Half(3, ErrorCounts(hits=2, deletions=2), ErrorCounts(hits=4))
+    report = tune_lm._report("dev", "ckpt-1", [tuned, held_out], trials)
     assert json.loads(json.dumps(report))["trials"] == [{"lm_weight": 1.0, "word_score": 0.0, "wer": 0.25}]
     assert (report["wer"], report["greedy_wer"], report["num_utterances"]) == (0.25, 0.5, 2)
-    table = tune_lm.trial_table(trials, ErrorCounts(hits=2, deletions=2), "dev")
+    assert report["held_out"] == {"num_utterances": 3, "num_words": 4, "greedy_wer": 0.5, "wer": 0.0}
+    table = tune_lm.trial_table(trials, trials[0], ErrorCounts(hits=2, deletions=2), "dev")
     assert [line.split()[:3] for line in table.splitlines()[1:]] == [["1", "0", "25.00"], ["greedy", "50.00", "0"]]
+    ties = plateau((0.5, 0.0), (1.0, 0.0), (1.5, 0.0))
+    lines = tune_lm.trial_table(ties, ties[1], ErrorCounts(hits=2), "dev").splitlines()
+    assert lines[1].split()[0] == "1" and lines[-1].startswith("3 pairs have equally few errors; the first line is")
+    halves = tune_lm.halves_table([tuned, held_out], "dev")
+    assert [line.split()[2:] for line in halves.splitlines()[1:]] == [["2", "50.00", "25.00"], ["3", "50.00", "0.00"]]
     assert config.tune_lm.max_utterances == 500

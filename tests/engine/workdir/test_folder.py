@@ -134,38 +134,6 @@ def test_environment_tells_versions_devices_and_commit(tmp_path, monkeypatch):
     assert environment["num_cpus"] == os.cpu_count()
 
 
-def _git(folder, *arguments):
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    command = ["git", "-C", str(folder), *identity, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def test_commit_of_the_source_tree(tmp_path, monkeypatch):
-    package = tmp_path / "repository" / "engine" / "workdir"
-    package.mkdir(parents=True)
-    (package / "folder.py").write_text("one")
-    monkeypatch.setattr(workdir, "__file__", str(package / "folder.py"))
-    assert workdir._commit() is None  # No repository.
-    root = package.parents[1]
-    _git(root, "init")
-    assert workdir._commit() is None  # No commit yet.
-    _git(root, "add", ".")
-    _git(root, "commit", "-m", "first")
-    commit = _git(root, "rev-parse", "HEAD")
-    assert len(commit) == 40
-    assert workdir._commit() == commit
-    (package / "folder.py").write_text("two")
-    assert workdir._commit() == commit + "+changes"
-    # Inside another repository, but not the root of it: not ours.
-    monkeypatch.setattr(workdir, "__file__", str(package / "deeper" / "engine" / "workdir" / "folder.py"))
-    assert workdir._commit() is None
-
-
-def test_no_git_is_no_error(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    assert workdir._commit() is None
-
-
 def test_error_is_a_value_error():
     assert issubclass(WorkdirError, ValueError)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -262,3 +265,20 @@ def test_two_replicas_run_regions(two_replicas, recompute):
         for a, b in zip(wanted[1], gradients, strict=True):
             scale = max(1e-3, float(tf.reduce_max(tf.abs(a))))
             np.testing.assert_allclose(b.values[replica], a, atol=3e-5 * scale)
+
+
+@pytest.mark.slow
+def test_the_first_compilation_says_nothing_about_itself():
+    """In a process of its own: the compiler speaks once a process."""
+    code = (
+        "import tensorflow as tf\n"
+        "from models.ops.keyed_random import UpdateRandom\n"
+        "from models.wav2vec2.model import build_model\n"
+        "model = build_model(preset='tiny', vocab_size=32, regions='on')\n"
+        "random = UpdateRandom(seed=1, update=tf.constant(5), row_ids=tf.range(2))\n"
+        "model(tf.zeros([2, 8000]), tf.constant([8000, 4000]), training=True, random=random)\n"
+    )
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "Compiled cluster" not in done.stderr and "InitializeLog" not in done.stderr

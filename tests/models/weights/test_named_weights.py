@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import io
 import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -13,7 +15,7 @@ import huggingface_hub.utils._http as hub_http
 import pytest
 from huggingface_hub import constants
 
-from models.weights.named_weights import kaggle_name, local_folder
+from models.weights.named_weights import local_folder
 from tests.helpers.hub_servers import COMMIT, serving
 
 NAME = "hf://someone/some-model"
@@ -213,16 +215,17 @@ def test_a_path_is_left_alone():
     assert local_folder("weights/mine", convert=Converter()) == "weights/mine"
 
 
-def test_a_handle_of_tensorflow_hub_has_its_kaggle_name():
-    expected = "kaggle://vasudevgupta7/wav2vec2/tensorFlow2/wav2vec2/1"
-    assert kaggle_name("https://tfhub.dev/vasudevgupta7/wav2vec2/1") == expected
-    assert kaggle_name("https://example.org/vasudevgupta7/wav2vec2/1") == ""
-
-
-def test_kaggle_is_asked_through_its_library(monkeypatch, tmp_path):
-    kagglehub = pytest.importorskip("kagglehub")
-    (tmp_path / "saved_model.pb").write_bytes(b"graph")
-    asked = []
-    monkeypatch.setattr(kagglehub, "model_download", lambda handle: asked.append(handle) or str(tmp_path))
-    assert local_folder("kaggle://o/m/tensorFlow2/v/1", convert=Converter()) == str(tmp_path)
-    assert asked == ["o/m/tensorFlow2/v/1"]
+def test_a_fresh_process_prints_its_one_line_and_no_retries_of_the_library(tmp_path):
+    """In a process of its own: the library sets up its logger when it is first imported."""
+    code = (
+        "import sys, time; time.sleep = lambda secs: None\n"
+        "from models.weights.named_weights import local_folder\n"
+        "try: local_folder('hf://someone/some-model', convert=None)\n"
+        "except OSError as error: print(error)\n"
+    )
+    environment = {
+        **os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path), "EARSHOT_CACHE": str(tmp_path),
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert "cannot be reached and the cache does not have the whole model" in done.stdout
+    assert (done.stdout.count("\n"), done.stderr) == (1, "")

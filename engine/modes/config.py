@@ -1,0 +1,108 @@
+"""`--mode=config`: prints the config that a command would use, as flags that --flagfile takes back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from common import storage
+from common import workdir_layout as layout
+
+_AUTO = "auto"
+# Counted in updates or, where that is 0, in epochs.
+_EPOCHS_OF = {
+    "train.num_updates": "train.num_epochs",
+    "eval.every_updates": "eval.every_epochs",
+    "checkpoint.every_updates": "checkpoint.every_epochs",
+}
+
+
+def run(
+    *, config: Mapping[str, Any], base: Mapping[str, Any], eval_set: Mapping[str, Any], source: str, workdir: str
+) -> int:
+    """Prints every field of a config with its value, and returns the exit status.
+
+    Args:
+        config: the fields after all flags.
+        base: the fields of configs/base.py; one that differs from them has their value in a comment above it.
+        eval_set: the fields of an evaluation set that configs/base.py does not have.
+        source: the value of --config.
+        workdir: the folder of the run. What its run has resolved, such as the text style, stands in comments.
+    """
+    path = storage.join(workdir, layout.CONFIG_FILE)
+    recorded = layout.read_config(path) if storage.is_file(path) else {}
+    print("\n".join(config_lines(config, base, eval_set, source=source, workdir=workdir, recorded=recorded)))
+    return 0
+
+
+def config_lines(
+    config: Mapping[str, Any],
+    base: Mapping[str, Any],
+    eval_set: Mapping[str, Any],
+    *,
+    source: str,
+    workdir: str,
+    recorded: Mapping[str, Any],
+) -> Iterator[str]:
+    """Yields the lines of `run`; `recorded` is the config.json of the workdir, {} without one."""
+    yield "# python run.py --flagfile=FILE takes these lines back; --mode and other flags may follow it."
+    yield f"--config={source}"
+    yield f"--workdir={workdir}"
+    fields, defaults = dict(_flatten(config)), dict(_flatten(base))
+    resolved = dict(_flatten(recorded))
+    for name, value in fields.items():
+        default = _default_of(name, defaults, eval_set)
+        if value != default:
+            yield f"# configs/base.py: {_written(default)}"
+        if note := _resolve(name, fields, resolved, workdir):
+            yield f"# resolves to {note}"
+        line = f"--config.{_flag_of(name)}={_written(value)}"
+        # A run writes its architecture there by itself, and a flag file has one line a flag.
+        is_flag = name in defaults or name.startswith("data.eval.")
+        yield line if is_flag and "\n" not in line else f"# {line!r}"
+
+
+def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _default_of(name: str, defaults: Mapping[str, Any], eval_set: Mapping[str, Any]) -> Any:
+    if name not in defaults and name.startswith("data.eval."):
+        return eval_set.get(name.rpartition(".")[2])
+    return defaults.get(name)
+
+
+def _flag_of(name: str) -> str:
+    """Returns the flag of a field; the name of an evaluation set that is no identifier is written as a key."""
+    if not name.startswith("data.eval."):
+        return name
+    set_name, _, field = name.removeprefix("data.eval.").rpartition(".")
+    return name if set_name.isidentifier() else f"data.eval[{set_name!r}].{field}"
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else repr(value)
+
+
+def _resolve(name: str, fields: Mapping[str, Any], recorded: Mapping[str, Any], workdir: str) -> str:
+    """Returns what a field turns out to be that the data or the weights decide; "" for a field that says it itself."""
+    if epochs := fields.get(_EPOCHS_OF.get(name, ""), 0.0):
+        if recorded.get(_EPOCHS_OF[name]) == epochs and name in recorded:
+            return f"{recorded[name]}, as the run in {workdir} has counted"
+        return f"{epochs:g} epochs, counted when the training data is read"
+    if fields[name] != _AUTO:
+        return ""
+    if name == "data.text_style":
+        found = recorded.get(name, _AUTO)
+        return "what the training texts suggest" if found == _AUTO else f"{found}, as the run in {workdir} has found"
+    if name == "data.vocab":
+        vocab = os.path.join(workdir, layout.VOCAB_FILE)
+        return vocab if recorded else "the characters of the training texts"
+    if name == "model.preset":
+        return f"the architecture of {fields['model.init']}" if fields["model.init"] else "base"
+    return ""  # the program decides by the device, such as model.regions

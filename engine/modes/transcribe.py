@@ -1,0 +1,90 @@
+"""`--mode=transcribe`: a trained model and audio in, a file of transcripts out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.config.output_formats import SUBTITLES, choose_format
+from engine.inference.formats import subtitle_paths, transcript_record, write_transcripts
+from engine.inference.inputs import find_audio, readable_paths
+from engine.inference.loading import find_decode, load_transcriber
+from engine.protocols import Parts
+
+_NUM_SHOWN = 10  # transcripts printed; all are in the output file
+
+
+def run(
+    *,
+    parts: Parts,
+    checkpoint: str,
+    inputs: Sequence[str],
+    output: str,
+    output_format: str = "",
+    window_secs: float = 30.0,
+    weights: str = "",
+    decode_defaults: Mapping[str, Any] | None = None,
+    decode_given: Mapping[str, Any] | None = None,
+) -> int:
+    """Transcribes files, prints a summary and returns the exit status: 2 if any file could not be read.
+
+    Args:
+        parts: What data and models contribute.
+        checkpoint: a workdir, a checkpoint inside one, or a folder that --mode=export wrote.
+        inputs: audio files, folders and patterns, or "-" for standard input.
+        output: the file of transcripts to write; a folder for the subtitles of several recordings.
+        output_format: One of `TRANSCRIPT_FORMATS`; "" is what the output's name ends in.
+        window_secs: the longest row in seconds; longer recordings are cut into overlapping windows.
+        weights: "raw", "ema" or "" for the checkpoint's own choice.
+        decode_defaults: values of config.decode's fields where neither the run nor `decode_given` has them; None
+            decodes greedily, whatever the run says.
+        decode_given: fields of config.decode that win over those of the run.
+
+    Raises:
+        ValueError: If an argument is missing or names nothing.
+    """
+    if not output:
+        raise ValueError("--output is empty: name the file to write, such as out.jsonl")
+    format = choose_format(output, output_format)
+    paths = find_audio(inputs)
+    targets = subtitle_paths(output, paths, format=format) if format in SUBTITLES else []
+    decode = find_decode(checkpoint, decode_defaults, decode_given)
+    transcriber = load_transcriber(
+        parts=parts, checkpoint=checkpoint, weights=weights, window_secs=window_secs, decode=decode
+    )
+    with readable_paths(paths) as readable:
+        summary = transcriber.transcribe_files(readable)
+        named = dict(zip(readable, paths, strict=True))
+        target_of = dict(zip(paths, targets, strict=True)) if targets else {}
+        records: list[dict[str, Any]] = []
+        for transcript in summary.transcripts:
+            record = transcript_record(transcript, named[transcript.path])
+            reference = transcriber.find_reference(transcript.path)
+            records.append(record if reference is None else {**record, "reference": reference})
+    write_transcripts(
+        output,
+        format=format,
+        records=records,
+        words=[transcript.words for transcript in summary.transcripts],
+        targets=[target_of[record["audio_filepath"]] for record in records] if targets else [],
+    )
+    _print_first(records)
+    speed = summary.audio_secs / max(summary.elapsed_secs, 1e-6)
+    print(
+        f"{len(records)} of {len(paths)} files, {summary.audio_secs:.1f} s of audio in "
+        f"{summary.elapsed_secs:.1f} s (RTFx {speed:.1f}), written to {output}"
+    )
+    for path, reason in summary.failures:
+        print(f"error: {named[path]} was skipped: {reason}", file=sys.stderr)
+    return 2 if summary.failures else 0
+
+
+def _print_first(records: Sequence[Mapping[str, Any]]) -> None:
+    for record in records[:_NUM_SHOWN]:
+        print(record["audio_filepath"])
+        if "reference" in record:
+            print(f"  reference:  {record['reference']}")
+        print(f"  hypothesis: {record['text']}")
+    if len(records) > _NUM_SHOWN:
+        print(f"and {len(records) - _NUM_SHOWN} more")

@@ -1,0 +1,97 @@
+"""Keeps fetched and converted weights: where the cache lies, how a folder gets its name, what a full disk is told."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeGuard
+
+CACHE_VARIABLE = "EARSHOT_CACHE"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CLOSED = (errno.EACCES, errno.EROFS, errno.EPERM)
+
+
+def cache_folder() -> Path:
+    """Returns the folder for archives and converted weights: $EARSHOT_CACHE, or earshot in the user's cache folder."""
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "earshot")
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Gives a folder beside those of the cache, and removes what is left of it."""
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=parent))
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def keep(made: Path, target: Path) -> Path:
+    """Gives a finished folder its name; where another process was faster, its folder stands."""
+    try:
+        os.rename(made, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+    return target
+
+
+def inner_folder(folder: Path) -> Path:
+    """Steps into the one folder that an archive holds, as most do."""
+    children = list(folder.iterdir()) if folder.is_dir() else []
+    return children[0] if len(children) == 1 and children[0].is_dir() else folder
+
+
+@contextlib.contextmanager
+def quiet(library: str) -> Iterator[None]:
+    """Leaves a library its progress bars, and keeps its log lines and warnings back: one line here says what is wrong.
+
+    Args:
+        library: name of its logger. It has to be imported before: many set the level of their logger as they start.
+    """
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def storage_error(name: str, error: OSError) -> OSError:
+    """Returns one line for a fault of the disk under the cache.
+
+    Args:
+        name: the weights that were to be stored.
+        error: the fault.
+    """
+    elsewhere = f"move the cache ({CACHE_VARIABLE}, HF_HOME, KAGGLEHUB_CACHE)"
+    # Without its number: OSError would write that before the name.
+    if error.errno in _FULL:
+        return OSError(f"{name}: no room on the disk of {error.filename or cache_folder()}; free some, or {elsewhere}")
+    if error.errno in _CLOSED:
+        return OSError(f"{name}: cannot write to {error.filename}; {elsewhere}")
+    return OSError(f"{name}: {one_line(error)}")
+
+
+def is_full_or_closed(error: Exception) -> TypeGuard[OSError]:
+    """Tells whether an error means that the disk has no room or cannot be written."""
+    return isinstance(error, OSError) and error.errno in (*_FULL, *_CLOSED)
+
+
+def one_line(error: object) -> str:
+    """Returns the text of an error without line breaks, at most 200 characters."""
+    text = " ".join(str(error).split())
+    return text[:200] or type(error).__name__

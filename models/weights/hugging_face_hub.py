@@ -1,0 +1,135 @@
+"""Fetches models of the Hugging Face Hub through its library: its cache, its login, its offline mode."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from common.weight_names import HUGGING_FACE
+from models.weights.cache import one_line, quiet, storage_error
+
+# Files beside the weights that the converter reads.
+METADATA = (
+    "config.json",
+    "vocab.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+# The first that a model has is fetched, and no other.
+_WEIGHTS = (
+    ("model.safetensors",),
+    ("model.safetensors.index.json", "model-*.safetensors"),
+    ("pytorch_model.bin",),
+)
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def fetch_model(name: str) -> Path:
+    """Downloads the files of a model that the converter reads, unless the cache has them, and returns their folder.
+
+    Args:
+        name: hf://OWNER/NAME or hf://OWNER/NAME@REVISION.
+
+    Raises:
+        ValueError: The name is malformed, or the model has no weights that can be read.
+        OSError: The model cannot be fetched or stored.
+    """
+    repository, _, revision = name.removeprefix(HUGGING_FACE).partition("@")
+    if not _REPOSITORY.fullmatch(repository):
+        raise ValueError(
+            f"{name}: not a name of the Hugging Face Hub; write hf://OWNER/NAME or hf://OWNER/NAME@REVISION"
+        )
+    import huggingface_hub.utils.logging  # noqa: F401 - sets the level that `quiet` changes; the package is lazy
+
+    try:
+        with quiet("huggingface_hub"):
+            return _download(name, repository, revision)
+    except ValueError:
+        raise
+    except Exception as error:  # the library's transports raise more than one family
+        raise _explain(error, name, repository, revision) from error
+
+
+def _download(name: str, repository: str, revision: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        patterns = _needed_files(HfApi().list_repo_files(repository, revision=revision or None), name)
+    except ValueError:
+        raise
+    except Exception as error:  # of any transport library: their families differ from version to version
+        if not _is_unreachable(error):
+            raise
+        return _cached_model(name, repository, revision)
+    return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+
+
+def _explain(error: Exception, name: str, repository: str, revision: str) -> OSError:
+    """Returns one line for what the library raises: what is wrong, and what to do."""
+    from huggingface_hub import constants, errors
+
+    # A kind stands before the kinds that it is one of.
+    reasons = {
+        errors.GatedRepoError: f"its owner asks for consent; accept the terms on {constants.ENDPOINT}/{repository}, "
+        "then log in with `hf auth login` or set HF_TOKEN",
+        errors.RevisionNotFoundError: f"the model has no revision {revision!r}; give a branch, a tag or a commit",
+        errors.RepositoryNotFoundError: f"no such model on {constants.ENDPOINT}, or a private one; check the name, or "
+        "log in with `hf auth login` or HF_TOKEN",
+        errors.LocalEntryNotFoundError: f"{constants.ENDPOINT} cannot be reached and the cache does not have the whole "
+        "model; connect to the network, unset HF_HUB_OFFLINE, and run the same command again",
+        errors.HfHubHTTPError: f"{constants.ENDPOINT} answers {_status_of(error)}",
+    }
+    for kind, reason in reasons.items():
+        if isinstance(error, kind):
+            return OSError(f"{name}: {reason}")
+    if isinstance(error, OSError):
+        return storage_error(name, error)
+    return OSError(f"{name}: the download broke off ({one_line(error)}); run the same command again")
+
+
+def _cached_model(name: str, repository: str, revision: str) -> Path:
+    """Returns what an earlier download left whole, without the network."""
+    from huggingface_hub import errors as hub_errors
+    from huggingface_hub import snapshot_download
+
+    for patterns in _WEIGHTS:
+        with contextlib.suppress(hub_errors.LocalEntryNotFoundError):
+            wanted = [*METADATA, *patterns]
+            folder = Path(
+                snapshot_download(repository, revision=revision or None, allow_patterns=wanted, local_files_only=True)
+            )
+            if (folder / patterns[0]).is_file():
+                return folder
+    raise hub_errors.LocalEntryNotFoundError(name)
+
+
+def _needed_files(files: Sequence[str], name: str) -> list[str]:
+    """Returns the patterns of the files that the converter reads, out of the names of all files of a model."""
+    for patterns in _WEIGHTS:
+        if patterns[0] in files:
+            return [*(file for file in METADATA if file in files), *patterns]
+    shown = ", ".join(sorted(files)[:8]) or "none"
+    raise ValueError(
+        f"{name}: no weights that can be read ({', '.join(patterns[0] for patterns in _WEIGHTS)}); its files: {shown}"
+    )
+
+
+def _is_unreachable(error: Exception) -> bool:
+    """Tells whether a server did not answer, rather than answered with a refusal."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status is None or status >= 500
+
+
+def _status_of(error: Any) -> str:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 429:
+        return "429 (too many requests); wait some minutes and run the same command again, or log in with HF_TOKEN"
+    if status in (401, 403):
+        return f"{status} (no permission); log in with `hf auth login` or set HF_TOKEN"
+    return f"{status}; run the same command again later"
