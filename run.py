@@ -216,7 +216,7 @@ def check_early(workdir: str, decode_given: Mapping[str, Any]) -> None:
     """
     from data.open_corpus import FORMATS
     from data.text.tokenizer import TEXT_STYLES
-    from models.search.build import METHODS
+    from models.search.options import METHODS
     from models.wav2vec2.presets import PRESETS
 
     choices = {"data.text_style": ("auto", *TEXT_STYLES), "data.train.format": FORMATS, "data.eval.*.format": FORMATS}

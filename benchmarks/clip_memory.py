@@ -97,12 +97,12 @@ def _longest(flags: argparse.Namespace) -> None:
 
     print("| seconds | peak memory | processor-s of the first update |\n|---|---|---|")
     found = longest(fits, low=-(-flags.from_secs // flags.step_secs), high=flags.to_secs // flags.step_secs)
-    footprint = measure_model(
-        source="native", preset_name="base", hub_handle="", vocab_size=32,
+    estimate = measure_model(
+        source="native", preset="base", hub_handle="", vocab_size=32,
         precision=measure.PRECISIONS[flags.precision], freeze_feature_encoder=True, recompute=flags.recompute,
     )  # fmt: skip
     foreseen = longest(
-        lambda secs: (footprint.memory_bytes(1, secs * cases.SAMPLE_RATE, True) or 0) <= flags.limit_gib * 2**30,
+        lambda secs: (estimate.memory_bytes(1, secs * cases.SAMPLE_RATE, True) or 0) <= flags.limit_gib * 2**30,
         low=1, high=3600,
     )  # fmt: skip
     print(f"longest clip: {found * flags.step_secs} s; the doctor's estimate: {foreseen} s")

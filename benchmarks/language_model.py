@@ -29,6 +29,7 @@ from models.ctc.alignment import greedy_spans
 from models.search.build import build_search
 from models.search.lexicon import Spelling, read_words
 from models.search.lexicon_beam import LexiconBeamSearch
+from models.search.options import SearchOptions
 
 FRAMES_PER_SEC = 50
 SOUND_ALIKE = ("AEIOU", "PB", "TD", "KCGQ", "SZX", "MN", "FV", "LRW", "JYH", "' ")
@@ -110,10 +111,10 @@ def main() -> None:
     defaults = get_config().decode.to_dict()
     tuned = {}
     for name in ("", language_model):
+        options = SearchOptions(**{**defaults, "method": "lexicon", "lm": name})
         search = LexiconBeamSearch(
-            spelling=Spelling(tokenizer.pieces), num_tokens=tokenizer.num_tokens, words=words, language_model=name,
-            lm_weight=1.0, word_score=0.0, beam_size=50,
-        )  # fmt: skip
+            options=options, spelling=Spelling(tokenizer.pieces), num_tokens=tokenizer.num_tokens, words=words
+        )
         trials = tune_weights(
             search=search, tokenizer=tokenizer, heard=dev_heard, word_scores=(-1.0, 0.0, 1.0, 2.0), num_refinements=1,
             lm_weights=(0.25, 0.5, 1.0) if name else (0.0,),

@@ -72,11 +72,11 @@ def main() -> None:
     chosen = [int(number) for number in flags.settings.split(",") if number] or range(len(SETTINGS))
     for setting in (SETTINGS[number] for number in chosen):
         preset, rows, secs, precision, frozen = setting
-        footprint = measure_model(
-            source="native", preset_name=preset, hub_handle="", vocab_size=32, precision=precision,
+        estimate = measure_model(
+            source="native", preset=preset, hub_handle="", vocab_size=32, precision=precision,
             freeze_feature_encoder=frozen,
         )  # fmt: skip
-        predicted = footprint.memory_bytes(rows, round(secs * 16_000), True) or 0
+        predicted = estimate.memory_bytes(rows, round(secs * 16_000), True) or 0
         measured = peak_bytes(flags.corpus, setting)
         print(
             f"| {preset} | {rows} x {secs} | {precision} | {frozen} | {measured / 2**30:.2f} | "

@@ -51,9 +51,9 @@ def run(
     given = None if data.vocab == builders.AUTO else parts.build_tokenizer(data.vocab)
     build_train, config, tokenizer = _open_train(config, parts, given)
     data = config.data
-    footprint = measure_model(
+    estimate = measure_model(
         source=config.model.source,
-        preset_name=config.model.preset,
+        preset=config.model.preset,
         architecture=dict(config.model.get("architecture", {})),
         hub_handle=config.model.hub_handle,
         vocab_size=tokenizer.num_tokens,
@@ -80,8 +80,8 @@ def run(
         sets=sets,
         tokenizer=tokenizer,
         text_style=data.text_style,
-        frames_fn=footprint.num_frames,
-        memory_fn=footprint.memory_bytes,
+        frames_fn=estimate.num_frames,
+        memory_fn=estimate.memory_bytes,
         available_bytes=available_memory(),
         speed_factors=data.speed_factors,
         min_duration_secs=data.min_duration_secs,

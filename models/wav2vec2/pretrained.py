@@ -1,4 +1,4 @@
-"""A folder that holds a model: one that `save` has written, or the workdir of a training run."""
+"""Reads and writes folders that hold a model: those written by `save`, and workdirs of training runs."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from models.wav2vec2.config import Wav2Vec2Config, resolve
 
 
 def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
-    """Reads the architecture of a folder that `save` or a training run has written.
+    """Reads the architecture of a model.
 
     Args:
-        folder: Or its config.json.
+        folder: Folder written by `save`, workdir of a training run, or the config.json of either.
 
     Raises:
         FileNotFoundError: If there is no config.json.
-        ValueError: If it is not one of ours, or that of a run whose network is a SavedModel.
+        ValueError: If it was written by another program, or by a run whose network is a SavedModel.
     """
     path = os.fspath(folder) if storage.is_file(folder) else storage.join(folder, CONFIG_FILE)
     fields = _read_fields(path)
@@ -41,7 +41,7 @@ def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
     if run.get("source") == "hub":
         raise ValueError(
             f"{path}: the network of this run is the SavedModel {run.get('hub_handle')}, not one of ours; "
-            "python -m models.hub_export writes it with the run's weights"
+            "export it with the run's weights with python -m models.hub_export"
         )
     try:
         known = {field.name for field in dataclasses.fields(Wav2Vec2Config)}
@@ -55,20 +55,20 @@ def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
 
 
 def read_vocab(path: str | os.PathLike[str]) -> dict[str, int]:
-    """Reads a vocab.json as token -> id, in the order of the ids, which are 0 to N - 1.
+    """Reads a vocab.json as token -> id, in the order of the ids 0 to N - 1.
 
     Raises:
-        FileNotFoundError: If there is no `path`.
-        ValueError: If the file is not such an object or the ids have gaps.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not an object of token -> id, or the ids have gaps.
     """
     return order_token_ids(Path(path), read_token_ids(Path(path)))
 
 
 def read_token_ids(path: Path) -> dict[str, int]:
-    """Reads a vocab.json as it stands: ids may have gaps.
+    """Reads a vocab.json as token -> id; unlike `read_vocab` it accepts gaps in the ids.
 
     Raises:
-        FileNotFoundError: If there is no `path`.
+        FileNotFoundError: If there is no such file.
         ValueError: If the file is not an object of token -> id.
     """
     if not path.is_file():
@@ -78,7 +78,7 @@ def read_token_ids(path: Path) -> dict[str, int]:
     except MalformedFileError as error:
         raise ValueError(f"{error}; fetch it again or remove it") from error
     if not all(is_kind(index, int) and index >= 0 for index in found.values()):
-        raise ValueError(f"{path}: not an object of token -> id; give one of a single language with --vocab")
+        raise ValueError(f"{path}: not an object of token -> id; give the vocabulary of one language with --vocab")
     return found
 
 
@@ -89,23 +89,23 @@ def order_token_ids(path: Path, ids: Mapping[str, int]) -> dict[str, int]:
         ValueError: If the ids are not 0 to N - 1, each once; the message names `path`.
     """
     if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"{path}: the ids are not 0 to {len(ids) - 1}, each once; mend it")
+        raise ValueError(f"{path}: the ids are not 0 to {len(ids) - 1}, each once; correct the file")
     return dict(sorted(ids.items(), key=lambda item: item[1]))
 
 
 def saved_model_of_run(folder: str | os.PathLike[str]) -> str | None:
-    """Returns the handle of the SavedModel that a run with model.source=hub has trained; None for anything else.
+    """Returns the handle of the SavedModel that a run with model.source=hub started from; None for other folders.
 
     Raises:
         FileNotFoundError: If there is no config.json.
-        ValueError: If it is not JSON, or of Hugging Face.
+        ValueError: If it is not JSON, or belongs to a Hugging Face model.
     """
     run = _read_fields(storage.join(folder, CONFIG_FILE)).get("model")
     return str(run.get("hub_handle", "")) if isinstance(run, dict) and run.get("source") == "hub" else None
 
 
 def is_hugging_face(path: str | os.PathLike[str]) -> bool:
-    """Returns whether a config.json is that of a Hugging Face model; one that is no JSON is not."""
+    """Returns whether a config.json belongs to a Hugging Face model; False if it is not JSON."""
     try:
         return "model_type" in read_object(path)
     except MalformedFileError:
@@ -120,10 +120,10 @@ def _read_fields(path: str) -> dict[str, Any]:
     try:
         fields = read_config_fields(path)
     except MalformedFileError as error:
-        raise ValueError(f"{error}, so not a config of ours; convert the model again") from error
+        raise ValueError(f"{error}; convert the model again") from error
     if "model_type" in fields:
         raise ValueError(
-            f"{path}: not a config of ours but of Hugging Face; run python -m models.convert "
+            f"{path}: belongs to a Hugging Face model; run python -m models.convert "
             f"--input={storage.parent(path)} --output=DIR first and give DIR"
         )
     return fields
@@ -132,14 +132,14 @@ def _read_fields(path: str) -> dict[str, Any]:
 def save(
     model: tf.Module, config: Wav2Vec2Config, folder: str | os.PathLike[str], *, vocab: str | os.PathLike[str] = ""
 ) -> None:
-    """Writes a model, so that a reader finds all of the old one, nothing, or all of the new one.
+    """Writes a model such that a reader finds the whole old one, none, or the whole new one.
 
     Args:
-        model: Saved as the attribute `model` of the checkpoint, as a training run saves it.
-        config: Its architecture.
-        folder: Made if it does not exist; other files in it are left alone.
-        vocab: vocab.json to copy beside the weights, and with it what names the roles of its tokens, if that lies
-            there; "" for none (an older one is removed).
+        model: Model to save, as the attribute `model` of the checkpoint like a training run's.
+        config: Architecture of the model.
+        folder: Folder to write, made if absent; unrelated files in it stay.
+        vocab: vocab.json to copy beside the weights, with the tokenizer_config.json beside it if there is one; "" for
+            none, which removes an older one.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ def save(
             if (roles := Path(vocab).parent / TOKENIZER_FILE).is_file():
                 shutil.copyfile(roles, temporary / TOKENIZER_FILE)
         index = f"{WEIGHTS}.index"
-        # The index says which data belongs to it: gone before any other file changes, back after the last one.
+        # A checkpoint exists while its index does: remove the index first and put the new one in place last.
         for stale in (index, VOCAB_FILE, TOKENIZER_FILE):
             (target / stale).unlink(missing_ok=True)
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == index):
@@ -162,16 +162,17 @@ def save(
 
 
 def restore(model: tf.Module, folder: str | os.PathLike[str], *, checkpoint: str | os.PathLike[str] = "") -> None:
-    """Gives every variable of `model` its saved value; call in `strategy.scope()`.
+    """Assigns the saved value to every variable of `model`; call it inside `strategy.scope()`.
 
     Args:
-        model: Built with the folder's config.
-        folder: Written by `save` or by a training run.
-        checkpoint: Of a run: this one instead of its best, or else its newest: a path without .index, or a folder.
+        model: Model built with the folder's config.
+        folder: Folder written by `save`, or the workdir of a training run.
+        checkpoint: Checkpoint of the run (a path without .index) or a folder of checkpoints to use instead of the best
+            or newest one of the workdir.
 
     Raises:
         FileNotFoundError: If the folder holds no weights.
-        ValueError: If they are damaged, or not exactly those of this model.
+        ValueError: If they are damaged, or do not match this model exactly.
     """
     path = storage.join(folder, WEIGHTS)
     is_run = bool(checkpoint) or not storage.is_file(f"{path}.index")
@@ -181,24 +182,24 @@ def restore(model: tf.Module, folder: str | os.PathLike[str], *, checkpoint: str
     try:
         status = tf.train.Checkpoint(model=model).read(path)
         if is_run:
-            # Beside the model it holds the optimizer.
+            # The checkpoint of a run holds the optimizer as well.
             status.assert_existing_objects_matched().expect_partial()
         else:
             status.assert_consumed()
-    # IndexError is what TensorFlow raises for a data file that is cut off.
+    # TensorFlow raises IndexError for a truncated data file.
     except (tf.errors.OpError, ValueError, AssertionError, IndexError, RuntimeError) as error:
         if status is not None:
-            status.expect_partial()  # or TensorFlow adds a page of warnings to the one line
+            status.expect_partial()  # without this TensorFlow adds a page of warnings
         reason = str(error).strip().splitlines()[0]
         remedy = "give another checkpoint" if is_run else "convert it again"
         raise ValueError(f"{path}: damaged, or of another model ({reason}); {remedy}") from error
 
 
 def find_run_checkpoint(folder: str | os.PathLike[str], checkpoint: str | os.PathLike[str] = "") -> str:
-    """Returns the path (without .index) of the weights that `restore` takes from a workdir.
+    """Returns the path (without .index) of the weights that `restore` reads from a workdir.
 
     Raises:
-        FileNotFoundError: If there are none.
+        FileNotFoundError: If it has no weights.
         MalformedFileError: If the workdir's run.json is damaged.
     """
     if found := find_checkpoint(checkpoint or folder):
