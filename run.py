@@ -78,7 +78,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     from common.workdir_layout import REPORT_FILE
     from data.audio.decoding import normalize_waveform
     from data.audio.streaming import duration_samples, stream_audio
-    from data.batches.datasets import EvalData, TrainData
+    from data.batches.datasets import build_eval_data, build_train_data
     from data.common.page import page_environment
     from data.corpus.references import find_reference
     from data.doctor.examine import SetToExamine, examine
@@ -99,8 +99,8 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
 
     parts = Parts(
         build_tokenizer=load_tokenizer,
-        build_train_data=TrainData,
-        build_eval_data=EvalData,
+        build_train_data=build_train_data,
+        build_eval_data=build_eval_data,
         find_architecture=find_architecture,
         build_model=build_model,
         count_samples=duration_samples,

@@ -112,7 +112,7 @@ def _exported(backbone: Wav2Vec2Backbone, num_samples: int, attention_mask: bool
     from models.wav2vec2 import feature_encoder
 
     class Exported(tf.Module):
-        """What is saved: two lists of variables and two functions."""
+        """The object to save, with two lists of variables and two functions."""
 
         # tf.Module computes these, and a SavedModel does not keep what is computed: plain lists take their place.
         variables: list[tf.Variable] = []

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common.json_files import MalformedFileError, describe, is_kind, read_object
+from common.json_files import MalformedFileError, describe, read_object
 from models.wav2vec2.config import Wav2Vec2Config
 
 MODEL_TYPES = ("wav2vec2", "hubert")
@@ -168,6 +168,7 @@ def _has_type_of(default: Any, value: Any) -> bool:
     """Returns whether a field's value has the type of its default; JSON writes whole floats as integers."""
     if isinstance(default, tuple):
         return isinstance(value, (list, tuple)) and all(_has_type_of(1, item) for item in value)
-    if type(default) is int:
-        return is_kind(value, int) and value > 0
-    return is_kind(value, type(default))
+    if isinstance(default, bool | str):
+        return isinstance(value, type(default))
+    is_number = isinstance(value, int | (float if isinstance(default, float) else int)) and not isinstance(value, bool)
+    return is_number and (isinstance(default, float) or value > 0)

@@ -10,7 +10,7 @@ METHODS = ("greedy", "beam", "lexicon")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """What to search for and how widely; configs/base.py has the default values.
+    """Method, width and language model of a search; configs/base.py has the default values.
 
         fields = {**configs.base.get_decode(), "method": "lexicon", "lm": "4gram.arpa"}
         search = build_search(pieces=tokenizer.pieces, **fields)  # makes SearchOptions(**fields)

@@ -114,7 +114,7 @@ def test_phones_and_wrong_sizes_are_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match=f"8 tokens, but the head has {num_rows}; fetch the files"):
             read(tmp_path, num_rows=num_rows)
     write_vocab(tmp_path, TOKENS, tokenizer_class="Wav2Vec2PhonemeCTCTokenizer")
-    with pytest.raises(ValueError, match="tokenizer_class is Wav2Vec2PhonemeCTCTokenizer, .* --vocab"):
+    with pytest.raises(ValueError, match="tokenizer_class Wav2Vec2PhonemeCTCTokenizer is not supported, .* --vocab"):
         read(tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_no_vocabulary_is_none(tmp_path):
         ("{", "not valid JSON"),
         (["<pad>"], "not a JSON object"),
         ({"<pad>": "0"}, "not an object"),
-        ({"eng": {"<pad>": 0}}, "single language"),
+        ({"eng": {"<pad>": 0}}, "of one language"),
         ({"<pad>": 0, "a": 2}, "ids are not 0 to 1"),
         ({"<pad>": 0, "a": 0}, "ids are not 0 to 1"),
         ({"<pad>": -1}, "not an object"),
