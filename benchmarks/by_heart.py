@@ -29,7 +29,8 @@ import soundfile
 
 from benchmarks.served import ROOT
 from data.audio.decoding import SAMPLE_RATE, load_audio
-from data.corpus.manifest import Utterance, read_jsonl, read_librispeech, write_jsonl
+from data.corpus.manifest import read_jsonl, read_librispeech, write_jsonl
+from data.corpus.utterance import Utterance
 from engine.common import files
 from models.wav2vec2.config import preset
 

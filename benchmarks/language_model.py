@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from configs.base import get_config
-from data.corpus.manifest import Utterance, read_librispeech
+from data.corpus.manifest import read_librispeech
+from data.corpus.utterance import Utterance
 from data.text.tokenizer import CharTokenizer, load_tokenizer
 from engine.evaluation.metrics import ErrorCounts, count_word_errors
 from engine.modes.tune_lm import tune_weights

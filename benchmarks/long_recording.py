@@ -33,7 +33,8 @@ import soundfile
 from benchmarks.served import ROOT
 from data.audio.decoding import SAMPLE_RATE, load_audio, normalize_waveform
 from data.audio.streaming import duration_samples, stream_audio
-from data.corpus.manifest import Utterance, read_utterances
+from data.corpus.manifest import read_utterances
+from data.corpus.utterance import Utterance
 from data.text.tokenizer import load_tokenizer
 from engine.inference.loading import load_transcriber
 from engine.inference.transcriber import Transcriber

@@ -34,7 +34,8 @@ import soundfile
 from tqdm import tqdm
 
 from data.common.files import Lock, write_text_atomic
-from data.corpus.manifest import Utterance, read_librispeech, write_jsonl
+from data.corpus.manifest import read_librispeech, write_jsonl
+from data.corpus.utterance import Utterance
 from data.shards.preparation import write_tfrecords
 from data.shards.writer import ShardTask
 

@@ -1,6 +1,6 @@
-"""The frame that every page of ours shares: one file of HTML, no network, light and dark, tables that sort.
+"""Renders HTML pages in one shared frame: a single file without network access, light and dark, with sortable tables.
 
-`page.html.jinja` has the head, the colours and the script; the doctor's page and the error report fill it in.
+`page.html.jinja` has the head, the colors and the script; the doctor's page and the error report extend it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import jinja2
 
 
 def page_environment(folder: str | os.PathLike[str]) -> jinja2.Environment:
-    """Returns what renders the templates of a folder; they extend `page.html.jinja`. All text is escaped.
+    """Returns the Jinja environment of a folder of templates that extend `page.html.jinja`; it escapes all text.
 
     Args:
-        folder: Of the templates.
+        folder: Folder of the templates.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([folder, Path(__file__).parent]),
@@ -31,14 +31,14 @@ def page_environment(folder: str | os.PathLike[str]) -> jinja2.Environment:
 
 
 def content_policy(style: str, script: str) -> str:
-    """Returns the content security policy of a page: its own style, its own script, audio out of itself, nothing else.
+    """Returns a content security policy that allows only the page's own style, script and embedded audio.
 
-    A page shows texts and names that came from elsewhere. They are escaped; should one slip through, it loads and runs
-    nothing. Attributes with style or script do not work either.
+    A page shows texts and names from outside. They are escaped; if one is not, it still cannot load or run anything.
+    Style and script attributes do not work either.
 
     Args:
-        style: What stands between the page's style tags, to the letter.
-        script: What stands between its script tags.
+        style: Exact content of the page's style element.
+        script: Exact content of the page's script element.
     """
     rules = {
         "default-src": "'none'",

@@ -1,4 +1,4 @@
-"""A corpus into shards: how it is divided, what of it is done already, and the index at the end."""
+"""Writes a corpus as shards with an index: divides it, skips finished shards and joins the parts of the index."""
 
 from __future__ import annotations
 
@@ -17,37 +17,37 @@ from data.audio.decoding import SAMPLE_RATE, resampled_length
 from data.common.errors import InputError
 from data.common.files import Lock, only_writer, write_text_atomic
 from data.corpus.faults import Fault
-from data.corpus.manifest import Utterance
 from data.corpus.sources import FileSource
+from data.corpus.utterance import Utterance
 from data.shards.index import COLUMNS, FORMAT_VERSION, INDEX_NAME, read_index
 from data.shards.local_runner import LocalRunner
 from data.shards.records import PAYLOADS
 from data.shards.writer import ShardTask, digest, is_intact, read_note, too_many_bad
 from data.text.tokenizer import normalize_transcript
 
-SHARD_MB = 128.0  # read in parallel from object stores, and few enough to list
-_RECORD_BYTES = 120  # names of the features, lengths and checksums of a record, about
-_FLAC_SHARE = 0.6  # of 16-bit samples, about
-_ORPHAN_SECS = 5.0  # workers of a process that was killed notice at once
+SHARD_MB = 128.0  # large enough to list few, small enough to read in parallel from object stores
+_RECORD_BYTES = 120  # approximate size of the feature names, lengths and checksums of a record
+_FLAC_RATIO = 0.6  # approximate size of FLAC relative to 16-bit samples
+_ORPHAN_SECS = 5.0  # time for the workers of a killed process to end
 
 
 class Runner(Protocol):
-    """Writes shards somewhere; `data.shards.local_runner.LocalRunner` and `data.shards.beam_runner.BeamRunner`."""
+    """Writes shards; see `data.shards.local_runner.LocalRunner` and `data.shards.beam_runner.BeamRunner`."""
 
     def __call__(self, tasks: Sequence[ShardTask], *, folder: str, lock: Lock, bar: tqdm, max_bad: int) -> None:
-        """As `LocalRunner`."""
+        """Writes every shard and its note."""
 
 
 class Prepared(NamedTuple):
-    """What lies in the folder now.
+    """Content of a folder of shards.
 
     Attributes:
-        num_shards: files.
-        num_utterances: in them.
-        num_samples: in them, at 16 kHz.
-        num_encoded: utterances whose audio is not their file's own bytes.
-        num_written: shards that this call wrote; 0 where all was finished before.
-        skipped: id of each utterance that was left out -> why.
+        num_shards: Number of shards.
+        num_utterances: Number of utterances.
+        num_samples: Samples of all utterances at 16 kHz.
+        num_encoded: Utterances whose audio was re-encoded.
+        num_written: Shards that this call wrote; 0 if all were finished before.
+        skipped: Id of each utterance that was left out -> reason.
     """
 
     num_shards: int
@@ -74,50 +74,46 @@ def write_tfrecords(
     runner: Runner | None = None,
     progress: bool = True,
 ) -> Prepared:
-    """Decodes utterances into OUTPUT/NAME-00000-of-00008.tfrecord ... and OUTPUT/index.json.
+    """Writes OUTPUT/NAME-00000-of-00008.tfrecord ... and OUTPUT/index.json.
 
-    Equal input gives equal bytes, whoever writes them. A shard appears under its name when complete, the index when
-    all are; the same call after an interruption keeps the finished shards whose checksum is right. Memory holds the
-    list of utterances, no audio.
+    Equal input gives equal bytes on every runner. A shard gets its name when it is complete, and the index is written
+    when all shards are. After an interruption the same call keeps the finished shards whose checksums are right. Memory
+    holds the list of utterances but no audio.
+
+        utterances = read_utterances(format="jsonl", input="train.jsonl")
+        prepared = write_tfrecords(utterances=utterances, output="shards/train", text_style="unicode")
 
     Args:
-        utterances: in the order of the index.
-        output: folder or URL, made when absent; holds one corpus.
-        num_shards: files to spread over, in order and evenly by count; None goes by `shard_mb`.
-        shard_mb: size of a shard that is not to be exceeded by more than an utterance, in 10^6 bytes.
-        split: name of the corpus, NAME of the shards ("data" where empty).
-        text_style: how transcripts are normalized before they are stored.
-        payload: one of `data.shards.records.PAYLOADS`.
+        utterances: Utterances in the order of the index.
+        output: Folder or URL for one corpus, made if absent.
+        num_shards: Number of shards, evenly filled by count; None = by `shard_mb`.
+        shard_mb: Approximate size of a shard in 10^6 bytes.
+        split: Name of the split and of the shards ("data" if empty).
+        text_style: Style of `normalize_transcript` for the stored transcripts.
+        payload: One of `data.shards.records.PAYLOADS`.
         on_rate_mismatch: "resample" to 16 kHz, or "refuse".
-        faults: utterances that were left out of `utterances` -> (code, message); they count as bad.
-        max_bad_share: share of all that may be bad: left out, counted and named.
-        num_workers: processes; None takes one a processor core.
-        runner: instead of processes on this machine.
-        progress: show a bar, if stderr is a terminal.
+        faults: Bad utterances that `utterances` does not contain -> (code, message).
+        max_bad_share: Largest ratio of bad utterances to leave out.
+        num_workers: Number of processes; None = one per processor core.
+        runner: Runner to use instead of processes on this machine.
+        progress: Whether to show a progress bar if stderr is a terminal.
 
     Raises:
-        InputError: too much unreadable audio, a folder that holds another corpus or is being written to, or a number
-            of shards that does not fit.
-        OSError: the output cannot be written.
+        InputError: If too many utterances are bad, the folder holds another corpus or has another writer, or the number
+            of shards is wrong.
+        OSError: If the output cannot be written.
     """
     run = runner or LocalRunner(num_workers=num_workers)
     if payload not in PAYLOADS:
         raise InputError(f"unknown payload {payload!r}: use one of {', '.join(PAYLOADS)}")
     skipped: dict[str, Any] = {name: list(why) for name, why in (faults or {}).items()}
-    total = len(utterances) + len(skipped)
-
-    def skip(fault: Fault) -> None:
-        for number, (name, what) in enumerate(fault.details.items()):
-            skipped[name] = [fault.code, f"{name}: {what}" if number else fault.message]
-
-    kept = set(FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch, report=skip).utterance_ids)
-    utterances = [utterance for utterance in utterances if utterance.utterance_id in kept]
-    max_bad = int(max_bad_share * total)
+    max_bad = int(max_bad_share * (len(utterances) + len(skipped)))
+    utterances = _usable(utterances, on_rate_mismatch, skipped)
     if len(skipped) > max_bad:
         raise too_many_bad(skipped, max_bad)
     folder = os.fspath(output)
     _make_folder(folder)
-    disable = None if progress else True  # None: quiet where stderr is no terminal
+    disable = None if progress else True  # tqdm's None disables the bar if stderr is not a terminal
     with only_writer(folder, wait_secs=_ORPHAN_SECS) as lock:
         tasks = _divide(
             utterances=utterances,
@@ -143,13 +139,8 @@ def write_tfrecords(
         pending = [task for task in tasks if task.name not in finished]
         if pending or index is None:
             _sweep(folder, ".tmp")
-            with tqdm(
-                desc="prepare",
-                total=len(utterances),
-                initial=len(utterances) - sum(len(task.utterances) for task in pending),
-                unit="utt",
-                disable=disable,
-            ) as bar:
+            done = len(utterances) - sum(len(task.utterances) for task in pending)
+            with tqdm(desc="prepare", total=len(utterances), initial=done, unit="utt", disable=disable) as bar:
                 if pending:
                     run(pending, folder=folder, lock=lock, bar=bar, max_bad=max_bad - len(skipped))
             index = _write_index(folder, corpus, tasks, index, skipped, max_bad)
@@ -166,6 +157,17 @@ def write_tfrecords(
     )
 
 
+def _usable(utterances: Sequence[Utterance], on_rate_mismatch: str, skipped: dict[str, list[str]]) -> list[Utterance]:
+    """Returns the utterances that a `FileSource` accepts, and adds the others to `skipped`."""
+
+    def skip(fault: Fault) -> None:
+        for number, (name, what) in enumerate(fault.details.items()):
+            skipped[name] = [fault.code, f"{name}: {what}" if number else fault.message]
+
+    kept = set(FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch, report=skip).utterance_ids)
+    return [utterance for utterance in utterances if utterance.utterance_id in kept]
+
+
 def _divide(
     *,
     utterances: Sequence[Utterance],
@@ -178,7 +180,7 @@ def _divide(
     on_rate_mismatch: str,
     max_bad: int,
 ) -> list[ShardTask]:
-    """The shards to make; depends on nothing but the corpus, so that any machine makes the same."""
+    """Divides a corpus into shards; the result depends only on the corpus, so that all machines make the same."""
     count = len(utterances)
     if num_shards is not None and not 1 <= num_shards <= count:
         raise InputError(f"num_shards is {num_shards}, wanted 1 to {count}, the number of utterances")
@@ -195,7 +197,7 @@ def _divide(
     tasks = []
     for number, part in enumerate(parts):
         chosen = slice(int(part[0]), int(part[-1]) + 1)
-        # Sizes but no times and no folders: a copied corpus gives the same index.
+        # Sizes without times and folders, so that a copied corpus gives the same index.
         rows = [
             [u.utterance_id, u.speaker_id, text, u.num_samples, u.sample_rate, num_bytes]
             + [u.start] * (u.start is not None)
@@ -217,7 +219,7 @@ def _divide(
 
 
 def _states(paths: Sequence[str]) -> np.ndarray:
-    """int64 [N, 2], bytes and time of each file; zeros of one that is gone, which whoever reads it will name."""
+    """Returns the size and time of each file, int64 [N, 2]; zeros for a missing one, which reading it will report."""
     try:
         found: list[storage.FileState] = storage.states(paths)
     except OSError:
@@ -233,27 +235,27 @@ def _states(paths: Sequence[str]) -> np.ndarray:
 def _estimate_bytes(
     utterances: Sequence[Utterance], texts: Sequence[str], file_bytes: np.ndarray, payload: str
 ) -> np.ndarray:
-    """About how long the records will be; exact enough to divide a corpus by."""
+    """Estimates the sizes of the records, precisely enough to divide a corpus."""
     lengths = [resampled_length(u.num_samples, u.sample_rate, SAMPLE_RATE) for u in utterances]
     audio = 2.0 * np.array(lengths, dtype=np.float64)
     if payload == "flac":
         is_flac = np.array([u.start is None and u.audio_filepath.lower().endswith(".flac") for u in utterances], bool)
-        audio = np.where(is_flac, file_bytes, _FLAC_SHARE * audio)
+        audio = np.where(is_flac, file_bytes, _FLAC_RATIO * audio)
     return audio + np.array([len(text.encode()) for text in texts]) + _RECORD_BYTES
 
 
 def _bins(sizes: np.ndarray, most: float) -> np.ndarray:
-    """Bin of each item, in order: as few bins as their sum allows, about equally full."""
+    """Returns the bin of each item, in order, such that the bins are as few as the sum allows and equally full."""
     num_bins = max(1, int(np.ceil(sizes.sum() / most)))
     middles = np.cumsum(sizes) - sizes / 2
     return np.floor(middles / sizes.sum() * num_bins)
 
 
 def _read_own_index(folder: str, corpus: Mapping[str, Any], tasks: Sequence[ShardTask]) -> dict[str, Any] | None:
-    """The index of an earlier run over the same corpus, if it got that far.
+    """Returns the index of an earlier run over the same corpus, if there is one.
 
     Raises:
-        InputError: the folder holds something else.
+        InputError: If the folder holds something else.
     """
     names = {task.name for task in tasks}
     present = storage.list_names(folder)
@@ -268,12 +270,12 @@ def _read_own_index(folder: str, corpus: Mapping[str, Any], tasks: Sequence[Shar
 
 
 def _find_finished(tasks: Sequence[ShardTask], index: Mapping[str, Any] | None, disable: bool | None) -> set[str]:
-    """Names of the shards that are as an earlier run wrote them, by checksum."""
+    """Returns the names of the shards that an earlier run finished, verified by checksum."""
     listed = {shard["name"]: shard for shard in index["shards"]} if index else {}
     index_ns = storage.state(storage.join(os.path.dirname(tasks[0].path), INDEX_NAME)).mtime_ns if index else 0
 
     def is_finished(task: ShardTask) -> bool:
-        # Other samples in a file of the same size: its time alone can tell.
+        # Only the time of a file shows that its samples changed while its size did not.
         note: Any = read_note(task)
         if note is not None:
             is_current = task.newest_ns <= storage.state(task.note_path).mtime_ns
@@ -296,27 +298,24 @@ def _write_index(
     skipped: dict[str, Any],
     max_bad: int,
 ) -> dict[str, Any]:
-    """Joins the notes, and for shards without one what the earlier index says, into a new index."""
-    listed = {shard["name"]: shard for shard in index["shards"]} if index else {}
-    end_of = dict(zip(listed, accumulate(shard["num_utterances"] for shard in listed.values()), strict=True))
+    """Joins the notes of the shards, and the parts of the earlier index for shards without a note, to a new index."""
+    earlier = _parts_of(index) if index else {}
     shards: list[dict[str, Any]] = []
     columns: dict[str, list[Any]] = {key: [] for key in COLUMNS}
     for task in tasks:
         note = read_note(task)
         if note is not None:
-            part, shard_skipped = note["columns"], note["skipped"]
+            part = note["columns"]
             shard = {key: note[key] for key in ("num_bytes", "sha256", "num_encoded")}
             shard = {"name": task.name, "num_utterances": len(part["utterance_id"]), **shard}
-        elif task.name in listed and index is not None:
-            shard = listed[task.name]
-            end = end_of[task.name]
-            part = {key: index["columns"][key][end - shard["num_utterances"] : end] for key in COLUMNS}
+            skipped.update(note["skipped"])
+        elif index is not None and task.name in earlier:
+            shard, part = earlier[task.name]
             names = {u.utterance_id for u in task.utterances}
-            shard_skipped = {name: [code, code] for name, code in index["skipped"].items() if name in names}
+            skipped.update({name: [code, code] for name, code in index["skipped"].items() if name in names})
         else:
             raise InputError(f"{task.path} was not written: run the same command again")
         shards.append(shard)
-        skipped.update(shard_skipped)
         for key in COLUMNS:
             columns[key] += part[key]
     if len(skipped) > max_bad:
@@ -335,6 +334,16 @@ def _write_index(
     return made
 
 
+def _parts_of(index: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, list[Any]]]]:
+    """Returns the entry and the columns of each shard in an index, by name."""
+    parts = {}
+    ends = accumulate(shard["num_utterances"] for shard in index["shards"])
+    for shard, end in zip(index["shards"], ends, strict=True):
+        columns = {key: index["columns"][key][end - shard["num_utterances"] : end] for key in COLUMNS}
+        parts[shard["name"]] = (shard, columns)
+    return parts
+
+
 def _make_folder(folder: str) -> None:
     try:
         storage.make_dirs(folder)
@@ -343,7 +352,7 @@ def _make_folder(folder: str) -> None:
 
 
 def _sweep(folder: str, *suffixes: str) -> None:
-    """Removes hidden files of ours: notes, and what a run that was killed left half written."""
+    """Removes our hidden files: notes, and unfinished files of runs that were killed."""
     for name in storage.list_names(folder):
         if name.startswith(".") and (".tfrecord" in name or INDEX_NAME in name) and name.endswith(suffixes):
             storage.remove(storage.join(folder, name))

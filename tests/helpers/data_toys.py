@@ -10,7 +10,7 @@ import soundfile
 
 from data.batches.datasets import EvalData, TrainData, build_eval_data, build_train_data
 from data.batches.plan import BatchPlan, Concatenation
-from data.corpus.manifest import Utterance
+from data.corpus.utterance import Utterance
 from data.shards.writer import ShardTask
 
 READING = {"on_rate_mismatch": "resample", "num_buckets": 8, "num_parallel_calls": 2, "prefetch_batches": 4}

@@ -14,7 +14,6 @@ from data.audio.decoding import load_audio
 from data.common.errors import InputError
 from data.corpus.faults import Fault
 from data.corpus.manifest import (
-    Utterance,
     read_jsonl,
     read_librispeech,
     read_table,
@@ -22,6 +21,7 @@ from data.corpus.manifest import (
     write_jsonl,
 )
 from data.corpus.sources import FileSource
+from data.corpus.utterance import Utterance
 
 CORPORA = Path(__file__).parents[4] / "shared" / "corpora"
 needs_corpora = pytest.mark.skipif(not CORPORA.is_dir(), reason="../shared/corpora is absent")
