@@ -45,9 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="how audio is stored: as samples, or as FLAC of about half the size, which keeps the original file if it "
         "is 16 kHz mono FLAC and else re-encodes losslessly (default: pcm16)",
     )
-    add(
-        "--max_bad_share", type=float, default=0.01, help="largest ratio of bad utterances to leave out (default: 0.01)"
-    )
+    add("--max_bad_share", type=float, default=0.01, help="largest ratio of bad utterances (default: 0.01)")
     add("--num_workers", type=int, help="processes (default: all cores)")
     add(
         "--on_rate_mismatch",

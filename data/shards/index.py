@@ -18,7 +18,7 @@ from data.shards.records import PAYLOADS
 
 INDEX_NAME = "index.json"
 FORMAT_VERSION = 2
-# The index has one list of each, in the order of the shards. offset, length and crc32 (of zlib) are those of the record.
+# Lists of the index, in the order of the shards. offset, length and crc32 (of zlib) are those of the record.
 COLUMNS = ("utterance_id", "speaker_id", "text", "num_samples", "offset", "length", "crc32")
 _FIELDS: dict[str, type] = {
     "sample_rate": int,

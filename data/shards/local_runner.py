@@ -93,8 +93,8 @@ def _run_in_processes(
                     check(future.result())
         except BrokenProcessPool as error:
             raise InputError(
-                "a worker process was killed, perhaps because memory ran out: run the same command again with a smaller "
-                "--num_workers"
+                "a worker process was killed, perhaps because memory ran out: run the same command again "
+                "with a smaller --num_workers"
             ) from error
         finally:
             stop.set()

@@ -77,8 +77,8 @@ def write_shard(
         is_stopped: Called before each utterance; if it returns True, no file is left.
 
     Returns:
-        The note: `fingerprint`, `num_bytes`, `sha256`, `num_encoded` (re-encoded utterances), `skipped` (utterance id ->
-        [code, message]) and `columns` as in the index. None if stopped.
+        The note: `fingerprint`, `num_bytes`, `sha256`, `num_encoded` (re-encoded utterances), `skipped` (utterance id
+        -> [code, message]) and `columns` as in the index. None if stopped.
 
     Raises:
         InputError: If more than `max_bad` utterances cannot be read.

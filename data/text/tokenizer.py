@@ -184,8 +184,7 @@ class CharTokenizer:
         delimiter = self.special_tokens.get(roles.WORD_DELIMITER)
         silent = {*SPECIAL_TOKENS, *self.special_tokens.values()} - {delimiter}
         self._ids = ids
-        texts = {delimiter: " ", **dict.fromkeys(silent, "")}
-        self._pieces = [texts.get(token, token) for token in self.tokens]
+        self._pieces = ["" if token in silent else " " if token == delimiter else token for token in self.tokens]
         # Without special tokens: the blank may look like a character and is not a label.
         self._labels = {token: index for token, index in ids.items() if token not in silent}
         if delimiter is not None:
