@@ -2,11 +2,11 @@
 
     python -m benchmarks.resume --input=../shared/corpora/LibriSpeech [--num_utterances=300000] [--update=5000]
 
-The corpus is an index of 300,000 utterances over the recordings and transcripts of train-clean-5 as FLAC. Each recording
-is listed about 840 times with different names, so the index is as large as that of a real corpus while the shard is
-small. Each case runs in a separate process, from the folder on disk to the first batch of audio: reading the index,
-counting the labels of all transcripts, planning the epoch, decoding. `peak` is the resident memory of the whole process,
-`before` the part of TensorFlow's import. Then the batches must equal those of a pipeline that never stopped.
+The corpus is an index of 300,000 utterances over the recordings and transcripts of train-clean-5 as FLAC. Each
+recording is listed about 840 times with different names, so the index is as large as that of a real corpus while the
+shard is small. Each case runs in a separate process, from the folder on disk to the first batch of audio: reading the
+index, counting the labels of all transcripts, planning the epoch, decoding. `peak` is the resident memory of the whole
+process, `before` the part of TensorFlow's import. Then the batches must equal those of a pipeline that never stopped.
 """
 
 from __future__ import annotations

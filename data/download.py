@@ -104,14 +104,7 @@ def fetch_split(
     if split not in splits:
         raise InputError(f"no split {split!r}: choose one of {', '.join(splits)}")
     published = splits[split]
-    if is_remote(output):  # pathlib would make a folder named "gs:"
-        raise InputError(
-            f"--output is {os.fspath(output)}: give a local folder, then let data.prepare write to the URL"
-        )
-    if not base_url.startswith(("http://", "https://")):
-        raise InputError(f"--base_url is {base_url!r}: it must begin with https:// or http://")
-    if not hasattr(tarfile, "data_filter"):
-        raise InputError("this Python cannot extract archives safely: use 3.11.4 or later")
+    _check_arguments(output, base_url)
     target = Path(output, CORPUS, split)
     work = target.with_name(f".{split}.download")
     if target.exists():
@@ -139,6 +132,17 @@ def fetch_split(
         with suppress(OSError):  # if it is not empty, the next call resumes from it
             work.rmdir()
     return True
+
+
+def _check_arguments(output: str | os.PathLike[str], base_url: str) -> None:
+    if is_remote(output):  # pathlib would make a folder named "gs:"
+        raise InputError(
+            f"--output is {os.fspath(output)}: give a local folder, then let data.prepare write to the URL"
+        )
+    if not base_url.startswith(("http://", "https://")):
+        raise InputError(f"--base_url is {base_url!r}: it must begin with https:// or http://")
+    if not hasattr(tarfile, "data_filter"):
+        raise InputError("this Python cannot extract archives safely: use 3.11.4 or later")
 
 
 def count_utterances(folder: Path) -> int:

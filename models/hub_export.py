@@ -201,11 +201,8 @@ def _run(flags: argparse.Namespace) -> str:
             f"{flags.input}: no such folder{near_path(flags.input)}; give a folder written by "
             "python -m models.convert, the workdir of a run, or a SavedModel"
         )
-    import tensorflow as tf
-
     from models.hub.signature import is_saved_model
     from models.wav2vec2 import pretrained
-    from models.wav2vec2.model import Wav2Vec2ForCTC
 
     if is_saved_model(flags.input):
         if not flags.checkpoint:
@@ -214,6 +211,16 @@ def _run(flags: argparse.Namespace) -> str:
     handle = pretrained.saved_model_of_run(flags.input)
     if handle is not None:
         return _copy(handle, flags.checkpoint or pretrained.find_run_checkpoint(flags.input), flags)
+    return _export(flags)
+
+
+def _export(flags: argparse.Namespace) -> str:
+    """Exports a native model and returns a line about it."""
+    import tensorflow as tf
+
+    from models.wav2vec2 import pretrained
+    from models.wav2vec2.model import Wav2Vec2ForCTC
+
     flags.precision = flags.precision or PRECISIONS[0]
     flags.num_samples = PUBLISHED_NUM_SAMPLES if flags.num_samples is None else flags.num_samples
     # Fused operations need XLA wherever the SavedModel is loaded, and a norm in float64 does not run on TPUs.

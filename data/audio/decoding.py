@@ -88,24 +88,31 @@ def read_segment(path: str | os.PathLike[str], *, start: int | None, num_samples
     """
     if start is None:
         return read_audio(path)
-    channels = None
-    if not storage.is_remote(path):
-        # is_decoded=False, or the container would be walked again for every segment of the file.
-        with open_audio(path, is_decoded=False) as file:
-            # MPEG frames depend on those before them.
-            if not file.subtype.startswith("MPEG") and file.seekable() and start + num_samples <= file.frames:
-                file.seek(start)
-                channels, rate = file.read(num_samples, dtype="float32", always_2d=True), file.samplerate
-                if len(channels) and np.isfinite(highest := peak(channels)):
-                    channels *= scale_of(file, highest)
-    if channels is None:
+    found = None if storage.is_remote(path) else _seek_segment(path, start, num_samples)
+    if found is None:
         whole, rate = read_audio(path)
         channels = whole[start : start + num_samples]
+    else:
+        channels, rate = found
     if len(channels) != num_samples:
         raise InputError(f"{path} ends before sample {start + num_samples} of a segment; fetch or make it again")
     if not np.isfinite(peak(channels)):
         raise InputError(f"{path} holds values that are not finite: remove it or record it again")
     return channels, rate
+
+
+def _seek_segment(path: str | os.PathLike[str], start: int, num_samples: int) -> tuple[np.ndarray, int] | None:
+    """Returns a segment without decoding what is before it, or None if the format does not allow that."""
+    # is_decoded=False, or the container would be walked again for every segment of the file.
+    with open_audio(path, is_decoded=False) as file:
+        # MPEG frames depend on those before them.
+        if file.subtype.startswith("MPEG") or not file.seekable() or start + num_samples > file.frames:
+            return None
+        file.seek(start)
+        channels = file.read(num_samples, dtype="float32", always_2d=True)
+        if len(channels) and np.isfinite(highest := peak(channels)):
+            channels *= scale_of(file, highest)
+        return channels, file.samplerate
 
 
 def load_audio(

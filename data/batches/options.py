@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """Where a corpus lies and how its batches are made; configs/base.py has the default values.
+    """Place of a corpus and options of its batches; configs/base.py has the default values.
 
     Values given here only switch a feature off.
 

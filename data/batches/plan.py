@@ -189,8 +189,8 @@ class BatchPlan:
         self.global_batch_size = max(self.bucket_rows)
         # The smallest bucket whose batches have as many rows; a batch may be padded to the boundary of that one.
         self._first_alike = np.searchsorted(-self._bucket_rows, -self._bucket_rows)
-        varies = self._cells is not None or len(set(self.speed_factors)) > 1
-        self._epochs_differ = bool(max_batch_samples) and shuffle and varies
+        varies = concatenation.max_utterances > 1 or len(set(self.speed_factors)) > 1
+        self._epochs_differ = all((max_batch_samples, shuffle, varies))
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
         self._lock = threading.RLock()
         self.updates_per_epoch = len(self._epoch(0).batch_rows)

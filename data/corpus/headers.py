@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tqdm import tqdm
@@ -48,11 +48,16 @@ def read_headers(rows: Iterable[Row], where: str, report: Report) -> list[Uttera
             num_described += 1
             header = InputError(f"{header}{finder.describe(row.path)}", code=header.code)
         errors[row.utterance_id] = header
+    _report_errors(errors, len(rows), report)
+    return utterances
+
+
+def _report_errors(errors: Mapping[str, InputError], num_rows: int, report: Report) -> None:
+    """Reports the errors of utterances, by id, as one fault for each code."""
     for code in dict.fromkeys(error.code for error in errors.values()):
         details = {name: str(error) for name, error in errors.items() if error.code == code}
-        count = f" ({len(errors)} of {len(rows)} files fail)" if len(errors) > 1 else ""
+        count = f" ({len(errors)} of {num_rows} files fail)" if len(errors) > 1 else ""
         report(Fault(code or "unreadable_audio", f"{next(iter(details.values()))}{count}", details))
-    return utterances
 
 
 def _unique_rows(rows: list[Row], where: str, report: Report) -> list[Row]:

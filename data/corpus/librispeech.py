@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from common import storage
 from common.near_files import FileFinder, describe_near
@@ -34,23 +34,11 @@ def list_librispeech(root: str | os.PathLike[str], split: str, report: Report) -
         raise InputError(
             f"no SPEAKER/CHAPTER/*.trans.txt under {folder}: give the folder of one split{_list_splits(root)}"
         )
-    audio = {
-        (os.path.dirname(path), stem(path)): path
-        for path in _visible(storage.glob(folder, "*/*/*"))
-        if suffix(path) in _AUDIO_SUFFIXES
-    }
+    files = [path for path in _visible(storage.glob(folder, "*/*/*")) if suffix(path) in _AUDIO_SUFFIXES]
+    audio = {(os.path.dirname(path), stem(path)): path for path in files}
     without_audio = [(parent, name) for parent, name, _ in transcripts if (parent, name) not in audio]
     if without_audio:
-        parent, first = without_audio[0]
-        near = "" if storage.is_remote(folder) else FileFinder(folder).describe(storage.join(parent, f"{first}.flac"))
-        report(
-            Fault(
-                "missing_audio",
-                f"{len(without_audio)} of {len(transcripts)} transcripts under {folder} have no "
-                f"audio, first {first}: fetch the split again{near}",
-                dict.fromkeys([name for _, name in without_audio], "a transcript without an audio file"),
-            )
-        )
+        report(_missing_audio(folder, without_audio, len(transcripts)))
     rows = [
         Row(name, audio[parent, name], text, os.path.basename(os.path.dirname(parent)))
         for parent, name, text in transcripts
@@ -58,15 +46,29 @@ def list_librispeech(root: str | os.PathLike[str], split: str, report: Report) -
     ]
     without_text = sorted(set(audio.values()) - {row.path for row in rows})
     if without_text:
-        report(
-            Fault(
-                "missing_transcript",
-                f"{len(without_text)} of {len(audio)} audio files under {folder} have no "
-                f"transcript, first {without_text[0]}: fetch the split again",
-                {stem(path): f"{path} has no transcript" for path in without_text},
-            )
-        )
+        report(_missing_transcripts(folder, without_text, len(audio)))
     return sorted(rows)
+
+
+def _missing_transcripts(folder: str, without_text: Sequence[str], num_files: int) -> Fault:
+    return Fault(
+        "missing_transcript",
+        f"{len(without_text)} of {num_files} audio files under {folder} have no "
+        f"transcript, first {without_text[0]}: fetch the split again",
+        {stem(path): f"{path} has no transcript" for path in without_text},
+    )
+
+
+def _missing_audio(folder: str, without_audio: Sequence[tuple[str, str]], num_transcripts: int) -> Fault:
+    """Returns the fault of transcripts without audio, given as (folder, utterance id)."""
+    parent, first = without_audio[0]
+    near = "" if storage.is_remote(folder) else FileFinder(folder).describe(storage.join(parent, f"{first}.flac"))
+    return Fault(
+        "missing_audio",
+        f"{len(without_audio)} of {num_transcripts} transcripts under {folder} have no "
+        f"audio, first {first}: fetch the split again{near}",
+        dict.fromkeys([name for _, name in without_audio], "a transcript without an audio file"),
+    )
 
 
 def _read_transcripts(folder: str) -> list[tuple[str, str, str]]:

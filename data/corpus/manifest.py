@@ -238,30 +238,30 @@ def _rows_of(records: Sequence[Record], path: str, split: str, report: Report) -
     in_clips = set(storage.list_names(storage.join(folder, "clips") if folder else "clips"))
     in_clips -= set(storage.list_names(folder or ".")) if in_clips else set()
     for record in records:
-        fields = record.fields
-        audio, text = _field(fields, *AUDIO_COLUMNS), _field(fields, *TEXT_COLUMNS)
-        utterance_id = _name(fields, "utterance_id")
-        if not audio or audio in _NOT_A_NUMBER:
-            report(record.fault("has no audio_filepath, add it"))
-            continue
-        if text is None:
-            report(record.fault("has no text, add it", code="missing_transcript", key=utterance_id or stem(audio)))
-            continue
-        try:
-            time = read_time(fields)
-        except ValueError as error:
-            report(record.fault(str(error)))
-            continue
-        # Segments of one file are told apart by their start in milliseconds.
-        part = f"-{round(time.offset_secs * 1000):07d}" if time.offset_secs else ""
-        yield Row(
-            utterance_id=utterance_id or f"{stem(audio)}{part}",
-            path=storage.join(folder, "clips" if audio in in_clips else "", audio),
-            text=text,
-            speaker_id=_name(fields, "speaker", "speaker_id", "client_id"),
-            time=time,
-            place=record.place,
-        )
+        row = _read_row(record)
+        if isinstance(row, Fault):
+            report(row)
+        else:
+            yield row._replace(path=storage.join(folder, "clips" if row.path in in_clips else "", row.path))
+
+
+def _read_row(record: Record) -> Row | Fault:
+    """Reads a record, with its path as listed."""
+    fields = record.fields
+    audio, text = _field(fields, *AUDIO_COLUMNS), _field(fields, *TEXT_COLUMNS)
+    utterance_id = _name(fields, "utterance_id")
+    if not audio or audio in _NOT_A_NUMBER:
+        return record.fault("has no audio_filepath, add it")
+    if text is None:
+        return record.fault("has no text, add it", code="missing_transcript", key=utterance_id or stem(audio))
+    try:
+        time = read_time(fields)
+    except ValueError as error:
+        return record.fault(str(error))
+    # Segments of one file are told apart by their start in milliseconds.
+    part = f"-{round(time.offset_secs * 1000):07d}" if time.offset_secs else ""
+    speaker_id = _name(fields, "speaker", "speaker_id", "client_id")
+    return Row(utterance_id or f"{stem(audio)}{part}", audio, text, speaker_id, time, record.place)
 
 
 def _select_split(records: Sequence[Record], path: str, split: str) -> list[Record]:

@@ -60,15 +60,20 @@ def read_time(record: Mapping[str, object]) -> ListedTime:
     if offset is not None and duration is not None and duration <= 0:
         raise ValueError(f"has duration {duration:g}: give the seconds of the segment")
     if duration is None and offset is None and not record.keys().isdisjoint(("end", "end_time")):
-        # `start` and `end` may name a segment, or where the file was cut from; then the file has this length.
-        for start_key, end_key in (("start", "end"), ("start_time", "end_time"), ("begin", "end")):
-            try:
-                start, end = _number(record, start_key, strict=True)[0], _number(record, end_key, strict=True)[0]
-            except ValueError:
-                continue
-            if start is not None and end is not None and end > start >= 0:
-                return ListedTime(None, end - start, 0.0)
+        return ListedTime(None, _end_less_start(record), 0.0)
     return ListedTime(offset, duration, unit)
+
+
+def _end_less_start(record: Mapping[str, object]) -> float | None:
+    """Returns the length of a segment, or of a file that was cut from a longer one, by its start and end."""
+    for start_key, end_key in (("start", "end"), ("start_time", "end_time"), ("begin", "end")):
+        try:
+            start, end = _number(record, start_key, strict=True)[0], _number(record, end_key, strict=True)[0]
+        except ValueError:
+            continue
+        if start is not None and end is not None and end > start >= 0:
+            return end - start
+    return None
 
 
 def find_segment(time: ListedTime, *, num_samples: int, sample_rate: int, is_lossy: bool = False) -> Segment:

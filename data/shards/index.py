@@ -135,8 +135,11 @@ def _check_index(index: dict[str, Any], path: str, *, whole: bool) -> None:
             field(index, name, kind, path)
     for shard in index.get("shards", []):
         _check_shard(shard, path, whole=whole)
-    if not whole:
-        return
+    if whole:
+        _check_content(index, path)
+
+
+def _check_content(index: dict[str, Any], path: str) -> None:
     if index["payload"] not in PAYLOADS:
         raise MalformedFileError(f"{path}: 'payload' is {describe(index['payload'])}, not {' or '.join(PAYLOADS)}")
     sizes = [(shard["num_utterances"], shard["num_bytes"]) for shard in index["shards"]]

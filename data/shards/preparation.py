@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
@@ -58,21 +59,44 @@ class Prepared(NamedTuple):
     skipped: dict[str, str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions:
+    """Options that decide the content of shards.
+
+    Attributes:
+        num_shards: Number of shards, evenly filled by count; None = by `shard_mb`.
+        shard_mb: Approximate size of a shard in 10^6 bytes.
+        split: Name of the split and of the shards ("data" if empty).
+        text_style: Style of `normalize_transcript` for the stored transcripts.
+        payload: One of `data.shards.records.PAYLOADS`.
+        on_rate_mismatch: "resample" to 16 kHz, or "refuse".
+
+    Raises:
+        InputError: If the payload is unknown.
+    """
+
+    num_shards: int | None = None
+    shard_mb: float = SHARD_MB
+    split: str = ""
+    text_style: str = "librispeech"
+    payload: str = "pcm16"
+    on_rate_mismatch: str = "resample"
+
+    def __post_init__(self) -> None:
+        if self.payload not in PAYLOADS:
+            raise InputError(f"unknown payload {self.payload!r}: use one of {', '.join(PAYLOADS)}")
+
+
 def write_tfrecords(
     *,
     utterances: Sequence[Utterance],
     output: str | os.PathLike[str],
-    num_shards: int | None = None,
-    shard_mb: float = SHARD_MB,
-    split: str = "",
-    text_style: str = "librispeech",
-    payload: str = "pcm16",
-    on_rate_mismatch: str = "resample",
     faults: Mapping[str, tuple[str, str]] | None = None,
     max_bad_share: float = 0.0,
     num_workers: int | None = None,
     runner: Runner | None = None,
     progress: bool = True,
+    **fields: Any,
 ) -> Prepared:
     """Writes OUTPUT/NAME-00000-of-00008.tfrecord ... and OUTPUT/index.json.
 
@@ -86,52 +110,36 @@ def write_tfrecords(
     Args:
         utterances: Utterances in the order of the index.
         output: Folder or URL for one corpus, made if absent.
-        num_shards: Number of shards, evenly filled by count; None = by `shard_mb`.
-        shard_mb: Approximate size of a shard in 10^6 bytes.
-        split: Name of the split and of the shards ("data" if empty).
-        text_style: Style of `normalize_transcript` for the stored transcripts.
-        payload: One of `data.shards.records.PAYLOADS`.
-        on_rate_mismatch: "resample" to 16 kHz, or "refuse".
         faults: Bad utterances that `utterances` does not contain -> (code, message).
         max_bad_share: Largest ratio of bad utterances to leave out.
         num_workers: Number of processes; None = one per processor core.
         runner: Runner to use instead of processes on this machine.
         progress: Whether to show a progress bar if stderr is a terminal.
+        **fields: Fields of `ShardOptions`.
 
     Raises:
         InputError: If too many utterances are bad, the folder holds another corpus or has another writer, or the number
             of shards is wrong.
         OSError: If the output cannot be written.
     """
+    options = ShardOptions(**fields)
     run = runner or LocalRunner(num_workers=num_workers)
-    if payload not in PAYLOADS:
-        raise InputError(f"unknown payload {payload!r}: use one of {', '.join(PAYLOADS)}")
     skipped: dict[str, Any] = {name: list(why) for name, why in (faults or {}).items()}
     max_bad = int(max_bad_share * (len(utterances) + len(skipped)))
-    utterances = _usable(utterances, on_rate_mismatch, skipped)
+    utterances = _usable(utterances, options.on_rate_mismatch, skipped)
     if len(skipped) > max_bad:
         raise too_many_bad(skipped, max_bad)
     folder = os.fspath(output)
     _make_folder(folder)
     disable = None if progress else True  # tqdm's None disables the bar if stderr is not a terminal
     with only_writer(folder, wait_secs=_ORPHAN_SECS) as lock:
-        tasks = _divide(
-            utterances=utterances,
-            folder=folder,
-            num_shards=num_shards,
-            shard_mb=shard_mb,
-            split=split,
-            text_style=text_style,
-            payload=payload,
-            on_rate_mismatch=on_rate_mismatch,
-            max_bad=max_bad - len(skipped),
-        )
+        tasks = _divide(utterances, folder, options, max_bad=max_bad - len(skipped))
         corpus = {
             "format_version": FORMAT_VERSION,
             "sample_rate": SAMPLE_RATE,
-            "split": split,
-            "text_style": text_style,
-            "payload": payload,
+            "split": options.split,
+            "text_style": options.text_style,
+            "payload": options.payload,
             "fingerprint": digest([*(task.fingerprint for task in tasks), sorted(skipped)]),
         }
         index = _read_own_index(folder, corpus, tasks)
@@ -145,14 +153,17 @@ def write_tfrecords(
                     run(pending, folder=folder, lock=lock, bar=bar, max_bad=max_bad - len(skipped))
             index = _write_index(folder, corpus, tasks, index, skipped, max_bad)
         _sweep(folder, ".json", ".tmp")
-    columns = index["columns"]
+    return _summarize(index, num_written=len(pending), skipped=skipped)
+
+
+def _summarize(index: Mapping[str, Any], *, num_written: int, skipped: Mapping[str, Any]) -> Prepared:
     messages = {name: message for name, (_, message) in skipped.items()}
     return Prepared(
-        num_shards=len(tasks),
-        num_utterances=len(columns["utterance_id"]),
-        num_samples=sum(columns["num_samples"]),
+        num_shards=len(index["shards"]),
+        num_utterances=len(index["columns"]["utterance_id"]),
+        num_samples=sum(index["columns"]["num_samples"]),
         num_encoded=sum(shard["num_encoded"] for shard in index["shards"]),
-        num_written=len(pending),
+        num_written=num_written,
         skipped={name: messages.get(name, code) for name, code in index["skipped"].items()},
     )
 
@@ -168,32 +179,21 @@ def _usable(utterances: Sequence[Utterance], on_rate_mismatch: str, skipped: dic
     return [utterance for utterance in utterances if utterance.utterance_id in kept]
 
 
-def _divide(
-    *,
-    utterances: Sequence[Utterance],
-    folder: str,
-    num_shards: int | None,
-    shard_mb: float,
-    split: str,
-    text_style: str,
-    payload: str,
-    on_rate_mismatch: str,
-    max_bad: int,
-) -> list[ShardTask]:
+def _divide(utterances: Sequence[Utterance], folder: str, options: ShardOptions, *, max_bad: int) -> list[ShardTask]:
     """Divides a corpus into shards; the result depends only on the corpus, so that all machines make the same."""
-    count = len(utterances)
+    count, num_shards, shard_mb, payload = len(utterances), options.num_shards, options.shard_mb, options.payload
     if num_shards is not None and not 1 <= num_shards <= count:
         raise InputError(f"num_shards is {num_shards}, wanted 1 to {count}, the number of utterances")
     if shard_mb <= 0:
         raise InputError(f"shard_mb is {shard_mb}, wanted more than 0")
-    texts = [normalize_transcript(utterance.text, text_style) for utterance in utterances]
+    texts = [normalize_transcript(utterance.text, options.text_style) for utterance in utterances]
     states = _states([u.audio_filepath for u in utterances])
     if num_shards is None:
         sizes = _estimate_bytes(utterances, texts, states[:, 0], payload)
         parts = np.split(np.arange(count), 1 + np.flatnonzero(np.diff(_bins(sizes, shard_mb * 1e6))))
     else:
         parts = np.array_split(np.arange(count), num_shards)
-    name = (split or "data").replace("/", "-")
+    name = (options.split or "data").replace("/", "-")
     tasks = []
     for number, part in enumerate(parts):
         chosen = slice(int(part[0]), int(part[-1]) + 1)
@@ -209,7 +209,7 @@ def _divide(
                 utterances=utterances[chosen],
                 texts=texts[chosen],
                 payload=payload,
-                on_rate_mismatch=on_rate_mismatch,
+                on_rate_mismatch=options.on_rate_mismatch,
                 max_bad=max_bad,
                 fingerprint=digest([FORMAT_VERSION, payload, rows]),
                 newest_ns=int(states[chosen, 1].max()),
@@ -257,15 +257,12 @@ def _read_own_index(folder: str, corpus: Mapping[str, Any], tasks: Sequence[Shar
     Raises:
         InputError: If the folder holds something else.
     """
-    names = {task.name for task in tasks}
     present = storage.list_names(folder)
-    strangers = [name for name in present if name.endswith(".tfrecord") and name not in names]
+    strangers = {name for name in present if name.endswith(".tfrecord")} - {task.name for task in tasks}
     index = read_index(folder, whole=True) if INDEX_NAME in present else None
-    if strangers or (index and any(index[key] != corpus[key] for key in corpus)):
-        raise InputError(
-            f"{folder} holds other shards{f' ({strangers[0]})' if strangers else ''}: "
-            "give another --output, or delete it"
-        )
+    if strangers or (index and {key: index[key] for key in corpus} != corpus):
+        example = f" ({min(strangers)})" if strangers else ""
+        raise InputError(f"{folder} holds other shards{example}: give another --output, or delete it")
     return index
 
 
@@ -305,14 +302,14 @@ def _write_index(
     for task in tasks:
         note = read_note(task)
         if note is not None:
-            part = note["columns"]
-            shard = {key: note[key] for key in ("num_bytes", "sha256", "num_encoded")}
-            shard = {"name": task.name, "num_utterances": len(part["utterance_id"]), **shard}
+            shard, part = _part_of_note(task, note)
             skipped.update(note["skipped"])
         elif index is not None and task.name in earlier:
             shard, part = earlier[task.name]
-            names = {u.utterance_id for u in task.utterances}
-            skipped.update({name: [code, code] for name, code in index["skipped"].items() if name in names})
+            codes = index["skipped"]
+            skipped.update(
+                {u.utterance_id: [codes[u.utterance_id]] * 2 for u in task.utterances if u.utterance_id in codes}
+            )
         else:
             raise InputError(f"{task.path} was not written: run the same command again")
         shards.append(shard)
@@ -332,6 +329,13 @@ def _write_index(
     text = json.dumps(made, ensure_ascii=False, separators=(",", ":"))
     write_text_atomic(storage.join(folder, INDEX_NAME), text + "\n")
     return made
+
+
+def _part_of_note(task: ShardTask, note: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    """Returns the entry and the columns of a shard for the index, from its note."""
+    columns = note["columns"]
+    shard = {"name": task.name, "num_utterances": len(columns["utterance_id"])}
+    return {**shard, **{key: note[key] for key in ("num_bytes", "sha256", "num_encoded")}}, columns
 
 
 def _parts_of(index: Mapping[str, Any]) -> dict[str, tuple[dict[str, Any], dict[str, list[Any]]]]:

@@ -169,9 +169,7 @@ class CharTokenizer:
             InputError: If a token is repeated or empty, or none is the CTC blank.
         """
         self.tokens = tuple(tokens)
-        repeated = [token for token, count in Counter(self.tokens).items() if count > 1]
-        if repeated or "" in self.tokens:
-            raise InputError(f"the vocabulary's token {(repeated or [''])[0]!r} is empty or repeated: remove it")
+        _check_tokens(self.tokens)
         self.special_tokens = dict(find_special_tokens(self.tokens) if special_tokens is None else special_tokens)
         ids = {token: index for index, token in enumerate(self.tokens)}
         if roles.BLANK not in self.special_tokens:
@@ -184,13 +182,13 @@ class CharTokenizer:
         delimiter = self.special_tokens.get(roles.WORD_DELIMITER)
         silent = {*SPECIAL_TOKENS, *self.special_tokens.values()} - {delimiter}
         self._ids = ids
-        self._pieces = ["" if token in silent else " " if token == delimiter else token for token in self.tokens]
+        self._pieces = ["" if token in silent else token for token in self.tokens]
         # Without special tokens: the blank may look like a character and is not a label.
         self._labels = {token: index for token, index in ids.items() if token not in silent}
         if delimiter is not None:
+            self._pieces[ids[delimiter]] = " "
             self._labels[" "] = ids[delimiter]
-        long = sorted((token for token in self._labels if len(token) > 1), key=len, reverse=True)
-        self._long = re.compile("|".join(map(re.escape, [*long, ""])) + ".", re.DOTALL) if long else None
+        self._long = _long_pattern(self._labels)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> CharTokenizer:
@@ -278,6 +276,18 @@ class CharTokenizer:
     def _split(self, text: str) -> Iterable[str]:
         """Splits a text into characters, or into tokens if the vocabulary has longer ones."""
         return text if self._long is None else self._long.findall(text)
+
+
+def _check_tokens(tokens: Sequence[str]) -> None:
+    repeated = [token for token, count in Counter(tokens).items() if count > 1]
+    if repeated or "" in tokens:
+        raise InputError(f"the vocabulary's token {(repeated or [''])[0]!r} is empty or repeated: remove it")
+
+
+def _long_pattern(tokens: Iterable[str]) -> re.Pattern[str] | None:
+    """Returns a pattern that splits a text into the longest tokens, or None if all are single characters."""
+    long = sorted((token for token in tokens if len(token) > 1), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, [*long, ""])) + ".", re.DOTALL) if long else None
 
 
 def _beside(path: str | os.PathLike[str]) -> str:

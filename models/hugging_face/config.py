@@ -85,6 +85,12 @@ def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
         config = Wav2Vec2Config.from_dict(ours)
     except ValueError as error:
         raise ValueError(f"{error} (in our field names)") from error
+    _check_sizes(fields, config)
+    return config
+
+
+def _check_sizes(fields: Mapping[str, Any], config: Wav2Vec2Config) -> None:
+    """Refuses a config that contradicts itself."""
     num_convolutions = fields.get("num_feat_extract_layers", len(config.conv_dim))
     if num_convolutions != len(config.conv_dim):
         raise ValueError(
@@ -96,7 +102,6 @@ def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
             f"output_hidden_size is {_show(fields['output_hidden_size'])}, not hidden_size ({config.hidden_size}): "
             "a network above the encoder is not supported"
         )
-    return config
 
 
 def read_hf_config(path: str | os.PathLike[str]) -> tuple[Wav2Vec2Config, dict[str, Any]]:

@@ -94,28 +94,48 @@ def match(
     may_drop = [*allow_unexpected, *(f"{prefix}*" for prefix in hf_names.PRETRAINING_PREFIXES)]
     if fresh_head:
         report.dropped |= {name: math.prod(found.pop(name)) for name in hf_names.HEAD if name in found}
-    absent = [name for name in wanted if name not in found]
-    surplus = [name for name in found if name not in wanted]
-    report.fresh |= {name: math.prod(wanted[name]) for name in absent if _is_allowed(name, may_lack)}
-    report.dropped |= {name: math.prod(found[name]) for name in surplus if _is_allowed(name, may_drop)}
-    report.loaded |= {name: math.prod(shape) for name, shape in wanted.items() if found.get(name) == shape}
-    missing = [name for name in absent if name not in report.fresh]
+    missing, mismatched = _match_wanted(report, wanted, found, may_lack)
+    unexpected = [name for name in found if name not in wanted and not _is_allowed(name, may_drop)]
+    dropped = [name for name in found if name not in wanted and name not in unexpected]
+    report.dropped |= {name: math.prod(found[name]) for name in dropped}
     # Several tensors can make one variable: it is loaded whole or not at all.
     for entry in table:
         fresh = [name for name in entry.theirs if name in report.fresh]
         missing += fresh if len(fresh) < len(entry.theirs) else []
-    others = {name: shape for name, shape in wanted.items() if name in found and found[name] != shape}
-    kinds = {
-        "missing (--allow_missing=NAME,... gives them random values)": missing,
-        "unexpected (--allow_unexpected=NAME,... drops them)": [n for n in surplus if n not in report.dropped],
-        "of another shape than config.json says": [
-            f"{name} {list(found[name])} instead of {list(shape)}" for name, shape in others.items()
-        ],
-    }
-    problems = [f"{len(tensors)} {kind}: {_some(tensors)}" for kind, tensors in kinds.items() if tensors]
-    if problems:
-        raise ValueError(f"tensors that do not fit: {'; '.join(problems)}")
+    _refuse(
+        {
+            "missing (--allow_missing=NAME,... gives them random values)": missing,
+            "unexpected (--allow_unexpected=NAME,... drops them)": unexpected,
+            "of another shape than config.json says": mismatched,
+        }
+    )
     return report
+
+
+def _refuse(problems: Mapping[str, Sequence[str]]) -> None:
+    lines = [f"{len(tensors)} {kind}: {_some(tensors)}" for kind, tensors in problems.items() if tensors]
+    if lines:
+        raise ValueError(f"tensors that do not fit: {'; '.join(lines)}")
+
+
+def _match_wanted(
+    report: Report,
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    may_lack: Sequence[str],
+) -> tuple[list[str], list[str]]:
+    """Adds the tensors of the network to the report, and returns the missing ones and those of another shape."""
+    missing, mismatched = [], []
+    for name, shape in wanted.items():
+        if name in found and found[name] != shape:
+            mismatched.append(f"{name} {list(found[name])} instead of {list(shape)}")
+        elif name in found:
+            report.loaded[name] = math.prod(shape)
+        elif _is_allowed(name, may_lack):
+            report.fresh[name] = math.prod(shape)
+        else:
+            missing.append(name)
+    return missing, mismatched
 
 
 def _is_allowed(name: str, patterns: Sequence[str]) -> bool:

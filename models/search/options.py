@@ -52,11 +52,15 @@ class SearchOptions:
                 raise ValueError(f"decode.{name} must be at least {least}, got {getattr(self, name)}")
         if not self.beam_threshold > 0:
             raise ValueError(f"decode.beam_threshold must be above 0, got {self.beam_threshold:g}")
-        for name in () if self.method == "lexicon" else ("lm", "lexicon"):
-            if path := getattr(self, name):
-                raise ValueError(
-                    f"decode.{name}={path} is of no use to decode.method={self.method}; set decode.method=lexicon"
-                )
+        if self.method != "lexicon" and (self.lm or self.lexicon):
+            field, path = ("lm", self.lm) if self.lm else ("lexicon", self.lexicon)
+            raise ValueError(
+                f"decode.{field}={path} is of no use to decode.method={self.method}; set decode.method=lexicon"
+            )
+        self._check_greedy()
+
+    def _check_greedy(self) -> None:
+        """Refuses options that greedy decoding would ignore."""
         unused = {"hot_words": bool(self.hot_words), "num_hypotheses": self.num_hypotheses > 1}
         for name, is_set in unused.items() if self.method == "greedy" else ():
             if is_set:
