@@ -245,16 +245,23 @@ def _open_shards(index: Path, stack: contextlib.ExitStack) -> dict[str, StoredTe
         raise ValueError(f"{error}; wanted an index with a weight_map; fetch it again") from error
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(shard_of.values())):
-        if Path(shard).name != shard or len(shard.encode()) > _MAX_NAME:
-            raise ValueError(f"{index}: {shard[:60]!r} is not a file name in the folder; fetch the folder again")
-        if not (index.parent / shard).is_file():
-            raise FileNotFoundError(f"{index.parent / shard}: no such file, but {index.name} lists it; fetch it")
-        found = _open_safetensors(index.parent / shard, stack)
-        for name in found.keys() | {name for name, place in shard_of.items() if place == shard}:
-            if name not in found or shard_of.get(name) != shard:
-                raise ValueError(f"{index}: tensor {name} is not in the shard listed for it; fetch the folder again")
+        found = _open_shard(index, shard, stack)
+        listed = {name for name, place in shard_of.items() if place == shard}
+        if misplaced := found.keys() ^ listed:
+            raise ValueError(
+                f"{index}: tensor {min(misplaced)} is not in the shard listed for it; fetch the folder again"
+            )
         tensors.update(found)
     return tensors
+
+
+def _open_shard(index: Path, shard: str, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
+    path = index.parent / shard
+    if Path(shard).name != shard or len(shard.encode()) > _MAX_NAME:
+        raise ValueError(f"{index}: {shard[:60]!r} is not a file name in the folder; fetch the folder again")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, but {index.name} lists it; fetch it")
+    return _open_safetensors(path, stack)
 
 
 def _load_pickle(path: Path) -> dict[str, StoredTensor]:
@@ -284,21 +291,10 @@ def _load_old_pickle(path: Path) -> dict[str, StoredTensor]:
         raise ValueError(
             f"{path}: reading it needs torch, which is not installed; pip install torch, or fetch {_SAFETENSORS}"
         ) from error
-    remedy = f"fetch {_SAFETENSORS} instead"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about the age of the format
-            # A pickle is a program; weights_only does not run it.
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # PyTorch's own message recommends running the pickle.
-        raise ValueError(f"{path}: damaged, or a pickle of more than tensors; none of it was run; {remedy}") from error
-    except Exception as error:  # torch does not document the errors of damaged files
-        reason = str(error).split(".")[0].strip() or type(error).__name__
-        raise ValueError(f"{path}: damaged ({reason}); {remedy}") from error
+    content = _unpickle(path)
     pairs = content.items() if isinstance(content, Mapping) else [(None, None)]
     if not all(isinstance(name, str) and isinstance(item, torch.Tensor) and not item.is_nested for name, item in pairs):
-        raise ValueError(f"{path}: not a mapping of names to tensors; {remedy}")
+        raise ValueError(f"{path}: not a mapping of names to tensors; fetch {_SAFETENSORS} instead")
 
     def read(name: str) -> np.ndarray:
         tensor = content[name].detach()
@@ -310,6 +306,23 @@ def _load_old_pickle(path: Path) -> dict[str, StoredTensor]:
         return _to_float32(path, name, (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 
     return {name: StoredTensor(tuple(value.shape), functools.partial(read, name)) for name, value in content.items()}
+
+
+def _unpickle(path: Path) -> Any:
+    import torch
+
+    remedy = f"fetch {_SAFETENSORS} instead"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the age of the format
+            # A pickle is a program; weights_only does not run it.
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # PyTorch's own message recommends running the pickle.
+        raise ValueError(f"{path}: damaged, or a pickle of more than tensors; none of it was run; {remedy}") from error
+    except Exception as error:  # torch does not document the errors of damaged files
+        reason = str(error).split(".")[0].strip() or type(error).__name__
+        raise ValueError(f"{path}: damaged ({reason}); {remedy}") from error
 
 
 def _to_float32(path: Path, name: str, array: np.ndarray) -> np.ndarray:

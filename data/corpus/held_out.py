@@ -49,17 +49,20 @@ def split_held_out(
         is_held_out = np.array([name in chosen for name in speaker_ids], dtype=bool)
     else:
         if warn:
-            why = "does not name its speakers" if not any(speaker_ids) else "has too few speakers to hold one out"
-            logging.warning(
-                "%s %s: %g %% of its utterances are held out, so speakers may be in both training and evaluation, and "
-                "the error rate is too optimistic; add a column speaker_id, or give a separate evaluation set",
-                where,
-                why,
-                100 * ratio,
-            )
+            _warn_of_shared_speakers(where, ratio, is_named=any(speaker_ids))
         names = _choose(Counter(utterance_ids), ratio * total)
         is_held_out = np.array([name in names for name in utterance_ids], dtype=bool)
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
+
+
+def _warn_of_shared_speakers(where: str, ratio: float, *, is_named: bool) -> None:
+    logging.warning(
+        "%s %s: %g %% of its utterances are held out, so speakers may be in both training and evaluation, and "
+        "the error rate is too optimistic; add a column speaker_id, or give a separate evaluation set",
+        where,
+        "has too few speakers to hold one out" if is_named else "does not name its speakers",
+        100 * ratio,
+    )
 
 
 def _choose(counts: dict[str, int], target: float) -> set[str]:

@@ -306,10 +306,7 @@ def _write_index(
             skipped.update(note["skipped"])
         elif index is not None and task.name in earlier:
             shard, part = earlier[task.name]
-            codes = index["skipped"]
-            skipped.update(
-                {u.utterance_id: [codes[u.utterance_id]] * 2 for u in task.utterances if u.utterance_id in codes}
-            )
+            skipped.update(_skipped_before(task, index["skipped"]))
         else:
             raise InputError(f"{task.path} was not written: run the same command again")
         shards.append(shard)
@@ -329,6 +326,12 @@ def _write_index(
     text = json.dumps(made, ensure_ascii=False, separators=(",", ":"))
     write_text_atomic(storage.join(folder, INDEX_NAME), text + "\n")
     return made
+
+
+def _skipped_before(task: ShardTask, codes: Mapping[str, str]) -> dict[str, list[str]]:
+    """Returns the utterances of a shard that an earlier index skipped, as a note lists them."""
+    names = [utterance.utterance_id for utterance in task.utterances if utterance.utterance_id in codes]
+    return {name: [codes[name], codes[name]] for name in names}
 
 
 def _part_of_note(task: ShardTask, note: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
