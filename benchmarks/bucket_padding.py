@@ -66,7 +66,7 @@ def simulate(real: np.ndarray) -> np.ndarray:
 def draw(shares: dict[str, list[float]], path: str) -> None:
     """Draws one line for each case, without a plotting library."""
     width, height, left, right, top, bottom = 680, 330, 60, 225, 34, 46
-    colours = ("#999999", "#d08770", "#4c78a8", "#1b5e20", "#8e44ad")
+    colors = ("#999999", "#d08770", "#4c78a8", "#1b5e20", "#8e44ad")
     largest = 0.1 * np.ceil(10 * max(map(max, shares.values())))
 
     def place(position: int, share: float) -> tuple[float, float]:
@@ -91,10 +91,10 @@ def draw(shares: dict[str, list[float]], path: str) -> None:
     for number, (name, values) in enumerate(shares.items()):
         points = [place(position, share) for position, share in enumerate(values)]
         line = " ".join(f"{x},{y}" for x, y in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colours[number]}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colours[number]}"/>' for x, y in points]
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colors[number]}" stroke-width="2"/>')
+        parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colors[number]}"/>' for x, y in points]
         x, y = width - right + 18, top + 20 + 20 * number
-        parts.append(f'<path d="M{x} {y - 4}h18" stroke="{colours[number]}" stroke-width="2"/>')
+        parts.append(f'<path d="M{x} {y - 4}h18" stroke="{colors[number]}" stroke-width="2"/>')
         parts.append(f'<text x="{x + 24}" y="{y}">{name}</text>')
     with open(path, "w", encoding="utf-8") as file:
         file.write("\n".join([*parts, "</svg>"]) + "\n")

@@ -190,8 +190,8 @@ def _cancelling_powers(block: np.ndarray, mix: np.ndarray) -> np.ndarray | None:
 
 def _variance(samples: np.ndarray) -> float:
     samples = np.ascontiguousarray(samples)
-    centred = samples - samples.mean(dtype=np.float64).astype(np.float32)
-    return float(np.dot(centred, centred)) / len(samples)
+    centered = samples - samples.mean(dtype=np.float64).astype(np.float32)
+    return float(np.dot(centered, centered)) / len(samples)
 
 
 def to_int16(waveform: np.ndarray) -> np.ndarray:
@@ -244,9 +244,9 @@ def normalize_waveform(waveform: np.ndarray) -> np.ndarray:
     waveform = np.asarray(waveform, dtype=np.float32)
     if not len(waveform):
         return waveform
-    centred = waveform - waveform.mean(dtype=np.float64).astype(np.float32)
-    variance = np.square(centred).mean(dtype=np.float64)
-    return centred * np.float32(1.0 / np.sqrt(variance + _VARIANCE_EPSILON))
+    centered = waveform - waveform.mean(dtype=np.float64).astype(np.float32)
+    variance = np.square(centered).mean(dtype=np.float64)
+    return centered * np.float32(1.0 / np.sqrt(variance + _VARIANCE_EPSILON))
 
 
 def check_rate_policy(on_rate_mismatch: str) -> None:

@@ -78,9 +78,9 @@ def gelu(x: tf.Tensor, *, rate: float = 0.0, keys: Keys = None) -> tf.Tensor:
 def _normalized(x: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns x in float32 with mean 0 and variance 1 over its last axis, and the factor that scaled it."""
     wide = tf.cast(x, tf.float32)
-    centred = wide - tf.reduce_mean(wide, axis=-1, keepdims=True)
-    factor = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + epsilon)
-    return centred * factor, factor
+    centered = wide - tf.reduce_mean(wide, axis=-1, keepdims=True)
+    factor = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True) + epsilon)
+    return centered * factor, factor
 
 
 @_compiled

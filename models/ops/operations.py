@@ -34,9 +34,9 @@ class Operations:
         del random
         wide = tf.cast(x, tf.float32)
         mean = tf.reduce_mean(wide, axis=-1, keepdims=True)
-        centred = wide - mean
-        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
-        return tf.cast(centred * (tf.math.rsqrt(variance + epsilon) * scale) + offset, x.dtype)
+        centered = wide - mean
+        variance = tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True)
+        return tf.cast(centered * (tf.math.rsqrt(variance + epsilon) * scale) + offset, x.dtype)
 
     def add_dropped(
         self, x: tf.Tensor, residual: tf.Tensor, random: UpdateRandom | None, *, rate: float, stream: int

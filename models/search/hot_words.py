@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class HotWords:
-    """Gives a bonus for each hot word of a labelling.
+    """Gives a bonus for each hot word of a labeling.
 
     A word earns its bonus in equal parts, letter by letter, so that its beginning survives in the beam. The bonus is
     lost again if the word continues differently or ends too soon.
@@ -34,7 +34,7 @@ class HotWords:
         return bool(self._whole)
 
     def begin(self) -> tuple[tuple[int, ...], float]:
-        """Returns the state of an empty labelling: its unfinished word, and the bonus of its finished words."""
+        """Returns the state of an empty labeling: its unfinished word, and the bonus of its finished words."""
         return (), 0.0
 
     def extend(self, state: tuple[tuple[int, ...], float], token: int) -> tuple[tuple[int, ...], float]:
@@ -45,11 +45,11 @@ class HotWords:
         return (*word, token), earned
 
     def score(self, state: tuple[tuple[int, ...], float]) -> float:
-        """Returns the bonus of a labelling that may continue."""
+        """Returns the bonus of a labeling that may continue."""
         word, earned = state
         return earned + self._partial.get(word, 0.0)
 
     def final_score(self, state: tuple[tuple[int, ...], float]) -> float:
-        """Returns the bonus of a labelling that ends here."""
+        """Returns the bonus of a labeling that ends here."""
         word, earned = state
         return earned + self._score * (word in self._whole)

@@ -18,11 +18,11 @@ def finite_log_probs(log_probs: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Hypothesis:
-    """One labelling of a recording.
+    """One labeling of a recording.
 
     Attributes:
         tokens: Collapsed token ids, word delimiters included.
-        score: Ranking score in nats: log-probability of the labelling plus what the language model, the word score and
+        score: Ranking score in nats: log-probability of the labeling plus what the language model, the word score and
             hot words add.
         lm_score: Log-probability of the words in the language model, in nats and unweighted; 0 without one.
     """

@@ -1,4 +1,4 @@
-"""CTC prefix beam search, which finds the most likely labellings of a recording, each summed over its paths."""
+"""CTC prefix beam search, which finds the most likely labelings of a recording, each summed over its paths."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from models.search.hypotheses import Hypothesis, finite_log_probs
 
 
 class _Beam(NamedTuple):
-    """The N labellings in the beam.
+    """The N labelings in the beam.
 
     Attributes:
-        nodes: int64 [N], nodes of the labellings in `_Tree`.
+        nodes: int64 [N], nodes of the labelings in `_Tree`.
         blank: float64 [N], log-probability of their paths that end in a blank; -inf if these were dropped.
         token: float64 [N], log-probability of their paths that end in their last token.
     """
@@ -25,7 +25,7 @@ class _Beam(NamedTuple):
 
 
 class _Tree:
-    """All labellings that were ever in the beam, as nodes with parents; node 0 is the empty labelling."""
+    """All labelings that were ever in the beam, as nodes with parents; node 0 is the empty labeling."""
 
     def __init__(self, hot_words: HotWords | None) -> None:
         self.parents, self.tokens = [-1], [-1]
@@ -46,7 +46,7 @@ class _Tree:
                 self.bonuses.append(self._hot_words.score(state))
         return found
 
-    def labelling(self, node: int) -> tuple[int, ...]:
+    def labeling(self, node: int) -> tuple[int, ...]:
         found = []
         while node > 0:
             found.append(self.tokens[node])
@@ -68,9 +68,9 @@ class PrefixBeamSearch:
         best, *others = search(log_probs)  # float [F, V]
         text = tokenizer.decode(best.tokens)
 
-    The paths of a labelling that end in a blank and those that end in a token are separate entries of the beam. So a
+    The paths of a labeling that end in a blank and those that end in a token are separate entries of the beam. So a
     beam of one entry follows the most likely token of each frame, as `models.ctc.greedy.greedy_decode` does, and a beam
-    that drops nothing finds the most probable labelling.
+    that drops nothing finds the most probable labeling.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class PrefixBeamSearch:
             beam_size: Entries kept from frame to frame.
             beam_tokens: Most likely tokens of a frame to try; 0 = all.
             beam_threshold: Distance in nats below the best entry at which others are dropped.
-            num_hypotheses: Largest number of labellings to return.
+            num_hypotheses: Largest number of labelings to return.
             hot_words: Words to prefer.
             blank_id: Index of the blank.
         """
@@ -101,7 +101,7 @@ class PrefixBeamSearch:
         self._blank_id = blank_id
 
     def __call__(self, log_probs: np.ndarray) -> list[Hypothesis]:
-        """Returns at least one labelling, best first.
+        """Returns at least one labeling, best first.
 
         Args:
             log_probs: float [F, V], log-softmax of the logits of the valid frames.
@@ -112,12 +112,12 @@ class PrefixBeamSearch:
             beam = self._advance(tree, beam, frame)
         scores = np.logaddexp(beam.blank, beam.token) + [tree.final_bonus(int(node)) for node in beam.nodes]
         order = np.argsort(-scores, kind="stable")[: self._num_hypotheses]
-        return [Hypothesis(tree.labelling(int(beam.nodes[i])), float(scores[i])) for i in order]
+        return [Hypothesis(tree.labeling(int(beam.nodes[i])), float(scores[i])) for i in order]
 
     def _advance(self, tree: _Tree, beam: _Beam, frame: np.ndarray) -> _Beam:
         """Returns the beam after one more frame, float64 [V]."""
         tried = self._choose_tokens(frame)
-        num_labellings, num_tried = len(beam.nodes), len(tried)
+        num_labelings, num_tried = len(beam.nodes), len(tried)
         last = np.array([tree.tokens[node] for node in beam.nodes], np.int64)
         both = np.logaddexp(beam.blank, beam.token)
         blank = both + frame[self._blank_id]
@@ -125,7 +125,7 @@ class PrefixBeamSearch:
         # A repeated token starts a new label only after a blank.
         is_repeat = tried[np.newaxis, :] == last[:, np.newaxis]
         longer = np.where(is_repeat, beam.blank[:, np.newaxis], both[:, np.newaxis]) + frame[tried]
-        # An extended labelling may be in the beam already; then add its paths to that entry.
+        # An extended labeling may be in the beam already; then add its paths to that entry.
         row_of = {int(node): row for row, node in enumerate(beam.nodes)}
         column_of = {int(name): column for column, name in enumerate(tried)}
         for row, node in enumerate(beam.nodes):
@@ -141,12 +141,12 @@ class PrefixBeamSearch:
             grown = [[tree.bonus_after(int(node), int(name)) for name in tried] for node in beam.nodes]
             ranks = scores + np.concatenate([bonuses, bonuses, np.ravel(grown)])
         # Of equal entries keep the one that ends in the smaller token id, as argmax does.
-        ends_in = np.concatenate([np.full(num_labellings, self._blank_id), last, np.tile(tried, num_labellings)])
+        ends_in = np.concatenate([np.full(num_labelings, self._blank_id), last, np.tile(tried, num_labelings)])
         kept: dict[int, list[float]] = {}
         for entry in self._choose_entries(ranks, ends_in):
-            place, score = int(entry) - 2 * num_labellings, float(scores[entry])
+            place, score = int(entry) - 2 * num_labelings, float(scores[entry])
             if place < 0:
-                node, is_token = int(beam.nodes[entry % num_labellings]), int(entry >= num_labellings)
+                node, is_token = int(beam.nodes[entry % num_labelings]), int(entry >= num_labelings)
             else:
                 parent_node = int(beam.nodes[place // num_tried])
                 node, is_token = tree.child(parent_node, int(tried[place % num_tried])), 1

@@ -112,8 +112,8 @@ class ConvolutionLayer(tf_keras.layers.Layer):
         wide = tf.cast(windows, tf.float64)
         count = tf.cast(tf.maximum(lengths, 1), tf.float64)[:, tf.newaxis, tf.newaxis]
         mean = tf.reduce_sum(wide * valid, axis=1, keepdims=True) / count  # [B, 1, K]
-        centred = (wide - mean) * valid
-        covariance = tf.matmul(centred, centred, transpose_a=True) / count  # [B, K, K]
+        centered = (wide - mean) * valid
+        covariance = tf.matmul(centered, centered, transpose_a=True) / count  # [B, K, K]
         kernel = tf.cast(tf.reshape(self.kernel, [1, -1, self.kernel.shape[-1]]), tf.float64)
         variance = tf.reduce_sum(tf.matmul(covariance, kernel) * kernel, axis=1, keepdims=True)  # [B, 1, C_out]
         scale = tf.math.rsqrt(variance + _EPSILON) * tf.cast(self.group_scale, tf.float64)
@@ -145,10 +145,10 @@ class ConvolutionLayer(tf_keras.layers.Layer):
         valid = sequence_mask(lengths, tf.shape(x)[1], tf.float32)[:, :, tf.newaxis]
         count = tf.cast(tf.maximum(lengths, 1), tf.float32)[:, tf.newaxis, tf.newaxis]
         mean = tf.reduce_sum(wide * valid, axis=1, keepdims=True) / count
-        centred = wide - mean
-        variance = tf.reduce_sum(tf.square(centred) * valid, axis=1, keepdims=True) / count
+        centered = wide - mean
+        variance = tf.reduce_sum(tf.square(centered) * valid, axis=1, keepdims=True) / count
         scale = tf.math.rsqrt(variance + _EPSILON) * self.group_scale
-        return tf.cast(centred * scale + self.group_offset, x.dtype)
+        return tf.cast(centered * scale + self.group_offset, x.dtype)
 
 
 class FeatureEncoder(tf_keras.layers.Layer):

@@ -29,12 +29,12 @@ def gabor_kernel(kernel_size: int, num_channels: int) -> np.ndarray:
     """
     if num_channels < _NUM_PHASES or num_channels % _NUM_PHASES:
         raise ValueError(f"a Gabor filterbank needs a multiple of {_NUM_PHASES} channels, got {num_channels}")
-    num_centres = num_channels // _NUM_PHASES
-    mels = np.linspace(_mel(_LOWEST_HZ), _mel(_HIGHEST_HZ), num_centres + 2)
+    num_centers = num_channels // _NUM_PHASES
+    mels = np.linspace(_mel(_LOWEST_HZ), _mel(_HIGHEST_HZ), num_centers + 2)
     edges = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
     time_secs = (np.arange(kernel_size) - (kernel_size - 1) / 2) / _SAMPLE_RATE
     kernel = np.zeros((kernel_size, num_channels))
-    for i in range(num_centres):
+    for i in range(num_centers):
         width_hz = (edges[i + 2] - edges[i]) / 4
         width_secs = min(1.0 / (2 * np.pi * width_hz), kernel_size / _SAMPLE_RATE / 5)
         envelope = np.exp(-0.5 * (time_secs / width_secs) ** 2)
