@@ -27,9 +27,10 @@ from data.corpus.rows import (
     read_table_records,
 )
 from data.corpus.segments import read_time
-from data.corpus.utterance import Row, Utterance, stem, suffix
+from data.corpus.utterance import Row, Utterance, stem
 
 MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv")
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
 _NOT_A_NUMBER = ("nan", "NaN")  # a missing cell as pandas writes it
 
 
@@ -76,32 +77,9 @@ def _list_jsonl(path: str | os.PathLike[str], split: str, report: Report) -> tup
     return path, list(_rows_of(read_json_records(path, report), path, split, report))
 
 
-def read_table(path: str | os.PathLike[str], split: str = "", *, delimiter: str = "") -> list[Utterance]:
-    """Reads a table with a header line.
-
-    Columns: `audio_filepath` or `path`, `text` or `sentence`; optional `offset` and `duration` as in `read_jsonl`,
-    `utterance_id`, `speaker`, `speaker_id` or `client_id`, and `split`. Paths are relative to the table's folder or, as
-    in Common Voice, to the folder `clips` beside it.
-
-    Args:
-        path: Table, or a folder with SPLIT.csv (SPLIT.tsv if `delimiter` is a tab).
-        split: Keeps the rows with this `split`; "" = all rows.
-        delimiter: "," or a tab; "" = a tab for .tsv, else a comma.
-
-    Returns:
-        The utterances in the order of the table.
-
-    Raises:
-        InputError: If a row or an audio file is bad; names the line.
-    """
-    path, rows = _list_table(path, split, delimiter, refuse)
-    return read_headers(rows, path, refuse)
-
-
-def _list_table(path: str | os.PathLike[str], split: str, delimiter: str, report: Report) -> tuple[str, list[Row]]:
-    path, split = _locate(path, split, ".tsv" if delimiter == "\t" else ".csv")
-    delimiter = delimiter or ("\t" if suffix(path) == ".tsv" else ",")
-    return path, list(_rows_of(read_table_records(path, delimiter, report), path, split, report))
+def _list_table(path: str | os.PathLike[str], split: str, format: str, report: Report) -> tuple[str, list[Row]]:
+    path, split = _locate(path, split, f".{format}")
+    return path, list(_rows_of(read_table_records(path, _DELIMITERS[format], report), path, split, report))
 
 
 def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
@@ -140,6 +118,11 @@ def read_utterances(
     report: Report = refuse,
 ) -> list[Utterance]:
     """Reads a corpus in any of `MANIFEST_FORMATS`.
+
+    A jsonl manifest has the keys of `read_jsonl`. A csv or tsv table has a header line with the columns
+    `audio_filepath` or `path`, `text` or `sentence`, and optionally `offset`, `duration`, `utterance_id`, `speaker`,
+    `speaker_id` or `client_id`, and `split`. Paths are relative to the folder of the file or, as in Common Voice, to
+    the folder `clips` beside it. A librispeech tree is read as by `read_librispeech`.
 
     Args:
         format: One of `MANIFEST_FORMATS`.
@@ -184,8 +167,8 @@ def _list_rows(format: str, input: str | os.PathLike[str], split: str, report: R
         return storage.join(input, split), list_librispeech(input, split, report)
     if format == "jsonl":
         return _list_jsonl(input, split, report)
-    if format in ("csv", "tsv"):
-        return _list_table(input, split, "\t" if format == "tsv" else ",", report)
+    if format in _DELIMITERS:
+        return _list_table(input, split, format, report)
     raise InputError(f"unknown format {format!r}: use one of {', '.join(MANIFEST_FORMATS)}")
 
 

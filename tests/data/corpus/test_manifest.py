@@ -16,7 +16,6 @@ from data.corpus.faults import Fault
 from data.corpus.manifest import (
     read_jsonl,
     read_librispeech,
-    read_table,
     read_utterances,
     write_jsonl,
 )
@@ -25,6 +24,10 @@ from data.corpus.utterance import Utterance
 
 CORPORA = Path(__file__).parents[4] / "shared" / "corpora"
 needs_corpora = pytest.mark.skipif(not CORPORA.is_dir(), reason="../shared/corpora is absent")
+
+
+def read_table(path: Path) -> list[Utterance]:
+    return read_utterances(format=path.suffix[1:], input=path)
 
 
 def write_audio(path: Path, num_samples: int = 1600, rate: int = 16000) -> None:
