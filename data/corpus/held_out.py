@@ -41,8 +41,8 @@ def split_held_out(
     total = len(utterance_ids)
     if total < 2:
         raise InputError(f"{where} has {total} utterances, too few to hold any out: give a separate evaluation set")
-    counts = Counter(speaker_ids)
-    chosen = _choose({name: count for name, count in counts.items() if name}, ratio * total)
+    counts = Counter(filter(None, speaker_ids))
+    chosen = _choose(counts, ratio * total)
     num_held_out = sum(counts[name] for name in chosen)
     # Otherwise the smallest speaker has more than half of the corpus.
     if chosen and 2 * num_held_out <= total:

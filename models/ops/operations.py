@@ -85,7 +85,7 @@ class FusedOperations(Operations):
         self._in_inference = in_inference
 
     def gelu(self, x: tf.Tensor, random: UpdateRandom | None, *, rate: float = 0.0, stream: int = 0) -> tf.Tensor:
-        """Overrides `Operations.gelu`."""
+        """Returns the GELU of x [B, ...] under dropout, fused in training."""
         if random is None:
             return fused.gelu(x) if self._in_inference else super().gelu(x, random)
         keys = random.vector_keys(tf.shape(x), stream=stream) if rate else None
@@ -94,7 +94,7 @@ class FusedOperations(Operations):
     def layer_norm(
         self, x: tf.Tensor, random: UpdateRandom | None, *, scale: tf.Variable, offset: tf.Variable, epsilon: float
     ) -> tf.Tensor:
-        """Overrides `Operations.layer_norm`."""
+        """Normalizes x [..., N] over its last axis in float32, fused in training."""
         if random is None and not self._in_inference:
             return super().layer_norm(x, random, scale=scale, offset=offset, epsilon=epsilon)
         return fused.layer_norm(x, tf.convert_to_tensor(scale), tf.convert_to_tensor(offset), epsilon=epsilon)
@@ -102,7 +102,7 @@ class FusedOperations(Operations):
     def add_dropped(
         self, x: tf.Tensor, residual: tf.Tensor, random: UpdateRandom | None, *, rate: float, stream: int
     ) -> tf.Tensor:
-        """Overrides `Operations.add_dropped`."""
+        """Returns residual + dropout(x), fused in training."""
         if random is None or not rate:
             return residual + x
         return fused.add_dropped(x, residual, rate=rate, keys=random.vector_keys(tf.shape(x), stream=stream))
@@ -118,7 +118,7 @@ class FusedOperations(Operations):
         rate: float,
         stream: int,
     ) -> tf.Tensor:
-        """Overrides `Operations.attention`."""
+        """Returns dropout(softmax(query key^T + key_bias)) value, fused in training."""
         if random is None:
             return super().attention(query, key, value, key_bias, random, rate=rate, stream=stream)
         shape = tf.shape(query)
@@ -128,7 +128,7 @@ class FusedOperations(Operations):
     def grouped_convolution(
         self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None, *, num_groups: int
     ) -> tf.Tensor:
-        """Overrides `Operations.grouped_convolution`."""
+        """Convolves each group of channels, in training on a CPU with the fast kernel gradient."""
         if random is None or not on_cpu():
             return super().grouped_convolution(x, kernel, random, num_groups=num_groups)
         return grouped_convolution(x, kernel, num_groups=num_groups)
