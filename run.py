@@ -131,7 +131,7 @@ def _build_parts() -> Parts:
     """Returns what data and models contribute to the engine."""
     from data.audio.decoding import normalize_waveform
     from data.audio.streaming import duration_samples, stream_audio
-    from data.batches.datasets import EvalData, TrainData
+    from data.batches.datasets import build_eval_data, build_train_data
     from data.common.page import page_environment
     from data.corpus.references import find_reference
     from data.doctor.preflight import check_before_training
@@ -145,8 +145,8 @@ def _build_parts() -> Parts:
 
     return Parts(
         build_tokenizer=load_tokenizer,
-        build_train_data=TrainData,
-        build_eval_data=EvalData,
+        build_train_data=build_train_data,
+        build_eval_data=build_eval_data,
         find_architecture=find_architecture,
         build_model=build_model,
         count_samples=duration_samples,
@@ -241,7 +241,7 @@ def check_early(command: _Command) -> None:
     """
     from data.open_corpus import FORMATS
     from data.text.tokenizer import TEXT_STYLES
-    from models.search.build import METHODS
+    from models.search.options import METHODS
     from models.wav2vec2.presets import PRESETS
 
     mode, config = command.mode, command.config

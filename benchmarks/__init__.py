@@ -1,1 +1,1 @@
-"""One runnable module a question; docs/results keeps what they said."""
+"""Benchmarks, each a runnable module; docs/results keeps their results."""

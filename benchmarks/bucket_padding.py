@@ -1,12 +1,12 @@
-"""What share of the samples that are computed is padding, by the number of buckets?
+"""Measures the ratio of padding in the samples of an epoch, by the number of buckets.
 
     python -m benchmarks.bucket_padding --input=../shared/corpora/LibriSpeech [--picture=docs/results/0022-padding.svg]
 
-Once over the real lengths of train-clean-5, once over 281,241 simulated ones, as many as LibriSpeech's 960 hours have:
-drawn with replacement from train-clean-5's (a subset of the same corpus), each moved by a normal of 0.25 s, and scaled
-to the mean that follows from the published 960.9 h (Panayotov et al. 2015, table 1): 12.3 s. The whole corpus has a
-thin tail that train-clean-5 has not; a third set assumes one, 0.2 % evenly between 17 and 29 s. By rows and by seconds
-of a padded batch; the plan's own figure for its first epoch.
+It uses the real lengths of train-clean-5, and 281,241 simulated lengths, as many as the 960 hours of LibriSpeech have:
+drawn with replacement from train-clean-5 (a subset of the same corpus), each with normal noise of 0.25 s, and scaled to
+the mean of 12.3 s that follows from the published 960.9 h (Panayotov et al. 2015, table 1). The whole corpus has a thin
+tail that train-clean-5 lacks; a third set assumes one, 0.2 % evenly between 17 and 29 s. Batches go by rows and by
+seconds; the ratio is that of the plan's first epoch.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def simulate(real: np.ndarray) -> np.ndarray:
-    """[281,241] lengths in samples; see above."""
+    """Returns 281,241 simulated lengths in samples, as the module describes."""
     rng = np.random.default_rng(0)
     lengths = rng.choice(real, NUM_UTTERANCES) + rng.normal(0, 4000, NUM_UTTERANCES)
     lengths = np.clip(lengths, real.min(), real.max())
@@ -64,9 +64,9 @@ def simulate(real: np.ndarray) -> np.ndarray:
 
 
 def draw(shares: dict[str, list[float]], path: str) -> None:
-    """Draws one line a case; by hand, so that a picture of thirty points needs no library."""
+    """Draws one line for each case, without a plotting library."""
     width, height, left, right, top, bottom = 680, 330, 60, 225, 34, 46
-    colours = ("#999999", "#d08770", "#4c78a8", "#1b5e20", "#8e44ad")
+    colors = ("#999999", "#d08770", "#4c78a8", "#1b5e20", "#8e44ad")
     largest = 0.1 * np.ceil(10 * max(map(max, shares.values())))
 
     def place(position: int, share: float) -> tuple[float, float]:
@@ -91,10 +91,10 @@ def draw(shares: dict[str, list[float]], path: str) -> None:
     for number, (name, values) in enumerate(shares.items()):
         points = [place(position, share) for position, share in enumerate(values)]
         line = " ".join(f"{x},{y}" for x, y in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{colours[number]}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colours[number]}"/>' for x, y in points]
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colors[number]}" stroke-width="2"/>')
+        parts += [f'<circle cx="{x}" cy="{y}" r="3" fill="{colors[number]}"/>' for x, y in points]
         x, y = width - right + 18, top + 20 + 20 * number
-        parts.append(f'<path d="M{x} {y - 4}h18" stroke="{colours[number]}" stroke-width="2"/>')
+        parts.append(f'<path d="M{x} {y - 4}h18" stroke="{colors[number]}" stroke-width="2"/>')
         parts.append(f'<text x="{x + 24}" y="{y}">{name}</text>')
     with open(path, "w", encoding="utf-8") as file:
         file.write("\n".join([*parts, "</svg>"]) + "\n")

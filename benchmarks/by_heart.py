@@ -1,17 +1,16 @@
-"""A small model that is sure of some utterances of LibriSpeech in any company: what `long_recording` wants to read.
+"""Trains a small model that reads some utterances of LibriSpeech in any context, for `long_recording`.
 
     python -m benchmarks.by_heart --output=runs/by-heart [--corpus=../shared/corpora/LibriSpeech] [--num_utterances=24]
     python -m benchmarks.long_recording --checkpoint=runs/by-heart/long --corpus=runs/by-heart/alone.jsonl
 
-A model that was only trained on whole utterances knows each by what is around it, and a window of a long recording
-begins and ends anywhere. So it learns rows cut out of joined audio, from between two words to between two others, any
-utterances in any order with any gaps (OUTPUT/rows), together with the utterances alone: first rows of 1 to 6 s
-(OUTPUT/short), then of 1 to 30 s (OUTPUT/long). When the words are said is found by a model without attention
-(`--mode=align`, OUTPUT/aligned) that was trained on the whole split (OUTPUT/aligner): one that knows a few utterances
-by heart can say a word at any sound that it remembers, the noise before the first word among them, and places words up
-to half a second off. Every row loses up to a frame of its beginning: else an utterance alone always lies the same way
-on the frames, and wherever it does so in a recording, the model knows it by these very samples and leaves out the space
-before it. What is already there is kept, and a training that was interrupted goes on.
+A model that was trained only on whole utterances depends on their context, and a window of a long recording starts and
+ends anywhere. So it learns rows cut out of joined audio between words, with utterances in any order and with any gaps
+(OUTPUT/rows), together with the utterances alone: first rows of 1 to 6 s (OUTPUT/short), then of 1 to 30 s
+(OUTPUT/long). The times of the words come from a model without attention (`--mode=align`, OUTPUT/aligned) that was
+trained on the whole split (OUTPUT/aligner), because a model that knows a few utterances by heart can place words half a
+second off, at any sound that it remembers. Each row loses up to a frame of its beginning. Otherwise an utterance alone
+always has the same alignment to the frames, and where it has that alignment in a recording, the model recognizes it by
+its exact samples and omits the space before it. Existing outputs are kept, and an interrupted training resumes.
 """
 
 from __future__ import annotations
@@ -29,32 +28,33 @@ import soundfile
 
 from benchmarks.served import ROOT
 from data.audio.decoding import SAMPLE_RATE, load_audio
-from data.corpus.manifest import Utterance, read_jsonl, read_librispeech, write_jsonl
+from data.corpus.manifest import read_jsonl, read_librispeech, write_jsonl
+from data.corpus.utterance import Utterance
 from engine.common import files
 from models.wav2vec2.config import preset
 
-# Shortest and longest row. Long ones straight away are learned far more slowly.
+# Shortest and longest row. Starting with long rows trains far more slowly.
 SHORT_SECS = (1.0, 6.0)
 LONG_SECS = (1.0, 30.0)
 GAP_SECS = (0.0, 0.6)
-# Of the rows learned, those that are an utterance alone.
+# Ratio of rows that are an utterance alone.
 _ALONE_SHARE = 0.2
 _NUM_TRIALS = 40
-# No attention: a frame hears 0.3 s to either side and no more.
+# No attention, so a frame depends on 0.3 s on either side only.
 _ALIGNER = {"hidden_size": 192, "num_layers": 0, "pos_conv_kernel": 24, "pos_conv_groups": 4}
 _FRAME_SAMPLES = 320
-# A word's first letter may be found a frame late.
+# The first letter of a word may be found a frame late.
 _LEAD_SAMPLES = _FRAME_SAMPLES
 
 
 @dataclasses.dataclass(frozen=True)
 class Aligned:
-    """An utterance and when its words are said.
+    """An utterance with the times of its words.
 
     Attributes:
         samples: float32 [T] at 16 kHz.
-        words: In order.
-        spans: int [N, 2], first sample of each word and of what follows it.
+        words: Words in order.
+        spans: int [N, 2], first sample of each word and first sample after it.
     """
 
     samples: np.ndarray
@@ -63,7 +63,7 @@ class Aligned:
 
 
 def read_alignments(path: Path) -> list[Aligned]:
-    """Utterances of an alignments.jsonl as `--mode=align` writes it."""
+    """Reads the utterances of an alignments.jsonl of `--mode=align`."""
     found = []
     for record in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
         spans = np.array([(word["start"], word["end"]) for word in record["words"]])
@@ -75,7 +75,7 @@ def read_alignments(path: Path) -> list[Aligned]:
 
 
 def join(utterances: Sequence[Aligned], gaps: Sequence[int]) -> Aligned:
-    """Joins utterances; before each but the first come as many samples of silence as its gap says."""
+    """Joins utterances with gaps of silence, in samples, before each but the first."""
     pieces, words, spans = [np.zeros(0, np.float32)], [], []
     position = 0
     for utterance, gap in zip(utterances, [0, *gaps], strict=True):
@@ -87,10 +87,10 @@ def join(utterances: Sequence[Aligned], gaps: Sequence[int]) -> Aligned:
 
 
 def find_cuts(joined: Aligned, rng: np.random.Generator) -> np.ndarray:
-    """Where the audio can be cut: int [N + 1], cut k lies before word k; the first and the last are the audio's ends.
+    """Returns where the audio can be cut, int [N + 1]: before each word, and at both ends.
 
-    A cut between two words lies anywhere in the second half of the pause between them: a CTC model's words end before
-    their sound does, while they begin with it (docs/results/0053).
+    A cut between two words lies in the second half of the pause between them, because the words of a CTC model end
+    before their sound does, and start with it (docs/results/0053).
     """
     latest = np.maximum(joined.spans[1:, 0] - _LEAD_SAMPLES, joined.spans[:-1, 1])
     middle = (joined.spans[:-1, 1] + latest) // 2
@@ -101,22 +101,22 @@ def find_cuts(joined: Aligned, rng: np.random.Generator) -> np.ndarray:
 def cut_row(
     utterances: Sequence[Aligned], rng: np.random.Generator, row_secs: tuple[float, float]
 ) -> tuple[np.ndarray, str]:
-    """Draws one row: some seconds of joined utterances, from between two words to between two others.
+    """Draws one row of joined utterances, cut between words.
 
     Args:
-        utterances: To draw from; none follows itself unless it is the only one.
-        rng: Draws.
-        row_secs: Shortest and longest row.
+        utterances: Utterances to draw from; none follows itself unless it is the only one.
+        rng: Random numbers.
+        row_secs: Duration of the shortest and the longest row.
 
     Returns:
-        float32 [T], no longer than the longest row wherever a single word is not; and its text.
+        float32 [T], no longer than the longest row unless a single word is, and its text.
     """
-    # As many rows of 1 to 2 s as of 15 to 30: a second of a long row costs most.
+    # As many rows of 1 to 2 s as of 15 to 30, because a second of a long row costs most.
     wanted = round(np.exp(rng.uniform(*np.log(row_secs))) * SAMPLE_RATE)
     members: list[int] = []
     gaps: list[int] = []
     length = 0
-    # The row begins somewhere in the first one, so as much again must follow that.
+    # The row starts somewhere in the first utterance, so as much audio again must follow it.
     while not members or length < len(utterances[members[0]].samples) + wanted:
         others = [index for index in range(len(utterances)) if not members or index != members[-1]]
         members.append(int(rng.choice(others or [0])))
@@ -132,17 +132,17 @@ def cut_row(
 
 
 def _draw_phase(pause: int, rng: np.random.Generator) -> int:
-    """How many samples a row loses of the pause before its first word: less than a frame."""
+    """Draws the number of samples, less than a frame, that a row loses of the pause before its first word."""
     return int(rng.integers(max(min(pause + 1, _FRAME_SAMPLES), 1)))
 
 
 def whole_row(utterance: Aligned, rng: np.random.Generator) -> tuple[np.ndarray, str]:
-    """An utterance alone, but for up to a frame of its beginning, and its text."""
+    """Returns an utterance without up to a frame of its beginning, and its text."""
     return utterance.samples[_draw_phase(utterance.spans[0, 0], rng) :], " ".join(utterance.words)
 
 
 def write_rows(folder: Path, rows: Iterable[tuple[np.ndarray, str]]) -> list[Utterance]:
-    """Writes rows, float32 [T] and their texts, as 16-bit FLAC files."""
+    """Writes rows, float32 [T] with their texts, as 16-bit FLAC files."""
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for number, (samples, text) in enumerate(rows):
@@ -153,7 +153,7 @@ def write_rows(folder: Path, rows: Iterable[tuple[np.ndarray, str]]) -> list[Utt
 
 
 def _write_lists(output: Path, *, num_rows: int) -> None:
-    """short.jsonl and long.jsonl to learn, with utterances alone in each; tried.jsonl to try, with them as they are."""
+    """Writes short.jsonl and long.jsonl for training, and tried.jsonl with the whole utterances for evaluation."""
     utterances = read_alignments(output / "aligned" / "alignments.jsonl")
     num_copies = -(-round(num_rows * _ALONE_SHARE) // len(utterances))
 
@@ -171,7 +171,7 @@ def _write_lists(output: Path, *, num_rows: int) -> None:
 
 
 def _learn(output: Path, name: str, *, num_updates: int, tried: str, batch_secs: int, flags: Sequence[str]) -> None:
-    """Trains OUTPUT/NAME on NAME.jsonl, and says how well it reads another list."""
+    """Trains OUTPUT/NAME on NAME.jsonl, and prints how well it reads another list."""
     command = [
         sys.executable,
         "run.py",
@@ -209,12 +209,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except subprocess.CalledProcessError as error:
-        return error.returncode  # it has said why
+        return error.returncode  # it has printed why
     return 0
 
 
 def _make(flags: argparse.Namespace) -> None:
-    """Cuts and learns what is not there yet."""
+    """Makes the rows and models that do not exist yet."""
     output = Path(flags.output).resolve()
     aligner_updates, short_updates, long_updates = flags.updates
     if not (output / "alone.jsonl").is_file():

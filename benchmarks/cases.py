@@ -1,4 +1,4 @@
-"""What is measured: batches of waveforms and labels, made once and given to both sides."""
+"""Makes the batches of waveforms and labels that both sides of a benchmark run."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 
 SAMPLE_RATE = 16_000
-# Most letters a second that people read aloud: what makes random labels as long as real ones.
+# Upper bound of letters per second in read speech, for random labels as long as real ones.
 _LABELS_PER_SEC = 13
 
 
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Rows that run together.
+    """A batch of rows.
 
     Attributes:
         waveform: float32 [B, T], normalized, zeros past a row's length.
-        lengths: int32 [B], in samples.
+        lengths: int32 [B], valid samples.
         labels: int32 [B, L], zeros past a row's length.
         label_lengths: int32 [B].
     """
@@ -31,17 +31,17 @@ class Batch:
 
     @property
     def audio_secs(self) -> float:
-        """Seconds of audio, padding not counted."""
+        """Returns the seconds of audio without padding."""
         return float(self.lengths.sum()) / SAMPLE_RATE
 
     @property
     def rows(self) -> list[np.ndarray]:
-        """The waveforms without their padding."""
+        """Returns the waveforms without their padding."""
         return [row[:length] for row, length in zip(self.waveform, self.lengths, strict=True)]
 
 
 def make_batch(rows: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, num_samples: int = 0) -> Batch:
-    """Pads rows of waveforms to the longest, or to `num_samples` where that is given."""
+    """Pads rows of waveforms to the longest, or to `num_samples` if given."""
     lengths = np.array([len(row) for row in rows], np.int32)
     label_lengths = np.array([len(row) for row in labels], np.int32)
     waveform = np.zeros([len(rows), num_samples or lengths.max()], np.float32)
@@ -53,7 +53,7 @@ def make_batch(rows: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, num_
 
 
 def noise_batch(*, num_rows: int, num_samples: int, vocab_size: int = 32, seed: int = 0) -> Batch:
-    """Noise with random labels, as long as real transcripts are: every row is full."""
+    """Makes a batch of full rows of noise, with random labels as long as real transcripts."""
     rng = np.random.default_rng(seed)
     num_labels = max(1, num_samples * _LABELS_PER_SEC // SAMPLE_RATE)
     rows = [rng.normal(size=num_samples).astype(np.float32) for _ in range(num_rows)]
@@ -62,15 +62,15 @@ def noise_batch(*, num_rows: int, num_samples: int, vocab_size: int = 32, seed: 
 
 
 def pick_evenly(lengths: Sequence[int], count: int, *, batch_size: int = 1) -> list[int]:
-    """Returns the indices of `count` rows: whole batches of `group`, spread evenly over all of them, longest last.
+    """Returns the indices of `count` rows in whole batches of `group`, evenly spread over all batches, longest last.
 
-    So the batches are those that a run over the whole corpus has; a few rows from all over it would share batches with
-    rows of quite other lengths.
+    So the batches are those of a run over the whole corpus; single rows from all over it would make batches of very
+    different lengths.
 
     Args:
-        lengths: Of the corpus.
-        count: A multiple of `batch_size`; fewer come back where there are fewer.
-        batch_size: Of `group`.
+        lengths: Lengths of all rows.
+        count: Number of rows, a multiple of `batch_size`; fewer are returned if there are fewer.
+        batch_size: Rows of a batch.
     """
     batches = [batch for batch in group(lengths, batch_size) if len(batch) == batch_size]
     num_batches = min(count // batch_size, len(batches))
@@ -79,7 +79,7 @@ def pick_evenly(lengths: Sequence[int], count: int, *, batch_size: int = 1) -> l
 
 
 def group(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Returns indices cut into batches of like lengths, as grouping by length does."""
+    """Returns the indices of batches of similar lengths, as grouping by length makes them."""
     order = [int(i) for i in np.argsort(lengths, kind="stable")]
     return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
@@ -88,7 +88,7 @@ def round_up(num_samples: int, boundaries: Sequence[int]) -> int:
     """Returns the smallest boundary that holds `num_samples`.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no boundary is large enough.
     """
     for boundary in sorted(boundaries):
         if num_samples <= boundary:
@@ -104,7 +104,7 @@ def save(path: str | Path, batches: Sequence[Batch]) -> None:
 
 
 def load(path: str | Path) -> list[Batch]:
-    """Reads what `save` has written."""
+    """Reads batches from a file of `save`."""
     names = [field.name for field in dataclasses.fields(Batch)]
     with np.load(path) as file:
         count = len(file.files) // len(names)

@@ -1,11 +1,11 @@
-"""How long training stands still for a checkpoint, and what one written beside it costs the updates meanwhile.
+"""Measures how long a checkpoint stops training, and how much a background save slows the updates.
 
     python -m benchmarks.checkpoint_saves [--preset=base] [--updates=12] [--rounds=3] [--rows=2] [--secs=2] [--output=D]
 
-The model trains with Adam on rows of noise. A round is three times the same number of updates: without a save, with
-one at the start that training waits for, with one at the start in the background. `stands still` is what `save` takes
-of the training's thread, `whole` when the manifest lies there, both from the start of the save; `all updates` ends
-when the last update is done, so what the writing takes away from them is in it.
+The model trains with Adam on rows of noise. A round runs the same number of updates three times: without a save, with a
+save at the start that training waits for, and with one at the start in the background. `stands still` is the time that
+`save` blocks the training thread, `whole` the time until the manifest is written, both from the start of the save.
+`all updates` is the time until the last update is done, which includes the cost of writing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _rounds(flags, folder: Path):
-    """Yields (way, figures), way after way and round after round; the first round of all is thrown away."""
+    """Yields (way, measurements) for each way and round; the first round of all is discarded."""
     import tensorflow as tf
 
     from benchmarks.our_worker import Side

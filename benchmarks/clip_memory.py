@@ -1,10 +1,10 @@
-"""What saves memory in training, what it costs, and the longest clip that fits.
+"""Measures ways to save memory in training and their cost, and the longest clip that fits.
 
     python -m benchmarks.clip_memory savers [--precision=bf16] [--repeats=2]
     python -m benchmarks.clip_memory longest [--precision=bf16] [--recompute] [--limit_gib=16] [--step_secs=10]
 
-`savers`: an update of two rows of 246,000 samples, plain, with recomputation, in two microbatches, and with both.
-`longest`: training on one clip, in a process that is ended as soon as it holds more than the limit; bisection.
+`savers` runs an update of two rows of 246,000 samples: plain, with gradient checkpointing, in two microbatches, and
+with both. `longest` finds the longest clip by bisection, in processes that are killed when they exceed the limit.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _SAVERS = ((False, 1), (True, 1), (False, 2), (True, 2))
 
 
 class Watched:
-    """Our side of a benchmark under a limit of resident memory."""
+    """Runs our side of a benchmark under a limit of resident memory."""
 
     def __init__(self, *, batch: cases.Batch, precision: str, recompute: bool, accum_steps: int, limit_bytes: float):
-        """Starts the process; it trains on `batch`, and is ended when it holds more than `limit_bytes`."""
+        """Starts a process that trains on `batch` and is killed when it exceeds `limit_bytes`."""
         self._folder = tempfile.TemporaryDirectory()
         path = str(Path(self._folder.name) / "batch.npz")
         cases.save(path, [batch])
@@ -65,7 +65,7 @@ class Watched:
 
 
 def longest(fits: Callable[[int], bool], *, low: int, high: int) -> int:
-    """Returns the largest number from `low` to `high` that fits, 0 if none does; a smaller one always fits then."""
+    """Returns the largest number from `low` to `high` that fits, or 0; assumes that all smaller numbers fit."""
     found = low - 1
     while low <= high:
         middle = (low + high) // 2
@@ -97,12 +97,12 @@ def _longest(flags: argparse.Namespace) -> None:
 
     print("| seconds | peak memory | processor-s of the first update |\n|---|---|---|")
     found = longest(fits, low=-(-flags.from_secs // flags.step_secs), high=flags.to_secs // flags.step_secs)
-    footprint = measure_model(
-        source="native", preset_name="base", hub_handle="", vocab_size=32,
+    estimate = measure_model(
+        source="native", preset="base", hub_handle="", vocab_size=32,
         precision=measure.PRECISIONS[flags.precision], freeze_feature_encoder=True, recompute=flags.recompute,
     )  # fmt: skip
     foreseen = longest(
-        lambda secs: (footprint.memory_bytes(1, secs * cases.SAMPLE_RATE, True) or 0) <= flags.limit_gib * 2**30,
+        lambda secs: (estimate.memory_bytes(1, secs * cases.SAMPLE_RATE, True) or 0) <= flags.limit_gib * 2**30,
         low=1, high=3600,
     )  # fmt: skip
     print(f"longest clip: {found * flags.step_secs} s; the doctor's estimate: {foreseen} s")
@@ -125,7 +125,7 @@ def _savers(flags: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line; returns the exit status."""
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks.clip_memory", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("question", choices=["savers", "longest"])
     parser.add_argument("--precision", default="bf16", choices=list(measure.PRECISIONS))

@@ -1,12 +1,12 @@
-"""How the cost of training grows with what is asked of it: batch size, length, microbatches, replicas, corpus.
+"""Measures how the cost of training grows with batch size, length, microbatches, replicas and corpus.
 
     python -m benchmarks.cost_growth measure --questions batch length --output=FOLDER [--preset=base] [--precision=bf16]
     python -m benchmarks.cost_growth measure --questions microbatches replicas corpus --output=FOLDER
     python -m benchmarks.cost_growth draw --output=FOLDER
 
-`measure` adds its records to FOLDER/cost-growth.json, so that it can be run in parts; `draw` makes the table
-cost-growth.md and the picture cost-growth.svg of them. An update trains on full rows of noise; `corpus` opens a
-JSON-lines manifest of 1 to 1,000 hours, whose lines point to the same few recordings, and makes batches of them.
+`measure` adds its records to FOLDER/cost-growth.json, so that it can run in parts; `draw` makes the table
+cost-growth.md and the picture cost-growth.svg from them. An update trains on full rows of noise; `corpus` opens a
+JSON-lines manifest of 1 to 1,000 hours, whose lines refer to the same few recordings, and makes batches of it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import soundfile
 from benchmarks import cases, measure, pictures, protocol
 from engine.common import files
 
-# Rows, seconds of a row, microbatches, replicas of each update measured.
+# Rows, seconds per row, microbatches and replicas of each measured update.
 UPDATES: dict[str, tuple[tuple[int, int, int, int], ...]] = {
     "batch": tuple((rows, 10, 1, 1) for rows in (1, 2, 4, 8)),
     "length": tuple((1, secs, 1, 1) for secs in (5, 10, 20, 40)),
@@ -45,13 +45,13 @@ AXES = {
     "replicas": "logical CPUs that share 4 rows of 10 s",
     "corpus": "hours of the corpus",
 }
-_MEAN_SECS = 12.3  # of an utterance of LibriSpeech's training sets
+_MEAN_SECS = 12.3  # mean of an utterance in LibriSpeech's training sets
 
 
 def measure_update(
     *, rows: int, secs: int, parts: int, replicas: int, preset: str, precision: str, num_repeats: int
 ) -> dict[str, float]:
-    """Returns the best of some updates, in seconds of the processor and of the clock, and the peak memory."""
+    """Returns the best processor and wall-clock seconds of several updates, and the peak memory."""
     _, model = measure.benchmark_config(preset)
     batch = cases.noise_batch(num_rows=rows, num_samples=secs * cases.SAMPLE_RATE)
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +74,7 @@ def measure_update(
 
 
 def write_manifest(folder: Path, hours: float, *, seed: int = 0) -> Path:
-    """Writes a manifest of so many hours over ten recordings of noise, 2 to 16 s long; returns its path."""
+    """Writes a manifest of so many hours over ten recordings of noise of 2 to 16 s, and returns its path."""
     rng = np.random.default_rng(seed)
     lengths = np.linspace(2.0, 2 * _MEAN_SECS - 2.0, 10)
     for i, secs in enumerate(lengths):
@@ -98,17 +98,18 @@ def write_manifest(folder: Path, hours: float, *, seed: int = 0) -> Path:
 
 
 def open_corpus(manifest: str, *, num_batches: int = 40) -> dict[str, float]:
-    """In a process of its own: how long a corpus takes to open and to its first batch, and the rate after it."""
+    """Measures, in a separate process, the time to open a corpus, to its first batch, and the rate after it."""
     import tensorflow as tf
 
-    from data.batches.datasets import TrainData
+    from benchmarks.speech import reading_options
+    from data.batches.datasets import build_train_data
     from data.text.tokenizer import load_tokenizer
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
-    data = TrainData(
+    data = build_train_data(
         tokenizer=load_tokenizer(""), text_style="librispeech", format="jsonl", input=manifest, global_batch_size=8,
-        seed=0,
+        seed=0, **reading_options(),
     )  # fmt: skip
     opened = time.process_time()
     iterator = iter(data.dataset(tf.distribute.InputContext(), data.updates_per_epoch // 2))
@@ -121,7 +122,7 @@ def open_corpus(manifest: str, *, num_batches: int = 40) -> dict[str, float]:
         "num_utterances": data.num_utterances,
         "open_cpu_secs": opened - start,
         "first_batch_cpu_secs": first - opened,
-        # Batches made ahead were paid for by then; a few of forty.
+        # A few of the forty batches were prefetched before the clock started.
         "audio_secs_per_cpu_sec": samples / cases.SAMPLE_RATE / (time.process_time() - first),
         "memory_bytes": 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before),
     }
@@ -155,7 +156,7 @@ def _measure(flags: argparse.Namespace) -> None:
 
 
 def table(records: Mapping[str, Any]) -> str:
-    """Returns records as Markdown: a table of the updates, one of the corpora."""
+    """Returns the records as two Markdown tables, of updates and of corpora."""
     lines = [
         "| update | processor-s | audio-s per processor-s | audio-s/s | peak memory |",
         "|---|---|---|---|---|",
@@ -180,7 +181,7 @@ def table(records: Mapping[str, Any]) -> str:
 
 
 def draw(records: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Writes a picture: a panel a question, rates of updates and, of corpora, the seconds until training can start."""
+    """Draws a panel for each question: rates of updates, and seconds until training can start on a corpus."""
     shown = [question for question in AXES if question in records]
     rates = {
         question: [point["audio_secs"] / point["cpu_secs"] for point in records[question]["points"]]
@@ -199,7 +200,7 @@ def draw(records: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
             else:
                 panel.plot(x, rates[question], "o-", color=pictures.DARK)
                 panel.set_xscale("log", base=2)
-                panel.set_ylim(0, 1.1 * highest)  # the same for all: panels can be compared
+                panel.set_ylim(0, 1.1 * highest)  # the same for all panels, so that they can be compared
                 panel.set_ylabel("audio-s per processor-s")
             panel.set_xticks(x, [f"{value:,}" for value in x])
             panel.minorticks_off()
@@ -208,7 +209,7 @@ def draw(records: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line; returns the exit status."""
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks.cost_growth", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("what", choices=["measure", "draw", "open"])
     parser.add_argument("--questions", nargs="+", default=list(AXES), choices=list(AXES))

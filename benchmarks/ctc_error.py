@@ -1,8 +1,8 @@
-"""How exact and how fast is the CTC loss beside TensorFlow's two? Errors are against float64.
+"""Compares the precision and the speed of the CTC loss with TensorFlow's two, against float64.
 
     python -m benchmarks.ctc_error
 
-Random logits, of which a larger `scale` makes worse guesses and a larger loss. docs/results/0041 keeps what it said.
+Logits are random; a larger `scale` makes worse guesses and a larger loss. Results: docs/results/0041.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from models.ctc import loss as ctc
 # speech; words or characters of Chinese.
 SIZES = ((99, 25, 32), (249, 60, 32), (768, 60, 32), (768, 200, 32), (300, 60, 10_000))
 SCALES = (0.1, 1.0, 3.0, 30.0, 100.0)
-# Rows, frames, labels, vocabulary of what is timed.
+# Rows, frames, labels and vocabulary of the timed case.
 BATCHES = ((4, 60, 10, 32), (16, 150, 30, 32), (1, 768, 200, 32), (8, 768, 200, 32), (8, 200, 60, 3000))
 
 
 def oracle(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
-    """Loss and gradient of one row in float64, by the forward and backward recursions over its states.
+    """Returns loss and gradient of one row in float64, by forward and backward recursion over its states.
 
     Args:
         logits: [F, V].
         labels: Integers [L], none of them 0, the blank.
 
     Returns:
-        Nats, and d loss / d logits, [F, V].
+        The loss in nats, and its gradient [F, V].
     """
     log_probs = logits.astype(np.float64)
     log_probs = log_probs - np.logaddexp.reduce(log_probs, axis=1, keepdims=True)
     states = np.zeros(2 * len(labels) + 1, np.int64)
     states[1::2] = labels
-    # A label may follow the one before it without a blank between, unless it is the same.
+    # A label may follow the previous label without a blank between them unless they are equal.
     may_skip = np.append([False, False], (states[2:] != 0) & (states[2:] != states[:-2]))[: len(states)]
     forward = _recursion(log_probs[:, states], may_skip)
-    # The mirror image: from the last state backwards, with the same skips seen from their other end.
+    # The mirror image, from the last state backwards, with the same skips in reverse.
     mirrored = np.append([False, False], may_skip[:1:-1])[: len(states)]
     backward = _recursion(log_probs[::-1, states[::-1]], mirrored)[::-1, ::-1]
     total = np.logaddexp.reduce(forward[-1, -2:])
-    # Both recursions count the frame's own probability; where that is 0, so is the share.
+    # Both recursions include the frame's own probability; where that is 0, so is the posterior.
     own = log_probs[:, states]
     share = np.where(own > -np.inf, np.exp(forward + backward - np.where(own > -np.inf, own, 0.0) - total), 0.0)
     occupancy = np.zeros_like(log_probs)
@@ -54,7 +54,7 @@ def oracle(logits: np.ndarray, labels: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def _recursion(log_probs: np.ndarray, may_skip: np.ndarray) -> np.ndarray:
-    """Log probability of all ways to each state, [F, S] -> [F, S]; they begin in one of the first two."""
+    """Returns the log-probability of all paths to each state, [F, S], that start in one of the first two."""
     found = np.full_like(log_probs, -np.inf)
     found[0, :2] = log_probs[0, :2]
     for frame in range(1, len(log_probs)):
@@ -66,18 +66,18 @@ def _recursion(log_probs: np.ndarray, may_skip: np.ndarray) -> np.ndarray:
 
 
 def ours(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """The program's loss of full rows, [B, F, V] and [B, L] -> [B]."""
+    """Computes our loss of full rows, [B], from logits [B, F, V] and labels [B, L]."""
     return ctc.ctc_loss(logits, *_lengths(logits, labels))
 
 
 def sparse(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """TensorFlow's CPU kernel; the labels are none of them 0."""
+    """Computes the loss with TensorFlow's CPU kernel; no label is 0."""
     frames, _, _ = _lengths(logits, labels)
     return tf.nn.ctc_loss(tf.sparse.from_dense(labels), logits, None, frames, logits_time_major=False, blank_index=0)
 
 
 def dense(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """TensorFlow's recursion of ordinary operations."""
+    """Computes the loss with TensorFlow's recursion of ordinary operations."""
     frames, _, num_labels = _lengths(logits, labels)
     return tf.nn.ctc_loss(labels, logits, num_labels, frames, logits_time_major=False, blank_index=0)
 
@@ -91,14 +91,14 @@ def _lengths(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
 
 
 def make_batch(num_rows: int, num_frames: int, num_labels: int, vocab_size: int, scale: float) -> tuple:
-    """Random logits and labels."""
+    """Makes random logits and labels."""
     rng = np.random.default_rng(num_frames + num_labels)
     logits = (scale * rng.normal(size=(num_rows, num_frames, vocab_size))).astype(np.float32)
     return tf.constant(logits), tf.constant(rng.integers(1, vocab_size, (num_rows, num_labels)).astype(np.int32))
 
 
 def with_gradient(loss_fn: Callable[..., tf.Tensor], *, jit_compile: bool = False) -> Callable[..., tuple]:
-    """Returns a graph of (logits, labels) -> (losses, gradient of their sum)."""
+    """Returns a graph function from (logits, labels) to (losses, gradient of their sum)."""
 
     @tf.function(autograph=False, jit_compile=jit_compile)
     def run(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -111,7 +111,7 @@ def with_gradient(loss_fn: Callable[..., tf.Tensor], *, jit_compile: bool = Fals
 
 
 def measure(num_frames: int, num_labels: int, vocab_size: int, scale: float) -> dict[str, float]:
-    """Loss of one random row, and by kind the loss's relative error and the gradient's, norm by norm."""
+    """Returns the loss of one random row, and the relative errors of loss and gradient of each implementation."""
     logits, labels = make_batch(1, num_frames, num_labels, vocab_size, scale)
     loss, gradient = oracle(logits[0].numpy(), labels[0].numpy())
     row = {"loss": loss}
@@ -123,7 +123,7 @@ def measure(num_frames: int, num_labels: int, vocab_size: int, scale: float) -> 
 
 
 def milliseconds(loss_fn: Callable[..., tf.Tensor], batch: tuple, *, jit_compile: bool = False) -> float:
-    """Time of loss and gradient: the fastest of nine calls after the first, which other jobs disturb least."""
+    """Returns the time of loss and gradient, the fastest of nine calls, which other jobs disturb least."""
     run, times = with_gradient(loss_fn, jit_compile=jit_compile), []
     run(*batch)
     for _ in range(9):

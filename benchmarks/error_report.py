@@ -1,12 +1,11 @@
-"""What does the error report add to an evaluation?
+"""Measures what the error report adds to the time of an evaluation.
 
     python -m benchmarks.error_report [--sizes=200,2620,20000] [--seed=0]
 
-Makes sets like LibriSpeech's (34 words and 12.5 s an utterance, 65 utterances a speaker, a word error rate of 9 %),
-scores them as an evaluation does, and times what comes after it: predictions with their history, and the report with
-8 MB of audio, against the evaluation before it. Audio is noise, which FLAC hardly shrinks: more bytes a second than
-speech. The table has the seconds of the second of two evaluations, and the size of the page; docs/results/0051 keeps
-what it said.
+It makes sets like LibriSpeech's (34 words and 12.5 s per utterance, 65 utterances per speaker, a word error rate of
+9 %), scores them as an evaluation does, and times what follows: writing the predictions with their history, and the
+report with 8 MB of audio. Audio is noise, which has more bytes per second as FLAC than speech. The table has the
+seconds of the second of two evaluations, and the size of the page. Results: docs/results/0051.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ LETTERS = list("ETAONIHSRDL")
 
 
 class NoisySet:
-    """An evaluation set without a corpus: random texts, noise to listen to."""
+    """An evaluation set of random texts and noise, without a corpus."""
 
     def __init__(self, size: int, generator: np.random.Generator) -> None:
         words = ["".join(generator.choice(LETTERS, generator.integers(1, 10))) for _ in range(NUM_KNOWN)]
-        # Few words are frequent, as in every language.
+        # Few words are frequent, as in all languages.
         share = 1.0 / np.arange(1, NUM_KNOWN + 1)
         lengths = generator.poisson(NUM_WORDS, size)
         drawn = np.split(generator.choice(NUM_KNOWN, lengths.sum(), p=share / share.sum()), lengths.cumsum()[:-1])
@@ -47,17 +46,17 @@ class NoisySet:
         self._generator = generator
 
     def read_flac(self, index: int) -> bytes:
-        """Returns noise as long as the row."""
+        """Returns noise of the row's length."""
         num_samples = round(16_000 * self.duration_secs[index])
         return encode_flac(self._generator.normal(0.0, 0.1, num_samples).astype(np.float32))
 
     def dataset(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
-        """Returns nothing: texts are made here, not recognized."""
+        """Returns no batches, because texts are made here and not recognized."""
         return tf.data.Dataset.range(0)
 
 
 def transcribe(data: NoisySet, error_rate: float, generator: np.random.Generator) -> TranscriptionScore:
-    """Returns the score of a recognizer that errs at random; of ten errors seven substitute, two delete."""
+    """Returns the score of a recognizer with random errors: 70 % substitutions, 20 % deletions, 10 % insertions."""
     score = TranscriptionScore()
     for index, reference in data.references.items():
         heard: list[str] = []
@@ -72,7 +71,7 @@ def transcribe(data: NoisySet, error_rate: float, generator: np.random.Generator
 
 
 def measure(size: int, seed: int, folder: Path) -> dict[str, float]:
-    """Evaluates twice and returns the seconds of what follows the second, by name, and the page's megabytes."""
+    """Evaluates twice and returns the seconds of each step after the second evaluation, and the page's megabytes."""
     generator = np.random.default_rng(seed)
     data, step = NoisySet(size, generator), tf.Variable(0, dtype=tf.int64)
     found: dict[str, float] = {}

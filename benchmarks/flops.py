@@ -1,4 +1,4 @@
-"""How many floating-point operations a model costs: what a rate is a share of."""
+"""Counts the floating-point operations of a model."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from models.wav2vec2.config import Wav2Vec2Config
 
 
 def feature_encoder_flops(config: Wav2Vec2Config, num_samples: int) -> float:
-    """Operations (a multiplication and an addition are two) of the convolutions over one row."""
+    """Returns the operations of the convolutions over one row; a multiplication and an addition count as two."""
     total, channels, length = 0.0, 1, num_samples
     for size, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
         length = max(0, (length - kernel) // stride + 1)
@@ -16,22 +16,22 @@ def feature_encoder_flops(config: Wav2Vec2Config, num_samples: int) -> float:
 
 
 def context_flops(config: Wav2Vec2Config, num_samples: int) -> float:
-    """Operations of everything above the convolutions over one row, head included."""
+    """Returns the operations of everything after the convolutions over one row, head included."""
     frames, size = config.num_frames(num_samples), config.hidden_size
     projection = config.conv_dim[-1] * size
     position = config.pos_conv_kernel * size * size // config.pos_conv_groups
     layer = 4 * size * size + 2 * size * config.intermediate_size
-    attention = 2 * frames * size  # of each frame: its logits and its context
+    attention = 2 * frames * size  # attention logits and context of each frame
     return 2.0 * frames * (projection + position + config.num_layers * (layer + attention) + size * config.vocab_size)
 
 
 def inference_flops(config: Wav2Vec2Config, num_samples: int) -> float:
-    """Operations of one row's forward pass."""
+    """Returns the operations of the forward pass of one row."""
     return feature_encoder_flops(config, num_samples) + context_flops(config, num_samples)
 
 
 def training_flops(config: Wav2Vec2Config, num_samples: int, *, freeze_feature_encoder: bool = True) -> float:
-    """Operations of one row's forward and backward pass, recomputation not counted.
+    """Returns the operations of the forward and backward pass of one row, without recomputation.
 
     A backward pass costs two products for each of the forward pass; a frozen feature encoder has none.
     """

@@ -1,7 +1,9 @@
-"""Transcription speed beside the reference's: python -m benchmarks.inference_throughput [--quick] [--output=F.json]
+"""Compares transcription speed with the reference.
 
-Utterances of a LibriSpeech split, one by one and in batches of like lengths; optionally two full rows of 246,000
-samples. From padded waveforms in memory to the best token of each frame.
+    python -m benchmarks.inference_throughput [--quick] [--output=F.json]
+
+It transcribes utterances of a LibriSpeech split, one by one and in batches of similar lengths, and optionally two full
+rows of 246,000 samples, from padded waveforms in memory to the best token of each frame.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _FULL_SAMPLES = 246_000
 
 
 def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[measure.Case]:
-    """Returns the cases that the flags ask for."""
+    """Returns the cases that the flags select."""
     batches: list[tuple[str, list[cases.Batch], list[cases.Batch]]] = []
     if arguments.full:
         full = [cases.noise_batch(num_rows=2, num_samples=_FULL_SAMPLES)]
@@ -33,7 +35,7 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
             rows, labels, _ = speech.load_rows(
                 root=arguments.corpus, split=arguments.split, count=count, batch_size=size
             )
-            # The transcriber's widths.
+            # Widths that the transcriber uses.
             boundaries = range(PADDING_SAMPLES, max(map(len, rows)) + 2 * PADDING_SAMPLES, PADDING_SAMPLES)
             ours = [
                 cases.make_batch(
@@ -61,14 +63,14 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
 
 
 def _like_lengths(members: Sequence[int], rows: Sequence[np.ndarray]) -> list[list[int]]:
-    """A batch as the transcriber splits it."""
+    """Returns a batch as the transcriber splits it."""
     lengths = [len(rows[i]) for i in members]
     groups = grouping.group_by_length(lengths, grouping.suitable_grouping())
     return [[members[i] for i in group] for group in groups]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line; returns the exit status."""
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks.inference_throughput", description=__doc__)
     add_common_flags(parser)
     parser.add_argument("--batch_sizes", nargs="*", type=int, default=[1, 8])

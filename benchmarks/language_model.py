@@ -1,13 +1,13 @@
-"""What does a language model mend, and what does the search cost? Real transcripts through a noisy channel.
+"""Measures what a language model corrects and what the search costs, on transcripts sent through a noisy channel.
 
     python -m benchmarks.language_model [--strength=9] [--corpus=../shared/corpora] [--output=FILE.json]
 
-No recognizer of English that is good enough can be had where this is built: the logits are made, not heard. Each
-character of a LibriSpeech transcript gets a frame of its own in the recording's real number of frames (50 a second);
-there the true character, one that sounds like it and the blank compete with random strengths; everything else is noise.
-Weights are tuned on dev-mini, the table is of the subset of test-clean; by its README neither is in the language model.
-These are the decoder's figures, not a recognizer's: nothing here says what WER a model of real speech would have.
-docs/results/0050 keeps what it said.
+No good recognizer of English is available where this is built, so the logits are synthetic. Each character of a
+LibriSpeech transcript gets a frame in the recording's real number of frames (50 per second). There the true character,
+one that sounds like it and the blank compete with random strengths; everything else is noise. Weights are tuned on
+dev-mini, and the table is of the subset of test-clean; by its README the language model contains neither. The numbers
+describe the decoder, not a recognizer: they do not predict the WER of a model of real speech. Results:
+docs/results/0050.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from configs.base import get_config
-from data.corpus.manifest import Utterance, read_librispeech
+from data.corpus.manifest import read_librispeech
+from data.corpus.utterance import Utterance
 from data.text.tokenizer import CharTokenizer, load_tokenizer
 from engine.evaluation.metrics import ErrorCounts, count_word_errors
 from engine.modes.tune_lm import tune_weights
@@ -29,29 +30,30 @@ from models.ctc.alignment import greedy_spans
 from models.search.build import build_search
 from models.search.lexicon import Spelling, read_words
 from models.search.lexicon_beam import LexiconBeamSearch
+from models.search.options import SearchOptions
 
 FRAMES_PER_SEC = 50
 SOUND_ALIKE = ("AEIOU", "PB", "TD", "KCGQ", "SZX", "MN", "FV", "LRW", "JYH", "' ")
-# Mean strength of what sounds like the true character and of the blank; of these and the true one the deviation.
+# Mean strengths of the similar character and of the blank, and the deviation of all three.
 ALIKE, BLANK, DEVIATION = 3.0, 1.0, 2.0
 
 
 def transmit(
     text: str, num_frames: int, tokenizer: CharTokenizer, rng: np.random.Generator, *, strength: float
 ) -> np.ndarray:
-    """Returns log-probabilities, float32 [F, V], of a text that went through the channel.
+    """Returns the log-probabilities, float32 [F, V], of a text after the noisy channel.
 
     Args:
-        text: Normalized.
-        num_frames: Of the recording; more where the text does not fit.
-        tokenizer: Its vocabulary.
-        rng: Decides about everything else.
+        text: Normalized text.
+        num_frames: Frames of the recording; more are used if the text does not fit.
+        tokenizer: Tokenizer of the text.
+        rng: Random numbers.
         strength: Mean logit of the true character.
     """
     ids = tokenizer.encode(text)
     num_frames = max(num_frames, 2 * len(ids) + 1)
     logits = rng.normal(0.0, 1.0, [num_frames, tokenizer.num_tokens])
-    # Every other frame at most, so that letters that repeat have a blank between them.
+    # Every other frame at most, so that repeated letters have a blank between them.
     places = 2 * np.sort(rng.choice(num_frames // 2, len(ids), replace=False))
     is_quiet = np.ones(num_frames, bool)
     is_quiet[places] = False
@@ -68,7 +70,7 @@ def transmit(
 def transmit_all(
     utterances: Sequence[Utterance], tokenizer: CharTokenizer, *, seed: int, strength: float
 ) -> list[tuple[str, np.ndarray]]:
-    """Returns transcript and log-probabilities of each utterance."""
+    """Returns the transcript and the log-probabilities of each utterance."""
     rng = np.random.default_rng(seed)
     found = []
     for utterance in utterances:
@@ -78,7 +80,7 @@ def transmit_all(
 
 
 def measure(heard: Sequence[tuple[str, np.ndarray]], read: Callable[[np.ndarray], str]) -> tuple[ErrorCounts, float]:
-    """Returns the word errors of a way to read, and the seconds that it took."""
+    """Returns the word errors of a decoder and its seconds."""
     start = time.perf_counter()
     texts = [read(log_probs) for _, log_probs in heard]
     elapsed_secs = time.perf_counter() - start
@@ -110,10 +112,10 @@ def main() -> None:
     defaults = get_config().decode.to_dict()
     tuned = {}
     for name in ("", language_model):
+        options = SearchOptions(**{**defaults, "method": "lexicon", "lm": name})
         search = LexiconBeamSearch(
-            spelling=Spelling(tokenizer.pieces), num_tokens=tokenizer.num_tokens, words=words, language_model=name,
-            lm_weight=1.0, word_score=0.0, beam_size=50,
-        )  # fmt: skip
+            options=options, spelling=Spelling(tokenizer.pieces), num_tokens=tokenizer.num_tokens, words=words
+        )
         trials = tune_weights(
             search=search, tokenizer=tokenizer, heard=dev_heard, word_scores=(-1.0, 0.0, 1.0, 2.0), num_refinements=1,
             lm_weights=(0.25, 0.5, 1.0) if name else (0.0,),

@@ -1,15 +1,13 @@
-"""Does an hour in one file read like its utterances one by one, and in what memory?
+"""Compares the transcript of an hour in one file with those of its utterances, and measures the memory.
 
     python -m benchmarks.long_recording --checkpoint=WORKDIR [--corpus=../shared/corpora/LibriSpeech]
         [--split=train-clean-5] [--minutes=60] [--window_secs=30]
 
-Utterances of a LibriSpeech tree, or of a JSON-lines manifest, are joined to one recording, 0.3 s of silence between
-them; where they are too few they come again, in another order each time. Its words, found in overlapping windows, are
-paired with those of the utterances transcribed alone by the edit that costs least. What differs is counted apart within
-half a second of where two windows meet. Then the same beside windows of twice the length: other windows, the same
-surroundings. Memory is the most that `--mode=transcribe` of the whole recording and of its first ten minutes take, as
-processes of their own.
-docs/results/0054 keeps what it said.
+Utterances of a LibriSpeech tree or a JSON-lines manifest are joined to one recording with 0.3 s of silence between
+them; if they are too few, they are repeated in another order. Its words, found in overlapping windows, are aligned by
+edit distance with those of the utterances transcribed alone. Differences within half a second of a window boundary are
+counted separately. The same is done with windows of twice the length. Memory is the peak of separate
+`--mode=transcribe` processes on the whole recording and on its first ten minutes. Results: docs/results/0054.
 """
 
 from __future__ import annotations
@@ -33,7 +31,8 @@ import soundfile
 from benchmarks.served import ROOT
 from data.audio.decoding import SAMPLE_RATE, load_audio, normalize_waveform
 from data.audio.streaming import duration_samples, stream_audio
-from data.corpus.manifest import Utterance, read_utterances
+from data.corpus.manifest import read_utterances
+from data.corpus.utterance import Utterance
 from data.text.tokenizer import load_tokenizer
 from engine.inference.loading import load_transcriber
 from engine.inference.transcriber import Transcriber
@@ -43,7 +42,7 @@ from models.ctc import alignment
 
 GAP_SECS = 0.3
 NEAR_SECS = 0.5
-_NUM_SHOWN = 20  # differences elsewhere that are printed
+_NUM_SHOWN = 20  # differences away from boundaries to print
 _NOT_USED: Any = None
 
 
@@ -69,14 +68,14 @@ def _parts() -> Parts:
 
 
 class Difference(NamedTuple):
-    """Words that two readings do not share.
+    """A difference between two transcripts.
 
     Attributes:
-        secs: When it is, in the joined recording.
-        alone: Words of the utterances alone; empty where only the other reading has some.
-        joined: Words of the other reading.
-        num_near: How many words (of the longer side) begin within `NEAR_SECS` of a joint.
-        num_elsewhere: How many do not.
+        secs: Time in the joined recording.
+        alone: Words of the utterances alone.
+        joined: Words of the joined recording.
+        num_near: Number of words (of the longer side) that start within `NEAR_SECS` of a window boundary.
+        num_elsewhere: Number of words that do not.
     """
 
     secs: float
@@ -89,15 +88,15 @@ class Difference(NamedTuple):
 def find_differences(
     alone: Sequence[tuple[str, float]], joined: Sequence[tuple[str, float]], joints: Sequence[float]
 ) -> tuple[int, list[Difference]]:
-    """Pairs two readings by the edit that costs least.
+    """Aligns two transcripts by edit distance.
 
     Args:
         alone: Words with their times (s) in the joined recording.
-        joined: The other reading.
-        joints: Where windows meet (s).
+        joined: Words of the joined recording with their times.
+        joints: Times of the window boundaries (s).
 
     Returns:
-        How many words are equal; and what is not, in order.
+        The number of equal words, and the differences in order.
     """
     output = jiwer.process_words(" ".join(word for word, _ in alone), " ".join(word for word, _ in joined))
     num_equal = 0
@@ -115,7 +114,7 @@ def find_differences(
 
 
 def _report(num_equal: int, differences: Sequence[Difference]) -> str:
-    """One line of counts, and those that lie elsewhere."""
+    """Prints one line of counts, and the differences away from window boundaries."""
     near, elsewhere = sum(d.num_near for d in differences), sum(d.num_elsewhere for d in differences)
     shown = [d for d in differences if d.num_elsewhere][:_NUM_SHOWN]
     lines = [f"{num_equal} equal, {near} differ within {NEAR_SECS} s of a joint, {elsewhere} elsewhere"]
@@ -124,7 +123,7 @@ def _report(num_equal: int, differences: Sequence[Difference]) -> str:
 
 
 def _in_any_order(utterances: Sequence[Utterance]) -> Iterator[Utterance]:
-    """Them all, then shuffled again and again."""
+    """Yields all utterances, then shuffles and repeats them forever."""
     yield from utterances
     rng = random.Random(0)
     while utterances:
@@ -132,16 +131,16 @@ def _in_any_order(utterances: Sequence[Utterance]) -> Iterator[Utterance]:
 
 
 def _peak_memory(checkpoint: str, recording: Path, output: Path) -> tuple[float, float]:
-    """Most MB that a process takes to transcribe a recording, and its seconds."""
+    """Returns the peak memory (MB) and the seconds of a process that transcribes a recording."""
     command = [sys.executable, "run.py", "--mode=transcribe", f"--checkpoint={checkpoint}", f"--inputs={recording}"]
     start_secs = time.monotonic()
     process = subprocess.Popen(
         [*command, f"--output={output}"], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    # Not what wait4 says: that begins with the memory of this process, of which the other is a fork.
+    # Not from wait4, whose peak starts with the memory of this process, from which the other was forked.
     peak_kb = 0
     while process.poll() is None:
-        with contextlib.suppress(OSError, TypeError):  # it has just ended
+        with contextlib.suppress(OSError, TypeError):  # the process has just ended
             status = Path(f"/proc/{process.pid}/status").read_text()
             peak_kb = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1])  # type: ignore[index]
         time.sleep(0.1)
@@ -151,7 +150,7 @@ def _peak_memory(checkpoint: str, recording: Path, output: Path) -> tuple[float,
 
 
 def _read(transcriber: Transcriber, path: Path) -> tuple[list[tuple[str, float]], list[float]]:
-    """Words with their times, and where windows meet."""
+    """Returns words with their times, and the times of the window boundaries."""
     pieces = list(transcriber.stream_log_probs(transcriber.stream_audio(str(path))))
     joints = [piece.start_frame * transcriber.secs_per_frame for piece in pieces[1:]]
     return [(word.text, word.start_secs) for word in transcriber.find_words(pieces)], joints

@@ -1,4 +1,4 @@
-"""Two sides in one run: alternating, repeated, medians and spread, as a table and as JSON."""
+"""Measures two sides alternately in one run and reports medians and spread, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Case:
     """One row of a table.
 
     Attributes:
-        name: What is measured.
+        name: Name of the case.
         task: "train" or "infer".
         precision: Keras policy.
         ours: Our batches.
-        theirs: The reference's: the same utterances, padded its way.
-        flops: Of one pass over all batches.
+        theirs: Batches of the reference with the same utterances, padded as it does.
+        flops: Floating-point operations of one pass over all batches.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Case:
 def measure(
     case: Case, *, config: Wav2Vec2Config, model: Mapping[str, Any], device: str, num_repeats: int, with_reference: bool
 ) -> list[dict[str, Any]]:
-    """Returns a record for each side: see `summarize`.
+    """Returns the record of each side that `summarize` makes.
 
-    Both sides are built first and run once; then they take turns, so that whatever else the machine does falls on both.
-    A turn is two passes, of which the second is timed.
+    Both sides are built and run once; then they take turns, so that other load on the machine affects both. A turn is
+    two passes, of which the second is timed.
     """
     with tempfile.TemporaryDirectory() as folder:
         sides: dict[str, protocol.Worker] = {}
@@ -78,7 +78,7 @@ def measure(
                     run(worker)
                 for _ in range(num_repeats):
                     for side, worker in sides.items():
-                        # A training goes on all the time; who has waited for the other finds its memory cold.
+                        # Training runs without pauses, but a side that waited for the other finds its caches cold.
                         run(worker)
                         passes[side].append(run(worker))
             ceilings = {side: worker.ask("ceiling") for side, worker in sides.items()}
@@ -113,15 +113,15 @@ def summarize(
     ceiling: float,
     versions: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Returns a side's record.
+    """Summarizes the passes of one side.
 
     Args:
-        case: What ran.
+        case: Measured case.
         side: OURS or THEIRS.
-        passes: What a side answers, of each timed pass.
-        peak_memory_bytes: Largest resident size of the process.
-        ceiling: FLOP/s of a large matrix product, the better of the two sides'.
-        versions: Of the side's packages.
+        passes: Answers of the side to each timed pass.
+        peak_memory_bytes: Peak resident memory of the process.
+        ceiling: FLOP/s of a large matrix product, the better of both sides.
+        versions: Versions of the side's packages.
     """
     batches = case.ours if side == OURS else case.theirs
     audio_secs = sum(batch.audio_secs for batch in batches)
@@ -136,7 +136,7 @@ def summarize(
         "audio_secs": audio_secs,
         "padding_share": 1.0 - audio_secs / padded,
         "secs": secs,
-        # Where others use the machine, processor time says what wall time cannot.
+        # On a shared machine processor time is more reliable than wall-clock time.
         "cpu_secs": [one["cpu_secs"] for one in passes],
         "audio_secs_per_cpu_sec": audio_secs / statistics.median(one["cpu_secs"] for one in passes),
         "audio_secs_per_sec": audio_secs / middle,
@@ -150,7 +150,7 @@ def summarize(
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Returns records as a Markdown table; a case's rows stand together, with the ratio of medians in ours."""
+    """Returns the records as a Markdown table with the ratio of medians in our rows."""
     lines = [
         "| case | precision | side | audio-s/s (slowest to fastest) | ratio | audio-s per processor-s | ratio "
         "| peak memory | share of ceiling |",
@@ -174,7 +174,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def report(records: Sequence[Mapping[str, Any]], *, output: str, command: Sequence[str]) -> None:
-    """Prints the table; writes records, machine and commit to `output` as JSON where that is not empty."""
+    """Prints the table, and writes records, machine and commit to `output` as JSON unless it is empty."""
     print(table(records))
     if not output:
         return
@@ -203,9 +203,9 @@ def _processor() -> str:
 
 
 def benchmark_config(name: str) -> tuple[Wav2Vec2Config, dict[str, Any]]:
-    """Returns the architecture `name` as it is measured, and `build_model`'s fields for it.
+    """Returns the architecture `name` for measurements, and the fields of `build_model` for it.
 
-    Dropout rates are those of the published config; no layer is dropped: passes would differ in what they compute.
+    Dropout rates are those of the published config. Layer drop is off, because passes would compute different amounts.
     """
     fields: dict[str, Any] = {"preset": name, "vocab_size": 32, "layer_drop": 0.0}
     return preset(name, vocab_size=32, layer_drop=0.0), fields

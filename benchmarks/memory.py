@@ -1,9 +1,9 @@
-"""How well `models.memory_estimate` predicts the peak memory of a training process.
+"""Compares the prediction of `models.memory_estimate` with the peak memory of training processes.
 
     python -m benchmarks.memory --corpus=LIBRISPEECH [--settings=0,1]
 
-trains two updates of configs/librispeech_sample.py for each setting, in a process of its own, and prints its peak
-resident memory beside the prediction. LIBRISPEECH is a folder of splits, train-clean-5 among them.
+It trains two updates of configs/librispeech_sample.py for each setting in a separate process, and prints its peak
+resident memory beside the prediction. LIBRISPEECH is a folder of splits that includes train-clean-5.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ SETTINGS = (
 
 
 def peak_bytes(corpus: str, setting: tuple[str, int, float, str, bool]) -> int:
-    """Peak resident memory of a run of two updates."""
+    """Returns the peak resident memory of a run of two updates."""
     preset, rows, secs, precision, frozen = setting
     samples = round(secs * 16_000)
     with tempfile.TemporaryDirectory() as workdir:
         start = []
-        if frozen:  # a run refuses to freeze what is random: give it weights, of which the values do not matter
+        if frozen:  # a run refuses to freeze random weights, so give it some; their values do not matter
             build_model(preset=preset, vocab_size=32).save_pretrained(f"{workdir}/weights")
             start = [f"--config.model.init={workdir}/weights"]
         with subprocess.Popen(
@@ -54,7 +54,7 @@ def peak_bytes(corpus: str, setting: tuple[str, int, float, str, bool]) -> int:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as process:  # fmt: skip
-            # wait4 gives the usage of this child alone; RUSAGE_CHILDREN that of the largest so far.
+            # wait4 returns the usage of this child alone, RUSAGE_CHILDREN that of the largest child so far.
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
@@ -72,11 +72,11 @@ def main() -> None:
     chosen = [int(number) for number in flags.settings.split(",") if number] or range(len(SETTINGS))
     for setting in (SETTINGS[number] for number in chosen):
         preset, rows, secs, precision, frozen = setting
-        footprint = measure_model(
-            source="native", preset_name=preset, hub_handle="", vocab_size=32, precision=precision,
+        estimate = measure_model(
+            source="native", preset=preset, hub_handle="", vocab_size=32, precision=precision,
             freeze_feature_encoder=frozen,
         )  # fmt: skip
-        predicted = footprint.memory_bytes(rows, round(secs * 16_000), True) or 0
+        predicted = estimate.memory_bytes(rows, round(secs * 16_000), True) or 0
         measured = peak_bytes(flags.corpus, setting)
         print(
             f"| {preset} | {rows} x {secs} | {precision} | {frozen} | {measured / 2**30:.2f} | "

@@ -1,4 +1,4 @@
-"""Our side of a benchmark: the model, the trainer and the step as a run has them."""
+"""Runs our side of a benchmark, with the model, trainer and step of a real run."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from models.wav2vec2.model import build_model
 
 
 class Side:
-    """One model and its batches."""
+    """A model with its batches."""
 
     def __init__(
         self, *, task: str, precision: str, device: str, batches: str, model: dict[str, Any], accum_steps: int = 1,
         num_replicas: int = 1, num_threads: int = 0,
     ) -> None:  # fmt: skip
-        """Builds the model; see `benchmarks.protocol.Spec`.
+        """Builds the model.
 
         Args:
-            task: See Spec.
-            precision: See Spec.
-            device: See Spec.
-            batches: See Spec.
-            model: See Spec.
+            task: "train" or "infer".
+            precision: Keras policy.
+            device: "cpu" or "gpu".
+            batches: .npz file of `cases.save`.
+            model: Fields of `models.wav2vec2.model.build_model`.
             accum_steps: Microbatches of an update.
             num_replicas: Logical CPUs to train on.
-            num_threads: Of TensorFlow's kernels; 0 = one for each processor.
+            num_threads: Threads of TensorFlow's kernels; 0 = one for each processor.
         """
         if num_threads:
             tf.config.threading.set_inter_op_parallelism_threads(num_threads)
@@ -60,7 +60,7 @@ class Side:
             infer = tf.function(self._decode, input_signature=[
                 tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)
             ], autograph=False)  # fmt: skip
-            # As the transcriber does it: groups of rows, as many at once as suits the device.
+            # As in the transcriber: groups of rows, as many at once as suits the device.
             self._rows = RowRunner(infer, suitable_grouping())
 
     def _make_trainer(self, accum_steps: int, num_replicas: int) -> Trainer:
@@ -109,7 +109,7 @@ class Side:
         return greedy_decode(self._model(waveform, lengths), self._model.output_lengths(lengths))
 
     def run_once(self) -> dict[str, float]:
-        """One pass over the batches; returns its time, and what came out, to compare."""
+        """Runs one pass over the batches and returns its time and a number to compare."""
         start, cpu_start = time.perf_counter(), time.process_time()
         if self.trainer is not None:
             figure = self.trainer.train(tf.constant(len(self._batches)))["loss"]
@@ -120,12 +120,12 @@ class Side:
         return {"secs": secs, "cpu_secs": cpu_secs, "figure": float(figure)}
 
     def profile(self, folder: str) -> dict[str, float]:
-        """`run_once` with TensorFlow's profiler on, whose trace is left in `folder`."""
+        """Runs one pass with TensorFlow's profiler, which writes its trace to `folder`."""
         with tf.profiler.experimental.Profile(folder):
             return self.run_once()
 
     def ceiling(self) -> float:
-        """The best rate of a large matrix product in this precision, in FLOP/s."""
+        """Returns the best rate of a large matrix product in this precision, in FLOP/s."""
         size = 8192 if self._device == "gpu" else 2048
         dtype = tf.bfloat16 if self._precision == "mixed_bfloat16" else tf.float32
         with tf.device(f"/{self._device}:0"):

@@ -1,11 +1,11 @@
-"""Does padding change the text? The same sixteen utterances and weights through this network and through the reference.
+"""Measures whether padding changes transcripts, with the same utterances and weights here and in the reference.
 
     python -m benchmarks.padding --folder=DIR --reference=REF/bin/python [--model=base] [--corpus=LIBRISPEECH]
 
-REF is an environment with torch and transformers (tests/golden/make_golden.py says how to make one). Each network reads
-every utterance alone, in one batch padded to the longest, and padded with zeros to 246,000 samples; the table has the
-largest difference of the logits of valid frames from those of the utterance alone, how many of the sixteen greedy texts
-changed, and by how many characters of how many. docs/results/0010 keeps what it said.
+REF is an environment with torch and transformers (see tests/golden/make_golden.py). Each network transcribes sixteen
+utterances alone, in one batch padded to the longest, and padded with zeros to 246,000 samples. The table has the
+largest difference of the logits of valid frames from those of the utterance alone, the number of greedy transcripts
+that changed, and the number of changed characters. Results: docs/results/0010.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from models.wav2vec2.model import Wav2Vec2ForCTC
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = ROOT / "tests" / "golden" / "padding_reference.py"
 NUM_SAMPLES = 246_000
-# How the rows are laid out: name -> (samples of a row, 0 = the longest of the batch; rows at once).
+# Ways to batch the rows: name -> (samples of a row, 0 = the longest of the batch; rows at once).
 WAYS = {"alone": (0, 1), "batch": (0, 16), "246000": (NUM_SAMPLES, 4)}
-# A wider head than the published 0.02: its random logits are then as far apart as a trained model's.
+# A larger deviation than the published 0.02, so that random logits are as far apart as a trained model's.
 HEAD_SCALE = 5.0
 
 
 def choose_waveforms(corpus: Path, split: str) -> list[np.ndarray]:
-    """Returns sixteen normalized waveforms whose lengths spread from the shortest to half of 246,000 samples."""
+    """Returns sixteen normalized waveforms with lengths from the shortest to half of 246,000 samples."""
     by_length = sorted(read_librispeech(corpus, split), key=lambda utterance: utterance.num_samples)
     by_length = [utterance for utterance in by_length if utterance.num_samples <= NUM_SAMPLES // 2]
     chosen = [by_length[i] for i in np.linspace(0, len(by_length) - 1, 16).astype(int)]
@@ -53,7 +53,7 @@ def compute(
     waveforms: list[np.ndarray],
     way: str,
 ) -> list[np.ndarray]:
-    """Returns the logits of each row's valid frames, the rows laid out in one of the `WAYS`."""
+    """Returns the logits of each row's valid frames, with rows batched in one of the `WAYS`."""
     width, rows_at_once = WAYS[way]
     found = []
     for start in range(0, len(waveforms), rows_at_once):
@@ -76,7 +76,7 @@ def texts_of(logits: list[np.ndarray]) -> list[str]:
 
 
 def compare(alone: list[np.ndarray], other: list[np.ndarray]) -> dict[str, float | int]:
-    """Returns by how much two layouts of the same rows differ."""
+    """Returns the differences between two ways to batch the same rows."""
     before, after = texts_of(alone), texts_of(other)
     errors = jiwer.process_characters(before, after)
     return {
@@ -88,20 +88,20 @@ def compare(alone: list[np.ndarray], other: list[np.ndarray]) -> dict[str, float
 
 
 def write_atomically(path: Path, rows: list[np.ndarray]) -> None:
-    """Writes arrays of different lengths, all or nothing."""
+    """Writes arrays of different lengths atomically."""
     temporary = path.with_suffix(".part.npz")
     np.savez(temporary, *rows)
     temporary.replace(path)
 
 
 def read(path: Path) -> list[np.ndarray]:
-    """Reads what `write_atomically` wrote."""
+    """Reads arrays from a file of `write_atomically`."""
     with np.load(path) as file:
         return [file[name] for name in file.files]
 
 
 def main() -> None:
-    """Prints one JSON object a line and layout."""
+    """Prints one JSON object per line for each way."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--folder", required=True, help="keeps weights and logits: a call that was cut off goes on")
     parser.add_argument("--reference", default="", help="Python of an environment with torch and transformers")

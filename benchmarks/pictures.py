@@ -1,4 +1,4 @@
-"""Pictures of measurements, for docs/results: small SVG files whose text stays text, the same bytes each time."""
+"""Draws measurements for docs/results as small, reproducible SVG files."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ DARK, LIGHT = "#1f4e79", "#a9c4e0"
 def panels(
     path: str | os.PathLike[str], *, count: int, width: float, height: float, columns: int = 3
 ) -> Iterator[list[Axes]]:
-    """Yields `count` panels to draw on, row by row, and then writes them.
+    """Yields `count` panels to draw on, row by row, and writes the file at the end.
 
     Args:
         path: SVG file to write.
         count: Number of panels.
-        width: Of a panel, in inches.
-        height: Likewise.
-        columns: Panels of a row, at most.
+        width: Width of a panel in inches.
+        height: Height of a panel in inches.
+        columns: Most panels of a row.
     """
-    # Here, because most of the benchmarks draw nothing.
+    # Imported here, because most benchmarks draw nothing.
     import matplotlib
     from matplotlib.figure import Figure
 

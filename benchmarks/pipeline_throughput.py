@@ -1,12 +1,12 @@
-"""How many times faster does the input pipeline make batches than the base model trains on them?
+"""Compares the speed of the input pipeline with that of training the base model.
 
     python -m benchmarks.pipeline_throughput --input=../shared/corpora/LibriSpeech [--epochs=6] [--updates=4]
 
-One process, one run: train-clean-5 as raw FLAC files and as shards with `pcm16` and `flac` payload, each read for some
-epochs in batches of eight rows in eight buckets, with two batches made at a time; then base (mixed_bfloat16, frozen
-feature encoder) trains on rows of 13 to 15.4 s, two an update. Files are in the page cache. Resident memory is read
-after the first epoch and after the last one. Both sides count audio without padding; speeds are wall-clock, so the
-ratio is what holds on another machine, and where the cores are shared.
+In one process it reads train-clean-5 as raw FLAC files and as shards with `pcm16` and `flac` payload for some epochs,
+in batches of eight rows in eight buckets, with two batches made at a time. Then base (mixed_bfloat16, frozen feature
+encoder) trains on rows of 13 to 15.4 s, two per update. Files are in the page cache. Resident memory is read after the
+first and the last epoch. Both sides count audio without padding. Speeds are wall-clock, so only their ratio carries
+over to other or shared machines.
 """
 
 from __future__ import annotations
@@ -55,14 +55,16 @@ def _pack(source: str, folder: str, payload: str) -> str:
 
 
 def _open(corpus: dict[str, Any], **fields: Any) -> Any:
-    from data.batches.datasets import TrainData
+    from benchmarks.speech import reading_options
+    from data.batches.datasets import build_train_data
     from data.text.tokenizer import load_tokenizer
 
-    return TrainData(tokenizer=load_tokenizer(), text_style="librispeech", seed=0, **corpus, **fields)
+    fields = {**reading_options(), **corpus, **fields}
+    return build_train_data(tokenizer=load_tokenizer(), text_style="librispeech", seed=0, **fields)
 
 
 def _read(corpus: dict[str, Any], num_epochs: int) -> tuple[float, float, float]:
-    """Returns audio-seconds a second, and the resident memory in MB after the first and the last epoch."""
+    """Returns audio-seconds per second, and the resident memory (MB) after the first and the last epoch."""
     import tensorflow as tf
 
     data = _open(corpus, global_batch_size=8)
@@ -75,13 +77,13 @@ def _read(corpus: dict[str, Any], num_epochs: int) -> tuple[float, float, float]
             samples += int(batch["waveform_lengths"].numpy().sum())
         gc.collect()
         memory.append(_resident_mb())
-        if epoch == 0:  # its start, and what prefetching had done before the clock ran
+        if epoch == 0:  # excludes the start and what was prefetched before the clock started
             samples, begin = 0, time.monotonic()
     return samples / 16_000 / (time.monotonic() - begin), memory[0], memory[-1]
 
 
 def _train(corpus: dict[str, Any], num_updates: int) -> tuple[float, float]:
-    """Returns audio-seconds a second and the share of the time that the loop waited for input."""
+    """Returns audio-seconds per second, and the ratio of time that the loop waited for input."""
     import tensorflow as tf
 
     from engine.distributed import strategy as runtime

@@ -1,14 +1,14 @@
-"""How fast is a corpus packed into shards: utterances and megabytes a second by payload and number of processes?
+"""Measures how fast a corpus is written as shards, by payload and number of processes.
 
     python -m benchmarks.prepare_throughput --input=../shared/corpora/LibriSpeech [--repeat=4] [--rounds=3]
     python -m benchmarks.prepare_throughput --memory_utterances=300000
 
-The corpus' splits are taken `repeat` times over, so that a run lasts seconds; files are in the page cache. TensorFlow's
-import is not in the figures: `start` tells it, once, as the command on a single utterance. The cases take turns,
-`rounds` times; the best of each counts, for on a shared machine the others measure the neighbours.
+The splits of the corpus are repeated `repeat` times, so that a run lasts seconds; files are in the page cache. The
+times exclude the import of TensorFlow; `start` measures it once, as the command on a single utterance. The cases take
+turns `rounds` times, and the best of each counts, because on a shared machine slower ones measure other load.
 
-The second command prints the memory of the parent process over a run on that many utterances, whose ids, speakers and
-transcripts are as long as LibriSpeech's. A runner that writes notes and no audio stands in for the workers.
+The second command prints the memory of the parent process during a run on so many utterances, with ids, speakers and
+transcripts as long as LibriSpeech's. Instead of workers, a runner writes notes without audio.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ import soundfile
 from tqdm import tqdm
 
 from data.common.files import Lock, write_text_atomic
-from data.corpus.manifest import Utterance, read_librispeech, write_jsonl
+from data.corpus.manifest import read_librispeech, write_jsonl
+from data.corpus.utterance import Utterance
 from data.shards.preparation import write_tfrecords
 from data.shards.writer import ShardTask
 
@@ -89,7 +90,7 @@ def main() -> None:
 
 
 def _write(utterances: list[Utterance], output: Path, payload: str, num_workers: int) -> tuple[float, float]:
-    """(Seconds, megabytes written)."""
+    """Returns the seconds and the megabytes written."""
     begin = time.monotonic()
     write_tfrecords(
         utterances=utterances, output=output, num_shards=8, payload=payload, num_workers=num_workers, progress=False
@@ -129,7 +130,7 @@ def _measure_memory(count: int) -> None:
 
 
 def _write_notes(tasks: Sequence[ShardTask], *, folder: str, lock: Lock, bar: tqdm, max_bad: int) -> None:
-    """A `data.shards.preparation.Runner` without audio."""
+    """Writes notes without audio, as a `data.shards.preparation.Runner`."""
     for number, task in enumerate(tasks):
         if number % (len(tasks) // 4) == 0:
             print(f"| {number} of {len(tasks)} shards done | {_resident_mb():.0f} |", flush=True)

@@ -1,7 +1,7 @@
-"""How a benchmark talks to its two sides: a process each, one line of JSON per question and answer.
+"""Connects a benchmark with its two sides, which are processes that exchange lines of JSON.
 
-Processes of their own because the reference has another environment, and because peak memory is a process's. NumPy is
-all that this file needs.
+Sides are separate processes because the reference has another environment, and because peak memory is measured per
+process. This file needs only NumPy.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What a side builds.
+    """Specification of a side.
 
     Attributes:
         task: "train" or "infer".
-        precision: "float32" or "mixed_bfloat16" (the reference: autocast).
+        precision: "float32" or "mixed_bfloat16" (autocast in the reference).
         device: "cpu" or "gpu".
         batches: .npz file of `cases.save`.
-        model: Of ours: fields of `models.wav2vec2.model.build_model`; of the reference: its config's.
+        model: Fields of `models.wav2vec2.model.build_model`, or of the reference's config.
     """
 
     task: str
@@ -40,23 +40,23 @@ class Spec:
 
 
 class Side(Protocol):
-    """What answers in the process."""
+    """Interface of the object that answers in the process."""
 
     def run_once(self) -> dict[str, float]:
-        """One pass over all batches: {"secs", "figure"}."""
+        """Runs one pass over all batches and returns {"secs", "figure"}."""
 
     def ceiling(self) -> float:
-        """Measured FLOP/s of a large matrix product."""
+        """Returns the measured FLOP/s of a large matrix product."""
 
 
 class Worker:
-    """The asking end."""
+    """A process that answers questions, seen from the benchmark."""
 
     def __init__(self, *, python: str | os.PathLike[str], module: str, arguments: Mapping[str, Any]) -> None:
-        """Starts `python -m module` and has it build what `arguments` say.
+        """Starts `python -m module`, which builds the model of `arguments`.
 
         Raises:
-            RuntimeError: If it dies; with the end of what it wrote.
+            RuntimeError: If it dies; the message has the end of its output.
         """
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
         if arguments.get("device") == "cpu":
@@ -72,7 +72,7 @@ class Worker:
             raise
 
     def ask(self, question: str, **arguments: Any) -> Any:
-        """Asks and waits for the answer.
+        """Sends a question and waits for the answer.
 
         Raises:
             RuntimeError: If the process dies.
@@ -81,7 +81,7 @@ class Worker:
         try:
             self._process.stdin.write(json.dumps({"question": question, "arguments": arguments}) + "\n")
             self._process.stdin.flush()
-            # Libraries may print: an answer is the line that begins as one.
+            # Libraries may print, so an answer is a line with this beginning.
             for line in self._process.stdout:
                 if line.startswith('{"answer":'):
                     return json.loads(line)["answer"]
@@ -91,7 +91,7 @@ class Worker:
         raise RuntimeError(f"the process of {' '.join(map(str, self._process.args))} has died\n{stderr}")
 
     def resident_bytes(self) -> int:
-        """What the process holds of the memory now; 0 once it has ended. Linux alone."""
+        """Returns the resident memory of the process, or 0 after its end; Linux only."""
         try:
             pages = int(Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii").split()[1])
         except (OSError, IndexError):
@@ -99,14 +99,14 @@ class Worker:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def kill(self) -> None:
-        """Ends the process at once, whatever it is doing; a question under way gets a RuntimeError."""
+        """Kills the process; a pending question gets a RuntimeError."""
         self._process.kill()
 
     def close(self) -> None:
         """Ends the process."""
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
             if stream:
-                # A question that a dead process never read is still in the buffer.
+                # The buffer may still hold a question that a dead process never read.
                 with contextlib.suppress(BrokenPipeError):
                     stream.close()
         self._process.terminate()
@@ -120,7 +120,7 @@ class Worker:
 
 
 def serve(side_class: Callable[..., Side], *, versions: Callable[[], str]) -> None:
-    """The answering end: reads questions from standard input until it is closed."""
+    """Answers questions from standard input until it is closed."""
     side: Side | None = None
     for line in sys.stdin:
         asked = json.loads(line)

@@ -1,4 +1,4 @@
-"""The environment of the reference, Hugging Face transformers on PyTorch: made once, kept in the temporary folder."""
+"""Makes the environment of the reference, Hugging Face transformers on PyTorch, once in the temporary folder."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def reference_python() -> Path:
-    """Returns the interpreter of the environment, which is installed (2 to 5 GB) when it is not there yet.
+    """Returns the interpreter of the environment, installing it (2 to 5 GB) if it is absent.
 
     Raises:
-        OSError: If it cannot be made; the message says which step failed.
+        OSError: If it cannot be installed; names the step that failed.
     """
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")

@@ -1,6 +1,6 @@
-"""The reference's side of a benchmark: Hugging Face transformers on PyTorch. Runs in its own environment.
+"""Runs the reference's side of a benchmark, Hugging Face transformers on PyTorch, in its own environment.
 
-Nothing of the project can be imported here but `benchmarks.protocol` and `benchmarks.cases`, which need NumPy alone.
+Of the project only `benchmarks.protocol` and `benchmarks.cases` can be imported here, which need only NumPy.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from benchmarks import cases, protocol
 
 
 class Side:
-    """One model and its batches."""
+    """A model with its batches."""
 
     def __init__(self, *, task: str, precision: str, device: str, batches: str, model: dict[str, Any]) -> None:
-        """Builds the model; see `benchmarks.protocol.Spec`."""
+        """Builds the model of a `benchmarks.protocol.Spec`."""
         torch.manual_seed(0)
         self._device = "cuda" if device == "gpu" else "cpu"
         self._is_training = task == "train"
@@ -33,7 +33,7 @@ class Side:
             self._model.freeze_feature_encoder()
             trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
             self._optimizer = torch.optim.AdamW(trained, lr=1e-5)
-        # The published recipe of models with group norm in the feature encoder: padding with zeros, no mask.
+        # The published recipe of models with group norm in the feature encoder pads with zeros and uses no mask.
         self._takes_mask = config.feat_extract_norm == "layer"
         self._batches = [self._to_torch(batch) for batch in cases.load(batches)]
 
@@ -49,7 +49,7 @@ class Side:
         return {name: tensor.to(self._device) for name, tensor in made.items()}
 
     def run_once(self) -> dict[str, float]:
-        """One pass over the batches; returns its time, and what came out, to compare."""
+        """Runs one pass over the batches and returns its time and a number to compare."""
         start, cpu_start = time.perf_counter(), time.process_time()
         figure = 0.0
         autocast = torch.autocast(self._device, dtype=torch.bfloat16) if self._is_half else contextlib.nullcontext()
@@ -68,7 +68,7 @@ class Side:
         return {"secs": secs, "cpu_secs": cpu_secs, "figure": figure}
 
     def ceiling(self) -> float:
-        """The best rate of a large matrix product in this precision, in FLOP/s."""
+        """Returns the best rate of a large matrix product in this precision, in FLOP/s."""
         size = 8192 if self._device == "cuda" else 2048
         a = torch.randn(size, size, dtype=torch.bfloat16 if self._is_half else torch.float32, device=self._device)
 

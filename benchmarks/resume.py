@@ -1,12 +1,12 @@
-"""How long until the first batch, and how much memory, when a run on 300,000 utterances goes on at update N?
+"""Measures the time to the first batch and the memory when a run on 300,000 utterances resumes at update N.
 
     python -m benchmarks.resume --input=../shared/corpora/LibriSpeech [--num_utterances=300000] [--update=5000]
 
-The corpus is an index of 300,000 utterances over the real recordings and transcripts of train-clean-5 packed as FLAC:
-each stands there some 840 times under names of its own, so the index is as large as that of a real corpus, while the
-shard is small. Every case runs in a process of its own, from the folder on disk to the first batch of audio: reading
-the index, measuring all transcripts, planning the epoch, decoding. `peak` is the resident memory of the whole process,
-`before` what TensorFlow's import takes of it. Then the batches must be those of a pipeline that never stopped.
+The corpus is an index of 300,000 utterances over the recordings and transcripts of train-clean-5 as FLAC. Each
+recording is listed about 840 times with different names, so the index is as large as that of a real corpus while the
+shard is small. Each case runs in a separate process, from the folder on disk to the first batch of audio: reading the
+index, counting the labels of all transcripts, planning the epoch, decoding. `peak` is the resident memory of the whole
+process, `before` the part of TensorFlow's import. Then the batches must equal those of a pipeline that never stopped.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def _make_corpus(source: str, output: str, num_utterances: int) -> int:
-    """Packs train-clean-5 and has the index list its records over and over; returns the index' bytes."""
+    """Writes train-clean-5 as a shard, repeats its records in the index, and returns the size of the index in bytes."""
     from data.corpus.manifest import read_librispeech
     from data.shards.preparation import write_tfrecords
 
@@ -89,7 +89,7 @@ def _make_corpus(source: str, output: str, num_utterances: int) -> int:
         name: [values[number % count] for number in range(num_utterances)] for name, values in index["columns"].items()
     }
     columns["utterance_id"] = [f"{name}-{number // count:04d}" for number, name in enumerate(columns["utterance_id"])]
-    # As many speakers as LibriSpeech has.
+    # The number of speakers of LibriSpeech.
     columns["speaker_id"] = [f"{name}{number % 84:02d}" for number, name in enumerate(columns["speaker_id"])]
     index["columns"], index["num_utterances"] = columns, num_utterances
     index["shards"][0]["num_utterances"] = num_utterances
@@ -101,16 +101,18 @@ def _measure(folder: str, case: str, update: int, num_checked: int) -> dict[str,
     import numpy as np
     import tensorflow as tf
 
-    from data.batches.datasets import TrainData
+    from benchmarks.speech import reading_options
+    from data.batches.datasets import build_train_data
     from data.text.tokenizer import load_tokenizer
 
     context = tf.distribute.InputContext()
     arguments = {"global_batch_size": 32, "seed": 1, "max_duration_secs": 30.0, **CASES[case]}
     tokenizer = load_tokenizer()
-    list(tf.data.Dataset.range(1).map(lambda x: x + 1))  # TensorFlow's own start
+    list(tf.data.Dataset.range(1).map(lambda x: x + 1))  # excludes the start of TensorFlow
     before = _status_mb("VmRSS")
     cpu, begin = time.process_time(), time.monotonic()
-    data = TrainData(tokenizer=tokenizer, text_style="librispeech", format="tfrecord", input=folder, **arguments)
+    arguments |= reading_options()
+    data = build_train_data(tokenizer=tokenizer, text_style="librispeech", format="tfrecord", input=folder, **arguments)
     opened = time.monotonic()
     dataset = data.dataset(context, update)
     built = time.monotonic()
@@ -121,7 +123,7 @@ def _measure(folder: str, case: str, update: int, num_checked: int) -> dict[str,
     epoch, position = data.plan.locate(update)
     same = True
     if num_checked:
-        # One that began five updates earlier, with prefetching in between.
+        # A pipeline that started five updates earlier, with prefetching.
         earlier = data.dataset(context, update - 5).skip(5).take(num_checked)
         resumed = [batch, *(next(iterator) for _ in range(num_checked - 1))]
         for one, other in zip(resumed, earlier, strict=True):
@@ -141,7 +143,7 @@ def _measure(folder: str, case: str, update: int, num_checked: int) -> dict[str,
 
 
 def _status_mb(field: str) -> float:
-    """Memory of this process alone: ru_maxrss would begin with the peak of the process that started it."""
+    """Returns the memory of this process; ru_maxrss would start with the peak of its parent."""
     with open("/proc/self/status", encoding="ascii") as file:
         return next(int(line.split()[1]) / 1e3 * 1.024 for line in file if line.startswith(field))
 

@@ -1,13 +1,12 @@
-"""Is the text of a recording the same wherever the model runs, and what does a server leave behind after a siege?
+"""Checks that all forms of a model give the same transcripts, and that a server survives bad clients.
 
     python -m benchmarks.same_text --checkpoint=WORKDIR --inputs=FOLDER [--limit=100] [--rounds=3]
 
-Transcribes the recordings of a folder from the workdir; from the weights that went to Hugging Face's format and back;
-from the exported SavedModel; with its TFLite float32 and ONNX files; and over HTTP, from workdir and export, as uploads
-and in TensorFlow Serving's JSON. While the uploads are served, other clients send what is no audio, bodies too large,
-bodies that stop half-way, and leave. Exit status 1 where one text differs, a bad client is not told so, or the server
-grows.
-docs/results/0052 keeps what it said.
+It transcribes the recordings of a folder from the workdir; from the weights after conversion to Hugging Face's format
+and back; from the exported SavedModel; with its TFLite float32 and ONNX files; and over HTTP, from workdir and export,
+as uploads and in TensorFlow Serving's JSON. While the uploads are served, other clients send files that are not audio,
+bodies that are too large or incomplete, or disconnect. The exit status is 1 if a transcript differs, a bad client gets
+no error, or the server leaks memory. Results: docs/results/0052.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from models.ctc.alignment import greedy_spans
 
 _NUM_CLIENTS = 8
 _MAX_BODY_MB = 1
-# What each bad client does, and what it is told; 0: it leaves before.
+# Bad clients and the status that each gets; 0 = it disconnects before.
 _BAD = {"no audio": 400, "too large": 413, "stops half-way": 408, "leaves": 0}
 _ROWS_OF_A_REQUEST = 4
 
@@ -54,13 +53,13 @@ def _transcribe(checkpoint: str, paths: Sequence[str], output: Path) -> list[str
 def _portable(export: Path, name: str, paths: Sequence[str]) -> list[str]:
     run = load_portable(export / FILES[name], name)
     tokenizer = load_tokenizer(export / "vocab.json")
-    # The softmax changes no argmax: logits do.
+    # Logits serve as well, because the softmax does not change the argmax.
     spans = [greedy_spans(run(load_audio(path))) for path in paths]
     return [" ".join(word.text for word in find_words(found, tokenizer, 1.0)) for found in spans]
 
 
 def _uploads(served: Served, paths: Sequence[str], num_bad: int) -> tuple[list[str], list[str]]:
-    """Texts, and what went wrong with `num_bad` clients of each bad kind at the same time."""
+    """Returns the transcripts, and the faults with `num_bad` clients of each bad kind at the same time."""
 
     def good(path: str) -> str:
         status, answer = served.ask(Path(path).read_bytes())
@@ -95,13 +94,13 @@ def _predictions(served: Served, paths: Sequence[str]) -> list[str]:
 
 
 def compare(checkpoint: str, paths: Sequence[str], *, rounds: int, folder: Path) -> list[str]:
-    """Prints a line for each way and returns what is not as it should be.
+    """Prints a line for each way and returns the faults.
 
     Args:
         checkpoint: Workdir of a native model.
-        paths: Recordings of less than a window.
-        rounds: Times that all recordings are uploaded, at least two.
-        folder: To work in, empty.
+        paths: Recordings shorter than a window.
+        rounds: Number of times to upload all recordings, at least two.
+        folder: Empty folder for temporary files.
     """
     faults: list[str] = []
     wanted = _transcribe(checkpoint, paths, folder / "checkpoint.jsonl")
@@ -136,7 +135,7 @@ def compare(checkpoint: str, paths: Sequence[str], *, rounds: int, folder: Path)
             texts, others = _uploads(served, paths, num_bad=max(len(paths) // 8, 1))
             expect(f"HTTP from the workdir, under siege, {number + 1}", texts)
             faults += others
-            time.sleep(0.5)  # for the server to see who has gone
+            time.sleep(0.5)  # time for the server to notice disconnected clients
             sizes.append((of_server.num_fds(), of_server.num_threads(), of_server.memory_info().rss))
         secs = time.monotonic() - start_secs
         num_bad = rounds * len(_BAD) * max(len(paths) // 8, 1)
@@ -153,7 +152,7 @@ def compare(checkpoint: str, paths: Sequence[str], *, rounds: int, folder: Path)
                 time.sleep(0.001)
             served.terminate()
             answers = [future.result() for future in waiting if future.exception() is None]
-        # A client that came after the signal is refused; one that was taken has its answer.
+        # A client after the signal is refused; an accepted one gets its answer.
         late = [answer for status, answer in answers if status != 200]
         if not set(answer["text"] for status, answer in answers if status == 200) <= set(wanted) or any(
             "going away" not in answer["error"] for answer in late
@@ -169,7 +168,7 @@ def compare(checkpoint: str, paths: Sequence[str], *, rounds: int, folder: Path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 1 if something is not as it should be."""
+    """Runs the command and returns its exit status, 1 if there are faults."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--checkpoint", required=True, help="workdir of a run")
     parser.add_argument("--inputs", required=True, help="folder of recordings, searched to the bottom")

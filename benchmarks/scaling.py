@@ -1,9 +1,9 @@
-"""What a run costs on machines that are not here, by arithmetic: communication, input, memory, compilations.
+"""Estimates the cost of a run on other machines: communication, input, memory and compilations.
 
     python -m benchmarks.scaling
 
-prints the tables of docs/scaling.md, which explains them; a test compares. Nothing here was measured: peaks are the
-vendors', and the share of them that a step reaches is an assumption.
+It prints the tables of docs/scaling.md, which explains them; a test compares the two. Nothing is measured: peak rates
+are the vendors', and the fraction of the peak that a step reaches is an assumption.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ import dataclasses
 from models.wav2vec2.config import Wav2Vec2Config, preset
 
 SAMPLE_RATE = 16_000
-REACHED_SHARE = 0.3  # of the peak; an assumption
+REACHED_SHARE = 0.3  # fraction of the peak, an assumption
 ROW_SECS = 15.0
 ROWS_PER_REPLICA = 4  # of one microbatch
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """A machine by its vendor's figures.
+    """A machine by its vendor's specification.
 
     Attributes:
-        name: As the table calls it.
-        replicas: Devices that hold a copy of the model.
+        name: Name in the table.
+        replicas: Devices with a copy of the model.
         hosts: Machines that feed them.
-        peak_tflops: bfloat16, of one replica.
-        memory_gib: Of one replica.
-        link_gbytes: Bandwidth of one replica's ring to its neighbour, GB/s.
-        is_compiled: Whether the step is compiled as a whole, for each shape.
+        peak_tflops: Peak rate of one replica in bfloat16.
+        memory_gib: Memory of one replica.
+        link_gbytes: Bandwidth of the ring from one replica to the next, in GB/s.
+        is_compiled: Whether XLA compiles the whole step, for each shape.
     """
 
     name: str
@@ -44,13 +44,13 @@ class Machine:
 MACHINES = (
     Machine("8 x A100 80 GB", 8, 1, 312.0, 80.0, 300.0, False),
     Machine("TPU v3-8", 8, 1, 61.5, 16.0, 70.0, True),
-    # 16 chips of two cores that act as one.
+    # 16 chips of two cores that act as one device.
     Machine("TPU v4-32", 16, 4, 275.0, 32.0, 50.0, True),
 )
 
 
 def count_parameters(config: Wav2Vec2Config) -> dict[str, int]:
-    """Parameters of the feature encoder, and of all that fine-tuning trains while it is frozen."""
+    """Returns the parameters of the feature encoder, and of everything trained while it is frozen."""
     encoder, channels = 0, 1
     for i, (size, kernel) in enumerate(zip(config.conv_dim, config.conv_kernel, strict=True)):
         encoder += kernel * channels * size + (size if config.conv_bias else 0)
@@ -65,7 +65,7 @@ def count_parameters(config: Wav2Vec2Config) -> dict[str, int]:
 
 
 def num_frames(config: Wav2Vec2Config, secs: float) -> int:
-    """Frames of a row."""
+    """Returns the frames of a row."""
     length = int(secs * SAMPLE_RATE)
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         length = (length - kernel) // stride + 1
@@ -73,7 +73,7 @@ def num_frames(config: Wav2Vec2Config, secs: float) -> int:
 
 
 def flops_per_row(config: Wav2Vec2Config, secs: float) -> float:
-    """Floating-point operations of a training step: backward costs twice the forward pass; none in frozen layers."""
+    """Returns the operations of a training step; backward costs twice the forward pass, and frozen layers none."""
     length, channels, convolutions = int(secs * SAMPLE_RATE), 1, 0.0
     for size, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
         length = (length - kernel) // stride + 1
@@ -87,7 +87,7 @@ def flops_per_row(config: Wav2Vec2Config, secs: float) -> float:
 
 
 def activation_bytes_per_row(config: Wav2Vec2Config, secs: float) -> float:
-    """What a row keeps for the backward pass in bfloat16: 34 D + 5 H F bytes a frame and layer.
+    """Returns the bytes that a row keeps for the backward pass in bfloat16: 34 D + 5 H F per frame and layer.
 
     Korthikanti et al. 2022, https://arxiv.org/abs/2205.05198, section 4.1. The frozen feature encoder keeps nothing.
     """
@@ -96,7 +96,7 @@ def activation_bytes_per_row(config: Wav2Vec2Config, secs: float) -> float:
 
 
 def rows() -> list[tuple[str, ...]]:
-    """The table, one row per model and machine."""
+    """Returns the table, one row per model and machine."""
     table = []
     for name in ("base", "large"):
         config = preset(name)
@@ -108,7 +108,7 @@ def rows() -> list[tuple[str, ...]]:
             sent = 2 * (machine.replicas - 1) / machine.replicas * 4 * trained
             reduce_secs = sent / (machine.link_gbytes * 1e9)
             audio_rate = machine.replicas * ROWS_PER_REPLICA * ROW_SECS / (step_secs + reduce_secs)
-            # Weights, gradient, its sum over microbatches and two moments in float32; the frozen part has weights only.
+            # Weights, gradient, sum over microbatches and two moments in float32; the frozen part has only weights.
             state = 4.0 * total + 16.0 * trained
             row = activation_bytes_per_row(config, ROW_SECS)
             fitting = int((machine.memory_gib * 2**30 * 0.9 - state) // row)
@@ -138,7 +138,7 @@ COLUMNS = (
 
 
 def markdown() -> str:
-    """The table as docs/scaling.md has it."""
+    """Returns the table in Markdown, as docs/scaling.md has it."""
     lines = [COLUMNS, tuple("---" for _ in COLUMNS), *rows()]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

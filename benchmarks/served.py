@@ -1,4 +1,4 @@
-"""A `--mode=serve` process for a while, and clients of every sort."""
+"""Runs a `--mode=serve` process with well-behaved and bad clients."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ class Served:
 
     Attributes:
         address: Host and port.
-        process: Its process; `exit_status` is what it ended with.
+        process: Process of the server, whose `exit_status` is set at its end.
     """
 
     def __init__(self, process: subprocess.Popen, port: int) -> None:
-        """Keeps its arguments."""
+        """Wraps a started process."""
         self.process = process
         self.address = ("127.0.0.1", port)
         self.exit_status: int | None = None
         self._is_told = False
 
     def terminate(self) -> None:
-        """Sends SIGTERM, once: a second one would end it at once."""
+        """Sends SIGTERM once, because a second one would end the process at once."""
         if not self._is_told:
             self._is_told = True
             self.process.send_signal(signal.SIGTERM)
 
     def ask(self, body: bytes | None, path: str = "/v1/transcribe") -> tuple[int, dict]:
-        """Status and object that a body is answered with; a GET without one."""
+        """Sends a body, or a GET without one, and returns the status and the object of the answer."""
         with contextlib.closing(http.client.HTTPConnection(*self.address, timeout=_TIMEOUT_SECS)) as connection:
             connection.request("GET" if body is None else "POST", path, body)
             response = connection.getresponse()
             return response.status, json.loads(response.read())
 
     def stop_sending(self, *, answer: bool) -> int:
-        """Begins to send and goes no further: the status that it is hung up on with, or 0 for having left itself."""
+        """Stops in the middle of a body and returns the status that it gets, or 0 if it disconnects itself."""
         with socket.create_connection(self.address, timeout=_TIMEOUT_SECS) as connection:
             connection.sendall(b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nRIFF")
             return int(connection.recv(1000).split()[1]) if answer else 0
@@ -60,11 +60,11 @@ def serving(checkpoint: str, **options: object) -> Iterator[Served]:
     """Starts a server on a free port and ends it with SIGTERM.
 
     Args:
-        checkpoint: As --checkpoint.
+        checkpoint: Value of --checkpoint.
         **options: Fields of --serve.
 
     Raises:
-        RuntimeError: It did not start.
+        RuntimeError: If the server does not start.
     """
     flags = [f"--serve.{name}={value}" for name, value in {"port": 0, **options}.items()]
     command = [sys.executable, str(ROOT / "run.py"), "--mode=serve", f"--checkpoint={checkpoint}", *flags]

@@ -1,32 +1,40 @@
-"""Utterances of a LibriSpeech tree as cases: the lengths that a real corpus has."""
+"""Makes cases from utterances of a LibriSpeech tree, with the lengths of a real corpus."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from benchmarks import cases
+from configs.base import get_config
 from data.audio.decoding import load_waveform
-from data.batches.plan import choose_bucket_boundaries
+from data.batches.buckets import choose_bucket_boundaries
 from data.corpus.manifest import read_librispeech
 from data.text.tokenizer import load_tokenizer, normalize_transcript
+
+
+def reading_options() -> dict[str, Any]:
+    """Returns the fields of config.data that decide how batches are read, with their default values."""
+    data = get_config().data
+    return {name: data[name] for name in ("on_rate_mismatch", "num_buckets", "num_parallel_calls", "prefetch_batches")}
 
 
 def load_rows(
     *, root: str, split: str, count: int, batch_size: int = 1, max_samples: int = 0
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
-    """Returns waveforms and labels of utterances whose batches are spread as the split's, and all lengths.
+    """Returns waveforms and labels of utterances with the batches of the whole split, and all lengths.
 
     Args:
-        root: Folder with LibriSpeech splits.
+        root: Folder of LibriSpeech splits.
         split: Name of the split.
-        count: Utterances to take, whole batches.
+        count: Number of utterances, in whole batches.
         batch_size: Rows of a batch.
         max_samples: Longer utterances are left out; 0 = none.
 
     Raises:
-        ValueError: If the corpus is not there, or holds no batch.
+        ValueError: If the corpus is absent, or too small for a batch.
     """
     utterances = [u for u in read_librispeech(root, split) if not max_samples or u.num_samples <= max_samples]
     lengths = [utterance.num_samples for utterance in utterances]
@@ -45,7 +53,7 @@ def bucketed(
     rows: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, lengths: Sequence[int], batch_size: int,
     num_buckets: int = 8,
 ) -> list[cases.Batch]:  # fmt: skip
-    """Our batches: of like lengths, padded to the buckets that a run over the whole split chooses."""
+    """Returns our batches of similar lengths, padded to the buckets of a run over the whole split."""
     boundaries = choose_bucket_boundaries(np.array(lengths), num_buckets)
     return [
         cases.make_batch(
@@ -58,7 +66,7 @@ def bucketed(
 
 
 def grouped(rows: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, batch_size: int) -> list[cases.Batch]:
-    """The reference's batches: grouped by length, padded to the longest row."""
+    """Returns the reference's batches, grouped by length and padded to the longest row."""
     return [
         cases.make_batch([rows[i] for i in members], [labels[i] for i in members])
         for members in cases.group([len(row) for row in rows], batch_size)

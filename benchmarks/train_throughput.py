@@ -1,11 +1,13 @@
-"""Training speed beside the reference's: python -m benchmarks.train_throughput [--quick] [--output=F.json]
+"""Compares training speed with the reference.
 
-Two cases: two full rows of 246,000 samples (the published fixed size), and utterances of a LibriSpeech split in
-batches of like lengths, padded to buckets (ours) or to the longest row (the reference).
+    python -m benchmarks.train_throughput [--quick] [--output=F.json]
+
+The cases are two full rows of 246,000 samples (the published fixed size), and utterances of a LibriSpeech split in
+batches of similar lengths, padded to buckets (ours) or to the longest row (the reference).
 
     python -m benchmarks.train_throughput --profile=FOLDER [--tensorboard] [--cases full] [--precisions bf16]
 
-measures where our own pass spends its time instead: `benchmarks.update_profile`.
+profiles our side instead, with `benchmarks.update_profile`.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ _FULL_SAMPLES = 246_000
 
 
 def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[measure.Case]:
-    """Returns the cases that the flags ask for."""
+    """Returns the cases that the flags select."""
     made = []
     batches: list[tuple[str, list[cases.Batch], list[cases.Batch]]] = []
     if "full" in arguments.cases:
@@ -59,7 +61,7 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that both benchmarks have."""
+    """Adds the flags of both throughput benchmarks."""
     parser.add_argument("--preset", default="base", help="architecture")
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"])
     parser.add_argument("--precisions", nargs="+", default=["bf16", "float32"], choices=list(measure.PRECISIONS))
@@ -94,7 +96,7 @@ def add_profile_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def profile(arguments: argparse.Namespace, made: Sequence[measure.Case]) -> int:
-    """Prints and writes where our passes over the cases spend their time."""
+    """Profiles our passes over the cases and writes the tables."""
     folder = Path(arguments.profile)
     folder.mkdir(parents=True, exist_ok=True)
     _, model = measure.benchmark_config(arguments.preset)
@@ -114,7 +116,7 @@ def profile(arguments: argparse.Namespace, made: Sequence[measure.Case]) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command line; returns the exit status."""
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks.train_throughput", description=__doc__)
     add_common_flags(parser)
     parser.add_argument("--cases", nargs="+", default=["full", "real"], choices=["full", "real"])

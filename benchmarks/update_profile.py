@@ -1,7 +1,7 @@
-"""Where an update's time goes: TensorFlow's own trace of one pass, its kernels added up by region of the network.
+"""Profiles an update: sums up the kernels of TensorFlow's trace by region of the network.
 
-`benchmarks.train_throughput --profile=FOLDER` makes the trace on one thread: there the kernels run one after the other,
-so their times add up to the pass's processor time, and what other jobs take of the machine falls on all alike.
+`benchmarks.train_throughput --profile=FOLDER` makes the trace on one thread, where kernels run one after another. So
+their times add up to the processor time of the pass, and other load on the machine affects all alike.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks import cases, pictures, protocol
 from benchmarks.measure import Case
 
-# The first pattern that occurs in an operation's name tells its region. What the backward pass computes has the name of
-# the forward pass in its own.
+# The first pattern that matches the name of an operation is its region. Names of the backward pass contain those of the
+# forward pass.
 REGIONS = (
     ("feature encoder", r"feature_encoder/"),
     ("positional convolution", r"positional_convolution"),
@@ -28,16 +28,15 @@ REGIONS = (
     ("attention: softmax, dropout, context", r"_attention/"),
     ("feed-forward", r"_(intermediate|output)/"),
     ("norms, residuals", r"_norm/|encoder/norm|encoder_layers_\d+/|^AddN"),
-    # Before the loss: the model has "ctc" in its name.
+    # Before the loss, because the name of the model contains "ctc".
     ("projection, masks, head", r"feature_projection|wav2vec2_for_ctc|/head/"),
     ("CTC", r"CTC|ctc|log_softmax|SparseTo|boolean_mask"),
     ("optimizer", r"Adam|global_norm|clip|ResourceApply"),
 )
-# What has a layer's name without the name of a part.
+# Operations with the name of a layer but not of a part.
 _WHOLE_LAYER = "norms, residuals"
 _OTHER = "other"
-# The gradient of a compiled region is a function that TensorFlow calls without the name of its layer: what is in it
-# tells whose it is.
+# TensorFlow calls the gradient of a fused operation without the name of its layer, so its content identifies it.
 _NAMELESS = re.compile(r"^(?:gradients/|cond/)*(?:Stateful)?PartitionedCall(?:_\d+)?(?=/|$)")
 _CONTENTS = (
     ("attention: softmax, dropout, context", r"BatchMatMul|logits_backward|probs_dropped"),
@@ -51,15 +50,15 @@ _OPERATION = re.compile(r"^([\w/\-.]+):([A-Za-z_]\w*)$")
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """One run of a kernel, or of what calls kernels.
+    """One run of a kernel, or of a function that calls kernels.
 
     Attributes:
-        thread: Where it ran.
-        start: In picoseconds.
-        end: Likewise; what ran in between on the same thread is part of it.
-        name: Of the operation; "" for a piece of a compiled program.
-        kind: Of the operation.
-        module: Compiled program that it is a piece of; "" for none.
+        thread: Thread that it ran on.
+        start: Start in picoseconds.
+        end: End in picoseconds; it includes all kernels in between on the same thread.
+        name: Name of the operation; "" for a part of a compiled program.
+        kind: Type of the operation.
+        module: Compiled program that it is a part of; "" for none.
     """
 
     thread: str
@@ -72,7 +71,7 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class RegionTime:
-    """Seconds of a region: all, and of them those in matrix products and convolutions."""
+    """Seconds of a region, in total and in matrix products and convolutions."""
 
     region: str
     secs: float
@@ -82,14 +81,14 @@ class RegionTime:
 def measure(
     case: Case, *, device: str, model: Mapping[str, Any], trace: str, num_warm_up: int = 2
 ) -> tuple[list[RegionTime], float]:
-    """Returns the regions of our pass over a case and the processor seconds of the whole pass.
+    """Returns the times of the regions in our pass over a case, and the processor seconds of the whole pass.
 
     Args:
-        case: What to run.
+        case: Case to run.
         device: "cpu" or "gpu".
         model: Fields of `models.wav2vec2.model.build_model`.
         trace: Folder for TensorFlow's trace.
-        num_warm_up: Passes before, in which TensorFlow traces and compiles.
+        num_warm_up: Passes before the trace, in which TensorFlow traces and compiles.
     """
     with tempfile.TemporaryDirectory() as folder:
         batches = str(Path(folder) / "batches.npz")
@@ -104,12 +103,12 @@ def measure(
 
 
 def read_kernels(folder: str | os.PathLike[str]) -> list[Kernel]:
-    """Reads the newest trace that `tf.profiler.experimental` has left in `folder`.
+    """Reads the newest trace of `tf.profiler.experimental` in `folder`.
 
     Raises:
         OSError: If there is none.
     """
-    # Here, because the rest of this module needs no TensorFlow.
+    # Imported here, because the rest of this module does not need TensorFlow.
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     paths = sorted(Path(folder).glob("plugins/profile/*/*.xplane.pb"))
@@ -139,14 +138,14 @@ def read_kernels(folder: str | os.PathLike[str]) -> list[Kernel]:
 
 
 def attribute(kernels: Iterable[Kernel]) -> list[RegionTime]:
-    """Adds up by region, largest first; the time of a call is what no kernel inside it accounts for."""
+    """Sums up the times by region, largest first, without counting nested kernels twice."""
     secs = self_times(kernels)
     contents: dict[str, list[str]] = collections.defaultdict(list)
     for kernel, caller, _ in secs:
         root = _NAMELESS.match(kernel.name or caller)
         if root:
             contents[root.group()].append(f"{kernel.kind} {kernel.module}")
-    # Pieces of compiled programs also run on threads where nothing says who called: the program's owner does.
+    # Parts of compiled programs also run on threads without a caller; the owner of the program identifies them.
     owners: dict[str, str] = {}
     for kernel, caller, _ in secs:
         if kernel.module and caller:
@@ -157,7 +156,7 @@ def attribute(kernels: Iterable[Kernel]) -> list[RegionTime]:
         name = kernel.name or caller
         region = _region(name, contents) if name else owners.get(kernel.module, _by_contents([kernel.module]))
         if region == _WHOLE_LAYER and "gelu_" in kernel.module:
-            region = "feed-forward"  # a layer's only GELU
+            region = "feed-forward"  # the only GELU of a layer
         totals[region] += own
         if _PRODUCT.search(kernel.kind):
             products[region] += own
@@ -166,7 +165,7 @@ def attribute(kernels: Iterable[Kernel]) -> list[RegionTime]:
 
 
 def self_times(kernels: Iterable[Kernel]) -> list[tuple[Kernel, str, float]]:
-    """Returns each kernel, the innermost named operation around it, and its seconds without those of kernels inside."""
+    """Returns each kernel, its innermost named operation, and its seconds without nested kernels."""
     threads: dict[str, list[Kernel]] = collections.defaultdict(list)
     for kernel in kernels:
         threads[kernel.thread].append(kernel)
@@ -202,7 +201,7 @@ def _by_contents(kinds: Sequence[str]) -> str:
 
 
 def table(times: Sequence[RegionTime], *, pass_secs: float) -> str:
-    """Returns Markdown; what the pass took beyond its kernels (TensorFlow's executor, Python) is the last row."""
+    """Returns a Markdown table; its last row is the time outside of kernels (TensorFlow's executor, Python)."""
     rest = max(0.0, pass_secs - sum(one.secs for one in times))
     lines = ["| region | ms | share | products and convolutions, ms | all else, ms |", "|---|---|---|---|---|"]
     rows = [*times, RegionTime("between kernels", rest, 0.0)]
@@ -216,7 +215,7 @@ def table(times: Sequence[RegionTime], *, pass_secs: float) -> str:
 
 
 def draw(times: Sequence[RegionTime], path: str | os.PathLike[str], *, title: str) -> None:
-    """Writes an SVG picture: a bar a region, its products dark and all else light."""
+    """Draws an SVG with a bar for each region, with products dark and the rest light."""
     shown = [one for one in reversed(times) if one.secs > 0]
     names = [one.region for one in shown]
     products = [1e3 * one.product_secs for one in shown]
@@ -227,6 +226,6 @@ def draw(times: Sequence[RegionTime], path: str | os.PathLike[str], *, title: st
         panel.bar_label(bars, [f"{1e3 * one.secs:.0f} ms" for one in shown], padding=3)
         panel.set_title(title)
         panel.set_xlabel("processor time of one pass, ms")
-        panel.margins(x=0.16)  # room for the longest bar's label
+        panel.margins(x=0.16)  # space for the label of the longest bar
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(loc="lower right", frameon=False)

@@ -1,11 +1,11 @@
-"""How far are word starts from where the words begin? Digits joined with known boundaries.
+"""Measures the errors of word start times, on digits joined with known boundaries.
 
     python -m benchmarks.word_timestamps --checkpoint=WORKDIR [--corpus=../shared/corpora/fsdd] [--speakers=yweweler]
 
-Recordings of one speaker are joined, five digits a row, with 0.1 s of silence between them. Where a word begins is
-known in two ways: where its recording begins, and where its energy first rises above a hundredth (-20 dB) of that of
-its loudest 10 ms. Transcribed words are paired with the digits by the edit that costs least, and those that were heard
-right are compared; forced alignment, which knows the text, places them all. docs/results/0053 keeps what it said.
+Recordings of one speaker are joined, five digits per row, with 0.1 s of silence between them. The start of a word is
+defined in two ways: where its recording starts, and where its energy first exceeds a hundredth (-20 dB) of that of its
+loudest 10 ms. Transcribed words are aligned with the digits by edit distance, and the correct ones are compared. Forced
+alignment, which knows the text, places all of them. Results: docs/results/0053.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from data.audio.decoding import SAMPLE_RATE, load_audio
 
 DIGITS_OF_A_ROW = 5
 GAP_SECS = 0.1
-_ONSET_SHARE = 0.01  # of the energy of the loudest 10 ms
+_ONSET_SHARE = 0.01  # ratio of the energy of the loudest 10 ms
 _ONSET_SAMPLES = SAMPLE_RATE // 100
 
 
 def find_onset(waveform: np.ndarray) -> float:
-    """Returns the time (s) at which the energy first rises above a hundredth of its loudest 10 ms."""
+    """Returns the time (s) at which the energy first exceeds a hundredth of that of the loudest 10 ms."""
     blocks = waveform[: len(waveform) // _ONSET_SAMPLES * _ONSET_SAMPLES].reshape(-1, _ONSET_SAMPLES)
     energies = np.square(blocks - waveform.mean()).mean(axis=1)
     return float(np.argmax(energies > _ONSET_SHARE * energies.max()) * _ONSET_SAMPLES / SAMPLE_RATE)
 
 
 def write_rows(corpus: Path, speakers: Sequence[str], folder: Path) -> dict[str, tuple[list[str], np.ndarray]]:
-    """Joins recordings into rows, NAME.wav with NAME.txt.
+    """Joins recordings to rows, and writes them as NAME.wav with NAME.txt.
 
     Returns:
-        Name -> its words and float [N, 2], in seconds the beginning and the onset of each.
+        Name -> words and float [N, 2], the start and the onset of each word in seconds.
     """
     manifest = [json.loads(line) for line in (corpus / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
     rows = {}
@@ -65,7 +65,7 @@ def write_rows(corpus: Path, speakers: Sequence[str], folder: Path) -> dict[str,
 
 
 def differences(words: Sequence[str], starts: np.ndarray, found: Sequence[dict]) -> list[np.ndarray]:
-    """Found minus known starts, [2] each, of the words that were heard right."""
+    """Returns the found minus the known starts, [2] each, of the correct words."""
     heard = [word["text"] for word in found]
     if not heard:
         return []
@@ -85,7 +85,7 @@ def _run(*arguments: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 1 where the median error of the transcribed starts is above 60 ms."""
+    """Runs the command and returns its exit status, 1 if the median error of transcribed starts exceeds 60 ms."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--checkpoint", required=True, help="workdir of a run")
     parser.add_argument("--corpus", default="../shared/corpora/fsdd", help="folder with manifest.jsonl")

@@ -1,1 +1,1 @@
-"""Reads files that came from outside; the one package that data, models and engine may all import."""
+"""Storage, workdir layout and guarded readers; the one package that data, models and engine may all import."""

@@ -1,4 +1,4 @@
-"""The parser of the command lines `python -m PACKAGE.MODULE`: a wrong flag is one line with the nearest right ones."""
+"""Parses the flags of the commands `python -m PACKAGE.MODULE`; a wrong flag is one line with the nearest right ones."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _WANTED = {"int": "a whole number", "float": "a number"}
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaint is a ValueError of one line instead of a page of usage."""
+    """An argument parser that raises a ValueError of one line instead of printing a page of usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises ValueError with what argparse complains of."""
+        """Raises ValueError with the message of argparse, and the nearest choices."""
         if found := _CHOICE.match(message):
             (action,) = (action for action in self._actions if found[1] in action.option_strings)
             choices = [str(choice) for choice in action.choices or ()]
             near = nearest_names(found[2][1:-1], choices)
-            # The versions of Python quote the choices in different ways.
+            # Versions of Python quote the choices differently.
             message = f"argument {found[1]}: invalid choice: {found[2]} (choose from {', '.join(map(repr, choices))})"
             message += f"; did you mean {' or '.join(near)}?" if near else ""
         elif found := _TYPE.match(message):
@@ -32,10 +32,10 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message} (--help lists the flags)")
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """Parses flags; a misspelled one is named before the one that seems to be missing for it.
+        """Parses flags, and reports a misspelled flag instead of the required one that seems to be missing.
 
         Raises:
-            ValueError: A flag or its value is wrong.
+            ValueError: If a flag or its value is wrong.
         """
         given = list(sys.argv[1:] if args is None else args)
         known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]

@@ -1,4 +1,4 @@
-"""Tells audio containers, and what is often taken for them, by their first bytes, whatever a file is called."""
+"""Identifies audio containers, and files that are often mistaken for them, by their first bytes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 import shlex
 from typing import NamedTuple
 
-HEAD_BYTES = 4096  # enough for every kind here
+HEAD_BYTES = 4096  # enough for all kinds below
 READABLE_FORMATS = "WAV, FLAC, Ogg (Opus, Vorbis), MP3, AIFF, AU, CAF, W64, RF64 or NIST SPHERE"
 
 
 class AudioKind(NamedTuple):
-    """What the first bytes of a file say.
+    """Kind of a file by its first bytes.
 
     Attributes:
-        name: for messages.
-        is_readable: whether the project's audio reader knows the container.
-        is_audio: whether it may hold sound at all.
+        name: Name in messages.
+        is_readable: Whether the project can read the container.
+        is_audio: Whether it may contain sound.
     """
 
     name: str
@@ -74,7 +74,7 @@ _UNREADABLE_OGG = ((b"Speex   ", "Ogg Speex"), (b"\x80theora", "Ogg Theora"), (b
 
 
 def identify(head: bytes) -> AudioKind | None:
-    """Returns what a file is that begins with `head` (up to `HEAD_BYTES` of it), None if that is not known."""
+    """Returns the kind of a file from up to `HEAD_BYTES` of its beginning, or None if it is unknown."""
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64"):
         return _RIFF_FORMS.get(head[8:12])
     if head[:4] == b"FORM":
@@ -89,7 +89,7 @@ def identify(head: bytes) -> AudioKind | None:
     for start, kind in _STARTS:
         if head.startswith(start):
             return kind
-    if len(head) > 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # layer 0, which MPEG audio does not have
+    if len(head) > 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # layer 0, which does not exist in MPEG audio
         return AudioKind("AAC (ADTS)", is_readable=False)
     if len(head) > 188 and head[0] == head[188] == 0x47:
         return AudioKind("an MPEG transport stream", is_readable=False)
@@ -99,6 +99,6 @@ def identify(head: bytes) -> AudioKind | None:
 
 
 def conversion_command(path: str | os.PathLike[str]) -> str:
-    """Returns the command that makes a FLAC file of a file that the project cannot read."""
+    """Returns the command that converts an unreadable file to FLAC."""
     source = os.fspath(path)
     return f"ffmpeg -i {shlex.quote(source)} {shlex.quote(os.path.splitext(source)[0] + '.flac')}"

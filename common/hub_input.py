@@ -1,4 +1,4 @@
-"""Reads what a SavedModel of `python -m models.hub_export` says about its input, from a file beside saved_model.pb."""
+"""Reads how a SavedModel of `python -m models.hub_export` expects its input, from a file beside saved_model.pb."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import os
 
 from common.json_files import optional_field, read_object
 
-# Only where the network hears recordings as they are: every published SavedModel hears them normalized.
+# Written only if the network expects recordings that are not normalized; all published SavedModels normalize.
 INPUT_FILE = "hub_input.json"
 
 
 def hub_normalizes(handle: str) -> bool:
-    """Returns whether a SavedModel hears recordings with zero mean and unit variance.
+    """Returns whether a SavedModel expects recordings with zero mean and unit variance.
 
     Args:
-        handle: its folder; a URL says nothing, and so yes.
+        handle: Folder or URL of the SavedModel; those at URLs are assumed to normalize.
 
     Raises:
-        MalformedFileError: the file is damaged.
+        MalformedFileError: If the file is damaged.
     """
     path = os.path.join(handle, INPUT_FILE)
     if "://" in handle or not os.path.isfile(path):

@@ -1,8 +1,8 @@
-"""Says in one line why an interpreter cannot run Earshot, before pip begins; `make install` and .ci/run ask.
+"""Prints in one line why an interpreter cannot run Earshot; `make install` and .ci/run call it before pip.
 
     python3.12 common/interpreter.py
 
-Any interpreter has to be able to read this file, so it is written for the oldest.
+Every interpreter must be able to parse this file, so it avoids modern syntax.
 """
 
 import struct
@@ -13,7 +13,7 @@ LOWEST, HIGHEST = (3, 11), (3, 13)
 _POINTER_BYTES = struct.calcsize("P")
 _IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 _PLATFORM = str(sysconfig.get_config_var("HOST_GNU_TYPE"))
-# Ones that a build of Python can lack: pip needs the first two, TensorFlow the third.
+# Modules that a build of Python may lack; pip needs the first two, TensorFlow the third.
 _COMPILED = ("_ssl", "zlib", "_ctypes")
 
 
@@ -25,15 +25,15 @@ def find_fault(
     platform=_PLATFORM,
     has_module=None,
 ):
-    """Returns what keeps an interpreter from running Earshot and what to do; "" where nothing does.
+    """Returns why an interpreter cannot run Earshot and what to do, or "" if it can.
 
     Args:
-        version: The version, (major, minor, ...).
+        version: Version as (major, minor, ...).
         description: `sys.version`, which names PyPy.
-        pointer_bytes: The size of a pointer.
+        pointer_bytes: Size of a pointer in bytes.
         is_free_threaded: Whether it is built without the interpreter lock.
-        platform: The GNU name of the platform that it is built for.
-        has_module: Tells whether a module of the standard library is there.
+        platform: GNU name of the platform.
+        has_module: Function that returns whether a module of the standard library exists.
     """
     number = str(version[0]) + "." + str(version[1])
     kind = ""

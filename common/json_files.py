@@ -1,4 +1,4 @@
-"""Reads JSON from files that somebody else may have written, and names the file and the place of every fault."""
+"""Reads JSON files from outside, and names the file and the place of every fault."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 MAX_BYTES = 256 * 2**20  # of one document; the index of 10,000 hours has about 100 MB
-_MAX_DEPTH = 100  # of arrays and objects; who walks through a value by recursion needs a few frames for each
+_MAX_DEPTH = 100  # of arrays and objects, because recursive readers need a few stack frames for each
 _SHOWN_CHARACTERS = 60
 
 Kind = TypeVar("Kind")
 
 
 class MalformedFileError(ValueError):
-    """A file that does not hold what its reader expects; the message is one line with the file and the place."""
+    """A file has unexpected content; the message is one line with the file and the place."""
 
 
 def parse_json(content: str | bytes, where: str) -> Any:
     """Parses one JSON document.
 
     Args:
-        content: text, or UTF-8 bytes with or without a byte order mark.
-        where: what stands before a fault in its message: a path, or a path and a line.
+        content: Text, or UTF-8 bytes with or without a byte order mark.
+        where: Beginning of messages: a path, or a path and a line.
 
     Returns:
-        The value. NaN and the infinities, which Python writes and JSON does not have, come as floats: `field` refuses
-        them.
+        The value. NaN and infinities, which Python writes although JSON lacks them, are floats, which `field` refuses.
 
     Raises:
-        MalformedFileError: `content` is not UTF-8, not JSON, nested too deeply, has a number of thousands of digits, or
-            holds half of a surrogate pair, which no file could be written with again.
+        MalformedFileError: If `content` is not UTF-8, not JSON, nested too deeply, has a number with thousands of
+            digits, or half of a surrogate pair, which cannot be written to a file again.
     """
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
@@ -46,7 +45,7 @@ def parse_json(content: str | bytes, where: str) -> Any:
         raise MalformedFileError(f"{where} is not valid JSON ({error.msg}, {place})") from error
     except RecursionError as error:
         raise MalformedFileError(f"{where} is not usable JSON (nested too deeply)") from error
-    except ValueError as error:  # Python converts no text of more than 4,300 digits
+    except ValueError as error:  # Python refuses to convert more than 4,300 digits
         raise MalformedFileError(f"{where} is not usable JSON (a number has too many digits)") from error
     if text.count("[") + text.count("{") > _MAX_DEPTH:
         _refuse_deep(value, where)
@@ -56,7 +55,7 @@ def parse_json(content: str | bytes, where: str) -> Any:
 
 
 def parse_object(content: str | bytes, where: str) -> dict[str, Any]:
-    """Parses one JSON object as `parse_json` does, and refuses any other value."""
+    """Parses one JSON object with `parse_json`, and refuses other values."""
     value = parse_json(content, where)
     if not isinstance(value, dict):
         raise MalformedFileError(f"{where} is {describe(value)}, not a JSON object")
@@ -67,9 +66,9 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Reads a local file of one JSON document.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        OSError: It cannot be read.
-        MalformedFileError: As `parse_json`, or the file has more than `MAX_BYTES`.
+        FileNotFoundError: If there is no such file.
+        OSError: If it cannot be read.
+        MalformedFileError: If `parse_json` refuses it, or it has more than `MAX_BYTES`.
     """
     if (size := os.path.getsize(path)) > MAX_BYTES:
         raise MalformedFileError(f"{os.fspath(path)} has {size} bytes; at most {MAX_BYTES} are read")
@@ -77,7 +76,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads a local file of one JSON object; see `read_json`."""
+    """Reads a local file of one JSON object with `read_json`, and refuses other values."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise MalformedFileError(f"{os.fspath(path)} is {describe(value)}, not a JSON object")
@@ -85,17 +84,17 @@ def read_object(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def field(record: Mapping[str, Any], key: str, kind: type[Kind], where: str) -> Kind:
-    """Returns `record[key]`, of the type that is wanted.
+    """Returns `record[key]` after checking its type.
 
     Args:
-        record: a parsed JSON object.
-        key: the name of the value.
-        kind: int, float (a whole number will do), str, bool, list or dict. Numbers must be finite, and an int at most
-            2**63 - 1.
-        where: what stands before a fault in its message.
+        record: Parsed JSON object.
+        key: Name of the value.
+        kind: int, float (which accepts whole numbers), str, bool, list or dict. Numbers must be finite, and an int at
+            most 2**63 - 1.
+        where: Beginning of messages.
 
     Raises:
-        MalformedFileError: the key is absent, or its value is of another type.
+        MalformedFileError: If the key is absent, or its value has another type.
     """
     if key not in record:
         raise MalformedFileError(f"{where} has no {key!r}")
@@ -106,12 +105,12 @@ def field(record: Mapping[str, Any], key: str, kind: type[Kind], where: str) -> 
 
 
 def optional_field(record: Mapping[str, Any], key: str, kind: type[Kind], where: str, default: Kind) -> Kind:
-    """Returns `default` where `record` has no `key`, else as `field`."""
+    """Returns `record[key]` like `field`, or `default` if the key is absent."""
     return field(record, key, kind, where) if key in record else default
 
 
 def is_kind(value: Any, kind: type) -> bool:
-    """Returns whether a JSON value is of `kind`, in the sense of `field`."""
+    """Returns whether a JSON value has the type `kind`, as `field` defines it."""
     if kind is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and _fits_float(value)
     if kind is int:
@@ -120,7 +119,7 @@ def is_kind(value: Any, kind: type) -> bool:
 
 
 def describe(value: Any) -> str:
-    """Returns a JSON value for a message: short, on one line."""
+    """Returns a JSON value for a message, short and on one line."""
     if isinstance(value, dict):
         return "a JSON object"
     if isinstance(value, list):
@@ -170,7 +169,7 @@ def _refuse_lone_surrogates(value: Any, where: str) -> None:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    # A stack, because the value may be as deep as the parser allows.
+    # A stack instead of recursion, because the value may be as deep as the parser allows.
     stack = [value]
     while stack:
         item = stack.pop()

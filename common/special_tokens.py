@@ -1,4 +1,4 @@
-"""Finds the tokens of a vocabulary that have a role: the CTC blank, the unknown, the word delimiter, begin and end."""
+"""Finds the special tokens of a vocabulary: the CTC blank, the unknown token, the word delimiter, begin and end."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 from common.json_files import MalformedFileError, describe
 
-# Beside a vocab.json, in the format of transformers' Wav2Vec2CTCTokenizer: says which token has which role.
+# Lies beside a vocab.json and assigns roles to tokens, in the format of transformers' Wav2Vec2CTCTokenizer.
 TOKENIZER_FILE = "tokenizer_config.json"
 BLANK, UNKNOWN, WORD_DELIMITER = "pad_token", "unk_token", "word_delimiter_token"
-# The names that count where no file names a token of the vocabulary; the blank first, because a token has one role.
+# Names to look for if no file assigns a role; the blank comes first, because a token has one role.
 _USUAL_NAMES = {
     BLANK: ("<pad>", "[PAD]", "<blank>", "[BLANK]"),
     UNKNOWN: ("<unk>", "[UNK]"),
@@ -24,16 +24,15 @@ ROLES = tuple(_USUAL_NAMES)
 def find_special_tokens(
     tokens: Collection[str], fields: Mapping[str, Any] | None = None, *, where: str = TOKENIZER_FILE
 ) -> dict[str, str]:
-    """Returns role -> token for the roles that a token of the vocabulary has.
+    """Returns role -> token for the roles that the vocabulary has a token for.
 
     Args:
-        tokens: the vocabulary.
-        fields: the content of tokenizer_config.json. A name that the vocabulary lacks does not count: the usual one
-            does then.
-        where: the path of `fields`, for messages.
+        tokens: Vocabulary.
+        fields: Content of tokenizer_config.json. If it names a token that the vocabulary lacks, the usual name is used.
+        where: Path of `fields` in messages.
 
     Raises:
-        MalformedFileError: a role's value is no name of a token.
+        MalformedFileError: If a role's value is not the name of a token.
     """
     found: dict[str, str] = {}
     for role, usual in _USUAL_NAMES.items():
@@ -45,10 +44,10 @@ def find_special_tokens(
 
 
 def named_token(fields: Mapping[str, Any], role: str, where: str) -> str | None:
-    """Returns the token that a file names for a role: text, or the `content` of an object; None for none.
+    """Returns the token that a file names for a role, as text or as the `content` of an object; None without one.
 
     Raises:
-        MalformedFileError: the value is of another kind.
+        MalformedFileError: If the value has another type.
     """
     value = fields.get(role)
     token = value.get("content") if isinstance(value, dict) else value

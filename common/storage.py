@@ -1,7 +1,7 @@
-"""Local paths, and URLs such as gs://bucket/folder through tf.io.gfile: one set of functions for both.
+"""File functions for both local paths and URLs such as gs://bucket/folder, which go through tf.io.gfile.
 
-A path is a plain string or PathLike; what holds "://" is a URL and never passes through `pathlib`, which would make
-gs:/bucket of it. Local paths do without TensorFlow, whose import takes seconds.
+A path is a string or PathLike. If it contains "://" it is a URL and never passes through `pathlib`, which would turn it
+into gs:/bucket. Local paths do not need TensorFlow, whose import takes seconds.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 PathLike = str | os.PathLike[str]
-_REMOTE_THREADS = 32  # a request takes tens of milliseconds, nearly all of it waiting
+_REMOTE_THREADS = 32  # a request takes tens of milliseconds, most of it waiting
 
 
 class FileState(NamedTuple):
-    """Length in bytes, and time of the last change in nanoseconds."""
+    """Size of a file in bytes, and time of its last change in nanoseconds."""
 
     num_bytes: int
     mtime_ns: int
 
 
 def is_remote(path: PathLike) -> bool:
-    """Whether a path is a URL."""
+    """Returns whether a path is a URL."""
     return "://" in os.fspath(path)
 
 
 def join(folder: PathLike, *parts: PathLike) -> str:
-    """Joins as os.path.join does; a part that is a URL or absolute stands alone, an empty one adds nothing."""
+    """Joins paths like os.path.join; a URL or absolute part replaces those before it, an empty part adds nothing."""
     joined = os.fspath(folder)
     for part in parts:
         if part := os.fspath(part):
@@ -44,7 +44,7 @@ def join(folder: PathLike, *parts: PathLike) -> str:
 
 
 def parent(path: PathLike) -> str:
-    """Returns the folder that a path lies in; "" of a name alone, and the top of a URL itself."""
+    """Returns the folder of a path: "" for a name alone, and the top of a URL for itself."""
     text = os.fspath(path)
     if not is_remote(text):
         return os.path.dirname(text)
@@ -53,36 +53,36 @@ def parent(path: PathLike) -> str:
 
 
 def absolute(path: PathLike) -> str:
-    """Returns a path that holds wherever the process goes; a URL is one already."""
+    """Returns the absolute path; a URL is one already."""
     return os.fspath(path).rstrip("/") if is_remote(path) else os.path.abspath(path)
 
 
 def real(path: PathLike) -> str:
-    """Returns the one path of a place, links followed, to compare places by."""
+    """Returns the canonical path, with links resolved."""
     return absolute(path) if is_remote(path) else os.path.realpath(path)
 
 
 def exists(path: PathLike) -> bool:
-    """Whether a file or a folder is there."""
+    """Returns whether a file or a folder exists."""
     with _plain_errors(path):
         return _gfile().exists(os.fspath(path)) if is_remote(path) else os.path.exists(path)
 
 
 def is_dir(path: PathLike) -> bool:
-    """Whether a folder is there."""
+    """Returns whether a folder exists."""
     if not is_remote(path):
         return os.path.isdir(path)
-    with _plain_errors(path):  # isdir alone hides every error: an unknown scheme, no permission
+    with _plain_errors(path):  # isdir alone hides errors such as an unknown scheme or a missing permission
         return _gfile().exists(os.fspath(path)) and _gfile().isdir(os.fspath(path))
 
 
 def is_file(path: PathLike) -> bool:
-    """Whether a file is there."""
+    """Returns whether a file exists."""
     return exists(path) and not is_dir(path) if is_remote(path) else os.path.isfile(path)
 
 
 def state(path: PathLike) -> FileState:
-    """Length and time of a file; raises OSError where it is absent."""
+    """Returns the size and time of a file; raises OSError if it is absent."""
     if not is_remote(path):
         status = os.stat(path)
         return FileState(status.st_size, status.st_mtime_ns)
@@ -92,7 +92,7 @@ def state(path: PathLike) -> FileState:
 
 
 def states(paths: Sequence[PathLike]) -> list[FileState]:
-    """`state` of many files, remote ones side by side."""
+    """Returns the `state` of many files, asking for remote ones in parallel."""
     if not any(map(is_remote, paths)):
         return [state(path) for path in paths]
     with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
@@ -100,7 +100,7 @@ def states(paths: Sequence[PathLike]) -> list[FileState]:
 
 
 def glob(folder: PathLike, pattern: str) -> list[str]:
-    """Paths under a folder that match, sorted; `*` matches within one level."""
+    """Returns the paths under a folder that match a pattern, sorted; `*` matches within one level."""
     if not is_remote(folder):
         return sorted(map(str, Path(folder).glob(pattern)))
     with _plain_errors(folder):
@@ -108,19 +108,19 @@ def glob(folder: PathLike, pattern: str) -> list[str]:
 
 
 def list_names(folder: PathLike) -> list[str]:
-    """Names in a folder, sorted; none where it is absent."""
+    """Returns the names in a folder, sorted; none if it is absent."""
     if not is_dir(folder):
         return []
     with _plain_errors(folder):
         names = _gfile().listdir(os.fspath(folder)) if is_remote(folder) else os.listdir(folder)
-    found = sorted(name.rstrip("/") for name in names)  # some file systems mark folders so
-    if os.fspath(folder).startswith("ram://"):  # of a folder "dev" it lists what lies in "dev-other" too, as "-other"
+    found = sorted(name.rstrip("/") for name in names)  # some file systems mark folders with a slash
+    if os.fspath(folder).startswith("ram://"):  # for a folder "dev" it also lists the content of "dev-other"
         return [name for name in found if exists(join(folder, name))]
     return found
 
 
 def make_dirs(folder: PathLike) -> None:
-    """Makes a folder and those above it, as far as they are absent."""
+    """Makes a folder and its parents if they are absent."""
     with _plain_errors(folder):
         if is_remote(folder):
             _gfile().makedirs(os.fspath(folder))
@@ -129,17 +129,17 @@ def make_dirs(folder: PathLike) -> None:
 
 
 def open_binary(path: PathLike) -> BinaryIO:
-    """Opens a file for reading; raises OSError where it is absent. A remote one is read as it is needed."""
+    """Opens a file for reading; raises OSError if it is absent. A remote file is read on demand."""
     if not is_remote(path):
         return io.BufferedReader(open_regular(path))
-    if not exists(path):  # GFile would say so at the first read
+    if not exists(path):  # GFile would raise at the first read
         raise FileNotFoundError(f"no file {os.fspath(path)}")
     return cast(BinaryIO, _gfile().GFile(os.fspath(path), "rb"))
 
 
 def open_regular(path: PathLike) -> io.FileIO:
-    """Opens a local file without a buffer; raises OSError at once for a pipe or a device, which could wait for ever."""
-    # Not blocking, so that a pipe without a writer opens.
+    """Opens a local file without a buffer; raises OSError for a pipe or a device, which could block forever."""
+    # Non-blocking, because opening a pipe without a writer would block.
     file = io.FileIO(os.fspath(path), opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -148,7 +148,7 @@ def open_regular(path: PathLike) -> io.FileIO:
 
 
 def read_bytes(path: PathLike) -> bytes:
-    """The whole of a file."""
+    """Returns the content of a file."""
     if not is_remote(path):
         with open_regular(path) as local:
             return local.readall()
@@ -157,11 +157,11 @@ def read_bytes(path: PathLike) -> bytes:
 
 
 def read_range(path: PathLike, offset: int, length: int) -> bytes:
-    """Up to `length` bytes of a file from `offset` on. For many reads of a local file keep it open instead."""
+    """Returns up to `length` bytes of a file from `offset`; for many reads of a local file, keep it open instead."""
     if not is_remote(path):
         with open(path, "rb") as local:
             return os.pread(local.fileno(), length, offset)
-    # A handle of its own: GFile has one position, and callers are threads.
+    # A new handle, because a GFile has one position and threads call this.
     with _plain_errors(path), _gfile().GFile(os.fspath(path), "rb") as file:
         file.seek(offset)
         return file.read(length)
@@ -172,29 +172,29 @@ def write_bytes(path: PathLike, content: bytes) -> None:
     if not is_remote(path):
         Path(path).write_bytes(content)
         return
-    if os.fspath(path).startswith("ram://"):  # where writing anew appends
+    if os.fspath(path).startswith("ram://"):  # this file system appends instead of overwriting
         remove(path)
     with _plain_errors(path), _gfile().GFile(os.fspath(path), "wb") as file:
         file.write(content)
 
 
 def append_bytes(path: PathLike, content: bytes) -> None:
-    """Appends to a file, which is made where it is absent.
+    """Appends to a file, which is made if absent.
 
     Raises:
-        OSError: It could not be written, for want of room perhaps; a local file is as it was.
+        OSError: If it cannot be written, for example because the disk is full; a local file is left unchanged.
     """
     if is_remote(path):
         with _plain_errors(path), _gfile().GFile(os.fspath(path), "ab") as file:
             file.write(content)
         return
-    # Unbuffered: the content goes out in one write call, which a kill finds done or not begun.
+    # Unbuffered, so that the content is written in one call and a kill leaves all or nothing of it.
     with named_errors(path), open(path, "ab", buffering=0) as local:
         size = local.tell()
         try:
             num_written = local.write(content)
             if num_written != len(content):
-                # On a disk that has just become full a part may fit; the rest says why it does not.
+                # A part may fit on a disk that is nearly full; writing the rest raises the error.
                 local.write(content[num_written:])
         except OSError:
             local.truncate(size)
@@ -202,13 +202,13 @@ def append_bytes(path: PathLike, content: bytes) -> None:
 
 
 def copy(source: PathLike, target: PathLike) -> None:
-    """Copies a file from or to a URL, over what is there."""
+    """Copies a file from or to a URL, overwriting the target."""
     with _plain_errors(target):
         _gfile().copy(os.fspath(source), os.fspath(target), overwrite=True)
 
 
 def replace(source: PathLike, target: PathLike) -> None:
-    """Renames a file within one file system, over what is there."""
+    """Renames a file within one file system, overwriting the target."""
     if not is_remote(target):
         os.replace(source, target)
         return
@@ -217,7 +217,7 @@ def replace(source: PathLike, target: PathLike) -> None:
 
 
 def remove(path: PathLike) -> None:
-    """Deletes a file, if it is there."""
+    """Deletes a file if it exists."""
     if not is_remote(path):
         Path(path).unlink(missing_ok=True)
     elif exists(path):
@@ -226,7 +226,7 @@ def remove(path: PathLike) -> None:
 
 
 def move(source: PathLike, target: PathLike) -> None:
-    """Renames a file or a folder within one file system, to where nothing is yet; behind a URL file by file."""
+    """Renames a file or a folder within one file system to a free path; folders behind a URL move file by file."""
     if not is_remote(target):
         os.replace(source, target)
         return
@@ -240,20 +240,20 @@ def move(source: PathLike, target: PathLike) -> None:
 
 
 def remove_tree(folder: PathLike) -> None:
-    """Deletes a folder with all that is in it, if it is there."""
+    """Deletes a folder with its content if it exists."""
     if not is_remote(folder):
         shutil.rmtree(folder, ignore_errors=True)
         return
     for name in list_names(folder):
         path = join(folder, name)
         (remove_tree if is_dir(path) else remove)(path)
-    with suppress(OSError), _plain_errors(folder):  # where there are no folders, it went with the last file
+    with suppress(OSError), _plain_errors(folder):  # object stores have no folders to delete
         _gfile().rmtree(os.fspath(folder))
 
 
 @contextmanager
 def named_errors(path: PathLike) -> Iterator[None]:
-    """Gives an OSError that names no file this one: those of writes, syncs and locks name none."""
+    """Adds this path to an OSError without a file name, as writes, syncs and locks raise."""
     try:
         yield
     except OSError as error:
@@ -270,7 +270,7 @@ def _gfile() -> Any:
 
 @contextmanager
 def _plain_errors(path: PathLike) -> Iterator[None]:
-    """Turns TensorFlow's errors about a URL into OSError, one line each."""
+    """Converts TensorFlow's errors about a URL to OSErrors of one line."""
     if not is_remote(path):
         yield
         return

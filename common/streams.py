@@ -1,4 +1,4 @@
-"""Standard output and standard error that a program outlives: closed, hung up, or on a full disk."""
+"""Keeps a program running when its standard output or standard error is closed, hung up or on a full disk."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import os
 import sys
 from typing import Any
 
-# Nobody will ever read again what is written there.
+# Errors of a stream that nobody reads any more.
 _IS_GONE = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET, errno.ENXIO}
 
 
 class LastingStream:
-    """A text stream whose faults stay with it: what cannot be written is dropped."""
+    """A text stream that drops text it cannot write instead of raising."""
 
     def __init__(self, stream: Any) -> None:
-        """Keeps its argument.
+        """Wraps a stream.
 
         Args:
-            stream: where the text goes; has a descriptor.
+            stream: Text stream with a file descriptor.
         """
         self._stream = stream
 
@@ -26,7 +26,7 @@ class LastingStream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Writes text, or drops it; returns its length."""
+        """Writes or drops text and returns its length."""
         try:
             self._stream.write(text)
         except OSError as error:
@@ -34,14 +34,14 @@ class LastingStream:
         return len(text)
 
     def flush(self) -> None:
-        """Flushes what was written, or drops it."""
+        """Flushes or drops the written text."""
         try:
             self._stream.flush()
         except OSError as error:
             self._settle(error)
 
     def _settle(self, error: OSError) -> None:
-        """Leads a descriptor that nobody reads any more to nowhere; a full disk may have room again."""
+        """Redirects a descriptor that nobody reads to the null device; a full disk may have room again later."""
         if error.errno in _IS_GONE:
             nowhere = os.open(os.devnull, os.O_RDWR)
             os.dup2(nowhere, self._stream.fileno())
@@ -49,16 +49,16 @@ class LastingStream:
 
 
 def outlive_readers() -> None:
-    """Replaces sys.stdout and sys.stderr by streams that never end the program; for the main function of a command.
+    """Replaces sys.stdout and sys.stderr with streams that never end the program; for the main function of a command.
 
-    Descriptors 0 to 2 that were closed before the program began lead nowhere from now on: a file opened later would get
-    such a number, and what a library prints would land in it.
+    Descriptors 0 to 2 that were closed before the program started are opened on the null device. Otherwise a file
+    opened later would get such a number, and text that a library prints would be written to it.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            # Gets the smallest number that is free, which is this one.
+            # The system assigns the smallest free number, which is this one.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)

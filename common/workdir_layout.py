@@ -1,8 +1,8 @@
-"""Names the files of a workdir, and finds in it the checkpoints that its own run has written.
+"""Names the files of a workdir, and finds the checkpoints that its run wrote.
 
-A run writes an id into WORKDIR/run.json at its first start, and into the manifest beside each of its checkpoints. A
-checkpoint with another id belongs to another run and is not read. One without is from a version that wrote none, and
-belongs to the workdir that it lies in.
+A run writes an id to WORKDIR/run.json at its first start, and to the manifest beside each of its checkpoints. A
+checkpoint with another id belongs to another run and is ignored. One without an id belongs to the workdir that it lies
+in.
 """
 
 from __future__ import annotations
@@ -35,50 +35,55 @@ BEST_FILE = "best.json"
 EVAL_FOLDER = "eval"
 TENSORBOARD_FOLDER = "tensorboard"
 CONTINUOUS_FOLDER = "continuous_eval"
-# Each earlier run of the workdir is a workdir of its own in here.
+# Holds the earlier runs of the workdir, each as a workdir.
 EARLIER_FOLDER = "earlier_runs"
-# What --mode=eval --checkpoint=OTHER makes of another run's weights, a folder for each.
+# Holds a folder for each other run whose weights --mode=eval --checkpoint=OTHER evaluates.
 OTHERS_FOLDER = "eval_of"
-# Prefix of the checkpoint in a folder that holds a model alone, such as a converted one.
+# Prefix of the checkpoint in a folder that holds only a model, such as a converted one.
 WEIGHTS = "weights"
 MANIFEST_SUFFIX = ".manifest.json"
 _MAX_CONFIG_DEPTH = 20
 
 
 def folders_above(path: PathLike) -> tuple[str, str, str]:
-    """Returns a path and the two folders above it, where the config of a checkpoint in WORKDIR/best may lie."""
+    """Returns a path and the two folders above it, one of which has the config of a checkpoint in WORKDIR/best."""
     folder = storage.absolute(path)
     return folder, storage.parent(folder), storage.parent(storage.parent(folder))
 
 
 def find_above(path: PathLike, name: str) -> str | None:
-    """Returns the file of a name at a path or up to two folders above it; None without one."""
+    """Returns the file `name` at a path or up to two folders above it, or None if there is none."""
     places = (storage.join(folder, name) for folder in folders_above(path))
     return next((place for place in places if storage.is_file(place)), None)
 
 
 def read_object(path: PathLike) -> dict[str, Any]:
-    """Reads a JSON object from a path or a URL; raises FileNotFoundError, or MalformedFileError with its place."""
+    """Reads a JSON object from a path or a URL.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        MalformedFileError: If it is not a JSON object.
+    """
     return parse_object(storage.read_bytes(path), os.fspath(path))
 
 
 def read_config(path: PathLike) -> dict[str, Any]:
-    """Reads the config.json of a run or of a converted folder, as `read_object`; one that no run wrote is refused.
+    """Reads the config.json of a run or of a converted folder, and refuses files that no run could have written.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        MalformedFileError: It is damaged, nested more deeply than a config, or has a name with a dot, as no field has.
+        FileNotFoundError: If there is no such file.
+        MalformedFileError: If it is damaged, nested more deeply than a config, or has a name with a dot.
     """
     fields = read_object(path)
     stack: list[tuple[Any, int]] = [(fields, 1)]
     while stack:
         value, depth = stack.pop()
         if depth > _MAX_CONFIG_DEPTH:
-            raise MalformedFileError(f"{os.fspath(path)} is no config of a run (nested too deeply)")
+            raise MalformedFileError(f"{os.fspath(path)} is not the config of a run (nested too deeply)")
         if isinstance(value, dict):
             dotted = next((name for name in value if "." in name), None)
             if dotted is not None:
-                where = f"{os.fspath(path)} is no config of a run"
+                where = f"{os.fspath(path)} is not the config of a run"
                 raise MalformedFileError(f"{where} ({dotted!r}: names of fields have no dots)")
             stack.extend((child, depth + 1) for child in value.values())
         elif isinstance(value, list):
@@ -87,10 +92,10 @@ def read_config(path: PathLike) -> dict[str, Any]:
 
 
 def read_run_id(workdir: PathLike) -> str:
-    """Returns the id of the run that a workdir belongs to, "" where nothing tells it.
+    """Returns the id of the run that a workdir belongs to, or "" if it is not recorded.
 
     Raises:
-        MalformedFileError: run.json is damaged.
+        MalformedFileError: If run.json is damaged.
     """
     path = storage.join(workdir, RUN_FILE)
     if not storage.is_file(path):
@@ -104,7 +109,7 @@ def read_run_id(workdir: PathLike) -> str:
 
 
 def read_manifest(checkpoint: PathLike) -> dict[str, Any] | None:
-    """Returns the manifest of a checkpoint (its path without .index), or None if there is none that can be read."""
+    """Returns the manifest of a checkpoint (its path without .index), or None if it is absent or damaged."""
     try:
         manifest = read_object(f"{os.fspath(checkpoint)}{MANIFEST_SUFFIX}")
     except (OSError, MalformedFileError):
@@ -115,7 +120,7 @@ def read_manifest(checkpoint: PathLike) -> dict[str, Any] | None:
 
 
 def run_id_of(checkpoint: PathLike) -> str:
-    """Returns the id of the run that has written a checkpoint, "" where nothing tells it."""
+    """Returns the id of the run that wrote a checkpoint, or "" if it is not recorded."""
     run_id = (read_manifest(checkpoint) or {}).get("run_id", "")
     return run_id if isinstance(run_id, str) else ""
 
@@ -123,8 +128,8 @@ def run_id_of(checkpoint: PathLike) -> str:
 def list_checkpoints(folder: PathLike) -> list[str]:
     """Returns the paths (without .index) of the numbered checkpoints in a folder, newest last.
 
-    They are read off the folder itself: TensorFlow's own list, the file `checkpoint`, may be missing or damaged, and a
-    run that therefore found nothing would begin again from zero.
+    They are read from the folder itself, because TensorFlow's list, the file `checkpoint`, may be missing or damaged,
+    and a run that finds no checkpoint starts again from zero.
     """
     found = []
     for name in storage.list_names(folder):
@@ -136,14 +141,14 @@ def list_checkpoints(folder: PathLike) -> list[str]:
 
 
 def list_own_checkpoints(workdir: PathLike, name: str) -> list[str]:
-    """Returns the checkpoints in a folder of a workdir that its run has written, newest last; others are named.
+    """Returns the checkpoints in a folder of a workdir that its run wrote, newest last; warns about others.
 
     Args:
-        workdir: Of the run.
+        workdir: Workdir of the run.
         name: `CHECKPOINTS_FOLDER` or `BEST_FOLDER`.
 
     Raises:
-        MalformedFileError: run.json is damaged.
+        MalformedFileError: If run.json is damaged.
     """
     paths = list_checkpoints(storage.join(workdir, name))
     run_id = read_run_id(workdir) if paths else ""
@@ -152,20 +157,20 @@ def list_own_checkpoints(workdir: PathLike, name: str) -> list[str]:
     theirs = [path for path in paths if run_id_of(path) not in ("", run_id)]
     if theirs:
         logging.warning(
-            "%s is passed over: it belongs to run %s, the workdir to run %s", theirs[-1], run_id_of(theirs[-1]), run_id
+            "%s is ignored: it belongs to run %s, the workdir to run %s", theirs[-1], run_id_of(theirs[-1]), run_id
         )
     return [path for path in paths if path not in theirs]
 
 
 def find_checkpoint(path_or_workdir: PathLike, *, prefer_best: bool = True) -> str | None:
-    """Returns the path (without .index) of the checkpoint that `path_or_workdir` stands for, None without one.
+    """Returns the path (without .index) of the checkpoint at a path, or None if there is none.
 
     Args:
-        path_or_workdir: A checkpoint's path, a folder of checkpoints, a workdir, or the folder of a converted model.
-        prefer_best: In a workdir, whether to look into best/ before checkpoints/, or after it.
+        path_or_workdir: Path of a checkpoint, folder of checkpoints, workdir, or folder of a converted model.
+        prefer_best: Whether to look into best/ of a workdir before checkpoints/, or after it.
 
     Raises:
-        MalformedFileError: run.json is damaged.
+        MalformedFileError: If run.json is damaged.
     """
     path = os.fspath(path_or_workdir)
     for prefix in (path, storage.join(path, WEIGHTS)):

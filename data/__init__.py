@@ -1,1 +1,1 @@
-"""Utterances in, batches out: manifests, audio, transcripts, shards and batch plans."""
+"""Corpora, audio, transcripts, shards and batches; they know nothing of models or training."""

@@ -1,4 +1,4 @@
-"""What the command lines `python -m data....` share: bad input is one line and status 2."""
+"""Shared flags and error handling of the commands `python -m data....`; bad input is one line and status 2."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data.common.errors import InputError
 from data.corpus.rows import excerpt
 from data.text.tokenizer import TEXT_STYLES, normalize_transcript
 
-# Share of letters outside A to Z up to which a corpus is English with some names.
+# Largest ratio of letters outside A to Z in a corpus that counts as English with foreign names.
 MAX_FOREIGN_LETTERS = 0.01
 
 
@@ -21,8 +21,8 @@ def add_corpus_flags(parser: argparse.ArgumentParser, formats: Sequence[str]) ->
     parser.add_argument("--source", required=True, help=f"format: {', '.join(formats)}")
     parser.add_argument("--input", required=True, help="folder or file of the corpus")
     parser.add_argument("--split", default="", help="part of the corpus (default: all)")
-    parser.add_argument("--speakers", default="", help="keep these alone, with commas between")
-    parser.add_argument("--exclude_speakers", default="", help="drop these, with commas between")
+    parser.add_argument("--speakers", default="", help="comma-separated speakers to keep (default: all)")
+    parser.add_argument("--exclude_speakers", default="", help="comma-separated speakers to drop")
     parser.add_argument(
         "--normalization",
         default="librispeech",
@@ -32,14 +32,14 @@ def add_corpus_flags(parser: argparse.ArgumentParser, formats: Sequence[str]) ->
 
 
 def check_normalization(texts: Mapping[str, str], normalization: str) -> str:
-    """Returns one line about letters that --normalization was not made for, "" where there are next to none.
+    """Returns a one-line warning if --normalization does not fit the letters of a corpus, else "".
 
     Args:
-        texts: utterance id -> transcript as read.
-        normalization: the flag's value.
+        texts: Utterance id -> transcript as read.
+        normalization: Value of the flag.
 
     Raises:
-        InputError: it leaves nothing of any transcript.
+        InputError: If it leaves nothing of any transcript.
     """
     advice = "give --normalization=unicode" if normalization == "librispeech" else "check the transcripts"
     spoken = {name: text for name, text in texts.items() if text.strip()}
@@ -67,7 +67,7 @@ def _foreign_letters(text: str) -> str:
 
 
 def comma_list(value: str) -> tuple[str, ...]:
-    """The parts of "a,b"; empty for ""."""
+    """Splits a comma-separated list; returns () for ""."""
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
@@ -79,12 +79,12 @@ def run_command(
     """Parses the flags and runs a command.
 
     Args:
-        parser: the command's flags.
-        command: the work; raises InputError or OSError where the input is bad.
-        argv: flags; None takes the process's.
+        parser: Flags of the command.
+        command: Function that does the work; raises InputError or OSError for bad input.
+        argv: Flags; None = those of the process.
 
     Returns:
-        Exit status: 0 done, 2 bad usage or input after one line on stderr, 130 interrupted.
+        Exit status: 0, 2 after one line on stderr about bad usage or input, or 130 if interrupted.
     """
     try:
         command(_parse(parser, argv))

@@ -1,11 +1,11 @@
-"""Fetches a LibriSpeech split from OpenSLR: resumable, checksummed, extracted whole or not at all.
+"""Downloads and extracts a LibriSpeech split from OpenSLR, resumable and checksummed.
 
     python -m data.download --split=dev-clean --output=DIR [--keep_archive] [--base_url=URL]
 
-The split lands in DIR/LibriSpeech/dev-clean, so read it with `--input=DIR/LibriSpeech
---split=dev-clean`. The same command again goes on with a download that was cut off, and leaves a
-finished split alone. An archive that lies in DIR/dev-clean.tar.gz already is used, not fetched.
-Archives have 0.13 GB (dev-clean-2) to 30 GB (train-other-500); extracting takes as much again.
+The split is written to DIR/LibriSpeech/dev-clean; read it with `--input=DIR/LibriSpeech --split=dev-clean`. Run the
+same command again to resume an interrupted download; a finished split is left alone. An existing archive
+DIR/dev-clean.tar.gz is used instead of a download. Archives have 0.13 GB (dev-clean-2) to 30 GB (train-other-500);
+extracting takes as much again.
 """
 
 from __future__ import annotations
@@ -37,16 +37,22 @@ from data.common.errors import InputError
 from data.common.files import only_writer
 
 BASE_URL = "https://www.openslr.org/resources"
-CORPUS = "LibriSpeech"  # the top folder of every archive, those of resource 31 too
+CORPUS = "LibriSpeech"  # top folder of every archive, also those of resource 31
 TIMEOUT_SECS = 30.0
-MAX_RETRIES = 6  # in a row without a new byte; with the back-off about a minute
+MAX_RETRIES = 6  # tries in a row without a new byte; with the back-off about a minute
 MAX_WAIT_SECS = 60.0
-_CHUNK_BYTES = 1 << 16  # a broken connection loses at most this much
+_CHUNK_BYTES = 1 << 16  # most that a broken connection loses
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A published SPLIT.tar.gz: number of its OpenSLR resource, MD5 sum, utterances in it."""
+    """A published SPLIT.tar.gz.
+
+    Attributes:
+        resource: Number of the OpenSLR resource.
+        md5: MD5 sum in hexadecimal.
+        num_utterances: Number of utterances in it.
+    """
 
     resource: int
     md5: str
@@ -75,42 +81,35 @@ def fetch_split(
     splits: Mapping[str, Archive] = SPLITS,
     backoff_secs: float = 1.0,
 ) -> bool:
-    """Makes OUTPUT/LibriSpeech/SPLIT whole, or leaves it absent.
+    """Downloads and extracts OUTPUT/LibriSpeech/SPLIT, completely or not at all.
 
-    Everything on the way there lies in OUTPUT/LibriSpeech/.SPLIT.download; after a failure the
-    archive stays for the next call, as far as it has come.
+    Temporary files are in OUTPUT/LibriSpeech/.SPLIT.download. After a failure the part of the archive downloaded so far
+    stays there for the next call.
 
     Args:
-        split: a name of `splits`.
-        output: folder, made when absent.
-        keep_archive: leave the archive in OUTPUT/SPLIT.tar.gz.
-        base_url: the archive is fetched from BASE_URL/RESOURCE/SPLIT.tar.gz.
-        splits: what is published.
-        backoff_secs: wait before the first retry; doubled for each next that brings no new byte.
+        split: Key of `splits`.
+        output: Folder, made if absent.
+        keep_archive: Whether to keep the archive as OUTPUT/SPLIT.tar.gz.
+        base_url: Server; the archive is downloaded from BASE_URL/RESOURCE/SPLIT.tar.gz.
+        splits: Published archives.
+        backoff_secs: Wait before the first retry, doubled for each further one that brings no new byte.
 
     Returns:
-        Whether anything was done; False where the split was finished before.
+        False if the split was finished before.
 
     Raises:
-        InputError: no such split or file, no network, a wrong checksum (the download is deleted),
-            a refused member, a wrong number of utterances, or too little disk space.
+        InputError: If there is no such split or file, no network or too little disk space, or the archive has a wrong
+            checksum (it is deleted), an unsafe member or a wrong number of utterances.
     """
     if split not in splits:
         raise InputError(f"no split {split!r}: choose one of {', '.join(splits)}")
     published = splits[split]
-    if is_remote(output):  # pathlib would make a folder named "gs:" of it
-        raise InputError(
-            f"--output is {os.fspath(output)}: give a local folder, then let data.prepare write to the URL"
-        )
-    if not base_url.startswith(("http://", "https://")):
-        raise InputError(f"--base_url is {base_url!r}: it must begin with https:// or http://")
-    if not hasattr(tarfile, "data_filter"):
-        raise InputError("this Python cannot extract archives safely: use 3.11.4 or later")
+    _check_arguments(output, base_url)
     target = Path(output, CORPUS, split)
     work = target.with_name(f".{split}.download")
     if target.exists():
         _check_count(target, published, "move it away and run the same command again")
-        if work.is_dir():  # of a call that was killed at its very end
+        if work.is_dir():  # left over from a call that was killed at its end
             with only_writer(work):
                 shutil.rmtree(work)
         return False
@@ -126,17 +125,28 @@ def fetch_split(
                 os.replace(part, archive)
             _check_md5(archive, published.md5, delete=archive != kept)
             if keep_archive and archive != kept:
-                archive = Path(shutil.move(archive, kept))  # perhaps to another disk
+                archive = Path(shutil.move(archive, kept))  # may be another disk
             _install(archive, target, work / "tree", published)
             shutil.rmtree(work)
     finally:
-        with suppress(OSError):  # not empty: the next call goes on from there
+        with suppress(OSError):  # if it is not empty, the next call resumes from it
             work.rmdir()
     return True
 
 
+def _check_arguments(output: str | os.PathLike[str], base_url: str) -> None:
+    if is_remote(output):  # pathlib would make a folder named "gs:"
+        raise InputError(
+            f"--output is {os.fspath(output)}: give a local folder, then let data.prepare write to the URL"
+        )
+    if not base_url.startswith(("http://", "https://")):
+        raise InputError(f"--base_url is {base_url!r}: it must begin with https:// or http://")
+    if not hasattr(tarfile, "data_filter"):
+        raise InputError("this Python cannot extract archives safely: use 3.11.4 or later")
+
+
 def count_utterances(folder: Path) -> int:
-    """Transcript lines under FOLDER/SPEAKER/CHAPTER that have their .flac file beside them."""
+    """Counts the transcript lines under FOLDER/SPEAKER/CHAPTER whose .flac file exists."""
     count = 0
     for transcripts in folder.glob("*/*/*.trans.txt"):
         names = set(os.listdir(transcripts.parent))
@@ -146,18 +156,18 @@ def count_utterances(folder: Path) -> int:
 
 
 class _Interrupted(Exception):
-    """A transfer that failed in a way that another try may mend."""
+    """A transfer failed in a way that a retry may fix."""
 
 
 class _Unreachable(_Interrupted):
-    """No connection, hence no answer of any kind."""
+    """The server could not be reached at all."""
 
 
 def _download(url: str, part: Path, backoff_secs: float) -> None:
-    """Brings `part` to its full length, over as many connections as that takes.
+    """Downloads `part` to its full length, over as many connections as it takes.
 
-    A server that cannot be reached at all ends it at once, for then the address or the network is
-    wrong; once it has answered, it gets `MAX_RETRIES` tries in a row that bring no new byte.
+    Gives up at once if the server was never reached, because then the address or the network is wrong, and else after
+    `MAX_RETRIES` tries in a row without a new byte.
     """
     failures, largest, answered = 0, _size(part), False
     while True:
@@ -171,7 +181,7 @@ def _download(url: str, part: Path, backoff_secs: float) -> None:
             largest = max(size, largest)
             if not answered or failures > MAX_RETRIES:
                 tries = f" ({failures} tries)" if failures > 1 else ""
-                resume = f" to go on after {size:,} bytes" if size else ""
+                resume = f" to continue after {size:,} bytes" if size else ""
                 advice = f"check the network, then run the same command again{resume}"
                 raise InputError(f"{error}{tries}: {advice}") from error
             wait = min(backoff_secs * 2 ** (failures - 1), MAX_WAIT_SECS)
@@ -181,9 +191,11 @@ def _download(url: str, part: Path, backoff_secs: float) -> None:
 
 
 def _transfer(url: str, part: Path) -> None:
-    """One request for what `part` lacks, written behind what it has.
+    """Requests what `part` lacks and appends it.
 
-    Raises _Interrupted, or InputError for an answer that another try will not change.
+    Raises:
+        _Interrupted: If a retry may help.
+        InputError: If a retry will not help.
     """
     offset = _size(part)
     headers = {"User-Agent": "earshot"} | ({"Range": f"bytes={offset}-"} if offset else {})
@@ -196,22 +208,22 @@ def _transfer(url: str, part: Path) -> None:
     except urllib.error.URLError as error:
         raise _Unreachable(f"cannot reach {url} ({error.reason})") from error
     except (http.client.InvalidURL, ValueError) as error:
-        raise InputError(f"{url} is no address ({error}): check --base_url") from error
+        raise InputError(f"{url} is not a valid address ({error}): check --base_url") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _Interrupted(f"{url} gives no answer ({error})") from error
+        raise _Interrupted(f"{url} does not answer ({error})") from error
     with response:
         mode, total = _judge_answer(url, part, response)
-        start = offset if mode == "ab" else 0  # 0: no Range on this server
+        start = offset if mode == "ab" else 0  # the server may ignore Range
         with part.open(mode) as file, _bar(part.stem, total, start) as bar:
             while chunk := _read(url, response):
                 file.write(chunk)
                 bar.update(len(chunk))
     if total is not None and _size(part) < total:
-        raise _Interrupted(f"{url} was cut after {_size(part):,} of {total:,} bytes")
+        raise _Interrupted(f"{url} was cut off after {_size(part):,} of {total:,} bytes")
 
 
 def _read(url: str, response: Any) -> bytes:
-    # Alone with the network in its `try`: a full disk is an OSError too, but no reason to retry.
+    # A `try` for the network alone, because a full disk is an OSError too, but not a reason to retry.
     try:
         return response.read(_CHUNK_BYTES)
     except (OSError, http.client.HTTPException) as error:
@@ -219,13 +231,13 @@ def _read(url: str, response: Any) -> bytes:
 
 
 def _judge_refusal(url: str, part: Path, error: urllib.error.HTTPError) -> None:
-    """Returns where the error means that `part` is complete; raises otherwise."""
+    """Returns if the error means that `part` is complete; raises otherwise."""
     answer = f"{url} answers {error.code} {error.reason}"
-    if error.code == 416:  # nothing lies behind our last byte
+    if error.code == 416:  # the server has nothing after our last byte
         size = re.fullmatch(r"bytes \*/(\d+)", error.headers.get("Content-Range", ""))
         if size and int(size[1]) == _size(part):
             return
-        part.unlink(missing_ok=True)  # longer than the archive: not a piece of it
+        part.unlink(missing_ok=True)  # longer than the archive, so not a part of it
         raise _Interrupted(answer)
     if error.code >= 500 or error.code in (408, 429):
         raise _Interrupted(answer)
@@ -233,22 +245,22 @@ def _judge_refusal(url: str, part: Path, error: urllib.error.HTTPError) -> None:
 
 
 def _judge_answer(url: str, part: Path, response: Any) -> tuple[str, int | None]:
-    """How to open `part` for a 200 or 206, and the archive's length in bytes where it is told."""
+    """Returns the mode to open `part` with after a 200 or 206, and the length of the archive in bytes if known."""
     offset = _size(part)
     resumes = response.status == 206
     content_range = response.headers.get("Content-Range", "")
     fits = content_range.startswith(f"bytes {offset}-") if resumes else response.status == 200
     if not fits:
         answer = f"{response.status} {content_range or response.reason}"
-        raise InputError(f"{url} answers {answer}, asked from byte {offset}: name a mirror")
+        raise InputError(f"{url} answers {answer} to a request from byte {offset}: name a mirror with --base_url")
     mode, start = ("ab", offset) if resumes else ("wb", 0)
-    if response.length is None:  # the server does not tell: the checksum will
+    if response.length is None:  # the checksum will tell whether it is complete
         return mode, None
     total = start + response.length
-    if total < offset:  # a log-in page of the network, most likely: keep what we have
+    if total < offset:  # probably a login page of the network, so keep the part
         here = f"fewer than the {offset:,} that are here"
         raise InputError(f"{url} has {total:,} bytes, {here}: check the network, or delete {part}")
-    free, needed = shutil.disk_usage(part.parent).free, 2 * total - offset  # FLAC hardly shrinks
+    free, needed = shutil.disk_usage(part.parent).free, 2 * total - offset  # FLAC hardly compresses
     if needed > free:
         room = f"{free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed to fetch and extract"
         raise InputError(f"{part.parent.parent} has {room}: make room, or choose another --output")
@@ -256,9 +268,9 @@ def _judge_answer(url: str, part: Path, response: Any) -> tuple[str, int | None]
 
 
 def _check_md5(archive: Path, md5: str, *, delete: bool) -> None:
-    """Raises where the sum is wrong; deletes the archive first if we fetched it ourselves."""
+    """Raises InputError if the checksum is wrong; with `delete` it deletes the archive first."""
     digest = hashlib.md5(usedforsecurity=False)
-    with archive.open("rb") as file, _bar("checking the sum", _size(archive)) as bar:
+    with archive.open("rb") as file, _bar("checksum", _size(archive)) as bar:
         while chunk := file.read(16 * _CHUNK_BYTES):
             digest.update(chunk)
             bar.update(len(chunk))
@@ -267,17 +279,17 @@ def _check_md5(archive: Path, md5: str, *, delete: bool) -> None:
         if delete:
             archive.unlink()
             advice = "deleted it; run the same command again"
-        raise InputError(f"{archive} has MD5 {digest.hexdigest()}, published is {md5}: {advice}")
+        raise InputError(f"{archive} has MD5 {digest.hexdigest()} instead of the published {md5}: {advice}")
 
 
 def _install(archive: Path, target: Path, tree: Path, published: Archive) -> None:
-    """Extracts into `tree`, counts, renames the split to `target`; `tree` is gone afterwards."""
-    shutil.rmtree(tree, ignore_errors=True)  # of a call that was killed
+    """Extracts into the temporary folder `tree`, checks the number of utterances and moves the split to `target`."""
+    shutil.rmtree(tree, ignore_errors=True)  # left over from a call that was killed
     try:
         _extract(archive, tree)
         split = tree / CORPUS / target.name
         _check_count(split, published, f"is {archive} the right archive?")
-        for path in (tree / CORPUS).iterdir():  # README.TXT, SPEAKERS.TXT ...: all archives have it
+        for path in (tree / CORPUS).iterdir():  # README.TXT, SPEAKERS.TXT ..., which all archives contain
             if path.is_file() and not (target.parent / path.name).exists():
                 os.replace(path, target.parent / path.name)
         os.rename(split, target)
@@ -299,11 +311,11 @@ def _extract(archive: Path, tree: Path) -> None:
     except tarfile.FilterError as error:
         raise InputError(f"refused to extract {archive}: {error}") from error
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(f"{archive} is no tar.gz archive ({error}): delete it") from error
+        raise InputError(f"{archive} is not a tar.gz archive ({error}): delete it") from error
 
 
 def _only_the_corpus(member: tarfile.TarInfo, destination: str) -> tarfile.TarInfo | None:
-    """The filter of extraction: plain files and folders of LibriSpeech, inside `destination`."""
+    """Lets the extraction write only plain files and folders of LibriSpeech inside `destination`."""
     if not (member.isfile() or member.isdir()):
         raise InputError(f"refused to extract {member.name!r}: it is a link or a device")
     if PurePosixPath(member.name).parts[:1] != (CORPUS,):
@@ -314,11 +326,11 @@ def _only_the_corpus(member: tarfile.TarInfo, destination: str) -> tarfile.TarIn
 def _check_count(folder: Path, published: Archive, advice: str) -> None:
     found, wanted = count_utterances(folder), published.num_utterances
     if found != wanted:
-        raise InputError(f"{folder} has {found:,} utterances, published are {wanted:,}: {advice}")
+        raise InputError(f"{folder} has {found:,} utterances instead of the published {wanted:,}: {advice}")
 
 
 def _bar(desc: str, total: int | None, initial: int = 0) -> tqdm:
-    """A bar of bytes, with rate and time left; quiet where stderr is no terminal."""
+    """Returns a progress bar of bytes, which is silent if stderr is not a terminal."""
     return tqdm(desc=desc, total=total, initial=initial, unit="B", unit_scale=True, disable=None)
 
 
@@ -332,7 +344,7 @@ def main(
     splits: Mapping[str, Archive] = SPLITS,
     backoff_secs: float = 1.0,
 ) -> int:
-    """Runs the command (on `splits`, as `fetch_split` takes them); returns its exit status."""
+    """Runs the command and returns its exit status; `splits` and `backoff_secs` are those of `fetch_split`."""
 
     def download(flags: argparse.Namespace) -> None:
         fetched = fetch_split(**vars(flags), splits=splits, backoff_secs=backoff_secs)
@@ -344,9 +356,9 @@ def main(
     parser = Parser(prog="data.download", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("--split", required=True, choices=splits, help="part of LibriSpeech")
-    add("--output", required=True, help=f"folder, made when absent; it gets {CORPUS}/SPLIT")
-    add("--keep_archive", action="store_true", help="leave the archive in OUTPUT/SPLIT.tar.gz")
-    add("--base_url", default=BASE_URL, help=f"a mirror's resources (default: {BASE_URL})")
+    add("--output", required=True, help=f"folder for {CORPUS}/SPLIT, made if absent")
+    add("--keep_archive", action="store_true", help="keep the archive as OUTPUT/SPLIT.tar.gz")
+    add("--base_url", default=BASE_URL, help=f"address of a mirror's resources (default: {BASE_URL})")
     return run_command(parser, download, argv)
 
 

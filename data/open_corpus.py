@@ -1,4 +1,4 @@
-"""Opens a corpus in any format as a `Source`."""
+"""Opens a corpus of any format as a `Source`."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def open_source(
     """Opens a corpus.
 
     Args:
-        format: one of `FORMATS`; all but tfrecord decode the raw files lazily.
-        input: folder or file, as the format wants it.
-        split: a part of the corpus; "" for all.
-        speakers: keep these speakers alone; empty keeps all.
-        exclude_speakers: then drop these.
-        on_rate_mismatch: "resample" or "refuse" raw files that do not have 16 kHz (shards do).
-        report: hears of each fault of single utterances, which are left out when it returns.
+        format: One of `FORMATS`; all but tfrecord decode audio files on demand.
+        input: Folder or file, as the format wants it.
+        split: Part of the corpus; "" = all.
+        speakers: Speakers to keep; empty = all.
+        exclude_speakers: Speakers to drop.
+        on_rate_mismatch: "resample" or "refuse" audio files that are not sampled at 16 kHz (shards are).
+        report: Called with each fault of single utterances, which are left out when it returns.
 
     Returns:
         A source of at least one utterance.
 
     Raises:
-        InputError: one line that says what is wrong with the corpus.
+        InputError: If the corpus cannot be read, or no utterance is left.
     """
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")

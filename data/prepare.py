@@ -1,10 +1,10 @@
-"""Writes a corpus as TFRecord shards: decoded, at 16 kHz, indexed, about 115 MB an hour, 60 as FLAC.
+"""Writes a corpus as indexed TFRecord shards at 16 kHz: about 115 MB per hour of audio, 60 MB as FLAC.
 
 python -m data.prepare --source=librispeech --input=LibriSpeech --split=train-clean-100 \\
     --output=shards/train-clean-100 [--payload=flac] [--shard_mb=128] [--runner=beam]
 
-Input and output may be URLs such as gs://bucket/folder. The same command again continues after an interruption: it
-keeps the finished shards whose checksum is right, and writes nothing when all is done.
+Input and output may be URLs such as gs://bucket/folder. After an interruption, run the same command again: it keeps the
+finished shards whose checksums are right, and writes nothing if all are finished.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from data.command import Parser, add_corpus_flags, check_normalization, comma_li
 from data.common.errors import InputError
 from data.corpus.faults import Fault
 from data.corpus.manifest import MANIFEST_FORMATS, read_utterances
+from data.corpus.utterance import Utterance
 from data.shards.beam_runner import BeamRunner
 from data.shards.local_runner import LocalRunner
 from data.shards.preparation import SHARD_MB, Prepared, write_tfrecords
@@ -30,7 +31,7 @@ _NUM_NAMED = 10
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
+    """Runs the command and returns its exit status."""
     parser = Parser(prog="data.prepare", description=(__doc__ or "").split("\n")[0])
     add_corpus_flags(parser, MANIFEST_FORMATS)
     add = parser.add_argument
@@ -41,24 +42,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--payload",
         default=PAYLOADS[0],
         choices=PAYLOADS,
-        help="how audio is stored: samples, or FLAC at about half the size, the original file's bytes where that is "
-        "16 kHz and mono, else encoded anew without loss (default: pcm16)",
+        help="how audio is stored: as samples, or as FLAC of about half the size, which keeps the original file if it "
+        "is 16 kHz mono FLAC and else re-encodes losslessly (default: pcm16)",
     )
-    add("--max_bad_share", type=float, default=0.01, help="share of bad utterances to leave out (default: 0.01)")
+    add("--max_bad_share", type=float, default=0.01, help="largest ratio of bad utterances (default: 0.01)")
     add("--num_workers", type=int, help="processes (default: all cores)")
     add(
         "--on_rate_mismatch",
         default="resample",
         choices=("resample", "refuse"),
-        help="what to do with audio that does not have 16 kHz (default: resample)",
+        help="what to do with audio that is not sampled at 16 kHz (default: resample)",
     )
-    add("--runner", default="local", choices=("local", "beam"), help="who writes the shards (default: local)")
+    add("--runner", default="local", choices=("local", "beam"), help="where shards are written (default: local)")
     add("--beam_options", default="", help='flags of Apache Beam in one string, "--runner=DataflowRunner ..."')
     return run_command(parser, _prepare, argv)
 
 
 def _prepare(flags: argparse.Namespace) -> None:
-    # TensorFlow, imported by the first shard, says nothing of use on stderr.
+    # Set before the first shard imports TensorFlow, whose messages on stderr do not help.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if flags.num_shards is not None and flags.shard_mb is not None:
         raise InputError("--num_shards and --shard_mb contradict each other: give one of them")
@@ -83,16 +84,7 @@ def _prepare(flags: argparse.Namespace) -> None:
         exclude_speakers=comma_list(flags.exclude_speakers),
         report=note,
     )
-    foreign = check_normalization({u.utterance_id: u.text for u in utterances}, flags.normalization)
-    if foreign:
-        _warn(foreign)
-    elif flags.normalization == "librispeech":
-        with_digits = [u.utterance_id for u in utterances if has_digits(u.text)]
-        if with_digits:
-            _warn(
-                f"digits are dropped from {len(with_digits)} transcripts, first {with_digits[0]}: "
-                "spell them out, or give --normalization=unicode"
-            )
+    _warn_of_texts(utterances, flags.normalization)
     conflicts = {u.utterance_id: u.duration_conflict for u in utterances if u.duration_conflict}
     if conflicts:
         name, what = next(iter(conflicts.items()))
@@ -113,16 +105,29 @@ def _prepare(flags: argparse.Namespace) -> None:
         max_bad_share=flags.max_bad_share,
         runner=runner,
     )
-    _tell(flags, prepared)
+    _print_summary(flags, prepared)
 
 
-def _tell(flags: argparse.Namespace, prepared: Prepared) -> None:
+def _warn_of_texts(utterances: Sequence[Utterance], normalization: str) -> None:
+    foreign = check_normalization({u.utterance_id: u.text for u in utterances}, normalization)
+    if foreign:
+        _warn(foreign)
+    elif normalization == "librispeech":
+        with_digits = [u.utterance_id for u in utterances if has_digits(u.text)]
+        if with_digits:
+            _warn(
+                f"digits are dropped from {len(with_digits)} transcripts, first {with_digits[0]}: "
+                "spell them out, or give --normalization=unicode"
+            )
+
+
+def _print_summary(flags: argparse.Namespace, prepared: Prepared) -> None:
     skipped = prepared.skipped
     if skipped:
         _warn(f"{len(skipped)} bad utterances left out, all named in index.json:")
         for name, why in list(skipped.items())[:_NUM_NAMED]:
-            _warn(f"  {name}: {why.removeprefix(f'{name} ')}")  # a fault of a line begins with its place
-    encoded = f", {prepared.num_encoded} encoded anew" if flags.payload == "flac" and prepared.num_encoded else ""
+            _warn(f"  {name}: {why.removeprefix(f'{name} ')}")  # the message of a bad line begins with its place
+    encoded = f", {prepared.num_encoded} re-encoded" if flags.payload == "flac" and prepared.num_encoded else ""
     print(
         f"{flags.output}: {prepared.num_utterances} utterances, {prepared.num_samples / SAMPLE_RATE / 3600:.2f} h, "
         f"{prepared.num_shards} shards{encoded}{f', {len(skipped)} left out' if skipped else ''}"

@@ -1,12 +1,11 @@
-"""A speech corpus in LibriSpeech layout: eSpeak NG says digits and short sentences in many voices.
+"""Makes a synthetic speech corpus in LibriSpeech layout: digits and short sentences in many eSpeak NG voices.
 
     python -m data.synthetic --output=DIR [--num_train=6000] [--num_eval=200] [--seed=0]
 
-`DIR/train` and `DIR/eval` hold SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac (16 bits, 22,050 Hz) and
-the transcripts. No voice of `eval` is heard in `train`, in any accent. Chapter 1 of a training
-speaker is clean; chapter 2 went over a "telephone" (8 kHz, a microphone's tilt, noise), which helps
-a later fine-tuning on 8 kHz recordings. `eval` is clean. The bytes depend on the parameters alone
-(and on the versions of the synthesizer and the codec).
+`DIR/train` and `DIR/eval` hold SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac (16 bits, 22,050 Hz) and the transcripts. No
+voice of `eval` occurs in `train`, in any accent. Chapter 1 of a training speaker is clean; chapter 2 simulates a
+telephone (8 kHz, the tilt of a microphone, noise), which helps later fine-tuning on 8 kHz recordings. `eval` is clean.
+The bytes depend only on the parameters and on the versions of the synthesizer and the codec.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ from data.synthesis.phrases import DIGITS, draw_text
 TELEPHONE_RATE = 8000
 CLEAN_CHAPTER, TELEPHONE_CHAPTER = 1, 2
 FORMAT_VERSION = 1
-DIGIT_BY_DIGIT_PROB = 0.3  # of digit sequences: each digit spoken alone, joined with pauses
+DIGIT_BY_DIGIT_PROB = 0.3  # probability that the digits of a sequence are spoken one by one, joined with pauses
 
 ACCENTS = (
     "en-us", "en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029",
     "en-us-nyc",
 )  # fmt: skip
-# eSpeak's voice variants that sound like a person; robots, whisperers and creaky ones stay out.
+# Voice variants of eSpeak that sound like a person, without robots, whispering and creaky voices.
 TRAIN_VARIANTS = {
     "F": ("f1", "f3", "f4", "Alicia", "Andrea", "Annie", "anika", "aunty", "belinda", "grandma",
           "linda", "shelby", "steph"),
@@ -57,7 +56,17 @@ FIRST_SPEAKER_ID = {"train": 1001, "eval": 9001}
 
 @dataclasses.dataclass(frozen=True)
 class Speaker:
-    """One voice: an accent, a variant (the vocal tract) and habits. Rates in words a minute."""
+    """One voice.
+
+    Attributes:
+        speaker_id: Number in the corpus.
+        sex: "F" or "M".
+        accent: eSpeak language.
+        variant: eSpeak variant, which models the vocal tract.
+        rate: Words per minute.
+        pitch: Pitch from 0 to 100.
+        pitch_range: Range of the pitch from 0 to 100.
+    """
 
     speaker_id: int
     sex: str
@@ -69,23 +78,24 @@ class Speaker:
 
     @property
     def voice(self) -> str:
+        """The name of the voice for `Synthesizer`."""
         return f"{self.accent}+{self.variant}"
 
 
 def make_speakers(*, split: str, num_speakers: int, seed: int) -> list[Speaker]:
-    """Draws `num_speakers` different voices, sexes in turn.
+    """Draws different voices, alternating between the sexes.
 
     Raises:
-        InputError: there are not so many voices.
+        InputError: If there are fewer than `num_speakers` voices.
     """
     rng = np.random.default_rng([seed, FIRST_SPEAKER_ID[split]])
     variants = TRAIN_VARIANTS if split == "train" else EVAL_VARIANTS
     most = 2 * len(ACCENTS) * min(len(names) for names in variants.values())
     if not 0 < num_speakers <= most:
-        raise InputError(f"data.synthetic: {num_speakers} {split} speakers asked, want 1 to {most}")
+        raise InputError(f"data.synthetic: {num_speakers} {split} speakers requested, wanted 1 to {most}")
     voices = {}
     for sex, names in variants.items():
-        # A Latin square: every variant comes once before any comes again, in another accent.
+        # A Latin square: each variant occurs once before any occurs again in another accent.
         shuffled = rng.permutation(np.array(names))
         shift = rng.integers(len(ACCENTS), size=len(names))
         voices[sex] = [
@@ -112,10 +122,10 @@ def make_speakers(*, split: str, num_speakers: int, seed: int) -> list[Speaker]:
 
 
 def say(*, synthesizer: Synthesizer, speaker: Speaker, text: str, rng: np.random.Generator) -> np.ndarray:
-    """One clean utterance, float32 [T] at 22,050 Hz, with short silences around it.
+    """Synthesizes one clean utterance, float32 [T] at 22,050 Hz, with short silences around it.
 
-    Rate and pitch vary a little around the speaker's; a share of the digit sequences is said digit
-    by digit, each with the melody of a whole utterance, and joined with pauses.
+    Rate and pitch vary a little around the speaker's. Some digit sequences are spoken digit by digit, each with the
+    melody of a whole utterance, and joined with pauses.
     """
     manner = {
         "rate": int(speaker.rate * rng.uniform(0.9, 1.1)),
@@ -123,25 +133,25 @@ def say(*, synthesizer: Synthesizer, speaker: Speaker, text: str, rng: np.random
         "pitch_range": speaker.pitch_range,
     }
     words = text.split()
-    pieces = [silence(rng, 0.02, 0.25)]
+    parts = [silence(rng, 0.02, 0.25)]
     if words[0] in DIGITS and rng.random() < DIGIT_BY_DIGIT_PROB:
         for word in words:
-            pieces += [synthesizer.speak(word, **manner), silence(rng, 0.01, 0.3)]
-        pieces.pop()
+            parts += [synthesizer.speak(word, **manner), silence(rng, 0.01, 0.3)]
+        parts.pop()
     else:
         word_gap = int(rng.integers(0, 9)) if words[0] in DIGITS else int(rng.integers(0, 3))
-        pieces.append(synthesizer.speak(text, word_gap=word_gap, **manner))
-    pieces.append(silence(rng, 0.02, 0.25))
-    return np.concatenate(pieces)
+        parts.append(synthesizer.speak(text, word_gap=word_gap, **manner))
+    parts.append(silence(rng, 0.02, 0.25))
+    return np.concatenate(parts)
 
 
 def silence(rng: np.random.Generator, shortest_secs: float, longest_secs: float) -> np.ndarray:
-    """Zeros, float32, of a random duration."""
+    """Returns zeros, float32 [T], of a random duration."""
     return np.zeros(int(rng.uniform(shortest_secs, longest_secs) * SAMPLE_RATE), np.float32)
 
 
 def over_the_telephone(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The waveform [T] cut to the band of 8 kHz recordings, tilted, with noise; the same length."""
+    """Simulates a telephone: limits a waveform [T] to the band of 8 kHz, tilts it and adds noise."""
     narrow = resample(waveform, SAMPLE_RATE, TELEPHONE_RATE)
     tilt = rng.uniform(-0.6, 0.6)  # below 0 darker, above 0 brighter
     narrow[1:] -= tilt * narrow[:-1].copy()
@@ -160,10 +170,18 @@ def write_split(
     telephone_share: float,
     seed: int,
 ) -> float:
-    """Writes one split in LibriSpeech layout, speakers in turn; adds its voices to SPEAKERS.TXT.
+    """Writes one split in LibriSpeech layout and adds its voices to SPEAKERS.TXT.
+
+    Args:
+        folder: Folder of the corpus.
+        split: "train" or "eval".
+        num_utterances: Utterances to make, given to the speakers in turn.
+        num_speakers: Number of voices.
+        telephone_share: Ratio of utterances that go over the telephone.
+        seed: Seed of voices, texts and noise.
 
     Returns:
-        the duration of all its utterances in seconds.
+        The duration of all utterances in seconds.
     """
     num_samples = 0
     speakers = make_speakers(split=split, num_speakers=num_speakers, seed=seed)
@@ -209,34 +227,33 @@ def write_synthetic_corpus(
     num_eval_speakers: int = 12,
     telephone_share: float = 0.4,
 ) -> Path:
-    """Makes the corpus, or finds it made.
+    """Makes the corpus unless it exists.
 
-    It is spoken into a folder beside `output` that takes its name when all is done, so `output` is
-    whole or not there; what an interrupted call left is spoken anew. `output/corpus.json` names the
-    parameters: a corpus made with the same ones is kept as it is, one made with others is refused
-    (nothing that exists is ever overwritten). `eval` does not depend on the parameters of `train`.
+    The corpus is written to a folder beside `output` and renamed at the end, so `output` is complete or absent; an
+    interrupted call starts again. `output/corpus.json` records the parameters: a corpus with the same ones is kept, and
+    a folder with others is refused, so nothing is ever overwritten. `eval` does not depend on the parameters of
+    `train`.
 
     Args:
-        output: folder to make; its parent is made too.
-        seed: decides voices, texts, manners and noise.
-        num_train: utterances of `train`; they go to the speakers in turn.
-        num_eval: utterances of `eval`.
-        num_train_speakers: voices of `train` (fewer if there are fewer utterances).
-        num_eval_speakers: voices of `eval`, none of them in `train`.
-        telephone_share: share of the utterances of `train` that went over the telephone.
+        output: Folder to make; its parent is made too.
+        seed: Seed of voices, texts and noise.
+        num_train: Utterances of `train`, given to the speakers in turn.
+        num_eval: Utterances of `eval`.
+        num_train_speakers: Voices of `train` (fewer if there are fewer utterances).
+        num_eval_speakers: Voices of `eval`, none of them in `train`.
+        telephone_share: Ratio of the utterances of `train` that go over the telephone.
 
     Returns:
-        the folder.
+        The folder.
 
     Raises:
-        InputError: a parameter is out of range, the synthesizer is missing, or `output` holds
-            something else.
+        InputError: If a parameter is out of range, the synthesizer is missing, or `output` holds something else.
     """
     output = Path(output)
     if num_train < 1 or num_eval < 1 or seed < 0 or not 0.0 <= telephone_share <= 1.0:
         raise InputError(
-            "data.synthetic: want num_train and num_eval of 1 or more, seed 0 or more and "
-            f"telephone_share 0 to 1, got {num_train}, {num_eval}, {seed} and {telephone_share}"
+            "data.synthetic: wanted num_train and num_eval of 1 or more, seed of 0 or more and "
+            f"telephone_share from 0 to 1, got {num_train}, {num_eval}, {seed} and {telephone_share}"
         )
     parameters: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -251,10 +268,7 @@ def write_synthetic_corpus(
         return output
     output.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{output.name}.partial-"
-    for remains in output.parent.iterdir():
-        process_id = remains.name.removeprefix(prefix)
-        if remains.name.startswith(prefix) and process_id.isdecimal() and not _is_running(int(process_id)):
-            shutil.rmtree(remains)
+    _remove_remains(output.parent, prefix)
     partial = output.parent / f"{prefix}{os.getpid()}"
     partial.mkdir()
     try:
@@ -277,8 +291,16 @@ def write_synthetic_corpus(
     return output
 
 
+def _remove_remains(folder: Path, prefix: str) -> None:
+    """Deletes the partial corpora of processes that no longer run."""
+    for remains in folder.iterdir():
+        process_id = remains.name.removeprefix(prefix)
+        if remains.name.startswith(prefix) and process_id.isdecimal() and not _is_running(int(process_id)):
+            shutil.rmtree(remains)
+
+
 def _holds_corpus(output: Path, parameters: dict[str, Any]) -> bool:
-    """True if `output` is this corpus, False if it is free to be made, else raises InputError."""
+    """Returns whether `output` is this corpus; raises InputError if it holds something else."""
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
     try:
@@ -292,7 +314,7 @@ def _holds_corpus(output: Path, parameters: dict[str, Any]) -> bool:
         differing = [str(error)]
     if differing:
         raise InputError(
-            f"{output}: not the synthetic corpus asked for ({', '.join(differing)}); remove it or choose another output"
+            f"{output}: not the requested synthetic corpus ({', '.join(differing)}); remove it or choose another output"
         )
     return True
 
@@ -304,7 +326,7 @@ def _is_running(process_id: int) -> bool:
         return False
     except PermissionError:
         return True
-    return process_id != os.getpid()  # an earlier failure of ours, or of a process with our number
+    return process_id != os.getpid()  # a folder with our own number is left over from an earlier process
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -316,7 +338,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; `argv` are its flags, None takes the process's. Returns the exit status."""
+    """Runs the command and returns its exit status."""
     parser = Parser(
         prog="python -m data.synthetic",
         description=__doc__,
@@ -325,7 +347,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="folder to make")
     parser.add_argument("--num_train", type=int, default=6000, help="utterances of train")
     parser.add_argument("--num_eval", type=int, default=200, help="utterances of eval")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another corpus")
+    parser.add_argument("--seed", type=int, default=0, help="seed of voices, texts and noise")
     return run_command(parser, _run, argv)
 
 

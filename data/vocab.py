@@ -19,10 +19,10 @@ from data.text.tokenizer import CharTokenizer, build_vocab, normalize_transcript
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
+    """Runs the command and returns its exit status."""
     parser = Parser(prog="data.vocab", description=(__doc__ or "").split("\n")[0])
     add_corpus_flags(parser, FORMATS)
-    parser.add_argument("--output", required=True, help="the vocab.json to write")
+    parser.add_argument("--output", required=True, help="vocab.json to write")
     return run_command(parser, _make, argv)
 
 
@@ -36,7 +36,7 @@ def _make(flags: argparse.Namespace) -> None:
         exclude_speakers=comma_list(flags.exclude_speakers),
         report=faults.append,
     )
-    if faults:  # audio is no matter here; python -m data.prepare and training judge it
+    if faults:  # bad audio does not matter here; python -m data.prepare and training report it
         count = sum(len(fault.details) for fault in faults)
         print(f"data.vocab: warning: {count} bad utterances left out; {faults[0].message}", file=sys.stderr)
     foreign = check_normalization(dict(zip(source.utterance_ids, source.texts, strict=True)), flags.normalization)

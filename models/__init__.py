@@ -1,1 +1,1 @@
-"""The acoustic model and what turns its logits into losses and text; tensors in, tensors out."""
+"""Acoustic models, the CTC loss and decoders; they know nothing of data sets or training."""

@@ -1,4 +1,4 @@
-"""Which architecture a run has where its preset does not name one: that of the weights it starts from, or of a file."""
+"""Resolves the model architecture from a preset name, the initial weights or a config.json."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from models.wav2vec2.presets import PRESETS
 
 AUTO = "auto"
 _DEFAULT = "base"
-# Of these the run's config decides: they change no shape and nothing that an inference computes.
+# Parts of the names of fields that the run's config sets; they change no shape and no inference result.
 _RECIPE = ("_dropout", "layer_drop", "mask_time_", "mask_feature_", "vocab_size", "regions", "recompute")
-# These decide how a fresh model starts, so two architectures may differ in them.
-_START = ("conv_init", "initializer_range")
+# Initialization of random weights; equal architectures may differ in it.
+_INITIALIZATION = ("conv_init", "initializer_range")
 _MAX_DIFFERENCES = 3
 
 
@@ -30,18 +30,18 @@ def find_architecture(*, preset: str, init: str = "", run: str = "") -> dict[str
     """Returns the architecture of a native model as fields of `Wav2Vec2Config`, or {} if `preset` names it.
 
     Args:
-        preset: A name of `models.wav2vec2.presets.PRESETS`; a config.json, ours or of Hugging Face, or a folder with
-            one; or "auto", that of `init`, and "base" without one.
+        preset: Name in `models.wav2vec2.presets.PRESETS`; a config.json, ours or of Hugging Face, or a folder with one;
+            or "auto" for the architecture of `init`, which is "base" without one.
         init: Weights to start from: a folder of `models.wav2vec2.pretrained`, or a checkpoint inside one; "" for random
             weights.
-        run: A workdir that the run has made before: its architecture stands, and `init` is not looked at.
+        run: Workdir of the run if it has started before; its architecture is used and `init` is ignored.
 
     Returns:
-        What decides shapes and arithmetic, without dropout rates, masks and the vocabulary's size; as JSON holds it.
+        Fields as JSON holds them, without dropout rates, masks and the size of the vocabulary.
 
     Raises:
-        ValueError: If there is no such preset or file, or `init` has another architecture than the preset named.
-        FileNotFoundError: If an architecture is asked of a folder that does not tell it.
+        ValueError: If there is no such preset or file, or the architecture of `init` differs from the named preset.
+        FileNotFoundError: If the folder does not record an architecture.
     """
     if preset in PRESETS:
         if init and not run:
@@ -55,7 +55,7 @@ def find_architecture(*, preset: str, init: str = "", run: str = "") -> dict[str
 
 
 def _read_file(path: str) -> Wav2Vec2Config:
-    """Reads a config.json, or the one in a folder, of either kind."""
+    """Reads a config.json, ours or of Hugging Face, or the one in a folder."""
     file = storage.join(path, CONFIG_FILE) if storage.is_dir(path) else path
     if not storage.is_file(file):
         raise ValueError(
@@ -71,8 +71,8 @@ def _config_of(init: str) -> Wav2Vec2Config:
     """Reads the architecture of weights.
 
     Raises:
-        ValueError: If they are of a kind that has to be converted, or cannot start a native model.
-        FileNotFoundError: If nothing tells it.
+        ValueError: If they must be converted first, or cannot initialize a native model.
+        FileNotFoundError: If no config.json belongs to them.
     """
     folder = _folder_of(init)
     if folder is not None:
@@ -88,24 +88,24 @@ def _config_of(init: str) -> Wav2Vec2Config:
 
 
 def _folder_of(init: str) -> str | None:
-    """Returns the folder of a config.json at `init`, or above a checkpoint inside a workdir."""
+    """Returns the folder of the config.json at `init` or above it; None without one."""
     path = find_above(init, CONFIG_FILE)
     return storage.parent(path) if path else None
 
 
 def _check_same(name: str, init: str) -> None:
-    """Checks that weights, as far as they tell, have the architecture of a preset.
+    """Checks that the architecture recorded with weights is that of a preset.
 
     Raises:
-        ValueError: Names the first fields that differ.
+        ValueError: If fields differ; names the first ones.
     """
     if _folder_of(init) is None and not is_saved_model(init):
-        return  # bare weights: whether they fit shows when they are read
+        return  # weights without a config.json are checked when they are read
     wanted, found = _fields(config_of(name)), _fields(_config_of(init))
     differences = [
         f"{field} {found.get(field, True)} instead of {wanted.get(field, True)}"
         for field in wanted | found
-        if field not in _START and found.get(field, True) != wanted.get(field, True)
+        if field not in _INITIALIZATION and found.get(field, True) != wanted.get(field, True)
     ]
     if differences:
         more = f" and {len(differences) - _MAX_DIFFERENCES} more" if len(differences) > _MAX_DIFFERENCES else ""
@@ -120,6 +120,6 @@ def _fields(config: Wav2Vec2Config) -> dict[str, Any]:
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in fields.items()
-        # Runs from before there was a choice record none: they normalize, as every architecture with a name does.
+        # normalize_waveform is recorded only where it is off: all named architectures normalize.
         if not any(part in name for part in _RECIPE) and (name, value) != ("normalize_waveform", True)
     }

@@ -1,4 +1,4 @@
-"""Which model a config asks for: the native network or a SavedModel from TF-Hub."""
+"""Builds the model of a config: the native network or a SavedModel from TF-Hub."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ def build_model(
     final_dropout: float = 0.0,
     **overrides: Any,
 ) -> tf_keras.Model:
-    """Builds the model; inside `strategy.scope()` to distribute it.
+    """Builds a model; call inside `strategy.scope()` to distribute it.
 
     Args:
         source: "native" or "hub".
-        preset: Architecture of a native model; a SavedModel brings its own.
-        hub_handle: URL or folder of a SavedModel.
+        preset: Architecture of a native model; ignored for a SavedModel.
+        hub_handle: URL or folder of a SavedModel; ignored for a native model.
         vocab_size: Width of the CTC head.
-        architecture: Of a native model, fields that stand for `preset` where that is not a name.
-        precision: As `Wav2Vec2ForCTC`; of a SavedModel it is that of the head alone.
-        freeze_feature_encoder: Leaves the convolutions untrained.
+        architecture: Fields of `Wav2Vec2Config` that replace `preset` where it is not a name.
+        precision: Keras policy, one of `PRECISIONS`; with a SavedModel it applies to the head alone.
+        freeze_feature_encoder: Whether the convolutions stay untrained.
         final_dropout: Dropout rate before the head.
-        **overrides: Fields of `Wav2Vec2Config`, of a native model; a SavedModel keeps those it was saved with.
+        **overrides: Fields of `Wav2Vec2Config` of a native model; a SavedModel keeps those it was saved with.
 
     Raises:
         ValueError: If a name is unknown, or there is no such SavedModel.

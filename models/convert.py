@@ -1,4 +1,4 @@
-"""Weights in and out: a Hugging Face folder to a folder of ours, and back.
+"""Converts models between Hugging Face folders and folders of this project.
 
 python -m models.convert --input=HF_DIR_OR_NAME --output=DIR [--vocab=vocab.json]
 python -m models.convert --input=DIR --output=HF_DIR --to_hf
@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -31,21 +32,22 @@ from models.hugging_face import files
 from models.hugging_face import names as hf_names
 from models.hugging_face.card import compose_card_of
 from models.hugging_face.matching import Report, canonical_names, match
+from models.wav2vec2.config import Wav2Vec2Config
 from models.weights import named_weights, torch_files
 
-# Beside our weights: what the way back wants to know.
+# Lies beside our weights and records what `to_hf` needs.
 ORIGIN_FILE = "origin.json"
 
 _SAFETENSORS, _SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLE = "pytorch_model.bin"
 _CARD = "README.md"
-_MAX_NAME = 255  # bytes of a file's name; a longer one is refused by the system with a page of it
-_DTYPES = ("float32", "float16", "bfloat16")  # all of which float32 holds exactly
+_MAX_NAME = 255  # bytes of a file name; the system's error for a longer one repeats it in full
+_DTYPES = ("float32", "float16", "bfloat16")  # float32 holds all of them exactly
 
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensor:
-    """A tensor in a file: its shape is known, its numbers are read when they are needed."""
+    """A tensor in a file whose shape is known and whose numbers are read on demand."""
 
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray]
@@ -62,16 +64,16 @@ def from_hf(
     """Converts a Hugging Face folder of a wav2vec 2.0 or HuBERT model to a folder of ours.
 
     Args:
-        input: Holds config.json and model.safetensors (whole or sharded) or pytorch_model.bin; what is read of the
-            tokenizer and the feature extractor, see `models.hugging_face.files`.
+        input: Folder with config.json and model.safetensors (whole or sharded) or pytorch_model.bin.
+            `models.hugging_face.files` describes the files of the tokenizer and the feature extractor.
         output: Folder to write.
-        vocab: vocab.json of a new alphabet, for which the head is made fresh; "" takes the input's.
-        allow_missing: Patterns of tensors that may be absent and are made fresh. The head (as a whole) and the mask
+        vocab: vocab.json of a new alphabet, which gets a new head; "" takes the input's.
+        allow_missing: Patterns of tensors that may be missing and get random values. The head (as a whole) and the mask
             embedding always may.
-        allow_unexpected: Patterns of tensors that are dropped. What only pre-training uses always is.
+        allow_unexpected: Patterns of tensors to drop. Those that only pretraining uses are always dropped.
 
     Returns:
-        What became of each tensor.
+        The outcome for each tensor.
 
     Raises:
         FileNotFoundError: If config.json or the weights are absent.
@@ -90,12 +92,10 @@ def from_hf(
             names = canonical_names(list(tensors))
             fresh_head = bool(vocab) or not any(name in names for name in hf_names.HEAD)
             vocabulary = None
-            if fresh_head:
-                vocabulary = (
-                    files.read_vocabulary(vocab)
-                    if vocab
-                    else files.folder_vocabulary(folder, num_rows=0, config=fields)
-                )
+            if vocab:
+                vocabulary = files.read_vocabulary(vocab)
+            elif fresh_head:
+                vocabulary = files.folder_vocabulary(folder, num_rows=0, config=fields)
             if vocabulary is not None:
                 config = dataclasses.replace(config, vocab_size=len(vocabulary.ids))
             report = match(
@@ -113,10 +113,9 @@ def from_hf(
         report.understood.append(f"   audio: {preprocessing}")
         if vocabulary is not None:
             report.understood.append(f"    text: {vocabulary.describe()}")
-            report.notes.extend(vocabulary.notes)
-            report.notes.extend(files.text_notes(folder, vocabulary))
+            report.notes += [*vocabulary.notes, *files.text_notes(folder, vocabulary)]
         elif not fresh_head:
-            report.notes.append(f"no {files.VOCAB_FILE} says what the rows of the head mean; a run needs data.vocab")
+            report.notes.append(f"no {files.VOCAB_FILE}, so the tokens of the head are unknown; a run needs data.vocab")
 
         def value_of(entry: hf_names.Entry) -> np.ndarray | None:
             if entry.theirs[0] not in report.loaded:
@@ -137,13 +136,13 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
         model_type: "wav2vec2" or "hubert"; "" is what the model came as, else wav2vec2.
 
     Returns:
-        The tensors written, as `loaded`.
+        The written tensors, as `loaded`.
 
     Raises:
         FileNotFoundError: If the input lacks its config or its weights.
-        ValueError: If they are damaged, or the type has no such architecture.
+        ValueError: If they are damaged, or the type cannot have this architecture.
     """
-    from models.wav2vec2.model import Wav2Vec2ForCTC  # TensorFlow: seconds that a wrong flag should not cost
+    from models.wav2vec2.model import Wav2Vec2ForCTC  # imports TensorFlow, so not before flags are checked
 
     folder, target = Path(input), Path(output)
     model = Wav2Vec2ForCTC.from_pretrained(folder)
@@ -154,8 +153,7 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
     model_type = model_type or ("wav2vec2" if model.config.feature_projection_norm else "hubert")
     vocab = folder / files.VOCAB_FILE
     vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
-    blank_id = vocabulary.blank_id if vocabulary is not None else 0
-    fields = hf_config.to_hf(model.config, model_type=model_type, blank_id=blank_id)
+    texts = _hf_texts(model.config, vocabulary, model_type)
     report = Report(model.config)
     variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
     tensors = {}
@@ -163,13 +161,6 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
         for name, tensor in entry.split(variables[entry.ours].numpy()).items():
             tensors[hf_names.full_name(name, model_type=model_type)] = tensor
             report.loaded[name] = tensor.size
-    texts = {"preprocessor_config.json": files.preprocessor_fields(model.config)}
-    if vocabulary is not None:
-        texts[files.VOCAB_FILE] = vocabulary.ids
-        texts[TOKENIZER_FILE] = files.tokenizer_fields(vocabulary)
-        texts[files.SPECIAL_TOKENS_FILE] = files.special_tokens_map(vocabulary)
-        fields.update({f"{role}_id": vocabulary.id_of(role) for role in ("bos_token", "eos_token")})
-    texts["config.json"] = fields
     target.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=target))
     try:
@@ -192,8 +183,21 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
     return report
 
 
+def _hf_texts(config: Wav2Vec2Config, vocabulary: files.Vocabulary | None, model_type: str) -> dict[str, Any]:
+    """Returns the JSON files of a Hugging Face folder, name -> content."""
+    blank_id = vocabulary.blank_id if vocabulary is not None else 0
+    fields = hf_config.to_hf(config, model_type=model_type, blank_id=blank_id)
+    texts: dict[str, Any] = {files.PREPROCESSOR_FILE: files.preprocessor_fields(config), "config.json": fields}
+    if vocabulary is not None:
+        texts[files.VOCAB_FILE] = vocabulary.ids
+        texts[TOKENIZER_FILE] = files.tokenizer_fields(vocabulary)
+        texts[files.SPECIAL_TOKENS_FILE] = files.special_tokens_map(vocabulary)
+        fields.update({f"{role}_id": vocabulary.id_of(role) for role in ("bos_token", "eos_token")})
+    return texts
+
+
 def fetch_weights(name: str) -> str:
-    """Returns a local folder of ours for the name of published weights, fetched and converted once; a path as it is."""
+    """Fetches and converts published weights once, and returns their local folder; returns a path unchanged."""
 
     def convert(source: Path, target: Path) -> None:
         from_hf(input=source, output=target)
@@ -202,17 +206,17 @@ def fetch_weights(name: str) -> str:
 
 
 def open_tensors(folder: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
-    """Opens the weights of a Hugging Face folder; safetensors, whole or in shards, before a pickle.
+    """Opens the weights of a Hugging Face folder, preferring safetensors, whole or in shards, to a pickle.
 
     Args:
-        folder: Where they are.
-        stack: Closes the files.
+        folder: Hugging Face folder.
+        stack: Closes the opened files.
 
     Returns:
         Name in the file -> tensor.
 
     Raises:
-        FileNotFoundError: If there are no weights, or a shard is absent.
+        FileNotFoundError: If there are no weights, or a shard is missing.
         ValueError: If a file is damaged, or holds anything but tensors.
     """
     if (folder / _SAFETENSORS).is_file():
@@ -233,14 +237,14 @@ def _open_safetensors(path: Path, stack: contextlib.ExitStack) -> dict[str, Stor
     def read(name: str) -> np.ndarray:
         try:
             tensor = file.get_tensor(name)
-        except (AttributeError, TypeError) as error:  # a type that NumPy does not have, such as float8
+        except (AttributeError, TypeError) as error:  # a type that NumPy lacks, such as float8
             kind = file.get_slice(name).get_dtype()
             raise ValueError(f"{path}: {name} has type {kind}; supported are {', '.join(_DTYPES)}") from error
         return _to_float32(path, name, tensor)
 
     return {
         name: StoredTensor(tuple(file.get_slice(name).get_shape()), functools.partial(read, name))
-        for name in file.keys()  # noqa: SIM118, the file is no mapping
+        for name in file.keys()  # noqa: SIM118, the file is not a mapping
     }
 
 
@@ -250,19 +254,26 @@ def _open_shards(index: Path, stack: contextlib.ExitStack) -> dict[str, StoredTe
         for name in shard_of:
             json_files.field(shard_of, name, str, f"{index}: weight_map")
     except json_files.MalformedFileError as error:
-        raise ValueError(f"{error}; it is not an index with a weight_map; fetch it again") from error
+        raise ValueError(f"{error}; wanted an index with a weight_map; fetch it again") from error
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(shard_of.values())):
-        if Path(shard).name != shard or len(shard.encode()) > _MAX_NAME:
-            raise ValueError(f"{index}: {shard[:60]!r} is no name of a file in the folder; fetch the folder again")
-        if not (index.parent / shard).is_file():
-            raise FileNotFoundError(f"{index.parent / shard}: no such file, but {index.name} names it; fetch it")
-        found = _open_safetensors(index.parent / shard, stack)
-        for name in found.keys() | {name for name, place in shard_of.items() if place == shard}:
-            if name not in found or shard_of.get(name) != shard:
-                raise ValueError(f"{index}: tensor {name} is not where it says; fetch the folder again")
+        found = _open_shard(index, shard, stack)
+        listed = {name for name, place in shard_of.items() if place == shard}
+        if misplaced := found.keys() ^ listed:
+            raise ValueError(
+                f"{index}: tensor {min(misplaced)} is not in the shard listed for it; fetch the folder again"
+            )
         tensors.update(found)
     return tensors
+
+
+def _open_shard(index: Path, shard: str, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
+    path = index.parent / shard
+    if Path(shard).name != shard or len(shard.encode()) > _MAX_NAME:
+        raise ValueError(f"{index}: {shard[:60]!r} is not a file name in the folder; fetch the folder again")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, but {index.name} lists it; fetch it")
+    return _open_safetensors(path, stack)
 
 
 def _load_pickle(path: Path) -> dict[str, StoredTensor]:
@@ -281,28 +292,21 @@ def _load_pickle(path: Path) -> dict[str, StoredTensor]:
         return {
             name: StoredTensor(tensor.shape, functools.partial(read_stored, name)) for name, tensor in found.items()
         }
-    # Before PyTorch 1.6 files had another form.
+    return _load_old_pickle(path)
+
+
+def _load_old_pickle(path: Path) -> dict[str, StoredTensor]:
+    """Loads the file format from before PyTorch 1.6, which is not a zip archive, with torch."""
     try:
         import torch
     except ImportError as error:
         raise ValueError(
             f"{path}: reading it needs torch, which is not installed; pip install torch, or fetch {_SAFETENSORS}"
         ) from error
-    remedy = f"fetch {_SAFETENSORS} instead"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on the age of the format; the outcome says enough
-            # weights_only: a pickle is a program, and this runs none of it.
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        # PyTorch's own text recommends to run it.
-        raise ValueError(f"{path}: damaged, or a pickle of more than tensors; none of it was run; {remedy}") from error
-    except Exception as error:  # what damaged files raise is not documented
-        reason = str(error).split(".")[0].strip() or type(error).__name__
-        raise ValueError(f"{path}: damaged ({reason}); {remedy}") from error
+    content = _unpickle(path)
     pairs = content.items() if isinstance(content, Mapping) else [(None, None)]
     if not all(isinstance(name, str) and isinstance(item, torch.Tensor) and not item.is_nested for name, item in pairs):
-        raise ValueError(f"{path}: not a mapping of names to tensors; {remedy}")
+        raise ValueError(f"{path}: not a mapping of names to tensors; fetch {_SAFETENSORS} instead")
 
     def read(name: str) -> np.ndarray:
         tensor = content[name].detach()
@@ -310,10 +314,27 @@ def _load_pickle(path: Path) -> dict[str, StoredTensor]:
         if dtype not in _DTYPES or tensor.layout != torch.strided or tensor.device.type != "cpu":
             kind = f"{tensor.layout}, {tensor.device.type}".replace("torch.", "")
             raise ValueError(f"{path}: {name} is {dtype} ({kind}); supported are whole tensors of {', '.join(_DTYPES)}")
-        # NumPy has no bfloat16.
+        # Through float32, because NumPy has no bfloat16.
         return _to_float32(path, name, (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 
     return {name: StoredTensor(tuple(value.shape), functools.partial(read, name)) for name, value in content.items()}
+
+
+def _unpickle(path: Path) -> Any:
+    import torch
+
+    remedy = f"fetch {_SAFETENSORS} instead"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the age of the format
+            # A pickle is a program; weights_only does not run it.
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        # PyTorch's own message recommends running the pickle.
+        raise ValueError(f"{path}: damaged, or a pickle of more than tensors; none of it was run; {remedy}") from error
+    except Exception as error:  # torch does not document the errors of damaged files
+        reason = str(error).split(".")[0].strip() or type(error).__name__
+        raise ValueError(f"{path}: damaged ({reason}); {remedy}") from error
 
 
 def _to_float32(path: Path, name: str, array: np.ndarray) -> np.ndarray:
@@ -329,8 +350,8 @@ def _write_ours(
     vocabulary: files.Vocabulary | None,
     model_type: str,
 ) -> None:
-    """Builds the model, gives its variables their values and writes the folder."""
-    from models.wav2vec2.model import Wav2Vec2ForCTC  # TensorFlow: seconds that a wrong file should not cost
+    """Builds the model, assigns the values of its variables and writes the folder."""
+    from models.wav2vec2.model import Wav2Vec2ForCTC  # imports TensorFlow, so not before the files are checked
 
     model = Wav2Vec2ForCTC(config=report.config)
     variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
@@ -353,15 +374,15 @@ def _write_ours(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, or 2 after one line on stderr."""
+    """Runs the command and returns its exit status: 0, or 2 after one line on stderr."""
     parser = Parser(prog="models.convert", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--input", required=True, help="folder to read")
     parser.add_argument("--output", required=True, help="folder to write")
-    parser.add_argument("--to_hf", action="store_true", help="ours to Hugging Face")
-    parser.add_argument("--model_type", default="", choices=("", *hf_config.MODEL_TYPES), help="with --to_hf")
-    parser.add_argument("--vocab", default="", help="vocab.json of a new alphabet; the head is made fresh")
-    parser.add_argument("--allow_missing", default="", help="tensors that may be absent: names or a*b, with commas")
-    parser.add_argument("--allow_unexpected", default="", help="tensors to drop: names or a*b, with commas")
+    parser.add_argument("--to_hf", action="store_true", help="convert a folder of ours to Hugging Face")
+    parser.add_argument("--model_type", default="", choices=("", *hf_config.MODEL_TYPES), help="used with --to_hf")
+    parser.add_argument("--vocab", default="", help="vocab.json of a new alphabet, which gets a new head")
+    parser.add_argument("--allow_missing", default="", help="comma-separated names or patterns that may be missing")
+    parser.add_argument("--allow_unexpected", default="", help="comma-separated names or patterns to drop")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         flags = parser.parse_args(argv)

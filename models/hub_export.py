@@ -1,11 +1,12 @@
-"""TF-Hub out: the backbone of a model as a SavedModel that a plain `hub.KerasLayer` trains without this project.
+"""Exports the backbone of a model as a SavedModel that a plain `hub.KerasLayer` can train without this project.
 
     python -m models.hub_export --input=DIR --output=SAVED_MODEL [--num_samples=246000] [--attention_mask]
     python -m models.hub_export --input=WORKDIR --output=FINE_TUNED [--checkpoint=WORKDIR/checkpoints]
     python -m models.hub_export --input=SAVED_MODEL --checkpoint=WORKDIR/best --output=FINE_TUNED
 
---input is a folder of `python -m models.convert` or the workdir of a run, whose best weights are taken. A run that has
-trained a SavedModel (model.source=hub) gives that graph with its weights; the third form is for one that has moved.
+--input is a folder of `python -m models.convert` or the workdir of a run, whose best weights are taken. For a run that
+trained a SavedModel (model.source=hub), the output is that graph with the run's weights; use the third form if the
+SavedModel has moved.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from common.hub_input import INPUT_FILE, hub_normalizes
 from common.nearest import near_path
 from models.wav2vec2.config import PRECISIONS
 
-# In the functions and not here: a wrong flag or path should not wait for TensorFlow.
+# Functions import TensorFlow themselves, so that a wrong flag or path is reported at once.
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from models.wav2vec2.model import Wav2Vec2Backbone
 
 PUBLISHED_NUM_SAMPLES = 246_000
-# Largest difference to the live model that the check after an export lets pass, of states of size about 1.
+# Largest difference from the live model that passes the check after an export, for states of magnitude about 1.
 _TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 0.1, "mixed_float16": 0.02}
-_CHECKED_SAMPLES = 16_000  # of a model that takes any length
+_CHECKED_SAMPLES = 16_000  # length of the check if the model takes any length
 
 
 def export_backbone(
@@ -47,26 +48,26 @@ def export_backbone(
     num_samples: int = PUBLISHED_NUM_SAMPLES,
     attention_mask: bool = False,
 ) -> float:
-    """Writes a SavedModel and checks that, read again, it equals the live backbone.
+    """Writes a SavedModel, reads it again and checks that it equals the live backbone.
 
-    It is called as the published wav2vec 2.0 of TF-Hub is: `f(speech, training=...)`, speech float32 [B, T] normalized,
-    to float32 states [B, F, D]; with `attention_mask`, `f((speech, mask), training=...)`, mask int32 [B, T] with ones
-    before each row's end and zeros after it. Where the model hears speech as it is and not normalized, a file beside
-    saved_model.pb says so to those who read it with model.source=hub (`common.hub_input`). Without a mask every sample
-    counts as speech. Training draws dropout, masks and layer drop from TensorFlow's random numbers. It also has
-    `output_lengths(num_samples [B])`, the frames.
+    It is called like the published wav2vec 2.0 of TF-Hub: `f(speech, training=...)` maps normalized speech, float32
+    [B, T], to states, float32 [B, F, D]. With `attention_mask` it is `f((speech, mask), training=...)`, where mask,
+    int32 [B, T], is 1 before each row's end and 0 after it. Without a mask every sample counts as speech. Training
+    draws dropout, masks and layer drop from TensorFlow's random numbers. The SavedModel also has
+    `output_lengths(num_samples)`. If the model takes speech that is not normalized, a file beside saved_model.pb says
+    so (`common.hub_input`).
 
     Args:
-        backbone: The network; its variables need not be on one device.
-        folder: To write; must not exist or be empty.
-        num_samples: T; 0 = any.
-        attention_mask: Whether to take the second input.
+        backbone: Network to export; its variables may be distributed.
+        folder: Folder to write; must be absent or empty.
+        num_samples: Number of samples T of a row; 0 = any.
+        attention_mask: Whether the input includes an attention mask.
 
     Returns:
         The largest difference between the live and the exported states.
 
     Raises:
-        ValueError: If a sample count makes no frame, the folder holds something, or the check fails.
+        ValueError: If `num_samples` makes no frame, the folder is not empty, or the check fails.
     """
     import tensorflow as tf
 
@@ -81,17 +82,16 @@ def export_backbone(
 
     write_saved_model(target, save)
     difference = _check(backbone, target, num_samples, attention_mask)
-    # not <=: NaN fails too
-    if not difference <= _TOLERANCE[backbone.dtype_policy.name]:
+    if not difference <= _TOLERANCE[backbone.dtype_policy.name]:  # also if it is NaN
         raise ValueError(f"{target}: states differ by {difference:.3g} from those of the live model; do not use it")
     return difference
 
 
 def write_saved_model(target: Path, save: Callable[[Path], None]) -> None:
-    """Writes a folder beside its place and moves it there.
+    """Writes a folder under a temporary name and renames it.
 
     Raises:
-        ValueError: If something is there already.
+        ValueError: If the target exists and is not empty.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target}: is not empty; give --output a new folder")
@@ -105,14 +105,14 @@ def write_saved_model(target: Path, save: Callable[[Path], None]) -> None:
 
 
 def _exported(backbone: Wav2Vec2Backbone, num_samples: int, attention_mask: bool) -> tf.Module:
-    """Returns the object to save, its functions traced for training and not, for one or for two inputs."""
+    """Returns the object to save, with functions traced for training and inference and for one or two inputs."""
     import tensorflow as tf
 
     from models.ops.keyed_random import UpdateRandom
     from models.wav2vec2 import feature_encoder
 
     class Exported(tf.Module):
-        """What is saved: two lists of variables and two functions."""
+        """The object to save, with two lists of variables and two functions."""
 
         # tf.Module computes these, and a SavedModel does not keep what is computed: plain lists take their place.
         variables: list[tf.Variable] = []
@@ -159,7 +159,7 @@ def _exported(backbone: Wav2Vec2Backbone, num_samples: int, attention_mask: bool
 
 
 def _check(backbone: Wav2Vec2Backbone, folder: Path, num_samples: int, attention_mask: bool) -> float:
-    """Returns the largest difference between live and reloaded states of two rows of noise."""
+    """Returns the largest difference between the live and the reloaded states of two rows of noise."""
     import tensorflow as tf
 
     size = num_samples or _CHECKED_SAMPLES
@@ -174,12 +174,12 @@ def _check(backbone: Wav2Vec2Backbone, folder: Path, num_samples: int, attention
 
 
 def _copy(handle: str, checkpoint: str, flags: argparse.Namespace) -> str:
-    """Writes a SavedModel with the weights of a run and returns what to say."""
+    """Writes a SavedModel with the weights of a run and returns a line about it."""
     from models.hub.model import copy_with_weights
 
     if flags.attention_mask or flags.precision is not None or flags.num_samples is not None:
         raise ValueError(
-            f"{handle} is a SavedModel, whose graph stays as it is: leave out --num_samples, --attention_mask and "
+            f"{handle} is a SavedModel, whose graph cannot change: leave out --num_samples, --attention_mask and "
             "--precision"
         )
     num_restored = 0
@@ -195,28 +195,35 @@ def _copy(handle: str, checkpoint: str, flags: argparse.Namespace) -> str:
 
 
 def _run(flags: argparse.Namespace) -> str:
-    """Exports and returns what to say."""
+    """Exports the input and returns a line about it."""
     if "://" not in flags.input and not os.path.exists(flags.input):
         raise ValueError(
             f"{flags.input}: no such folder{near_path(flags.input)}; give a folder written by "
             "python -m models.convert, the workdir of a run, or a SavedModel"
         )
-    import tensorflow as tf
-
     from models.hub.signature import is_saved_model
     from models.wav2vec2 import pretrained
-    from models.wav2vec2.model import Wav2Vec2ForCTC
 
     if is_saved_model(flags.input):
         if not flags.checkpoint:
-            raise ValueError("--checkpoint is empty: a SavedModel is exported again with the weights of a run")
+            raise ValueError("--checkpoint is empty: give the run whose weights the SavedModel gets")
         return _copy(flags.input, flags.checkpoint, flags)
     handle = pretrained.saved_model_of_run(flags.input)
     if handle is not None:
         return _copy(handle, flags.checkpoint or pretrained.find_run_checkpoint(flags.input), flags)
+    return _export(flags)
+
+
+def _export(flags: argparse.Namespace) -> str:
+    """Exports a native model and returns a line about it."""
+    import tensorflow as tf
+
+    from models.wav2vec2 import pretrained
+    from models.wav2vec2.model import Wav2Vec2ForCTC
+
     flags.precision = flags.precision or PRECISIONS[0]
     flags.num_samples = PUBLISHED_NUM_SAMPLES if flags.num_samples is None else flags.num_samples
-    # Parts that XLA must compile would not run wherever others load it, and a norm in float64 is kept off TPUs.
+    # Fused operations need XLA wherever the SavedModel is loaded, and a norm in float64 does not run on TPUs.
     config = dataclasses.replace(pretrained.read_config(flags.input), regions="off")
     model = Wav2Vec2ForCTC(config=config, precision=flags.precision)
     pretrained.restore(model, flags.input, checkpoint=flags.checkpoint)
@@ -226,19 +233,19 @@ def _run(flags: argparse.Namespace) -> str:
     length = f"{flags.num_samples} samples" if flags.num_samples else "any length"
     inputs = "(speech, attention_mask)" if flags.attention_mask else "speech"
     if not config.normalize_waveform:
-        inputs += ", as it is and not normalized,"
+        inputs += ", not normalized,"
     num_parameters = sum(int(tf.size(variable)) for variable in model.backbone.variables)
     return f"{num_parameters:,} parameters, input {inputs} of {length}; largest difference {difference:.2g}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns 0, or 2 after one line on stderr."""
+    """Runs the command and returns its exit status: 0, or 2 after one line on stderr."""
     parser = Parser(prog="models.hub_export", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_argument("--input", required=True, help="converted folder, workdir, or a SavedModel that was fine-tuned")
-    parser.add_argument("--output", required=True, help="SavedModel to write: a new folder")
-    parser.add_argument("--num_samples", type=int, help=f"of a row; 0 = any length; default {PUBLISHED_NUM_SAMPLES}")
-    parser.add_argument("--attention_mask", action="store_true", help="take (speech, attention_mask)")
-    parser.add_argument("--precision", choices=PRECISIONS, help="of the arithmetic, for good; default float32")
+    parser.add_argument("--output", required=True, help="new folder for the SavedModel")
+    parser.add_argument("--num_samples", type=int, help=f"samples of a row; 0 = any; default {PUBLISHED_NUM_SAMPLES}")
+    parser.add_argument("--attention_mask", action="store_true", help="take (speech, attention_mask) as input")
+    parser.add_argument("--precision", choices=PRECISIONS, help="precision of the exported graph; default float32")
     parser.add_argument("--checkpoint", default="", help="other weights of the run: a checkpoint or its folder")
     try:
         flags = parser.parse_args(argv)

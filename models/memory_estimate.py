@@ -1,4 +1,4 @@
-"""What a model takes before it is built: its frames, its parameters, and an estimate of its memory."""
+"""Estimates the frames, the parameters and the memory of a model before it is built."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ import numpy as np
 from models.build import build_model
 from models.wav2vec2.config import Wav2Vec2Config, resolve
 
-# Feature maps kept of a convolution.
-_MAPS_PER_CONVOLUTION = 3.0
-# Bytes of a number in those of the feature encoder, and in layers without regions: in half precision a CPU keeps
-# float32 copies of most of them, and measured hardly less than float32.
+_MAPS_PER_CONVOLUTION = 3.0  # feature maps that training keeps of each convolution
+# Bytes per number in the feature encoder and in plain layers. In half precision a CPU keeps float32 copies of most
+# tensors, so the measured size is close to float32.
 _PLAIN_BYTES = {"float32": 4.0, "mixed_bfloat16": 3.5, "mixed_float16": 3.5}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Kept:
-    """What training keeps, measured on a CPU with benchmarks/memory.py and clip_memory.py (docs/results/0024).
+    """Memory that training keeps, measured on a CPU with benchmarks/memory.py and clip_memory.py (docs/results/0024).
 
     Attributes:
-        program: Bytes of Python, TensorFlow and its thread pools, the input pipeline, XLA's compiler.
-        wide: For the backward pass of a layer, in hidden vectors of a frame.
-        inner: The same, in vectors of the feed-forward block.
-        scores: The same, in attention matrices.
-        scores_at_work: While one layer computes, beside what the others keep, in attention matrices.
-        num_bytes: Of each number.
+        program: Bytes of Python, TensorFlow and its thread pools, the input pipeline and XLA's compiler.
+        wide: Hidden vectors per frame that a layer keeps for its backward pass.
+        inner: Vectors of the feed-forward block per frame that a layer keeps for its backward pass.
+        scores: Attention matrices that a layer keeps for its backward pass.
+        scores_at_work: Additional attention matrices while one layer computes.
+        num_bytes: Bytes per number.
     """
 
     program: int
@@ -43,7 +42,7 @@ _PLAIN = {
     precision: _Kept(900 * 2**20, wide=16, inner=3, scores=3, scores_at_work=0, num_bytes=num_bytes)
     for precision, num_bytes in _PLAIN_BYTES.items()
 }
-_REGIONS = {
+_FUSED = {
     precision: _Kept(1350 * 2**20, wide=14, inner=3, scores=1, scores_at_work=at_work, num_bytes=num_bytes)
     for precision, at_work, num_bytes in (
         ("float32", 5.5, 4),
@@ -54,16 +53,16 @@ _REGIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Footprint:
-    """Frames and memory of a model that need not exist.
+class MemoryEstimate:
+    """Frames and memory of a model that need not be built.
 
     Attributes:
         config: Architecture; None for a SavedModel, whose inside is unknown.
-        model: The SavedModel, which is loaded to ask for its frames; None else.
-        precision: As `Wav2Vec2ForCTC`.
-        freeze_feature_encoder: Leaves the convolutions untrained.
-        keep_average: Training keeps averaged weights beside the raw ones.
-        keep_copy: Training goes on while a checkpoint is written from a copy.
+        model: SavedModel, loaded to ask for its frames; None for a native model.
+        precision: Keras policy of the model.
+        freeze_feature_encoder: Whether the convolutions stay untrained.
+        keep_average: Whether training keeps averaged weights beside the raw ones.
+        keep_copy: Whether training continues while a checkpoint is written from a copy.
     """
 
     config: Wav2Vec2Config | None
@@ -74,7 +73,7 @@ class Footprint:
     keep_copy: bool = False
 
     def num_frames(self, num_samples: np.ndarray) -> np.ndarray:
-        """Frames int64 [N] that rows of so many samples, integers [N], become."""
+        """Returns the frames, int64 [N], of rows of `num_samples` samples, integers [N]."""
         if self.config is None:
             return np.asarray(self.model.output_lengths(np.asarray(num_samples, dtype=np.int32)), dtype=np.int64)
         lengths = np.asarray(num_samples, dtype=np.int64)
@@ -83,35 +82,28 @@ class Footprint:
         return lengths
 
     def memory_bytes(self, num_rows: int, num_samples: int, training: bool) -> int | None:
-        """Estimates the peak memory of one process, in bytes; None for a SavedModel.
+        """Estimates the peak memory of one process in bytes; returns None for a SavedModel.
 
         Args:
             num_rows: Rows of a microbatch.
-            num_samples: Of each.
-            training: With gradients, optimizer (two moments) and activations kept; else one forward pass.
+            num_samples: Samples of each row.
+            training: Whether gradients, the optimizer (two moments) and activations are kept, or one forward pass runs.
         """
         config = self.config
         if config is None:
             return None
-        kept = (_REGIONS if training and config.uses_regions else _PLAIN)[self.precision]
-        maps, encoder = self._feature_maps(num_rows, num_samples)
+        kept = (_FUSED if training and config.uses_fused_ops else _PLAIN)[self.precision]
+        maps = _feature_maps(config, num_rows, num_samples)
         map_bytes = _MAPS_PER_CONVOLUTION * _PLAIN_BYTES[self.precision]
-        total = count_parameters(config)
-        trained = total - encoder if self.freeze_feature_encoder else total
+        fixed = kept.program + self._weight_bytes(config, training)
         frames = num_rows * int(self.num_frames(np.array([num_samples]))[0])
-        # One attention matrix, all heads of it.
+        # One attention matrix with all its heads.
         scores = kept.num_bytes * frames * config.num_heads * (frames // num_rows)
         layer = kept.num_bytes * frames * (kept.wide * config.hidden_size + kept.inner * config.intermediate_size)
         layer += kept.scores * scores
-        # float32 weights, their copies in half precision.
-        fixed = kept.program + 4 * total + (0 if self.precision == "float32" else 2 * total)
         if not training:
             return int(fixed + map_bytes * max(maps) + layer)
-        # Two moments, the gradient of this microbatch and the sum over microbatches.
-        fixed += (20 if self.keep_average else 16) * trained
-        if self.keep_copy:  # of weights, moments and averages
-            fixed += 4 * total + (12 if self.keep_average else 8) * trained
-        if config.recompute:  # what goes into each layer, and all of one
+        if config.recompute:  # the inputs of all layers, and the tensors of one
             inputs = kept.num_bytes * frames * config.hidden_size
             layers = config.num_layers * inputs + layer
         else:
@@ -119,7 +111,7 @@ class Footprint:
         layers += kept.scores_at_work * scores
         if not self.freeze_feature_encoder:
             return int(fixed + map_bytes * sum(maps) + layers)
-        if config.uses_regions:  # frozen convolutions are done with before the layers begin
+        if config.uses_fused_ops:  # the tensors of frozen convolutions are freed before the layers start
             return int(fixed + max(map_bytes * max(maps), layers))
         return int(fixed + map_bytes * max(maps) + layers)
 
@@ -151,57 +143,76 @@ class Footprint:
             (1 if self.freeze_feature_encoder else 3) * convolutions + forward_passes * layers + 3 * (positions + ends)
         )
 
-    def _feature_maps(self, num_rows: int, num_samples: int) -> tuple[list[int], int]:
-        """Elements of each convolution's output, and parameters of them all."""
-        assert self.config is not None
-        maps, length = [], num_samples
-        for kernel, stride, width in zip(
-            self.config.conv_kernel, self.config.conv_stride, self.config.conv_dim, strict=True
-        ):
-            length = max(0, (length - kernel) // stride + 1)
-            maps.append(num_rows * length * width)
-        return maps, _count_convolutions(self.config)
+    def _weight_bytes(self, config: Wav2Vec2Config, training: bool) -> int:
+        """Returns the bytes of weights and, in training, of gradients, moments, averages and the copy to save."""
+        total = count_parameters(config)
+        trained = total - _count_convolutions(config) if self.freeze_feature_encoder else total
+        num_bytes = (4 if self.precision == "float32" else 6) * total  # float32 weights and their half-precision copies
+        if training:
+            # Two moments, the gradient of this microbatch and the sum over microbatches.
+            num_bytes += (20 if self.keep_average else 16) * trained
+        if training and self.keep_copy:  # of weights, moments and averages
+            num_bytes += 4 * total + (12 if self.keep_average else 8) * trained
+        return num_bytes
 
 
 def measure_model(
     *,
     source: str,
-    preset_name: str,
-    architecture: Mapping[str, Any] | None = None,
+    preset: str,
     hub_handle: str,
     vocab_size: int,
     precision: str,
     freeze_feature_encoder: bool,
+    architecture: Mapping[str, Any] | None = None,
     keep_average: bool = False,
     keep_copy: bool = False,
-    regions: str = "auto",
-    recompute: bool = False,
-) -> Footprint:
-    """Returns the footprint of a config's model (the arguments are those of `build_model` and `Footprint`).
+    **overrides: Any,
+) -> MemoryEstimate:
+    """Estimates the model that `models.build.build_model` would build; only a SavedModel is loaded for it.
 
-    Only a SavedModel is loaded for it.
+    Args:
+        source: "native" or "hub".
+        preset: Architecture of a native model.
+        hub_handle: URL or folder of a SavedModel.
+        vocab_size: Width of the CTC head.
+        precision: Keras policy, one of `PRECISIONS`.
+        freeze_feature_encoder: Whether the convolutions stay untrained.
+        architecture: Fields of `Wav2Vec2Config` that replace `preset` where it is not a name.
+        keep_average: Whether training keeps averaged weights beside the raw ones.
+        keep_copy: Whether training continues while a checkpoint is written from a copy.
+        **overrides: Fields of `Wav2Vec2Config` of a native model.
 
     Raises:
-        ValueError: A name is unknown, or there is no such SavedModel.
+        ValueError: If a name is unknown, or there is no such SavedModel.
     """
+    config, model = None, None
     if source == "native":
-        overrides = {"vocab_size": vocab_size, "regions": regions, "recompute": recompute}
-        config = resolve(preset_name, architecture or {}, **overrides)
-        return Footprint(config, None, precision, freeze_feature_encoder, keep_average, keep_copy)
-    model = build_model(
-        source=source, preset=preset_name, hub_handle=hub_handle, vocab_size=vocab_size, precision=precision
-    )
-    return Footprint(None, model, precision, freeze_feature_encoder, keep_average, keep_copy)
+        config = resolve(preset, architecture or {}, vocab_size=vocab_size, **overrides)
+    else:
+        model = build_model(
+            source=source, preset=preset, hub_handle=hub_handle, vocab_size=vocab_size, precision=precision
+        )
+    return MemoryEstimate(config, model, precision, freeze_feature_encoder, keep_average, keep_copy)
+
+
+def _feature_maps(config: Wav2Vec2Config, num_rows: int, num_samples: int) -> list[int]:
+    """Returns the number of elements of the output of each convolution."""
+    maps, length = [], num_samples
+    for kernel, stride, width in zip(config.conv_kernel, config.conv_stride, config.conv_dim, strict=True):
+        length = max(0, (length - kernel) // stride + 1)
+        maps.append(num_rows * length * width)
+    return maps
 
 
 def count_parameters(config: Wav2Vec2Config) -> int:
-    """Parameters of the native model with its head."""
+    """Returns the number of parameters of the native model, CTC head included."""
     d, inner = config.hidden_size, config.intermediate_size
     features = config.conv_dim[-1]
     projection = (2 * features if config.feature_projection_norm else 0) + features * d + d
     positions = config.pos_conv_kernel * (d // config.pos_conv_groups) * d + config.pos_conv_kernel + d
     layer = 4 * (d * d + d) + 2 * d * inner + inner + d + 4 * d
-    ends = 2 * d + d  # the norm before or after the layers, the vector of masked frames
+    ends = 2 * d + d  # the norm before or after the layers, and the embedding of masked frames
     head = d * config.vocab_size + config.vocab_size
     return _count_convolutions(config) + projection + positions + config.num_layers * layer + ends + head
 

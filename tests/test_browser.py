@@ -13,7 +13,6 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from data.batches.datasets import EvalData
 from data.common.page import page_environment
 from data.doctor.html_report import write_report as write_doctor
 from data.shards.records import encode_flac
@@ -24,6 +23,7 @@ from engine.evaluation.metrics import TranscriptionScore
 from engine.modes import report
 from engine.report.writer import ReportWriter
 from tests.data.doctor.test_html_report import make_report
+from tests.helpers.data_toys import eval_data
 from tests.helpers.experiment_toys import make_parts
 
 SECS = {"long": 1.0, "short": 0.5, "middle": 0.75, "hebrew": 0.25}
@@ -64,7 +64,7 @@ def workdir(tmp_path_factory):
         line = {"audio_filepath": f"{name}.wav", "text": SAID[name], "duration": secs, "speaker": f"speaker of {name}"}
         lines.append(json.dumps(line) + "\n")
     (corpus / "manifest.jsonl").write_text("".join(lines))
-    data = EvalData(
+    data = eval_data(
         tokenizer=load_tokenizer(""), text_style="unicode", format="jsonl", input=str(corpus / "manifest.jsonl"),
         batch_size=4,
     )  # fmt: skip

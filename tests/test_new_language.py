@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from configs import new_language
-from data.batches.datasets import EvalData, TrainData
+from data.batches.datasets import build_eval_data, build_train_data
 from data.doctor.preflight import check_before_training
 from data.synthesis.espeak import SAMPLE_RATE, Synthesizer
 from data.text.tokenizer import load_tokenizer
@@ -25,8 +25,8 @@ from tests.helpers.experiment_toys import make_parts, reproducible_lines
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = make_parts(
     build_tokenizer=load_tokenizer,
-    build_train_data=TrainData,
-    build_eval_data=EvalData,
+    build_train_data=build_train_data,
+    build_eval_data=build_eval_data,
     preflight=check_before_training,
 )
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tensorflow.python.autograph.core.ag_ctx import Status, control_status_ctx
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from data.batches.pipeline import build_dataset
+from data.batches.pipeline import BatchMaker, build_dataset
 from data.batches.plan import BatchPlan
 from data.text.tokenizer import load_tokenizer
 from engine.distributed import strategy
@@ -47,7 +47,7 @@ class Data:
 
     def dataset(self, context, start_update=None):
         length = {"num_updates": self.num_batches} if start_update is None else {"start_update": start_update}
-        return build_dataset(**self._fields, **length)
+        return build_dataset(BatchMaker(**self._fields), num_parallel_calls=2, prefetch=4, **length)
 
 
 class Counter:

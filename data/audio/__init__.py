@@ -1,1 +1,1 @@
-"""Recordings to waveforms: decoding, resampling, streaming."""
+"""Decoding, checking, resampling and streaming of recordings."""

@@ -1,4 +1,4 @@
-"""Opens recordings by what they hold, whatever they are called, and decodes them block by block."""
+"""Opens recordings by their content, whatever their names, and decodes them block by block."""
 
 from __future__ import annotations
 
@@ -15,27 +15,29 @@ from absl import logging
 
 from common import storage
 from common.audio_kinds import HEAD_BYTES, READABLE_FORMATS, conversion_command, identify
-from data.audio.containers import MP3_INFO_FRAMES, check_container, skip_id3
+from data.audio.compressed import MP3_INFO_FRAMES
+from data.audio.containers import check_container
+from data.audio.verdict import skip_id3
 from data.common.errors import InputError
 
-# Speech recorded below 4 kHz is not understood, and no converter runs beyond 384 kHz; damaged headers say 1 Hz, which
-# would make 16,000 samples of each one. Arrays of microphones have up to 64 channels.
+# Speech sampled below 4 kHz is unintelligible, and no converter exceeds 384 kHz. Damaged headers say 1 Hz, which would
+# turn each sample into 16,000. Microphone arrays have up to 64 channels.
 SAMPLE_RATES = (4_000, 384_000)
 MAX_CHANNELS = 64
-BLOCK_VALUES = 2**23  # read at a time, over all channels
-# Samples of a channel that a byte can hold, at the utmost: silence in FLAC, which has a bound of its own.
+BLOCK_VALUES = 2**23  # values to read at a time, over all channels
+# Most samples of a channel that a byte can hold: silence in FLAC.
 _MAX_SAMPLES_A_BYTE = 8192
-# An MP3 header can promise a little more or less than the decoder delivers: one encoder delay and
-# one last block, each at most two frames of 1,152 samples. Every other format must be exact.
+# An MP3 header can differ from what the decoder delivers by one encoder delay and one last block, each at most two
+# frames of 1,152 samples. All other formats must be exact.
 MP3_SLACK_SAMPLES = 4 * 1152
-# libsndfile's "unknown length", from FLAC streams whose encoder could not go back to the header.
+# libsndfile's "unknown length", from FLAC streams whose encoder could not seek back to the header.
 _UNKNOWN_LENGTH = 2**62
-# These libsndfile knows by their names alone: no header, or something before the first frame.
+# libsndfile recognizes these only by name: they have no header, or data before the first frame.
 _KNOWN_BY_NAME = (".mp3", ".gsm", ".vox")
 _HEADERLESS = (".raw", ".pcm", ".sln", ".vox")
 _FLOAT_SUBTYPES = ("FLOAT", "DOUBLE")
-# A float file beyond this holds integers that nobody divided: as full scale it would be 30 dB too loud, as 16 bits it
-# is just above silence.
+# A float file with a larger peak holds unscaled integers: a peak of 32 would be 30 dB too loud as a float, and close to
+# silence as a 16-bit integer.
 _MAX_FLOAT_PEAK = 32.0
 
 
@@ -43,17 +45,17 @@ _MAX_FLOAT_PEAK = 32.0
 def open_audio(
     path: str | os.PathLike[str], *, content: bytes | None = None, is_decoded: bool = True
 ) -> Iterator[soundfile.SoundFile]:
-    """Opens a recording whose header says nothing that its bytes contradict; decoding may still find a fault.
+    """Opens a recording and checks its header against its bytes; decoding may still find a fault.
 
     Args:
-        path: a file of a format that libsndfile knows, or a URL; told by its content, whatever its name.
-        content: the file's bytes where they are at hand; `path` is then but its name.
-        is_decoded: whether more than the header is wanted; then all bytes are looked at.
+        path: File or URL, in a format that libsndfile knows by its content.
+        content: Bytes of the file if they are in memory; `path` is then only a name.
+        is_decoded: Whether the audio will be decoded; if so, all bytes are checked.
 
     Raises:
-        InputError: the file is absent, no regular file, no audio that can be read, empty, shorter or longer than its
-            header says, or has a rate or a number of channels that no recording has. Errors of libsndfile and of the
-            file system inside the context become one as well.
+        InputError: If the file is absent, not a regular file, not readable audio, empty, shorter or longer than its
+            header says, or has an impossible rate or number of channels. Errors of libsndfile and of the file system
+            inside the context are converted to it.
     """
     try:
         with _open_bytes(path, content) as stream:
@@ -68,18 +70,18 @@ def open_audio(
 def decode_blocks(
     path: str | os.PathLike[str], file: soundfile.SoundFile, *, block_samples: int = 0
 ) -> Iterator[np.ndarray]:
-    """Decodes an open recording, block by block, in memory that does not depend on what its header promises.
+    """Decodes an open recording block by block, in memory that does not depend on the length in its header.
 
     Args:
-        path: for messages.
-        file: of `open_audio`, at its beginning.
-        block_samples: samples of a channel at a time; 0 = some 30 MB.
+        path: Name of the file in messages.
+        file: File of `open_audio`, at its beginning.
+        block_samples: Samples per channel of a block; 0 = about 30 MB.
 
     Yields:
-        float32 [N, C], as stored; together they have the header's length.
+        float32 [N, C] as stored; together the blocks have the header's length.
 
     Raises:
-        InputError: the file ends early or holds values that are not finite.
+        InputError: If the file ends early or holds values that are not finite.
     """
     promised, num_read = file.frames, 0
     most = max(1, BLOCK_VALUES // file.channels)
@@ -100,7 +102,7 @@ def decode_blocks(
 
 
 def scan_scale(path: str | os.PathLike[str], file: soundfile.SoundFile) -> float:
-    """Returns `scale_of` an open recording that is read as a stream; leaves it at its beginning."""
+    """Reads an open recording through, returns its `scale_of` and seeks back to its beginning."""
     if file.subtype not in _FLOAT_SUBTYPES:
         return 1.0
     highest = 0.0
@@ -108,50 +110,55 @@ def scan_scale(path: str | os.PathLike[str], file: soundfile.SoundFile) -> float
         for block in decode_blocks(path, file):
             highest = max(highest, peak(block))
     except InputError:
-        pass  # whoever decodes meets it again, behind what can be used
+        pass  # decoding raises it again, after the usable part
     file.seek(0)
     return scale_of(file, highest)
 
 
 def scale_of(file: soundfile.SoundFile, highest: float) -> float:
-    """Returns a power of two that brings integers of 16, 24 or 32 bits in a float file to full scale; else 1.
+    """Returns the power of two that scales a float file of 16, 24 or 32-bit integers to full scale 1, or 1.0.
 
     Args:
-        file: of `open_audio`.
-        highest: largest magnitude in it.
+        file: File of `open_audio`.
+        highest: Largest magnitude in the file.
     """
     if file.subtype not in _FLOAT_SUBTYPES or highest <= _MAX_FLOAT_PEAK:
         return 1.0
     for bits in (16, 24, 32):
-        if highest <= 2.0**bits:  # twice what the integers reach: who resampled them overshot
+        if highest <= 2.0**bits:  # twice the range of the integers, because resampling overshoots
             return 2.0 ** (1 - bits)
     return float(2.0 ** -np.ceil(np.log2(highest)))
 
 
 def peak(values: np.ndarray) -> float:
-    """Returns the largest magnitude; NaN if any value is."""
+    """Returns the largest magnitude, or NaN if any value is NaN."""
     return max(float(values.max()), -float(values.min()))
 
 
 def unreadable(path: str | os.PathLike[str], error: Exception, content: bytes | None = None) -> InputError:
-    """Returns what to tell of a recording that libsndfile or the file system refuses; arguments as `open_audio`'s."""
+    """Converts an error of libsndfile or the file system to an InputError.
+
+    Args:
+        path: Name of the file.
+        error: Error to convert.
+        content: Bytes of the file if they are in memory.
+    """
     if content is None:
         try:
             is_there, is_file = storage.exists(path), storage.is_file(path)
-        except OSError as fault:  # a file system that does not answer, or that there is none for
+        except OSError as fault:  # the file system does not answer, or the scheme is unknown
             return InputError(f"cannot read audio file {path} ({fault}): check the path", code="missing_audio")
         if not is_there:
             return InputError(f"no audio file {path}: check the path", code="missing_audio")
         if not is_file:
             return InputError(f"{path} is not a file: give the path of an audio file")
-    # libsndfile's text ends with its own copy of the path.
+    # libsndfile puts the path in front of the reason.
     reason = str(error).rstrip(".").rsplit(": ", 1)[-1]
     if "Format not recognised" in reason:
         if os.fspath(path).lower().endswith(_HEADERLESS):
             example = f"ffmpeg -f s16le -ar 16000 -ac 1 -i {shlex.quote(os.fspath(path))} x.flac"
             return InputError(
-                f"{path} has no header that tells its rate and format: convert it with what you know of it, such as "
-                f"{example}"
+                f"{path} has no header with its rate and format: convert it with the right ones, for example {example}"
             )
         return InputError(
             f"cannot decode audio file {path} (no header of {READABLE_FORMATS}): convert it to one of these, or fetch "
@@ -161,7 +168,7 @@ def unreadable(path: str | os.PathLike[str], error: Exception, content: bytes | 
 
 
 class _Content(io.BytesIO):
-    """Bytes as libsndfile reads them: where it seeks in vain, its callback would print a traceback."""
+    """Bytes for libsndfile, in whose callbacks an exception would print a traceback."""
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
@@ -171,7 +178,7 @@ class _Content(io.BytesIO):
 
 
 class _Remote:
-    """A file behind a URL, likewise."""
+    """A file behind a URL for libsndfile, without exceptions in its callbacks."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -187,13 +194,13 @@ class _Remote:
     def read(self, num_bytes: int = -1) -> bytes:
         try:
             return self._file.read(num_bytes)
-        except Exception:  # the file system's own: to libsndfile the file ends here
+        except Exception:  # file systems raise errors of their own; libsndfile sees the end of the file
             return b""
 
 
 @contextmanager
 def _open_bytes(path: str | os.PathLike[str], content: bytes | None) -> Iterator[BinaryIO]:
-    """Opens what is to be decoded. Of what is local, regular files only: a pipe would wait for ever."""
+    """Opens the bytes to decode; refuses local files that are not regular, because a pipe could wait forever."""
     if content is not None:
         yield _Content(content)
     elif storage.is_remote(path):
@@ -207,24 +214,27 @@ def _open_bytes(path: str | os.PathLike[str], content: bytes | None) -> Iterator
 
 
 def _check_content(path: str | os.PathLike[str], stream: BinaryIO, *, is_decoded: bool) -> None:
-    """Refuses containers that are not read, and those that hold less or more than they say."""
+    """Refuses unsupported containers, and those that hold less or more than they say."""
     kind = identify(stream.read(HEAD_BYTES))
     if kind is not None and not kind.is_readable:
         if kind.is_audio:
-            advice = f"which is not read ({READABLE_FORMATS} are): convert it, for example {conversion_command(path)}"
-            raise InputError(f"{path} is {kind.name}, {advice}")
-        raise InputError(f"{path} is {kind.name} and no audio: fetch the recording itself, or leave it out")
+            example = conversion_command(path)
+            raise InputError(
+                f"{path} is {kind.name}, which is not supported ({READABLE_FORMATS} are): convert it, for example "
+                f"{example}"
+            )
+        raise InputError(f"{path} is {kind.name}, not audio: fetch the recording itself, or leave it out")
     verdict = check_container(
         stream,
         stream.seek(0, os.SEEK_END) or stream.tell(),
-        # Behind a URL each look costs a request: what is decoded later is looked at then.
+        # Each read behind a URL costs a request, so remote files are walked only when they are decoded.
         walks=is_decoded or not storage.is_remote(path),
         is_decoded=is_decoded,
     )
     if verdict.fault:
         raise InputError(f"{path} {verdict.fault}", code=verdict.code)
-    if verdict.is_unended and not is_decoded:  # once, and not again in each epoch
-        logging.warning("%s has no end-of-stream mark: see that it is whole", path)
+    if verdict.is_unended and not is_decoded:  # once, not in each epoch
+        logging.warning("%s has no end-of-stream mark: check that it is complete", path)
     stream.seek(0)
 
 
@@ -232,7 +242,7 @@ def _check_content(path: str | os.PathLike[str], stream: BinaryIO, *, is_decoded
 def _open_sound(path: str | os.PathLike[str], stream: BinaryIO) -> Iterator[soundfile.SoundFile]:
     is_local = isinstance(stream, io.FileIO)
     try:
-        # By its handle: from a name libsndfile would guess a format without a header, and read noise.
+        # By its handle, because from a name libsndfile guesses a format without a header and reads noise.
         file = soundfile.SoundFile(stream.fileno() if is_local else stream, closefd=False)
     except soundfile.SoundFileError:
         name = os.fspath(path)
@@ -244,10 +254,10 @@ def _open_sound(path: str | os.PathLike[str], stream: BinaryIO) -> Iterator[soun
 
 
 def _check_header(path: str | os.PathLike[str], file: soundfile.SoundFile, stream: BinaryIO) -> None:
-    """Refuses a header without a length, and one that says what no recording has.
+    """Refuses a header without a length, and one with impossible values.
 
-    libsndfile guesses the length of an MP3 file without an information frame from its first frame
-    and its size, and then reads no further: with a variable bit rate, speech is lost unseen.
+    libsndfile guesses the length of an MP3 file without an information frame from its first frame and its size, and
+    reads no further, so with a variable bit rate it silently drops speech.
     """
     if file.frames <= 0:
         raise InputError(f"no samples in audio file {path}: remove it or record it again", code="empty_audio")
@@ -256,7 +266,7 @@ def _check_header(path: str | os.PathLike[str], file: soundfile.SoundFile, strea
             f"{path} has {file.samplerate} Hz and {file.channels} channel(s) by its header, wanted {SAMPLE_RATES[0]} "
             f"to {SAMPLE_RATES[1]} Hz and at most {MAX_CHANNELS} channels: fetch or make it again"
         )
-    position = stream.tell()  # libsndfile reads by the same handle
+    position = stream.tell()  # libsndfile reads through the same handle
     says_length = not file.subtype.startswith("MPEG") or _has_mp3_length(stream)
     num_bytes = stream.seek(0, os.SEEK_END) or stream.tell()
     stream.seek(position)
@@ -269,7 +279,7 @@ def _check_header(path: str | os.PathLike[str], file: soundfile.SoundFile, strea
 
 
 def _has_mp3_length(stream: BinaryIO) -> bool:
-    """Whether MPEG audio has an information frame, or the WAV around it a count of its samples."""
+    """Returns whether MPEG audio has an information frame, or is in a WAV file with a count of its samples."""
     stream.seek(skip_id3(stream))
     head = stream.read(2048)
     return any(name in head for name in (*MP3_INFO_FRAMES, *((b"fact",) if head[:4] == b"RIFF" else ())))

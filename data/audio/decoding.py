@@ -1,4 +1,4 @@
-"""Audio files to mono float32 waveforms at one sample rate."""
+"""Decodes audio files to mono float32 waveforms at one sample rate."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from data.common.errors import InputError
 
 SAMPLE_RATE = 16000
 
-# Values of a recording that is read whole, at most: 4.6 hours of one channel at 16 kHz. What is longer is streamed.
+# Most values of a recording that is read whole: 4.6 hours of one channel at 16 kHz. Longer ones are streamed.
 MAX_VALUES = 2**28
-# Where the mix of the channels has less than a tenth of the power that channels without relation would leave, they
-# cancel each other: one is the other with its sign changed.
+# Channels cancel each other, as one channel and its inverse do, if their mix has less than a tenth of the power that
+# independent channels would leave.
 _CANCELLING = 0.1
 _MIX_SECS = 30.0
 _VARIANCE_EPSILON = 1e-7
@@ -24,35 +24,35 @@ _FULL_SCALE = 32768
 
 
 def read_header(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """Reads length and sample rate, without decoding.
+    """Reads the length and the sample rate of a file without decoding it.
 
     Args:
-        path: a FLAC, WAV, OGG or MP3 file; a URL is read as far as its header needs.
+        path: Audio file; a URL is read as far as its header needs.
 
     Returns:
-        (number of samples per channel, at the file's own rate; sample rate in Hz).
+        (number of samples per channel at the file's rate, sample rate in Hz).
 
     Raises:
-        InputError: as `open_audio`, or the file does not say how long it is.
+        InputError: If the file is absent, not readable audio, damaged, or does not say how long it is.
     """
     with open_audio(path, is_decoded=False) as file:
         return int(file.frames), int(file.samplerate)
 
 
 def read_audio(path: str | os.PathLike[str], *, content: bytes | None = None) -> tuple[np.ndarray, int]:
-    """Decodes an audio file as it is.
+    """Decodes an audio file at its own rate, with all its channels.
 
     Args:
-        path: a FLAC, WAV, OGG or MP3 file of any number of channels.
-        content: the file's bytes where they are at hand; `path` is then but its name.
+        path: Audio file.
+        content: Bytes of the file if they are in memory; `path` is then only a name.
 
     Returns:
-        (float32 [T, C], T the header's length; sample rate in Hz). Full scale is 1; float files and lossy decoders go
-        beyond it. Integers in a float file are brought to it.
+        (float32 [T, C] with the header's length T, sample rate in Hz). Full scale is 1, which float files and lossy
+        decoders can exceed. Integers in a float file are scaled to it.
 
     Raises:
-        InputError: as `open_audio`; the file cannot be read, ends early, holds values that are not finite, or more of
-            them than anybody trains on at once.
+        InputError: If the file is absent, not readable audio or damaged, ends early, holds values that are not finite,
+            or more than `MAX_VALUES` of them.
     """
     if content is None and storage.is_remote(path):
         try:
@@ -63,7 +63,7 @@ def read_audio(path: str | os.PathLike[str], *, content: bytes | None = None) ->
         if file.frames * file.channels > MAX_VALUES:
             raise InputError(
                 f"{path} has {file.frames / file.samplerate / 3600:.1f} h of {file.channels} channel(s), too much to "
-                "be held at once: cut it into utterances"
+                "hold at once: cut it into utterances"
             )
         blocks = list(decode_blocks(path, file))
         channels = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
@@ -73,39 +73,46 @@ def read_audio(path: str | os.PathLike[str], *, content: bytes | None = None) ->
 
 
 def read_segment(path: str | os.PathLike[str], *, start: int | None, num_samples: int) -> tuple[np.ndarray, int]:
-    """Decodes a part of an audio file as it is, without what lies before it where the format can be entered anywhere.
+    """Decodes a segment of an audio file at its own rate, seeking to it where the format allows.
 
     Args:
-        path: as `read_audio`.
-        start: first sample at the file's own rate; None reads the whole file, whatever `num_samples`.
-        num_samples: wanted.
+        path: Audio file.
+        start: First sample at the file's rate; None reads the whole file, whatever `num_samples` is.
+        num_samples: Samples of the segment.
 
     Returns:
         (float32 [num_samples, C], sample rate in Hz).
 
     Raises:
-        InputError: as `read_audio`, or the file ends before the segment does.
+        InputError: If the file cannot be read (see `read_audio`), or ends before the segment does.
     """
     if start is None:
         return read_audio(path)
-    channels = None
-    if not storage.is_remote(path):
-        # Not decoded: the container was walked when its header was read, and would be again for every segment.
-        with open_audio(path, is_decoded=False) as file:
-            # MPEG frames lean on those before them.
-            if not file.subtype.startswith("MPEG") and file.seekable() and start + num_samples <= file.frames:
-                file.seek(start)
-                channels, rate = file.read(num_samples, dtype="float32", always_2d=True), file.samplerate
-                if len(channels) and np.isfinite(highest := peak(channels)):
-                    channels *= scale_of(file, highest)
-    if channels is None:
+    found = None if storage.is_remote(path) else _seek_segment(path, start, num_samples)
+    if found is None:
         whole, rate = read_audio(path)
         channels = whole[start : start + num_samples]
+    else:
+        channels, rate = found
     if len(channels) != num_samples:
         raise InputError(f"{path} ends before sample {start + num_samples} of a segment; fetch or make it again")
     if not np.isfinite(peak(channels)):
         raise InputError(f"{path} holds values that are not finite: remove it or record it again")
     return channels, rate
+
+
+def _seek_segment(path: str | os.PathLike[str], start: int, num_samples: int) -> tuple[np.ndarray, int] | None:
+    """Returns a segment without decoding what is before it, or None if the format does not allow that."""
+    # is_decoded=False, or the container would be walked again for every segment of the file.
+    with open_audio(path, is_decoded=False) as file:
+        # MPEG frames depend on those before them.
+        if file.subtype.startswith("MPEG") or not file.seekable() or start + num_samples > file.frames:
+            return None
+        file.seek(start)
+        channels = file.read(num_samples, dtype="float32", always_2d=True)
+        if len(channels) and np.isfinite(highest := peak(channels)):
+            channels *= scale_of(file, highest)
+        return channels, file.samplerate
 
 
 def load_audio(
@@ -120,19 +127,19 @@ def load_audio(
     """Decodes an audio file to one channel at one rate.
 
     Args:
-        path: as `read_audio`.
-        sample_rate: wanted rate in Hz.
-        on_rate_mismatch: "resample", or "refuse" to raise where the file has another rate.
-        content: as `read_audio`; not with a `start`.
-        start: as `read_segment`; None reads the whole file.
-        num_samples: as `read_segment`.
+        path: Audio file.
+        sample_rate: Rate of the result in Hz.
+        on_rate_mismatch: "resample", or "refuse" to raise if the file has another rate.
+        content: Bytes of the file if they are in memory; not with a `start`.
+        start: First sample of a segment at the file's rate; None reads the whole file.
+        num_samples: Samples of the segment at the file's rate.
 
     Returns:
         float32 [T], one channel as `mix_down` makes it; T is `resampled_length` of the header's length. Full scale is
-        1; float files, lossy decoders and the resampler go beyond it.
+        1, which float files, lossy decoders and the resampler can exceed.
 
     Raises:
-        InputError: as `read_audio`, or the file has another rate while `on_rate_mismatch` is
+        InputError: If the file cannot be read (see `read_audio`), or has another rate and `on_rate_mismatch` is
             "refuse".
     """
     check_rate_policy(on_rate_mismatch)
@@ -146,19 +153,19 @@ def load_audio(
 
 
 def to_mono(channels: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """Returns channels [T, C] as one, at another rate: `mix_down`, then `resample`."""
+    """Mixes channels [T, C] down to one and resamples it."""
     size = mix_samples(from_rate, channels.shape[1])
     blocks = [mix_down(channels[start : start + size]) for start in range(0, len(channels), size)]
     return resample(blocks[0] if len(blocks) == 1 else np.concatenate(blocks), from_rate, to_rate)
 
 
 def mix_samples(rate: int, num_channels: int) -> int:
-    """Returns how many samples of a channel are mixed at a time; whoever reads a stream must mix as many."""
+    """Returns the samples per channel to mix at a time; a stream must use the same number to get the same result."""
     return max(1, min(round(_MIX_SECS * rate), BLOCK_VALUES // num_channels))
 
 
 def mix_down(block: np.ndarray) -> np.ndarray:
-    """Returns the mean over channels [N, C], or the first loud channel where they cancel each other."""
+    """Returns the mean over channels [N, C], or the first loud channel if they cancel each other."""
     if block.shape[1] == 1:
         return block[:, 0]
     mix = block.mean(axis=1)
@@ -167,15 +174,15 @@ def mix_down(block: np.ndarray) -> np.ndarray:
 
 
 def channels_cancel(channels: np.ndarray, rate: int) -> bool:
-    """Returns whether `to_mono` takes a single one of the channels [T, C] somewhere."""
+    """Returns whether channels [T, C] cancel each other anywhere, so that `to_mono` takes a single one there."""
     size = mix_samples(rate, channels.shape[1])
     blocks = (channels[start : start + size] for start in range(0, len(channels), size))
     return channels.shape[1] > 1 and any(_cancelling_powers(block, block.mean(axis=1)) is not None for block in blocks)
 
 
 def _cancelling_powers(block: np.ndarray, mix: np.ndarray) -> np.ndarray | None:
-    """Power of each channel about its mean if they cancel each other in their mix, else None."""
-    # The model hears no offset, so that none may hide what is lost.
+    """Returns the variance of each channel if they cancel each other in their mix, else None."""
+    # Variances, because a constant offset is inaudible to the model and must not hide the loss.
     powers = np.array([_variance(block[:, channel]) for channel in range(block.shape[1])])
     cancel = block.shape[1] * _variance(mix) < _CANCELLING * powers.mean()
     return powers if cancel else None
@@ -183,19 +190,19 @@ def _cancelling_powers(block: np.ndarray, mix: np.ndarray) -> np.ndarray | None:
 
 def _variance(samples: np.ndarray) -> float:
     samples = np.ascontiguousarray(samples)
-    centred = samples - samples.mean(dtype=np.float64).astype(np.float32)
-    return float(np.dot(centred, centred)) / len(samples)
+    centered = samples - samples.mean(dtype=np.float64).astype(np.float32)
+    return float(np.dot(centered, centered)) / len(samples)
 
 
 def to_int16(waveform: np.ndarray) -> np.ndarray:
-    """Returns float32 [T] as little-endian 16-bit samples; what goes beyond full scale is scaled, not clipped."""
+    """Converts float32 [T] to little-endian int16; a waveform that exceeds full scale is scaled down, not clipped."""
     if len(waveform) and (highest := peak(waveform)) > 1.0:
         waveform = waveform * np.float32(1.0 / highest)
     return np.clip(np.rint(waveform * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype("<i2")
 
 
 def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
-    """Number of samples after resampling: num_samples * to_rate / from_rate, rounded up."""
+    """Returns the number of samples after resampling, num_samples * to_rate / from_rate rounded up."""
     return -(-int(num_samples) * int(to_rate) // int(from_rate))
 
 
@@ -204,12 +211,12 @@ def resample(waveform: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 
     Args:
         waveform: float32 [T].
-        from_rate: rate of `waveform` in Hz.
-        to_rate: wanted rate in Hz.
+        from_rate: Rate of `waveform` in Hz.
+        to_rate: Rate of the result in Hz.
 
     Returns:
-        float32, exactly `resampled_length(T, from_rate, to_rate)` long. soxr itself returns up to
-        two samples fewer or more, which would make lengths depend on more than the header.
+        float32 [resampled_length(T, from_rate, to_rate)]. soxr itself returns up to two samples fewer or more, so the
+        result is trimmed or padded to make lengths depend on the header alone.
     """
     waveform = np.ascontiguousarray(waveform, dtype=np.float32)
     if from_rate == to_rate or not len(waveform):
@@ -226,20 +233,20 @@ def fit_length(waveform: np.ndarray, num_samples: int) -> np.ndarray:
 
 
 def normalize_waveform(waveform: np.ndarray) -> np.ndarray:
-    """Zero mean and unit variance, as wav2vec 2.0's published feature extractor does.
+    """Normalizes to zero mean and unit variance, as the published feature extractor of wav2vec 2.0 does.
 
     Args:
-        waveform: float32 [T], the valid samples alone: padding would shift the statistics.
+        waveform: float32 [T] without padding, which would shift the statistics.
 
     Returns:
-        float32 [T], (x - mean) / sqrt(variance + 1e-7); zeros for silence, empty for empty.
+        float32 [T], (x - mean) / sqrt(variance + 1e-7); zeros for silence, empty for an empty waveform.
     """
     waveform = np.asarray(waveform, dtype=np.float32)
     if not len(waveform):
         return waveform
-    centred = waveform - waveform.mean(dtype=np.float64).astype(np.float32)
-    variance = np.square(centred).mean(dtype=np.float64)
-    return centred * np.float32(1.0 / np.sqrt(variance + _VARIANCE_EPSILON))
+    centered = waveform - waveform.mean(dtype=np.float64).astype(np.float32)
+    variance = np.square(centered).mean(dtype=np.float64)
+    return centered * np.float32(1.0 / np.sqrt(variance + _VARIANCE_EPSILON))
 
 
 def check_rate_policy(on_rate_mismatch: str) -> None:
@@ -249,5 +256,5 @@ def check_rate_policy(on_rate_mismatch: str) -> None:
 
 
 def load_waveform(path: str | os.PathLike[str], *, on_rate_mismatch: str = "resample") -> np.ndarray:
-    """Decodes a file as a model wants it: `load_audio` at 16 kHz, then `normalize_waveform`."""
+    """Decodes a file as most models expect it, at 16 kHz and normalized."""
     return normalize_waveform(load_audio(path, on_rate_mismatch=on_rate_mismatch))

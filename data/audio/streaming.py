@@ -1,4 +1,4 @@
-"""Recordings of any length in constant memory: blocks of mono samples at 16 kHz, one after the other."""
+"""Reads recordings of any length in constant memory, as blocks of mono samples at 16 kHz."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from data.common.errors import InputError
 
 
 def duration_samples(path: str | os.PathLike[str]) -> int:
-    """Samples that a file has at 16 kHz, from its header.
+    """Returns the number of samples of a file at 16 kHz, from its header.
 
     Raises:
-        InputError: As `data.audio.decoding.read_header`.
+        InputError: If the header cannot be read, see `data.audio.decoding.read_header`.
     """
     num_samples, rate = read_header(path)
     return resampled_length(num_samples, rate, SAMPLE_RATE)
@@ -34,18 +34,19 @@ def duration_samples(path: str | os.PathLike[str]) -> int:
 def stream_audio(
     path: str | os.PathLike[str], *, block_secs: float = 30.0, on_rate_mismatch: str = "resample"
 ) -> Iterator[np.ndarray]:
-    """Yields a file piece by piece; joined, the pieces are `data.audio.decoding.load_audio` of the file.
+    """Yields a file in blocks that, concatenated, equal `data.audio.decoding.load_audio` of the file.
 
     Args:
-        path: A FLAC, WAV, OGG or MP3 file.
-        block_secs: Audio read at a time; the pieces are about as long.
+        path: Audio file.
+        block_secs: Approximate duration of a block.
         on_rate_mismatch: "resample" to 16 kHz, or "refuse".
 
     Yields:
-        float32 [N] at 16 kHz, as `data.audio.decoding.load_audio` gives them.
+        float32 [N] at 16 kHz.
 
     Raises:
-        InputError: The file cannot be read, ends early or holds values that are not finite; raised where it is met.
+        InputError: If the file cannot be read, ends early or holds values that are not finite; raised after the blocks
+            before the fault.
     """
     check_rate_policy(on_rate_mismatch)
     with open_audio(path) as file:
@@ -60,7 +61,7 @@ def stream_audio(
             num_left -= len(block)
             if resampler is not None:
                 block = resampler.resample_chunk(np.ascontiguousarray(block), last=not num_left)
-            # soxr gives up to two samples fewer or more than the header promises.
+            # soxr returns up to two samples fewer or more than the header promises.
             block = block[:num_wanted]
             if not num_left:
                 block = np.pad(block, (0, num_wanted - len(block)))
@@ -70,7 +71,7 @@ def stream_audio(
 
 
 def _mono_blocks(path: str | os.PathLike[str], file: soundfile.SoundFile, block_samples: int) -> Iterator[np.ndarray]:
-    """Yields one channel at the file's own rate; several are mixed in the blocks in which `to_mono` mixes them."""
+    """Yields one channel at the file's rate; several channels are mixed in the same blocks as `to_mono` does."""
     scale = np.float32(scan_scale(path, file))
     size = block_samples if file.channels == 1 else mix_samples(file.samplerate, file.channels)
     num_read = 0

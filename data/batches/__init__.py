@@ -1,1 +1,1 @@
-"""Order, buckets and pipelines: utterances to padded batches."""
+"""Batch plans, length buckets and input pipelines that turn utterances into padded batches."""

@@ -1,4 +1,4 @@
-"""Length buckets: the shapes that batches are padded to, and how sorted rows are cut into batches of them."""
+"""Chooses the lengths that batches are padded to (buckets), and cuts sorted rows into batches."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ def choose_bucket_boundaries(
 ) -> tuple[int, ...]:
     """Chooses the bucket boundaries that waste the fewest padded samples.
 
-    Exact: a dynamic program over the multiples of `resolution` that rows round up to.
+    The result is optimal: a dynamic program over the multiples of `resolution` that rows round up to.
 
     Args:
-        num_samples: [N] samples of the rows.
-        num_buckets: most boundaries to return; fewer come back when fewer are of use.
-        resolution: samples that every boundary is a multiple of.
+        num_samples: Integers [N], samples of the rows.
+        num_buckets: Largest number of boundaries; fewer are returned if more do not help.
+        resolution: Number of samples that divides every boundary.
 
     Returns:
-        Rising boundaries; the last one holds the longest row.
+        Increasing boundaries; the last one holds the longest row.
 
     Raises:
-        InputError: there are no rows.
-        ValueError: `num_buckets` or `resolution` is below 1.
+        InputError: If there are no rows.
+        ValueError: If `num_buckets` or `resolution` is below 1.
     """
     if num_buckets < 1 or resolution < 1:
         raise ValueError(f"num_buckets={num_buckets}, resolution={resolution}: both must be >= 1")
@@ -35,7 +35,7 @@ def choose_bucket_boundaries(
     values, counts = np.unique(-(-lengths // resolution), return_counts=True)
     num_values, num_buckets = len(values), min(num_buckets, len(values))
     cumulated = np.concatenate([[0], np.cumsum(counts)])
-    # cost[k, j]: padded units of the rows of the j smallest values in exactly k buckets.
+    # cost[k, j] is the padded size of the rows of the j smallest values in exactly k buckets.
     cost = np.full((num_buckets + 1, num_values + 1), np.iinfo(np.int64).max // 4, dtype=np.int64)
     cost[0, 0] = 0
     previous = np.zeros((num_buckets + 1, num_values + 1), dtype=np.int32)
@@ -51,18 +51,18 @@ def choose_bucket_boundaries(
 
 
 def rows_within(boundaries: np.ndarray, *, max_batch_samples: int, row_multiple: int) -> np.ndarray:
-    """Rows of a batch of each bucket such that the padded batch has at most `max_batch_samples`.
+    """Returns the rows of a batch of each bucket such that a padded batch has at most `max_batch_samples`.
 
     Args:
-        boundaries: [K] rising samples that the rows of a bucket are padded to.
-        max_batch_samples: most samples of a batch, padding included.
-        row_multiple: rows are a multiple of this, as the replicas and their microbatches want it.
+        boundaries: [K] increasing lengths in samples that the rows of each bucket are padded to.
+        max_batch_samples: Largest number of samples of a batch, padding included.
+        row_multiple: Divides the number of rows, so that replicas and microbatches can share them.
 
     Returns:
-        int64 [K], falling.
+        int64 [K], not increasing.
 
     Raises:
-        InputError: not even `row_multiple` of the longest rows fit.
+        InputError: If not even `row_multiple` of the longest rows fit.
     """
     rows = max_batch_samples // boundaries // row_multiple * row_multiple
     if rows[-1] < 1:
@@ -77,15 +77,15 @@ def rows_within(boundaries: np.ndarray, *, max_batch_samples: int, row_multiple:
 def cut_batches(row_counts: np.ndarray, bucket_rows: np.ndarray) -> tuple[np.ndarray, int]:
     """Cuts rows that are sorted by bucket into full batches.
 
-    A batch of bucket k takes `bucket_rows[k]` of the rows that come next. What a bucket has left over goes into the
-    next larger one that has rows, so only the largest can leave some behind.
+    A batch of bucket k takes the next `bucket_rows[k]` rows. Rows left over in a bucket go into the next larger bucket
+    that has rows, so only the largest bucket can leave some.
 
     Args:
         row_counts: [K] rows in each bucket.
-        bucket_rows: [K] rows of a batch of each bucket, never rising.
+        bucket_rows: [K] rows of a batch of each bucket, not increasing.
 
     Returns:
-        Bucket of each full batch, in the order of the rows, and the number of rows that are left.
+        The bucket of each full batch, in the order of the rows, and the number of rows left over.
     """
     buckets, left = [], 0
     for bucket in np.flatnonzero(row_counts).tolist():
@@ -95,7 +95,7 @@ def cut_batches(row_counts: np.ndarray, bucket_rows: np.ndarray) -> tuple[np.nda
 
 
 def checked_lengths(num_samples: np.ndarray | Sequence[int]) -> np.ndarray:
-    """Returns lengths as int64 [N]; raises InputError where there are none, or one is below 1."""
+    """Returns lengths as int64 [N]; raises InputError if there are none, or one is below 1."""
     lengths = np.array(num_samples, dtype=np.int64)
     if lengths.ndim != 1 or not lengths.size:
         raise InputError("there are no utterances to plan: check the input and its filters")

@@ -1,7 +1,7 @@
-"""Plan to batches: a tf.data.Dataset whose elements are one replica's arrays of one update.
+"""Makes the batches of a plan as a tf.data.Dataset whose elements are one replica's share of one update.
 
-The dataset counts, the host fills: element e of a `Dataset.range` is mapped to (update, replica),
-and NumPy does the rest. So any start is O(1), and hosts and replicas agree without talking.
+The dataset only counts: element e of a `Dataset.range` is mapped to (update, replica), and NumPy fills the batch. So
+any start takes O(1), and hosts and replicas agree without communication.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data.common.errors import InputError
 from data.corpus.sources import Source
 from data.text.tokenizer import CharTokenizer, normalize_transcript
 
-# The keys of a batch and their types, in the order in which `build_dataset` passes them around.
+# Keys and types of a batch.
 BATCH_DTYPES = {
     "waveform": np.float32,
     "waveform_lengths": np.int32,
@@ -29,75 +29,46 @@ BATCH_DTYPES = {
 
 
 def build_dataset(
+    maker: BatchMaker,
     *,
-    source: Source,
-    plan: BatchPlan,
-    tokenizer: CharTokenizer,
-    text_style: str,
-    num_replicas: int = 1,
     num_input_pipelines: int = 1,
     input_pipeline_id: int = 0,
     start_update: int = 0,
     num_updates: int | None = None,
-    num_parallel_calls: int = 2,
-    prefetch: int = 4,
-    max_label_length: int | None = None,
-    on_bad: str = "skip",
-    unreadable: UnreadableUtterances | None = None,
-    normalize: bool = True,
+    num_parallel_calls: int,
+    prefetch: int,
 ) -> tf.data.Dataset:
     """Builds the batches of the replicas that one input pipeline (one host) feeds.
 
-    An element is one replica's share of one update; the elements of an update follow each other,
-    local replicas in order. Every replica gets the same shapes within an update: the waveforms'
-    length T is a bucket boundary, the labels' length L a function of it, so there are no more
-    shapes than buckets.
+    An element is one replica's share of one update. The elements of an update follow each other, local replicas in
+    order. All replicas get the same shapes within an update: the length T of the waveforms is a bucket boundary and
+    decides the length L of the labels, so there are no more shapes than buckets.
 
     Args:
-        source: what to read; its utterances are the plan's.
-        plan: which utterances make which update.
-        tokenizer: transcripts to labels.
-        text_style: `normalize_transcript`'s style.
-        num_replicas: replicas of all input pipelines; must divide the plan's global batch size.
-        num_input_pipelines: hosts; must divide `num_replicas`. Each feeds as many, contiguous ones.
-        input_pipeline_id: this host.
-        start_update: update to begin with, counted over all epochs.
-        num_updates: updates to give; None never ends.
-        num_parallel_calls: batches made at the same time.
-        prefetch: finished batches kept ready.
-        max_label_length: pads all labels to this length; None to the longest a bucket can hold.
-        on_bad: what an unreadable utterance does. "skip": its row gets weight 0 and it is logged
-            once by its id. "raise": iterating ends with `tf.errors.InvalidArgumentError`.
-        unreadable: collects the utterances that were skipped.
-        normalize: whether a row gets zero mean and unit variance, as most models hear it, or stays as it is read.
+        maker: Makes the batches.
+        num_input_pipelines: Number of hosts; divides the maker's replicas. Each host feeds a contiguous part of them.
+        input_pipeline_id: Index of this host.
+        start_update: First update, counted over all epochs.
+        num_updates: Number of updates; None = endless.
+        num_parallel_calls: Batches made at the same time.
+        prefetch: Finished batches to keep ready.
 
     Returns:
-        Dicts of waveform [B, T] float32 (as `normalize` says, then padded with zeros), waveform_lengths [B]
-        int32 in samples, labels [B, L] int32 (padded with 0), label_lengths [B] int32, weight [B]
-        float32 (0 for padding rows and unreadable ones) and utterance_index [B] int64 (a joined
-        row's first member, -1 for padding rows). B, T and L are static where they cannot vary.
+        Dicts of waveform [B, T] float32 (padded with zeros), waveform_lengths [B] int32 in samples, labels [B, L] int32
+        (padded with 0), label_lengths [B] int32, weight [B] float32 (0 for padding rows and unreadable ones) and
+        utterance_index [B] int64 (the first utterance of a concatenated row, -1 for padding rows). B, T and L are
+        static where they cannot vary.
 
     Raises:
-        InputError: labels that do not fit `max_label_length`.
-        ValueError: counts that do not divide, or a source that is not the plan's.
+        ValueError: If an argument is out of range.
     """
+    num_replicas = maker.num_replicas
     if num_input_pipelines < 1 or num_replicas % num_input_pipelines:
         raise ValueError(f"{num_replicas=} must be a multiple of {num_input_pipelines=}")
     if not 0 <= input_pipeline_id < num_input_pipelines:
         raise ValueError(f"{input_pipeline_id=} must be in [0, {num_input_pipelines})")
     if start_update < 0 or (num_updates is not None and num_updates < 0):
         raise ValueError(f"{start_update=} and {num_updates=} must be >= 0")
-    maker = BatchMaker(
-        source=source,
-        plan=plan,
-        tokenizer=tokenizer,
-        text_style=text_style,
-        num_replicas=num_replicas,
-        max_label_length=max_label_length,
-        on_bad=on_bad,
-        unreadable=unreadable,
-        normalize=normalize,
-    )
     num_local = num_replicas // num_input_pipelines
     first_replica = input_pipeline_id * num_local
 
@@ -119,20 +90,25 @@ def build_dataset(
     dataset = tf.data.Dataset.range(start_update * num_local, stop)
     dataset = dataset.map(make_batch, num_parallel_calls=num_parallel_calls, deterministic=True)
     options = tf.data.Options()
-    # Everything that it would tune is set above, and destroying an iterator can wait a minute for its thread
+    # All that autotuning would tune is set above, and destroying an iterator can wait a minute for its thread
     # (docs/decisions/0084).
     options.autotune.enabled = False
-    # The plan has shared the rows out already; TensorFlow would do it again, by skipping elements.
+    # The plan has split the rows already; TensorFlow would split them again by skipping elements.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return dataset.with_options(options).prefetch(prefetch)
 
 
 class BatchMaker:
-    """Makes the arrays of a replica's share of an update: plain NumPy, for any number of threads.
+    """Makes the arrays of a replica's share of an update in NumPy; thread-safe.
+
+        maker = BatchMaker(source=source, plan=plan, tokenizer=tokenizer, text_style="unicode")
+        batch = maker.make(update=0)
+        batch["waveform"].shape  # (B, T)
 
     Attributes:
-        unreadable: the utterances found unreadable so far.
-        static_shapes: shape of each array of a batch, None where it varies.
+        num_replicas: Number of replicas that share an update.
+        unreadable: Utterances found unreadable so far.
+        static_shapes: Shape of each array of a batch, with None where it varies.
     """
 
     def __init__(
@@ -148,7 +124,24 @@ class BatchMaker:
         unreadable: UnreadableUtterances | None = None,
         normalize: bool = True,
     ):
-        """Measures all transcripts; the arguments and errors are those of `build_dataset`."""
+        """Counts the labels of all transcripts.
+
+        Args:
+            source: Corpus to read, the one that `plan` was made for.
+            plan: Utterances of each update.
+            tokenizer: Converts transcripts to labels.
+            text_style: Style of `normalize_transcript`.
+            num_replicas: Number of replicas over all hosts; divides the rows of every update.
+            max_label_length: Length to pad all labels to; None = the most that the rows of a bucket can need.
+            on_bad: "skip" gives the row of an unreadable utterance weight 0 and logs its id once; "raise" ends the
+                iteration with `tf.errors.InvalidArgumentError`.
+            unreadable: Collects the skipped utterances.
+            normalize: Whether rows get zero mean and unit variance, as most models expect.
+
+        Raises:
+            InputError: If labels do not fit `max_label_length`.
+            ValueError: If an argument is out of range, or the plan was made for another source.
+        """
         if num_replicas < 1 or plan.row_multiple % num_replicas:
             raise ValueError(
                 f"the rows of an update, a multiple of {plan.row_multiple}, cannot be shared out evenly "
@@ -160,14 +153,14 @@ class BatchMaker:
             raise ValueError("the plan was made for other utterances than the source has")
         self._source = source
         self._plan = plan
-        self._num_replicas = num_replicas
+        self.num_replicas = num_replicas
         self._on_bad = on_bad
         self._normalize = normalize
         self.unreadable = UnreadableUtterances() if unreadable is None else unreadable
         self._tokenizer = tokenizer
         self._text_style = text_style
         self._delimiter = np.array(tokenizer.encode(" "), dtype=np.int32)
-        # Their numbers alone: 281,000 label sequences would take seconds to make before the first batch.
+        # Only count them: making 281,000 label sequences would take seconds before the first batch.
         labels = (tokenizer.num_labels(normalize_transcript(text, text_style)) for text in source.texts)
         self._label_lengths = np.fromiter(labels, dtype=np.int64, count=len(source.texts))
         self._label_widths = self._find_label_widths(max_label_length)
@@ -183,10 +176,14 @@ class BatchMaker:
     def make(self, update: int, replica: int = 0) -> dict[str, np.ndarray]:
         """Returns a batch with the keys and types of `BATCH_DTYPES`.
 
+        Args:
+            update: Number of the update, counted over all epochs.
+            replica: Index of the replica.
+
         Raises:
-            InputError: an utterance is unreadable, and `on_bad` is "raise".
+            InputError: If an utterance is unreadable and `on_bad` is "raise".
         """
-        planned = self._plan.batch(update, replica=replica, num_replicas=self._num_replicas)
+        planned = self._plan.batch(update, replica=replica, num_replicas=self.num_replicas)
         sizes = {
             "waveform": (len(planned.rows), planned.padded_samples),
             "labels": (len(planned.rows), self._label_widths[planned.padded_samples]),
@@ -206,18 +203,18 @@ class BatchMaker:
         return batch
 
     def _read_row(self, row: PlannedRow, update: int) -> np.ndarray | None:
-        """Returns a row's waveform as the model hears it, None if any of its utterances is unreadable."""
-        gap = np.zeros(self._plan.join_gap_samples, dtype=np.float32)
-        pieces: list[np.ndarray] = []
+        """Returns the waveform of a row, or None if one of its utterances is unreadable."""
+        gap = np.zeros(self._plan.concatenation.gap_samples, dtype=np.float32)
+        parts: list[np.ndarray] = []
         for index in row.members:
             try:
-                pieces += [gap, self._read_utterance(index, row.speed)]
-            # What readers raise: InputError, soundfile's RuntimeError, a vanished file's OSError.
-            # Anything else is a fault of the program and must show.
+                parts += [gap, self._read_utterance(index, row.speed)]
+            # Readers raise InputError, soundfile's RuntimeError, or OSError for a vanished file. Any other error is a
+            # bug and must not be hidden.
             except (ValueError, RuntimeError, OSError) as error:
                 self._report_bad(index, update, error)
                 return None
-        waveform = np.concatenate(pieces[1:])
+        waveform = np.concatenate(parts[1:])
         return normalize_waveform(waveform) if self._normalize else waveform
 
     def _read_utterance(self, index: int, speed: float) -> np.ndarray:
@@ -229,7 +226,7 @@ class BatchMaker:
             raise InputError("it holds values that are not finite")
         if speed == 1.0:
             return waveform
-        # Fewer samples at the same rate play faster; the pitch moves with the speed.
+        # Fewer samples at the same rate play faster; the pitch changes with the speed.
         waveform = resample(waveform, round(SAMPLE_RATE * speed), SAMPLE_RATE)
         return fit_length(waveform, int(samples_at_speed(wanted, speed)))
 
@@ -241,23 +238,22 @@ class BatchMaker:
             logging.warning("Utterance %s is left out, it cannot be read: %s", utterance_id, error)
 
     def _row_labels(self, row: PlannedRow) -> np.ndarray:
-        pieces: list[np.ndarray] = []
+        parts: list[np.ndarray] = []
         for index in row.members:
             text = normalize_transcript(self._source.texts[index], self._text_style)
             labels = np.array(self._tokenizer.encode(text), dtype=np.int32)
-            # As joining the texts by a space would: none beside an empty one.
-            if labels.size:
-                pieces += [self._delimiter, labels] if pieces else [labels]
-        return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+            if labels.size:  # no delimiter beside an empty text
+                parts += [self._delimiter, labels] if parts else [labels]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
 
     def _find_label_widths(self, max_label_length: int | None) -> dict[int, int]:
-        """Returns the labels' length L for each bucket boundary: what any of its rows may need."""
+        """Returns the length L of the labels for each bucket boundary, enough for any row of the bucket."""
         shortest = samples_at_speed(self._plan.utterance_samples, max(self._plan.speed_factors))
-        most = self._plan.join_max_utterances
+        most = self._plan.concatenation.max_utterances
         widths = {}
         for boundary in self._plan.bucket_boundaries:
             fitting = np.sort(self._label_lengths[shortest <= boundary])[-most:]
-            # At least 1: operations on an axis of size 0 are a path of their own in many kernels.
+            # Keep at least one label: many kernels treat axes of size 0 differently.
             num_delimiters = len(self._delimiter) * (len(fitting) - 1)
             widths[boundary] = max(1, int(fitting.sum()) + num_delimiters)
         largest = max(widths.values())

@@ -1,4 +1,4 @@
-"""Utterances that could not be read while batches were made: each once, with the update that wanted it first."""
+"""Collects utterances that could not be read while batches were made, each with the first update that needed it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import NamedTuple
 
 
 class UnreadableUtterance(NamedTuple):
-    """Attributes are the update that first wanted it, counted from 0, its id, and one line about what is wrong."""
+    """An utterance that could not be read.
+
+    Attributes:
+        update: First update that needed it, counted from 0.
+        utterance_id: Id of the utterance.
+        reason: One line that says what is wrong.
+    """
 
     update: int
     utterance_id: str
@@ -15,7 +21,7 @@ class UnreadableUtterance(NamedTuple):
 
 
 class UnreadableUtterances:
-    """A collection that batch makers fill ahead of training. Thread-safe."""
+    """A thread-safe collection that batch makers fill ahead of training."""
 
     def __init__(self) -> None:
         self._found: dict[str, UnreadableUtterance] = {}
@@ -25,18 +31,18 @@ class UnreadableUtterances:
         return len(self._found)
 
     def add(self, *, update: int, utterance_id: str, reason: str) -> bool:
-        """Notes an utterance; returns whether it is a new one."""
+        """Adds an utterance and returns whether it is new."""
         with self._lock:
             known = self._found.get(utterance_id)
-            # Batches are made side by side: the one that fails first need not be the first that is trained on.
+            # Batches are made in parallel, so the first to fail need not be the first to be trained on.
             if known is None or update < known.update:
                 self._found[utterance_id] = UnreadableUtterance(update, utterance_id, reason)
             return known is None
 
     def before(self, update: int) -> list[UnreadableUtterance]:
-        """Returns those that the updates before `update` met, in the order of their updates.
+        """Returns the utterances needed by updates before `update`, in the order of their updates.
 
-        What was prefetched beyond it is left out: a run that resumes there will meet it itself.
+        Those of batches prefetched beyond it are left out, because a run that resumes at `update` finds them itself.
         """
         with self._lock:
             return sorted(item for item in self._found.values() if item.update < update)

@@ -1,1 +1,1 @@
-"""What every part of `data` needs: errors, files, storage, pages."""
+"""Errors, atomic writes, folder locks and HTML pages that all packages of `data` use."""

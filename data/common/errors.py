@@ -1,16 +1,16 @@
-"""The error of bad input: one line for the person who gave it, never a traceback."""
+"""Defines the error for bad input, which a user sees as one line instead of a traceback."""
 
 from __future__ import annotations
 
 
 class InputError(ValueError):
-    """Input that cannot be used as given.
+    """Input that cannot be used.
 
-    The message is one line that says what is wrong, where, and what to do about it. The command
-    lines print it to stderr and end with status 2.
+    The message is one line that says what is wrong, where, and what to do about it. Commands print it to stderr and
+    exit with status 2.
 
     Attributes:
-        code: the kind of fault, for who counts them; "" where nobody does.
+        code: Machine-readable fault type such as "missing_audio"; "" if unclassified.
     """
 
     def __init__(self, message: str, *, code: str = ""):

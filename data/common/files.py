@@ -1,4 +1,4 @@
-"""Writing that is never half done, and by one process alone."""
+"""Writes files atomically, and locks folders against a second writer."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from data.common.errors import InputError
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
-    """Writes UTF-8 text to a temporary file beside `path`, then renames it into place.
+    """Writes UTF-8 text to a temporary file beside `path` and renames it.
 
     Args:
-        path: the file, or a URL; its folder is made when absent.
-        text: the whole content.
+        path: File or URL; its folder is made if absent.
+        text: Content of the file.
     """
     if storage.is_remote(path):
         storage.make_dirs(os.path.dirname(os.fspath(path)))
@@ -36,27 +36,27 @@ def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
 
 
 class Lock:
-    """A folder's lock, as `only_writer` holds it."""
+    """A lock of a folder that `only_writer` holds."""
 
     def __init__(self, handle: int | None):
         self._handle = handle
 
     def share(self) -> None:
-        """Lets `join_writer` of worker processes in; the lock lasts until the last of them ends."""
+        """Lets worker processes join with `join_writer`; the lock lasts until the last of them ends."""
         if self._handle is not None:
             fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 @contextmanager
 def only_writer(folder: str | os.PathLike[str], *, wait_secs: float = 0.0) -> Iterator[Lock]:
-    """Holds a folder's lock, which ends with the process whatever happens to it.
+    """Holds the lock of a folder; the system releases it when the process ends in any way.
 
     Args:
-        folder: there already; a URL has no lock, and is trusted.
-        wait_secs: how long to wait for another holder, such as the workers of a process just killed.
+        folder: Existing folder. A URL has no lock.
+        wait_secs: Time to wait for another holder, such as the workers of a process that was just killed.
 
     Raises:
-        InputError: another process (or another holder in this one) has the lock.
+        InputError: If another process, or another caller in this one, holds the lock.
     """
     if storage.is_remote(folder):
         yield Lock(None)
@@ -78,6 +78,6 @@ def only_writer(folder: str | os.PathLike[str], *, wait_secs: float = 0.0) -> It
 
 
 def join_writer(folder: str | os.PathLike[str]) -> None:
-    """Holds a lock that was shared, from a worker process and until that ends."""
+    """Holds a shared lock from a worker process until that process ends."""
     if not storage.is_remote(folder):
         fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -1,1 +1,1 @@
-"""Corpora as people have them: manifests, trees and tables to lists of utterances."""
+"""Readers of manifests, tables and LibriSpeech trees, and sources of their utterances."""

@@ -1,4 +1,4 @@
-"""What is wrong with single utterances of a corpus, and who hears of it."""
+"""Faults of single utterances of a corpus, and the callbacks that receive them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from data.common.errors import InputError
 
 
 class Fault(NamedTuple):
-    """Something wrong with some utterances of a corpus; the others can be used without them.
+    """A fault of some utterances of a corpus; the others can be used without them.
 
     Attributes:
-        code: missing_audio, missing_transcript, empty_audio, unreadable_audio, duplicate_id,
-            bad_segment or bad_record.
-        message: one line about all of them, as `InputError` wants it.
-        details: utterance id (where there is none yet: file, or file:line) -> what is wrong with it.
+        code: missing_audio, missing_transcript, empty_audio, unreadable_audio, wrong_rate, duplicate_id, bad_segment,
+            bad_record or damaged_shard.
+        message: One line about all of them, for `InputError`.
+        details: Utterance id (or file, or file:line if there is no id) -> what is wrong with it.
     """
 
     code: str
@@ -27,9 +27,5 @@ Report = Callable[[Fault], None]
 
 
 def refuse(fault: Fault) -> None:
-    """The `Report` that tolerates nothing.
-
-    Raises:
-        InputError: always.
-    """
+    """Raises every fault as an InputError; the `Report` that tolerates none."""
     raise InputError(fault.message, code=fault.code)

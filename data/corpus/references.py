@@ -1,4 +1,4 @@
-"""The transcript that lies beside an audio file, if one does."""
+"""Finds the transcript beside an audio file."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from data.text.tokenizer import normalize_transcript
 
 
 def find_reference(path: str | os.PathLike[str], *, text_style: str = "librispeech") -> str | None:
-    """Looks for a file's transcript where corpora keep it.
+    """Looks for the transcript of an audio file.
+
+    It is the line of the file in a *.trans.txt of its folder (LibriSpeech), or the content of a .txt file of its name.
 
     Args:
-        path: Audio file. Its transcript is the line of its name in a *.trans.txt of its folder (LibriSpeech), or the
-            content of the .txt file of its name.
-        text_style: `normalize_transcript`'s style.
+        path: Audio file.
+        text_style: Style of `normalize_transcript`.
 
     Returns:
-        The normalized transcript, None if there is none.
+        The normalized transcript, or None if there is none.
     """
     audio = Path(path)
     for listing in sorted(audio.parent.glob("*.trans.txt")):
-        if listing.name.startswith(".") or not listing.is_file():  # macOS's ._NAME; a pipe would wait for ever
+        if listing.name.startswith(".") or not listing.is_file():  # ._NAME of macOS; a pipe could wait forever
             continue
         for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
             utterance_id, _, text = line.partition(" ")

@@ -1,4 +1,4 @@
-"""Records of a JSON-lines manifest or a table, each with its line; every fault at the line where it begins."""
+"""Reads the records of JSON-lines manifests and tables, and reports each fault at its line."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _DELIMITERS = {",": "commas", "\t": "tabs"}
 
 
 class Record(NamedTuple):
-    """One utterance as listed.
+    """One utterance of a manifest or table.
 
     Attributes:
-        place: the file and the line where it begins.
-        fields: key or column -> value.
-        line: as it stands there.
+        place: File and first line of the record.
+        fields: Key or column -> value.
+        line: Text of the line.
     """
 
     place: str
@@ -32,20 +32,20 @@ class Record(NamedTuple):
     line: str
 
     def fault(self, what: str, *, code: str = "bad_record", key: str = "") -> Fault:
-        """Returns the fault of this line; `key` is the utterance's id where it is known."""
+        """Returns a fault of this line; `key` is the id of the utterance if it is known."""
         message = f"{self.place} {what}: {excerpt(self.line)}" if self.line.strip() else f"{self.place} {what}"
         return Fault(code, message, {key or self.place: message if key else message.removeprefix(f"{self.place} ")})
 
 
 def read_json_records(path: str, report: Report) -> list[Record]:
-    """Reads a manifest of one JSON object a line.
+    """Reads a manifest with one JSON object per line.
 
     Args:
-        path: a file or a URL.
-        report: hears of each line that is none.
+        path: File or URL.
+        report: Called with each line that is not a JSON object.
 
     Raises:
-        InputError: the file is no text in UTF-8, or a JSON document over several lines.
+        InputError: If the file is not UTF-8 text, or is one JSON document over several lines.
     """
     text = read_text(path)
     lines = text.split("\n")
@@ -60,12 +60,12 @@ def read_json_records(path: str, report: Report) -> list[Record]:
             value = parse_json(line, record.place)
         except MalformedFileError as error:
             reason = str(error).removeprefix(f"{record.place} ").replace("not valid JSON", "not JSON")
-            faults.append(record.fault(f"{reason}, mend the line"))
+            faults.append(record.fault(f"{reason}, correct the line"))
             continue
         if isinstance(value, dict):
             records.append(record._replace(fields=value))
         else:
-            faults.append(record.fault("is not a JSON object, mend the line"))
+            faults.append(record.fault("is not a JSON object, correct the line"))
     if len(faults) > 1 and not records:
         raise InputError(
             f"{faults[0].message} (so are all its {len(faults)} lines: is it another format?)", code="bad_record"
@@ -78,15 +78,15 @@ def read_json_records(path: str, report: Report) -> list[Record]:
 def read_table_records(path: str, delimiter: str, report: Report) -> list[Record]:
     """Reads a table with a header line.
 
-    An open quotation mark swallows the rows below it: reading goes on at the line after it, so that they are not lost.
+    An unclosed quotation mark would swallow the rows below it, so reading resumes at the line after it.
 
     Args:
-        path: a file or a URL.
-        delimiter: "," or a tab. With tabs, as in Common Voice, quotation marks are bare and belong to the text.
-        report: hears of each row that cannot be read.
+        path: File or URL.
+        delimiter: "," or a tab. With tabs, as in Common Voice, quotation marks are part of the text.
+        report: Called with each row that cannot be read.
 
     Raises:
-        InputError: the file is no text in UTF-8, or its header lacks a column.
+        InputError: If the file is not UTF-8 text, or its header lacks a column.
     """
     lines = read_text(path).split("\n")
     header: list[str] | None = None
@@ -123,16 +123,16 @@ def read_table_records(path: str, delimiter: str, report: Report) -> list[Record
 
 
 def read_text(path: str) -> str:
-    """Returns a file's text with line feeds alone between lines, as Python reads text files.
+    """Returns the text of a file with line feeds between lines.
 
     Raises:
-        InputError: it is not UTF-8; names the line.
+        InputError: If it is not UTF-8; names the line.
     """
     content = storage.read_bytes(path)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        # "utf-8-sig" counts from behind the byte order mark.
+        # "utf-8-sig" counts from after the byte order mark.
         position = error.start + (3 if content.startswith(b"\xef\xbb\xbf") else 0)
         number = content.count(b"\n", 0, position) + 1
         line = content[content.rfind(b"\n", 0, position) + 1 :].split(b"\n")[0]
@@ -143,14 +143,14 @@ def read_text(path: str) -> str:
 
 
 def excerpt(line: str) -> str:
-    """Returns the beginning of a line as it can be printed."""
+    """Returns the printable beginning of a line."""
     line = "".join(character if character.isprintable() else " " for character in line[: 2 * _SHOWN_CHARACTERS])
     line = line.strip()
     return line if len(line) <= _SHOWN_CHARACTERS else f"{line[:_SHOWN_CHARACTERS]}..."
 
 
 def _refuse_document(path: str, text: str) -> None:
-    """Refuses one JSON array, or objects that are spread over lines: else each of the lines would be a fault."""
+    """Refuses a JSON array, or objects that span lines, because otherwise each line would be a fault."""
     begin = text.lstrip()
     if not begin.startswith(("[", "{")):
         return
@@ -158,7 +158,7 @@ def _refuse_document(path: str, text: str) -> None:
     spreads = not _is_json(first_line) and bool(begin[len(first_line) :].strip())
     what = ""
     if begin.startswith("["):
-        # An array in one line is told from a line that is no object by what is in it.
+        # An array of objects in one line is a document; another array is a bad line.
         holds_objects = begin[1:].lstrip().startswith("{")
         what = "one JSON array" if spreads or holds_objects else ""
     elif spreads and _starts_with_value(begin):
@@ -202,7 +202,7 @@ def _check_header(path: str, number: int, line: str, cells: Sequence[str], delim
 
 
 def _split_rows(lines: Sequence[str], start: int, delimiter: str) -> Iterator[tuple[int, int, list[str], str]]:
-    """Yields (first line, last line, cells, "" or what is wrong) from line `start` on; ends behind a malformed row."""
+    """Yields (first line, last line, cells, error or "") from line `start` on; stops after a malformed row."""
     text = (f"{lines[number]}\n" for number in range(start, len(lines)))
     if delimiter == "\t":
         reader = csv.reader(text, delimiter=delimiter, quoting=csv.QUOTE_NONE)
@@ -221,7 +221,7 @@ def _split_rows(lines: Sequence[str], start: int, delimiter: str) -> Iterator[tu
 
 
 def _find_open_quote(lines: Sequence[str], delimiter: str, *, to_end: bool) -> int:
-    """Returns the line in which the quotation mark opens that reaches beyond its line, or at which parsing stops."""
+    """Returns the line of the quotation mark that is not closed on its line, or at which parsing stops."""
     opened, is_open, at_start = 0, False, True
     for number, line in enumerate(lines):
         position = 0

@@ -1,4 +1,4 @@
-"""Which part of a recording a manifest's `offset` and `duration` mean, and whether they agree with the file."""
+"""Locates the segment of a recording that `offset` and `duration` of a manifest describe, and checks it."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
 
-# Durations are rounded, and taken before an encoder pads: differences below this are no contradiction.
+# Smaller differences are no contradiction: durations are rounded, and encoders pad.
 _SLACK_SECS = 0.05
-_LOSSY_SLACK_SECS = 0.3  # of an MP3's encoder delay and last block, at 16 kHz
-_MANY_TIMES = 900.0  # a thousand: milliseconds
+_LOSSY_SLACK_SECS = 0.3  # encoder delay and last block of an MP3 at 16 kHz
+_MANY_TIMES = 900.0  # a duration about a thousand times too long is in milliseconds
 
 
 class ListedTime(NamedTuple):
-    """What a line of a manifest says about time.
+    """Offset and duration of a line of a manifest.
 
     Attributes:
-        offset_secs: where the utterance begins in its recording; None where the line has no offset.
-        duration_secs: how long it is; None where the line does not say.
-        unit_secs: one unit of the duration's last digit, which rounding may have taken.
+        offset_secs: Start of the utterance in its recording; None if the line has no offset.
+        duration_secs: Duration of the utterance; None if the line has none.
+        unit_secs: One unit of the duration's last digit, the largest error of rounding.
     """
 
     offset_secs: float | None = None
@@ -28,12 +28,12 @@ class ListedTime(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A part of a recording.
+    """A segment of a recording.
 
     Attributes:
-        start: its first sample, at the file's rate; None for a whole file.
-        num_samples: its length.
-        conflict: how the listed duration contradicts the file; "" where it does not.
+        start: First sample at the file's rate; None for the whole file.
+        num_samples: Number of samples.
+        conflict: How the listed duration contradicts the file; "" if it does not.
     """
 
     start: int | None
@@ -45,12 +45,13 @@ NO_TIME = ListedTime()
 
 
 def read_time(record: Mapping[str, object]) -> ListedTime:
-    """Reads `offset` and `duration` in seconds, numbers or text; or, for the comparison alone, `end` less `start`.
+    """Reads `offset` and `duration` in seconds, as numbers or text, or else the difference of `end` and `start`.
 
-    null, NaN (pandas writes it), an empty cell and a duration that is no number are as absent.
+    null, NaN (as pandas writes it), an empty cell and a duration that is not a number count as absent. `start` and
+    `end` only serve to check the length of the file.
 
     Raises:
-        ValueError: what is wrong with a value, after the line's place.
+        ValueError: If a value is wrong; the message continues one that begins with the line.
     """
     offset, _ = _number(record, "offset")
     if offset is not None and offset < 0:
@@ -59,31 +60,36 @@ def read_time(record: Mapping[str, object]) -> ListedTime:
     if offset is not None and duration is not None and duration <= 0:
         raise ValueError(f"has duration {duration:g}: give the seconds of the segment")
     if duration is None and offset is None and not record.keys().isdisjoint(("end", "end_time")):
-        # Other words for a segment; or where one was cut from, and then the file has just this length.
-        for start_key, end_key in (("start", "end"), ("start_time", "end_time"), ("begin", "end")):
-            try:
-                start, end = _number(record, start_key, strict=True)[0], _number(record, end_key, strict=True)[0]
-            except ValueError:
-                continue
-            if start is not None and end is not None and end > start >= 0:
-                return ListedTime(None, end - start, 0.0)
+        return ListedTime(None, _end_less_start(record), 0.0)
     return ListedTime(offset, duration, unit)
 
 
+def _end_less_start(record: Mapping[str, object]) -> float | None:
+    """Returns the length of a segment, or of a file that was cut from a longer one, by its start and end."""
+    for start_key, end_key in (("start", "end"), ("start_time", "end_time"), ("begin", "end")):
+        try:
+            start, end = _number(record, start_key, strict=True)[0], _number(record, end_key, strict=True)[0]
+        except ValueError:
+            continue
+        if start is not None and end is not None and end > start >= 0:
+            return end - start
+    return None
+
+
 def find_segment(time: ListedTime, *, num_samples: int, sample_rate: int, is_lossy: bool = False) -> Segment:
-    """Places an utterance in its recording.
+    """Locates an utterance in its recording.
 
     Args:
-        time: what the manifest says.
-        num_samples: of the recording.
-        sample_rate: of the recording, in Hz.
-        is_lossy: whether the file is an MP3, whose encoder adds some silence.
+        time: Offset and duration of the manifest.
+        num_samples: Samples of the recording.
+        sample_rate: Rate of the recording in Hz.
+        is_lossy: Whether the file is an MP3, whose encoder adds silence.
 
     Returns:
-        The whole file where the manifest has no offset, and where the segment covers it but for rounding.
+        The segment, or the whole file if the manifest has no offset or the segment covers the file up to rounding.
 
     Raises:
-        ValueError: the segment is not in the recording; says so after the line's place.
+        ValueError: If the segment is outside the recording; the message continues one that begins with the line.
     """
     file_secs = num_samples / sample_rate
     slack = max(_SLACK_SECS, _LOSSY_SLACK_SECS if is_lossy else 0.0)
@@ -96,7 +102,7 @@ def find_segment(time: ListedTime, *, num_samples: int, sample_rate: int, is_los
     if time.offset_secs >= file_secs or end_secs > file_secs + max(slack, time.unit_secs):
         raise ValueError(
             f"has a segment from {time.offset_secs:g} s to {max(time.offset_secs, end_secs):g} s in a recording of "
-            f"{file_secs:g} s: give offset and duration in seconds, of this file"
+            f"{file_secs:g} s: give offset and duration in seconds within this file"
         )
     start = min(round(time.offset_secs * sample_rate), num_samples - 1)
     length = max(1, min(round((end_secs - time.offset_secs) * sample_rate), num_samples - start))
@@ -106,11 +112,11 @@ def find_segment(time: ListedTime, *, num_samples: int, sample_rate: int, is_los
 
 
 def _number(record: Mapping[str, object], key: str, *, strict: bool = False) -> tuple[float | None, float]:
-    """Returns a value in seconds, None where there is none, and one unit of its last digit."""
+    """Returns a value in seconds, or None if there is none, and one unit of its last digit."""
     value = record.get(key)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None, 0.0
-    if isinstance(value, float) and 1e-3 <= value < 1e9:  # the usual case; decimals take five times as long
+    if isinstance(value, float) and 1e-3 <= value < 1e9:  # the usual case; Decimal takes five times as long
         return value, 10.0 ** -len(repr(value).partition(".")[2])
     wrong = ValueError(f"has {key} {_short(value)}: give seconds as a number")
     if isinstance(value, bool) or not isinstance(value, int | float | str):
@@ -119,12 +125,12 @@ def _number(record: Mapping[str, object], key: str, *, strict: bool = False) -> 
         number = Decimal(str(value).strip() or "NaN")
     except InvalidOperation as error:
         if key == "duration" and not strict:
-            return None, 0.0  # "0:02": the header decides anyway
+            return None, 0.0  # such as "0:02"; the header decides
         raise wrong from error
     if number.is_nan():
         return None, 0.0
     exponent = number.as_tuple().exponent
-    if not isinstance(exponent, int) or abs(number) > 10**12:  # an infinity, or nothing that a recording lasts
+    if not isinstance(exponent, int) or abs(number) > 10**12:  # infinite, or longer than any recording
         raise wrong
     return float(number), float(Decimal(1).scaleb(min(exponent, 0)))
 

@@ -1,4 +1,4 @@
-"""What a pipeline reads from: texts and lengths at once, waveforms by index."""
+"""Defines sources, which give pipelines texts and lengths at once and waveforms by index."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from data.audio.decoding import (
 )
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report, refuse
-from data.corpus.manifest import Utterance
+from data.corpus.utterance import Utterance
 
 
 class Source(Protocol):
-    """N utterances with random access. `read_waveform` may be called from several threads."""
+    """N utterances with random access; `read_waveform` is thread-safe."""
 
     @property
     def utterance_ids(self) -> Sequence[str]:
@@ -28,47 +28,51 @@ class Source(Protocol):
 
     @property
     def texts(self) -> Sequence[str]:
-        """N transcripts, as stored."""
+        """N transcripts as stored."""
 
     @property
     def speaker_ids(self) -> Sequence[str]:
-        """N speakers; "" where unknown."""
+        """N speakers; "" if unknown."""
 
     @property
     def num_samples(self) -> np.ndarray:
-        """int64 [N], lengths at 16 kHz."""
+        """Lengths at 16 kHz, int64 [N]."""
 
     @property
     def sample_rates(self) -> np.ndarray:
-        """int32 [N], rates of the recordings in Hz, before they were brought to 16 kHz."""
+        """Rates of the recordings in Hz before resampling, int32 [N]."""
 
     def read_waveform(self, index: int) -> np.ndarray:
-        """float32 [num_samples[index]] at 16 kHz, full scale 1, not normalized.
+        """Returns float32 [num_samples[index]] at 16 kHz with full scale 1, not normalized.
 
         Raises:
-            InputError: the recording cannot be read.
+            InputError: If the recording cannot be read.
         """
 
     def read_recording(self, index: int) -> tuple[np.ndarray, int]:
-        """The recording as it is stored: (float32 [T, C], its rate in Hz).
+        """Returns the recording as it is stored, (float32 [T, C], rate in Hz).
 
         Raises:
-            InputError: the recording cannot be read.
+            InputError: If the recording cannot be read.
         """
 
 
 def segment_starts(source: Source) -> Mapping[str, int]:
-    """Returns utterance id -> first sample at the recording's own rate, of utterances that are a part of a file."""
-    return getattr(source, "segment_starts", {})  # shards hold what was read and have none
+    """Returns utterance id -> first sample at the file's rate, for utterances that are segments of a file."""
+    return getattr(source, "segment_starts", {})  # shards have none
 
 
 def duration_conflicts(source: Source) -> Mapping[str, str]:
-    """Returns utterance id -> how the duration in the manifest contradicts the file."""
+    """Returns utterance id -> how the duration in the manifest contradicts the file, if it does."""
     return getattr(source, "duration_conflicts", {})
 
 
 class FileSource:
-    """A `Source` over audio files, decoded when asked for."""
+    """A `Source` of audio files that are decoded on demand.
+
+    source = FileSource(utterances=read_jsonl("train.jsonl"))
+    text, waveform = source.texts[0], source.read_waveform(0)
+    """
 
     def __init__(
         self,
@@ -77,30 +81,19 @@ class FileSource:
         on_rate_mismatch: str = "resample",
         report: Report = refuse,
     ):
-        """Takes over the list.
+        """Lists the utterances.
 
         Args:
-            utterances: from `data.corpus.manifest`.
+            utterances: Utterances of `data.corpus.manifest`.
             on_rate_mismatch: "resample" to 16 kHz, or "refuse".
-            report: hears of the files that have another rate while `on_rate_mismatch` is "refuse";
-                they are left out when it returns.
+            report: With "refuse", called with the files that have another rate, which are left out when it returns.
 
         Raises:
-            InputError: what `report` does not let pass.
+            InputError: If `report` raises.
         """
         check_rate_policy(on_rate_mismatch)
-        other_rate = [item for item in utterances if item.sample_rate != SAMPLE_RATE]
-        if other_rate and on_rate_mismatch == "refuse":
-            report(
-                Fault(
-                    "wrong_rate",
-                    f"{len(other_rate)} of {len(utterances)} files do not have {SAMPLE_RATE} Hz, "
-                    f"first {other_rate[0].audio_filepath} with {other_rate[0].sample_rate} Hz: "
-                    "convert them, or allow resampling",
-                    {item.utterance_id: f"{item.sample_rate} Hz" for item in other_rate},
-                )
-            )
-            utterances = [item for item in utterances if item.sample_rate == SAMPLE_RATE]
+        if on_rate_mismatch == "refuse":
+            utterances = _without_other_rates(utterances, report)
         self._utterances = list(utterances)
         self._on_rate_mismatch = on_rate_mismatch
         self.utterance_ids: Sequence[str] = [item.utterance_id for item in utterances]
@@ -115,7 +108,7 @@ class FileSource:
         }
 
     def read_waveform(self, index: int) -> np.ndarray:
-        """See `Source`."""
+        """Returns the samples of an utterance at 16 kHz."""
         utterance = self._utterances[index]
         waveform = load_audio(
             utterance.audio_filepath,
@@ -124,7 +117,7 @@ class FileSource:
             num_samples=utterance.num_samples,
         )
         wanted = int(self.num_samples[index])
-        # The plan was made with the header's length; another file has taken its place since.
+        # The plan was made with the length in the header, so the file must have been replaced since.
         if len(waveform) != wanted:
             raise InputError(
                 f"{utterance.audio_filepath} has {len(waveform)} samples, {wanted} when it was listed: "
@@ -133,6 +126,22 @@ class FileSource:
         return waveform
 
     def read_recording(self, index: int) -> tuple[np.ndarray, int]:
-        """See `Source`."""
+        """Returns the recording of an utterance at its own rate, with all channels."""
         utterance = self._utterances[index]
         return read_segment(utterance.audio_filepath, start=utterance.start, num_samples=utterance.num_samples)
+
+
+def _without_other_rates(utterances: Sequence[Utterance], report: Report) -> list[Utterance]:
+    """Returns the utterances at 16 kHz, and reports the others."""
+    other_rate = [item for item in utterances if item.sample_rate != SAMPLE_RATE]
+    if other_rate:
+        report(
+            Fault(
+                "wrong_rate",
+                f"{len(other_rate)} of {len(utterances)} files do not have {SAMPLE_RATE} Hz, "
+                f"first {other_rate[0].audio_filepath} with {other_rate[0].sample_rate} Hz: "
+                "convert them, or allow resampling",
+                {item.utterance_id: f"{item.sample_rate} Hz" for item in other_rate},
+            )
+        )
+    return [item for item in utterances if item.sample_rate == SAMPLE_RATE]

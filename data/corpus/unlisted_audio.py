@@ -1,4 +1,4 @@
-"""Audio files that lie beside those of a manifest and that it does not list."""
+"""Finds audio files that lie beside those of a manifest but are not listed in it."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ _AUDIO_SUFFIXES = (
 
 
 def unlisted_audio(*, format: str, input: str | os.PathLike[str]) -> dict[str, str]:
-    """Looks into the folders of a manifest's audio.
+    """Searches the folders of a manifest's audio for files that it does not list.
 
-    A folder is judged only by a manifest that has it for itself: where several manifests lie side by side (a split
-    each, as in Common Voice), what one does not list another may. In a LibriSpeech tree such a file is a missing
-    transcript.
+    If several manifests lie side by side (one per split, as in Common Voice), nothing is reported, because another
+    manifest may list the file. In a LibriSpeech tree such a file is a missing transcript.
 
     Args:
-        format: jsonl, csv or tsv; others have no orphans of this kind.
-        input: the manifest.
+        format: Format of the corpus; only jsonl, csv and tsv are searched.
+        input: Manifest.
 
     Returns:
-        Name of each file without its suffix, as an utterance id would be -> its path.
+        Name of each file without its suffix -> its path.
     """
     path = Path(input)
     if format not in ("jsonl", "csv", "tsv") or not path.is_file():

@@ -1,1 +1,1 @@
-"""TFRecord shards with an index: written by `data.prepare`, read at random."""
+"""TFRecord shards with an index, written by `data.prepare` and read in any order."""

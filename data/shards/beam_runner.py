@@ -1,7 +1,7 @@
-"""Shards written by Apache Beam, for corpora beyond one machine (`pip install apache-beam`, extra `beam`).
+"""Writes shards with Apache Beam (extra `beam`), for corpora that are too large for one machine.
 
-The workers need this package and its requirements, and must reach the corpus and the output under the same paths:
-URLs such as gs://, or a disk that all of them share.
+The workers need this package and its requirements, and must reach the corpus and the output under the same paths: URLs
+such as gs://, or a disk that all of them share.
 """
 
 from __future__ import annotations
@@ -18,20 +18,31 @@ from data.shards.writer import ShardTask, read_note, write_shard
 
 
 class BeamRunner:
-    """A `data.shards.preparation.Runner` over a Beam pipeline."""
+    """Runs shard tasks in a Beam pipeline.
+
+    run = BeamRunner(options=["--runner=DataflowRunner", "--project=NAME"])
+    write_tfrecords(utterances=utterances, output="gs://bucket/shards", runner=run)
+    """
 
     def __init__(self, *, options: Sequence[str] = ()):
-        """Args: options: Beam's own flags, such as --runner=DataflowRunner; none: the direct runner."""
+        """Checks that Apache Beam is installed.
+
+        Args:
+            options: Flags of Beam, such as --runner=DataflowRunner; by default its direct runner is used.
+
+        Raises:
+            InputError: If Apache Beam is not installed.
+        """
         try:
             import apache_beam  # noqa: F401
         except ImportError as error:
             raise InputError(
-                f"--runner=beam needs Apache Beam, which is not here ({error}): pip install -e '.[beam]'"
+                f"--runner=beam needs Apache Beam, which is not installed ({error}): pip install -e '.[beam]'"
             ) from error
         self._options = list(options)
 
     def __call__(self, tasks: Sequence[ShardTask], *, folder: str, lock: Lock, bar: tqdm, max_bad: int) -> None:
-        """As `data.shards.local_runner.LocalRunner`; the bar moves at the end, as Beam does not tell."""
+        """Writes every shard and its note; the bar moves only at the end, because Beam reports no progress."""
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -45,7 +56,7 @@ class BeamRunner:
         for task in tasks:
             note = read_note(task)
             if note is None:
-                raise InputError(f"{task.path} was not written: look into Beam's log, run the same command again")
+                raise InputError(f"{task.path} was not written: check Beam's log and run the same command again")
             if "error" in note:
                 storage.remove(task.note_path)
                 raise InputError(note["error"])
@@ -53,7 +64,7 @@ class BeamRunner:
 
 
 def write_or_tell(task: ShardTask) -> None:
-    """Writes a shard; bad input goes into its note, for Beam would try again and then bury the message."""
+    """Writes a shard, with bad input recorded in its note, because Beam would retry and then bury the message."""
     try:
         write_shard(task)
     except (InputError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The index beside TFRecord shards: finding it, reading it, refusing another version, checking shards against it."""
+"""Finds, reads and checks the index beside TFRecord shards, and checks the shards against it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from data.common.errors import InputError
 from data.shards.records import PAYLOADS
 
 INDEX_NAME = "index.json"
-FORMAT_VERSION = 2  # 2: payload, and a sha256 for every shard
-# One list each, in the order of the shards; offset, length and crc32 (zlib's) are the payload's.
+FORMAT_VERSION = 2
+# Lists of the index, in the order of the shards. offset, length and crc32 (of zlib) are those of the record.
 COLUMNS = ("utterance_id", "speaker_id", "text", "num_samples", "offset", "length", "crc32")
 _FIELDS: dict[str, type] = {
     "sample_rate": int,
@@ -31,20 +31,19 @@ _FIELDS: dict[str, type] = {
     "shards": list,
     "columns": dict,
 }
-_MOST_BYTES = 2**50  # of a shard; products of it must fit 64 bits
-_MOST_SAMPLES_PER_BYTE = 8192  # of silent FLAC: at most 65,535 samples in a frame of some 12 bytes
+_MOST_BYTES = 2**50  # of a shard; products of it must fit into 64 bits
+_MOST_SAMPLES_PER_BYTE = 8192  # of silent FLAC, which has at most 65,535 samples in a frame of about 12 bytes
 
 
 def find_index(folder: str | os.PathLike[str], split: str) -> str:
-    """The folder that holds the index of a split.
+    """Returns the folder that holds the index of a split.
 
     Args:
-        folder: folder of the shards, or the folder above.
-        split: FOLDER/SPLIT where that has an index, else FOLDER, which must then hold that split;
-            "" takes what FOLDER holds.
+        folder: Folder of the shards, or the folder above it.
+        split: Name of the split, found in FOLDER/SPLIT or FOLDER; "" = the one that FOLDER holds.
 
     Raises:
-        InputError: no index, or that of another split.
+        InputError: If there is no index, or it belongs to another split.
     """
     if split and storage.exists(storage.join(folder, split, INDEX_NAME)):
         return storage.join(folder, split)
@@ -58,14 +57,14 @@ def find_index(folder: str | os.PathLike[str], split: str) -> str:
 
 
 def read_index(folder: str | os.PathLike[str], *, whole: bool = False) -> dict[str, Any]:
-    """Reads FOLDER/index.json and checks what it holds, so that no reader need doubt a type, a length or an offset.
+    """Reads FOLDER/index.json and checks all types, lengths and offsets.
 
     Args:
-        folder: of the shards.
-        whole: whether an index that lacks a part is refused, too.
+        folder: Folder of the shards.
+        whole: Whether to refuse an index that lacks a part.
 
     Raises:
-        InputError: it is no index, or of another format version.
+        InputError: If it is not an index, or has another format version.
     """
     path = storage.join(folder, INDEX_NAME)
     try:
@@ -76,7 +75,7 @@ def read_index(folder: str | os.PathLike[str], *, whole: bool = False) -> dict[s
     except MalformedFileError as error:
         reason = str(error).removeprefix(path).lstrip(" :")
         raise InputError(
-            f"{path} is no index of shards ({reason}): delete it and run python -m data.prepare again"
+            f"{path} is not an index of shards ({reason}): delete it and run python -m data.prepare again"
         ) from error
     if version != FORMAT_VERSION:
         raise InputError(
@@ -90,24 +89,19 @@ def check_columns(columns: dict[str, Any], num_bytes: Iterable[tuple[int, int]],
     """Checks the columns of an index or of a shard's note.
 
     Args:
-        columns: `COLUMNS`.
+        columns: Name -> values, for all names in `COLUMNS`.
         num_bytes: (utterances, bytes) of each shard.
-        where: stands before a fault.
+        where: Name of the file in messages.
 
     Returns:
         The number of utterances.
 
     Raises:
-        MalformedFileError: a column is absent, holds values of another type, or has another length than the others, or
-            a record lies outside its shard.
+        MalformedFileError: If a column is absent, holds values of another type or has another length than the others,
+            or a record is outside its shard.
     """
     for name in COLUMNS:
-        kind = str if name in ("utterance_id", "speaker_id", "text") else int
-        column = field(columns, name, list, where)
-        # By types first: millions of values are checked at each start.
-        if set(map(type, column)) - {kind} or (kind is int and column and not is_kind(max(column, key=abs), int)):
-            wrong = next(value for value in column if not is_kind(value, kind))
-            raise MalformedFileError(f"{where}: {name!r} holds {describe(wrong)}")
+        _check_column(columns, name, where)
     lengths = {len(columns[name]) for name in COLUMNS}
     counts, sizes = np.array(list(num_bytes), dtype=np.int64).reshape(-1, 2).T
     if lengths != {int(counts.sum())}:
@@ -118,13 +112,21 @@ def check_columns(columns: dict[str, Any], num_bytes: Iterable[tuple[int, int]],
     samples, offset, length, crc32 = (
         np.array(columns[name], dtype=np.int64) for name in ("num_samples", "offset", "length", "crc32")
     )
-    # A record of FLAC can hold very long silence in few bytes, but not more than this.
     is_wrong = (offset < 0) | (length < 1) | (offset > ends - length) | (crc32 < 0) | (crc32 >= 2**32)
     is_wrong |= (samples < 1) | (samples > _MOST_SAMPLES_PER_BYTE * length)
     if is_wrong.any():
         name = columns["utterance_id"][int(np.argmax(is_wrong))]
-        raise MalformedFileError(f"{where}: the record of {name!r} cannot be where it says, or as long")
+        raise MalformedFileError(f"{where}: the record of {name!r} has an impossible offset or length")
     return len(ends)
+
+
+def _check_column(columns: dict[str, Any], name: str, where: str) -> None:
+    kind = str if name in ("utterance_id", "speaker_id", "text") else int
+    column = field(columns, name, list, where)
+    # Compare types first, because every start checks millions of values.
+    if set(map(type, column)) - {kind} or (kind is int and column and not is_kind(max(column, key=abs), int)):
+        wrong = next(value for value in column if not is_kind(value, kind))
+        raise MalformedFileError(f"{where}: {name!r} holds {describe(wrong)}")
 
 
 def _check_index(index: dict[str, Any], path: str, *, whole: bool) -> None:
@@ -132,42 +134,50 @@ def _check_index(index: dict[str, Any], path: str, *, whole: bool) -> None:
         if whole or name in index:
             field(index, name, kind, path)
     for shard in index.get("shards", []):
-        if not isinstance(shard, dict):
-            raise MalformedFileError(f"{path}: a shard is {describe(shard)}, not a JSON object")
-        name = field(shard, "name", str, path)
-        if os.path.basename(name) != name or name in ("", ".", ".."):
-            raise MalformedFileError(f"{path}: the shard {describe(name)} is no name of a file")
-        field(shard, "sha256", str, path)
-        counts = [field(shard, "num_bytes", int, path)]
-        counts += [optional_field(shard, key, int, path, 0) for key in ("num_utterances", "num_encoded")]
-        for key in ("num_utterances", "num_encoded") if whole else ():
-            field(shard, key, int, path)
-        if min(counts) < 0 or max(counts[1:]) > counts[0] or counts[0] > _MOST_BYTES:
-            raise MalformedFileError(f"{path}: the shard {describe(name)} cannot have {counts[1]} utterances")
-    if whole and index["payload"] not in PAYLOADS:
-        raise MalformedFileError(f"{path}: 'payload' is {describe(index['payload'])}, not {' or '.join(PAYLOADS)}")
+        _check_shard(shard, path, whole=whole)
     if whole:
-        sizes = [(shard["num_utterances"], shard["num_bytes"]) for shard in index["shards"]]
-        count = check_columns(index["columns"], sizes, path)
-        if count != index["num_utterances"]:
-            raise MalformedFileError(f"{path}: 'num_utterances' is {index['num_utterances']}, and {count} are listed")
-        if not all(isinstance(code, str) for code in index["skipped"].values()):
-            raise MalformedFileError(f"{path}: 'skipped' is not utterance id -> code")
+        _check_content(index, path)
+
+
+def _check_content(index: dict[str, Any], path: str) -> None:
+    if index["payload"] not in PAYLOADS:
+        raise MalformedFileError(f"{path}: 'payload' is {describe(index['payload'])}, not {' or '.join(PAYLOADS)}")
+    sizes = [(shard["num_utterances"], shard["num_bytes"]) for shard in index["shards"]]
+    count = check_columns(index["columns"], sizes, path)
+    if count != index["num_utterances"]:
+        raise MalformedFileError(f"{path}: 'num_utterances' is {index['num_utterances']}, but {count} are listed")
+    if not all(isinstance(code, str) for code in index["skipped"].values()):
+        raise MalformedFileError(f"{path}: 'skipped' is not utterance id -> code")
+
+
+def _check_shard(shard: Any, path: str, *, whole: bool) -> None:
+    if not isinstance(shard, dict):
+        raise MalformedFileError(f"{path}: a shard is {describe(shard)}, not a JSON object")
+    name = field(shard, "name", str, path)
+    if os.path.basename(name) != name or name in ("", ".", ".."):
+        raise MalformedFileError(f"{path}: the shard {describe(name)} is not a file name")
+    field(shard, "sha256", str, path)
+    counts = [field(shard, "num_bytes", int, path)]
+    counts += [optional_field(shard, key, int, path, 0) for key in ("num_utterances", "num_encoded")]
+    for key in ("num_utterances", "num_encoded") if whole else ():
+        field(shard, key, int, path)
+    if min(counts) < 0 or max(counts[1:]) > counts[0] or counts[0] > _MOST_BYTES:
+        raise MalformedFileError(f"{path}: the shard {describe(name)} cannot have {counts[1]} utterances")
 
 
 def verify_shards(folder: str | os.PathLike[str], *, split: str = "", progress: bool = True) -> dict[str, str]:
-    """Compares every shard with the checksum in the index; reads all bytes, some 1.5 GB/s a core.
+    """Compares every shard with its checksum in the index, reading about 1.5 GB/s per core.
 
     Args:
-        folder: as `find_index`.
-        split: as `find_index`.
-        progress: show a bar, if stderr is a terminal.
+        folder: Folder of the shards, or the folder above it.
+        split: Name of the split; "" = the one that `folder` holds.
+        progress: Whether to show a progress bar if stderr is a terminal.
 
     Returns:
-        Name of each shard that is not as it was written -> one line about it; empty where all is well.
+        Name of each damaged or missing shard -> one line about it.
 
     Raises:
-        InputError: no index, or one that cannot be read.
+        InputError: If there is no index, or it cannot be read.
     """
     found = find_index(folder, split)
     shards = read_index(found).get("shards", [])
@@ -185,12 +195,12 @@ def verify_shards(folder: str | os.PathLike[str], *, split: str = "", progress: 
             if digest is None:
                 problems[shard["name"]] = f"{path} is missing or cannot be read: {advice}"
             elif digest != shard["sha256"]:
-                problems[shard["name"]] = f"{path} is not what was written, its checksum is off: {advice}"
+                problems[shard["name"]] = f"{path} is damaged, its checksum is wrong: {advice}"
     return problems
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """Hexadecimal SHA-256 of a file, as `sha256sum` prints it."""
+    """Returns the SHA-256 of a file or URL in hexadecimal."""
     digest = hashlib.sha256()
     with storage.open_binary(path) as file:
         while chunk := file.read(1 << 20):
@@ -206,7 +216,7 @@ def _digest_or_none(path: str) -> str | None:
 
 
 def has_size(path: str | os.PathLike[str], num_bytes: int) -> bool:
-    """Whether a file is there at just this size."""
+    """Returns whether a file exists and has exactly this size."""
     try:
         return storage.is_file(path) and storage.state(path).num_bytes == num_bytes
     except FileNotFoundError:

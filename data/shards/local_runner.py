@@ -1,4 +1,4 @@
-"""Shards in parallel, over processes of this machine."""
+"""Writes shards in parallel processes on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data.common.files import Lock, join_writer
 from data.shards.writer import ShardTask, too_many_bad, write_shard
 
 _POLL_SECS = 0.2
-# What a worker process shares with its parent: an executor's tasks have no other way to it.
+# Objects that a worker process shares with its parent; tasks of an executor cannot receive them as arguments.
 _shared: dict[str, Any] = {}
 
 
@@ -25,25 +25,32 @@ class LocalRunner:
     """Writes shards with `num_workers` processes, or in this process if that is 1."""
 
     def __init__(self, *, num_workers: int | None = None):
-        """Args: num_workers: None takes one for each processor core that this process may use."""
+        """Chooses the number of processes.
+
+        Args:
+            num_workers: Number of processes; None = one for each processor core that this process may use.
+
+        Raises:
+            InputError: If it is below 1.
+        """
         if num_workers is not None and num_workers < 1:
             raise InputError(f"num_workers is {num_workers}, wanted at least 1")
-        is_linux = hasattr(os, "sched_getaffinity")  # which tells a container's share, too
+        is_linux = hasattr(os, "sched_getaffinity")  # which respects the limits of a container
         self._num_workers = num_workers or (len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1)
 
     def __call__(self, tasks: Sequence[ShardTask], *, folder: str, lock: Lock, bar: tqdm, max_bad: int) -> None:
-        """Writes every shard and its note; the first error stops the others, finished shards stay.
+        """Writes every shard and its note; the first error stops the others, and finished shards stay.
 
         Args:
-            tasks: at least one.
-            folder: where the shards lie.
-            lock: of the folder.
-            bar: counts utterances.
-            max_bad: unreadable utterances that may be left out, over all the tasks.
+            tasks: At least one task.
+            folder: Folder of the shards.
+            lock: Lock of the folder.
+            bar: Progress bar of utterances.
+            max_bad: Most unreadable utterances to leave out over all tasks.
 
         Raises:
-            InputError: more are bad, or a worker process was killed.
-            OSError: a shard cannot be written.
+            InputError: If more utterances are bad, or a worker process was killed.
+            OSError: If a shard cannot be written.
         """
         skipped: dict[str, Any] = {}
 
@@ -68,7 +75,7 @@ def _run_in_processes(
     bar: tqdm,
     check: Callable[[dict[str, Any] | None], None],
 ) -> None:
-    # Not "fork": this process may have threads that hold locks. The server imports TensorFlow once for all workers.
+    # Not "fork", because threads of this process may hold locks. The server imports TensorFlow once for all workers.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tensorflow", "soundfile", "soxr"])
     counter, stop = context.Value("q", 0), context.Event()
@@ -86,7 +93,7 @@ def _run_in_processes(
                     check(future.result())
         except BrokenProcessPool as error:
             raise InputError(
-                "a worker process was killed, perhaps for want of memory: run the same command again, "
+                "a worker process was killed, perhaps because memory ran out: run the same command again "
                 "with a smaller --num_workers"
             ) from error
         finally:
@@ -95,17 +102,17 @@ def _run_in_processes(
 
 
 def _start(folder: str, counter: Any, stop: Any) -> None:
-    """Makes this process a worker that ends when its parent does, however that ends."""
+    """Makes this process a worker that ends with its parent, however that ends."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; the parent tells the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process, but the parent stops the workers
     threading.Thread(target=_follow_parent, daemon=True).start()
     join_writer(folder)
     _shared.update(counter=counter, stop=stop)
 
 
 def _follow_parent() -> None:
-    # A worker waits for tasks on a pipe that it holds open itself: it would never hear of its parent's death.
+    # A worker waits for tasks on a pipe that it holds open itself, so the pipe does not show that the parent died.
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""One record of a shard: its features, and the audio in it as 16-bit samples or as FLAC."""
+"""Encodes and decodes a record of a shard, with audio as 16-bit samples or as FLAC."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from common import storage
 from data.audio.decoding import SAMPLE_RATE, load_audio, to_int16
 from data.common.errors import InputError
 
-# pcm16: little-endian int16 at 16 kHz. flac: a FLAC file, the original where that is 16 kHz and mono.
+# pcm16: little-endian int16 at 16 kHz. flac: a FLAC file, the original one if it is 16 kHz and mono.
 PAYLOADS = ("pcm16", "flac")
 _FULL_SCALE = 32768
 _FLAC_MAGIC = b"fLaC"
 
 
 class EncodedAudio(NamedTuple):
-    """Audio as a record holds it; `is_original` where the file's own bytes were kept."""
+    """Audio of a record.
+
+    Attributes:
+        audio: Encoded audio.
+        num_samples: Number of samples at 16 kHz.
+        is_original: Whether `audio` is the original file.
+    """
 
     audio: bytes
     num_samples: int
@@ -27,8 +33,8 @@ class EncodedAudio(NamedTuple):
 
 
 def feature_spec() -> dict[str, Any]:
-    """Features of a record, for `tf.io.parse_example`; the index says which of `PAYLOADS` `audio` is."""
-    import tensorflow as tf  # takes seconds, which listing and checking shards need not wait for
+    """Returns the features of a record for `tf.io.parse_example`; the index records the payload of `audio`."""
+    import tensorflow as tf  # imported here, because it takes seconds that listing and checking shards do not need
 
     kinds = {
         "audio": tf.string,
@@ -43,18 +49,18 @@ def feature_spec() -> dict[str, Any]:
 def encode_audio(
     path: str, *, payload: str, on_rate_mismatch: str, start: int | None = None, num_samples: int = 0
 ) -> EncodedAudio:
-    """Reads an audio file or a part of it into the form of a payload; decodes it in any case, so that a bad one shows.
+    """Encodes an audio file or a segment of it as a payload; always decodes it, to find damaged files.
 
     Args:
-        path: local or a URL.
-        payload: one of `PAYLOADS`. What is no FLAC of 16 kHz and one channel becomes one for "flac": the samples
-            that "pcm16" would hold, without loss.
-        on_rate_mismatch: as `load_audio`.
-        start: as `load_audio`.
-        num_samples: as `load_audio`.
+        path: Path or URL of the audio file.
+        payload: One of `PAYLOADS`. With "flac", anything that is not 16 kHz mono FLAC is re-encoded losslessly from the
+            samples of "pcm16".
+        on_rate_mismatch: "resample", or "refuse" to raise if the file is not sampled at 16 kHz.
+        start: First sample of a segment at the file's rate; None = the whole file.
+        num_samples: Samples of the segment at the file's rate.
 
     Raises:
-        InputError: as `load_audio`.
+        InputError: If the audio cannot be read.
     """
     if payload == "pcm16" or start is not None:
         waveform = load_audio(path, on_rate_mismatch=on_rate_mismatch, start=start, num_samples=num_samples)
@@ -71,7 +77,7 @@ def encode_audio(
 
 
 def encode_flac(waveform: np.ndarray) -> bytes:
-    """Returns float32 [T] at 16 kHz as a FLAC file of 16 bits."""
+    """Encodes float32 [T] at 16 kHz as a 16-bit FLAC file."""
     buffer = io.BytesIO()
     soundfile.write(buffer, to_int16(waveform), SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
@@ -88,11 +94,11 @@ def encode_record(*, audio: bytes, num_samples: int, text: str, utterance_id: st
     feature["text"].bytes_list.value.append(text.encode())
     feature["utterance_id"].bytes_list.value.append(utterance_id.encode())
     feature["speaker_id"].bytes_list.value.append(speaker_id.encode())
-    return example.SerializeToString(deterministic=True)  # a map has no order of its own
+    return example.SerializeToString(deterministic=True)  # else the order of the map varies
 
 
 def decode_record(record: bytes, *, payload: str, name: str) -> np.ndarray:
-    """Audio of a record, float32 [T] at 16 kHz; `name` stands in errors."""
+    """Decodes the audio of a record to float32 [T] at 16 kHz; `name` identifies it in errors."""
     import tensorflow as tf
 
     audio = tf.train.Example.FromString(record).features.feature["audio"].bytes_list.value[0]

@@ -1,7 +1,7 @@
-"""TFRecord shards as a source: utterances at random, by the offsets in the index.
+"""Reads utterances from TFRecord shards in any order, by the offsets in the index.
 
-A record holds audio at 16 kHz (`data.shards.records`) and the normalized transcript. `index.json` holds every text,
-length and byte offset, so that reading utterance 271,000 costs one `pread`, or one request, and no scan.
+A record holds audio at 16 kHz (`data.shards.records`) and the normalized transcript. `index.json` holds all texts,
+lengths and byte offsets, so that reading utterance 271,000 takes one `pread` or one request instead of a scan.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from data.shards.records import decode_record
 
 
 class TFRecordSource:
-    """A `Source` over the shards that `data.prepare` made; needs the index, scans nothing."""
+    """A `Source` of the shards that `data.prepare` made.
+
+        source = TFRecordSource(input="shards", split="train-clean-100")
+        text, waveform = source.texts[0], source.read_waveform(0)
+
+    Attributes:
+        text_style: Style of the stored transcripts.
+        payload: Encoding of the audio, one of `data.shards.records.PAYLOADS`.
+    """
 
     def __init__(
         self,
@@ -34,19 +42,17 @@ class TFRecordSource:
         exclude_speakers: Collection[str] = (),
         report: Report = refuse,
     ):
-        """Reads the index and checks that every shard is there, at its full size.
+        """Reads the index and checks that every shard exists with its full size.
 
         Args:
-            input: folder of the shards, or the folder above; a path or a URL.
-            split: INPUT/SPLIT where that folder has an index, else INPUT, which must then hold that
-                split; "" takes what INPUT holds.
-            speakers: keep these speakers alone; empty keeps all.
-            exclude_speakers: then drop these.
-            report: hears of shards that are missing or cut; what they still hold is used when it
-                returns.
+            input: Folder of the shards, or the folder above it; a path or a URL.
+            split: Name of the split, found in INPUT/SPLIT or INPUT; "" = the one that INPUT holds.
+            speakers: Speakers to keep; empty = all.
+            exclude_speakers: Speakers to drop.
+            report: Called with each shard that is missing or truncated; its intact part is used when it returns.
 
         Raises:
-            InputError: no index, one of another format version, or what `report` refuses.
+            InputError: If there is no index, it has another format version, or `report` raises.
         """
         folder = find_index(input, split)
         index = read_index(folder, whole=True)
@@ -54,7 +60,7 @@ class TFRecordSource:
         for shard in index["shards"]:
             path = storage.join(folder, shard["name"])
             if not has_size(path, shard["num_bytes"]):
-                what = f"{path} is missing or cut: run python -m data.prepare again"
+                what = f"{path} is missing or truncated: run python -m data.prepare again"
                 report(Fault("damaged_shard", what, {shard["name"]: what}))
             self._shard_paths.append(path)
         columns = index["columns"]
@@ -75,12 +81,12 @@ class TFRecordSource:
         self.speaker_ids: Sequence[str] = [columns["speaker_id"][i] for i in kept]
         self.texts: Sequence[str] = [columns["text"][i] for i in kept]
         self.num_samples = np.array(columns["num_samples"], dtype=np.int64)[kept]
-        self.sample_rates = np.full(len(kept), SAMPLE_RATE, dtype=np.int32)  # what they were is lost
+        self.sample_rates = np.full(len(kept), SAMPLE_RATE, dtype=np.int32)  # the original rates are not stored
         self._lock = threading.Lock()
         self._files: dict[int, int] = {}
 
     def read_waveform(self, index: int) -> np.ndarray:
-        """See `Source`; raises InputError where the bytes are not those that were written."""
+        """Returns the samples of an utterance; raises InputError if its record is damaged."""
         length, offset = int(self._length[index]), int(self._offset[index])
         shard = int(self._shard[index])
         path = self._shard_paths[shard]
@@ -88,7 +94,7 @@ class TFRecordSource:
             record = storage.read_range(path, offset, length)
         else:
             record = os.pread(self._file(shard), length, offset)
-        # TensorFlow checks the record's own CRC-32C in scans only; zlib's runs without the GIL.
+        # TensorFlow checks the CRC-32C of a record only in scans; zlib's CRC runs without the GIL.
         if len(record) != length or zlib.crc32(record) != self._crc32[index]:
             raise InputError(
                 f"{path} is damaged at byte {offset}, utterance "
@@ -98,7 +104,7 @@ class TFRecordSource:
         return decode_record(record, payload=self.payload, name=self.utterance_ids[index])
 
     def read_recording(self, index: int) -> tuple[np.ndarray, int]:
-        """See `Source`."""
+        """Returns the samples of an utterance at 16 kHz as the one channel of a recording."""
         return self.read_waveform(index)[:, np.newaxis], SAMPLE_RATE
 
     def _file(self, shard: int) -> int:

@@ -1,7 +1,7 @@
-"""One shard, written whole or not at all, with a note beside it that says from what it was written.
+"""Writes one shard, completely or not at all, with a note beside it that identifies its input.
 
-What is here runs in any process that can see the corpus and the output: a worker on this machine or one of Apache
-Beam's. Whoever starts it learns the outcome from the note.
+The code runs in any process that can reach the corpus and the output: a worker on this machine or of Apache Beam. The
+process that started it reads the outcome from the note.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from common.json_files import MalformedFileError, field, parse_object
 from data.audio.decoding import SAMPLE_RATE, resampled_length
 from data.common.errors import InputError
 from data.common.files import write_text_atomic
-from data.corpus.manifest import Utterance
+from data.corpus.utterance import Utterance
 from data.shards.index import COLUMNS, check_columns, file_sha256
 from data.shards.records import encode_audio, encode_record
 
-# Framing of a TFRecord: length and its CRC before the payload, the payload's CRC after it.
+# Framing of a TFRecord: the length with its CRC before the record, and the CRC of the record after it.
 _HEAD_BYTES, _TAIL_BYTES = 12, 4
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """What one shard is to hold.
+    """Content of a shard to write.
 
     Attributes:
-        path: of the shard.
-        utterances: in order.
-        texts: their normalized transcripts.
-        payload: one of `data.shards.records.PAYLOADS`.
-        on_rate_mismatch: as `data.audio.decoding.load_audio`.
-        max_bad: unreadable utterances that may be left out.
-        fingerprint: of all that decides about the bytes, but for the audio's content.
-        newest_ns: time of the latest change to an audio file.
+        path: Path or URL of the shard.
+        utterances: Utterances in order.
+        texts: Normalized transcripts.
+        payload: One of `data.shards.records.PAYLOADS`.
+        on_rate_mismatch: "resample" to 16 kHz, or "refuse".
+        max_bad: Most unreadable utterances to leave out.
+        fingerprint: Digest of everything that decides the bytes of the shard, except for the audio.
+        newest_ns: Time of the latest change of an audio file.
     """
 
     path: str
@@ -54,10 +54,12 @@ class ShardTask:
 
     @property
     def name(self) -> str:
+        """The file name of the shard."""
         return os.path.basename(self.path)
 
     @property
     def note_path(self) -> str:
+        """The path of the note beside the shard."""
         return storage.join(os.path.dirname(self.path), f".{self.name}.json")
 
 
@@ -70,17 +72,17 @@ def write_shard(
     """Writes a shard and then its note, both atomically.
 
     Args:
-        task: the shard.
-        advance: hears of every utterance that is done.
-        is_stopped: asked before every utterance; when true, nothing is left behind.
+        task: Shard to write.
+        advance: Called with the number of utterances done.
+        is_stopped: Called before each utterance; if it returns True, no file is left.
 
     Returns:
-        The note: `fingerprint`, `num_bytes`, `sha256`, `num_encoded` (audio that is not the file's own
-        bytes), `skipped` (utterance id -> [code, message]) and `columns` as the index has them. None if stopped.
+        The note: `fingerprint`, `num_bytes`, `sha256`, `num_encoded` (re-encoded utterances), `skipped` (utterance id
+        -> [code, message]) and `columns` as in the index. None if stopped.
 
     Raises:
-        InputError: more than `max_bad` utterances cannot be read.
-        OSError: the shard cannot be written.
+        InputError: If more than `max_bad` utterances cannot be read.
+        OSError: If the shard cannot be written.
     """
     storage.remove(task.note_path)
     if storage.is_remote(task.path):
@@ -93,7 +95,7 @@ def write_shard(
         if note is None:
             return None
         note["sha256"] = file_sha256(temporary)
-        if storage.is_remote(task.path):  # a reader must not see the half of it
+        if storage.is_remote(task.path):  # a reader must not see a partial shard
             storage.copy(temporary, f"{task.path}.tmp")
             storage.replace(f"{task.path}.tmp", task.path)
         else:
@@ -105,9 +107,9 @@ def write_shard(
 
 
 def read_note(task: ShardTask) -> dict[str, Any] | None:
-    """The note of a shard that was written from what `task` holds, None where there is none, or a damaged one.
+    """Returns the note of a shard that was written for `task`; None if it is absent, damaged or of another task.
 
-    Does not look at the shard, nor at times.
+    It checks neither the shard nor any times.
     """
     try:
         note = parse_object(storage.read_bytes(task.note_path), task.note_path)
@@ -130,7 +132,7 @@ def read_note(task: ShardTask) -> dict[str, Any] | None:
 
 
 def is_intact(task: ShardTask, num_bytes: int, sha256: str) -> bool:
-    """Whether the shard is there, byte for byte."""
+    """Returns whether the shard exists with this size and checksum."""
     try:
         return storage.state(task.path).num_bytes == num_bytes and file_sha256(task.path) == sha256
     except OSError:
@@ -138,13 +140,13 @@ def is_intact(task: ShardTask, num_bytes: int, sha256: str) -> bool:
 
 
 def too_many_bad(skipped: dict[str, Any], max_bad: int) -> InputError:
-    """The error of a corpus with more bad utterances than allowed; `skipped` as in a note."""
+    """Returns the error for more bad utterances than allowed; `skipped` maps ids to [code, message]."""
     _, message = next(iter(skipped.values()))
     return InputError(f"{message} (bad utterances: {len(skipped)}, allowed by --max_bad_share: {max_bad})")
 
 
 def digest(parts: Any) -> str:
-    """SHA-256 of plain values."""
+    """Returns the SHA-256 of values that JSON can hold."""
     return hashlib.sha256(json.dumps(list(parts)).encode()).hexdigest()
 
 
@@ -170,7 +172,7 @@ def _write_records(
                         num_samples=utterance.num_samples,
                     )
                     _check_length(utterance, num_samples)
-                # Whatever is wrong with one recording, the others are written.
+                # A bad recording must not prevent the others from being written.
                 except (ValueError, RuntimeError, OSError, MemoryError) as error:
                     skipped[utterance.utterance_id] = _describe_bad(utterance, error)
                     if len(skipped) > task.max_bad:
@@ -212,7 +214,7 @@ def _describe_bad(utterance: Utterance, error: Exception) -> list[str]:
 
 def _check_length(utterance: Utterance, num_samples: int) -> None:
     wanted = resampled_length(utterance.num_samples, utterance.sample_rate, SAMPLE_RATE)
-    if num_samples != wanted:  # another file has taken its place since it was listed
+    if num_samples != wanted:  # the file was replaced after it was listed
         raise InputError(
             f"{utterance.audio_filepath} has {num_samples} samples, {wanted} when it was listed: "
             "start again with the new files"

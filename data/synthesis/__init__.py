@@ -1,1 +1,1 @@
-"""The embedded speech synthesizer and what it says."""
+"""Speech synthesis for the synthetic corpus of the quickstart."""

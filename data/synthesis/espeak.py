@@ -1,4 +1,4 @@
-"""The eSpeak NG synthesizer: text to waveform, from the library that `espeakng_loader` carries."""
+"""Converts text to waveforms with the eSpeak NG library that `espeakng_loader` contains."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ SAMPLE_RATE = 22050
 
 
 class Synthesizer:
-    """eSpeak NG through ctypes, one voice, in a private copy of the library.
+    """Runs eSpeak NG through ctypes with one voice, in a private copy of the library.
 
-    The library keeps its state (phases, echo, flutter) in globals, and what it says depends on all
-    it said before. A copy of the file under another name is loaded as another library, with fresh
-    globals: so an utterance depends only on what this object has said.
+        synthesizer = Synthesizer(voice="en-us+f1", seed=0)
+        waveform = synthesizer.speak("hello", rate=170, pitch=50, pitch_range=50)
+        synthesizer.close()
+
+    The library keeps its state (phases, echo, flutter) in globals, so its output depends on all it said before. A copy
+    of the file under another name loads as another library with new globals, so an utterance depends only on what this
+    object said before.
 
     Raises:
-        InputError: the library is missing, cannot be loaded, or does not have the voice.
+        InputError: If the library is missing, cannot be loaded, or does not have the voice.
     """
 
     _SYNCHRONOUS, _DO_NOT_EXIT, _UTF8 = 2, 0x8000, 1
@@ -34,8 +38,8 @@ class Synthesizer:
             import espeakng_loader
         except ImportError:
             raise InputError(
-                "speech synthesis: the speech synthesizer is missing; run `make install` or "
-                "`pip install espeakng-loader`, or `pip install -e '.[quickstart]'`"
+                "speech synthesis: espeakng-loader is not installed; run `make install`, "
+                "`pip install espeakng-loader` or `pip install -e '.[quickstart]'`"
             ) from None
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / "libespeak-private.so"
@@ -44,8 +48,8 @@ class Synthesizer:
                 self._library = ctypes.CDLL(str(copy))
             except OSError as error:
                 raise InputError(
-                    f"speech synthesis: cannot load the speech synthesizer ({error}); reinstall "
-                    "espeakng-loader, or point TMPDIR to a folder that may hold executables"
+                    f"speech synthesis: cannot load eSpeak NG ({error}); reinstall espeakng-loader, or point TMPDIR to "
+                    "a folder that may hold executables"
                 ) from None
         library = self._library
         library.espeak_Initialize.argtypes = [
@@ -67,10 +71,10 @@ class Synthesizer:
             )
         self._chunks: list[bytes] = []
         signature = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
-        self._callback = signature(self._keep)  # the library has only a pointer: keep it alive
+        self._callback = signature(self._keep)  # kept alive, because the library holds only a pointer
         library.espeak_SetSynthCallback(self._callback)
         library.espeak_ng_SetRandSeed(seed)
-        # The library itself takes an unknown variant for none at all, and would say nothing of it.
+        # The library silently ignores an unknown variant.
         variant = voice.partition("+")[2]
         known = not variant or Path(os.fsdecode(voices), "voices", "!v", variant).is_file()
         if not known or library.espeak_SetVoiceByName(voice.encode()) != 0:
@@ -82,10 +86,17 @@ class Synthesizer:
         return 0  # go on
 
     def speak(self, text: str, *, rate: int, pitch: int, pitch_range: int, word_gap: int = 0) -> np.ndarray:
-        """Says `text`. Rate in words a minute, pitch and range 0 to 100, word_gap in 10 ms.
+        """Synthesizes a text.
+
+        Args:
+            text: Text to say.
+            rate: Words per minute.
+            pitch: Pitch from 0 to 100.
+            pitch_range: Range of the pitch from 0 to 100.
+            word_gap: Pause between words in units of 10 ms.
 
         Returns:
-            float32 [T] in [-1, 1] at 22,050 Hz, silence at both ends cut off.
+            float32 [T] in [-1, 1] at 22,050 Hz, without silence at the ends.
         """
         for parameter, value in (
             (self._RATE, rate), (self._PITCH, pitch), (self._RANGE, pitch_range),
@@ -97,11 +108,11 @@ class Synthesizer:
         status = self._library.espeak_Synth(encoded, len(encoded), 0, 0, 0, self._UTF8, None, None)
         waveform = np.frombuffer(b"".join(self._chunks), dtype="<i2").astype(np.float32) / 32768
         if status != 0 or not np.any(waveform):
-            raise RuntimeError(f"eSpeak NG did not say {text!r} (status {status})")
+            raise RuntimeError(f"eSpeak NG cannot say {text!r} (status {status})")
         return trim_silence(waveform)
 
     def close(self) -> None:
-        """Frees the voice and the phoneme tables; the object is of no use afterwards."""
+        """Frees the voice and the phoneme tables; the object cannot be used afterwards."""
         self._library.espeak_Terminate()
 
 

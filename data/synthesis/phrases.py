@@ -1,4 +1,4 @@
-"""What synthetic speakers say: digit sequences and sentences of a small grammar."""
+"""Draws the texts of synthetic speakers: digit sequences and sentences of a small grammar."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
-NUM_DIGITS_PROB = (0.08, 0.16, 0.19, 0.19, 0.19, 0.19)  # of 1 to 6 digits
+NUM_DIGITS_PROB = (0.08, 0.16, 0.19, 0.19, 0.19, 0.19)  # probabilities of 1 to 6 digits
 SENTENCE_PROB = 0.4
 
-# Few words, so that each is heard a hundred times in the few thousand utterances of the default corpus.
+# Few words, so that each occurs a hundred times in the few thousand utterances of the default corpus.
 DETERMINERS = ("THE", "MY", "YOUR")
 ADJECTIVES = ("RED", "GREEN", "BLUE", "OLD", "SMALL")
 NOUNS = ("DOOR", "BOOK", "LAMP", "TABLE", "BOAT", "TREE")
@@ -21,7 +21,7 @@ TIMES = ("NOW", "TODAY")
 
 
 def draw_text(rng: np.random.Generator) -> str:
-    """A digit sequence or a sentence: upper case, letters, apostrophes and single spaces only."""
+    """Returns a random digit sequence or sentence of upper-case letters, apostrophes and single spaces."""
     if rng.random() >= SENTENCE_PROB:
         count = 1 + rng.choice(len(NUM_DIGITS_PROB), p=NUM_DIGITS_PROB)
         return " ".join(DIGITS[digit] for digit in rng.integers(10, size=count))

@@ -1,1 +1,1 @@
-"""Transcripts to tokens and back: normalization, vocabularies, labels."""
+"""Normalization of transcripts, vocabularies and label statistics."""

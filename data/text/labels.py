@@ -1,4 +1,4 @@
-"""What transcripts ask of a model: labels, adjacent repeats, characters that the vocabulary lacks."""
+"""Counts labels, adjacent repeats and unknown characters of transcripts."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from data.text.tokenizer import (
     split_characters,
 )
 
-_CHUNK = 4096  # transcripts at a time: fast in NumPy, flat in memory
+_CHUNK = 4096  # transcripts to process at a time, fast in NumPy with little memory
 
 
 @dataclass(frozen=True)
 class Labels:
-    """Numbers of N transcripts.
+    """Label statistics of N transcripts.
 
     Attributes:
         num_labels: int32 [N].
-        num_repeats: int32 [N], labels equal to the one before; CTC needs a blank between the two.
-        num_unknown: int32 [N], characters that no token says: labels that are the unknown token, where there is one.
-        unknown: index -> the characters of its text that the vocabulary lacks, where there are any.
-        digits: indices of texts with digits in a style that drops them.
-        reread: character that the style makes another of -> what it becomes ("" or " " where it is dropped), how many
-            texts have it, the index of the first.
-        lost_symbols: index -> the dropped characters of its text that are spoken, such as %.
-        token_counts: int64 [V], how often each token occurs.
-        first_texts: int64 [V], the first text with each token; -1 where none has it.
-        num_words: of all transcripts.
+        num_repeats: int32 [N], labels equal to the previous one; CTC needs a blank between the two.
+        num_unknown: int32 [N], characters without a token, which become the unknown token if there is one.
+        unknown: Index -> characters of its text that the vocabulary lacks, if any.
+        digits: Indices of texts with digits, if the style drops digits.
+        token_counts: int64 [V], occurrences of each token.
+        first_texts: int64 [V], index of the first text with each token; -1 if there is none.
+        num_words: Number of words in all transcripts.
+        reread: Character that the style changes -> (its replacement, "" or " " if dropped; number of texts with it;
+            index of the first).
+        lost_symbols: Index -> dropped characters of its text that are spoken, such as %.
     """
 
     num_labels: np.ndarray
@@ -52,22 +52,22 @@ class Labels:
 
     @property
     def num_needed_frames(self) -> np.ndarray:
-        """int32 [N], the fewest frames that CTC can align the labels with."""
+        """The fewest frames that CTC can align the labels with, int32 [N]."""
         return self.num_labels + self.num_repeats
 
     @property
     def unknown_share(self) -> float:
-        """Share of all labels that are `<unk>`."""
+        """The ratio of unknown characters to all labels."""
         return float(self.num_unknown.sum()) / max(1, int(self.num_labels.sum()))
 
 
 def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_style: str) -> Labels:
-    """Tokenizes N transcripts and counts.
+    """Normalizes and tokenizes N transcripts and counts their labels.
 
     Args:
-        texts: as stored; normalized here.
-        tokenizer: of the model.
-        text_style: `normalize_transcript`'s style.
+        texts: Transcripts as stored.
+        tokenizer: Tokenizer of the model.
+        text_style: Style of `normalize_transcript`.
     """
     lengths, repeats, unknowns = (np.zeros(len(texts), dtype=np.int32) for _ in range(3))
     token_counts = np.zeros(tokenizer.num_tokens, dtype=np.int64)
@@ -111,7 +111,7 @@ def _find_reread(texts: Sequence[str], text_style: str) -> tuple[dict[str, tuple
             read, count, first = reread.get(character, ("", 0, index))
             if not count:
                 read = read_character(character, text_style)
-                if read == character or character.isdigit():  # digits have a finding of their own
+                if read == character or character.isdigit():  # digits are reported separately
                     unchanged.add(character)
                     continue
             reread[character] = (read, count + 1, first)
@@ -121,6 +121,6 @@ def _find_reread(texts: Sequence[str], text_style: str) -> tuple[dict[str, tuple
 
 
 def most_common_unknown(labels: Labels) -> str:
-    """The characters that the vocabulary lacks, those of the most texts first."""
+    """Returns the 20 unknown characters that occur in the most texts, most frequent first."""
     counts = Counter(character for characters in labels.unknown.values() for character in characters)
     return "".join(character for character, _ in counts.most_common(20))

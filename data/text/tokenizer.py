@@ -1,4 +1,4 @@
-"""Transcripts: normalization, and the character tokenizer over a vocab.json."""
+"""Normalizes transcripts and converts them to token ids and back, with the vocabulary of a vocab.json."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from data.common.files import write_text_atomic
 
 PAD, BOS, EOS, UNKNOWN, WORD_DELIMITER = "<pad>", "<s>", "</s>", "<unk>", "|"
 SPECIAL_TOKENS = (PAD, BOS, EOS, UNKNOWN)
-# Facebook's English vocabulary, in the order of the published checkpoints' output layer.
+# Facebook's English vocabulary, in the order of the output layer of the published checkpoints.
 FACEBOOK_TOKENS = (*SPECIAL_TOKENS, WORD_DELIMITER, *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
-# In brackets, and without a bracket inside: <unk>, [laughter], (noise), {um}.
+# Text in brackets without a bracket inside: <unk>, [laughter], (noise), {um}.
 _MARKUP = re.compile(r"<[^<>\s][^<>]{0,40}>|\[[^\[\]]{1,40}\]|\([^()]{1,40}\)|\{[^{}]{1,40}\}")
 _TATWEEL, _VARIATION = "\u0640", "VARIATION SELECTOR"
 TEXT_STYLES = ("librispeech", "unicode", "none")
-AUTO = "auto"  # a style, or a vocabulary, that the texts decide about
-# A letter or digit that the librispeech style drops, or another case of it.
+AUTO = "auto"  # stands for a style, or a vocabulary, to choose from the texts
+# A letter or digit other than the capitals A to Z.
 _BEYOND_CAPITALS = re.compile(r"[^\W_A-Z]")
 
-# Right and left quotation mark, modifier letters, prime, grave and acute accent, as typed for '.
-# Before NFKC, which takes the spacing acute accent apart into a space and a combining mark.
+# Right and left quotation mark, modifier letters, prime, grave and acute accent, all typed for '. They are replaced
+# before NFKC, which splits the spacing acute accent into a space and a combining mark.
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u02bc\u02bb\u02b9\u2032\u0060\u00b4", "'"))
 
 
 def normalize_transcript(text: str, style: str = "librispeech") -> str:
-    """Brings a transcript to the form that is trained and scored; idempotent.
+    """Normalizes a transcript for training and scoring; idempotent.
 
     Args:
-        text: any transcript.
-        style: "librispeech": upper case; letters with their marks and apostrophes stay, all else
+        text: Transcript.
+        style: "librispeech" for upper-case English: letters with their marks and apostrophes stay, everything else
             becomes a space. Digits are lost, so spell them out before (`has_digits` finds them).
-            "unicode": lower case, for any language; letters, marks, digits and apostrophes inside
-            words stay, punctuation and symbols become a space. Lower case is Unicode's, not a
-            language's: the Turkish I becomes i. "none": unchanged.
+            "unicode" for lower case in any language: letters, marks, digits and apostrophes inside words stay,
+            punctuation and symbols become a space. Lower case is Unicode's, not a language's: the Turkish I becomes i.
+            "none" changes nothing.
 
     Returns:
-        The words, one space apart ("none" apart from that).
+        The words separated by single spaces ("none" returns `text`).
 
     Raises:
-        ValueError: an unknown style.
+        ValueError: If the style is unknown.
     """
     if style == "none":
         return text
@@ -58,12 +58,12 @@ def normalize_transcript(text: str, style: str = "librispeech") -> str:
     if text.isascii():
         return _normalize_ascii(text, upper)
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES))
-    # Changing the case can break the normal form (and bring forth an apostrophe: U+0149).
-    # A capital I with a dot (Turkish) leaves its dot over as a mark of its own.
+    # Changing the case can break the normal form and create an apostrophe (U+0149). Lower-casing a capital I with a dot
+    # (Turkish) leaves the dot as a separate mark.
     text = text.upper() if upper else text.lower().replace("i\u0307", "i")
     text = unicodedata.normalize("NFKC", text)
     text = "".join(_kept(character, upper) for character in text.translate(_APOSTROPHES))
-    # Removing an invisible character can bring two together that compose.
+    # Removing an invisible character can bring together two that compose.
     words = unicodedata.normalize("NFKC", text).split()
     if not upper:
         words = [word.strip("'") for word in words]
@@ -71,7 +71,7 @@ def normalize_transcript(text: str, style: str = "librispeech") -> str:
 
 
 def _normalize_ascii(text: str, upper: bool) -> str:
-    """What `normalize_transcript` does to ASCII, which is in normal form: 3 us a transcript, not 60."""
+    """Normalizes ASCII, which is in normal form, in 3 microseconds a transcript instead of 60."""
     kept = (text.upper() if upper else text.lower()).translate(_ASCII_UPPER if upper else _ASCII_LOWER)
     if "'" not in kept:
         return " ".join(kept.split())
@@ -80,7 +80,7 @@ def _normalize_ascii(text: str, upper: bool) -> str:
 
 
 def choose_text_style(texts: Iterable[str]) -> str:
-    """Returns the style that loses nothing of a corpus: "librispeech" where every letter is of A-Z, else "unicode"."""
+    """Returns the style that keeps all letters of a corpus: "librispeech" if all are A to Z, else "unicode"."""
     has_letters = False
     for text in texts:
         if _BEYOND_CAPITALS.search(text):
@@ -90,17 +90,17 @@ def choose_text_style(texts: Iterable[str]) -> str:
 
 
 def has_digits(text: str) -> bool:
-    """Whether a transcript holds digits, which the librispeech style would lose."""
+    """Returns whether a transcript has digits, which the librispeech style drops."""
     return any(character.isdigit() for character in text)
 
 
 def find_markup(text: str) -> list[str]:
-    """Returns what stands in brackets, such as <COMMA>, [noise] or (laughter): said by nobody, as a rule."""
+    """Returns the text in brackets, such as <COMMA>, [noise] or (laughter), which usually is not spoken."""
     return _MARKUP.findall(unicodedata.normalize("NFKC", text)) if not text.isascii() else _MARKUP.findall(text)
 
 
 def split_characters(text: str) -> set[str]:
-    """Returns the different characters of a text, a letter together with marks that could be one character with it."""
+    """Returns the distinct characters of a text, each letter together with its combining marks."""
     if unicodedata.is_normalized("NFC", text):
         return set(text)
     clusters: list[str] = []
@@ -113,55 +113,63 @@ def split_characters(text: str) -> set[str]:
 
 
 def read_character(character: str, style: str) -> str:
-    """Returns what `normalize_transcript` makes of a character between two letters; the letter case is no difference.
+    """Returns what `normalize_transcript` makes of a character between two letters, ignoring case.
 
     Args:
-        character: one of `split_characters`.
-        style: as `normalize_transcript`.
+        character: Character of `split_characters`.
+        style: Style of `normalize_transcript`.
 
     Returns:
-        `character` itself if only its case changes; "" or " " where it is dropped.
+        `character` itself if at most its case changes; "" or " " if it is dropped.
     """
     if style == "none":
         return " " if character == WORD_DELIMITER else character
     read = normalize_transcript(f"x{character}x", style)[1:-1]
-    # A ligature or a sharp s becomes two letters: that is more than another case.
+    # A ligature or a sharp s becomes two letters, which is more than a change of case.
     is_same = len(read) == len(character) and read in (character, character.upper(), character.lower())
     return character if is_same else read
 
 
 def is_lost_symbol(character: str) -> bool:
-    """Returns whether a character that a style drops is one that is spoken: a currency sign, a percent sign, a half."""
+    """Returns whether a dropped character is spoken, such as a currency sign, a percent sign or a fraction."""
     kind = unicodedata.category(character[0])
     return character in "%&@#\u00a7" or kind in ("Sc", "No", "Nl") or character in "+=\u00b0\u00d7\u00f7\u00b1"
 
 
 def describe_character(character: str) -> str:
-    """Returns a character as a message can show it: by code point and name where it cannot be seen alone."""
+    """Returns a character for a message, by code point and name if it is not visible alone."""
     if character.isprintable() and not character.isspace() and unicodedata.category(character[0])[0] != "M":
         return character if unicodedata.is_normalized("NFC", character) else " + ".join(map(_name_character, character))
     return " + ".join(map(_name_character, character))
 
 
 class CharTokenizer:
-    """Characters to token ids and back, over the vocabulary of a CTC head; ids are those of its rows."""
+    """Converts normalized transcripts to the token ids of a CTC head and back.
+
+        tokenizer = CharTokenizer(tokens=FACEBOOK_TOKENS)
+        ids = tokenizer.encode("HELLO WORLD")
+        text = tokenizer.decode(ids)
+
+    Attributes:
+        tokens: Token of each id.
+        special_tokens: Role -> token.
+        blank_id: Id of the CTC blank.
+        unknown_id: Id of the token for unknown characters; None if there is none.
+    """
 
     def __init__(self, *, tokens: Sequence[str], special_tokens: Mapping[str, str] | None = None):
-        """Checks and keeps the vocabulary.
+        """Checks the vocabulary.
 
         Args:
-            tokens: token of each id.
-            special_tokens: role -> token as `common.special_tokens.find_special_tokens` returns it; None goes by the
-                usual names. Without a token for unknown characters, or for the space between words, these have no
-                label.
+            tokens: Token of each id.
+            special_tokens: Role -> token, from `common.special_tokens.find_special_tokens`; None uses the usual names.
+                Without a token for unknown characters, or for the space between words, they have no label.
 
         Raises:
-            InputError: a token is repeated or empty, or none is the CTC blank.
+            InputError: If a token is repeated or empty, or none is the CTC blank.
         """
         self.tokens = tuple(tokens)
-        repeated = [token for token, count in Counter(self.tokens).items() if count > 1]
-        if repeated or "" in self.tokens:
-            raise InputError(f"the vocabulary's token {(repeated or [''])[0]!r} is empty or repeated: remove it")
+        _check_tokens(self.tokens)
         self.special_tokens = dict(find_special_tokens(self.tokens) if special_tokens is None else special_tokens)
         ids = {token: index for index, token in enumerate(self.tokens)}
         if roles.BLANK not in self.special_tokens:
@@ -174,20 +182,21 @@ class CharTokenizer:
         delimiter = self.special_tokens.get(roles.WORD_DELIMITER)
         silent = {*SPECIAL_TOKENS, *self.special_tokens.values()} - {delimiter}
         self._ids = ids
-        self._pieces = [" " if token == delimiter else "" if token in silent else token for token in self.tokens]
-        # What a text can hold; the blank of a vocabulary may look like a character, and is no label.
+        self._pieces = ["" if token in silent else token for token in self.tokens]
+        # Without special tokens: the blank may look like a character and is not a label.
         self._labels = {token: index for token, index in ids.items() if token not in silent}
         if delimiter is not None:
+            self._pieces[ids[delimiter]] = " "
             self._labels[" "] = ids[delimiter]
-        long = sorted((token for token in self._labels if len(token) > 1), key=len, reverse=True)
-        self._long = re.compile("|".join(map(re.escape, [*long, ""])) + ".", re.DOTALL) if long else None
+        self._long = _long_pattern(self._labels)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> CharTokenizer:
-        """Reads a vocab.json, one object of token -> id with the ids 0 to N - 1, and its roles from beside it.
+        """Reads a vocab.json, an object of token -> id, and the roles from tokenizer_config.json beside it.
 
         Raises:
-            InputError: no such file, not such an object, or a vocabulary that `__init__` refuses.
+            InputError: If there is no such file, it is not an object of token -> id with the ids 0 to N - 1, or the
+                vocabulary is not valid.
         """
         if not storage.is_file(path):
             raise InputError(f"no vocabulary {path}: make one with python -m data.vocab")
@@ -198,22 +207,22 @@ class CharTokenizer:
         if not all(is_kind(index, int) for index in ids.values()):
             raise InputError(f"{path} is not an object of token -> id: make it again")
         if sorted(ids.values()) != list(range(len(ids))):
-            raise InputError(f"the ids in {path} are not 0 to {len(ids) - 1}, each once: mend it")
+            raise InputError(f"the ids in {path} are not 0 to {len(ids) - 1}, each once: correct the file")
         try:
             return cls(tokens=sorted(ids, key=ids.__getitem__), special_tokens=_roles_beside(path, ids))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the vocab.json that `from_file` reads, atomically.
+        """Writes a vocab.json for `from_file`, atomically.
 
-        The roles of the tokens go to tokenizer_config.json beside it where their names, or an older file there, would
-        say others.
+        Also writes the roles of the tokens to tokenizer_config.json beside it if the usual names or an existing file
+        would give other roles.
         """
         try:
             is_known = _roles_beside(path, self._ids) == self.special_tokens
         except InputError:
-            is_known = False  # what lies there is damaged, and is replaced
+            is_known = False  # the existing file is damaged and is replaced
         if not is_known:
             fields = {"tokenizer_class": "Wav2Vec2CTCTokenizer", **self.special_tokens}
             write_text_atomic(_beside(path), json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
@@ -221,51 +230,64 @@ class CharTokenizer:
 
     @property
     def num_tokens(self) -> int:
+        """The size of the vocabulary."""
         return len(self.tokens)
 
     @property
     def pieces(self) -> tuple[str, ...]:
-        """What each token says: its characters, a space between words, "" for a special token."""
+        """The text of each token: its characters, a space for the word delimiter, "" for special tokens."""
         return tuple(self._pieces)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a normalized text; of several tokens that begin alike the longest is taken."""
+        """Returns the ids of a normalized text, taking the longest matching token first."""
         ids, unknown = self._labels, self.unknown_id
         if unknown is not None:
             return [ids.get(token, unknown) for token in self._split(text)]
         return [ids[token] for token in self._split(text) if token in ids]
 
     def num_labels(self, text: str) -> int:
-        """Length of `encode(text)`, without making it where every character is a label."""
+        """Returns the length of `encode(text)`, without encoding it if every character is a label."""
         if self.unknown_id is None or self._long is not None:
             return len(self.encode(text))
         return len(text)
 
     def num_unknown(self, text: str) -> int:
-        """Number of the characters that `unknown_characters` lists, each time it occurs."""
+        """Returns how often the characters of `unknown_characters` occur in a normalized text."""
         return sum(token not in self._labels for token in self._split(text))
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids that are already collapsed; special tokens are dropped, spaces collapsed.
+        """Returns the text of collapsed ids, without special tokens and with single spaces.
 
         Raises:
-            ValueError: an id outside the vocabulary.
+            ValueError: If an id is outside the vocabulary.
         """
-        pieces = []
+        texts = []
         for index in ids:
-            # A negative id would quietly count from the end.
+            # Checked here, because a negative id would silently count from the end.
             if not 0 <= index < len(self._pieces):
                 raise ValueError(f"token id {index}, wanted 0 to {len(self._pieces) - 1}")
-            pieces.append(self._pieces[index])
-        return " ".join("".join(pieces).split())
+            texts.append(self._pieces[index])
+        return " ".join("".join(texts).split())
 
     def unknown_characters(self, text: str) -> set[str]:
-        """Characters of a normalized text that no token of the vocabulary says."""
+        """Returns the characters of a normalized text that the vocabulary lacks."""
         return set(self._split(text)) - self._labels.keys()
 
     def _split(self, text: str) -> Iterable[str]:
-        """A text as characters, or as tokens of several where the vocabulary has such."""
+        """Splits a text into characters, or into tokens if the vocabulary has longer ones."""
         return text if self._long is None else self._long.findall(text)
+
+
+def _check_tokens(tokens: Sequence[str]) -> None:
+    repeated = [token for token, count in Counter(tokens).items() if count > 1]
+    if repeated or "" in tokens:
+        raise InputError(f"the vocabulary's token {(repeated or [''])[0]!r} is empty or repeated: remove it")
+
+
+def _long_pattern(tokens: Iterable[str]) -> re.Pattern[str] | None:
+    """Returns a pattern that splits a text into the longest tokens, or None if all are single characters."""
+    long = sorted((token for token in tokens if len(token) > 1), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, [*long, ""])) + ".", re.DOTALL) if long else None
 
 
 def _beside(path: str | os.PathLike[str]) -> str:
@@ -273,27 +295,26 @@ def _beside(path: str | os.PathLike[str]) -> str:
 
 
 def _roles_beside(path: str | os.PathLike[str], tokens: Collection[str]) -> dict[str, str]:
-    """Roles of a vocabulary's tokens by the tokenizer_config.json beside it, else by their usual names."""
+    """Returns the roles of a vocabulary's tokens, from the tokenizer_config.json beside it or by their usual names."""
     config = _beside(path)
     try:
         fields = parse_object(storage.read_bytes(config), config) if storage.is_file(config) else {}
         return find_special_tokens(tokens, fields, where=config)
     except MalformedFileError as error:
-        raise InputError(f"{error}: mend it or remove it") from error
+        raise InputError(f"{error}: correct it or remove it") from error
 
 
 def build_vocab(texts: Iterable[str]) -> tuple[str, ...]:
-    """Vocabulary of a corpus.
+    """Makes the vocabulary of a corpus.
 
     Args:
-        texts: normalized transcripts.
+        texts: Normalized transcripts.
 
     Returns:
-        The special tokens, the word delimiter, then every character by falling frequency, ties by
-        code point.
+        The special tokens, the word delimiter, then all characters by falling frequency, ties by code point.
 
     Raises:
-        InputError: the texts hold no character.
+        InputError: If the texts hold no characters.
     """
     counts: Counter[str] = Counter()
     for text in texts:
@@ -307,10 +328,10 @@ def build_vocab(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def _kept(character: str, letters_only: bool) -> str:
-    """The character, a space in its place, or nothing where it is invisible."""
+    """Returns the character, a space if it is dropped, or "" if it is invisible."""
     category = unicodedata.category(character)
-    # Soft hyphens, joiners, byte-order and direction marks stand inside words, and so do the strokes that make an
-    # Arabic word longer to the eye; variation selectors and enclosing marks make an emoji of a character.
+    # Soft hyphens, joiners, byte-order and direction marks and the Arabic tatweel, which stretches words, occur inside
+    # words. Variation selectors and enclosing marks turn a character into an emoji.
     if category in ("Cf", "Me") or character == _TATWEEL:
         return ""
     if category == "Mn" and _VARIATION in unicodedata.name(character, ""):
@@ -327,7 +348,7 @@ def _name_character(character: str) -> str:
 
 
 def _is_spoken(character: str) -> bool:
-    """Whether a character makes a word; marks and apostrophes alone do not."""
+    """Returns whether a character makes a word; marks and apostrophes alone do not."""
     return unicodedata.category(character)[0] in ("L", "N")
 
 
@@ -340,5 +361,5 @@ _ASCII_UPPER, _ASCII_LOWER = _ascii_table(True), _ascii_table(False)
 
 
 def load_tokenizer(vocab: str | os.PathLike[str] = "") -> CharTokenizer:
-    """Returns the tokenizer of a vocab.json, or with "" that of the published English models."""
+    """Returns the tokenizer of a vocab.json, or of the published English models if `vocab` is empty."""
     return CharTokenizer.from_file(vocab) if vocab else CharTokenizer(tokens=FACEBOOK_TOKENS)

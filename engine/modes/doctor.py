@@ -104,7 +104,7 @@ def _measure(config: ConfigDict, tokenizer: Tokenizer, measure_model: Callable[.
     """Returns frames, memory and operations of the config's model, which is not built."""
     return measure_model(
         source=config.model.source,
-        preset_name=config.model.preset,
+        preset=config.model.preset,
         architecture=dict(config.model.get("architecture", {})),
         hub_handle=config.model.hub_handle,
         vocab_size=tokenizer.num_tokens,

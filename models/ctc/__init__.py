@@ -1,1 +1,1 @@
-"""The CTC loss, greedy decoding and forced alignment."""
+"""CTC loss, greedy decoding and forced alignment."""

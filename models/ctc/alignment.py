@@ -1,4 +1,4 @@
-"""Which frames a token stands on: of the best path, and of a given transcript (forced alignment)."""
+"""Finds the frames of each token, on the best path or for a given transcript (forced alignment)."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Cells of frames x states, a byte each: some 25 minutes of speech.
+# Largest number of frames x states, one byte each; about 25 minutes of speech.
 MAX_LATTICE = 2_000_000_000
 
 
 class TokenSpan(NamedTuple):
-    """One token of a transcript and the frames that say it.
+    """One token of a transcript with its frames.
 
     Attributes:
-        token: Id.
-        start_frame: First frame.
-        end_frame: First frame after it.
+        token: Token id.
+        start_frame: First frame of the token.
+        end_frame: First frame after the token.
         prob: Mean probability of the token over its frames, in [0, 1].
     """
 
@@ -28,11 +28,11 @@ class TokenSpan(NamedTuple):
 
 
 class Alignment(NamedTuple):
-    """The likeliest path of a transcript.
+    """The most likely path of a transcript.
 
     Attributes:
-        spans: One for each of its tokens.
-        log_prob: Of the path, in nats.
+        spans: One span for each token of the transcript.
+        log_prob: Log-probability of the path in nats.
     """
 
     spans: list[TokenSpan]
@@ -40,15 +40,16 @@ class Alignment(NamedTuple):
 
 
 def collapse_path(tokens: np.ndarray, probs: np.ndarray, *, blank_id: int = 0) -> list[TokenSpan]:
-    """Merges repeats of a path over frames and drops its blanks.
+    """Merges the repeats of a path and drops its blanks.
 
     Args:
-        tokens: Integers [F], one a frame, as the argmax of the logits.
-        probs: float [F], their probabilities.
+        tokens: Integers [F], one token per frame, such as the argmax of the logits.
+        probs: float [F], probabilities of the tokens.
         blank_id: Index of the blank.
 
     Returns:
-        The tokens that are left, with their frames; of the argmax, what `models.ctc.greedy.greedy_decode` gives.
+        The remaining tokens with their frames. For the argmax these are the tokens of
+        `models.ctc.greedy.greedy_decode`.
     """
     if not len(tokens):
         return []
@@ -63,22 +64,22 @@ def collapse_path(tokens: np.ndarray, probs: np.ndarray, *, blank_id: int = 0) -
 
 
 def greedy_spans(log_probs: np.ndarray, *, blank_id: int = 0) -> list[TokenSpan]:
-    """The tokens of the best path of log-probabilities, float [F, V], with their frames."""
+    """Returns the tokens of the best path of log-probabilities, float [F, V], with their frames."""
     tokens = np.argmax(log_probs, axis=-1)
     return collapse_path(tokens, np.exp(log_probs.max(axis=-1)) if len(tokens) else tokens, blank_id=blank_id)
 
 
 def forced_align(log_probs: np.ndarray, labels: Sequence[int], *, blank_id: int = 0) -> Alignment:
-    """The likeliest path of a given transcript: Viterbi over the CTC lattice (Graves et al. 2006, section 4.1).
+    """Finds the most likely path of a transcript by Viterbi over the CTC lattice (Graves et al. 2006, section 4.1).
 
     Args:
         log_probs: float [F, V], log-softmax of the logits.
-        labels: Token ids, L of them.
+        labels: Integers [L], token ids of the transcript.
         blank_id: Index of the blank.
 
     Raises:
-        ValueError: The frames cannot hold the labels (labels + adjacent repeats > frames), or they are so many that the
-            lattice would not fit the memory.
+        ValueError: If the frames cannot hold the labels (labels + adjacent repeats > frames), or the lattice would not
+            fit the memory.
     """
     num_frames = len(log_probs)
     wanted = np.asarray(labels, np.int64)
@@ -88,15 +89,15 @@ def forced_align(log_probs: np.ndarray, labels: Sequence[int], *, blank_id: int 
     if not len(wanted):
         return Alignment([], float(log_probs[:, blank_id].sum()))
     if num_frames * (2 * len(wanted) + 1) > MAX_LATTICE:
-        raise ValueError(f"{len(wanted)} labels over {num_frames} frames are too long to align in one piece; cut them")
-    # States: blank, label, blank, label ... blank. A label may be entered from the label before it, unless it repeats.
+        raise ValueError(f"{len(wanted)} labels over {num_frames} frames are too many to align at once; split them")
+    # States: blank, label, blank, label ... blank. A path may go from label to label directly unless the label repeats.
     states = np.full(2 * len(wanted) + 1, blank_id, np.int64)
     states[1::2] = wanted
     may_skip = np.zeros(len(states), bool)
     may_skip[3::2] = wanted[1:] != wanted[:-1]
     score = np.full(len(states), -np.inf)
     score[:2] = log_probs[0, states[:2]]
-    steps = np.zeros((num_frames, len(states)), np.int8)  # how many states back the best predecessor lies
+    steps = np.zeros((num_frames, len(states)), np.int8)  # number of states back to the best predecessor
     for frame in range(1, num_frames):
         one_back = np.append(-np.inf, score[:-1])
         two_back = np.where(may_skip, np.append([-np.inf, -np.inf], score[:-2]), -np.inf)
@@ -110,7 +111,7 @@ def forced_align(log_probs: np.ndarray, labels: Sequence[int], *, blank_id: int 
         path[frame] = state
         state -= int(steps[frame, state])
     probs = np.exp(log_probs[np.arange(num_frames), states[path]])
-    # The path only rises: a label's frames are consecutive.
+    # The path never falls, so the frames of a label are consecutive.
     starts = np.searchsorted(path, np.arange(1, len(states), 2), side="left")
     ends = np.searchsorted(path, np.arange(1, len(states), 2), side="right")
     spans = [

@@ -1,4 +1,4 @@
-"""Logits to token sequences, in the graph."""
+"""Greedy CTC decoding in the graph, on any device."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import tensorflow as tf
 
 
 class DecodedBatch(NamedTuple):
-    """Tokens of each row, left-aligned over F columns, with the frames that say them.
+    """Tokens of each row, left-aligned over F columns, with their frames.
+
+    `start_frames`, `end_frames` and `probs` are undefined past a row's tokens.
 
     Attributes:
-        tokens: int32 [B, F], filled up with -1.
+        tokens: int32 [B, F], padded with -1.
         num_tokens: int32 [B].
-        start_frames: int32 [B, F], first frame of each token; what fills up is of no meaning, as in the next two.
-        end_frames: int32 [B, F], first frame after it.
-        probs: float32 [B, F], its mean probability over them.
+        start_frames: int32 [B, F], first frame of each token.
+        end_frames: int32 [B, F], first frame after each token.
+        probs: float32 [B, F], mean probability of each token over its frames.
     """
 
     tokens: tf.Tensor
@@ -26,9 +28,9 @@ class DecodedBatch(NamedTuple):
 
 
 def greedy_decode(logits: tf.Tensor, lengths: tf.Tensor, *, blank_id: int = 0) -> tuple[tf.Tensor, tf.Tensor]:
-    """Best path: the likeliest token of each frame, repeats merged, blanks removed.
+    """Returns the best path: the most likely token of each frame, repeats merged, blanks removed.
 
-    Runs on any device: all shapes are those of the input.
+    All shapes follow from the input's, so XLA can compile it.
 
     Args:
         logits: [B, F, V].
@@ -36,7 +38,7 @@ def greedy_decode(logits: tf.Tensor, lengths: tf.Tensor, *, blank_id: int = 0) -
         blank_id: Index of the blank.
 
     Returns:
-        Tokens int32 [B, F], left-aligned and filled up with -1, and their number int32 [B].
+        Tokens int32 [B, F], left-aligned and padded with -1, and their number int32 [B].
     """
     best = tf.argmax(logits, axis=-1, output_type=tf.int32)
     tokens, counts, _ = _collapse(best, lengths, blank_id)
@@ -44,14 +46,14 @@ def greedy_decode(logits: tf.Tensor, lengths: tf.Tensor, *, blank_id: int = 0) -
 
 
 def greedy_decode_spans(logits: tf.Tensor, lengths: tf.Tensor, *, blank_id: int = 0) -> DecodedBatch:
-    """`greedy_decode` with the frames and the probability of each token, as `models.ctc.alignment.greedy_spans`."""
+    """Returns the tokens of `greedy_decode` with the frames and the probability of each token."""
     probs = tf.nn.softmax(tf.cast(logits, tf.float32))
     best = tf.argmax(logits, axis=-1, output_type=tf.int32)
     tokens, counts, order = _collapse(best, lengths, blank_id)
     num_rows, num_frames = tf.shape(best)[0], tf.shape(best)[1]
     valid = tf.sequence_mask(lengths, num_frames)
     is_new = best != tf.pad(best[:, :-1], [[0, 0], [1, 0]], constant_values=-1)
-    # Runs of equal frames, numbered over the whole batch; frames past a row's end count for none.
+    # Number the runs of equal frames over the whole batch; frames past a row's end do not count.
     run = tf.cumsum(tf.cast(is_new, tf.int32), axis=1) - 1 + tf.range(num_rows)[:, tf.newaxis] * num_frames
     flat, num_runs = tf.reshape(run, [-1]), num_rows * num_frames
     sizes = tf.math.unsorted_segment_sum(tf.reshape(tf.cast(valid, tf.int32), [-1]), flat, num_runs)
@@ -69,11 +71,11 @@ def greedy_decode_spans(logits: tf.Tensor, lengths: tf.Tensor, *, blank_id: int 
 
 
 def _collapse(best: tf.Tensor, lengths: tf.Tensor, blank_id: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Tokens of a path [B, F], their number [B], and the frames [B, F] that begin the tokens, in the same order."""
+    """Returns the tokens of a path [B, F], their number [B], and the first frame of each token [B, F]."""
     previous = tf.pad(best[:, :-1], [[0, 0], [1, 0]], constant_values=-1)
     valid = tf.sequence_mask(lengths, tf.shape(best)[1])
     keep = (best != previous) & (best != blank_id) & valid
-    # A stable sort of "dropped?" moves kept tokens to the front in their order, with static shapes.
+    # A stable sort by "is dropped" moves kept tokens to the front in their order, with static shapes.
     order = tf.argsort(tf.cast(~keep, tf.int32), axis=1, stable=True)
     counts = tf.reduce_sum(tf.cast(keep, tf.int32), axis=1)
     tokens = tf.gather(best, order, axis=1, batch_dims=1)

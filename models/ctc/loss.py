@@ -1,4 +1,4 @@
-"""CTC loss with its gradient, one recursion for every device, and the test of which rows can be aligned at all."""
+"""CTC loss and its gradient in one recursion for all devices, and the check of which rows can be aligned."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# The log of a probability of zero: finite, so that no difference of two of them is NaN, and in the range of float32,
-# because a TPU makes a float64 of two float32.
+# Log of a zero probability: finite, so that differences are not NaN, and within float32, because a TPU emulates float64
+# with two float32.
 _IMPOSSIBLE = -1e30
 
 
 def feasible(labels: tf.Tensor, label_lengths: tf.Tensor, logit_lengths: tf.Tensor) -> tf.Tensor:
-    """Returns bool [B]: whether the frames can hold the labels (labels + adjacent repeats <= frames).
+    """Returns bool [B], True where the frames can hold the labels (labels + adjacent repeats <= frames).
 
-    Rows without frames are infeasible as well.
+    Rows without frames are infeasible.
 
     Args:
         labels: Integers [B, L].
         label_lengths: Integers [B].
-        logit_lengths: Integers [B], frames.
+        logit_lengths: Integers [B], valid frames.
     """
     label_lengths = tf.cast(label_lengths, tf.int32)
     logit_lengths = tf.cast(logit_lengths, tf.int32)
@@ -36,27 +36,27 @@ def ctc_loss(
     *,
     blank_id: int = 0,
 ) -> tf.Tensor:
-    """Negative log probability of each row's labels (Graves et al. 2006, https://doi.org/10.1145/1143844.1143891).
+    """Returns the CTC loss of each row (Graves et al. 2006, https://doi.org/10.1145/1143844.1143891).
 
-    As exact as float32 logits allow, whatever the loss (docs/decisions/0070). Runs on any device; XLA compiles it where
-    shapes are static.
+    The result is as exact as float32 logits allow, also for large losses (docs/decisions/0070). It runs on any device,
+    and XLA compiles it where shapes are static.
 
     Args:
-        logits: [B, F, V], before softmax; computed in float32 whatever their dtype.
+        logits: [B, F, V], before softmax; cast to float32.
         logit_lengths: Integers [B], valid frames.
-        labels: Integers [B, L], anything past a row's length.
+        labels: Integers [B, L]; values past a row's length are ignored.
         label_lengths: Integers [B].
         blank_id: Index of the blank.
 
     Returns:
-        float32 [B], in nats; 0 with zero gradient for rows that are not `feasible`, infinite where the logits leave no
-        way (a needed one is -inf), NaN where one of a valid frame is.
+        Negative log-probabilities in nats, float32 [B]: 0 with zero gradient for rows that are not `feasible`, infinite
+        where -inf logits leave no path, NaN where a logit of a valid frame is NaN.
     """
     logits = tf.cast(logits, tf.float32)
     labels, label_lengths = tf.cast(labels, tf.int32), tf.cast(label_lengths, tf.int32)
     is_feasible = feasible(labels, label_lengths, logit_lengths)
     is_frame = tf.sequence_mask(logit_lengths, tf.shape(logits)[1]) & is_feasible[:, tf.newaxis]
-    # What does not count is replaced, not multiplied by 0: it may be infinite, and its labels may be no tokens.
+    # Replace what does not count instead of multiplying by 0: logits may be infinite, and labels may be invalid ids.
     logits = tf.where(is_frame[:, :, tf.newaxis], logits, 0.0)
     label_lengths = tf.where(is_feasible, label_lengths, 0)
     labels = tf.where(tf.sequence_mask(label_lengths, tf.shape(labels)[1]), labels, blank_id)
@@ -64,13 +64,13 @@ def ctc_loss(
     # The states of a row: blank, label, blank, label, ..., blank.
     tokens = tf.reshape(tf.stack([tf.zeros_like(labels) + blank_id, labels], axis=2), [tf.shape(labels)[0], -1])
     tokens = tf.pad(tokens, [[0, 0], [0, 1]], constant_values=blank_id)
-    # A label may follow the one before it without a blank between, unless it is the same.
+    # A label may follow the previous label without a blank between them unless they are equal.
     two_before = tf.pad(tokens, [[0, 0], [2, 0]], constant_values=blank_id)[:, :-2]
     skip_score = tf.where((tokens != blank_id) & (tokens != two_before), _wide(0.0), _IMPOSSIBLE)
     state, last = tf.range(tf.shape(tokens)[1]), 2 * label_lengths[:, tf.newaxis]
     is_last = (state == last) | ((state == last - 1) & (last > 0))
 
-    # Scores are relative to the likeliest token of the frame, which cancels out: no digit of a logit is lost.
+    # Scores are relative to the highest logit of the frame, which cancels out, so no digit of a logit is lost.
     highest = tf.stop_gradient(tf.reduce_max(logits, axis=2, keepdims=True))
     scores = tf.cast(tf.gather(logits, tokens, axis=2, batch_dims=1), tf.float64) - tf.cast(highest, tf.float64)
     scores = tf.maximum(scores, _IMPOSSIBLE)
@@ -82,9 +82,9 @@ def ctc_loss(
 
 @tf.custom_gradient
 def _log_normalizer(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-    """Log of the sum of exp(logits) over the likeliest one's, [B, F]; its gradient is the softmax.
+    """Returns log(sum(exp(logits - highest logit))), [B, F]; its gradient is the softmax.
 
-    Where a model is sure it is close to 0, and exact there: the likeliest token's 1 is not part of what is rounded.
+    It is close to 0 where the model is confident, and exact there because the highest logit's 1 is not rounded.
     """
     highest = tf.reduce_max(logits, axis=2, keepdims=True)
     is_highest, exps = logits == highest, tf.exp(logits - highest)
@@ -93,25 +93,26 @@ def _log_normalizer(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor],
     return tf.math.log1p(others)[:, :, 0], lambda upstream: upstream[:, :, tf.newaxis] * exps / (1.0 + others)
 
 
-# A function, so that its loops are graphs and not Python where nothing around it is a graph.
+# A tf.function, so that its loops run as a graph when the caller runs eagerly.
 @tf.function(autograph=False)
 @tf.custom_gradient
 def _sum_paths(
     scores: tf.Tensor, skip_score: tf.Tensor, is_frame: tf.Tensor, is_last: tf.Tensor
 ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple]]:
-    """Log of the summed probability of all ways through a row's states, and as gradient each state's share of it.
+    """Returns the log of the summed probability of all paths; the gradient is the posterior of each state.
 
-    A path goes on by staying, by one state, or by two where `skip_score` lets it. Scores of paths are float64: they are
-    as large as the loss, and what counts is how they differ. Their exponentials are of differences: float32 will do.
+    A path stays in a state, moves on by one, or moves on by two where `skip_score` allows it. Path scores are float64,
+    because they are as large as the loss while only their differences matter; exponentials of differences need only
+    float32.
 
     Args:
-        scores: float64 [F, B, S], log probability of a frame's token of each state.
-        skip_score: float64 [B, S], 0 where the state may be entered from the one two before it, else _IMPOSSIBLE.
-        is_frame: bool [F, B], frames that count; all others come after them.
-        is_last: bool [B, S], states in which a path may end.
+        scores: float64 [F, B, S], log-probability of the token of each state in each frame.
+        skip_score: float64 [B, S], 0 where a path may enter the state from two states before, else _IMPOSSIBLE.
+        is_frame: bool [F, B], True for valid frames, which come first.
+        is_last: bool [B, S], True for states in which a path may end.
 
     Returns:
-        float64 [B], and the function for its gradient.
+        float64 [B], and the gradient function.
     """
     before_first = tf.where(tf.range(tf.shape(scores)[2]) == 0, _wide(0.0), _IMPOSSIBLE)
     before_first = tf.broadcast_to(before_first, tf.shape(scores)[1:])
@@ -126,8 +127,8 @@ def _sum_paths(
     total = tf.reduce_logsumexp(tf.where(is_last, states[-1], _IMPOSSIBLE), axis=1)
 
     def gradient(upstream: tf.Tensor) -> tuple:
-        # Of the paths that are in a state, the part that came from each of the three it can have come from. Backwards
-        # from the last frame these parts of parts are all that is needed: numbers from 0 to 1, which float32 holds.
+        # The fractions of a state's paths that stayed, stepped and skipped into it. The backward recursion needs only
+        # these numbers from 0 to 1, which float32 holds.
         rest = scores - states[1:]
         stayed, stepped, skipped = (_exp(way + rest) for way in _ways(states[:-1], skip_score))
 
@@ -148,14 +149,14 @@ def _sum_paths(
 
 
 def _ways(states: tf.Tensor, skip_score: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Scores of staying in each state, of entering it from the one before, and from the one before that, [..., S]."""
+    """Returns the scores, [..., S], of entering each state from itself, from one before and from two before."""
     padding = [[0, 0]] * (states.shape.rank - 1)
     padded = tf.pad(states, [*padding, [2, 0]], constant_values=_wide(_IMPOSSIBLE))
     return states, padded[..., 1:-1], padded[..., :-2] + skip_score
 
 
 def _log_sum_exp(a: tf.Tensor, b: tf.Tensor, c: tf.Tensor) -> tf.Tensor:
-    """Log of the sum of three exponentials; the greatest one is not part of what is rounded."""
+    """Returns the log of the sum of three exponentials, without rounding the greatest one."""
     greater, less = tf.maximum(a, b), tf.minimum(a, b)
     greatest, middle = tf.maximum(greater, c), tf.maximum(less, tf.minimum(greater, c))
     others = _exp(middle - greatest) + _exp(tf.minimum(less, c) - greatest)

@@ -1,1 +1,1 @@
-"""SavedModels of TensorFlow Hub as acoustic models."""
+"""Acoustic models whose backbone is a SavedModel from TensorFlow Hub."""

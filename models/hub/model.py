@@ -1,4 +1,4 @@
-"""A SavedModel from TF-Hub, or from a folder, behind the call of the native model; the only user of tensorflow_hub."""
+"""Wraps a SavedModel from TF-Hub or a folder in the interface of the native model; the only user of tensorflow_hub."""
 
 from __future__ import annotations
 
@@ -23,24 +23,27 @@ from models.wav2vec2.layers import Projection, sequence_mask
 from models.weights.kaggle import kaggle_name
 from models.weights.named_weights import fetch
 
-# Names that the convolutions at the bottom go by, ours and the published ones.
+# Parts of the names of the convolutions' variables, in our SavedModels and in published ones.
 _FEATURE_ENCODER_NAMES = ("feature_encoder", "feature_extractor")
-_SALT_FINAL = 6
-# Windows of audio longer than a fixed signature overlap by this share: a frame is taken where it has context.
+_STREAM_FINAL = 6
+# Overlap ratio of the windows of audio that is longer than a fixed signature, so that each frame has context.
 _OVERLAP = 0.125
-_TIMEOUT_SECS = 60.0  # of a silent server
+_TIMEOUT_SECS = 60.0  # until a silent server is given up
 _WANTS_LENGTHS = (
-    "a SavedModel of another stride must have a function output_lengths(num_samples), as python -m models.hub_export "
-    "gives it"
+    "a SavedModel of another stride must have a function output_lengths(num_samples), as those of "
+    "python -m models.hub_export have"
 )
 
 
 class HubForCTC(tf_keras.Model):
-    """A SavedModel's states under a fresh dense CTC head, with the call of `Wav2Vec2ForCTC`.
+    """A SavedModel with a new dense CTC head and the interface of `Wav2Vec2ForCTC`.
 
-    A row's logits depend on its own valid samples only, as far as the SavedModel lets: one of a fixed number of samples
-    sees every row padded with zeros to that number; one of any length without an attention mask sees the batch's
-    padding in training, and each row by itself in evaluation.
+        model = HubForCTC(handle="https://tfhub.dev/vasudevgupta7/wav2vec2/1", vocab_size=32)
+        logits = model(waveform, waveform_lengths)  # float32 [B, F, V]
+
+    A row's logits depend on its own valid samples only, as far as the SavedModel allows. One with a fixed number of
+    samples sees every row padded with zeros to that number. One of any length without an attention mask sees the
+    padding of the batch in training, and each row alone in evaluation.
     """
 
     def __init__(
@@ -57,14 +60,14 @@ class HubForCTC(tf_keras.Model):
         Args:
             handle: URL, or a folder with saved_model.pb.
             vocab_size: Width of the CTC head.
-            precision: Policy of the head. The SavedModel computes in what it was saved with, whatever stands here.
-            freeze_feature_encoder: Leaves the variables of its convolutions untrained, found by their names.
+            precision: Keras policy of the head. The SavedModel keeps the precision that it was saved with.
+            freeze_feature_encoder: Whether the variables of its convolutions, found by their names, stay untrained.
             final_dropout: Dropout rate before the head.
 
         Raises:
             ValueError: If there is no such SavedModel, or it cannot be called like a wav2vec 2.0 backbone.
         """
-        # float32, not `precision`: Keras would cast the waveform to half before the SavedModel sees it.
+        # float32 instead of `precision`, or Keras casts the waveform to half precision before the SavedModel sees it.
         super().__init__(name="hub_for_ctc", dtype="float32")
         self.backbone = _load_layer(handle)
         self.signature = read_signature(self.backbone.resolved_object, handle)
@@ -87,7 +90,7 @@ class HubForCTC(tf_keras.Model):
                     f"{handle}: has no variables named {' or '.join(_FEATURE_ENCODER_NAMES)} to freeze; "
                     "set model.freeze_feature_encoder=False"
                 )
-        self._geometry = Wav2Vec2Config()  # of every published model; unused where the SavedModel knows its own
+        self._geometry = Wav2Vec2Config()  # of all published models; unused if the SavedModel has output_lengths
         frames = self.output_lengths(tf.range(8192)).numpy()
         self._receptive_field = int(np.argmax(frames >= 1))
         self._hop = int(np.argmax(frames >= 2)) - self._receptive_field
@@ -95,7 +98,7 @@ class HubForCTC(tf_keras.Model):
 
     @property
     def trainable_weights(self) -> list[tf.Variable]:
-        """What trains: the head and the SavedModel's trainable variables that are not frozen."""
+        """The head and those trainable variables of the SavedModel that are not frozen."""
         return [variable for variable in super().trainable_weights if variable.ref() not in self._frozen]
 
     @property
@@ -105,24 +108,24 @@ class HubForCTC(tf_keras.Model):
 
     @property
     def pretrained_variables(self) -> list[tf.Variable]:
-        """The variables that came with values: all but the head."""
+        """All variables but the head; the SavedModel brings their values."""
         return self.backbone.variables
 
     @property
     def max_training_samples(self) -> int:
-        """Longest row that can be trained on; 0 = any."""
+        """The longest row that training takes, in samples; 0 = any."""
         return self.signature.num_samples
 
     def fix_weights(self) -> None:
-        """As `Wav2Vec2ForCTC.fix_weights`, of the head alone."""
+        """Caches the kernel of the head, as `Wav2Vec2ForCTC.fix_weights` does for all kernels."""
         self.head.fix_weights()
 
     def make_random(self, *, seed: int, update: tf.Tensor, row_ids: tf.Tensor) -> UpdateRandom:
-        """Returns the random numbers of one update, for the head; the SavedModel draws its own."""
+        """Returns the random numbers of one update for the head; the SavedModel draws its own."""
         return UpdateRandom(seed=seed, update=update, row_ids=row_ids)
 
     def output_lengths(self, waveform_lengths: tf.Tensor) -> tf.Tensor:
-        """Returns int32 [B]: valid frames of the logits for rows of `waveform_lengths` samples."""
+        """Returns the valid frames of the logits, int32 [B], for rows of `waveform_lengths` samples."""
         lengths = tf.cast(waveform_lengths, tf.int32)
         own = getattr(self.backbone.resolved_object, "output_lengths", None)
         return feature_encoder.output_lengths(self._geometry, lengths) if own is None else own(lengths)
@@ -134,16 +137,22 @@ class HubForCTC(tf_keras.Model):
         training: bool = False,
         random: UpdateRandom | None = None,
     ) -> tf.Tensor:
-        """Returns float32 logits [B, F, V]; as `Wav2Vec2ForCTC.call`.
+        """Returns float32 logits [B, F, V].
+
+        Args:
+            waveform: float [B, T] at 16 kHz, normalized per utterance; values past a row's length are ignored.
+            waveform_lengths: Integers [B], valid samples.
+            training: Whether dropout is on. In evaluation rows that are too long are cut into overlapping windows.
+            random: Random numbers of the update; required when training.
 
         Raises:
             ValueError: If training without `random`, or on rows longer than the SavedModel takes (InvalidArgumentError
-                in a graph). In evaluation longer rows are cut into overlapping windows.
+                in a graph).
         """
         if training and random is None:
-            raise ValueError("training=True needs random=UpdateRandom(...): dropout is keyed, not global")
+            raise ValueError("training=True needs random=UpdateRandom(...) for dropout; see make_random")
         lengths = tf.cast(waveform_lengths, tf.int32)
-        # Past a row's end there may be anything; the published models were trained with zeros there.
+        # The published models were trained with zeros past a row's end.
         waveform = tf.cast(waveform, tf.float32) * sequence_mask(lengths, tf.shape(waveform)[1], tf.float32)
         if self.signature.num_samples and training:
             states = self._one_window(waveform, lengths)
@@ -153,25 +162,26 @@ class HubForCTC(tf_keras.Model):
             states = self._row_by_row(waveform, lengths)
         else:
             states = self._states(self._at_least(waveform, self._receptive_field), lengths, training)
-        states = dropout(states, self._final_dropout, random if training else None, salt=_SALT_FINAL)
+        states = dropout(states, self._final_dropout, random if training else None, stream=_STREAM_FINAL)
         return tf.cast(self.head(states), tf.float32)
 
     def _states(self, waveform: tf.Tensor, lengths: tf.Tensor, training: bool) -> tf.Tensor:
-        """Calls the SavedModel: [B, T], T as it wants it, to [B, F, D]."""
+        """Calls the SavedModel, from [B, T] with a T that it accepts to [B, F, D]."""
         inputs = waveform
         if self.signature.mask_dtype is not None:
             inputs = (waveform, sequence_mask(lengths, tf.shape(waveform)[1], self.signature.mask_dtype))
         states = self.backbone(inputs, training=training)
         if self.signature.num_frames:
             return states
-        # Any length, so unknown until now: run while its variables were made, it could not run on a replica later.
+        # The number of frames is unknown until now: a SavedModel that ran while its variables were made could not run
+        # on a replica later.
         expected = self.output_lengths(tf.shape(waveform)[1:])[0]
         check = tf.debugging.assert_equal(tf.shape(states)[1], expected, message=_WANTS_LENGTHS)
         with tf.control_dependencies([] if check is None else [check]):
             return tf.identity(states)
 
     def _one_window(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-        """Pads or trims padding to the fixed number of samples."""
+        """Runs rows padded or trimmed to the fixed number of samples."""
         size = self.signature.num_samples
         if tf.executing_eagerly():
             if tf.reduce_max(lengths) > size:
@@ -185,10 +195,10 @@ class HubForCTC(tf_keras.Model):
         return self._states(waveform, lengths, training=True)
 
     def _windows(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-        """Runs windows of the fixed number of samples one after the other and joins their frames, without gradient.
+        """Runs windows of the fixed number of samples one after another and joins their frames, without gradient.
 
-        Windows start on multiples of the hop, so that frame f of the row is frame f - start / hop of a window; of two
-        windows that know a frame, the one where it lies further from the edge gives it.
+        Windows start on multiples of the hop, so that frame f of the row is frame f - start / hop of a window. A frame
+        in two windows is taken from the one where it is further from the edge.
         """
         size, num_frames = self.signature.num_samples, self._frames_of(self.signature.num_samples)
         overlap = int(num_frames * _OVERLAP)
@@ -199,13 +209,12 @@ class HubForCTC(tf_keras.Model):
         waveform = self._at_least(waveform, (num_windows - 1) * step + size)
 
         def states(window: tf.Tensor) -> tf.Tensor:
-            piece = waveform[:, window * step : window * step + size]
-            return self._states(
-                tf.ensure_shape(piece, [None, size]), tf.clip_by_value(lengths - window * step, 0, size), training=False
-            )
+            start = window * step
+            samples = tf.ensure_shape(waveform[:, start : start + size], [None, size])
+            return self._states(samples, tf.clip_by_value(lengths - start, 0, size), training=False)
 
         shape = tf.TensorSpec([None, num_frames, self.signature.output_size], tf.float32)
-        # One at a time: an hour's windows at once would need an hour's worth of memory.
+        # One at a time, because all windows of an hour at once would need an hour's worth of memory.
         outputs = tf.map_fn(states, tf.range(num_windows), fn_output_signature=shape, parallel_iterations=1)
         outputs = tf.transpose(outputs, [1, 0, 2, 3])  # [B, windows, frames, D]
         rows = tf.shape(outputs)[0]
@@ -215,7 +224,7 @@ class HubForCTC(tf_keras.Model):
         return tf.gather(outputs, frames - window * step_frames + window * num_frames, axis=1)
 
     def _row_by_row(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-        """Runs each row without its padding, which the SavedModel could not tell from speech."""
+        """Runs each row without its padding, which the SavedModel cannot tell from speech."""
         waveform = self._at_least(waveform, self._receptive_field)
         num_frames = self.output_lengths(tf.shape(waveform)[1:])[0]
 
@@ -236,10 +245,10 @@ class HubForCTC(tf_keras.Model):
         return self.signature.num_frames or int(self.output_lengths(tf.constant([num_samples]))[0])
 
     def _check_frames(self, handle: str) -> None:
-        """Checks that a fixed number of samples makes as many frames as the lengths say.
+        """Checks that a fixed number of samples makes as many frames as `output_lengths` says.
 
         Raises:
-            ValueError: If not: CTC would align labels with frames that are not there.
+            ValueError: If not; CTC would align labels with frames that do not exist.
         """
         size, found = self.signature.num_samples, self.signature.num_frames
         expected = int(self.output_lengths(tf.constant([size]))[0])
@@ -250,29 +259,29 @@ class HubForCTC(tf_keras.Model):
 
 
 def copy_with_weights(handle: str, checkpoint: str, folder: str | os.PathLike[str]) -> int:
-    """Writes a SavedModel again, with the weights that `HubForCTC` got in training.
+    """Writes a SavedModel again, with the weights that `HubForCTC` has after training.
 
     Args:
-        handle: The SavedModel that the training started from.
-        checkpoint: Of the training, with the model as its attribute `model`; or a folder of such checkpoints.
-        folder: To write.
+        handle: SavedModel that the training started from.
+        checkpoint: Checkpoint of the training with the model as its attribute `model`, or a folder of checkpoints.
+        folder: Folder to write.
 
     Returns:
-        The number of its variables.
+        The number of variables written.
 
     Raises:
-        ValueError: If there is no such checkpoint, or it is of another model.
+        ValueError: If there is no such checkpoint, or it belongs to another model.
     """
     path = find_checkpoint(checkpoint)
     if path is None:
         raise ValueError(f"{checkpoint}: no checkpoint; give WORKDIR/best or WORKDIR/checkpoints to --checkpoint")
     layer = _load_layer(handle)
     try:
-        # The backbone alone: the head stays behind.
+        # Restore the backbone alone, without the head.
         status = tf.train.Checkpoint(model=tf.train.Checkpoint(backbone=layer)).read(path)
         status.assert_existing_objects_matched().expect_partial()
     except (tf.errors.OpError, ValueError, AssertionError, IndexError) as error:
-        raise ValueError(f"{path}: not of a run that started from {handle}") from error
+        raise ValueError(f"{path}: not from a run that started from {handle}; give another --checkpoint") from error
     tf.saved_model.save(layer.resolved_object, os.fspath(folder))
     return len(layer.variables)
 
@@ -289,11 +298,11 @@ def _load_layer(handle: str) -> tensorflow_hub.KerasLayer:
     if name := kaggle_name(handle):
         remedy = f"; TensorFlow Hub has moved to Kaggle Models: try model.hub_handle={name}{remedy}"
     default_timeout = socket.getdefaulttimeout()
-    # TensorFlow Hub sets none: a server that takes the connection and says nothing would hold the run for ever.
+    # TensorFlow Hub sets no timeout, so a server that accepts the connection and never answers would block the run.
     socket.setdefaulttimeout(_TIMEOUT_SECS)
     try:
         return tensorflow_hub.KerasLayer(handle, trainable=True, name="backbone", dtype="float32")
-    # EOFError and TarError: a download that was cut off, or is a page instead of an archive.
+    # EOFError and TarError come from a truncated download, or a web page instead of an archive.
     except (tf.errors.OpError, OSError, ValueError, RuntimeError, EOFError, tarfile.TarError, zlib.error) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise ValueError(f"{handle}: cannot be loaded ({reason}); check model.hub_handle{remedy}") from error

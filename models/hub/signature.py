@@ -1,4 +1,4 @@
-"""How a SavedModel wants to be called: one input or two, a fixed number of samples or any."""
+"""Reads the calling convention of a SavedModel: one input or two, a fixed number of samples or any."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """How a SavedModel is called.
+    """Calling convention of a SavedModel.
 
     Attributes:
-        num_samples: Of a row; 0 = any.
-        mask_dtype: Of the attention mask, if the input is the pair (speech, attention_mask); else None.
-        num_frames: Of the output, 0 if the file does not say.
+        num_samples: Samples of a row; 0 = any.
+        mask_dtype: dtype of the attention mask if the input is the pair (speech, attention_mask), else None.
+        num_frames: Frames of the output; 0 if the file does not say.
         output_size: Width D of the output.
     """
 
@@ -33,14 +33,14 @@ def is_saved_model(folder: str | os.PathLike[str]) -> bool:
 
 
 def read_signature(loaded: Any, handle: str) -> Signature:
-    """Finds out how a loaded SavedModel wants to be called.
+    """Reads the calling convention of a loaded SavedModel.
 
     Args:
-        loaded: What `hub.load` returns.
-        handle: Its name in messages.
+        loaded: Object that `hub.load` returns.
+        handle: Name of the SavedModel in messages.
 
     Raises:
-        ValueError: If it cannot be trained as a backbone: one line with the reason.
+        ValueError: If it cannot be trained as a backbone.
     """
     functions = getattr(getattr(loaded, "__call__", None), "concrete_functions", None)  # noqa: B004
     if not functions or not getattr(loaded, "trainable_variables", None):
@@ -52,25 +52,28 @@ def read_signature(loaded: Any, handle: str) -> Signature:
     for function in functions:
         args, kwargs = function.structured_input_signature
         training = kwargs.get("training", next((x for x in args if isinstance(x, bool)), None))
-        specs = [spec for spec in tf.nest.flatten([args, kwargs]) if isinstance(spec, tf.TensorSpec)]
-        output = function.structured_outputs
-        is_pair = len(specs) == 2 and isinstance(args[0], (tuple, list))
-        fits = (len(specs) == 1 or is_pair) and all(spec.shape.rank == 2 for spec in specs)
-        is_states = isinstance(output, (tf.TensorSpec, tf.Tensor)) and output.shape.rank == 3 and output.shape[-1]
-        if training is None or not fits or not is_states:
-            continue
-        found.setdefault(
-            bool(training),
-            Signature(
-                num_samples=specs[0].shape[1] or 0,
-                mask_dtype=specs[1].dtype if is_pair else None,
-                num_frames=output.shape[1] or 0,
-                output_size=output.shape[2],
-            ),
-        )
+        signature = _signature_of(args, kwargs, function.structured_outputs)
+        if training is not None and signature is not None:
+            found.setdefault(bool(training), signature)
     if set(found) != {True, False} or found[True] != found[False]:
         raise ValueError(
             f"{handle}: no call with training=True and training=False maps speech [B, T], or (speech, attention_mask), "
             "to states [B, F, D]"
         )
     return found[True]
+
+
+def _signature_of(args: Any, kwargs: Any, output: Any) -> Signature | None:
+    """Returns the calling convention of one function, or None if it does not map speech to states."""
+    specs = [spec for spec in tf.nest.flatten([args, kwargs]) if isinstance(spec, tf.TensorSpec)]
+    is_pair = len(specs) == 2 and isinstance(args[0], (tuple, list))
+    fits = (len(specs) == 1 or is_pair) and all(spec.shape.rank == 2 for spec in specs)
+    is_states = isinstance(output, (tf.TensorSpec, tf.Tensor)) and output.shape.rank == 3 and output.shape[-1]
+    if not fits or not is_states:
+        return None
+    return Signature(
+        num_samples=specs[0].shape[1] or 0,
+        mask_dtype=specs[1].dtype if is_pair else None,
+        num_frames=output.shape[1] or 0,
+        output_size=output.shape[2],
+    )

@@ -1,1 +1,1 @@
-"""Configs, files and tensor names of Hugging Face models."""
+"""Conversion of the configs, files and tensor names of Hugging Face models."""

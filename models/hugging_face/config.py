@@ -1,4 +1,4 @@
-"""Hugging Face's config.json to our architecture and back; what our network does not compute is refused by name."""
+"""Converts Hugging Face's config.json to our architecture and back; refuses what our network does not compute."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.wav2vec2.config import Wav2Vec2Config
 
 MODEL_TYPES = ("wav2vec2", "hubert")
 
-# Our field: their field, and the value that theirs has when the file leaves it out (transformers 5.23).
+# Maps our field to theirs and its default in transformers 5.23.
 _FIELDS: dict[str, tuple[str, Any]] = {
     "vocab_size": ("vocab_size", 32),
     "conv_dim": ("conv_dim", (512,) * 7),
@@ -41,7 +41,7 @@ _FIELDS: dict[str, tuple[str, Any]] = {
     "initializer_range": ("initializer_range", 0.02),
 }
 
-# Fields that must have this value, which is also theirs when absent: anything else is another network.
+# Fields that must have this value, which is also their default; any other value means another network.
 _REQUIRED: dict[str, Any] = {
     "hidden_act": "gelu",
     "feat_extract_activation": "gelu",
@@ -55,14 +55,14 @@ _REQUIRED: dict[str, Any] = {
 def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
     """Builds our architecture from the fields of a Hugging Face config.
 
-    Not taken over, because only training reads it: the least number of masks a row gets (mask_time_min_masks,
-    mask_feature_min_masks; here there is none), the reduction of the loss, everything of the quantizer.
+    Ignores what only training reads: the least number of masks of a row (mask_time_min_masks, mask_feature_min_masks;
+    ours is 0), the reduction of the loss, and all fields of the quantizer.
 
     Args:
         fields: config.json of a model of type wav2vec2 or hubert.
 
     Raises:
-        ValueError: If the model is of another type, or a field has a value that is not supported; names the field.
+        ValueError: If the model is of another type, or a field has an unsupported value; names the field.
     """
     model_type = fields.get("model_type")
     if model_type not in MODEL_TYPES:
@@ -84,19 +84,24 @@ def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
     try:
         config = Wav2Vec2Config.from_dict(ours)
     except ValueError as error:
-        raise ValueError(f"{error} (our names of the fields)") from error
+        raise ValueError(f"{error} (in our field names)") from error
+    _check_sizes(fields, config)
+    return config
+
+
+def _check_sizes(fields: Mapping[str, Any], config: Wav2Vec2Config) -> None:
+    """Refuses a config that contradicts itself."""
     num_convolutions = fields.get("num_feat_extract_layers", len(config.conv_dim))
     if num_convolutions != len(config.conv_dim):
         raise ValueError(
             f"num_feat_extract_layers is {_show(num_convolutions)}, but conv_dim has {len(config.conv_dim)}"
         )
-    # Without adapters transformers ignores it; a value that differs says that something was meant.
+    # transformers ignores it without adapters, but a value that differs suggests a network above the encoder.
     if fields.get("output_hidden_size") not in (None, config.hidden_size):
         raise ValueError(
             f"output_hidden_size is {_show(fields['output_hidden_size'])}, not hidden_size ({config.hidden_size}): "
             "a network above the encoder is not supported"
         )
-    return config
 
 
 def read_hf_config(path: str | os.PathLike[str]) -> tuple[Wav2Vec2Config, dict[str, Any]]:
@@ -110,7 +115,7 @@ def read_hf_config(path: str | os.PathLike[str]) -> tuple[Wav2Vec2Config, dict[s
         ValueError: If it is not JSON, or not supported; names the file and the field.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a folder that save_pretrained of transformers has written")
+        raise FileNotFoundError(f"{path}: no such file; give a folder written by save_pretrained of transformers")
     try:
         fields = read_object(path)
     except MalformedFileError as error:
@@ -122,15 +127,15 @@ def read_hf_config(path: str | os.PathLike[str]) -> tuple[Wav2Vec2Config, dict[s
 
 
 def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2", blank_id: int = 0) -> dict[str, Any]:
-    """Returns the fields of a config.json with which transformers builds the same network with a CTC head.
+    """Returns the config.json from which transformers builds the same network with a CTC head.
 
     Args:
         config: Our architecture.
         model_type: "wav2vec2" or "hubert".
-        blank_id: Row of the head that is the CTC blank.
+        blank_id: Row of the CTC blank in the head.
 
     Raises:
-        ValueError: If the type is unknown or has no such architecture.
+        ValueError: If the type is unknown or cannot have this architecture.
     """
     if model_type not in MODEL_TYPES:
         raise ValueError(f"model_type is {model_type!r}; supported are {' and '.join(MODEL_TYPES)}")
@@ -155,7 +160,7 @@ def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2", blank_id: int
         del fields["conv_pos_batch_norm"]
     fields["apply_spec_augment"] = config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0
     if not fields["apply_spec_augment"]:
-        # Without a positive probability transformers makes no mask embedding and would refuse ours.
+        # Without a positive probability transformers makes no mask embedding and refuses ours.
         fields["mask_time_prob"] = _FIELDS["mask_time_prob"][1]
     return fields
 
@@ -165,13 +170,10 @@ def _show(value: Any) -> str:
 
 
 def _has_type_of(default: Any, value: Any) -> bool:
-    """Whether a field's value has the kind that its default shows; JSON writes whole floats as integers."""
+    """Returns whether a field's value has the type of its default; JSON writes whole floats as integers."""
     if isinstance(default, tuple):
         return isinstance(value, (list, tuple)) and all(_has_type_of(1, item) for item in value)
-    if isinstance(default, bool):
-        return isinstance(value, bool)
-    if isinstance(default, float):
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if isinstance(default, int):
-        return isinstance(value, int) and not isinstance(value, bool) and value > 0
-    return isinstance(value, str)
+    if isinstance(default, bool | str):
+        return isinstance(value, type(default))
+    is_number = isinstance(value, int | (float if isinstance(default, float) else int)) and not isinstance(value, bool)
+    return is_number and (isinstance(default, float) or value > 0)

@@ -1,4 +1,4 @@
-"""What lies beside the weights in a Hugging Face folder: the vocabulary and the settings of the preprocessing."""
+"""Reads and writes the vocabulary and the preprocessing settings of a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ VOCAB_FILE = "vocab.json"
 SAMPLE_RATE = 16_000
 PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE = "special_tokens_map.json", "added_tokens.json"
-# Its tokens are phones with spaces between them in the text: another way from tokens to text than ours.
+# Its tokens are phones with spaces between them; our tokenizer joins tokens without spaces.
 _PHONE_TOKENIZER = "Wav2Vec2PhonemeCTCTokenizer"
 _EXTRACTOR = "Wav2Vec2FeatureExtractor"
 
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """The tokens of a head.
+    """Tokens of a CTC head.
 
     Attributes:
-        ids: Token -> id, in the order of the ids, which are 0 to N - 1.
-        special: Role -> token, as `common.special_tokens.find_special_tokens` returns it; the blank is always there.
-        notes: Sentences for the reader, on where files disagree.
+        ids: Token -> id, in the order of the ids 0 to N - 1.
+        special: Role -> token, from `common.special_tokens.find_special_tokens`; always includes the blank.
+        notes: Remarks for the user about files that disagree.
     """
 
     ids: dict[str, int]
@@ -47,32 +47,33 @@ class Vocabulary:
 
     @property
     def blank_id(self) -> int:
-        """Id of the CTC blank."""
+        """The id of the CTC blank."""
         return self.ids[self.special[BLANK]]
 
     def describe(self) -> str:
-        """Returns one line: the tokens that have a role."""
+        """Returns one line that names the tokens with a role."""
         roles = ((UNKNOWN, "unknown"), (WORD_DELIMITER, "word delimiter"))
         named = [f"{name} {self.special[role]!r}" if role in self.special else f"no {name}" for role, name in roles]
         return f"{len(self.ids)} tokens, the blank is {self.special[BLANK]!r} (id {self.blank_id}), {', '.join(named)}"
 
     def id_of(self, role: str) -> int | None:
-        """Returns the id of the token of a role, None without one."""
+        """Returns the id of the token with a role, or None if there is none."""
         return self.ids[self.special[role]] if role in self.special else None
 
 
 def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any]) -> Vocabulary | None:
     """Reads the vocabulary of a Hugging Face folder, or returns None without a vocab.json.
 
-    tokenizer_config.json names the special tokens; one of before transformers 4.34, which has no added_tokens_decoder,
-    is overruled by special_tokens_map.json and completed by added_tokens.json, as transformers itself does it.
-    The blank is the pad_token that these files name, else what pad_token_id of config.json says, else a usual name.
+    tokenizer_config.json names the special tokens. One from before transformers 4.34, which has no
+    added_tokens_decoder, is overridden by special_tokens_map.json and completed by added_tokens.json, as in
+    transformers. The blank is the pad_token that these files name, else the token of pad_token_id in config.json, else
+    a token with a usual name.
 
     Args:
-        folder: Where they are.
-        num_rows: Of the head that the tokens are for; 0 = it is made fresh for them. Special and added tokens past its
-            rows have no logit: they are left out, and noted.
-        config: The folder's config.json.
+        folder: Hugging Face folder.
+        num_rows: Rows of the head that the tokens belong to; 0 for a new head. Special and added tokens past the rows
+            have no logit; they are left out and noted.
+        config: Content of the folder's config.json.
 
     Raises:
         ValueError: If a file is damaged, the tokens do not fit the head, or none can be the blank.
@@ -84,8 +85,8 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
     tokenizer, added = _tokenizer_files(folder, notes)
     if tokenizer.get("tokenizer_class") == _PHONE_TOKENIZER:
         raise ValueError(
-            f"{folder / TOKENIZER_FILE}: tokenizer_class is {_PHONE_TOKENIZER}, whose text is not made of characters, "
-            "which is not supported; give another vocabulary with --vocab, for which the head is made fresh"
+            f"{folder / TOKENIZER_FILE}: tokenizer_class {_PHONE_TOKENIZER} is not supported, because its text is not "
+            "made of characters; give another vocabulary with --vocab, which gets a new head"
         )
     ids = read_token_ids(path)
     taken = set(ids.values())
@@ -98,8 +99,8 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
         if len(ids) != num_rows:
             raise ValueError(
                 f"{path}: {len(ids)} tokens, but the head has {num_rows}; fetch the files that belong to it "
-                f"({TOKENIZER_FILE}, {ADDED_TOKENS_FILE}), or give another vocabulary with --vocab, for which the head "
-                "is made fresh"
+                f"({TOKENIZER_FILE}, {ADDED_TOKENS_FILE}), or give another vocabulary with --vocab, which gets a new "
+                "head"
             )
         if without_logits:
             notes.append(f"left out, because the head has no row for them: {', '.join(map(repr, without_logits))}")
@@ -110,11 +111,11 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
-    """Reads a vocab.json of ours, and the roles of its tokens from beside it.
+    """Reads a vocab.json of ours, and the roles of its tokens from tokenizer_config.json beside it.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no vocabulary.
+        ValueError: If it is not a vocabulary.
     """
     ids, folder = read_vocab(path), Path(path).parent
     tokenizer = _read(folder / TOKENIZER_FILE)
@@ -126,25 +127,30 @@ def _tokenizer_files(folder: Path, notes: list[str]) -> tuple[dict[str, Any], di
     path = folder / TOKENIZER_FILE
     fields = _read(path)
     if "added_tokens_decoder" in fields:
-        decoder, added = fields["added_tokens_decoder"], {}
-        if not is_kind(decoder, dict):
-            raise ValueError(f"{path}: 'added_tokens_decoder' is {describe(decoder)}, not a JSON object")
-        for key, value in decoder.items():
-            token = value.get("content") if isinstance(value, dict) else None
-            if not (key.isascii() and key.isdigit() and len(key) < 10 and isinstance(token, str)):
-                raise ValueError(f"{path}: 'added_tokens_decoder' is not an object of id -> token ({key[:20]!r})")
-            added[token] = int(key)
-        return fields, added
+        return fields, _added_tokens(path, fields["added_tokens_decoder"])
     overruling = _read(folder / SPECIAL_TOKENS_FILE)
     for role in ROLES:
         ours = named_token(fields, role, os.fspath(path))
         theirs = named_token(overruling, role, os.fspath(folder / SPECIAL_TOKENS_FILE))
         if ours is not None and theirs is not None and ours != theirs:
             notes.append(
-                f"{role} is {theirs!r} in {SPECIAL_TOKENS_FILE}, which counts, and {ours!r} in {TOKENIZER_FILE}"
+                f"{role} is {theirs!r} in {SPECIAL_TOKENS_FILE}, which is used, and {ours!r} in {TOKENIZER_FILE}"
             )
     more = folder / ADDED_TOKENS_FILE
     return {**fields, **overruling}, read_token_ids(more) if more.is_file() else {}
+
+
+def _added_tokens(path: Path, decoder: Any) -> dict[str, int]:
+    """Returns token -> id of an added_tokens_decoder."""
+    added: dict[str, int] = {}
+    if not is_kind(decoder, dict):
+        raise ValueError(f"{path}: 'added_tokens_decoder' is {describe(decoder)}, not a JSON object")
+    for key, value in decoder.items():
+        token = value.get("content") if isinstance(value, dict) else None
+        if not (key.isascii() and key.isdigit() and len(key) < 10 and isinstance(token, str)):
+            raise ValueError(f"{path}: 'added_tokens_decoder' is not an object of id -> token ({key[:20]!r})")
+        added[token] = int(key)
+    return added
 
 
 def _special_tokens(
@@ -156,14 +162,14 @@ def _special_tokens(
     *,
     is_trained: bool,
 ) -> dict[str, str]:
-    """Returns the roles of a vocabulary's tokens, with the blank that the files agree on, or that the first names."""
+    """Returns the roles of a vocabulary's tokens; where files disagree about the blank, the tokenizer's wins."""
     path = os.fspath(folder / TOKENIZER_FILE)
     named = named_token(tokenizer, BLANK, path)
     pad_id = config.get("pad_token_id")
     if pad_id is not None and not is_kind(pad_id, int):
         raise ValueError(f"{folder / 'config.json'}: pad_token_id is {describe(pad_id)}, not a whole number")
     by_id = {index: token for token, index in ids.items()}
-    # Of a head that is made fresh nobody has trained a row: the id is that of another vocabulary.
+    # With a new head the id in config.json belongs to another vocabulary.
     in_config = by_id.get(pad_id) if is_trained and pad_id is not None else None
     blank = named if named in ids else in_config
     special = find_special_tokens(ids, {**tokenizer, BLANK: blank}, where=path)
@@ -175,7 +181,7 @@ def _special_tokens(
     usual = find_special_tokens(ids, where=path).get(BLANK)
     if is_trained and pad_id is not None and in_config != blank:
         why = "which the tokenizer's files name" if blank == named else "by its name"
-        theirs = "no row of the head" if in_config is None else repr(in_config)
+        theirs = "not a row of the head" if in_config is None else repr(in_config)
         notes.append(
             f"the blank is {blank!r} (id {ids[blank]}), {why}; pad_token_id of config.json is {pad_id}, {theirs}"
         )
@@ -187,11 +193,11 @@ def _special_tokens(
 
 
 def read_preprocessing(folder: Path) -> tuple[bool, str]:
-    """Returns whether a folder's feature extractor normalizes waveforms, and a line on what it says.
+    """Returns whether a folder's feature extractor normalizes waveforms, and a line that describes it.
 
-    processor_config.json, where the feature extractor stands in it (transformers 5), counts before
-    preprocessor_config.json, as in transformers. What it does to the padding of a batch (return_attention_mask,
-    padding_value) is of no matter here: padding is always masked, so a row's logits are those that it has alone.
+    As in transformers, processor_config.json takes precedence over preprocessor_config.json if it contains the feature
+    extractor (transformers 5). Settings for padding (return_attention_mask, padding_value) do not matter, because our
+    padding is always masked.
 
     Raises:
         ValueError: If the extractor is another one, its sampling rate is not 16 kHz, or a file is damaged.
@@ -212,12 +218,12 @@ def read_preprocessing(folder: Path) -> tuple[bool, str]:
         "normalized to zero mean and unit variance" if normalizes else "as it is, not normalized (do_normalize=false)"
     )
     if found[-1][1] not in (None, normalizes):
-        return bool(normalizes), f"16 kHz, {line}, by {name}; {found[-1][0]} says otherwise and does not count"
+        return bool(normalizes), f"16 kHz, {line}, by {name}; {found[-1][0]} disagrees and is ignored"
     return bool(normalizes), f"16 kHz, {line} ({name})"
 
 
 def _extractor(path: Path, fields: Mapping[str, Any], *, refuse: bool = True) -> bool | None:
-    """Returns do_normalize of a feature extractor that computes what ours does; None if it may not, and need not."""
+    """Returns do_normalize of a supported feature extractor; refuses any other, or returns None without `refuse`."""
     normalizes = fields.get("do_normalize", True)
     problems = []
     if fields.get("feature_extractor_type", _EXTRACTOR) != _EXTRACTOR:
@@ -234,40 +240,40 @@ def _extractor(path: Path, fields: Mapping[str, Any], *, refuse: bool = True) ->
 
 
 def text_notes(folder: Path, vocabulary: Vocabulary) -> list[str]:
-    """Returns sentences on what the folder does to text that is not done here."""
+    """Returns remarks on what the folder does to text and this project does not."""
     notes = []
     if _read(folder / TOKENIZER_FILE).get("do_lower_case") is True:
-        notes.append("do_lower_case=true, but texts are written here as the tokens are")
+        notes.append("do_lower_case=true is ignored; transcripts keep the case of the tokens")
     special = set(vocabulary.special.values())
     characters = [token for token in vocabulary.ids if token not in special]
     if any(map(str.islower, characters)) and not any(len(token) == 1 and token.isupper() for token in characters):
         notes.append("the tokens are in lower case: train with --config.data.text_style=unicode")
     if (folder / "language_model").is_dir():
-        notes.append("language_model/ stays behind; decode with config.decode.lm")
+        notes.append("language_model/ is not converted; decode with config.decode.lm")
     return notes
 
 
 def preprocessor_fields(config: Wav2Vec2Config) -> dict[str, Any]:
-    """Returns preprocessor_config.json: the settings of our own preprocessing."""
+    """Returns the content of preprocessor_config.json for our preprocessing."""
     return {
         "feature_extractor_type": _EXTRACTOR,
         "do_normalize": config.normalize_waveform,
         "feature_size": 1,
         "padding_side": "right",
         "padding_value": 0.0,
-        # Models with group norm were trained without a mask, and transformers' group norm takes no notice of it.
+        # Models with group norm were trained without a mask, and group norm in transformers ignores it.
         "return_attention_mask": config.feature_norm == "layer",
         "sampling_rate": SAMPLE_RATE,
     }
 
 
 def tokenizer_fields(vocabulary: Vocabulary) -> dict[str, Any]:
-    """Returns tokenizer_config.json of a vocabulary."""
+    """Returns the content of tokenizer_config.json for a vocabulary."""
     return {"tokenizer_class": "Wav2Vec2CTCTokenizer", "do_lower_case": False, **vocabulary.special}
 
 
 def special_tokens_map(vocabulary: Vocabulary) -> dict[str, str]:
-    """Returns special_tokens_map.json of a vocabulary; there the word delimiter is no special token."""
+    """Returns the content of special_tokens_map.json, where the word delimiter is not a special token."""
     return {role: token for role, token in vocabulary.special.items() if role != WORD_DELIMITER}
 
 
@@ -277,7 +283,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Returns the object in a file, {} without one."""
+    """Returns the object in a file, {} if there is no file."""
     if not path.is_file():
         return {}
     try:

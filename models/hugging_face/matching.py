@@ -1,4 +1,4 @@
-"""What becomes of each tensor of a Hugging Face model: taken over, made fresh, dropped, or a reason to refuse."""
+"""Matches the tensors of a Hugging Face model with those of the network: loaded, new, dropped or refused."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _MAX_NAMES = 5
 
 @dataclasses.dataclass
 class Report:
-    """What became of each tensor; names are those of the Hugging Face file, without the backbone's prefix.
+    """Outcome of a conversion; names are those of the Hugging Face file, without the backbone's prefix.
 
     Attributes:
-        config: The architecture.
-        loaded: Tensors that were taken over -> number of parameters.
-        fresh: Tensors that were not there and have new random values -> number of parameters.
-        dropped: Tensors that were there and were not used -> number of parameters.
-        understood: Lines on what audio and text the model works with.
-        notes: Sentences for the reader.
+        config: Architecture of the model.
+        loaded: Loaded tensors -> number of parameters.
+        fresh: Missing tensors, which have new random values -> number of parameters.
+        dropped: Unused tensors of the file -> number of parameters.
+        understood: Lines on the audio and text that the model expects.
+        notes: Remarks for the user.
     """
 
     config: Wav2Vec2Config
@@ -34,7 +34,7 @@ class Report:
     notes: list[str] = dataclasses.field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """The report as text: counts, then what is fresh and what was dropped by name."""
+        """Returns the report as text: counts, with the names of new and dropped tensors."""
         found = []
         for kind in ("loaded", "fresh", "dropped"):
             tensors = getattr(self, kind)
@@ -49,7 +49,7 @@ class Report:
 
 
 def canonical_names(names: Sequence[str]) -> dict[str, str]:
-    """Returns name in the table -> name in the file.
+    """Maps names in the table to names in the file.
 
     Raises:
         ValueError: If two tensors have the same name in the table.
@@ -75,63 +75,67 @@ def match(
     """Compares the tensors of a file with those of the network.
 
     Args:
-        config: The architecture.
-        names: As `canonical_names` returns them.
+        config: Architecture of the network.
+        names: Name in the table -> name in the file, from `canonical_names`.
         shapes: Name in the file -> shape.
-        fresh_head: Whether the head is made fresh and that of the file, if there is one, dropped.
-        allow_missing: Patterns of tensors that may be absent. The mask embedding always may: many published models lack
-            it, and only training reads it.
-        allow_unexpected: Patterns of tensors that are dropped. What only pre-training uses always is.
-
-    Returns:
-        What becomes of each tensor.
+        fresh_head: Whether the head gets new random values and that of the file, if there is one, is dropped.
+        allow_missing: Patterns of tensors that may be missing. The mask embedding always may, because many published
+            models lack it and only training reads it.
+        allow_unexpected: Patterns of tensors to drop. Those that only pretraining uses are always dropped.
 
     Raises:
-        ValueError: With everything that does not fit.
+        ValueError: If tensors are missing, unexpected or of another shape; names them all.
     """
     report = Report(config)
     table = hf_names.name_table(config)
     wanted = {name: entry.their_shape for entry in table for name in entry.theirs}
-    missing, unexpected, mismatched = [], [], []
-    for name, shape in wanted.items():
-        size = math.prod(shape)
-        found = shapes[names[name]] if name in names else None
-        if fresh_head and name in hf_names.HEAD:
-            report.fresh[name] = size
-            if found is not None:
-                report.dropped[name] = math.prod(found)
-        elif found is None:
-            if name == hf_names.MASK_EMBEDDING or _is_allowed(name, allow_missing):
-                report.fresh[name] = size
-            else:
-                missing.append(name)
-        elif found != shape:
-            mismatched.append(f"{name} {list(found)} instead of {list(shape)}")
-        else:
-            report.loaded[name] = size
-    for name, theirs in names.items():
-        if name not in wanted:
-            if name.startswith(hf_names.PRETRAINING_PREFIXES) or _is_allowed(name, allow_unexpected):
-                report.dropped[name] = math.prod(shapes[theirs])
-            else:
-                unexpected.append(name)
-    # One variable is made of several tensors: a part of it cannot be loaded and the rest be random.
+    found = {name: shapes[theirs] for name, theirs in names.items()}
+    may_lack = [hf_names.MASK_EMBEDDING, *allow_missing, *(hf_names.HEAD if fresh_head else ())]
+    may_drop = [*allow_unexpected, *(f"{prefix}*" for prefix in hf_names.PRETRAINING_PREFIXES)]
+    if fresh_head:
+        report.dropped |= {name: math.prod(found.pop(name)) for name in hf_names.HEAD if name in found}
+    missing, mismatched = _match_wanted(report, wanted, found, may_lack)
+    unexpected = [name for name in found if name not in wanted and not _is_allowed(name, may_drop)]
+    dropped = [name for name in found if name not in wanted and name not in unexpected]
+    report.dropped |= {name: math.prod(found[name]) for name in dropped}
+    # Several tensors can make one variable: it is loaded whole or not at all.
     for entry in table:
-        absent = [name for name in entry.theirs if name in report.fresh]
-        if len(absent) < len(entry.theirs):
-            missing.extend(absent)
-    problems = [
-        f"{len(found)} {kind}: {_some(found)}"
-        for kind, found in (
-            ("missing (--allow_missing=NAME,... makes them fresh)", missing),
-            ("unexpected (--allow_unexpected=NAME,... drops them)", unexpected),
-            ("of another shape than config.json says", mismatched),
-        )
-        if found
-    ]
-    if problems:
-        raise ValueError(f"tensors that do not fit: {'; '.join(problems)}")
+        fresh = [name for name in entry.theirs if name in report.fresh]
+        missing += fresh if len(fresh) < len(entry.theirs) else []
+    _refuse(
+        {
+            "missing (--allow_missing=NAME,... gives them random values)": missing,
+            "unexpected (--allow_unexpected=NAME,... drops them)": unexpected,
+            "of another shape than config.json says": mismatched,
+        }
+    )
     return report
+
+
+def _refuse(problems: Mapping[str, Sequence[str]]) -> None:
+    lines = [f"{len(tensors)} {kind}: {_some(tensors)}" for kind, tensors in problems.items() if tensors]
+    if lines:
+        raise ValueError(f"tensors that do not fit: {'; '.join(lines)}")
+
+
+def _match_wanted(
+    report: Report,
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    may_lack: Sequence[str],
+) -> tuple[list[str], list[str]]:
+    """Adds the tensors of the network to the report, and returns the missing ones and those of another shape."""
+    missing, mismatched = [], []
+    for name, shape in wanted.items():
+        if name in found and found[name] != shape:
+            mismatched.append(f"{name} {list(found[name])} instead of {list(shape)}")
+        elif name in found:
+            report.loaded[name] = math.prod(shape)
+        elif _is_allowed(name, may_lack):
+            report.fresh[name] = math.prod(shape)
+        else:
+            missing.append(name)
+    return missing, mismatched
 
 
 def _is_allowed(name: str, patterns: Sequence[str]) -> bool:

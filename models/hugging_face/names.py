@@ -1,7 +1,8 @@
-"""The two-way table between our variables and the tensors of a Hugging Face wav2vec 2.0 or HuBERT model.
+"""Two-way table between our variables and the tensors of a Hugging Face wav2vec 2.0 or HuBERT model.
 
-One rule covers all: their tensor with its axes reversed is ours ([out, in] -> [in, out] for projections, [out, in, K]
--> [K, in, out] for convolutions), and where several of theirs make one of ours they are side by side in our last axis.
+One rule covers all of them: reversing the axes of their tensor gives ours ([out, in] -> [in, out] for projections,
+[out, in, K] -> [K, in, out] for convolutions). Several of their tensors that make one of ours are concatenated along
+our last axis.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from models.wav2vec2.config import Wav2Vec2Config
 
 MASK_EMBEDDING = "masked_spec_embed"
 HEAD = ("lm_head.weight", "lm_head.bias")
-# In front of the backbone's names in a model with a head.
+# Prefix of the backbone's names in a model with a head, by model type.
 BACKBONE_PREFIXES = {"wav2vec2": "wav2vec2.", "hubert": "hubert."}
-# What only pre-training uses: the quantizer and the two projections of its contrastive task.
+# Used by pretraining only: the quantizer and the two projections of the contrastive task.
 PRETRAINING_PREFIXES = ("quantizer.", "project_q.", "project_hid.")
 
 _POS_CONV = "encoder.pos_conv_embed.conv"
@@ -31,12 +32,12 @@ _OLD_NAMES = {
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One variable of ours and the tensors of theirs that make it.
+    """One of our variables and their tensors that make it.
 
     Attributes:
         ours: Name of the variable, without ":0".
-        shape: Its shape.
-        theirs: Names without the backbone's prefix; several are side by side in our last axis.
+        shape: Shape of the variable.
+        theirs: Names of their tensors without the backbone's prefix, in the order of our last axis.
     """
 
     ours: str
@@ -45,34 +46,34 @@ class Entry:
 
     @property
     def their_shape(self) -> tuple[int, ...]:
-        """Shape of each of their tensors."""
+        """The shape of each of their tensors."""
         return tuple(reversed((*self.shape[:-1], self.shape[-1] // len(self.theirs))))
 
     @property
     def size(self) -> int:
-        """Number of parameters."""
+        """The number of parameters."""
         return math.prod(self.shape)
 
     def join(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
-        """Makes our array of theirs, which come in the order of `theirs`; the bits of the numbers stay as they are."""
+        """Makes our array from their tensors, in the order of `theirs`, without changing any number."""
         return np.ascontiguousarray(np.concatenate([tensor.T for tensor in tensors], axis=-1))
 
     def split(self, array: np.ndarray) -> dict[str, np.ndarray]:
-        """The way back: their name -> tensor."""
+        """Splits our array into their tensors, by name."""
         parts = np.split(array, len(self.theirs), axis=-1)
-        # Contiguous, because safetensors writes the memory of a transposed view as if it were not one.
+        # Contiguous, because safetensors ignores the strides of a transposed view.
         return {name: np.ascontiguousarray(part.T) for name, part in zip(self.theirs, parts, strict=True)}
 
 
 def canonical_name(name: str) -> str:
-    """Returns a tensor's name as the table has it: no prefix of the backbone, today's names of weight norm."""
+    """Returns a tensor's name in the table: without the backbone's prefix, with current names of weight norm."""
     for prefix in BACKBONE_PREFIXES.values():
         name = name.removeprefix(prefix)
     return _OLD_NAMES.get(name, name)
 
 
 def full_name(name: str, *, model_type: str) -> str:
-    """Returns a name of the table as a model with a CTC head has it."""
+    """Returns the full name of a tensor in a model with a CTC head, from its name in the table."""
     return name if name in HEAD else BACKBONE_PREFIXES[model_type] + name
 
 

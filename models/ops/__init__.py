@@ -1,1 +1,1 @@
-"""Operations that TensorFlow lacks or that run faster here: fused, grouped, keyed by update."""
+"""Tensor operations that TensorFlow lacks or that run faster here: fused, grouped, or with keyed random numbers."""

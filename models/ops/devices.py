@@ -1,4 +1,4 @@
-"""Which kind of device what is traced now will run on."""
+"""Tells the kind of device that a function traced now will run on."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import tensorflow as tf
 
 
 def on_cpu() -> bool:
-    """Whether no accelerator is visible."""
+    """Returns whether no accelerator is visible."""
     return not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))

@@ -1,7 +1,7 @@
-"""The positional convolution's arithmetic where oneDNN's own gradient of the kernel is slow: on CPUs.
+"""Grouped convolution over time whose kernel gradient is fast on CPUs.
 
-That gradient runs at a fifth of the rate of a matrix product there (docs/results/0040). As products over blocks of
-frames it has 3 % more to add and is several times as fast.
+oneDNN's own gradient runs at a fifth of the rate of a matrix product (docs/results/0040). Products over blocks of
+frames do 3 % more arithmetic and are several times as fast.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# Frames that share a window. The product's other side grows with them, what is added for nothing as well.
+# Frames that share a window. More make the product larger and faster, but waste more arithmetic.
 _BLOCK = 4
 
 
 def grouped_convolution(x: tf.Tensor, kernel: tf.Tensor, *, num_groups: int) -> tf.Tensor:
-    """Convolution over time of each group of channels with its own filters, no padding.
+    """Convolves each group of channels with its own filters over time, without padding.
 
     Args:
         x: [B, F + K - 1, D].
@@ -33,7 +33,7 @@ def grouped_convolution(x: tf.Tensor, kernel: tf.Tensor, *, num_groups: int) -> 
         narrow = tf.cast(kernel, x.dtype)
 
         def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            with tf.name_scope("positional_convolution"):  # profiles go by names
+            with tf.name_scope("positional_convolution"):  # so that profiles can attribute it
                 to_x = tf.raw_ops.Conv2DBackpropInput(
                     input_sizes=tf.shape(x[:, tf.newaxis]), filter=narrow[tf.newaxis],
                     out_backprop=upstream[:, tf.newaxis], strides=[1, 1, 1, 1], padding="VALID",
@@ -46,15 +46,16 @@ def grouped_convolution(x: tf.Tensor, kernel: tf.Tensor, *, num_groups: int) -> 
 
 
 def kernel_gradient(x: tf.Tensor, upstream: tf.Tensor, *, num_groups: int) -> tf.Tensor:
-    """The gradient of `grouped_convolution` for its kernel.
+    """Returns the gradient of `grouped_convolution` with respect to its kernel.
 
-    sum over b, f of x[b, f + k, c] * upstream[b, f, o]: a block of Q frames f needs one window of K + Q - 1 positions
-    of x. The product of all windows with all blocks has, for each q of the block, the K taps as a slice of its own;
-    the Q slices are added. A group at a time, so that windows and product stay in the cache.
+    The gradient is the sum over b and f of x[b, f + k, c] * upstream[b, f, o]. A block of Q frames needs one window of
+    K + Q - 1 positions of x. The product of all windows with all blocks holds the K taps of each of the Q frames of a
+    block as a slice; the sum of the Q slices is the result. Groups run one after another, so that windows and products
+    stay in the cache.
 
     Args:
-        x: [B, F + K - 1, D].
-        upstream: [B, F, D], same dtype.
+        x: Input of the convolution, [B, F + K - 1, D].
+        upstream: Gradient of its output, [B, F, D], same dtype.
         num_groups: Divides D.
 
     Returns:
@@ -64,11 +65,10 @@ def kernel_gradient(x: tf.Tensor, upstream: tf.Tensor, *, num_groups: int) -> tf
     channels = size // num_groups
     kernel_size = tf.shape(x)[1] - num_frames + 1
     num_blocks = -(-num_frames // _BLOCK)
-    # Blocks under a window.
-    width = -(-(kernel_size + _BLOCK - 1) // _BLOCK)
+    width = -(-(kernel_size + _BLOCK - 1) // _BLOCK)  # blocks that a window covers
 
     def to_blocks(tensor: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-        """[B, N, D] to [groups, B, count, Q * C], with zeros where the last block has no frames."""
+        """Reshapes [B, N, D] to [groups, B, count, Q * C], with zeros where the last block has no frames."""
         tensor = tf.pad(tensor, [[0, 0], [0, count * _BLOCK - tf.shape(tensor)[1]], [0, 0]])
         tensor = tf.reshape(tensor, [num_rows, count, _BLOCK, num_groups, channels])
         return tf.reshape(tf.transpose(tensor, [3, 0, 1, 2, 4]), [num_groups, num_rows, count, _BLOCK * channels])

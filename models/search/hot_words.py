@@ -1,4 +1,4 @@
-"""Words that a search is to prefer, scored while they are being spelled."""
+"""Scores hot words, which a search is to prefer, while they are being spelled."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Sequence
 
 
 class HotWords:
-    """A bonus for each hot word of a labelling.
+    """Gives a bonus for each hot word of a labeling.
 
-    A word earns its bonus in equal parts, letter by letter, so that its beginning survives in the beam; it is lost
-    again where the word goes on otherwise or ends too soon.
+    A word earns its bonus in equal parts, letter by letter, so that its beginning survives in the beam. The bonus is
+    lost again if the word continues differently or ends too soon.
     """
 
     def __init__(self, words: Sequence[Sequence[int]], *, score: float, delimiter_id: int) -> None:
-        """Keeps the words.
+        """Computes the bonus of every beginning of a word.
 
         Args:
-            words: The token ids of each word.
-            score: Bonus of a word, in nats.
-            delimiter_id: Token between words.
+            words: Token ids of each word.
+            score: Bonus of a word in nats.
+            delimiter_id: Id of the token between words.
         """
         self._delimiter_id = delimiter_id
         self._score = score
         self._whole = {tuple(word) for word in words if word}
-        # What the beginning of a word has earned; of words with the same beginning the nearest to its end counts.
+        # Maps the beginning of a word to its bonus; of several words, the one nearest to its end counts.
         self._partial: dict[tuple[int, ...], float] = {}
         for word in self._whole:
             for length in range(1, len(word) + 1):
@@ -34,7 +34,7 @@ class HotWords:
         return bool(self._whole)
 
     def begin(self) -> tuple[tuple[int, ...], float]:
-        """Returns the state of an empty labelling: its unfinished word, and the bonus of the finished ones."""
+        """Returns the state of an empty labeling: its unfinished word, and the bonus of its finished words."""
         return (), 0.0
 
     def extend(self, state: tuple[tuple[int, ...], float], token: int) -> tuple[tuple[int, ...], float]:
@@ -45,11 +45,11 @@ class HotWords:
         return (*word, token), earned
 
     def score(self, state: tuple[tuple[int, ...], float]) -> float:
-        """Returns the bonus of a labelling that goes on."""
+        """Returns the bonus of a labeling that may continue."""
         word, earned = state
         return earned + self._partial.get(word, 0.0)
 
     def final_score(self, state: tuple[tuple[int, ...], float]) -> float:
-        """Returns the bonus of a labelling that ends here."""
+        """Returns the bonus of a labeling that ends here."""
         word, earned = state
         return earned + self._score * (word in self._whole)

@@ -1,4 +1,4 @@
-"""The words that a search may say, and how they are spelled in tokens."""
+"""Words that a lexicon search may output, and their spelling in tokens."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ _NO_WORDS = ("<s>", "</s>", "<unk>", "<UNK>")
 
 
 class Spelling:
-    """Words as token ids; of several tokens that begin alike the longest is taken, as in training's labels."""
+    """Spells words as token ids, taking the longest matching token first, as the labels of training do."""
 
     def __init__(self, pieces: Sequence[str]) -> None:
-        """Keeps the vocabulary.
+        """Indexes the vocabulary.
 
         Args:
-            pieces: What each token says; a space between words, "" for a special token.
+            pieces: Text of each token; a space for the word delimiter, "" for special tokens.
 
         Raises:
-            ValueError: No token says a space: there are no words then.
+            ValueError: If no token is a word delimiter.
         """
-        self._ids = {piece: index for index, piece in enumerate(pieces) if piece and not piece.isspace()}
+        self._ids = {text: index for index, text in enumerate(pieces) if text and not text.isspace()}
         self._longest = max(map(len, self._ids), default=1)
-        spaces = [index for index, piece in enumerate(pieces) if piece.isspace()]
+        spaces = [index for index, text in enumerate(pieces) if text.isspace()]
         if not spaces:
             raise ValueError("the vocabulary has no space between words, set decode.method=greedy")
         self.delimiter_id = spaces[0]
 
     def spell(self, word: str) -> tuple[int, ...] | None:
-        """Returns the tokens of a word, None if the vocabulary lacks one of its characters."""
+        """Returns the token ids of a word, or None if the vocabulary lacks one of its characters."""
         found, place = [], 0
         while place < len(word):
             lengths = range(self._longest, 0, -1)
@@ -41,10 +41,10 @@ class Spelling:
         return tuple(found)
 
     def spell_hot_words(self, words: Iterable[str]) -> list[tuple[int, ...]]:
-        """Returns the tokens of each hot word.
+        """Returns the token ids of each hot word.
 
         Raises:
-            ValueError: Names the word that cannot be spelled.
+            ValueError: If a word cannot be spelled; names it.
         """
         found = []
         for word in words:
@@ -59,25 +59,26 @@ class Spelling:
 
 
 def read_words(lexicon: str, language_model: str) -> list[str]:
-    """Returns the words of a lexicon, or without one those that the language model knows.
+    """Returns the words of a lexicon, or of the language model if there is none.
 
     Args:
-        lexicon: Text file, plain or .gz, the first column of each line a word; "" = none.
-        language_model: ARPA file, plain or .gz; what KenLM's build_binary makes holds no words that could be read.
+        lexicon: Text file, plain or .gz, with a word in the first column of each line; "" = none.
+        language_model: ARPA file, plain or .gz. The words of a KenLM binary cannot be read.
 
     Raises:
-        ValueError: A file is missing, holds no word, or is of another kind.
+        ValueError: If the file is missing, holds no words, or is of another kind.
     """
-    path = lexicon or language_model
+    if lexicon:
+        path, field, kind = lexicon, "lexicon", "a text file of words"
+    else:
+        path, field, kind = language_model, "lm", "an ARPA file; for a binary model set decode.lexicon to its words"
     if not os.path.isfile(path):
-        field = "lexicon" if lexicon else "lm"
         raise ValueError(f"{path or '(empty)'}: no such file (decode.{field}); check the path")
     try:
         with gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8") as file:
             found = dict.fromkeys(_lexicon_words(file) if lexicon else _arpa_words(file, path))
     except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        what = "a text file of words" if lexicon else "an ARPA file; of a binary model set decode.lexicon to its words"
-        raise ValueError(f"{path}: not {what} ({error})") from error
+        raise ValueError(f"{path}: not {kind} ({error})") from error
     words = [word for word in found if word not in _NO_WORDS]
     if not words:
         raise ValueError(f"{path}: holds no words; check the file")
@@ -92,7 +93,7 @@ def _lexicon_words(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _arpa_words(lines: Iterable[str], path: str) -> Iterator[str]:
-    """Second column of the section of unigrams."""
+    """Yields the second column of the unigram section."""
     is_inside = False
     for line in lines:
         if line.startswith("\\"):
@@ -102,7 +103,9 @@ def _arpa_words(lines: Iterable[str], path: str) -> Iterator[str]:
         elif is_inside and line.strip():
             columns = line.rstrip("\n").split("\t")
             if len(columns) < 2:
-                raise ValueError(f"{path}: {line.strip()[:40]!r} is no unigram; is this an ARPA file?")
+                raise ValueError(f"{path}: {line.strip()[:40]!r} is not a unigram; is this an ARPA file?")
             yield columns[1]
     if not is_inside:
-        raise ValueError(f"{path}: no ARPA file, it has no \\1-grams: section; of a binary model set decode.lexicon")
+        raise ValueError(
+            f"{path}: not an ARPA file, it has no \\1-grams: section; for a binary model set decode.lexicon"
+        )

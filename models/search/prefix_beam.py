@@ -1,4 +1,4 @@
-"""Prefix beam search: the likeliest labellings of a recording, each summed over its paths."""
+"""CTC prefix beam search, which finds the most likely labelings of a recording, each summed over its paths."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from models.search.hypotheses import Hypothesis, finite_log_probs
 
 
 class _Beam(NamedTuple):
-    """The labellings that are still in the race; N of them, one row each.
+    """The N labelings in the beam.
 
     Attributes:
-        nodes: int64 [N], their last token in the tree of labellings.
+        nodes: int64 [N], nodes of the labelings in `_Tree`.
         blank: float64 [N], log-probability of their paths that end in a blank; -inf if these were dropped.
-        token: float64 [N], of those that end in their last token.
+        token: float64 [N], log-probability of their paths that end in their last token.
     """
 
     nodes: np.ndarray
@@ -25,7 +25,7 @@ class _Beam(NamedTuple):
 
 
 class _Tree:
-    """All labellings that were ever in the race, as nodes that know their parent; node 0 is the empty one."""
+    """All labelings that were ever in the beam, as nodes with parents; node 0 is the empty labeling."""
 
     def __init__(self, hot_words: HotWords | None) -> None:
         self.parents, self.tokens = [-1], [-1]
@@ -46,7 +46,7 @@ class _Tree:
                 self.bonuses.append(self._hot_words.score(state))
         return found
 
-    def labelling(self, node: int) -> tuple[int, ...]:
+    def labeling(self, node: int) -> tuple[int, ...]:
         found = []
         while node > 0:
             found.append(self.tokens[node])
@@ -64,9 +64,13 @@ class _Tree:
 class PrefixBeamSearch:
     """CTC prefix beam search (Hannun et al. 2014, https://arxiv.org/abs/1408.2873) without a language model.
 
-    The beam holds labellings by the way their paths end, in a blank or in a token, as entries of their own. So a beam
-    of one entry follows the likeliest token of each frame, which is `models.ctc.greedy.greedy_decode`, and a beam that
-    drops nothing finds the most probable labelling.
+        search = PrefixBeamSearch(beam_size=50, num_hypotheses=3)
+        best, *others = search(log_probs)  # float [F, V]
+        text = tokenizer.decode(best.tokens)
+
+    The paths of a labeling that end in a blank and those that end in a token are separate entries of the beam. So a
+    beam of one entry follows the most likely token of each frame, as `models.ctc.greedy.greedy_decode` does, and a beam
+    that drops nothing finds the most probable labeling.
     """
 
     def __init__(
@@ -79,13 +83,13 @@ class PrefixBeamSearch:
         hot_words: HotWords | None = None,
         blank_id: int = 0,
     ) -> None:
-        """Keeps its arguments.
+        """Makes a search.
 
         Args:
             beam_size: Entries kept from frame to frame.
-            beam_tokens: Likeliest tokens of a frame that are tried; 0 = all.
-            beam_threshold: Entries further below the best one are dropped, in nats.
-            num_hypotheses: Labellings returned at most.
+            beam_tokens: Most likely tokens of a frame to try; 0 = all.
+            beam_threshold: Distance in nats below the best entry at which others are dropped.
+            num_hypotheses: Largest number of labelings to return.
             hot_words: Words to prefer.
             blank_id: Index of the blank.
         """
@@ -97,7 +101,7 @@ class PrefixBeamSearch:
         self._blank_id = blank_id
 
     def __call__(self, log_probs: np.ndarray) -> list[Hypothesis]:
-        """Returns the best labellings, best first; at least one.
+        """Returns at least one labeling, best first.
 
         Args:
             log_probs: float [F, V], log-softmax of the logits of the valid frames.
@@ -108,20 +112,20 @@ class PrefixBeamSearch:
             beam = self._advance(tree, beam, frame)
         scores = np.logaddexp(beam.blank, beam.token) + [tree.final_bonus(int(node)) for node in beam.nodes]
         order = np.argsort(-scores, kind="stable")[: self._num_hypotheses]
-        return [Hypothesis(tree.labelling(int(beam.nodes[i])), float(scores[i])) for i in order]
+        return [Hypothesis(tree.labeling(int(beam.nodes[i])), float(scores[i])) for i in order]
 
     def _advance(self, tree: _Tree, beam: _Beam, frame: np.ndarray) -> _Beam:
-        """The beam after one more frame, float64 [V]."""
+        """Returns the beam after one more frame, float64 [V]."""
         tried = self._choose_tokens(frame)
-        num_labellings, num_tried = len(beam.nodes), len(tried)
+        num_labelings, num_tried = len(beam.nodes), len(tried)
         last = np.array([tree.tokens[node] for node in beam.nodes], np.int64)
         both = np.logaddexp(beam.blank, beam.token)
         blank = both + frame[self._blank_id]
         token = beam.token + np.where(last >= 0, frame[last], -np.inf)
-        # A token that repeats the last one begins anew only after a blank.
+        # A repeated token starts a new label only after a blank.
         is_repeat = tried[np.newaxis, :] == last[:, np.newaxis]
         longer = np.where(is_repeat, beam.blank[:, np.newaxis], both[:, np.newaxis]) + frame[tried]
-        # What grows out of a labelling may be in the beam already: its paths are added to the others of the same.
+        # An extended labeling may be in the beam already; then add its paths to that entry.
         row_of = {int(node): row for row, node in enumerate(beam.nodes)}
         column_of = {int(name): column for column, name in enumerate(tried)}
         for row, node in enumerate(beam.nodes):
@@ -136,29 +140,28 @@ class PrefixBeamSearch:
             bonuses = np.array([tree.bonuses[node] for node in beam.nodes])
             grown = [[tree.bonus_after(int(node), int(name)) for name in tried] for node in beam.nodes]
             ranks = scores + np.concatenate([bonuses, bonuses, np.ravel(grown)])
-        # Of equal entries the one that ends in the smaller token id stays, as argmax has it.
-        ends_in = np.concatenate([np.full(num_labellings, self._blank_id), last, np.tile(tried, num_labellings)])
+        # Of equal entries keep the one that ends in the smaller token id, as argmax does.
+        ends_in = np.concatenate([np.full(num_labelings, self._blank_id), last, np.tile(tried, num_labelings)])
         kept: dict[int, list[float]] = {}
         for entry in self._choose_entries(ranks, ends_in):
-            place, score = int(entry) - 2 * num_labellings, float(scores[entry])
+            place, score = int(entry) - 2 * num_labelings, float(scores[entry])
             if place < 0:
-                node, is_token = int(beam.nodes[entry % num_labellings]), int(entry >= num_labellings)
+                node, is_token = int(beam.nodes[entry % num_labelings]), int(entry >= num_labelings)
             else:
                 parent_node = int(beam.nodes[place // num_tried])
                 node, is_token = tree.child(parent_node, int(tried[place % num_tried])), 1
-            # An entry of its own each: paths that end in a blank, and in the token.
             kept.setdefault(node, [-np.inf, -np.inf])[is_token] = score
         ends = np.array(list(kept.values()))
         return _Beam(np.array(list(kept), np.int64), ends[:, 0], ends[:, 1])
 
     def _choose_tokens(self, frame: np.ndarray) -> np.ndarray:
-        """Ids of the tokens to try, without the blank."""
+        """Returns the ids of the tokens to try, without the blank."""
         count = self._beam_tokens
         tried = np.argsort(-frame, kind="stable")[:count] if 0 < count < len(frame) else np.arange(len(frame))
         return np.sort(tried[tried != self._blank_id])
 
     def _choose_entries(self, ranks: np.ndarray, ends_in: np.ndarray) -> np.ndarray:
-        """Indices of the entries to keep, best first."""
+        """Returns the indices of the entries to keep, best first."""
         if len(ranks) > self._beam_size:
             least = np.partition(ranks, -self._beam_size)[-self._beam_size]
             candidates = np.flatnonzero((ranks >= least) & np.isfinite(ranks))

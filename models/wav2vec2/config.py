@@ -1,9 +1,10 @@
-"""The architecture of a wav2vec 2.0 network as one frozen dataclass, from fields or from the name of a preset."""
+"""Describes the architecture of a wav2vec 2.0 network as one frozen dataclass."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,58 +12,68 @@ from common.json_files import describe, is_kind
 from models.wav2vec2.presets import PRESETS
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-# Narrower transformers run no regions by default: compiling them costs more than it saves (docs/decisions/0040).
-MIN_REGION_HIDDEN_SIZE = 256
-# Far above every published model: what asks for more is a damaged file, and is refused before anything is allocated.
+# Narrower transformers are not fused by default: compiling costs more than it saves (docs/decisions/0040).
+MIN_FUSED_HIDDEN_SIZE = 256
+# Far above every published model. A larger value means a damaged file, which is refused before anything is allocated.
 MAX_SIZE = 2**20  # of any width, kernel or count
-MAX_LAYERS = 1_000  # of the transformer, and convolutions
+MAX_LAYERS = 1_000  # transformer layers, or convolutions
 _MAX_PARAMETERS = 10**11
+_KINDS = {bool: "true or false", str: "text", int: "a whole number", float: "a finite number"}
+_CHOICES = {
+    "conv_init": ("random", "gabor"),
+    "regions": ("auto", "on", "off"),
+    "feature_norm": ("group", "layer"),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Wav2Vec2Config:
-    """Everything that decides the shapes and the arithmetic of the network.
+    """All choices that decide the shapes and the arithmetic of the network.
 
     The default values are wav2vec 2.0 BASE (Baevski et al. 2020, https://arxiv.org/abs/2006.11477, section 4.2 and
     appendix A) with a 32-token CTC head.
 
+        config = preset("tiny", vocab_size=40)
+        config.num_frames(16_000)  # frames of one second of audio
+        model = Wav2Vec2ForCTC(config=config)
+
     Attributes:
         vocab_size: Width of the CTC head, blank included.
-        conv_dim: Output channels of each feature-encoder convolution.
-        conv_kernel: Kernel widths, in samples of that convolution's input.
-        conv_stride: Strides, likewise.
+        conv_dim: Output channels of each convolution of the feature encoder.
+        conv_kernel: Kernel width of each convolution, in positions of its input.
+        conv_stride: Stride of each convolution, in positions of its input.
         conv_bias: Whether those convolutions have a bias.
-        conv_init: How the first convolution's fresh kernel starts: "random", or "gabor" for a filterbank
-            (`models.wav2vec2.filterbank`), with which small models learn far faster; it changes no shape.
+        conv_init: Initialization of the first convolution: "random", or "gabor" for a filterbank
+            (`models.wav2vec2.filterbank`), with which small models train far faster.
         feature_norm: "group" (one group norm, after the first convolution) or "layer" (layer norm after each).
-        feature_projection_norm: Whether features are layer-normalized before their projection to hidden_size. Every
-            published wav2vec 2.0 and HuBERT model does; some models distilled from HuBERT do not.
-        normalize_waveform: Whether the network hears recordings with zero mean and unit variance, as nearly every
-            published model was trained, or as they are.
+        feature_projection_norm: Whether features are layer-normalized before their projection to hidden_size, as in
+            all published wav2vec 2.0 and HuBERT models; some models distilled from HuBERT lack it.
+        normalize_waveform: Whether the network expects recordings of zero mean and unit variance, as nearly all
+            published models do.
         hidden_size: Width D of the transformer.
-        num_layers: Transformer layers.
-        num_heads: Attention heads; divides hidden_size.
+        num_layers: Number of transformer layers.
+        num_heads: Number of attention heads; divides hidden_size.
         intermediate_size: Width of the feed-forward blocks.
         pos_conv_kernel: Kernel width, in frames, of the convolutional position embedding.
         pos_conv_groups: Groups of that convolution.
         stable_layer_norm: True for pre-norm transformer layers (LARGE models), False for post-norm.
-        layer_norm_epsilon: Added to variances in the feature projection and the transformer; in the feature encoder
-            it is always 1e-5.
+        layer_norm_epsilon: Added to variances in the feature projection and the transformer; the feature encoder
+            always uses 1e-5.
         hidden_dropout: Dropout rate after embeddings, attention and feed-forward blocks.
         attention_dropout: Dropout rate of attention probabilities.
         activation_dropout: Dropout rate inside feed-forward blocks.
         feature_projection_dropout: Dropout rate after the feature projection.
         final_dropout: Dropout rate before the CTC head.
         layer_drop: Probability that an update skips a transformer layer.
-        mask_time_prob: Expected share of frames under time masks, overlaps counted twice; 0 = no masks.
+        mask_time_prob: Expected ratio of frames under time masks, overlaps counted twice; 0 = no masks.
         mask_time_length: Frames of one time mask.
-        mask_feature_prob: The same for feature (channel) masks.
+        mask_feature_prob: Expected ratio of channels under feature masks, overlaps counted twice; 0 = no masks.
         mask_feature_length: Channels of one feature mask.
-        initializer_range: Standard deviation of fresh projection weights.
-        regions: Whether training runs element-wise parts as regions that XLA compiles (`models.ops.fused`): "auto"
-            (wide models), "on" or "off"; the numbers are the same up to rounding.
-        recompute: Whether the backward pass computes each transformer layer again instead of keeping its tensors:
-            less memory, a third more time; the numbers are the same.
+        initializer_range: Standard deviation of randomly initialized projection weights.
+        regions: When training runs element-wise parts as fused, XLA-compiled operations (`models.ops.fused`): "auto"
+            (wide models), "on" or "off"; the results are the same up to rounding.
+        recompute: Gradient checkpointing: whether the backward pass recomputes each transformer layer instead of
+            keeping its tensors. Less memory, a third more time, the same results.
     """
 
     vocab_size: int = 32
@@ -97,7 +108,7 @@ class Wav2Vec2Config:
     recompute: bool = False
 
     def __post_init__(self) -> None:
-        # JSON knows no tuples; a config read back from a file must equal the one that was written.
+        # JSON has no tuples, and a config read back from a file must equal the one that was written.
         for name in ("conv_dim", "conv_kernel", "conv_stride"):
             value = getattr(self, name)
             if not isinstance(value, (list, tuple)) or not all(is_kind(v, int) for v in value):
@@ -109,22 +120,15 @@ class Wav2Vec2Config:
                 "conv_dim, conv_kernel and conv_stride must have one entry per convolution, got "
                 f"{len(self.conv_dim)}, {len(self.conv_kernel)} and {len(self.conv_stride)} entries"
             )
-        if self.conv_init not in ("random", "gabor"):
-            raise ValueError(f"conv_init must be 'random' or 'gabor', got {self.conv_init[:60]!r}")
-        if self.regions not in ("auto", "on", "off"):
-            raise ValueError(f"regions must be 'auto', 'on' or 'off', got {self.regions[:60]!r}")
-        if self.feature_norm not in ("group", "layer"):
-            raise ValueError(f"feature_norm must be 'group' or 'layer', got {self.feature_norm[:60]!r}")
-        if self.hidden_size % self.num_heads:
-            raise ValueError(
-                f"hidden_size must be a multiple of num_heads, got {self.hidden_size} and {self.num_heads}"
-            )
-        if self.hidden_size % self.pos_conv_groups:
-            raise ValueError(
-                f"hidden_size must be a multiple of pos_conv_groups, got {self.hidden_size} and {self.pos_conv_groups}"
-            )
+        for name in ("num_heads", "pos_conv_groups"):
+            if self.hidden_size % (divisor := getattr(self, name)):
+                raise ValueError(f"hidden_size must be a multiple of {name}, got {self.hidden_size} and {divisor}")
         if self.samples_per_frame > MAX_SIZE:
             raise ValueError(f"conv_stride must make a hop of at most {MAX_SIZE} samples, got {list(self.conv_stride)}")
+        self._check_num_parameters()
+
+    def _check_num_parameters(self) -> None:
+        """Refuses sizes that are fine one by one and together ask for more memory than any machine has."""
         num_weights = self.num_layers * self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
         num_weights += self.hidden_size**2 * self.pos_conv_kernel // self.pos_conv_groups
         num_weights += self.hidden_size * self.vocab_size
@@ -132,46 +136,42 @@ class Wav2Vec2Config:
             num_weights += size * before * kernel
         if num_weights > _MAX_PARAMETERS:
             raise ValueError(
-                f"the sizes make some {num_weights:.1e} parameters, at most {_MAX_PARAMETERS:.0e} are supported: "
+                f"the sizes make about {num_weights:.1e} parameters, at most {_MAX_PARAMETERS:.0e} are supported: "
                 f"hidden_size {self.hidden_size}, num_layers {self.num_layers}, conv_dim {list(self.conv_dim)} ..."
             )
 
     def _check_values(self) -> None:
         """Checks the type and the range of each field by itself."""
         for field in dataclasses.fields(self):
-            value, default = getattr(self, field.name), field.default
-            kind = bool if isinstance(default, bool) else type(default)
-            if kind in (bool, str, int, float) and not is_kind(value, kind):
-                kinds = {bool: "true or false", str: "text", int: "a whole number", float: "a finite number"}
-                raise ValueError(f"{field.name} must be {kinds[kind]}, got {describe(value)}")
+            name, kind, value = field.name, type(field.default), getattr(self, field.name)
+            if kind in _KINDS and not is_kind(value, kind):
+                raise ValueError(f"{name} must be {_KINDS[kind]}, got {describe(value)}")
             if kind in (int, tuple):
-                most = MAX_LAYERS if field.name == "num_layers" else MAX_SIZE
+                most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
                 for number in value if kind is tuple else (value,):
                     if not 1 <= number <= most:
-                        raise ValueError(f"{field.name} must be from 1 to {most}, got {number}")
-            if field.name in ("layer_norm_epsilon", "initializer_range") and value < 0:
-                raise ValueError(f"{field.name} must not be negative, got {value}")
-            is_rate = field.name.endswith("_dropout") or field.name == "layer_drop"
-            if is_rate and not 0.0 <= value < 1.0:
-                raise ValueError(f"{field.name} must be in [0, 1), got {value}")
-            if field.name.endswith("_prob") and not 0.0 <= value <= 1.0:
-                raise ValueError(f"{field.name} must be in [0, 1], got {value}")
+                        raise ValueError(f"{name} must be from 1 to {most}, got {number}")
+            if name in _CHOICES and value not in _CHOICES[name]:
+                raise ValueError(f"{name} must be {' or '.join(map(repr, _CHOICES[name]))}, got {value[:60]!r}")
+            if name in ("layer_norm_epsilon", "initializer_range") and value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+            if name.endswith(("_dropout", "layer_drop")) and not 0.0 <= value < 1.0:
+                raise ValueError(f"{name} must be in [0, 1), got {value}")
+            if name.endswith("_prob") and not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} must be in [0, 1], got {value}")
 
     @property
     def samples_per_frame(self) -> int:
-        """Hop between frames, in samples (320 for every published model: 20 ms at 16 kHz)."""
-        product = 1
-        for stride in self.conv_stride:
-            product *= stride
-        return product
+        """Returns the hop between frames in samples (320 in all published models, 20 ms at 16 kHz)."""
+        return math.prod(self.conv_stride)
 
     @property
-    def uses_regions(self) -> bool:
-        """Whether training runs element-wise parts as compiled regions."""
-        return self.regions == "on" or (self.regions == "auto" and self.hidden_size >= MIN_REGION_HIDDEN_SIZE)
+    def uses_fused_ops(self) -> bool:
+        """Returns whether training runs element-wise parts as fused operations."""
+        return self.regions == "on" or (self.regions == "auto" and self.hidden_size >= MIN_FUSED_HIDDEN_SIZE)
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames that the feature encoder makes of `num_samples` samples (0 if there are too few)."""
+        """Returns the frames that the feature encoder makes of `num_samples` samples (0 if there are too few)."""
         for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
             num_samples = max(0, (num_samples - kernel) // stride + 1)
         return num_samples
@@ -185,7 +185,7 @@ class Wav2Vec2Config:
         """Builds a config from a mapping.
 
         Raises:
-            ValueError: If a key is not a field of this class.
+            ValueError: If a key is not a field of this class, or its value is invalid.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - known)
@@ -195,11 +195,11 @@ class Wav2Vec2Config:
 
 
 def preset(name: str, **overrides: Any) -> Wav2Vec2Config:
-    """Returns the architecture called `name`, with single fields replaced.
+    """Returns the architecture of a preset with some fields replaced.
 
     Args:
-        name: A key of `models.wav2vec2.presets.PRESETS`, such as "base".
-        **overrides: Fields of `Wav2Vec2Config`.
+        name: Key of `models.wav2vec2.presets.PRESETS`, such as "base".
+        **overrides: Fields of `Wav2Vec2Config` to replace.
 
     Raises:
         ValueError: If the name or a field is unknown.
@@ -210,7 +210,7 @@ def preset(name: str, **overrides: Any) -> Wav2Vec2Config:
 
 
 def resolve(name: str, architecture: Mapping[str, Any], **overrides: Any) -> Wav2Vec2Config:
-    """Returns `architecture` with single fields replaced, or where that is empty the preset called `name`.
+    """Returns `architecture`, or the preset `name` if that is empty, with some fields replaced.
 
     Raises:
         ValueError: If the name or a field is unknown.

@@ -1,21 +1,21 @@
-"""Raw samples to feature frames: the stack of strided convolutions at the bottom of wav2vec 2.0."""
+"""Maps raw samples to feature frames with the stack of strided convolutions at the bottom of wav2vec 2.0."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 import tf_keras
 
-from models.ops import fused
+from models.ops.operations import PLAIN, FusedOperations
 from models.wav2vec2.config import Wav2Vec2Config
 from models.wav2vec2.filterbank import gabor_kernel
-from models.wav2vec2.layers import LayerNorm, gelu, sequence_mask
+from models.wav2vec2.layers import Dtype, LayerNorm, sequence_mask
 
-# Of both kinds of norm between the convolutions. The published configs' layer_norm_eps holds above them only.
+# Added to variances in the norms of the convolutions. The layer_norm_eps of published configs applies elsewhere only.
 _EPSILON = 1e-5
 
 
 def output_lengths(config: Wav2Vec2Config, num_samples: tf.Tensor) -> tf.Tensor:
-    """Returns int32 [B]: frames made of each row's samples (0 for rows too short for one frame)."""
+    """Returns int32 [B], the frames of rows of `num_samples` samples (0 for rows too short for one frame)."""
     lengths = tf.cast(num_samples, tf.int32)
     for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
         lengths = tf.maximum(tf.math.floordiv(lengths - kernel, stride) + 1, 0)
@@ -23,7 +23,7 @@ def output_lengths(config: Wav2Vec2Config, num_samples: tf.Tensor) -> tf.Tensor:
 
 
 class ConvolutionLayer(tf_keras.layers.Layer):
-    """One convolution, its norm (if any) and a GELU."""
+    """Runs one convolution, its norm (if any) and a GELU."""
 
     def __init__(
         self,
@@ -34,32 +34,31 @@ class ConvolutionLayer(tf_keras.layers.Layer):
         stride: int,
         norm: str,
         use_bias: bool,
-        epsilon: float,
         name: str,
         initializer: str | tf_keras.initializers.Initializer = "he_normal",
-        dtype: str | tf_keras.mixed_precision.Policy,
-        uses_regions: bool = False,
+        dtype: Dtype,
+        is_fused: bool = False,
     ) -> None:
         """Makes the variables.
 
         Args:
-            input_size: Channels in.
-            output_size: Channels out.
-            kernel_size: Width, in positions of the input.
-            stride: Hop, in positions of the input.
+            input_size: Input channels.
+            output_size: Output channels.
+            kernel_size: Kernel width in input positions.
+            stride: Stride in input positions.
             norm: "group" (each channel over the row's valid positions), "layer" or "none".
             use_bias: Whether the convolution has a bias.
-            epsilon: Of the layer norm.
             name: Prefix of the variables' names.
-            initializer: Of the kernel.
-            dtype: Policy.
-            uses_regions: Whether wide layers run as `models.ops.fused`.
+            initializer: Initializer of the kernel.
+            dtype: Keras policy.
+            is_fused: Whether norm and GELU run as `models.ops.fused`, in inference as well.
         """
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
         self._kernel_size = kernel_size
         self._stride = stride
         self._norm = norm
-        self._uses_regions = uses_regions
+        self._is_fused = is_fused
+        self._operations = FusedOperations(in_inference=True) if is_fused else PLAIN
         self.kernel = self.add_weight(
             name=f"{name}/kernel", shape=(kernel_size, input_size, output_size), initializer=initializer
         )
@@ -68,7 +67,7 @@ class ConvolutionLayer(tf_keras.layers.Layer):
         if use_bias:
             self.bias = self.add_weight(name=f"{name}/bias", shape=(output_size,), initializer="zeros")
         if norm == "layer":
-            self.layer_norm = LayerNorm(size=output_size, epsilon=epsilon, name=name)
+            self.layer_norm = LayerNorm(size=output_size, epsilon=_EPSILON, name=name, operations=self._operations)
         elif norm == "group":
             self.group_scale = self.add_weight(
                 name=f"{name}/group_norm/scale", shape=(output_size,), initializer="ones", experimental_autocast=False
@@ -81,51 +80,51 @@ class ConvolutionLayer(tf_keras.layers.Layer):
             )
 
     def fix_weights(self) -> None:
-        """Keeps the kernel in the dtype of the convolution: see `Wav2Vec2ForCTC.fix_weights`."""
+        """Caches the kernel in the dtype of the convolution, for `Wav2Vec2ForCTC.fix_weights`."""
         self._fixed_kernel = tf.cast(self.kernel, self.compute_dtype)
 
     def call(self, x: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Maps [B, N, C_in] and valid lengths [B] to [B, N', C_out] and their lengths."""
         output_lengths = tf.maximum(tf.math.floordiv(lengths - self._kernel_size, self._stride) + 1, 0)
-        if self._norm == "group" and self._uses_regions:
-            return fused.gelu(self._normalized_convolution(x, output_lengths)), output_lengths
+        if self._norm == "group" and self._is_fused:
+            return self._operations.gelu(self._normalized_convolution(x, output_lengths), None), output_lengths
         kernel = self.kernel if self._fixed_kernel is None else self._fixed_kernel
         x = tf.nn.conv1d(x, kernel, stride=self._stride, padding="VALID")
         if self.bias is not None:
             x = tf.nn.bias_add(x, self.bias)
         if self._norm == "layer":
-            x = self.layer_norm(x, as_region=self._uses_regions)
+            x = self.layer_norm(x)
         elif self._norm == "group":
             x = self._masked_group_norm(x, output_lengths)
-        return (fused.gelu(x) if self._uses_regions else gelu(x)), output_lengths
+        return self._operations.gelu(x, None), output_lengths
 
     def _normalized_convolution(self, x: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-        """Convolution and masked group norm of few input channels [B, N, C_in] as one product per row.
+        """Computes convolution and masked group norm of a few input channels [B, N, C_in] as one product per row.
 
-        The convolution's output is large (25 million numbers for 15 s of audio), its statistics need not be taken from
-        it: of a linear map's output they are known from the mean and the covariance of its input, the windows of
-        kernel_size samples. So the norm becomes part of the kernel, a different one for each row.
+        The output of the convolution is large (25 million numbers for 15 s of audio). Since the convolution is linear,
+        the mean and variance of its output follow from the mean and covariance of its input windows of kernel_size
+        samples. So the norm becomes part of the kernel, a different one for each row.
         """
         windows = self._windows(x, tf.shape(x)[0])
         valid = sequence_mask(lengths, tf.shape(windows)[1], tf.float64)[:, :, tf.newaxis]
-        # float64: neighbouring samples are nearly equal, and the variance of their differences would drown in float32.
-        # The products are small, some ten by ten.
+        # float64, because neighboring samples are nearly equal and float32 would lose the variance of their
+        # differences. The products are small, about ten by ten.
         wide = tf.cast(windows, tf.float64)
         count = tf.cast(tf.maximum(lengths, 1), tf.float64)[:, tf.newaxis, tf.newaxis]
         mean = tf.reduce_sum(wide * valid, axis=1, keepdims=True) / count  # [B, 1, K]
-        centred = (wide - mean) * valid
-        covariance = tf.matmul(centred, centred, transpose_a=True) / count  # [B, K, K]
+        centered = (wide - mean) * valid
+        covariance = tf.matmul(centered, centered, transpose_a=True) / count  # [B, K, K]
         kernel = tf.cast(tf.reshape(self.kernel, [1, -1, self.kernel.shape[-1]]), tf.float64)
         variance = tf.reduce_sum(tf.matmul(covariance, kernel) * kernel, axis=1, keepdims=True)  # [B, 1, C_out]
         scale = tf.math.rsqrt(variance + _EPSILON) * tf.cast(self.group_scale, tf.float64)
         offset = tf.cast(self.group_offset, tf.float64) - tf.matmul(mean, kernel) * scale
-        # The offset is the kernel's last row; the windows' last sample is a one.
+        # Add the offset as the last row of the kernel, with a constant one at the end of each window.
         joined = tf.concat([kernel * scale, offset], axis=1)
         ones = tf.ones_like(windows[:, :, :1])
         return tf.matmul(tf.concat([windows, ones], axis=-1), tf.cast(joined, x.dtype))
 
     def _windows(self, x: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
-        """The samples under the kernel at each of its positions: [B, N', kernel_size * C_in]."""
+        """Returns the samples under the kernel at each of its positions, [B, N', kernel_size * C_in]."""
         hops = -(-self._kernel_size // self._stride)
         num_positions = tf.maximum(tf.math.floordiv(tf.shape(x)[1] - self._kernel_size, self._stride) + 1, 0)
         channels = x.shape[-1]
@@ -139,23 +138,23 @@ class ConvolutionLayer(tf_keras.layers.Layer):
     def _masked_group_norm(self, x: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """Normalizes each channel over the row's valid positions only.
 
-        Statistics over the padding as well would make a row's features depend on the longest row of its batch: this is
-        what the published TF port does and why its text changes with padding.
+        Statistics that include the padding make a row's features depend on the longest row of its batch. The published
+        TensorFlow port does so, and its transcripts change with padding.
         """
         wide = tf.cast(x, tf.float32)
         valid = sequence_mask(lengths, tf.shape(x)[1], tf.float32)[:, :, tf.newaxis]
         count = tf.cast(tf.maximum(lengths, 1), tf.float32)[:, tf.newaxis, tf.newaxis]
         mean = tf.reduce_sum(wide * valid, axis=1, keepdims=True) / count
-        centred = wide - mean
-        variance = tf.reduce_sum(tf.square(centred) * valid, axis=1, keepdims=True) / count
+        centered = wide - mean
+        variance = tf.reduce_sum(tf.square(centered) * valid, axis=1, keepdims=True) / count
         scale = tf.math.rsqrt(variance + _EPSILON) * self.group_scale
-        return tf.cast(centred * scale + self.group_offset, x.dtype)
+        return tf.cast(centered * scale + self.group_offset, x.dtype)
 
 
 class FeatureEncoder(tf_keras.layers.Layer):
-    """The seven convolutions: waveform [B, T] to features [B, F, C]."""
+    """Maps a waveform [B, T] to features [B, F, C] with a stack of convolutions."""
 
-    def __init__(self, *, config: Wav2Vec2Config, dtype: str | tf_keras.mixed_precision.Policy) -> None:
+    def __init__(self, *, config: Wav2Vec2Config, dtype: Dtype) -> None:
         """Makes the convolution layers of `config`."""
         super().__init__(name="feature_encoder", dtype=dtype)
         self.convolutions = []
@@ -173,11 +172,10 @@ class FeatureEncoder(tf_keras.layers.Layer):
                     stride=config.conv_stride[i],
                     norm=norm,
                     use_bias=config.conv_bias,
-                    epsilon=_EPSILON,
                     initializer=initializer,
                     name=f"feature_encoder/{i}",
                     dtype=dtype,
-                    uses_regions=config.uses_regions,
+                    is_fused=config.uses_fused_ops,
                 )
             )
             input_size = output_size

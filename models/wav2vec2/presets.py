@@ -1,22 +1,22 @@
-"""The table of architectures: one of our own for laptops, and the published ones, by the fields that differ."""
+"""Table of architectures: the published ones and a tiny one for laptops, as fields that differ from BASE."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# What every published 24-layer model shares: Baevski et al. 2020, https://arxiv.org/abs/2006.11477, section 4.2.
+# Shared by all published 24-layer models: Baevski et al. 2020, https://arxiv.org/abs/2006.11477, section 4.2.
 _LARGE: dict[str, Any] = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
 
-# The later large models: biases and layer norm in every convolution, norms before attention and feed-forward blocks.
+# Later large models have biases and layer norm in every convolution, and pre-norm transformer layers.
 _STABLE: dict[str, Any] = {"conv_bias": True, "feature_norm": "layer", "stable_layer_norm": True}
 
-# Values are fields of `models.wav2vec2.config.Wav2Vec2Config` that differ from its defaults, which are "base".
+# Maps a name to the fields of `models.wav2vec2.config.Wav2Vec2Config` that differ from its defaults, which are "base".
 PRESETS: dict[str, dict[str, Any]] = {
     # facebook/wav2vec2-base, wav2vec2-base-960h
     "base": {},
-    # About a million parameters, for laptops and tests. The same 20 ms hop as the published models, reached in three
-    # convolutions instead of seven: most of the time of a small model would go into the first ones. Filterbank start,
-    # layer norm in the feature encoder and pre-norm layers, because they learn from scratch far faster.
+    # About a million parameters, for laptops and tests. Three convolutions instead of seven give the same 20 ms hop,
+    # because a small model would spend most of its time in the first ones. Filterbank initialization, layer norm in
+    # the feature encoder and pre-norm layers train from scratch far faster.
     "tiny": {
         "conv_dim": (160, 128, 128),
         "conv_kernel": (256, 5, 3),
@@ -45,8 +45,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "xls_r_300m": {**_LARGE, **_STABLE},
     "xls_r_1b": {**_STABLE, "hidden_size": 1280, "num_layers": 48, "num_heads": 16, "intermediate_size": 5120},
     "xls_r_2b": {**_STABLE, "hidden_size": 1920, "num_layers": 48, "num_heads": 16, "intermediate_size": 7680},
-    # facebook/hubert-base-ls960 and hubert-large-ll60k (Hsu et al. 2021, https://arxiv.org/abs/2106.07447): what they
-    # are trained to predict is another, the networks are those of wav2vec 2.0.
+    # facebook/hubert-base-ls960 and hubert-large-ll60k (Hsu et al. 2021, https://arxiv.org/abs/2106.07447): the same
+    # networks as wav2vec 2.0, pretrained with another objective.
     "hubert_base": {},
     "hubert_large": {**_LARGE, **_STABLE},
 }

@@ -1,4 +1,4 @@
-"""A folder that holds a model: one that `save` has written, or the workdir of a training run."""
+"""Reads and writes folders that hold a model: those written by `save`, and workdirs of training runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import tensorflow as tf
 
 from common import storage
 from common.json_files import MalformedFileError, field, optional_field
@@ -17,19 +19,16 @@ from common.workdir_layout import read_config as read_config_fields
 from models.wav2vec2.config import Wav2Vec2Config, resolve
 from models.wav2vec2.vocab_file import read_vocab
 
-if TYPE_CHECKING:  # seconds that who reads a vocabulary, such as python -m models.convert, does not wait for
-    import tensorflow as tf
-
 
 def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
-    """Reads the architecture of a folder that `save` or a training run has written.
+    """Reads the architecture of a model.
 
     Args:
-        folder: Or its config.json.
+        folder: Folder written by `save`, workdir of a training run, or the config.json of either.
 
     Raises:
         FileNotFoundError: If there is no config.json.
-        ValueError: If it is not one of ours, or that of a run whose network is a SavedModel.
+        ValueError: If it was written by another program, or by a run whose network is a SavedModel.
     """
     path = os.fspath(folder) if storage.is_file(folder) else storage.join(folder, CONFIG_FILE)
     fields = _read_fields(path)
@@ -42,7 +41,7 @@ def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
     if run.get("source") == "hub":
         raise ValueError(
             f"{path}: the network of this run is the SavedModel {run.get('hub_handle')}, not one of ours; "
-            "python -m models.hub_export writes it with the run's weights"
+            "export it with the run's weights with python -m models.hub_export"
         )
     try:
         known = {field.name for field in dataclasses.fields(Wav2Vec2Config)}
@@ -56,18 +55,18 @@ def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
 
 
 def saved_model_of_run(folder: str | os.PathLike[str]) -> str | None:
-    """Returns the handle of the SavedModel that a run with model.source=hub has trained; None for anything else.
+    """Returns the handle of the SavedModel that a run with model.source=hub started from; None for other folders.
 
     Raises:
         FileNotFoundError: If there is no config.json.
-        ValueError: If it is not JSON, or of Hugging Face.
+        ValueError: If it is not JSON, or belongs to a Hugging Face model.
     """
     run = _read_fields(storage.join(folder, CONFIG_FILE)).get("model")
     return str(run.get("hub_handle", "")) if isinstance(run, dict) and run.get("source") == "hub" else None
 
 
 def is_hugging_face(path: str | os.PathLike[str]) -> bool:
-    """Returns whether a config.json is that of a Hugging Face model; one that is no JSON is not."""
+    """Returns whether a config.json belongs to a Hugging Face model; False if it is not JSON."""
     try:
         return "model_type" in read_object(path)
     except MalformedFileError:
@@ -82,10 +81,10 @@ def _read_fields(path: str) -> dict[str, Any]:
     try:
         fields = read_config_fields(path)
     except MalformedFileError as error:
-        raise ValueError(f"{error}, so not a config of ours; convert the model again") from error
+        raise ValueError(f"{error}; convert the model again") from error
     if "model_type" in fields:
         raise ValueError(
-            f"{path}: not a config of ours but of Hugging Face; run python -m models.convert "
+            f"{path}: belongs to a Hugging Face model; run python -m models.convert "
             f"--input={storage.parent(path)} --output=DIR first and give DIR"
         )
     return fields
@@ -94,17 +93,15 @@ def _read_fields(path: str) -> dict[str, Any]:
 def save(
     model: tf.Module, config: Wav2Vec2Config, folder: str | os.PathLike[str], *, vocab: str | os.PathLike[str] = ""
 ) -> None:
-    """Writes a model, so that a reader finds all of the old one, nothing, or all of the new one.
+    """Writes a model such that a reader finds the whole old one, none, or the whole new one.
 
     Args:
-        model: Saved as the attribute `model` of the checkpoint, as a training run saves it.
-        config: Its architecture.
-        folder: Made if it does not exist; other files in it are left alone.
-        vocab: vocab.json to copy beside the weights, and with it what names the roles of its tokens, if that lies
-            there; "" for none (an older one is removed).
+        model: Model to save, as the attribute `model` of the checkpoint like a training run's.
+        config: Architecture of the model.
+        folder: Folder to write, made if absent; unrelated files in it stay.
+        vocab: vocab.json to copy beside the weights, with the tokenizer_config.json beside it if there is one; "" for
+            none, which removes an older one.
     """
-    import tensorflow as tf
-
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=target))
@@ -116,7 +113,7 @@ def save(
             if (roles := Path(vocab).parent / TOKENIZER_FILE).is_file():
                 shutil.copyfile(roles, temporary / TOKENIZER_FILE)
         index = f"{WEIGHTS}.index"
-        # The index says which data belongs to it: gone before any other file changes, back after the last one.
+        # A checkpoint exists while its index does: remove the index first and put the new one in place last.
         for stale in (index, VOCAB_FILE, TOKENIZER_FILE):
             (target / stale).unlink(missing_ok=True)
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == index):
@@ -126,19 +123,18 @@ def save(
 
 
 def restore(model: tf.Module, folder: str | os.PathLike[str], *, checkpoint: str | os.PathLike[str] = "") -> None:
-    """Gives every variable of `model` its saved value; call in `strategy.scope()`.
+    """Assigns the saved value to every variable of `model`; call it inside `strategy.scope()`.
 
     Args:
-        model: Built with the folder's config.
-        folder: Written by `save` or by a training run.
-        checkpoint: Of a run: this one instead of its best, or else its newest: a path without .index, or a folder.
+        model: Model built with the folder's config.
+        folder: Folder written by `save`, or the workdir of a training run.
+        checkpoint: Checkpoint of the run (a path without .index) or a folder of checkpoints to use instead of the best
+            or newest one of the workdir.
 
     Raises:
         FileNotFoundError: If the folder holds no weights.
-        ValueError: If they are damaged, or not exactly those of this model.
+        ValueError: If they are damaged, or do not match this model exactly.
     """
-    import tensorflow as tf
-
     path = storage.join(folder, WEIGHTS)
     is_run = bool(checkpoint) or not storage.is_file(f"{path}.index")
     if is_run:
@@ -147,24 +143,24 @@ def restore(model: tf.Module, folder: str | os.PathLike[str], *, checkpoint: str
     try:
         status = tf.train.Checkpoint(model=model).read(path)
         if is_run:
-            # Beside the model it holds the optimizer.
+            # The checkpoint of a run holds the optimizer as well.
             status.assert_existing_objects_matched().expect_partial()
         else:
             status.assert_consumed()
-    # IndexError is what TensorFlow raises for a data file that is cut off.
+    # TensorFlow raises IndexError for a truncated data file.
     except (tf.errors.OpError, ValueError, AssertionError, IndexError, RuntimeError) as error:
         if status is not None:
-            status.expect_partial()  # or TensorFlow adds a page of warnings to the one line
+            status.expect_partial()  # without this TensorFlow adds a page of warnings
         reason = str(error).strip().splitlines()[0]
         remedy = "give another checkpoint" if is_run else "convert it again"
         raise ValueError(f"{path}: damaged, or of another model ({reason}); {remedy}") from error
 
 
 def find_run_checkpoint(folder: str | os.PathLike[str], checkpoint: str | os.PathLike[str] = "") -> str:
-    """Returns the path (without .index) of the weights that `restore` takes from a workdir.
+    """Returns the path (without .index) of the weights that `restore` reads from a workdir.
 
     Raises:
-        FileNotFoundError: If there are none.
+        FileNotFoundError: If it has no weights.
         MalformedFileError: If the workdir's run.json is damaged.
     """
     if found := find_checkpoint(checkpoint or folder):

@@ -33,7 +33,7 @@ def read_token_ids(path: Path) -> dict[str, int]:
     except MalformedFileError as error:
         raise ValueError(f"{error}; fetch it again or remove it") from error
     if not all(is_kind(index, int) and index >= 0 for index in found.values()):
-        raise ValueError(f"{path}: not an object of token -> id; give one of a single language with --vocab")
+        raise ValueError(f"{path}: not an object of token -> id; give the vocabulary of one language with --vocab")
     return found
 
 
@@ -44,5 +44,5 @@ def order_token_ids(path: Path, ids: Mapping[str, int]) -> dict[str, int]:
         ValueError: If the ids are not 0 to N - 1, each once; the message names `path`.
     """
     if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"{path}: the ids are not 0 to {len(ids) - 1}, each once; mend it")
+        raise ValueError(f"{path}: the ids are not 0 to {len(ids) - 1}, each once; correct the file")
     return dict(sorted(ids.items(), key=lambda item: item[1]))

@@ -264,7 +264,7 @@ def test_archive_comes_whole(
     [
         (Answer(cut_after=1024, reset=True), r"the connection to .* broke \(\[Errno \d+\] Connect"),
         (Answer(cut_after=1024, stall=True), r"the connection to .* broke \(timed out\)"),
-        (Answer(hang_up=True), r"gives no answer \(Remote end closed connection"),
+        (Answer(hang_up=True), r"does not answer \(Remote end closed connection"),
     ],
     ids=["reset", "stall", "silence"],
 )
@@ -319,7 +319,7 @@ def test_waits_double_up_to_a_minute(server: Server, out: Path, monkeypatch: pyt
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
-NETWORK = "check the network, then run the same command again to go on after 999 bytes"
+NETWORK = "check the network, then run the same command again to continue after 999 bytes"
 
 
 @pytest.mark.parametrize(
@@ -327,11 +327,11 @@ NETWORK = "check the network, then run the same command again to go on after 999
     [
         (BODY, Answer(status=503), 7, f"answers 503 Service Unavailable (7 tries): {NETWORK}"),
         (BODY, Answer(cut_after=999, ranges=False), 7,
-         f"was cut after 999 of {TOTAL:,} bytes (7 tries): {NETWORK}"),
+         f"was cut off after 999 of {TOTAL:,} bytes (7 tries): {NETWORK}"),
         (b"<html>", Answer(ranges=False), 1,
          "has 6 bytes, fewer than the 999 that are here: check the network, or delete PART"),
         (BODY, Answer(content_range="bytes 0-9/10"), 1,
-         "answers 206 bytes 0-9/10, asked from byte 999: name a mirror"),
+         "answers 206 bytes 0-9/10 to a request from byte 999: name a mirror with --base_url"),
         (BODY, Answer(status=404), 1,
          "answers 404 Not Found: check --base_url, or name a mirror with it"),
     ],
@@ -411,9 +411,9 @@ def test_no_network_is_one_line_and_status_2(tmp_path: Path) -> None:
         ("--split=dev", "argument --split: invalid choice: 'dev' (choose from 'tiny')"),
         ("--output=gs://bucket/x", "--output is gs://bucket/x: give a local folder, then let data.prepare"),
         ("--base_url=file:///etc", "'file:///etc': it must begin with https:// or http://"),
-        ("--base_url=http://[x", "http://[x/31/tiny.tar.gz is no address ("),
-        ("--base_url=http://a:b", "http://a:b/31/tiny.tar.gz is no address ("),
-        ("--base_url=http://127.0.0.1/a b", "http://127.0.0.1/a b/31/tiny.tar.gz is no address ("),
+        ("--base_url=http://[x", "http://[x/31/tiny.tar.gz is not a valid address ("),
+        ("--base_url=http://a:b", "http://a:b/31/tiny.tar.gz is not a valid address ("),
+        ("--base_url=http://127.0.0.1/a b", "http://127.0.0.1/a b/31/tiny.tar.gz is not a valid address ("),
     ],
 )
 def test_bad_flags_are_named(
@@ -432,7 +432,7 @@ def test_wrong_checksum_deletes_the_download(server: Server, out: Path, capsys: 
     found, wanted = (hashlib.md5(body).hexdigest() for body in (server.body, BODY))
     assert capsys.readouterr() == (
         "",
-        f"data.download: {out}/{WORK}/tiny.tar.gz has MD5 {found}, published is {wanted}: "
+        f"data.download: {out}/{WORK}/tiny.tar.gz has MD5 {found} instead of the published {wanted}: "
         "deleted it; run the same command again\n",
     )
     assert tree_of(out) == {}
@@ -517,9 +517,9 @@ def test_evil_members_leave_nothing_behind(server: Server, out: Path, member: ta
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (b"no archive", r"tiny\.tar\.gz is no tar\.gz archive "),
-        (BODY[:4000], r"tiny\.tar\.gz is no tar\.gz archive "),
-        (make_archive(files={}), r"/tiny has 0 utterances, published are 3: is .* the right arch"),
+        (b"no archive", r"tiny\.tar\.gz is not a tar\.gz archive "),
+        (BODY[:4000], r"tiny\.tar\.gz is not a tar\.gz archive "),
+        (make_archive(files={}), r"/tiny has 0 utterances instead of the published 3: is .* the right arch"),
     ],
     ids=["text", "half", "empty"],
 )
@@ -531,13 +531,13 @@ def test_archive_that_holds_no_split(server: Server, out: Path, body: bytes, rea
 
 
 def test_utterances_are_counted(server: Server, out: Path) -> None:
-    with pytest.raises(InputError, match=r"/tiny has 3 utterances, published are 4: "):
+    with pytest.raises(InputError, match=r"/tiny has 3 utterances instead of the published 4: "):
         fetch(server, out, splits=table_of(BODY, num_utterances=4))
     assert not (out / "LibriSpeech/tiny").exists()
     fetch(server, out)
     (out / "LibriSpeech/tiny/19/198/19-198-0001.flac").unlink()
     before = tree_of(out)
-    with pytest.raises(InputError, match=r"LibriSpeech/tiny has 2 utterances, .* 3: move it away"):
+    with pytest.raises(InputError, match=r"LibriSpeech/tiny has 2 utterances .* 3: move it away"):
         fetch(server, out)
     assert tree_of(out) == before
 
@@ -555,9 +555,9 @@ def test_terminal_sees_bytes_rate_and_retries(server: Server, out: Path, monkeyp
     lines = terminal.getvalue().replace("\r", "\n").split("\n")
     kilobytes = f"{TOTAL / 1000:.2f}k"
     assert any(f" 1.00k/{kilobytes} [" in line for line in lines)
-    cut = f"{server.url}{URL_PATH} was cut after 1,000 of {TOTAL:,} bytes"
+    cut = f"{server.url}{URL_PATH} was cut off after 1,000 of {TOTAL:,} bytes"
     assert f"{cut}: trying again in 0 s" in lines
-    for start in ("tiny.tar.gz: 100%", "checking the sum: 100%", "extracting: 100%"):
+    for start in ("tiny.tar.gz: 100%", "checksum: 100%", "extracting: 100%"):
         last = [line for line in lines if line.startswith(start)][-1]
         assert f"{kilobytes}/{kilobytes} [00:0" in last and "B/s]" in last
 

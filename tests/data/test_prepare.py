@@ -256,7 +256,7 @@ def test_common_voice_behind_urls(tmp_path: Path, capsys: pytest.CaptureFixture[
     storage.write_bytes("ram://cv/hi/train.tsv", "\n".join(lines).encode())
     argv = ["--source=tsv", "--input=ram://cv/hi", "--split=train", "--output=ram://cv/shards/train", "--payload=flac"]
     assert prepare.main([*argv, "--normalization=unicode"]) == 0, capsys.readouterr().err
-    assert capsys.readouterr().out == "ram://cv/shards/train: 2 utterances, 0.00 h, 1 shards, 2 encoded anew\n"
+    assert capsys.readouterr().out == "ram://cv/shards/train: 2 utterances, 0.00 h, 1 shards, 2 re-encoded\n"
     source = open_source(format="tfrecord", input="ram://cv/shards", split="train")
     assert list(source.texts) == ["\u0939\u093f\u0928\u094d\u0926\u0940", "say yes now"]
     assert list(source.speaker_ids) == ["speaker0", "speaker1"]

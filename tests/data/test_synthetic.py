@@ -162,7 +162,7 @@ def test_evaluation_voices_are_never_heard_in_training(seed):
 
 def test_too_many_speakers_are_refused():
     assert len(synthetic.make_speakers(split="eval", num_speakers=32, seed=0)) == 32
-    with pytest.raises(InputError, match="33 eval speakers asked, want 1 to 32"):
+    with pytest.raises(InputError, match="33 eval speakers requested, wanted 1 to 32"):
         synthetic.make_speakers(split="eval", num_speakers=33, seed=0)
 
 
@@ -236,7 +236,7 @@ def test_a_faster_process_wins_and_the_slower_one_uses_its_corpus(tmp_path, monk
 
 @pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_eval": 0}, {"seed": -1}, {"telephone_share": 1.5}])
 def test_parameters_out_of_range_are_refused(tmp_path, wrong):
-    with pytest.raises(InputError, match="want num_train"):
+    with pytest.raises(InputError, match="wanted num_train"):
         make(tmp_path / "a", **wrong)
     assert list(tmp_path.iterdir()) == []
 

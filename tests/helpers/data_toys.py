@@ -8,8 +8,29 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from data.corpus.manifest import Utterance
+from data.batches.datasets import EvalData, TrainData, build_eval_data, build_train_data
+from data.batches.plan import BatchPlan, Concatenation
+from data.corpus.utterance import Utterance
 from data.shards.writer import ShardTask
+
+READING = {"on_rate_mismatch": "resample", "num_buckets": 8, "num_parallel_calls": 2, "prefetch_batches": 4}
+
+
+def train_data(**fields: Any) -> TrainData:
+    """Training data with the usual options, changed by `fields`."""
+    return build_train_data(**{**READING, **fields})
+
+
+def eval_data(**fields: Any) -> EvalData:
+    """Evaluation data with the usual options, changed by `fields`."""
+    return build_eval_data(**{**READING, **fields})
+
+
+def batch_plan(**fields: Any) -> BatchPlan:
+    """A plan whose concatenation is given as join_max_utterances, join_max_samples and join_gap_samples."""
+    names = ("max_utterances", "max_samples", "gap_samples")
+    given = {name: fields.pop(f"join_{name}") for name in names if f"join_{name}" in fields}
+    return BatchPlan(**fields, concatenation=Concatenation(**given))
 
 
 def make_utterances(folder: Path, count: int = 7) -> list[Utterance]:

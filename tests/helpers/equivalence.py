@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from data.batches.pipeline import build_dataset
+from data.batches.pipeline import BatchMaker, build_dataset
 from data.batches.plan import BatchPlan
 from data.text.tokenizer import load_tokenizer
 from engine.distributed import cluster
@@ -70,16 +70,21 @@ def make_dataset_fn(*, is_bucketed: bool, num_rows: int = GLOBAL_BATCH):
     longest_text = max(len(text) for text in source.texts)
 
     def dataset_fn(context, start_update):
-        dataset = build_dataset(
+        maker = BatchMaker(
             source=source,
             plan=plan,
             tokenizer=tokenizer,
             text_style="librispeech",
             num_replicas=context.num_replicas_in_sync,
+            max_label_length=longest_text,
+        )
+        dataset = build_dataset(
+            maker,
             num_input_pipelines=context.num_input_pipelines,
             input_pipeline_id=context.input_pipeline_id,
             start_update=start_update,
-            max_label_length=longest_text,
+            num_parallel_calls=2,
+            prefetch=4,
         )
         if is_bucketed:
             return dataset
@@ -135,15 +140,20 @@ class NoiseEvalData:
         self.references = dict(enumerate(self._source.texts))
 
     def dataset(self, context):
-        return build_dataset(
+        maker = BatchMaker(
             source=self._source,
             plan=self._plan,
             tokenizer=load_tokenizer(""),
             text_style="librispeech",
             num_replicas=context.num_replicas_in_sync,
+        )
+        return build_dataset(
+            maker,
             num_input_pipelines=context.num_input_pipelines,
             input_pipeline_id=context.input_pipeline_id,
             num_updates=self.num_batches,
+            num_parallel_calls=2,
+            prefetch=4,
         )
 
 

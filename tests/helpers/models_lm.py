@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 
+from models.search.options import SearchOptions
+
 # Elsewhere it is part of the extra `test`: where it is missing there, its tests fail.
 needs_flashlight = pytest.mark.skipif(
     sys.version_info >= (3, 13) and importlib.util.find_spec("flashlight") is None,
@@ -36,6 +38,13 @@ ngram 2=3
 
 \\end\\
 """
+
+
+def lexicon_options(**fields) -> SearchOptions:
+    """Options of a search over a lexicon without a language model."""
+    neutral = {"method": "lexicon", "beam_size": 50, "beam_tokens": 0, "beam_threshold": 25.0, "num_hypotheses": 1}
+    neutral |= {"lm": "", "lexicon": "", "lm_weight": 1.0, "word_score": 0.0, "hot_words": (), "hot_word_score": 0.0}
+    return SearchOptions(**{**neutral, **fields})
 
 
 def encode(text: str) -> list[int]:

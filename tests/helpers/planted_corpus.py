@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from data.audio.decoding import resample
-from data.corpus.manifest import Utterance
+from data.corpus.utterance import Utterance
 from data.shards.preparation import write_tfrecords
 
 RATE = 16_000

@@ -107,7 +107,7 @@ def test_what_says_nothing_is_one_line(tmp_path):
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(to_hf(preset("base"))))
     for name in ("auto", "base"):
-        refused("of Hugging Face; run python -m models.convert --input=.*hf", preset=name, init=str(folder))
+        refused("belongs to a Hugging Face model; run .*models.convert --input=.*hf", preset=name, init=str(folder))
     tf.saved_model.save(tf.Module(), str(tmp_path / "saved"))
     for name in ("auto", "base"):
         refused(r"a SavedModel \(model.init\); set model.source=hub", preset=name, init=str(tmp_path / "saved"))

@@ -114,14 +114,14 @@ def test_shards_are_read_by_their_index(tmp_path, golden):
     assert "model-2.safetensors: no such file" in refusal(tmp_path, folder)
     index["weight_map"][names[1]] = "model-1.safetensors"
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "is not where it says" in refusal(tmp_path, folder)
+    assert "is not in the shard listed for it" in refusal(tmp_path, folder)
     index["weight_map"][names[0]] = "../model-1.safetensors"
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "is no name of a file in the folder" in refusal(tmp_path, folder)
+    assert "is not a file name in the folder" in refusal(tmp_path, folder)
     for content in ("{}", "[]", "{", "[" * 100_000, *({"weight_map": value} for value in ([], 3, {"a": 1}, {"a": []}))):
         text = content if isinstance(content, str) else json.dumps(content)
         (folder / "model.safetensors.index.json").write_text(text)
-        assert "not an index" in refusal(tmp_path, folder)
+        assert "wanted an index with a weight_map" in refusal(tmp_path, folder)
 
 
 def test_half_precision_tensors_become_float32_of_the_same_value(tmp_path, golden):
@@ -264,7 +264,7 @@ def test_no_folder_no_weights_and_no_support(tmp_path, golden):
     folder = write_hf_folder(tmp_path / "hf", golden, add_adapter=True)
     assert "add_adapter is True" in refusal(tmp_path, folder)
     assert "config.json: no such file" in refusal(tmp_path, tmp_path / "absent", "--to_hf")
-    assert "not a config of ours" in refusal(tmp_path, folder, "--to_hf")
+    assert "belongs to a Hugging Face model" in refusal(tmp_path, folder, "--to_hf")
     assert "unrecognized arguments: --to_hff" in refusal(tmp_path, folder, "--to_hff")
 
 

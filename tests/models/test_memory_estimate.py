@@ -13,7 +13,7 @@ from models.wav2vec2.config import preset
 
 def measure(name="base", *, precision="float32", frozen=True, architecture=None, **copies):
     return measure_model(
-        source="native", preset_name=name, architecture=architecture, hub_handle="", vocab_size=32,
+        source="native", preset=name, architecture=architecture, hub_handle="", vocab_size=32,
         precision=precision, freeze_feature_encoder=frozen, **copies,
     )  # fmt: skip
 
@@ -102,10 +102,10 @@ def test_long_clips_are_foreseen_rather_too_large_than_too_small(secs, precision
 
 
 def test_without_regions_more_is_kept():
-    with_regions, without = (
+    fused, without = (
         measure(precision="mixed_bfloat16", regions=regions).memory_bytes(1, 640_000, True) for regions in ("on", "off")
     )
-    assert without > 1.5 * with_regions
+    assert without > 1.5 * fused
 
 
 def test_operations_of_training_are_those_that_tensorflow_counts_in_the_forward_pass_times_three():

@@ -10,10 +10,11 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from data.batches.datasets import EvalData, SubsetSource, TrainData
+from data.batches.datasets import SubsetSource
 from data.common.errors import InputError
 from data.open_corpus import open_source
 from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer
+from tests.helpers.data_toys import eval_data, train_data
 from tests.helpers.planted_corpus import speak_tones, write_audio
 
 TOKENIZER = CharTokenizer(tokens=FACEBOOK_TOKENS)
@@ -37,7 +38,7 @@ def manifest(tmp_path_factory):
 
 def make_train(manifest, **options):
     options = {"global_batch_size": 2, "seed": 0, "tokenizer": TOKENIZER, "text_style": "librispeech", **options}
-    return TrainData(format="jsonl", input=manifest, **options)
+    return train_data(format="jsonl", input=manifest, **options)
 
 
 def test_training_leaves_out_what_is_too_short_or_too_long_and_counts_it(manifest):
@@ -87,7 +88,7 @@ def test_training_data_can_start_anywhere(manifest):
 
 
 def test_evaluation_has_every_row_with_id_and_normalized_reference(manifest):
-    data = EvalData(tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, batch_size=2)
+    data = eval_data(tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, batch_size=2)
     assert sorted(data.utterance_ids.values()) == sorted(SECS)
     assert set(data.references.values()) == {"TEXT A", "TEXT B"}
     assert {data.utterance_ids[index]: name for index, name in data.speaker_ids.items()} == {n: n[0] for n in SECS}
@@ -99,7 +100,7 @@ def test_evaluation_has_every_row_with_id_and_normalized_reference(manifest):
 
 
 def test_joined_evaluation_rows_join_texts_and_ids_of_one_speaker(manifest):
-    data = EvalData(
+    data = eval_data(
         tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, batch_size=2,
         join_max_utterances=3, join_gap_secs=0.25, speakers=("a",),
     )  # fmt: skip
@@ -120,7 +121,7 @@ def test_normalization_is_the_callers_choice_in_training_and_in_evaluation(manif
     fields = {"tokenizer": TOKENIZER, "text_style": "librispeech", "format": "jsonl", "input": manifest}
     for normalize in (True, False):
         train = make_train(manifest, normalize=normalize)
-        data = EvalData(**fields, batch_size=1, normalize=normalize)
+        data = eval_data(**fields, batch_size=1, normalize=normalize)
         for corpus, batches in ((train, train.dataset(CONTEXT, 0).take(3)), (data, data.dataset(CONTEXT))):
             for batch in batches:
                 for index, row in zip(batch["utterance_index"].numpy(), batch["waveform"].numpy(), strict=True):
@@ -172,7 +173,7 @@ def test_training_makes_its_tokenizer_and_style_of_the_texts_it_is_given(manifes
 
 def test_what_training_holds_out_is_what_an_evaluation_of_the_same_ratio_has(manifest):
     train = make_train(manifest, held_out_ratio=0.1)
-    held_out = EvalData(
+    held_out = eval_data(
         tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, batch_size=2, held_out_ratio=0.1
     )
     # Of two speakers the one with fewer utterances.
@@ -193,7 +194,7 @@ def test_an_evaluation_set_has_another_digest_where_its_rows_or_their_references
         (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         given = {"text_style": "librispeech", "batch_size": 2, **fields}
         tokenizer = CharTokenizer(tokens=FACEBOOK_TOKENS)
-        return EvalData(tokenizer=tokenizer, format="jsonl", input=str(tmp_path / "m.jsonl"), **given).digest
+        return eval_data(tokenizer=tokenizer, format="jsonl", input=str(tmp_path / "m.jsonl"), **given).digest
 
     texts = [item.text for item in items]
     assert digest(texts) == digest([text.lower() for text in texts]) == digest(texts, batch_size=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import itertools
 import resource
 import subprocess
@@ -16,11 +17,11 @@ import pytest
 import tensorflow as tf
 
 from data.batches.pipeline import BATCH_DTYPES, BatchMaker, build_dataset
-from data.batches.plan import BatchPlan
 from data.batches.unreadable import UnreadableUtterances
 from data.common.errors import InputError
 from data.open_corpus import open_source
 from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer
+from tests.helpers.data_toys import batch_plan
 
 ROOT = Path(__file__).parents[3]
 LIBRISPEECH = ROOT.parent / "shared" / "corpora" / "LibriSpeech"
@@ -50,12 +51,14 @@ class MemorySource:
 
 def make_plan(source, **changed):
     arguments = {"global_batch_size": 4, "seed": 3, "bucket_boundaries": 3}
-    return BatchPlan(num_samples=source.num_samples, **{**arguments, **changed})
+    return batch_plan(num_samples=source.num_samples, **{**arguments, **changed})
 
 
 def make_dataset(source, plan, **changed):
-    arguments = {"tokenizer": TOKENIZER, "text_style": "librispeech"}
-    return build_dataset(source=source, plan=plan, **{**arguments, **changed})
+    arguments = {"tokenizer": TOKENIZER, "text_style": "librispeech", "num_parallel_calls": 2, "prefetch": 4, **changed}
+    names = inspect.signature(build_dataset).parameters.keys() & arguments.keys()
+    of_dataset = {name: arguments.pop(name) for name in names}
+    return build_dataset(BatchMaker(source=source, plan=plan, **arguments), **of_dataset)
 
 
 def one_epoch(source, plan, **changed):

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.batches.plan import BatchPlan, padding_share, samples_at_speed
+from data.batches.plan import padding_share, samples_at_speed
 from data.common.errors import InputError
+from tests.helpers.data_toys import batch_plan
 
 
 def for_all(*strategies):
@@ -48,7 +49,7 @@ def plan_arguments(draw):
 
 def make_plan(num_samples, **changed):
     defaults = {"global_batch_size": 1, "seed": 0, "bucket_boundaries": 3}
-    return BatchPlan(num_samples=num_samples, **{**defaults, **changed})
+    return batch_plan(num_samples=num_samples, **{**defaults, **changed})
 
 
 def epoch_batches(plan, epoch):
@@ -62,12 +63,12 @@ def members_of(batches):
 
 def row_length(plan, arguments, row):
     samples = [math.ceil(arguments["num_samples"][index] / row.speed) for index in row.members]
-    return sum(samples) + (len(samples) - 1) * plan.join_gap_samples
+    return sum(samples) + (len(samples) - 1) * plan.concatenation.gap_samples
 
 
 @for_all(plan_arguments(), st.integers(0, 5))
 def test_an_epoch_has_every_utterance_once(arguments, epoch):
-    plan = BatchPlan(**arguments)
+    plan = batch_plan(**arguments)
     first = sum(len(plan.batch_rows(number)) for number in range(epoch))
     batches = epoch_batches(plan, epoch)
     assert sorted(members_of(batches)) == list(range(len(arguments["num_samples"])))
@@ -84,7 +85,7 @@ def test_an_epoch_has_every_utterance_once(arguments, epoch):
 
 @for_all(plan_arguments(), st.integers(0, 5))
 def test_a_batch_has_the_shape_of_a_bucket_and_keeps_to_the_limit(arguments, epoch):
-    plan = BatchPlan(**arguments)
+    plan = batch_plan(**arguments)
     shapes = dict(zip(plan.bucket_boundaries, plan.bucket_rows, strict=True))
     limit, multiple = arguments.get("max_batch_samples", 0), plan.row_multiple
     for batch in epoch_batches(plan, epoch):
@@ -96,7 +97,7 @@ def test_a_batch_has_the_shape_of_a_bucket_and_keeps_to_the_limit(arguments, epo
 
 @for_all(plan_arguments(), st.integers(0, 5))
 def test_only_the_last_batch_has_padding_rows_and_they_are_last(arguments, epoch):
-    plan = BatchPlan(**arguments)
+    plan = batch_plan(**arguments)
     filled = [[bool(row.members) for row in batch.rows] for batch in epoch_batches(plan, epoch)]
     assert all(all(batch) for batch in filled[:-1])
     assert filled[-1] == sorted(filled[-1], reverse=True) and filled[-1][0]
@@ -104,7 +105,7 @@ def test_only_the_last_batch_has_padding_rows_and_they_are_last(arguments, epoch
 
 @for_all(plan_arguments(), st.integers(0, 5))
 def test_padded_samples_is_the_smallest_boundary_that_holds_the_batch(arguments, epoch):
-    plan = BatchPlan(**arguments)
+    plan = batch_plan(**arguments)
     real, padded = 0, 0
     for batch in epoch_batches(plan, epoch):
         lengths = [row_length(plan, arguments, row) for row in batch.rows if row.members]
@@ -120,16 +121,16 @@ def test_padded_samples_is_the_smallest_boundary_that_holds_the_batch(arguments,
 
 @for_all(plan_arguments(), st.lists(st.integers(0, 10**6), min_size=1, max_size=8))
 def test_a_batch_depends_on_the_arguments_and_its_update_alone(arguments, updates):
-    wandering = BatchPlan(**arguments)
+    wandering = batch_plan(**arguments)
     if "max_batch_samples" in arguments:
         updates = [update % 500 for update in updates]  # those are reached by counting
     for update in updates:
-        assert wandering.batch(update) == BatchPlan(**arguments).batch(update)
+        assert wandering.batch(update) == batch_plan(**arguments).batch(update)
 
 
 @for_all(plan_arguments(), st.integers(0, 40))
 def test_any_start_gives_the_batches_of_a_run_that_never_stopped(arguments, start):
-    uninterrupted, resumed = BatchPlan(**arguments), BatchPlan(**arguments)
+    uninterrupted, resumed = batch_plan(**arguments), batch_plan(**arguments)
     expected = [uninterrupted.batch(update) for update in range(start + 5)]
     assert [resumed.batch(update) for update in range(start, start + 5)] == expected[start:]
 
@@ -140,7 +141,7 @@ def test_shares_of_1_to_16_hosts_are_disjoint_and_complete(arguments, update, nu
     for name in ("global_batch_size", "row_multiple", "max_batch_samples"):
         if name in arguments:
             arguments[name] *= num_replicas
-    plan = BatchPlan(**arguments)
+    plan = batch_plan(**arguments)
     share = functools.partial(plan.batch, update, num_replicas=num_replicas)
     shares = [share(replica=replica) for replica in range(num_replicas)]
     whole = plan.batch(update)
@@ -153,7 +154,7 @@ def test_shares_of_1_to_16_hosts_are_disjoint_and_complete(arguments, update, nu
 
 @for_all(plan_arguments(), st.integers(0, 5))
 def test_joined_rows_keep_to_the_speaker_the_sizes_and_the_limit(arguments, epoch):
-    plan = BatchPlan(**arguments)
+    plan = batch_plan(**arguments)
     most, limit = arguments.get("join_max_utterances", 1), arguments.get("join_max_samples", 0)
     speakers = arguments.get("speaker_ids") or [""] * len(arguments["num_samples"])
     for batch in epoch_batches(plan, epoch):

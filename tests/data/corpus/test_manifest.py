@@ -14,17 +14,20 @@ from data.audio.decoding import load_audio
 from data.common.errors import InputError
 from data.corpus.faults import Fault
 from data.corpus.manifest import (
-    Utterance,
     read_jsonl,
     read_librispeech,
-    read_table,
     read_utterances,
     write_jsonl,
 )
 from data.corpus.sources import FileSource
+from data.corpus.utterance import Utterance
 
 CORPORA = Path(__file__).parents[4] / "shared" / "corpora"
 needs_corpora = pytest.mark.skipif(not CORPORA.is_dir(), reason="../shared/corpora is absent")
+
+
+def read_table(path: Path) -> list[Utterance]:
+    return read_utterances(format=path.suffix[1:], input=path)
 
 
 def write_audio(path: Path, num_samples: int = 1600, rate: int = 16000) -> None:

@@ -52,8 +52,8 @@ def test_a_bad_first_line_does_not_make_a_document_of_the_rest(tmp_path: Path) -
     path.write_text('{"text": "A\n' + f"{OBJECT}\n" * 2 + "[1]\n")
     faults: list[Fault] = []
     assert [record.place for record in read_json_records(str(path), faults.append)] == [f"{path}:2", f"{path}:3"]
-    assert list(faults[0].details) == [f"{path}:1"] and faults[0].message.endswith('mend the line: {"text": "A')
-    assert faults[1].message == f"{path}:4 is not a JSON object, mend the line: [1]"
+    assert list(faults[0].details) == [f"{path}:1"] and faults[0].message.endswith('correct the line: {"text": "A')
+    assert faults[1].message == f"{path}:4 is not a JSON object, correct the line: [1]"
 
 
 def test_a_file_of_another_format_is_one_complaint(tmp_path: Path) -> None:

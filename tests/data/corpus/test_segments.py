@@ -77,7 +77,7 @@ def test_a_segment_is_placed_in_four_seconds(time, wanted):
 
 @pytest.mark.parametrize("time", [ListedTime(4.0), ListedTime(3.0, 2.0, 0.1), ListedTime(1990.0, 2255.0, 1.0)])
 def test_a_segment_beyond_the_recording_is_refused(time):
-    with pytest.raises(ValueError, match="in a recording of 4 s: give offset and duration in seconds, of this file"):
+    with pytest.raises(ValueError, match="in a recording of 4 s: give offset and duration in seconds within this file"):
         find_segment(time, num_samples=64_000, sample_rate=16_000)
 
 

@@ -11,8 +11,8 @@ import soundfile
 
 from data.common.errors import InputError
 from data.corpus.faults import Fault
-from data.corpus.manifest import Utterance
 from data.corpus.sources import FileSource
+from data.corpus.utterance import Utterance
 
 
 @pytest.fixture

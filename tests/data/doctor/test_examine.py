@@ -19,6 +19,7 @@ from data.corpus.manifest import read_utterances
 from data.doctor.examine import DatasetSpec, examine
 from data.doctor.findings import CHECKS, Severity
 from data.text.tokenizer import FACEBOOK_TOKENS, SPECIAL_TOKENS, CharTokenizer
+from tests.helpers.data_toys import eval_data, train_data
 from tests.helpers.planted_corpus import Clean, plant, speak_tones, write_audio
 
 CORPORA = Path(__file__).parents[4] / "shared" / "corpora"
@@ -37,8 +38,8 @@ def make_set(name: str, *, policy: str = "resample", **fields: object) -> Datase
 
     def build(report: Callable[..., None]) -> TrainData | EvalData:
         if name:
-            return EvalData(**options, batch_size=4, num_buckets=3, report=report)
-        return TrainData(**options, **LIMITS, global_batch_size=4, seed=0, num_buckets=3, report=report)
+            return eval_data(**options, batch_size=4, num_buckets=3, report=report)
+        return train_data(**options, **LIMITS, global_batch_size=4, seed=0, num_buckets=3, report=report)
 
     return DatasetSpec(name=name, fields=fields, build=build, num_parts=2)
 
@@ -140,7 +141,7 @@ def test_a_clean_corpus_gets_figures_and_no_findings(clean):
     assert (dev.name, dev.num_utterances, dev.num_speakers) == ("eval dev", 10, 3)
     for histogram in [*train.histograms, *dev.histograms]:
         assert sum(histogram.counts) == (30 if histogram in train.histograms else 10)
-    data = TrainData(
+    data = train_data(
         tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=str(clean / "train/m.jsonl"),
         global_batch_size=4, seed=0, num_buckets=3,
     )  # fmt: skip
@@ -266,7 +267,7 @@ def test_rare_characters_of_a_vocabulary_made_of_the_texts_are_named(tmp_path):
     (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def rare(tokenizer):
-        data = TrainData(
+        data = train_data(
             tokenizer=tokenizer, text_style="unicode", format="jsonl", input=tmp_path / "m.jsonl",
             global_batch_size=1, seed=0,
         )  # fmt: skip

@@ -37,7 +37,7 @@ def test_without_beam_the_flag_is_one_line(tmp_path: Path, capsys: pytest.Captur
     argv = ["--source=jsonl", f"--input={tmp_path}", f"--output={tmp_path / 'out'}", "--runner=beam"]
     assert prepare.main(argv) == 2
     error = capsys.readouterr().err
-    assert error.startswith("data.prepare: --runner=beam needs Apache Beam, which is not here (No module")
+    assert error.startswith("data.prepare: --runner=beam needs Apache Beam, which is not installed (No module")
     assert error.endswith("): pip install -e '.[beam]'\n")
 
 

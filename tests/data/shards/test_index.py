@@ -35,7 +35,7 @@ def test_other_versions_and_other_files_are_refused(tmp_path: Path) -> None:
         read_index(tmp_path)
     for content in ("{", "[]", "{}"):
         (tmp_path / "index.json").write_text(content)
-        with pytest.raises(InputError, match=r"index\.json is no index of shards"):
+        with pytest.raises(InputError, match=r"index\.json is not an index of shards"):
             read_index(tmp_path)
 
 
@@ -57,7 +57,7 @@ def test_shards_that_differ_from_their_checksum_are_named(tmp_path: Path) -> Non
     (tmp_path / "c.tfrecord").unlink()
     problems = verify_shards(tmp_path)
     assert list(problems) == ["b.tfrecord", "c.tfrecord"]
-    assert "b.tfrecord is not what was written, its checksum is off: run" in problems["b.tfrecord"]
+    assert "b.tfrecord is damaged, its checksum is wrong: run" in problems["b.tfrecord"]
     assert "c.tfrecord is missing" in problems["c.tfrecord"]
     with pytest.raises(InputError, match="holds the split 'x', not 'y'"):
         verify_shards(tmp_path, split="y")
@@ -90,23 +90,23 @@ def whole_index() -> dict[str, Any]:
         ("columns.offset", [12, 0.5], "'offset' holds 0.5"),
         ("columns.offset", [12, True], "'offset' holds true"),
         ("columns.offset", [12, 2**63], "'offset' holds 9223372036854775808"),
-        ("columns.offset", [12, 65], "the record of 'b' cannot be where it says"),
-        ("columns.offset", [-1, 60], "the record of 'a' cannot be where it says"),
-        ("columns.length", [30, 0], "the record of 'b' cannot be"),
-        ("columns.num_samples", [10, 10**9], "the record of 'b' cannot be where it says, or as long"),
-        ("columns.num_samples", [0, 20], "the record of 'a' cannot be"),
-        ("columns.crc32", [1, 2**32], "the record of 'b' cannot be"),
+        ("columns.offset", [12, 65], "the record of 'b' has an impossible offset or length"),
+        ("columns.offset", [-1, 60], "the record of 'a' has an impossible offset or length"),
+        ("columns.length", [30, 0], "the record of 'b' has an impossible"),
+        ("columns.num_samples", [10, 10**9], "the record of 'b' has an impossible offset or length"),
+        ("columns.num_samples", [0, 20], "the record of 'a' has an impossible"),
+        ("columns.crc32", [1, 2**32], "the record of 'b' has an impossible"),
         ("columns.text", ["A", None], "'text' holds null"),
         ("columns.text", ["A"], r"the columns have \[1, 2\] values for 2 utterances"),
         ("columns.utterance_id", ["a", "a"], "an utterance id occurs twice"),
         ("shards", {}, "'shards' is a JSON object, not a JSON array"),
         ("shards.0", 7, "a shard is 7, not a JSON object"),
-        ("shards.0.name", "../x", 'the shard "../x" is no name of a file'),
+        ("shards.0.name", "../x", 'the shard "../x" is not a file name'),
         ("shards.0.num_bytes", float("nan"), "'num_bytes' is NaN, not a whole number"),
         ("shards.0.num_bytes", 2**62, 'the shard "s" cannot have 2 utterances'),
         ("shards.0.num_utterances", 3, "the columns have .* values for 3 utterances"),
         ("shards.0.num_utterances", 10**14, 'the shard "s" cannot have 100000000000000 utterances'),
-        ("num_utterances", 3, "'num_utterances' is 3, and 2 are listed"),
+        ("num_utterances", 3, "'num_utterances' is 3, but 2 are listed"),
         ("payload", "mp3", "'payload' is \"mp3\", not pcm16 or flac"),
         ("skipped", {"c": 1}, "'skipped' is not utterance id -> code"),
         ("format_version", True, "'format_version' is true, not a whole number"),
@@ -122,7 +122,7 @@ def test_a_damaged_index_is_refused_with_what_is_wrong(tmp_path: Path, place: st
         item = item[int(key) if key.isdigit() else key]
     item[int(keys[-1]) if keys[-1].isdigit() else keys[-1]] = value
     path.write_text(json.dumps(index))
-    with pytest.raises(InputError, match=rf"index\.json is no index of shards \(.*({reason})") as caught:
+    with pytest.raises(InputError, match=rf"index\.json is not an index of shards \(.*({reason})") as caught:
         read_index(tmp_path, whole=True)
     assert str(caught.value).endswith(": delete it and run python -m data.prepare again")
 

@@ -82,7 +82,7 @@ def test_killed_worker_is_one_line(tasks: list[ShardTask], tmp_path: Path, bar: 
     killer.start()
     with (
         only_writer(tmp_path / "out") as lock,
-        pytest.raises(InputError, match="a worker process was killed, perhaps for want of memory: run the same"),
+        pytest.raises(InputError, match="a worker process was killed, perhaps because memory ran out: run the same"),
     ):
         LocalRunner(num_workers=2)(tasks, folder=str(tmp_path / "out"), lock=lock, bar=bar, max_bad=0)
     killer.join()

@@ -15,8 +15,8 @@ import soundfile
 from common import storage
 from data.common.errors import InputError
 from data.common.files import only_writer
-from data.corpus.manifest import Utterance
 from data.corpus.sources import FileSource
+from data.corpus.utterance import Utterance
 from data.shards.preparation import write_tfrecords
 from data.shards.source import TFRecordSource
 from tests.helpers.data_toys import contents, make_utterances

@@ -11,8 +11,9 @@ import pytest
 import soundfile
 
 from data.common.errors import InputError
-from data.corpus.manifest import Utterance, read_librispeech
+from data.corpus.manifest import read_librispeech
 from data.corpus.sources import FileSource
+from data.corpus.utterance import Utterance
 from data.shards.preparation import write_tfrecords
 from data.shards.records import feature_spec
 from data.shards.source import TFRecordSource
@@ -88,10 +89,10 @@ def test_missing_and_cut_shards_are_named_at_once(tmp_path: Path, utterances: li
     write_tfrecords(utterances=utterances, output=tmp_path / "out", num_shards=2, num_workers=1)
     path = tmp_path / "out" / "data-00001-of-00002.tfrecord"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(InputError, match=r"00001-of-00002\.tfrecord is missing or cut"):
+    with pytest.raises(InputError, match=r"00001-of-00002\.tfrecord is missing or truncated"):
         TFRecordSource(input=tmp_path / "out")
     path.unlink()
-    with pytest.raises(InputError, match=r"00001-of-00002\.tfrecord is missing or cut"):
+    with pytest.raises(InputError, match=r"00001-of-00002\.tfrecord is missing or truncated"):
         TFRecordSource(input=tmp_path / "out")
     write_tfrecords(utterances=utterances, output=tmp_path / "out", num_shards=2, num_workers=1)
     assert len(TFRecordSource(input=tmp_path / "out").utterance_ids) == 7

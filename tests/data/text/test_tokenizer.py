@@ -257,7 +257,7 @@ def test_roles_of_an_older_vocabulary_at_the_same_place_do_not_stay(tmp_path: Pa
     CharTokenizer(tokens=("<pad>", "[PAD]", "<unk>", "|", "A")).save(path)
     assert CharTokenizer.from_file(path).blank_id == 0
     (tmp_path / "tokenizer_config.json").write_text("{")
-    with pytest.raises(InputError, match="tokenizer_config.json is not valid JSON .* mend it or remove it"):
+    with pytest.raises(InputError, match="tokenizer_config.json is not valid JSON .* correct it or remove it"):
         CharTokenizer.from_file(path)
     CharTokenizer(tokens=("<pad>", "<unk>", "|")).save(path)
     assert CharTokenizer.from_file(path).num_tokens == 3

@@ -11,7 +11,7 @@ from engine.modes import tune_lm
 from models.search.lexicon import Spelling
 from models.search.lexicon_beam import LexiconBeamSearch
 from tests.helpers.experiment_toys import ToyEvalData, make_config, make_parts
-from tests.helpers.models_lm import ARPA, PIECES, emissions, needs_flashlight
+from tests.helpers.models_lm import ARPA, PIECES, emissions, lexicon_options, needs_flashlight
 
 
 class Letters:
@@ -110,19 +110,14 @@ def test_half_of_the_set_is_kept_for_the_report():
 @needs_flashlight
 def test_weights_of_the_real_search_share_its_model_and_change_its_text(tmp_path):
     (tmp_path / "lm.arpa").write_text(ARPA)
-    search = LexiconBeamSearch(
-        spelling=Spelling(PIECES), num_tokens=len(PIECES), words=["THE", "CAT", "CAR"], beam_size=50,
-        language_model=str(tmp_path / "lm.arpa"), lm_weight=1.0, word_score=0.0,
-    )  # fmt: skip
+    fields = {"spelling": Spelling(PIECES), "num_tokens": len(PIECES), "words": ["THE", "CAT", "CAR"]}
+    search = LexiconBeamSearch(options=lexicon_options(lm=str(tmp_path / "lm.arpa")), **fields)
     heard = [("THE CAT", emissions("THE CAR", unsure={6: ("T", 0.3)})), ("THE CAR", emissions("THE CAR"))]
     trials = tune_lm.tune_weights(
         search=search, tokenizer=Letters(), heard=heard, lm_weights=(0.0, 1.0), word_scores=(0.0,), num_refinements=0
     )
     assert [(trial.lm_weight, trial.words.num_errors) for trial in trials] == [(0.0, 1), (1.0, 0)]
-    hot = LexiconBeamSearch(
-        spelling=Spelling(PIECES), num_tokens=len(PIECES), words=["CAT"], beam_size=50, language_model="",
-        lm_weight=1.0, word_score=0.0, hot_words=["CAR"], hot_word_score=1.0,
-    )  # fmt: skip
+    hot = LexiconBeamSearch(options=lexicon_options(hot_words=["CAR"], hot_word_score=1.0), **fields)
     with pytest.raises(ValueError, match="tune without them"):
         hot.with_weights(lm_weight=2.0, word_score=0.0)
 

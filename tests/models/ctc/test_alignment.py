@@ -80,5 +80,5 @@ def test_labels_that_just_fit_and_one_too_many():
 
 def test_a_lattice_that_would_fill_the_memory_is_refused():
     log_probs = np.broadcast_to(np.zeros((1, 3), np.float32), (100_000, 3))
-    with pytest.raises(ValueError, match="too long to align in one piece"):
+    with pytest.raises(ValueError, match="too many to align at once"):
         forced_align(log_probs, [1, 2] * 6000)

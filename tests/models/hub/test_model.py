@@ -238,7 +238,7 @@ def test_weights_of_another_model_do_not_get_into_a_copy(folders, tmp_path):
     path = tf.train.Checkpoint(model=other).write(str(tmp_path / "checkpoints/ckpt-3"))
     # A folder of checkpoints is enough, without TensorFlow's list of them.
     for checkpoint in (path, str(tmp_path / "checkpoints"), str(tmp_path)):
-        with pytest.raises(ValueError, match="ckpt-3: not of a run that started from"):
+        with pytest.raises(ValueError, match="ckpt-3: not from a run that started from"):
             copy_with_weights(str(folders[True, True]), checkpoint, tmp_path / "copy")
     with pytest.raises(ValueError, match="no checkpoint; give WORKDIR/best"):
         copy_with_weights(str(folders[True, True]), str(tmp_path / "none"), tmp_path / "copy")

@@ -102,7 +102,7 @@ def test_special_tokens_map_overrules_older_tokenizer_configs_alone(tmp_path):
     found = read(tmp_path)
     assert found.special["pad_token"] == "[PAD]" and found.special["word_delimiter_token"] == " "
     assert found.notes == (
-        "pad_token is '[PAD]' in special_tokens_map.json, which counts, and '<pad>' in tokenizer_config.json",
+        "pad_token is '[PAD]' in special_tokens_map.json, which is used, and '<pad>' in tokenizer_config.json",
     )
     write(tmp_path / "tokenizer_config.json", {"pad_token": "<pad>", "added_tokens_decoder": {}})
     assert read(tmp_path).special["pad_token"] == "<pad>"
@@ -114,7 +114,7 @@ def test_phones_and_wrong_sizes_are_refused_by_name(tmp_path):
         with pytest.raises(ValueError, match=f"8 tokens, but the head has {num_rows}; fetch the files"):
             read(tmp_path, num_rows=num_rows)
     write_vocab(tmp_path, TOKENS, tokenizer_class="Wav2Vec2PhonemeCTCTokenizer")
-    with pytest.raises(ValueError, match="tokenizer_class is Wav2Vec2PhonemeCTCTokenizer, .* --vocab"):
+    with pytest.raises(ValueError, match="tokenizer_class Wav2Vec2PhonemeCTCTokenizer is not supported, .* --vocab"):
         read(tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_no_vocabulary_is_none(tmp_path):
         ("{", "not valid JSON"),
         (["<pad>"], "not a JSON object"),
         ({"<pad>": "0"}, "not an object"),
-        ({"eng": {"<pad>": 0}}, "single language"),
+        ({"eng": {"<pad>": 0}}, "of one language"),
         ({"<pad>": 0, "a": 2}, "ids are not 0 to 1"),
         ({"<pad>": 0, "a": 0}, "ids are not 0 to 1"),
         ({"<pad>": -1}, "not an object"),
@@ -176,7 +176,7 @@ def test_the_feature_extractor_says_whether_waveforms_are_normalized(tmp_path):
     write(tmp_path / "processor_config.json", {"feature_extractor": {"do_normalize": True}})
     found, line = files.read_preprocessing(tmp_path)
     assert found is True and line.endswith(
-        "by processor_config.json; preprocessor_config.json says otherwise and does not count"
+        "by processor_config.json; preprocessor_config.json disagrees and is ignored"
     )
     write(tmp_path / "processor_config.json", {"processor_class": "Wav2Vec2Processor"})  # of before
     assert files.read_preprocessing(tmp_path)[0] is False

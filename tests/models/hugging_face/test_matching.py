@@ -63,7 +63,7 @@ def test_all_that_does_not_fit_is_listed_and_can_be_allowed_by_name():
     with pytest.raises(ValueError) as caught:
         run(shapes)
     message = str(caught.value)
-    assert "missing (--allow_missing=NAME,... makes them fresh): encoder.layers.1.layer_norm.bias" in message
+    assert "missing (--allow_missing=NAME,... gives them random values): encoder.layers.1.layer_norm.bias" in message
     assert "2 unexpected" in message and "classifier.weight" in message
     assert "\n" not in message
     allowed = {"allow_unexpected": ["classifier.*", "wav2vec2.encoder.layers.2.layer_norm.bias"]}

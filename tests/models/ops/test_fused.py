@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from models.ops import fused
 from models.ops.keyed_random import UpdateRandom, dropout
+from models.ops.operations import FusedOperations, gelu
 from models.wav2vec2 import layers
 from models.wav2vec2.config import preset
 from models.wav2vec2.model import Wav2Vec2ForCTC
@@ -51,10 +52,10 @@ def compare(region, plain, inputs, dtype):
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_gelu_and_its_dropout(dtype, rate):
     random, shape = make_random(), [2, 7, 12]
-    keys = random.vector_keys(shape, salt=3) if rate else None
+    keys = random.vector_keys(shape, stream=3) if rate else None
     compare(
         lambda x: fused.gelu(x, rate=rate, keys=keys),
-        lambda x: dropout(layers.gelu(x), rate, random, salt=3),
+        lambda x: dropout(gelu(x), rate, random, stream=3),
         [2.0 * noise(*shape, dtype=dtype)],
         dtype,
     )
@@ -63,6 +64,7 @@ def test_gelu_and_its_dropout(dtype, rate):
 @DTYPES
 def test_layer_norm(dtype):
     norm = layers.LayerNorm(size=12, epsilon=1e-5, name="norm")
+    fused_norm = layers.LayerNorm(size=12, epsilon=1e-5, name="fused", operations=FusedOperations())
 
     def plain(x, scale, offset):
         wide = tf.cast(x, tf.float32)
@@ -72,18 +74,19 @@ def test_layer_norm(dtype):
     x = 3.0 + noise(2, 7, 12, dtype=dtype)
     compare(lambda *i: fused.layer_norm(*i, epsilon=1e-5), plain, [x, noise(12, seed=1), noise(12, seed=2)], dtype)
     np.testing.assert_allclose(
-        tf.cast(norm(x, as_region=True), tf.float32), tf.cast(norm(x), tf.float32), atol=TOLERANCE[dtype]
+        tf.cast(fused_norm(x, make_random()), tf.float32), tf.cast(norm(x), tf.float32), atol=TOLERANCE[dtype]
     )
+    np.testing.assert_array_equal(tf.cast(fused_norm(x), tf.float32), tf.cast(norm(x), tf.float32))
 
 
 @DTYPES
 @pytest.mark.parametrize("rate", [0.0, 0.4])
 def test_sum_with_dropout(dtype, rate):
     random, shape = make_random(), [2, 7, 12]
-    keys = random.vector_keys(shape, salt=4) if rate else None
+    keys = random.vector_keys(shape, stream=4) if rate else None
     compare(
         lambda x, residual: fused.add_dropped(x, residual, rate=rate, keys=keys),
-        lambda x, residual: residual + dropout(x, rate, random, salt=4),
+        lambda x, residual: residual + dropout(x, rate, random, stream=4),
         [noise(*shape, dtype=dtype), noise(*shape, seed=1, dtype=dtype)],
         dtype,
     )
@@ -93,14 +96,14 @@ def test_sum_with_dropout(dtype, rate):
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_attention(dtype, rate):
     random, shape = make_random(), [2, 3, 9, 8]
-    keys = random.vector_keys([2, 3, 9, 9], salt=5) if rate else None
+    keys = random.vector_keys([2, 3, 9, 9], stream=5) if rate else None
     bias = np.zeros((2, 1, 1, 9), np.float32)
     bias[1, ..., 6:] = -1e9
 
     def plain(query, key, value):
         logits = tf.matmul(query, key, transpose_b=True)
         probs = tf.cast(tf.nn.softmax(tf.cast(logits, tf.float32) + bias, axis=-1), dtype)
-        return tf.matmul(dropout(probs, rate, random, salt=5), value)
+        return tf.matmul(dropout(probs, rate, random, stream=5), value)
 
     compare(
         lambda *inputs: fused.attention(*inputs, tf.constant(bias), rate=rate, keys=keys),
@@ -126,7 +129,7 @@ def test_attention_keeps_one_tensor_of_all_pairs_of_frames(monkeypatch):
     kept = fused._kept
     monkeypatch.setattr(fused, "_kept", lambda signed: noted("kept", kept(signed)))
     shape = [1, 2, 11, 4]  # of no other test: `attention` is traced anew
-    keys = make_random(1).vector_keys([1, 2, 11, 11], salt=5)
+    keys = make_random(1).vector_keys([1, 2, 11, 11], stream=5)
 
     @tf.function
     def run(query, key, value):
@@ -231,9 +234,9 @@ def test_the_folded_group_norm_is_exact_where_samples_are_nearly_equal():
 
 
 def test_regions_run_in_wide_models_alone_unless_asked_for():
-    assert preset("base").uses_regions and preset("xls_r_300m").uses_regions
-    assert not preset("tiny").uses_regions
-    assert preset("tiny", regions="on").uses_regions and not preset("base", regions="off").uses_regions
+    assert preset("base").uses_fused_ops and preset("xls_r_300m").uses_fused_ops
+    assert not preset("tiny").uses_fused_ops
+    assert preset("tiny", regions="on").uses_fused_ops and not preset("base", regions="off").uses_fused_ops
     with pytest.raises(ValueError, match="regions must be"):
         preset("base", regions="some")
 

@@ -9,9 +9,9 @@ import tensorflow as tf
 from models.ops.keyed_random import UpdateRandom, dropout, keep_of, uniform_of
 
 
-def numbers(*, seed=1, update=3, rows=(10, 11, 12), salt=5, width=1000):
+def numbers(*, seed=1, update=3, rows=(10, 11, 12), stream=5, width=1000):
     random = UpdateRandom(seed=seed, update=tf.constant(update, tf.int64), row_ids=tf.constant(rows, tf.int64))
-    return random.uniform_rows([len(rows), width], salt=salt).numpy()
+    return random.uniform_rows([len(rows), width], stream=stream).numpy()
 
 
 def test_a_row_keeps_its_numbers_in_any_company():
@@ -23,15 +23,15 @@ def test_a_row_keeps_its_numbers_in_any_company():
 def test_an_element_keeps_its_number_in_a_wider_tensor():
     """Heads, queries and keys of attention: the bucket's width must not change a row's dropout."""
     random = UpdateRandom(seed=1, update=tf.constant(3), row_ids=tf.constant([10, 11]))
-    narrow = random.uniform_rows([2, 4, 7, 7], salt=5).numpy()
-    wide = random.uniform_rows([2, 4, 12, 12], salt=5).numpy()
+    narrow = random.uniform_rows([2, 4, 7, 7], stream=5).numpy()
+    wide = random.uniform_rows([2, 4, 12, 12], stream=5).numpy()
     np.testing.assert_array_equal(narrow, wide[:, :, :7, :7])
     # 1152 numbers of 24 bits: a repeat would be a key that forgets a coordinate.
     assert len(np.unique(wide)) == wide.size
 
 
 def test_neighbours_in_every_dimension_are_unrelated():
-    values = UpdateRandom(seed=1, update=tf.constant(3), row_ids=tf.range(8)).uniform_rows([8, 8, 40, 40], salt=5)
+    values = UpdateRandom(seed=1, update=tf.constant(3), row_ids=tf.range(8)).uniform_rows([8, 8, 40, 40], stream=5)
     values = values.numpy() - 0.5
     assert abs(values.mean()) < 0.005  # 102,400 numbers: standard error 0.0009
     for axis in range(4):
@@ -43,14 +43,14 @@ def test_graph_and_eager_agree():
     @tf.function
     def in_graph(update):
         random = UpdateRandom(seed=1, update=update, row_ids=tf.constant([10, 11, 12], tf.int64))
-        return random.uniform_rows([3, 1000], salt=5)
+        return random.uniform_rows([3, 1000], stream=5)
 
     np.testing.assert_array_equal(in_graph(tf.constant(3, tf.int64)).numpy(), numbers())
 
 
-def test_seed_update_row_and_salt_each_change_all_numbers():
+def test_seed_update_row_and_stream_each_change_all_numbers():
     base = numbers()
-    for other in (numbers(seed=2), numbers(update=4), numbers(salt=6), numbers(rows=(20, 21, 22))):
+    for other in (numbers(seed=2), numbers(update=4), numbers(stream=6), numbers(rows=(20, 21, 22))):
         assert np.mean(base == other) < 0.01
         assert abs(np.corrcoef(base.ravel(), other.ravel())[0, 1]) < 0.06
 
@@ -70,7 +70,7 @@ def test_numbers_are_uniform_in_the_unit_interval():
 
 def test_one_number_for_the_whole_update_does_not_depend_on_the_rows():
     def draw(rows):
-        return float(UpdateRandom(seed=1, update=tf.constant(3), row_ids=tf.constant(rows)).uniform(salt=2))
+        return float(UpdateRandom(seed=1, update=tf.constant(3), row_ids=tf.constant(rows)).uniform(stream=2))
 
     assert draw([1, 2]) == draw([7])
     assert 0.0 <= draw([1]) < 1.0
@@ -78,7 +78,7 @@ def test_one_number_for_the_whole_update_does_not_depend_on_the_rows():
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean():
     random = UpdateRandom(seed=1, update=tf.constant(0), row_ids=tf.range(10))
-    dropped = dropout(tf.ones([10, 100, 50]), 0.2, random, salt=1).numpy()
+    dropped = dropout(tf.ones([10, 100, 50]), 0.2, random, stream=1).numpy()
     assert set(np.unique(dropped)) == {0.0, np.float32(1.25)}
     assert abs(np.mean(dropped == 0.0) - 0.2) < 0.01
     assert abs(dropped.mean() - 1.0) < 0.02
@@ -86,12 +86,12 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean():
 
 def test_dropout_without_random_numbers_returns_its_input():
     x = tf.ones([2, 3])
-    assert dropout(x, 0.5, None, salt=1) is x
+    assert dropout(x, 0.5, None, stream=1) is x
 
 
 @pytest.mark.parametrize("rate", [0.0, 1e-9, 0.1, 1 / 3, 0.5, 0.999999])
 def test_what_is_kept_is_what_the_numbers_say(rate):
-    keys = UpdateRandom(seed=1, update=tf.constant(3), row_ids=tf.range(300)).vector_keys([300, 1000], salt=5)
+    keys = UpdateRandom(seed=1, update=tf.constant(3), row_ids=tf.range(300)).vector_keys([300, 1000], stream=5)
     np.testing.assert_array_equal(keep_of(keys, 1000, rate), uniform_of(keys, 1000) >= rate)
 
 
@@ -104,7 +104,7 @@ def test_dropout_in_bfloat16_keeps_the_mean():
     """The factor 1 / 0.9 rounded to bfloat16 is 0.0016 too small; rounding the results alone errs to both sides."""
     x = tf.cast(tf.range(128, 256)[tf.newaxis] / 128, tf.bfloat16)
     random = UpdateRandom(seed=1, update=tf.constant(3), row_ids=tf.range(1))
-    kept = tf.cast(dropout(x, 0.1, random, salt=5), tf.float32).numpy()
+    kept = tf.cast(dropout(x, 0.1, random, stream=5), tf.float32).numpy()
     is_kept = kept > 0
     ratios = kept[is_kept] / tf.cast(x, tf.float32).numpy()[is_kept]
     assert is_kept.sum() > 100

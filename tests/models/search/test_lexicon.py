@@ -21,10 +21,10 @@ def test_words_come_from_the_lexicon_or_else_from_the_unigrams(tmp_path):
     ("content", "message"),
     [
         (None, "no such file .decode.lm"),
-        (b"hello\n", "no ARPA file, it has no"),
-        (b"\xff\xfe\x00mmap", "not an ARPA file; of a binary model set decode.lexicon"),
+        (b"hello\n", "not an ARPA file, it has no"),
+        (b"\xff\xfe\x00mmap", "not an ARPA file; for a binary model set decode.lexicon"),
         (b"\\1-grams:\n-1.0\t<s>\n\\end\\\n", "holds no words"),
-        (b"\\1-grams:\nnonsense\n", "'nonsense' is no unigram"),
+        (b"\\1-grams:\nnonsense\n", "'nonsense' is not a unigram"),
     ],
 )
 def test_what_is_no_arpa_file_is_refused_in_one_line(tmp_path, content, message):

@@ -8,7 +8,7 @@ import pytest
 
 from models.search.lexicon import Spelling
 from models.search.lexicon_beam import LexiconBeamSearch
-from tests.helpers.models_lm import ARPA, PIECES, decode, emissions, needs_flashlight
+from tests.helpers.models_lm import ARPA, PIECES, decode, emissions, lexicon_options, needs_flashlight
 
 pytestmark = needs_flashlight
 
@@ -24,9 +24,9 @@ def arpa(tmp_path_factory):
 
 
 def search(arpa, **fields):
-    options = {"language_model": arpa, "lm_weight": 1.0, "word_score": 0.0, "beam_size": 100, "num_hypotheses": 5}
-    options |= {"spelling": Spelling(PIECES), "num_tokens": len(PIECES), "words": ["THE", "CAT", "CAR"], **fields}
-    return LexiconBeamSearch(**options)
+    words = fields.pop("words", ["THE", "CAT", "CAR"])
+    options = lexicon_options(**{"lm": arpa, "beam_size": 100, "num_hypotheses": 5, **fields})
+    return LexiconBeamSearch(options=options, spelling=Spelling(PIECES), num_tokens=len(PIECES), words=words)
 
 
 def test_the_language_model_decides_what_the_audio_leaves_open(arpa):

@@ -20,7 +20,7 @@ def test_output_lengths_are_those_of_the_arithmetic(name):
 
 def test_group_norm_normalizes_each_channel_over_valid_positions_only():
     layer = ConvolutionLayer(
-        input_size=1, output_size=4, kernel_size=2, stride=1, norm="group", use_bias=False, epsilon=1e-5, name="c",
+        input_size=1, output_size=4, kernel_size=2, stride=1, norm="group", use_bias=False, name="c",
         dtype="float32",
     )  # fmt: skip
     rng = np.random.default_rng(0)

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from models.wav2vec2.layers import LayerNorm, Projection, gelu
+from models.ops.operations import gelu
+from models.wav2vec2.layers import LayerNorm, Projection
 
 
 def test_projection_is_a_matrix_product_over_the_last_axis():

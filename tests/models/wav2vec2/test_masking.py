@@ -17,7 +17,7 @@ def draw(*, lengths, prob, span_length, num_positions=200, update=0, row_ids=Non
         prob=prob,
         span_length=span_length,
         random=UpdateRandom(seed=0, update=tf.constant(update), row_ids=row_ids),
-        salt=1,
+        stream=1,
     ).numpy()
 
 

@@ -22,7 +22,7 @@ def noise(*shape):
 
 
 def test_attention_equals_its_definition_and_ignores_padded_keys():
-    layer = SelfAttention(config=small_config(), name="a", salt=1, dtype="float32")
+    layer = SelfAttention(config=small_config(), name="a", stream=1, dtype="float32")
     x = noise(1, 5, 16)
     key_bias = np.zeros((1, 1, 1, 5), np.float32)
     key_bias[..., 4:] = -1e9
@@ -57,7 +57,7 @@ def test_positional_convolution_sums_its_groups_over_the_window():
 
 @pytest.mark.parametrize("stable_layer_norm", [False, True])
 def test_hidden_states_list_input_and_every_layer_and_end_normalized(stable_layer_norm):
-    encoder = Encoder(config=small_config(stable_layer_norm=stable_layer_norm), salt=1, dtype="float32")
+    encoder = Encoder(config=small_config(stable_layer_norm=stable_layer_norm), stream=1, dtype="float32")
     states = encoder(tf.constant(noise(2, 7, 16)), tf.constant([7, 3]), None)
     assert len(states) == 4
     last = states[-1].numpy()[0]  # the other row has padded frames, which hold nothing of use
@@ -68,7 +68,7 @@ def test_hidden_states_list_input_and_every_layer_and_end_normalized(stable_laye
 
 def test_layer_drop_skips_the_layers_whose_number_says_so():
     config = small_config(layer_drop=0.5, hidden_dropout=0.0, attention_dropout=0.0, activation_dropout=0.0)
-    encoder = Encoder(config=config, salt=1, dtype="float32")
+    encoder = Encoder(config=config, stream=1, dtype="float32")
     x, lengths = tf.constant(noise(1, 7, 16)), tf.constant([7])
     patterns = set()
     for update in range(20):
@@ -80,7 +80,7 @@ def test_layer_drop_skips_the_layers_whose_number_says_so():
 
 def test_skipped_layers_get_no_gradient():
     config = small_config(layer_drop=0.999, num_layers=1)
-    encoder = Encoder(config=config, salt=1, dtype="float32")
+    encoder = Encoder(config=config, stream=1, dtype="float32")
     random = UpdateRandom(seed=0, update=tf.constant(0), row_ids=tf.constant([0]))
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(encoder(tf.constant(noise(1, 7, 16)), tf.constant([7]), random)[-1] ** 3)
@@ -92,7 +92,7 @@ def test_skipped_layers_get_no_gradient():
 def test_dropout_does_not_depend_on_the_padded_width():
     """A row in a wider bucket trains on the very same numbers: attention, hidden and activation dropout, layer drop."""
     config = small_config(hidden_dropout=0.2, attention_dropout=0.3, activation_dropout=0.2, layer_drop=0.2)
-    encoder = Encoder(config=config, salt=1, dtype="float32")
+    encoder = Encoder(config=config, stream=1, dtype="float32")
     random = UpdateRandom(seed=0, update=tf.constant(4), row_ids=tf.constant([7, 9]))
     x, lengths = noise(2, 9, 16), tf.constant([9, 6])
     narrow = encoder(tf.constant(x), lengths, random)[-1].numpy()

@@ -1,0 +1,70 @@
+"""Defines an utterance of a corpus, and a row of a list before the header of its audio file is read."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from data.corpus.segments import NO_TIME, ListedTime
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording and its transcript.
+
+    Attributes:
+        utterance_id: Unique id within its list.
+        audio_filepath: Path relative to the current folder, or a URL.
+        text: Transcript as read, not normalized.
+        num_samples: Samples per channel, at `sample_rate`.
+        sample_rate: Rate of the file in Hz.
+        speaker_id: Speaker; "" if unknown.
+        start: First sample of a segment, at `sample_rate`; None if the utterance is the whole file.
+        duration_conflict: How the duration in the manifest contradicts the file; "" if it does not.
+    """
+
+    utterance_id: str
+    audio_filepath: str
+    text: str
+    num_samples: int
+    sample_rate: int
+    speaker_id: str = ""
+    start: int | None = None
+    duration_conflict: str = ""
+
+    @property
+    def duration_secs(self) -> float:
+        """The duration in seconds."""
+        return self.num_samples / self.sample_rate
+
+
+class Row(NamedTuple):
+    """An utterance as listed.
+
+    Attributes:
+        utterance_id: Id of the utterance.
+        path: Path or URL of the audio file.
+        text: Transcript as read.
+        speaker_id: Speaker; "" if unknown.
+        time: Offset and duration in the list.
+        place: File and line in messages; "" without a list file.
+    """
+
+    utterance_id: str
+    path: str
+    text: str
+    speaker_id: str
+    time: ListedTime = NO_TIME
+    place: str = ""
+
+
+def stem(path: str) -> str:
+    """Returns the name of a file without its suffix."""
+    return PurePosixPath(os.path.basename(path)).stem
+
+
+def suffix(path: str) -> str:
+    """Returns the suffix of a file in lower case, with its dot."""
+    return PurePosixPath(os.path.basename(path)).suffix.lower()

@@ -1,0 +1,137 @@
+"""Element-wise operations of the network, plain or fused; a layer gets one kind at construction."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from models.ops import fused
+from models.ops.attention_logits import masked_logits
+from models.ops.devices import on_cpu
+from models.ops.grouped_convolution import grouped_convolution
+from models.ops.keyed_random import UpdateRandom, dropout
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """Returns the exact (erf) GELU of Hendrycks and Gimpel, https://arxiv.org/abs/1606.08415, not its tanh form."""
+    return tf.nn.gelu(x, approximate=False)
+
+
+class Operations:
+    """Runs every operation with TensorFlow's own kernels.
+
+    `random` holds the random numbers of the update, and is None in inference, which drops nothing. `rate` is a dropout
+    rate and `stream` names its random numbers.
+    """
+
+    def gelu(self, x: tf.Tensor, random: UpdateRandom | None, *, rate: float = 0.0, stream: int = 0) -> tf.Tensor:
+        """Returns the GELU of x [B, ...] under dropout."""
+        return dropout(gelu(x), rate, random, stream=stream)
+
+    def layer_norm(
+        self, x: tf.Tensor, random: UpdateRandom | None, *, scale: tf.Variable, offset: tf.Variable, epsilon: float
+    ) -> tf.Tensor:
+        """Normalizes x [..., N] over its last axis in float32; scale and offset are float32 [N]."""
+        del random
+        wide = tf.cast(x, tf.float32)
+        mean = tf.reduce_mean(wide, axis=-1, keepdims=True)
+        centered = wide - mean
+        variance = tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True)
+        return tf.cast(centered * (tf.math.rsqrt(variance + epsilon) * scale) + offset, x.dtype)
+
+    def add_dropped(
+        self, x: tf.Tensor, residual: tf.Tensor, random: UpdateRandom | None, *, rate: float, stream: int
+    ) -> tf.Tensor:
+        """Returns residual + dropout(x), both [B, ...]."""
+        return residual + dropout(x, rate, random, stream=stream)
+
+    def attention(
+        self,
+        query: tf.Tensor,
+        key: tf.Tensor,
+        value: tf.Tensor,
+        key_bias: tf.Tensor,
+        random: UpdateRandom | None,
+        *,
+        rate: float,
+        stream: int,
+    ) -> tf.Tensor:
+        """Returns dropout(softmax(query key^T + key_bias)) value.
+
+        Args:
+            query: [B, H, F, D / H], scaled.
+            key: [B, H, F, D / H], not scaled.
+            value: [B, H, F, D / H].
+            key_bias: float32 [B, 1, 1, F].
+            random: Random numbers of the update.
+            rate: Dropout rate of the probabilities.
+            stream: Id of their random numbers.
+        """
+        probs = tf.nn.softmax(masked_logits(query, key, key_bias), axis=-1)  # [B, H, F, F]
+        return tf.matmul(dropout(tf.cast(probs, value.dtype), rate, random, stream=stream), value)
+
+    def grouped_convolution(
+        self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None, *, num_groups: int
+    ) -> tf.Tensor:
+        """Convolves each group of channels of x [B, F + K - 1, D] with kernel [K, D / num_groups, D], unpadded."""
+        del random, num_groups
+        return tf.nn.conv1d(x, tf.cast(kernel, x.dtype), stride=1, padding="VALID")
+
+
+class FusedOperations(Operations):
+    """Runs the operations of training as `models.ops.fused`; inference stays plain."""
+
+    def __init__(self, *, in_inference: bool = False) -> None:
+        """Chooses when to fuse; `in_inference` fuses GELU and layer norm without random numbers as well."""
+        self._in_inference = in_inference
+
+    def gelu(self, x: tf.Tensor, random: UpdateRandom | None, *, rate: float = 0.0, stream: int = 0) -> tf.Tensor:
+        """Returns the GELU of x [B, ...] under dropout, fused in training."""
+        if random is None:
+            return fused.gelu(x) if self._in_inference else super().gelu(x, random)
+        keys = random.vector_keys(tf.shape(x), stream=stream) if rate else None
+        return fused.gelu(x, rate=rate, keys=keys)
+
+    def layer_norm(
+        self, x: tf.Tensor, random: UpdateRandom | None, *, scale: tf.Variable, offset: tf.Variable, epsilon: float
+    ) -> tf.Tensor:
+        """Normalizes x [..., N] over its last axis in float32, fused in training."""
+        if random is None and not self._in_inference:
+            return super().layer_norm(x, random, scale=scale, offset=offset, epsilon=epsilon)
+        return fused.layer_norm(x, tf.convert_to_tensor(scale), tf.convert_to_tensor(offset), epsilon=epsilon)
+
+    def add_dropped(
+        self, x: tf.Tensor, residual: tf.Tensor, random: UpdateRandom | None, *, rate: float, stream: int
+    ) -> tf.Tensor:
+        """Returns residual + dropout(x), fused in training."""
+        if random is None or not rate:
+            return residual + x
+        return fused.add_dropped(x, residual, rate=rate, keys=random.vector_keys(tf.shape(x), stream=stream))
+
+    def attention(
+        self,
+        query: tf.Tensor,
+        key: tf.Tensor,
+        value: tf.Tensor,
+        key_bias: tf.Tensor,
+        random: UpdateRandom | None,
+        *,
+        rate: float,
+        stream: int,
+    ) -> tf.Tensor:
+        """Returns dropout(softmax(query key^T + key_bias)) value, fused in training."""
+        if random is None:
+            return super().attention(query, key, value, key_bias, random, rate=rate, stream=stream)
+        shape = tf.shape(query)
+        keys = random.vector_keys([shape[0], query.shape[1], shape[2], shape[2]], stream=stream) if rate else None
+        return fused.attention(query, key, value, key_bias, rate=rate, keys=keys)
+
+    def grouped_convolution(
+        self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None, *, num_groups: int
+    ) -> tf.Tensor:
+        """Convolves each group of channels, in training on a CPU with the fast kernel gradient."""
+        if random is None or not on_cpu():
+            return super().grouped_convolution(x, kernel, random, num_groups=num_groups)
+        return grouped_convolution(x, kernel, num_groups=num_groups)
+
+
+PLAIN = Operations()
