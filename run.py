@@ -89,7 +89,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     from engine.console.error_table import error_table
     from engine.inference import loading
     from engine.modes import align, doctor, export, report, tune_lm, verify_resume
-    from engine.protocols import Parts
+    from engine.protocols import Components
     from models.architecture import find_architecture
     from models.build import build_model
     from models.convert import fetch_weights
@@ -97,7 +97,7 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     from models.memory_estimate import measure_model
     from models.search.build import build_search
 
-    parts = Parts(
+    parts = Components(
         build_tokenizer=load_tokenizer,
         build_train_data=TrainData,
         build_eval_data=EvalData,
@@ -197,8 +197,8 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
         stop=stop,
         weights=_WEIGHTS.value,
     )
-    if outcome.figures:
-        print(f"\n{error_table(outcome.figures)}\n")
+    if outcome.metrics:
+        print(f"\n{error_table(outcome.metrics)}\n")
         if storage.is_file(page := storage.join(workdir, REPORT_FILE)):
             print(f"report: {page}\n")
     return outcome.exit_status

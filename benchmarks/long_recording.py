@@ -37,7 +37,7 @@ from data.corpus.manifest import Utterance, read_utterances
 from data.text.tokenizer import load_tokenizer
 from engine.inference.loading import load_transcriber
 from engine.inference.transcriber import Transcriber
-from engine.protocols import Parts
+from engine.protocols import Components
 from models import build
 from models.ctc import alignment
 
@@ -47,8 +47,8 @@ _NUM_SHOWN = 20  # differences elsewhere that are printed
 _NOT_USED: Any = None
 
 
-def _parts() -> Parts:
-    return Parts(
+def _parts() -> Components:
+    return Components(
         build_tokenizer=load_tokenizer,
         build_train_data=_NOT_USED,
         build_eval_data=_NOT_USED,

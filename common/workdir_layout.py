@@ -1,8 +1,8 @@
-"""Names the files of a workdir, and finds in it the checkpoints that its own run has written.
+"""Names the files of a workdir, and finds the checkpoints in it that its own run has written.
 
 A run writes an id into WORKDIR/run.json at its first start, and into the manifest beside each of its checkpoints. A
-checkpoint with another id belongs to another run and is not read. One without is from a version that wrote none, and
-belongs to the workdir that it lies in.
+checkpoint with another id belongs to another run and is not read. One without an id belongs to the workdir that it is
+in.
 """
 
 from __future__ import annotations
@@ -28,16 +28,21 @@ PREDICTIONS_FILE = "predictions.jsonl"
 SKIPPED_FILE = "skipped_updates.jsonl"
 FINISHED_FILE = "finished.json"
 STOPPED_FILE = "stopped.json"
+LOCK_FILE = ".lock"
 DECODE_FILE = "decode.json"
 CHECKPOINTS_FOLDER = "checkpoints"
+# TensorFlow's list of the checkpoints in a folder; only its own manager reads it.
+TENSORFLOW_LIST = "checkpoint"
+# Folder beside checkpoints for damaged ones, which are never deleted.
+DAMAGED_FOLDER = "damaged"
 BEST_FOLDER = "best"
 BEST_FILE = "best.json"
 EVAL_FOLDER = "eval"
 TENSORBOARD_FOLDER = "tensorboard"
 CONTINUOUS_FOLDER = "continuous_eval"
-# Each earlier run of the workdir is a workdir of its own in here.
+# A workdir for each earlier run that was moved away.
 EARLIER_FOLDER = "earlier_runs"
-# What --mode=eval --checkpoint=OTHER makes of another run's weights, a folder for each.
+# A folder for each other run whose weights were evaluated with --mode=eval --checkpoint=OTHER.
 OTHERS_FOLDER = "eval_of"
 # Prefix of the checkpoint in a folder that holds a model alone, such as a converted one.
 WEIGHTS = "weights"
@@ -46,40 +51,40 @@ _MAX_CONFIG_DEPTH = 20
 
 
 def folders_above(path: PathLike) -> tuple[str, str, str]:
-    """Returns a path and the two folders above it, where the config of a checkpoint in WORKDIR/best may lie."""
+    """Returns a path and the two folders above it, one of which has the config of a checkpoint in WORKDIR/best."""
     folder = storage.absolute(path)
     return folder, storage.parent(folder), storage.parent(storage.parent(folder))
 
 
 def find_above(path: PathLike, name: str) -> str | None:
-    """Returns the file of a name at a path or up to two folders above it; None without one."""
+    """Returns the path of a file at a path or up to two folders above it; None if there is none."""
     places = (storage.join(folder, name) for folder in folders_above(path))
     return next((place for place in places if storage.is_file(place)), None)
 
 
 def read_object(path: PathLike) -> dict[str, Any]:
-    """Reads a JSON object from a path or a URL; raises FileNotFoundError, or MalformedFileError with its place."""
+    """Reads a JSON object from a path or a URL; raises FileNotFoundError, or MalformedFileError with the path."""
     return parse_object(storage.read_bytes(path), os.fspath(path))
 
 
 def read_config(path: PathLike) -> dict[str, Any]:
-    """Reads the config.json of a run or of a converted folder, as `read_object`; one that no run wrote is refused.
+    """Reads the config.json of a run or of a converted folder.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        MalformedFileError: It is damaged, nested more deeply than a config, or has a name with a dot, as no field has.
+        FileNotFoundError: The file does not exist.
+        MalformedFileError: It is damaged, nested more deeply than a config, or has a field name with a dot.
     """
     fields = read_object(path)
     stack: list[tuple[Any, int]] = [(fields, 1)]
     while stack:
         value, depth = stack.pop()
         if depth > _MAX_CONFIG_DEPTH:
-            raise MalformedFileError(f"{os.fspath(path)} is no config of a run (nested too deeply)")
+            raise MalformedFileError(f"{os.fspath(path)} is not the config of a run (nested too deeply)")
         if isinstance(value, dict):
             dotted = next((name for name in value if "." in name), None)
             if dotted is not None:
-                where = f"{os.fspath(path)} is no config of a run"
-                raise MalformedFileError(f"{where} ({dotted!r}: names of fields have no dots)")
+                where = f"{os.fspath(path)} is not the config of a run"
+                raise MalformedFileError(f"{where} ({dotted!r}: field names have no dots)")
             stack.extend((child, depth + 1) for child in value.values())
         elif isinstance(value, list):
             stack.extend((child, depth + 1) for child in value)
@@ -87,7 +92,7 @@ def read_config(path: PathLike) -> dict[str, Any]:
 
 
 def read_run_id(workdir: PathLike) -> str:
-    """Returns the id of the run that a workdir belongs to, "" where nothing tells it.
+    """Returns the id of the run that a workdir belongs to, "" if unknown.
 
     Raises:
         MalformedFileError: run.json is damaged.
@@ -99,12 +104,12 @@ def read_run_id(workdir: PathLike) -> str:
         return optional_field(read_object(path), "run_id", str, path, "")
     except MalformedFileError as error:
         raise MalformedFileError(
-            f"{error}; delete it: the next start of the run takes its id from the newest checkpoint"
+            f"{error}; delete it: the next start of the run reads its id from the newest checkpoint"
         ) from error
 
 
 def read_manifest(checkpoint: PathLike) -> dict[str, Any] | None:
-    """Returns the manifest of a checkpoint (its path without .index), or None if there is none that can be read."""
+    """Returns the manifest of a checkpoint (its path without .index), None if it is missing or damaged."""
     try:
         manifest = read_object(f"{os.fspath(checkpoint)}{MANIFEST_SUFFIX}")
     except (OSError, MalformedFileError):
@@ -115,31 +120,33 @@ def read_manifest(checkpoint: PathLike) -> dict[str, Any] | None:
 
 
 def run_id_of(checkpoint: PathLike) -> str:
-    """Returns the id of the run that has written a checkpoint, "" where nothing tells it."""
+    """Returns the id of the run that has written a checkpoint, "" if unknown."""
     run_id = (read_manifest(checkpoint) or {}).get("run_id", "")
     return run_id if isinstance(run_id, str) else ""
+
+
+def checkpoint_number(path: PathLike) -> int | None:
+    """Returns the number of a checkpoint, which is its update, from its path without .index; None if it has none."""
+    _, dash, number = os.fspath(path).rpartition("/")[2].rpartition("-")
+    return int(number) if dash and number.isdecimal() else None
 
 
 def list_checkpoints(folder: PathLike) -> list[str]:
     """Returns the paths (without .index) of the numbered checkpoints in a folder, newest last.
 
-    They are read off the folder itself: TensorFlow's own list, the file `checkpoint`, may be missing or damaged, and a
-    run that therefore found nothing would begin again from zero.
+    They are read from the folder itself. TensorFlow's own list, the file `checkpoint`, may be missing or damaged, and a
+    run that trusted it would start from scratch.
     """
-    found = []
-    for name in storage.list_names(folder):
-        prefix = name.removesuffix(".index")
-        number = prefix.rpartition("-")[2]
-        if prefix != name and "-" in prefix and number.isdecimal():
-            found.append((int(number), storage.join(folder, prefix)))
-    return [path for _, path in sorted(found)]
+    names = [name.removesuffix(".index") for name in storage.list_names(folder) if name.endswith(".index")]
+    found = [(number, name) for name in names if (number := checkpoint_number(name)) is not None]
+    return [storage.join(folder, name) for _, name in sorted(found)]
 
 
 def list_own_checkpoints(workdir: PathLike, name: str) -> list[str]:
-    """Returns the checkpoints in a folder of a workdir that its run has written, newest last; others are named.
+    """Returns the checkpoints in a folder of a workdir that its run has written, newest last; warns about others.
 
     Args:
-        workdir: Of the run.
+        workdir: Folder of the run.
         name: `CHECKPOINTS_FOLDER` or `BEST_FOLDER`.
 
     Raises:
@@ -152,13 +159,13 @@ def list_own_checkpoints(workdir: PathLike, name: str) -> list[str]:
     theirs = [path for path in paths if run_id_of(path) not in ("", run_id)]
     if theirs:
         logging.warning(
-            "%s is passed over: it belongs to run %s, the workdir to run %s", theirs[-1], run_id_of(theirs[-1]), run_id
+            "%s is ignored: it belongs to run %s, the workdir to run %s", theirs[-1], run_id_of(theirs[-1]), run_id
         )
     return [path for path in paths if path not in theirs]
 
 
 def find_checkpoint(path_or_workdir: PathLike, *, prefer_best: bool = True) -> str | None:
-    """Returns the path (without .index) of the checkpoint that `path_or_workdir` stands for, None without one.
+    """Finds the checkpoint that a path or workdir stands for; returns its path without .index, None without one.
 
     Args:
         path_or_workdir: A checkpoint's path, a folder of checkpoints, a workdir, or the folder of a converted model.

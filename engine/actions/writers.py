@@ -1,7 +1,7 @@
-"""What happens between train loops and after evaluations: plain callables for `orbit.Controller`.
+"""Actions that write metrics, predictions and the best checkpoint; callables for `orbit.Controller`.
 
-An action gets the output of a train loop, {figure: value}, or of an evaluation, {set: {figure:
-value}}, and always runs eagerly. The controller calls them before it saves a checkpoint.
+An action gets the output of a train loop, {metric: value}, or of an evaluation, {set: {metric: value}}, and runs
+eagerly. The controller calls actions before it saves a checkpoint.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from common import storage
 from common import workdir_layout as layout
-from engine.checkpointing.manager import BestCheckpoint
+from engine.checkpointing.best import BestCheckpoint
 from engine.common import files
 from engine.evaluation.metrics import TranscriptionScore
 from engine.protocols import EvalData
@@ -26,7 +26,7 @@ Output = Mapping[str, Any]
 
 
 class MetricsWriter:
-    """Appends figures to metrics.jsonl: a line for a train loop, one per set for an evaluation."""
+    """Appends to metrics.jsonl: a line for a train loop, a line per set for an evaluation."""
 
     def __init__(
         self,
@@ -37,14 +37,14 @@ class MetricsWriter:
         extra: Callable[[], Mapping[str, Any]] = dict,
         set_digests: Mapping[str, str] | None = None,
     ) -> None:
-        """Keeps its arguments; the file is made with the first line.
+        """Creates no file before the first line.
 
         Args:
             path: Usually WORKDIR/metrics.jsonl.
-            global_step: Goes into every line as `step`.
-            split: Of flat outputs; for nested ones it is the name of the set.
-            extra: What flat outputs say besides: texts, which the controller could not draw as curves.
-            set_digests: {set: what tells it from others of its name}; goes into the lines of a set as `set_digest`.
+            global_step: Number of updates done; the `step` of a line.
+            split: The `split` of flat outputs; for nested ones it is the name of the set.
+            extra: Returns more fields for flat outputs: texts, which the controller could not draw as curves.
+            set_digests: {set: digest of its content}; the `set_digest` of a set's lines.
         """
         self._path = path
         self._global_step = global_step
@@ -53,7 +53,7 @@ class MetricsWriter:
         self._set_digests = dict(set_digests or {})
 
     def __call__(self, output: Output) -> None:
-        """Writes the output, all its lines or none; scalars that are not finite become null."""
+        """Appends all lines of the output or none; scalars that are not finite become null."""
         step = int(self._global_step.numpy())
         flat = {name: value for name, value in output.items() if not isinstance(value, Mapping)}
         nested = {name: value for name, value in output.items() if isinstance(value, Mapping)}
@@ -63,10 +63,10 @@ class MetricsWriter:
             {
                 "step": step,
                 "split": split,
-                **{name: _number(value) for name, value in figures.items()},
+                **{name: _number(value) for name, value in metrics.items()},
                 **({"set_digest": self._set_digests[split]} if split in self._set_digests else {}),
             }
-            for split, figures in nested.items()
+            for split, metrics in nested.items()
         ]
         if records:
             files.append_jsonl(self._path, *records)
@@ -75,8 +75,7 @@ class MetricsWriter:
 def truncate_metrics(path: str | os.PathLike[str], step: int) -> int:
     """Removes the lines of updates that a resumed run will repeat; atomic.
 
-    A process killed between two checkpoints leaves lines with a greater step than the checkpoint's,
-    and perhaps half a line. Without this the file would hold them twice.
+    A process killed between two checkpoints leaves lines of later steps than the checkpoint's, and perhaps half a line.
 
     Args:
         path: metrics.jsonl; need not exist.
@@ -90,27 +89,27 @@ def truncate_metrics(path: str | os.PathLike[str], step: int) -> int:
     records = read_metrics(path)
     kept = [record for record in records if record.get("step", 0) <= step]
     text = "".join(files.json_line(record) for record in kept)
-    # Compared as a whole, so that half a line goes too.
+    # Comparing the whole text also removes half a line.
     if text != storage.read_bytes(path).decode("utf-8", "replace"):
         files.write_text_atomic(path, text)
     return len(records) - len(kept)
 
 
 def last_step(path: str | os.PathLike[str]) -> int:
-    """Returns the largest update that a line of metrics.jsonl is about; 0 without any."""
+    """Returns the largest step in metrics.jsonl; 0 without lines."""
     steps = [record.get("step") for record in (files.read_jsonl(path) if storage.is_file(path) else [])]
     return max((step for step in steps if isinstance(step, int)), default=0)
 
 
-def find_figure(output: Output, key: Sequence[str]) -> float:
-    """Returns one figure of an evaluation.
+def find_metric(output: Output, key: Sequence[str]) -> float:
+    """Returns one metric of an evaluation.
 
     Args:
-        output: {set: {figure: value}}.
-        key: Name of the set, then of the figure.
+        output: {set: {metric: value}}.
+        key: Name of the set, then of the metric.
 
     Raises:
-        ValueError: The output has no such figure.
+        ValueError: The output has no such metric.
     """
     value: Any = output
     for position, name in enumerate(key):
@@ -124,7 +123,7 @@ def find_figure(output: Output, key: Sequence[str]) -> float:
 
 
 class SaveBest:
-    """Eval action that keeps the checkpoint with the best figure of one set."""
+    """Eval action that keeps the checkpoint with the best metric of one set."""
 
     def __init__(
         self,
@@ -134,13 +133,13 @@ class SaveBest:
         ema: EmaWeights | None = None,
         set_digest: str = "",
     ) -> None:
-        """Keeps its arguments.
+        """Saves nothing yet.
 
         Args:
-            best: Saves, and remembers the best value over restarts.
-            key: Way to the figure in the output: the set's name, then the figure's.
-            ema: Averages of the weights, which were evaluated too: they are what is saved where they are better.
-            set_digest: Of the set, as `BestCheckpoint.save_if_better`.
+            best: Saves the checkpoint and keeps the best value across restarts.
+            key: Name of the set, then of the metric.
+            ema: Averaged weights that were evaluated too; they are saved if they are better.
+            set_digest: Digest of the set's content; "" if unknown.
         """
         self._best = best
         self._set_digest = set_digest
@@ -148,14 +147,14 @@ class SaveBest:
         self._ema = ema
 
     def __call__(self, output: Output) -> None:
-        """Saves if the figure is better than ever before.
+        """Saves if the metric is better than ever before.
 
         Raises:
-            ValueError: The output has no such figure.
+            ValueError: The output has no such metric.
         """
-        value, metric = find_figure(output, self._key), "/".join(self._key)
+        value, metric = find_metric(output, self._key), "/".join(self._key)
         if self._ema is not None:
-            averaged = find_figure(output, (ema_name(self._key[0]), *self._key[1:]))
+            averaged = find_metric(output, (ema_name(self._key[0]), *self._key[1:]))
             if self._best.is_better(averaged, than=value):
                 with self._ema.swapped():
                     self._best.save_if_better(averaged, metric=metric, weights="ema", set_digest=self._set_digest)
@@ -164,7 +163,7 @@ class SaveBest:
 
 
 class PredictionsWriter:
-    """Eval action: WORKDIR/eval/SET/predictions.jsonl of each set, worst first; history/ keeps the last few."""
+    """Eval action that writes WORKDIR/eval/SET/predictions.jsonl, worst first; history/ keeps the last few."""
 
     def __init__(
         self,
@@ -174,12 +173,12 @@ class PredictionsWriter:
         data: Mapping[str, EvalData],
         global_step: tf.Variable,
     ) -> None:
-        """Keeps its arguments.
+        """Writes nothing yet.
 
         Args:
             workdir: Folder of the run.
-            scores: {set: score of the last evaluation}, as `EvaluatorGroup` fills it.
-            data: The sets, by the same names.
+            scores: {set: score of the last evaluation}, filled by `EvaluatorGroup`.
+            data: {set: its data}.
             global_step: Update of the evaluated weights.
         """
         self._workdir = workdir
@@ -188,7 +187,7 @@ class PredictionsWriter:
         self._global_step = global_step
 
     def __call__(self, output: Output) -> None:
-        """Writes the predictions of the evaluation that has just ended."""
+        """Writes the predictions of the last evaluation."""
         del output
         for name, score in self._scores.items():
             folder = storage.join(self._workdir, layout.EVAL_FOLDER, name)

@@ -1,16 +1,16 @@
-"""Numbers and lines as a person reads them: rounded, with units."""
+"""Formats numbers and log lines for people: rounded, with units."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# Share of a loop's time spent waiting for data above which it is worth a word.
+# Share of a loop's time spent waiting for data that is worth mentioning.
 _ODD_INPUT_STALL = 0.2
 
 
 def rounded(value: float) -> str:
-    """Returns three significant digits without an exponent where a person would write none: 12.4, 0.031, 48,200."""
+    """Returns three significant digits, with an exponent only for extreme values: 12.4, 0.031, 48,200."""
     if value == 0 or 1e-3 <= abs(value) < 1e3:
         return f"{value:.3g}"
     if 1e3 <= abs(value) < 1e6:
@@ -20,7 +20,7 @@ def rounded(value: float) -> str:
 
 
 def duration(secs: float) -> str:
-    """Returns a time in its most readable unit: 45 s, 3 min, 2.5 h, 10.8 days."""
+    """Returns a duration in its most readable unit: 45 s, 3 min, 2.5 h, 10.8 days."""
     if secs < 90:
         return f"{secs:.0f} s"
     if secs < 90 * 60:
@@ -31,7 +31,7 @@ def duration(secs: float) -> str:
 
 
 def speed(secs_per_update: float) -> str:
-    """Returns updates per second, or seconds per update where that is the larger number."""
+    """Returns updates per second, or seconds per update if that is the larger number."""
     return f"{rounded(1 / secs_per_update)} updates/s" if secs_per_update < 1 else f"{secs_per_update:.1f} s/update"
 
 
@@ -43,14 +43,14 @@ def update_line(
     secs_per_update: float | None = None,
     secs_left: float | None = None,
 ) -> str:
-    """Returns one line about training.
+    """Returns a log line about training.
 
     Args:
-        step: updates done.
-        num_updates: updates of the whole run.
-        metrics: of a training loop, as `Trainer.train_loop_end` returns them; those that are absent are left out.
-        secs_per_update: how long an update takes, without evaluations.
-        secs_left: until the run ends.
+        step: Number of updates done.
+        num_updates: Number of updates of the run.
+        metrics: Metrics of a training loop, see `Trainer.train_loop_end`; absent ones are left out.
+        secs_per_update: Duration of an update without evaluations, in seconds.
+        secs_left: Time until the run ends, in seconds.
     """
     parts = [f"update {step:,}/{num_updates:,}", f"{_percent(step / num_updates)} %"]
     if "loss" in metrics:
@@ -69,7 +69,7 @@ def update_line(
 
 
 def oddities(metrics: Mapping[str, Any]) -> list[str]:
-    """Returns what a person should know of a training loop beside its loss; nothing where all is well."""
+    """Returns notes on what is unusual about a training loop; empty if nothing is."""
     found = []
     if num_zeroed := int(metrics.get("num_infeasible", 0)):
         found.append(f"{num_zeroed} rows left out (more text than their frames can hold)")

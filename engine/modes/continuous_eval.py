@@ -1,32 +1,36 @@
-"""`--mode=continuous_eval`: a process beside training that evaluates each checkpoint as it appears.
+"""`--mode=continuous_eval`: evaluates the checkpoints of a training in another process as they appear.
 
 Training holds its workdir's lock and owns metrics.jsonl, eval/, best/ and tensorboard/ in it. This process reads its
-checkpoints and writes files of the same names in WORKDIR/continuous_eval, under a lock of its own.
+checkpoints and writes files of the same names to WORKDIR/continuous_eval, under a lock of its own.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Collection
 
 import orbit
 import tensorflow as tf
 from absl import logging
+from ml_collections import ConfigDict
 
 from common import storage
 from common import workdir_layout as layout
 from common.json_files import field
 from common.workdir_layout import read_run_id
 from engine.actions import writers
-from engine.checkpointing import manager
+from engine.checkpointing.best import BestCheckpoint
+from engine.checkpointing.compatibility import check_matches
 from engine.common import files
+from engine.config import builders
 from engine.evaluation.evaluator import EvaluatorGroup
-from engine.protocols import AcousticModel
+from engine.protocols import AcousticModel, Components
 from engine.report.writer import ReportWriter
 from engine.training.ema import EmaWeights
 from engine.training.outer_loop import is_same_set
 from engine.workdir import identity
-from engine.workdir.folder import WorkdirError
+from engine.workdir.folder import WorkdirError, WorkdirLock, storage_faults
 from engine.workdir.records import read_metrics
 
 FOLDER = layout.CONTINUOUS_FOLDER
@@ -34,7 +38,7 @@ _POLL_SECS = 2.0
 
 
 def mark_finished(workdir: str, *, step: int, reason: str) -> None:
-    """Says in the workdir that training has come to its end; no further checkpoint will appear."""
+    """Records in the workdir that training has ended and no further checkpoint will appear."""
     files.write_json_atomic(storage.join(workdir, layout.FINISHED_FILE), {"step": step, "reason": reason})
 
 
@@ -57,10 +61,10 @@ def finished_reason(workdir: str) -> str:
 
 
 def wait_for_run(workdir: str, *, timeout_secs: float, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Waits until training has put its config and vocabulary there, which it does before its first update.
+    """Waits until training has written its config and vocabulary, which it does before its first update.
 
     Raises:
-        WorkdirError: It did not within the time.
+        WorkdirError: It did not do so in time.
     """
     deadline = time.monotonic() + timeout_secs
     names = (layout.CONFIG_FILE, layout.VOCAB_FILE)
@@ -68,7 +72,7 @@ def wait_for_run(workdir: str, *, timeout_secs: float, sleep: Callable[[float], 
         if time.monotonic() >= deadline:
             raise WorkdirError(
                 f"{workdir}: no training run has begun there within {timeout_secs:g} s (eval.idle_timeout_secs); start "
-                "one, or name the workdir of one with --workdir or --checkpoint"
+                "one, or give the workdir of one to --workdir or --checkpoint"
             )
         sleep(min(_POLL_SECS, timeout_secs))
 
@@ -83,28 +87,28 @@ def follow_checkpoints(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> str:
-    """Calls `evaluate` for each checkpoint in turn until training is done or nothing comes any more.
+    """Calls `evaluate` for each checkpoint in order until training has ended or no checkpoint appears any more.
 
     Args:
-        folder: Where checkpoints appear; need not exist yet.
+        folder: Folder of the checkpoints; need not exist yet.
         evaluate: (step, path) -> whether it could be evaluated.
         done: Steps evaluated by an earlier process.
         finished: Returns why no further checkpoint will appear, "" while one may.
-        idle_timeout_secs: Longest wait for the next checkpoint.
-        sleep: Waits.
-        clock: Seconds.
+        idle_timeout_secs: Longest wait for the next checkpoint, in seconds.
+        sleep: Waits for a number of seconds.
+        clock: Returns a time in seconds.
 
     Returns:
-        Why it ended.
+        The reason for the end.
     """
     seen, unsealed = set(done), ""
     idle_since = clock()
     while True:
-        reason = finished()  # asked first: what was saved before training ended lies there then
+        reason = finished()  # before the list, so that it has everything that was saved before the end
         paths = layout.list_checkpoints(folder)
         if paths and not reason and paths[-1] != unsealed and layout.read_manifest(paths[-1]) is None:
-            unsealed = paths.pop()  # its manifest is written last: perhaps it is not whole before the next look
-        found = [(int(path.rpartition("-")[2]), path) for path in paths]
+            unsealed = paths.pop()  # the manifest is written last; give the save one more interval
+        found = [(layout.checkpoint_number(path) or 0, path) for path in paths]
         fresh = [(step, path) for step, path in found if step not in seen]
         if fresh:
             step, path = fresh[0]
@@ -119,108 +123,165 @@ def follow_checkpoints(
             sleep(min(_POLL_SECS, idle_timeout_secs))
 
 
-def evaluate_continuously(
-    *,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Followed:
+    """The training that is followed.
+
+    Attributes:
+        workdir: Workdir of the training.
+        output: Folder for the results.
+        run_id: Id of the training; the evaluation ends when the workdir belongs to another run.
+        best_metric_set: Evaluation set whose WER decides about OUTPUT/best.
+        idle_timeout_secs: Longest wait for the next checkpoint, in seconds.
+    """
+
+    workdir: str
+    output: str
+    run_id: str
+    best_metric_set: str
+    idle_timeout_secs: float
+
+    def finished(self) -> str:
+        """Returns why no further checkpoint of this run will appear, "" while one may."""
+        if read_run_id(self.workdir) != self.run_id:
+            return f"another run has begun in {self.workdir}; start again to evaluate it"
+        return finished_reason(self.workdir)
+
+
+def run(
+    *, config: ConfigDict, components: Components, workdir: str, strategy: tf.distribute.Strategy, checkpoint: str
+) -> dict[str, dict[str, float]]:
+    """Evaluates the checkpoints of a training in another process, those that exist and those that appear.
+
+    Args:
+        config: Config of the run, see configs/base.py.
+        components: Callables of data and models.
+        workdir: Folder of this process; the results are written to a folder in it.
+        strategy: Strategy to evaluate under.
+        checkpoint: Workdir of the training to follow; "" = `workdir`.
+
+    Returns:
+        The metrics of the last checkpoint, {set: {metric: value}}.
+
+    Raises:
+        ValueError: No training has begun within the time limit, or config and data do not fit together.
+    """
+    if not config.data.eval:
+        raise ValueError("--mode=continuous_eval needs at least one evaluation set; add one under config.data.eval")
+    training_workdir, output = checkpoint or workdir, storage.join(workdir, FOLDER)
+    with storage_faults(output), WorkdirLock(output):
+        wait_for_run(training_workdir, timeout_secs=config.eval.idle_timeout_secs)
+        run_id = identity.find_run_id(training_workdir)
+        identity.claim_output(output, run_id)
+        config = builders.with_text_style(config, run=training_workdir)
+        tokenizer = components.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
+        components = builders.with_blank(components, tokenizer)
+        config = builders.with_architecture(config, components, run=training_workdir)
+        eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=strategy.num_replicas_in_sync)
+        with strategy.scope():
+            model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)
+            decay = config.train.ema_decay
+            ema = EmaWeights(model.trainable_variables, decay=decay) if decay else None
+            global_step = orbit.utils.create_global_step()
+            evaluators = builders.build_evaluators(
+                config, components, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data, ema=ema
+            )
+        followed = _Followed(
+            workdir=training_workdir,
+            output=output,
+            run_id=run_id,
+            best_metric_set=config.eval.best_of,
+            idle_timeout_secs=config.eval.idle_timeout_secs,
+        )
+        report = builders.report_maker(config, components)(
+            workdir=output, training_workdir=training_workdir, global_step=global_step, data=evaluators.data
+        )
+        return _follow(followed, strategy, model, ema, evaluators, global_step, report)
+
+
+def _follow(
+    followed: _Followed,
     strategy: tf.distribute.Strategy,
     model: AcousticModel,
     ema: EmaWeights | None,
     evaluators: EvaluatorGroup,
     global_step: tf.Variable,
-    best_of: str,
-    training_workdir: str,
-    output: str,
-    run_id: str,
-    idle_timeout_secs: float,
-    make_report: Callable[..., ReportWriter],
+    report: ReportWriter,
 ) -> dict[str, dict[str, float]]:
-    """Evaluates what is and what comes in a training workdir.
-
-    Args:
-        strategy: Where it runs.
-        model: Its weights are replaced.
-        ema: Averages of them, if training keeps some.
-        evaluators: Of this model, with the same averages.
-        global_step: Is set to the update of each checkpoint.
-        best_of: Set whose WER decides about OUTPUT/best.
-        training_workdir: Of the other process.
-        output: Folder for what comes out.
-        run_id: Of the training; as soon as the workdir belongs to another run, this ends.
-        idle_timeout_secs: Longest wait for the next checkpoint.
-        make_report: As `unpack.report_maker`.
-
-    Returns:
-        The figures of the last checkpoint, {set: {figure: value}}.
-    """
-    metrics_path = storage.join(output, layout.METRICS_FILE)
     digests = {name: data.digest for name, data in evaluators.data.items()}
+    controller = _build_controller(followed, strategy, model, ema, evaluators, global_step, report)
     state = tf.train.Checkpoint(model=model, global_step=global_step)
     if ema is not None:
         state.ema = ema
-    best = manager.BestCheckpoint(
-        checkpoint=tf.train.Checkpoint(model=model),
-        directory=storage.join(output, layout.BEST_FOLDER),
-        global_step=global_step,
-        run_id=run_id,
-    )
-    controller = orbit.Controller(
-        strategy=strategy,
-        global_step=global_step,
-        evaluator=evaluators,
-        eval_summary_dir=storage.join(output, layout.TENSORBOARD_FOLDER),
-        # The lines say that a checkpoint is done: killed before them, it is evaluated again.
-        eval_actions=[
-            identity.RunFiles(output, run_id, global_step),
-            writers.PredictionsWriter(
-                workdir=output, scores=evaluators.scores, data=evaluators.data, global_step=global_step
-            ),
-            writers.SaveBest(best=best, key=(best_of, "wer"), ema=ema, set_digest=digests.get(best_of, "")),
-            make_report(
-                workdir=output,
-                training_workdir=training_workdir,
-                global_step=global_step,
-                data=evaluators.data,
-            ),
-            writers.MetricsWriter(path=metrics_path, global_step=global_step, set_digests=digests),
-        ],
-    )
-    figures: dict[str, dict[str, float]] = {}
+    metrics: dict[str, dict[str, float]] = {}
 
     def evaluate(step: int, path: str) -> bool:
-        if layout.run_id_of(path) not in ("", run_id):
-            logging.warning("%s is passed over: it belongs to another run than %s", path, training_workdir)
+        if layout.run_id_of(path) not in ("", followed.run_id):
+            logging.warning("%s is ignored: it belongs to another run than %s", path, followed.workdir)
             return False
         try:
-            manager.check_matches(state, path)
+            check_matches(state, path)
             with strategy.scope():
                 state.read(path).expect_partial()
         except (WorkdirError, tf.errors.OpError) as error:
-            # Training keeps the newest few: this one may have been replaced while another was evaluated.
+            # Training keeps the newest few; it may have removed this one while another was evaluated.
             is_gone = not storage.is_file(f"{path}.index")
-            reason = "training removed it before its turn came; raise checkpoint.keep" if is_gone else str(error)
-            logging.warning("%s is passed over: %s", path, reason)
+            reason = "training removed it before its turn; raise checkpoint.keep" if is_gone else str(error)
+            logging.warning("%s is ignored: %s", path, reason)
             return False
         logging.info("evaluating %s", path)
-        figures.clear()
-        figures.update(controller.evaluate())
+        metrics.clear()
+        metrics.update(controller.evaluate())
         return True
 
-    lines = read_metrics(metrics_path) if storage.is_file(metrics_path) else []
+    metrics_path = storage.join(followed.output, layout.METRICS_FILE)
     sets_of: dict[int, set[str]] = {}
-    for line in lines:
+    for line in read_metrics(metrics_path) if storage.is_file(metrics_path) else []:
         if is_same_set(line, digests.get(line["split"], "")):
             sets_of.setdefault(line["step"], set()).add(line["split"])
-
-    def finished() -> str:
-        if read_run_id(training_workdir) != run_id:
-            return f"another run has begun in {training_workdir}; start again to evaluate it"
-        return finished_reason(training_workdir)
-
     reason = follow_checkpoints(
-        storage.join(training_workdir, layout.CHECKPOINTS_FOLDER),
+        storage.join(followed.workdir, layout.CHECKPOINTS_FOLDER),
         evaluate,
         done=[step for step, names in sets_of.items() if names >= set(evaluators.names)],
-        finished=finished,
-        idle_timeout_secs=idle_timeout_secs,
+        finished=followed.finished,
+        idle_timeout_secs=followed.idle_timeout_secs,
     )
     logging.info("continuous evaluation ends: %s", reason)
-    return figures
+    return metrics
+
+
+def _build_controller(
+    followed: _Followed,
+    strategy: tf.distribute.Strategy,
+    model: AcousticModel,
+    ema: EmaWeights | None,
+    evaluators: EvaluatorGroup,
+    global_step: tf.Variable,
+    report: ReportWriter,
+) -> orbit.Controller:
+    digests = {name: data.digest for name, data in evaluators.data.items()}
+    best = BestCheckpoint(
+        checkpoint=tf.train.Checkpoint(model=model),
+        directory=storage.join(followed.output, layout.BEST_FOLDER),
+        global_step=global_step,
+        run_id=followed.run_id,
+    )
+    best_set = followed.best_metric_set
+    return orbit.Controller(
+        strategy=strategy,
+        global_step=global_step,
+        evaluator=evaluators,
+        eval_summary_dir=storage.join(followed.output, layout.TENSORBOARD_FOLDER),
+        eval_actions=[
+            identity.RunFiles(followed.output, followed.run_id, global_step),
+            writers.PredictionsWriter(
+                workdir=followed.output, scores=evaluators.scores, data=evaluators.data, global_step=global_step
+            ),
+            writers.SaveBest(best=best, key=(best_set, "wer"), ema=ema, set_digest=digests.get(best_set, "")),
+            report,
+            # Last: its lines mark a checkpoint as done; a kill before them repeats it.
+            writers.MetricsWriter(
+                path=storage.join(followed.output, layout.METRICS_FILE), global_step=global_step, set_digests=digests
+            ),
+        ],
+    )

@@ -11,13 +11,13 @@ from ml_collections import ConfigDict
 
 from engine.config import builders, validation
 from engine.distributed import strategy
-from engine.protocols import Parts, Tokenizer, TrainData
+from engine.protocols import Components, Tokenizer, TrainData
 
 
 def run(
     *,
     config: ConfigDict,
-    parts: Parts,
+    parts: Components,
     workdir: str,
     strategy_name: str,
     measure_model: Callable[..., Any],
@@ -96,7 +96,7 @@ def run(
 
 
 def _open_train(
-    config: ConfigDict, parts: Parts, tokenizer: Tokenizer | None
+    config: ConfigDict, parts: Components, tokenizer: Tokenizer | None
 ) -> tuple[Callable[..., Any], ConfigDict, Tokenizer]:
     """Opens the training set before the others: its texts decide what the config leaves to them.
 

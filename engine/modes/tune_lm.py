@@ -15,13 +15,13 @@ from ml_collections import ConfigDict
 
 from common import storage
 from common.workdir_layout import DECODE_FILE
+from engine.checkpointing.restore import restore_weights
 from engine.common import files
 from engine.common.progress import progress_bar
 from engine.config import builders
 from engine.config.decode import TUNING
 from engine.evaluation.metrics import ErrorCounts, count_word_errors
-from engine.protocols import AcousticModel, EvalData, Parts, Search, Tokenizer, TunableSearch
-from engine.training.ema import restore_weights
+from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TunableSearch
 from engine.workdir.identity import evaluation_folder
 
 _NUM_SHOWN = 12  # trials printed; all are in the file
@@ -50,7 +50,7 @@ class Trial:
 
 
 def run(
-    *, config: ConfigDict, parts: Parts, workdir: str, checkpoint: str = "", weights: str = "", output: str = ""
+    *, config: ConfigDict, parts: Components, workdir: str, checkpoint: str = "", weights: str = "", output: str = ""
 ) -> int:
     """Tunes `decode.lm_weight` and `decode.word_score` on the set `eval.best_of`; writes them with the rest of
     config.decode, and every trial, into a JSON file that --decode takes; returns the exit status.
@@ -60,7 +60,7 @@ def run(
         parts: What data and models contribute.
         workdir: Of the run.
         checkpoint: Instead of the workdir's best one.
-        weights: As `engine.training.ema.restore_weights`.
+        weights: As `engine.checkpointing.restore.restore_weights`.
         output: File to write; "" = decode.json where `evaluation_folder` says.
 
     Raises:

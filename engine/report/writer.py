@@ -42,7 +42,7 @@ class ReportWriter:
             workdir: Where evaluations leave their files, and the report goes.
             global_step: Update of the evaluated weights.
             data: The evaluated sets, by the names of their figures.
-            page_environment: As `Parts.page_environment`.
+            page_environment: As `Components.page_environment`.
             max_utterances: Worst utterances of each set that are listed; 0 = no report.
             max_audio_mb: Most audio on the page, in megabytes.
             training_workdir: Where metrics.jsonl and config.json of training are, if elsewhere.

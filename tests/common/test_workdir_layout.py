@@ -56,7 +56,7 @@ def test_what_another_run_has_written_is_passed_over(workdir, caplog):
     theirs = put_checkpoint(workdir, "best/ckpt-30", "theirs")
     mine = put_checkpoint(workdir, "checkpoints/ckpt-9", "mine")
     assert layout.find_checkpoint(workdir) == mine
-    assert "ckpt-30 is passed over: it belongs to run theirs, the workdir to run mine" in caplog.text
+    assert "ckpt-30 is ignored: it belongs to run theirs, the workdir to run mine" in caplog.text
     assert layout.find_checkpoint(theirs) == theirs  # asked for by name
     # A version that wrote no ids made it: it belongs to the workdir that it lies in.
     old = put_checkpoint(workdir, "best/ckpt-4")

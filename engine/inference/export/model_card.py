@@ -1,4 +1,4 @@
-"""README.md of an exported recognizer."""
+"""Writes the README.md of an exported model."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Sequence[dict[str, Any]]) -> str:
-    """Returns README.md of an exported recognizer: what it is, what it was trained on, how well it reads.
+def model_card(*, fields: dict[str, Any], config: dict[str, Any], metrics: Sequence[dict[str, Any]]) -> str:
+    """Returns the text of README.md: the model, its interface, its training data and its error rates.
 
     Args:
-        fields: As export.json.
-        config: Of the run.
-        figures: The last line of metrics.jsonl of each evaluation set at the exported checkpoint's update.
+        fields: Content of export.json.
+        config: Config of the run.
+        metrics: The last line of metrics.jsonl of each evaluation set at the exported checkpoint's update.
     """
     data, train, model = config["data"], config["train"], config["model"]
     rows = [
         f"| {line['split']} | {100 * line['wer']:.2f} % | {100 * line['cer']:.2f} % | {line['num_words']:.0f} | "
         f"{line['num_utterances']:.0f} |"
-        for line in figures
+        for line in metrics
     ]
     table = ["| set | WER | CER | words | utterances |", "|---|---|---|---|---|", *rows]
     trained_on = "Nothing was trained here: these are converted weights."
@@ -47,7 +47,7 @@ def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Seque
         "",
         "## Error rates",
         "",
-        *(table if rows else ["Not measured in the run that it comes from."]),
+        *(table if rows else ["Not measured in the run that it was exported from."]),
         "",
         *_other_formats(fields),
         "## Training data",
@@ -64,15 +64,15 @@ def model_card(*, fields: dict[str, Any], config: dict[str, Any], figures: Seque
 
 
 def _other_formats(fields: dict[str, Any]) -> list[str]:
-    """What lies beside the SavedModel, and how it compares; nothing where nothing does."""
+    """Returns the section about the files beside the SavedModel; empty without such files."""
     formats: Sequence[dict[str, Any]] = fields.get("formats", ())
     if not formats:
         return []
     blank_id, delimiter_id = fields.get("blank_id", 0), fields.get("delimiter_id")
-    piece = "pieces[i]" if delimiter_id is None else f'" " if i == {delimiter_id} else pieces[i]'
+    text = "tokens[i]" if delimiter_id is None else f'" " if i == {delimiter_id} else tokens[i]'
 
-    def percent(share: float | None) -> str:
-        return "not known" if share is None else f"{100 * share:.2f} %"
+    def percent(ratio: float | None) -> str:
+        return "unknown" if ratio is None else f"{100 * ratio:.2f} %"
 
     rows = [
         f"| {found['file']} | {found['num_bytes'] / 1e6:.1f} MB | {percent(found['wer'])} | "
@@ -85,18 +85,18 @@ def _other_formats(fields: dict[str, Any]) -> list[str]:
         "",
         "Input: `waveform` [1, T] float32 in [-1, 1] at 16 kHz, any T of at least one frame.",
         "Output: `logits` [1, F, V].",
-        f"The text is made outside of the graph; `pieces` are the tokens of vocab.json in their order, "
+        f"The text is computed outside of the graph; `tokens` are the tokens of vocab.json in their order, "
         f"{blank_id} is the CTC blank:",
         "",
         "```python",
         "ids = logits[0].argmax(-1)",
-        f'text = "".join({piece} for i, before in zip(ids, [-1, *ids]) if i not in (before, {blank_id}))',
+        f'text = "".join({text} for i, before in zip(ids, [-1, *ids]) if i not in (before, {blank_id}))',
         "```",
         "",
-        f"Compared on {formats[0]['num_recordings']} recordings, one at a time, where the model in TensorFlow "
-        f"(float32) has a WER of {percent(formats[0]['trained_wer'])}. Speed: how many times as fast as that.",
+        f"Compared on {formats[0]['num_recordings']} recordings, one at a time, on which the model in TensorFlow "
+        f"(float32) has a WER of {percent(formats[0]['trained_wer'])}. Speed is relative to that model.",
         "",
-        "| file | size | WER | words that differ | log-probabilities, largest difference | speed |",
+        "| file | size | WER | words that differ | largest difference of log-probabilities | speed |",
         "|---|---|---|---|---|---|",
         *rows,
         "",

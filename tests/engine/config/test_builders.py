@@ -44,7 +44,7 @@ def test_load_run_finds_the_config_of_a_checkpoint_inside_a_workdir(tmp_path):
         ({"train": {"precision": None}}, "train: 'precision' is null"),
         ({"seed": "0"}, "'seed' is \"0\", not a whole number"),
         ({"decode": 3}, "'decode' is 3, not a JSON object"),
-        ({"a.b": 3}, "is no config of a run .*dots"),
+        ({"a.b": 3}, "is not the config of a run .*dots"),
     ],
 )
 def test_a_damaged_config_of_a_run_is_one_line(tmp_path, content, message):

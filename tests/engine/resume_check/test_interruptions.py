@@ -106,7 +106,7 @@ def test_another_status_than_the_signal_asks_for_is_an_error_with_the_last_line_
 
 def test_a_run_that_fails_is_an_error(tmp_path):
     command = [sys.executable, "-c", "print('no corpus'); raise SystemExit(2)"]
-    with pytest.raises(ValueError, match="a run ended with status 2, wanted 0: no corpus"):
+    with pytest.raises(ValueError, match="a run ended with status 2 instead of 0: no corpus"):
         run_straight(command=command, workdir=tmp_path, log=tmp_path / "log")
 
 

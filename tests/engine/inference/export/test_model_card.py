@@ -13,16 +13,16 @@ def test_card():
     }
     fields = {"num_parameters": 1_234_567, "num_tokens": 32, "step": 500}
     figures = [{"split": "dev", "wer": 0.1234, "cer": 0.05, "num_words": 100, "num_utterances": 7}]
-    card = model_card(fields=fields, config=config, figures=figures)
+    card = model_card(fields=fields, config=config, metrics=figures)
     assert "Architecture tiny, 1,234,567 parameters, 32 tokens, trained by Earshot for 500 updates (float32)." in card
     assert "| dev | 12.34 % | 5.00 % | 100 | 7 |" in card
     assert "jsonl, my.jsonl, split all; text style unicode. Starting weights: random." in card
-    assert "Not measured" in model_card(fields=fields, config=config, figures=[])
+    assert "Not measured" in model_card(fields=fields, config=config, metrics=[])
     assert "## Other formats" not in card
     compared = {
         "file": "model.onnx", "num_bytes": 4_400_000, "num_recordings": 8, "num_words": 30, "num_different_words": 0,
         "wer": 0.1, "trained_wer": None, "largest_difference": 1.23e-5, "speed": 2.5,
     }  # fmt: skip
-    card = model_card(fields={**fields, "formats": [compared]}, config=config, figures=figures)
+    card = model_card(fields={**fields, "formats": [compared]}, config=config, metrics=figures)
     assert "| model.onnx | 4.4 MB | 10.00 % | 0 of 30 | 1.2e-05 | 2.50 |" in card
-    assert "Compared on 8 recordings" in card and "has a WER of not known" in card
+    assert "Compared on 8 recordings" in card and "has a WER of unknown" in card
