@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from common import storage
 from common import workdir_layout as layout
-from common.json_files import MalformedFileError, field, optional_field
+from common.json_files import MalformedFileError, field
 from engine.checkpointing import manifest
 from engine.checkpointing.compatibility import check_matches, open_checkpoint
 from engine.workdir.folder import WorkdirError
@@ -147,9 +147,8 @@ def read_best_record(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
         return None
     try:
         record = layout.read_object(path)
-        for name, kind in {"metric": str, "value": float}.items():
+        for name, kind in {"metric": str, "value": float, "weights": str}.items():
             field(record, name, kind, path)
-        optional_field(record, "weights", str, path, "raw")
     except MalformedFileError as error:
         raise WorkdirError(f"{error}; remove the file") from error
     return record
@@ -158,4 +157,4 @@ def read_best_record(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
 def _kind_of_best(path: str) -> str:
     """Returns "raw" or "ema" for a best checkpoint, "" for any other."""
     record = read_best_record(storage.parent(path))
-    return "" if record is None else record.get("weights", "raw")
+    return "" if record is None else record["weights"]

@@ -29,6 +29,7 @@ from engine.distributed import strategy as runtime
 from engine.evaluation.evaluator import EvaluatorGroup
 from engine.modes import continuous_eval
 from engine.protocols import AcousticModel, Components, EvalData, Tokenizer, TrainData
+from engine.training.ema import EmaWeights
 from engine.training.outer_loop import evaluation_at, train_and_evaluate
 from engine.training.trainer import Trainer
 from engine.workdir.identity import RunFiles
@@ -209,12 +210,7 @@ def _build_manager(
     about = provenance.describe(config=config.to_dict(), data=prepared.train_data.fingerprint, run_id=prepared.run_id)
 
     def initialize() -> None:
-        if prepared.init:
-            with_head = config.model.init_head
-            path = restore_model(prepared.model, prepared.init, leave_out=() if with_head else ("head",))
-            logging.info("started from %s, %s", path, "head included" if with_head else "with a fresh head")
-        if trainer.ema is not None:
-            trainer.ema.reset()
+        _initialize(prepared.model, prepared.init, with_head=config.model.init_head, ema=trainer.ema)
 
     manager = None
     if prepared.is_chief:
@@ -232,6 +228,15 @@ def _build_manager(
         )
     found = cluster.gather_texts(prepared.strategy, (manager and manager.latest_checkpoint) or "")[0]
     return manager or FollowingCheckpoints(checkpoint=state, path=found, init_fn=initialize)
+
+
+def _initialize(model: AcousticModel, init: str, *, with_head: bool, ema: EmaWeights | None = None) -> None:
+    """Starts from initial weights; called by the controller if there is no checkpoint to continue from."""
+    if init:
+        path = restore_model(model, init, leave_out=() if with_head else ("head",))
+        logging.info("started from %s, %s", path, "head included" if with_head else "with a fresh head")
+    if ema is not None:
+        ema.reset()
 
 
 def _action_options(config: ConfigDict) -> assembly.ActionOptions:

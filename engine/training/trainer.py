@@ -21,8 +21,8 @@ from engine.training.optimizer import DynamicLossScale
 from engine.training.options import TrainerOptions
 from engine.training.skipped_updates import SkipCounter
 
-# A loop in the graph returns to the host about this often, to notice signals.
-_LONGEST_DEAF_SECS = 2.0
+# Target duration of the parts of a loop in the graph, between which the host notices signals.
+_PART_SECS = 2.0
 
 
 class Trainer(orbit.StandardTrainer):
@@ -135,7 +135,7 @@ class Trainer(orbit.StandardTrainer):
             nonlocal slowest_secs, is_compiled
             left = int(num_steps)
             while left:
-                part = 1 if slowest_secs is None else int(max(_LONGEST_DEAF_SECS / slowest_secs, 1))
+                part = 1 if slowest_secs is None else int(max(_PART_SECS / slowest_secs, 1))
                 part = min(part, left)
                 start = time.monotonic()
                 loop(iterator, tf.constant(part, num_steps.dtype))

@@ -17,6 +17,7 @@ from engine.checkpointing import background_save, manifest
 from engine.checkpointing.best import BestCheckpoint
 from engine.common.signals import StopTraining
 from engine.distributed import strategy as runtime
+from engine.modes import train as train_mode
 from engine.training import trainer
 from engine.workdir.folder import WorkdirError
 from tests.helpers.engine_toys import ToyModel, toy_batch, toy_dataset_fn
@@ -112,7 +113,7 @@ def test_weights_of_another_run_are_the_start_with_or_without_its_head(tmp_path)
     ).save_if_better(0.5, metric="dev/wer")
     for with_head in (True, False):
         model, fresh = ToyModel(seed=1), ToyModel(seed=1)
-        experiment._initialize(model, str(tmp_path / "donor"), with_head=with_head)
+        train_mode._initialize(model, str(tmp_path / "donor"), with_head=with_head)
         assert (model.encoder.kernel.numpy() == donor.encoder.kernel.numpy()).all()
         wanted = donor if with_head else fresh
         assert (model.head.kernel.numpy() == wanted.head.kernel.numpy()).all()
@@ -412,7 +413,7 @@ def test_a_contradiction_in_the_schedule_is_named_before_anything_is_read(tmp_pa
 
 def test_a_signal_is_heard_in_a_loop_in_the_graph_and_leaves_no_trace(tmp_path, monkeypatch):
     """Five updates are one loop; each part of it has one update here, as where an update takes two seconds."""
-    monkeypatch.setattr(trainer, "_LONGEST_UNHEARD_SECS", 0.0)
+    monkeypatch.setattr(trainer, "_PART_SECS", 0.0)
 
     def run(name, *, in_graph=True, stop=None):
         config = make_config(tmp_path, log_every_updates=5, num_updates=5)

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -142,12 +141,12 @@ def _git(folder, *arguments):
 
 
 def test_commit_of_the_source_tree(tmp_path, monkeypatch):
-    package = tmp_path / "repository" / "engine"
+    package = tmp_path / "repository" / "engine" / "workdir"
     package.mkdir(parents=True)
-    (package / "workdir.py").write_text("one")
-    monkeypatch.setattr(workdir, "__file__", str(package / "workdir.py"))
+    (package / "folder.py").write_text("one")
+    monkeypatch.setattr(workdir, "__file__", str(package / "folder.py"))
     assert workdir._commit() is None  # No repository.
-    root = package.parent
+    root = package.parent.parent
     _git(root, "init")
     assert workdir._commit() is None  # No commit yet.
     _git(root, "add", ".")
@@ -155,10 +154,10 @@ def test_commit_of_the_source_tree(tmp_path, monkeypatch):
     commit = _git(root, "rev-parse", "HEAD")
     assert len(commit) == 40
     assert workdir._commit() == commit
-    (package / "workdir.py").write_text("two")
+    (package / "folder.py").write_text("two")
     assert workdir._commit() == commit + "+changes"
     # Inside another repository, but not the root of it: not ours.
-    monkeypatch.setattr(workdir, "__file__", str(package / "deeper" / "engine" / "workdir.py"))
+    monkeypatch.setattr(workdir, "__file__", str(package / "deeper" / "engine" / "workdir" / "folder.py"))
     assert workdir._commit() is None
 
 
@@ -169,7 +168,6 @@ def test_no_git_is_no_error(monkeypatch):
 
 def test_error_is_a_value_error():
     assert issubclass(WorkdirError, ValueError)
-    assert Path(workdir.__file__).name == "workdir.py"
 
 
 def test_a_field_that_may_change_is_taken_over(tmp_path):
@@ -228,7 +226,7 @@ def test_a_url_has_no_lock_and_says_so_and_one_that_cannot_be_written_is_one_lin
 
 def test_what_a_service_says_of_a_url_is_one_line():
     error = tf.errors.UnavailableError(None, None, "503 for gs://b/run/checkpoints/ckpt-2\nand more")
-    wanted = "gs://b/run: cannot be written: 503 for gs://b/run/checkpoints/ckpt-2; what"
+    wanted = "gs://b/run: cannot be written: 503 for gs://b/run/checkpoints/ckpt-2; existing"
     with pytest.raises(WorkdirError, match=wanted), workdir.storage_faults("gs://b/run"):
         raise error
     with pytest.raises(tf.errors.UnavailableError), workdir.storage_faults("gs://other/run"):
