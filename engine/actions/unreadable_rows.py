@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -21,47 +22,39 @@ _WINDOW_UPDATES = 16
 _WINDOW_SHARE = 0.5
 
 
+@dataclasses.dataclass(kw_only=True)
 class UnreadableReport:
     """Train action that appends a line to metrics.jsonl for each unreadable utterance, once per run.
 
     A line has `step` (the end of the train loop that met the utterance), `split` "unreadable", `utterance_id`, `update`
     and `reason`. With several hosts the file lists those of the host that writes it; each host logs its own.
+
+    Attributes:
+        path: WORKDIR/metrics.jsonl.
+        global_step: Number of updates done.
+        unreadable_fn: `TrainData.unreadable`.
     """
 
-    def __init__(
-        self,
-        *,
-        path: str | os.PathLike[str],
-        global_step: tf.Variable,
-        unreadable_fn: Callable[[int], Sequence[tuple[int, str, str]]],
-    ) -> None:
-        """Writes nothing yet.
-
-        Args:
-            path: WORKDIR/metrics.jsonl.
-            global_step: Number of updates done.
-            unreadable_fn: `TrainData.unreadable`.
-        """
-        self._path = path
-        self._global_step = global_step
-        self._unreadable_fn = unreadable_fn
-        self._known: set[str] | None = None
+    path: str | os.PathLike[str]
+    global_step: tf.Variable
+    unreadable_fn: Callable[[int], Sequence[tuple[int, str, str]]]
+    _known: set[str] | None = dataclasses.field(default=None, init=False)
 
     def __call__(self, output: Mapping[str, Any] | None = None) -> None:
         """Appends what is new; also call this before a checkpoint is saved within a loop."""
         del output
-        step = int(self._global_step.numpy())
-        found = self._unreadable_fn(step)
+        step = int(self.global_step.numpy())
+        found = self.unreadable_fn(step)
         if not found:
             return
         if self._known is None:
-            lines = read_metrics(self._path) if storage.is_file(self._path) else []
+            lines = read_metrics(self.path) if storage.is_file(self.path) else []
             self._known = {str(line.get("utterance_id")) for line in lines if line.get("split") == SPLIT}
         for update, utterance_id, reason in found:
             if utterance_id not in self._known:
                 self._known.add(utterance_id)
                 record = {"step": step, "split": SPLIT, "utterance_id": utterance_id, "update": update}
-                files.append_jsonl(self._path, {**record, "reason": reason})
+                files.append_jsonl(self.path, {**record, "reason": reason})
 
 
 class UnreadableRowGuard:

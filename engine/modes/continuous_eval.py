@@ -6,7 +6,6 @@ checkpoints and writes files of the same names to WORKDIR/continuous_eval, under
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Collection
 
@@ -24,9 +23,7 @@ from engine.checkpointing.best import BestCheckpoint
 from engine.checkpointing.compatibility import check_matches
 from engine.common import files
 from engine.config import builders
-from engine.evaluation.evaluator import EvaluatorGroup
-from engine.protocols import AcousticModel, Components
-from engine.report.writer import ReportWriter
+from engine.protocols import Components
 from engine.training.ema import EmaWeights
 from engine.training.outer_loop import is_same_set
 from engine.workdir import identity
@@ -123,31 +120,6 @@ def follow_checkpoints(
             sleep(min(_POLL_SECS, idle_timeout_secs))
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Followed:
-    """The training that is followed.
-
-    Attributes:
-        workdir: Workdir of the training.
-        output: Folder for the results.
-        run_id: Id of the training; the evaluation ends when the workdir belongs to another run.
-        best_metric_set: Evaluation set whose WER decides about OUTPUT/best.
-        idle_timeout_secs: Longest wait for the next checkpoint, in seconds.
-    """
-
-    workdir: str
-    output: str
-    run_id: str
-    best_metric_set: str
-    idle_timeout_secs: float
-
-    def finished(self) -> str:
-        """Returns why no further checkpoint of this run will appear, "" while one may."""
-        if read_run_id(self.workdir) != self.run_id:
-            return f"another run has begun in {self.workdir}; start again to evaluate it"
-        return finished_reason(self.workdir)
-
-
 def run(
     *, config: ConfigDict, components: Components, workdir: str, strategy: tf.distribute.Strategy, checkpoint: str
 ) -> dict[str, dict[str, float]]:
@@ -169,10 +141,43 @@ def run(
     if not config.data.eval:
         raise ValueError("--mode=continuous_eval needs at least one evaluation set; add one under config.data.eval")
     training_workdir, output = checkpoint or workdir, storage.join(workdir, FOLDER)
+    timeout_secs = config.eval.idle_timeout_secs
     with storage_faults(output), WorkdirLock(output):
-        wait_for_run(training_workdir, timeout_secs=config.eval.idle_timeout_secs)
-        run_id = identity.find_run_id(training_workdir)
-        identity.claim_output(output, run_id)
+        wait_for_run(training_workdir, timeout_secs=timeout_secs)
+        follower = _Follower(config, components, strategy, training_workdir=training_workdir, output=output)
+        reason = follow_checkpoints(
+            storage.join(training_workdir, layout.CHECKPOINTS_FOLDER),
+            follower.evaluate,
+            done=follower.steps_done(),
+            finished=follower.finished,
+            idle_timeout_secs=timeout_secs,
+        )
+    logging.info("continuous evaluation ends: %s", reason)
+    return follower.metrics
+
+
+class _Follower:
+    """Evaluates one checkpoint of a training after the other.
+
+    Attributes:
+        metrics: Metrics of the last checkpoint, {set: {metric: value}}.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        components: Components,
+        strategy: tf.distribute.Strategy,
+        *,
+        training_workdir: str,
+        output: str,
+    ) -> None:
+        self.metrics: dict[str, dict[str, float]] = {}
+        self._strategy = strategy
+        self._training_workdir = training_workdir
+        self._metrics_path = storage.join(output, layout.METRICS_FILE)
+        self._run_id = identity.find_run_id(training_workdir)
+        identity.claim_output(output, self._run_id)
         config = builders.with_text_style(config, run=training_workdir)
         tokenizer = components.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
         components = builders.with_blank(components, tokenizer)
@@ -182,47 +187,48 @@ def run(
             model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)
             decay = config.train.ema_decay
             ema = EmaWeights(model.trainable_variables, decay=decay) if decay else None
-            global_step = orbit.utils.create_global_step()
-            evaluators = builders.build_evaluators(
+            step = orbit.utils.create_global_step()
+            self._evaluators = evaluators = builders.build_evaluators(
                 config, components, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data, ema=ema
             )
-        followed = _Followed(
-            workdir=training_workdir,
-            output=output,
-            run_id=run_id,
-            best_metric_set=config.eval.best_of,
-            idle_timeout_secs=config.eval.idle_timeout_secs,
+        self._state = tf.train.Checkpoint(model=model, global_step=step)
+        if ema is not None:
+            self._state.ema = ema
+        data, best_set = evaluators.data, config.eval.best_of
+        self._digests = {name: one.digest for name, one in data.items()}
+        best = BestCheckpoint(
+            checkpoint=tf.train.Checkpoint(model=model),
+            directory=storage.join(output, layout.BEST_FOLDER),
+            global_step=step,
+            run_id=self._run_id,
         )
-        report = builders.report_maker(config, components)(
-            workdir=output, training_workdir=training_workdir, global_step=global_step, data=evaluators.data
+        self._controller = orbit.Controller(
+            strategy=strategy,
+            global_step=step,
+            evaluator=evaluators,
+            eval_summary_dir=storage.join(output, layout.TENSORBOARD_FOLDER),
+            eval_actions=[
+                identity.RunFiles(output, self._run_id, step),
+                writers.PredictionsWriter(workdir=output, scores=evaluators.scores, data=data, global_step=step),
+                writers.SaveBest(best=best, key=(best_set, "wer"), ema=ema, set_digest=self._digests.get(best_set, "")),
+                builders.report_maker(config, components)(
+                    workdir=output, training_workdir=training_workdir, global_step=step, data=data
+                ),
+                # Last: its lines mark a checkpoint as done; a kill before them repeats it.
+                writers.MetricsWriter(path=self._metrics_path, global_step=step, set_digests=self._digests),
+            ],
         )
-        return _follow(followed, strategy, model, ema, evaluators, global_step, report)
 
-
-def _follow(
-    followed: _Followed,
-    strategy: tf.distribute.Strategy,
-    model: AcousticModel,
-    ema: EmaWeights | None,
-    evaluators: EvaluatorGroup,
-    global_step: tf.Variable,
-    report: ReportWriter,
-) -> dict[str, dict[str, float]]:
-    digests = {name: data.digest for name, data in evaluators.data.items()}
-    controller = _build_controller(followed, strategy, model, ema, evaluators, global_step, report)
-    state = tf.train.Checkpoint(model=model, global_step=global_step)
-    if ema is not None:
-        state.ema = ema
-    metrics: dict[str, dict[str, float]] = {}
-
-    def evaluate(step: int, path: str) -> bool:
-        if layout.run_id_of(path) not in ("", followed.run_id):
-            logging.warning("%s is ignored: it belongs to another run than %s", path, followed.workdir)
+    def evaluate(self, step: int, path: str) -> bool:
+        """Evaluates a checkpoint; returns whether it could be restored."""
+        del step
+        if layout.run_id_of(path) not in ("", self._run_id):
+            logging.warning("%s is ignored: it belongs to another run than %s", path, self._training_workdir)
             return False
         try:
-            check_matches(state, path)
-            with strategy.scope():
-                state.read(path).expect_partial()
+            check_matches(self._state, path)
+            with self._strategy.scope():
+                self._state.read(path).expect_partial()
         except (WorkdirError, tf.errors.OpError) as error:
             # Training keeps the newest few; it may have removed this one while another was evaluated.
             is_gone = not storage.is_file(f"{path}.index")
@@ -230,58 +236,19 @@ def _follow(
             logging.warning("%s is ignored: %s", path, reason)
             return False
         logging.info("evaluating %s", path)
-        metrics.clear()
-        metrics.update(controller.evaluate())
+        self.metrics = self._controller.evaluate()
         return True
 
-    metrics_path = storage.join(followed.output, layout.METRICS_FILE)
-    sets_of: dict[int, set[str]] = {}
-    for line in read_metrics(metrics_path) if storage.is_file(metrics_path) else []:
-        if is_same_set(line, digests.get(line["split"], "")):
-            sets_of.setdefault(line["step"], set()).add(line["split"])
-    reason = follow_checkpoints(
-        storage.join(followed.workdir, layout.CHECKPOINTS_FOLDER),
-        evaluate,
-        done=[step for step, names in sets_of.items() if names >= set(evaluators.names)],
-        finished=followed.finished,
-        idle_timeout_secs=followed.idle_timeout_secs,
-    )
-    logging.info("continuous evaluation ends: %s", reason)
-    return metrics
+    def steps_done(self) -> list[int]:
+        """Returns the steps of which an earlier process has evaluated all sets."""
+        sets_of: dict[int, set[str]] = {}
+        for line in read_metrics(self._metrics_path) if storage.is_file(self._metrics_path) else []:
+            if is_same_set(line, self._digests.get(line["split"], "")):
+                sets_of.setdefault(line["step"], set()).add(line["split"])
+        return [step for step, names in sets_of.items() if names >= set(self._evaluators.names)]
 
-
-def _build_controller(
-    followed: _Followed,
-    strategy: tf.distribute.Strategy,
-    model: AcousticModel,
-    ema: EmaWeights | None,
-    evaluators: EvaluatorGroup,
-    global_step: tf.Variable,
-    report: ReportWriter,
-) -> orbit.Controller:
-    digests = {name: data.digest for name, data in evaluators.data.items()}
-    best = BestCheckpoint(
-        checkpoint=tf.train.Checkpoint(model=model),
-        directory=storage.join(followed.output, layout.BEST_FOLDER),
-        global_step=global_step,
-        run_id=followed.run_id,
-    )
-    best_set = followed.best_metric_set
-    return orbit.Controller(
-        strategy=strategy,
-        global_step=global_step,
-        evaluator=evaluators,
-        eval_summary_dir=storage.join(followed.output, layout.TENSORBOARD_FOLDER),
-        eval_actions=[
-            identity.RunFiles(followed.output, followed.run_id, global_step),
-            writers.PredictionsWriter(
-                workdir=followed.output, scores=evaluators.scores, data=evaluators.data, global_step=global_step
-            ),
-            writers.SaveBest(best=best, key=(best_set, "wer"), ema=ema, set_digest=digests.get(best_set, "")),
-            report,
-            # Last: its lines mark a checkpoint as done; a kill before them repeats it.
-            writers.MetricsWriter(
-                path=storage.join(followed.output, layout.METRICS_FILE), global_step=global_step, set_digests=digests
-            ),
-        ],
-    )
+    def finished(self) -> str:
+        """Returns why no further checkpoint of the run will appear, "" while one may."""
+        if read_run_id(self._training_workdir) != self._run_id:
+            return f"another run has begun in {self._training_workdir}; start again to evaluate it"
+        return finished_reason(self._training_workdir)

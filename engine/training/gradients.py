@@ -7,6 +7,7 @@ split into replicas and microbatches gives the same gradient.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import tensorflow as tf
@@ -18,42 +19,32 @@ from engine.training.optimizer import DynamicLossScale, clip_by_global_norm
 from engine.training.options import TrainerOptions
 
 
+@dataclasses.dataclass(kw_only=True)
 class UpdateGradients:
-    """Computes the gradient and the statistics of a batch; graph, replica context.
+    """Computes gradients and statistics of a batch.
 
     Attributes:
+        model: The model; its variables exist.
+        loss_fn: Loss of each row.
+        feasible_fn: Rows that can have a loss.
+        options: Options of the trainer.
+        global_step: Number of updates done.
+        loss_scale: Scale of the loss, for float16 only.
         variables: Trainable variables of the model, in the order of the gradients.
         is_head: For each of them, whether it trains while the encoder is frozen.
     """
 
-    def __init__(
-        self,
-        *,
-        model: AcousticModel,
-        loss_fn: LossFn,
-        feasible_fn: FeasibleFn,
-        options: TrainerOptions,
-        global_step: tf.Variable,
-        loss_scale: DynamicLossScale | None = None,
-    ) -> None:
-        """Creates no variables.
+    model: AcousticModel
+    loss_fn: LossFn
+    feasible_fn: FeasibleFn
+    options: TrainerOptions
+    global_step: tf.Variable
+    loss_scale: DynamicLossScale | None
 
-        Args:
-            model: The model; its variables exist.
-            loss_fn: Loss of each row.
-            feasible_fn: Rows that can have a loss.
-            options: Options of the trainer.
-            global_step: Number of updates done.
-            loss_scale: Scale of the loss, for float16 only.
-        """
-        self._model = model
-        self._loss_fn = loss_fn
-        self._feasible_fn = feasible_fn
-        self._options = options
-        self._global_step = global_step
-        self._loss_scale = loss_scale
-        self.variables = list(model.trainable_variables)
-        head = {variable.ref() for variable in model.head_variables}
+    def __post_init__(self) -> None:
+        """Lists the variables."""
+        self.variables = list(self.model.trainable_variables)
+        head = {variable.ref() for variable in self.model.head_variables}
         self.is_head = [variable.ref() in head for variable in self.variables]
 
     def compute(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
@@ -63,20 +54,20 @@ class UpdateGradients:
         """
         context = tf.distribute.get_replica_context()
         weight = batch["weight"]
-        num_frames = self._model.output_lengths(batch["waveform_lengths"])
-        is_feasible = tf.cast(self._feasible_fn(batch["labels"], batch["label_lengths"], num_frames), tf.float32)
+        num_frames = self.model.output_lengths(batch["waveform_lengths"])
+        is_feasible = tf.cast(self.feasible_fn(batch["labels"], batch["label_lengths"], num_frames), tf.float32)
         valid = weight * is_feasible
-        by_tokens = self._options.loss_divisor == "label_tokens"
+        by_tokens = self.options.loss_divisor == "label_tokens"
         units = valid * tf.cast(batch["label_lengths"], tf.float32) if by_tokens else valid
         divisor = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.reduce_sum(units))
         row_scale = valid / tf.maximum(divisor, 1.0)
 
         gradients, sums = self._accumulate(batch, valid, row_scale)
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        if self._loss_scale is not None:
-            gradients = self._loss_scale.unscale(gradients)
-        if self._options.clip_norm:
-            gradients, norm = clip_by_global_norm(gradients, self._options.clip_norm)
+        if self.loss_scale is not None:
+            gradients = self.loss_scale.unscale(gradients)
+        if self.options.clip_norm:
+            gradients, norm = clip_by_global_norm(gradients, self.options.clip_norm)
         else:
             norm = tf.linalg.global_norm(gradients)
 
@@ -98,7 +89,7 @@ class UpdateGradients:
 
     def _accumulate(self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Sums gradients, losses and frame statistics over this replica's microbatches."""
-        accum_steps = self._options.accum_steps
+        accum_steps = self.options.accum_steps
         if accum_steps == 1:
             return self._microbatch_gradients(batch, valid, row_scale)
         num_rows = batch["weight"].shape[0]
@@ -136,7 +127,7 @@ class UpdateGradients:
         self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Returns gradients of all variables; zero for the encoder's while it is frozen."""
-        if not self._options.freeze_encoder_updates:
+        if not self.options.freeze_encoder_updates:
             return self._backpropagate(batch, valid, row_scale, self.variables)
 
         def head_only() -> tuple[list[tf.Tensor], tf.Tensor]:
@@ -149,7 +140,7 @@ class UpdateGradients:
             ], sums
 
         return tf.cond(
-            self._global_step < self._options.freeze_encoder_updates,
+            self.global_step < self.options.freeze_encoder_updates,
             head_only,
             lambda: self._backpropagate(batch, valid, row_scale, self.variables),
         )
@@ -162,19 +153,19 @@ class UpdateGradients:
         Returns:
             Gradients of sum(row_scale * losses), and float32 [5]: the sum of the losses, then `frame_sums`.
         """
-        random = self._model.make_random(
-            seed=self._options.seed, update=self._global_step, row_ids=batch["utterance_index"]
+        random = self.model.make_random(
+            seed=self.options.seed, update=self.global_step, row_ids=batch["utterance_index"]
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            logits = self._model(batch["waveform"], batch["waveform_lengths"], training=True, random=random)
-            num_frames = self._model.output_lengths(batch["waveform_lengths"])
-            losses = self._loss_fn(logits, num_frames, batch["labels"], batch["label_lengths"])
+            logits = self.model(batch["waveform"], batch["waveform_lengths"], training=True, random=random)
+            num_frames = self.model.output_lengths(batch["waveform_lengths"])
+            losses = self.loss_fn(logits, num_frames, batch["labels"], batch["label_lengths"])
             # Not a product: 0 * inf of an invalid row would still poison the sum.
             loss = tf.reduce_sum(tf.where(valid > 0, losses * row_scale, 0.0))
-            if self._loss_scale is not None:
-                loss = self._loss_scale.scale_loss(loss)
+            if self.loss_scale is not None:
+                loss = self.loss_scale.scale_loss(loss)
         gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         loss_sum = tf.reduce_sum(tf.where(valid > 0, losses, 0.0))
-        sums = frame_sums(logits, num_frames, batch["label_lengths"], valid, blank_id=self._options.blank_id)
+        sums = frame_sums(logits, num_frames, batch["label_lengths"], valid, blank_id=self.options.blank_id)
         return gradients, tf.concat([[loss_sum], sums], axis=0)

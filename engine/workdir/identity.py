@@ -5,6 +5,7 @@ The id of a run is in WORKDIR/run.json and in the manifest of each of its checkp
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 import uuid
@@ -42,6 +43,7 @@ _BEGINNINGS = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
 class RunFiles:
     """Notices when the workdir of a running training is removed, moved or given to another run.
 
@@ -53,10 +55,9 @@ class RunFiles:
         global_step: Number of updates done.
     """
 
-    def __init__(self, workdir: str, run_id: str, global_step: tf.Variable) -> None:
-        self.workdir = workdir
-        self.run_id = run_id
-        self.global_step = global_step
+    workdir: str
+    run_id: str
+    global_step: tf.Variable
 
     def __call__(self, output: object = None) -> None:
         """Checks that the workdir still belongs to the run.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from common.json_files import MalformedFileError, describe, field, is_kind
@@ -24,8 +24,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         ValueError: A line is malformed; names the first one.
     """
     records = []
-    for number, record in files.read_jsonl_lines(path):
-        where = f"{os.fspath(path)}, line {number}"
+    for where, record in _lines(path):
         _check_count(record, "step", where)
         _check(record, "split", str, where)
         for name in _METRICS:
@@ -46,8 +45,7 @@ def read_predictions(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     records = []
     known: set[str] = set()
-    for number, record in files.read_jsonl_lines(path):
-        where = f"{os.fspath(path)}, line {number}"
+    for where, record in _lines(path):
         for name in ("reference", "hypothesis"):
             _check(record, name, str, where)
         for name in _COUNTS:
@@ -73,13 +71,17 @@ def read_heard(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     records = []
     known: set[str] = set()
-    for number, record in files.read_jsonl_lines(path):
-        where = f"{os.fspath(path)}, line {number}"
+    for where, record in _lines(path):
         _check(record, "hypothesis", str, where)
         _check_count(record, "errors", where)
         _check_id(record, known, where)
         records.append(record)
     return records
+
+
+def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the place and the object of each line."""
+    return ((f"{os.fspath(path)}, line {number}", record) for number, record in files.read_jsonl_lines(path))
 
 
 def _check(record: Mapping[str, Any], name: str, kind: type, where: str) -> None:
