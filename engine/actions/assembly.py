@@ -130,14 +130,10 @@ def build_actions(
             global_step=step,
             run_id=run_files.run_id,
         )
+        scores = evaluators.scores if evaluators else {}
         writing = [
             run_files,
-            writers.PredictionsWriter(
-                workdir=run_files.workdir,
-                scores=evaluators.scores if evaluators else {},
-                data=data,
-                global_step=step,
-            ),
+            writers.PredictionsWriter(workdir=run_files.workdir, scores=scores, data=data, global_step=step),
             writers.SaveBest(best=best, key=(best_set, "wer"), ema=trainer.ema, set_digest=best_digest),
             make_report(workdir=run_files.workdir, global_step=step, data=data),
             writer,  # last: its lines mark the evaluation as done; a kill before them repeats it
