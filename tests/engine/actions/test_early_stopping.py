@@ -23,12 +23,12 @@ def make(tmp_path, patience=2, *, step=0, sets=("dev",), lines=()):
 def feed(early, rates, *, every=10):
     """Returns the update at which it stopped, 0 if it did not."""
     for rate in rates:
-        early._global_step.assign_add(every)
+        early.global_step.assign_add(every)
         figures = rate if isinstance(rate, dict) else {"dev": rate}
         try:
             early({name: {"wer": value} for name, value in figures.items()})
         except StopEarly:
-            return int(early._global_step.numpy())
+            return int(early.global_step.numpy())
     return 0
 
 

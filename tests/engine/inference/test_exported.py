@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.inference.export.saved_model import Check, build_export, export
+from engine.inference.export.saved_model import ExportCheck, build_export, export
 from engine.inference.exported import ExportedModel, read_export_fields
 from models.ctc.greedy import greedy_decode_spans
 from tests.engine.inference.export.test_saved_model import Letters, rows
@@ -25,7 +25,7 @@ def folder(model, tmp_path_factory):
         model=model, tokenizer=Letters(), decoder=greedy_decode_spans, receptive_field=4, hop_samples=4
     )
     fields = {"sample_rate": 16_000}
-    check = Check(3, 0.25)
+    check = ExportCheck(3, 0.25)
     export(exported=exported, output=target, fields=fields, card="# card\n", tokenizer=Letters(), check=lambda _: check)
     return target
 
