@@ -190,5 +190,5 @@ def test_comparison(model, folder):
     for bad in (logits + 0.01, logits * np.nan):
         with pytest.raises(ValueError, match="log-probabilities differ by"):
             compare(folder, [("one", waveform)], read=lambda x, bad=bad: (text, bad), precision="float32")
-    with pytest.raises(ValueError, match="nothing to check"):
+    with pytest.raises(ValueError, match="no recordings to check"):
         compare(folder, [], read=lambda x: (text, logits), precision="float32")
