@@ -32,7 +32,7 @@ from engine.config.modes import MODES, RUN_MODES
 from engine.console.log import configure_logging
 
 if TYPE_CHECKING:
-    from engine.protocols import Parts
+    from engine.protocols import Components
 
 _MODE = flags.DEFINE_enum("mode", "train_and_eval", list(MODES), "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; by default runs/NAME of the config.")
@@ -127,7 +127,7 @@ def _print_config(command: _Command) -> int:
     )
 
 
-def _build_parts() -> Parts:
+def _build_parts() -> Components:
     """Returns what data and models contribute to the engine."""
     from data.audio.decoding import normalize_waveform
     from data.audio.streaming import duration_samples, stream_audio
@@ -136,14 +136,14 @@ def _build_parts() -> Parts:
     from data.corpus.references import find_reference
     from data.doctor.preflight import check_before_training
     from data.text.tokenizer import load_tokenizer
-    from engine.protocols import Parts
+    from engine.protocols import Components
     from models.architecture import find_architecture
     from models.build import build_model
     from models.convert import fetch_weights
     from models.ctc import alignment, greedy, loss
     from models.search.build import build_search
 
-    return Parts(
+    return Components(
         build_tokenizer=load_tokenizer,
         build_train_data=build_train_data,
         build_eval_data=build_eval_data,
@@ -166,7 +166,7 @@ def _build_parts() -> Parts:
     )
 
 
-def _run_mode(command: _Command, parts: Parts, stop: StopOnSignal) -> int:
+def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:
     """Calls the mode that is asked for: engine/modes/NAME.py, or for training and evaluation engine/experiment.py."""
     from engine.modes import align, export, report, transcribe, tune_lm, verify_resume
 
@@ -202,7 +202,7 @@ def _run_mode(command: _Command, parts: Parts, stop: StopOnSignal) -> int:
             return _train_and_evaluate(run, trained, mode=command.mode, stop=stop)
 
 
-def _run_doctor(run: Mapping[str, Any], parts: Parts) -> int:
+def _run_doctor(run: Mapping[str, Any], parts: Components) -> int:
     from data.doctor.examine import DatasetSpec, examine
     from data.doctor.html_report import write_report
     from engine.modes import doctor
@@ -226,8 +226,8 @@ def _train_and_evaluate(run: Mapping[str, Any], trained: Mapping[str, Any], *, m
     from engine.console.error_table import error_table
 
     outcome = experiment.run(**run, **trained, mode=mode, strategy_name=_STRATEGY.value, tpu=_TPU.value, stop=stop)
-    if outcome.figures:
-        print(f"\n{error_table(outcome.figures)}\n")
+    if outcome.metrics:
+        print(f"\n{error_table(outcome.metrics)}\n")
         if storage.is_file(page := storage.join(run["workdir"], REPORT_FILE)):
             print(f"report: {page}\n")
     return outcome.exit_status

@@ -36,7 +36,7 @@ from data.corpus.utterance import Utterance
 from data.text.tokenizer import load_tokenizer
 from engine.inference.loading import load_transcriber
 from engine.inference.transcriber import Transcriber
-from engine.protocols import Parts
+from engine.protocols import Components
 from models import build
 from models.ctc import alignment
 
@@ -46,8 +46,8 @@ _NUM_SHOWN = 20  # differences away from boundaries to print
 _NOT_USED: Any = None
 
 
-def _parts() -> Parts:
-    return Parts(
+def _parts() -> Components:
+    return Components(
         build_tokenizer=load_tokenizer,
         build_train_data=_NOT_USED,
         build_eval_data=_NOT_USED,

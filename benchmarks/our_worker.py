@@ -16,6 +16,7 @@ from engine.distributed import strategy
 from engine.inference.grouping import suitable_grouping
 from engine.inference.row_runner import RowRunner
 from engine.training.optimizer import build_optimizer
+from engine.training.options import TrainerOptions
 from engine.training.trainer import Trainer
 from models.ctc import loss
 from models.ctc.greedy import greedy_decode
@@ -102,7 +103,7 @@ class Side:
                 dataset_fn=dataset_fn,
                 loss_fn=loss.ctc_loss,
                 feasible_fn=loss.feasible,
-                accum_steps=accum_steps,
+                options=TrainerOptions(accum_steps=accum_steps),
             )
 
     def _decode(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -88,6 +88,7 @@ def _train(corpus: dict[str, Any], num_updates: int) -> tuple[float, float]:
 
     from engine.distributed import strategy as runtime
     from engine.training.optimizer import build_optimizer
+    from engine.training.options import TrainerOptions
     from engine.training.trainer import Trainer
     from models.build import build_model
     from models.ctc import loss
@@ -110,7 +111,7 @@ def _train(corpus: dict[str, Any], num_updates: int) -> tuple[float, float]:
             dataset_fn=data.dataset,
             loss_fn=loss.ctc_loss,
             feasible_fn=loss.feasible,
-            accum_steps=2,
+            options=TrainerOptions(accum_steps=2),
         )
     trainer.train(tf.constant(1))  # tracing
     begin = time.monotonic()

@@ -28,8 +28,13 @@ PREDICTIONS_FILE = "predictions.jsonl"
 SKIPPED_FILE = "skipped_updates.jsonl"
 FINISHED_FILE = "finished.json"
 STOPPED_FILE = "stopped.json"
+LOCK_FILE = ".lock"
 DECODE_FILE = "decode.json"
 CHECKPOINTS_FOLDER = "checkpoints"
+# TensorFlow's list of the checkpoints in a folder; only its own manager reads it.
+TENSORFLOW_LIST = "checkpoint"
+# Folder beside checkpoints for damaged ones, which are never deleted.
+DAMAGED_FOLDER = "damaged"
 BEST_FOLDER = "best"
 BEST_FILE = "best.json"
 EVAL_FOLDER = "eval"
@@ -104,7 +109,7 @@ def read_run_id(workdir: PathLike) -> str:
         return optional_field(read_object(path), "run_id", str, path, "")
     except MalformedFileError as error:
         raise MalformedFileError(
-            f"{error}; delete it: the next start of the run takes its id from the newest checkpoint"
+            f"{error}; delete it: the next start of the run reads its id from the newest checkpoint"
         ) from error
 
 
@@ -125,19 +130,21 @@ def run_id_of(checkpoint: PathLike) -> str:
     return run_id if isinstance(run_id, str) else ""
 
 
+def checkpoint_number(path: PathLike) -> int | None:
+    """Returns the number of a checkpoint, which is its update, from its path without .index; None if it has none."""
+    _, dash, number = os.fspath(path).rpartition("/")[2].rpartition("-")
+    return int(number) if dash and number.isdecimal() else None
+
+
 def list_checkpoints(folder: PathLike) -> list[str]:
     """Returns the paths (without .index) of the numbered checkpoints in a folder, newest last.
 
     They are read from the folder itself, because TensorFlow's list, the file `checkpoint`, may be missing or damaged,
     and a run that finds no checkpoint starts again from zero.
     """
-    found = []
-    for name in storage.list_names(folder):
-        prefix = name.removesuffix(".index")
-        number = prefix.rpartition("-")[2]
-        if prefix != name and "-" in prefix and number.isdecimal():
-            found.append((int(number), storage.join(folder, prefix)))
-    return [path for _, path in sorted(found)]
+    names = [name.removesuffix(".index") for name in storage.list_names(folder) if name.endswith(".index")]
+    found = [(number, name) for name in names if (number := checkpoint_number(name)) is not None]
+    return [storage.join(folder, name) for _, name in sorted(found)]
 
 
 def list_own_checkpoints(workdir: PathLike, name: str) -> list[str]:

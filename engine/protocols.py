@@ -1,4 +1,4 @@
-"""What the engine asks of data and models: it knows them only through these types."""
+"""Defines the types through which engine uses data and models."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 import tensorflow as tf
 
 Batch = dict[str, tf.Tensor]
-"""The rows of one replica: waveform [B, T] f32, waveform_lengths [B], labels [B, L] i32, label_lengths [B],
+"""Rows of one replica: waveform [B, T] f32, waveform_lengths [B], labels [B, L] i32, label_lengths [B],
 weight [B] f32 (0 = padding row), utterance_index [B] i64."""
 
 
 class InferenceModel(Protocol):
-    """What reading needs of a network: `AcousticModel`, or one that was exported."""
+    """A network for inference: `AcousticModel`, or an exported model."""
 
     @property
     def max_training_samples(self) -> int:
-        """Longest row that it computes in one piece, in samples; 0 = any."""
+        """Longest row, in samples; 0 = no limit."""
 
     def __call__(
         self, waveform: tf.Tensor, waveform_lengths: tf.Tensor, training: bool = False, random: Any = None
@@ -44,17 +44,17 @@ class AcousticModel(Protocol):
 
     @property
     def pretrained_variables(self) -> list[tf.Variable]:
-        """Variables that were born with the values of a published model; empty where all start at random."""
+        """Variables created with the values of a published model; empty if all start at random."""
 
     @property
     def max_training_samples(self) -> int:
-        """Longest row that can be trained on, in samples; 0 = any."""
+        """Longest row that can be trained on, in samples; 0 = no limit."""
 
     def fix_weights(self) -> None:
-        """Prepares for inference with the weights as they are now: later ones need not be seen. Not for export."""
+        """Prepares for inference with the current weights; later changes may have no effect. Not for export."""
 
     def make_random(self, *, seed: int, update: tf.Tensor, row_ids: tf.Tensor) -> Any:
-        """Returns the random numbers of one update, keyed by row (opaque to the engine)."""
+        """Returns the random numbers of one update, keyed by row; opaque to the engine."""
 
     def __call__(
         self, waveform: tf.Tensor, waveform_lengths: tf.Tensor, training: bool = False, random: Any = None
@@ -66,7 +66,7 @@ class AcousticModel(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Token ids to text."""
+    """Converts between text and token ids."""
 
     @property
     def num_tokens(self) -> int:
@@ -78,7 +78,7 @@ class Tokenizer(Protocol):
 
     @property
     def pieces(self) -> Sequence[str]:
-        """What each token says: its characters, a space between words, "" for a special token."""
+        """Text of each token: its characters, a space between words, "" for a special token."""
 
     def encode(self, text: str) -> Sequence[int]:
         """Returns the ids of a normalized text."""
@@ -87,44 +87,43 @@ class Tokenizer(Protocol):
         """Returns the text of collapsed ids."""
 
     def save(self, path: str) -> None:
-        """Writes vocab.json, and beside it what tells the roles of its tokens where their names do not."""
+        """Writes vocab.json, and a second file with the roles of its tokens if their names do not tell them."""
 
 
 TokenSpan = tuple[int, int, int, float]
-"""A token id, the first frame that says it, the first frame after it, its mean probability over them."""
+"""Token id, first frame of the token, first frame after it, mean probability over its frames."""
 
 LossFn = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 """(logits [B, F, V], logit_lengths [B], labels [B, L], label_lengths [B]) -> float32 [B]."""
 
 FeasibleFn = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-"""(labels [B, L], label_lengths [B], logit_lengths [B]) -> bool [B]: rows that CTC can align."""
+"""(labels [B, L], label_lengths [B], logit_lengths [B]) -> bool [B], rows that CTC can align."""
 
 Decoder = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-"""(logits [B, F, V], logit_lengths [B]) -> tokens int32 [B, N] filled up with -1, and their numbers int32 [B]."""
-
+"""(logits [B, F, V], logit_lengths [B]) -> tokens int32 [B, N] padded with -1, and their numbers int32 [B]."""
 
 SpanDecoder = Callable[[np.ndarray], Sequence[TokenSpan]]
-"""Log-softmax of one recording's logits, float32 [F, V] -> its tokens with their frames."""
+"""Log-probabilities of one recording, float32 [F, V] -> its tokens with their frames."""
 
 
 class Alignment(Protocol):
-    """The likeliest path of a transcript through the frames."""
+    """The most likely path of a transcript through the frames."""
 
     @property
     def spans(self) -> Sequence[TokenSpan]:
-        """One for each token of the transcript."""
+        """A span for each token of the transcript."""
 
     @property
     def log_prob(self) -> float:
-        """Of the path, in nats."""
+        """Log-probability of the path, in nats."""
 
 
 Aligner = Callable[[np.ndarray, Sequence[int]], Alignment]
-"""(log-softmax of one recording's logits, float32 [F, V]; token ids) -> Alignment; ValueError where they do not fit."""
+"""(log-probabilities of one recording, float32 [F, V]; token ids) -> Alignment; ValueError if they do not fit."""
 
 
 class Hypothesis(Protocol):
-    """One text that a search found."""
+    """A text found by a search."""
 
     @property
     def tokens(self) -> Sequence[int]:
@@ -132,11 +131,11 @@ class Hypothesis(Protocol):
 
     @property
     def score(self) -> float:
-        """What it is ranked by, in nats."""
+        """Score that hypotheses are ranked by, in nats."""
 
 
 Search = Callable[[np.ndarray], Sequence[Hypothesis]]
-"""Log-softmax of one recording's logits, float32 [F, V] -> hypotheses, best first, at least one."""
+"""Log-probabilities of one recording, float32 [F, V] -> hypotheses, best first, at least one."""
 
 
 @runtime_checkable
@@ -144,109 +143,110 @@ class TunableSearch(Protocol):
     """A search that weighs a language model."""
 
     def __call__(self, log_probs: np.ndarray) -> Sequence[Hypothesis]:
-        """See `Search`."""
+        """Returns the hypotheses of a recording, like any `Search`."""
 
     def with_weights(self, *, lm_weight: float, word_score: float) -> TunableSearch:
         """Returns the same search with other weights."""
 
 
 class DecodedBatch(Protocol):
-    """Tokens with their frames, in the graph; [B, F], left-aligned."""
+    """Tokens with their frames, in the graph; left-aligned tensors [B, F]."""
 
     @property
     def tokens(self) -> tf.Tensor:
-        """int32, filled up with -1."""
+        """Token ids, int32, padded with -1."""
 
     @property
     def num_tokens(self) -> tf.Tensor:
-        """int32 [B]."""
+        """Number of tokens of each row, int32 [B]."""
 
     @property
     def start_frames(self) -> tf.Tensor:
-        """int32, the first frame of each token."""
+        """First frame of each token, int32."""
 
     @property
     def end_frames(self) -> tf.Tensor:
-        """int32, the first frame after it."""
+        """First frame after each token, int32."""
 
     @property
     def probs(self) -> tf.Tensor:
-        """float32, its mean probability over them."""
+        """Mean probability of each token over its frames, float32."""
 
 
 SpanGraphDecoder = Callable[[tf.Tensor, tf.Tensor], DecodedBatch]
-"""(logits [B, F, V], logit_lengths [B]) -> the tokens of `Decoder`, with their frames."""
+"""(logits [B, F, V], logit_lengths [B]) -> the tokens of `Decoder` with their frames."""
 
 
 class TrainData(Protocol):
-    """The training side of a corpus."""
+    """A corpus for training."""
 
-    updates_per_epoch: int  # updates that see every utterance once
+    updates_per_epoch: int
     num_utterances: int
     duration_secs: float  # of all utterances
     num_left_out: int  # utterances outside the allowed durations
-    fingerprint: dict[str, int | str]  # what tells this corpus from another, wherever it lies
+    fingerprint: dict[str, int | str]  # identifies the corpus independently of its place
     text_style: str  # as given, or chosen for the transcripts
-    rows_per_epoch: int  # rows that are trained on in one epoch; fewer than utterances where these are joined
+    rows_per_epoch: int  # fewer than utterances with utterance concatenation
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Returns the tokenizer as given, or the one that was made of the transcripts."""
+        """The given tokenizer, or the one built from the transcripts."""
 
     def unreadable(self, before_update: int) -> Sequence[tuple[int, str, str]]:
-        """Returns (update, utterance id, reason) of each utterance that updates before one could not read."""
+        """Returns (update, utterance id, reason) of each utterance that could not be read before an update."""
 
     def dataset(self, context: tf.distribute.InputContext, start_update: int) -> tf.data.Dataset:
-        """Returns the endless replica batches of one input pipeline; the first belongs to `start_update`."""
+        """Returns the endless replica batches of one input pipeline, starting with those of `start_update`."""
 
     def utterance_ids_of(self, update: int) -> list[str]:
-        """Returns the ids of an update's rows, over all replicas, without reading any audio."""
+        """Returns the ids of an update's rows over all replicas, without reading audio."""
 
 
 class EvalData(Protocol):
-    """One named evaluation set."""
+    """A named evaluation set."""
 
-    num_batches: int  # of one pass; every replica gets as many
+    num_batches: int  # of one pass, on every replica
     utterance_ids: dict[int, str]  # utterance_index -> id of the row
     references: dict[int, str]  # utterance_index -> normalized transcript of the row
-    speaker_ids: dict[int, str]  # utterance_index -> speaker of the row, "" where nobody knows
+    speaker_ids: dict[int, str]  # utterance_index -> speaker of the row, "" if unknown
     duration_secs: dict[int, float]  # utterance_index -> length of the row's audio
-    digest: str  # what tells this set from another of the same name: ids, lengths and references of its rows
+    digest: str  # of the ids, lengths and references of the rows
 
     def dataset(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """Returns the replica batches of one pass of one input pipeline."""
 
     def read_flac(self, index: int) -> bytes:
-        """Returns the audio of the row with an utterance_index as a FLAC file at 16 kHz, for a browser."""
+        """Returns the audio of the row with an utterance_index as a FLAC file at 16 kHz."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Parts:
-    """The callables of data and models that an experiment is put together from (run.py fills this in).
+class Components:
+    """The callables of data and models that an experiment is built from; run.py passes them in.
+
+    `loss_fn`, the decoders, `aligner` and `build_search` take the keyword `blank_id` (default 0), which
+    `engine.config.builders.with_blank` binds.
 
     Attributes:
         build_tokenizer: (path of a vocab.json, "" = the default vocabulary) -> Tokenizer.
         build_train_data: keyword arguments -> TrainData.
         build_eval_data: keyword arguments -> EvalData.
-        find_architecture: (preset, init, run) -> fields of the architecture, {} where the preset names it.
+        find_architecture: (preset, init, run) -> fields of the architecture, {} if the preset names it.
         build_model: keyword arguments -> AcousticModel.
-        count_samples: path -> samples at 16 kHz, from the header.
-        stream_audio: (path, on_rate_mismatch) -> float32 [N] after float32 [N], the recording piece by piece at 16 kHz.
-        normalize_waveform: float32 [T] -> the same with zero mean and unit variance; for models that hear it so.
-        find_reference: (path, text_style) -> the normalized transcript that lies beside a file, or None.
-        loss_fn: The loss of each row; it, the decoders, the aligner and the search take the keyword `blank_id`, which
-            `engine.config.builders.with_blank` binds, and which is 0 where nobody gives it.
-        feasible_fn: Which rows can have a loss.
-        decoder: Logits to tokens.
-        span_decoder: The same on the host, with the frames of each token.
-        span_graph_decoder: The same in the graph.
-        aligner: A given transcript to the frames of each token.
-        build_search: The fields of config.decode and the tokenizer's pieces -> Search; None where greedy decoding is
-            asked for. Raises ValueError.
-        page_environment: Folder of templates -> what renders them in the frame that our pages share.
-        preflight: keyword arguments -> None; raises ValueError where the data would spoil the run.
-        fetch_weights: the name of published weights -> a local folder of them; a path -> itself. Raises ValueError and
-            OSError.
+        count_samples: path -> number of samples at 16 kHz, from the header.
+        stream_audio: (path, on_rate_mismatch) -> blocks float32 [N] of the recording at 16 kHz.
+        normalize_waveform: float32 [T] -> the same with zero mean and unit variance, for models that expect it.
+        find_reference: (path, text_style) -> the normalized transcript beside a file, or None.
+        loss_fn: Loss of each row.
+        feasible_fn: Rows that can have a loss.
+        decoder: Logits to tokens, in the graph.
+        span_decoder: Log-probabilities to tokens with their frames, on the host.
+        span_graph_decoder: Logits to tokens with their frames, in the graph.
+        aligner: Log-probabilities and a transcript to the frames of each token.
+        build_search: (fields of config.decode, the tokenizer's pieces) -> Search, None for greedy decoding. Raises
+            ValueError.
+        page_environment: folder of templates -> environment that renders them in the frame that all pages share.
+        preflight: keyword arguments -> None. Raises ValueError if the data would spoil the run.
+        fetch_weights: name of published weights -> local folder; a path -> itself. Raises ValueError and OSError.
     """
 
     build_tokenizer: Callable[[str], Tokenizer]

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from data.text.tokenizer import CharTokenizer
-from engine.inference.windows import Piece, join_windows
+from engine.inference.windows import LogitsChunk, join_windows
 from engine.training.frame_statistics import frame_sums
 from models.ctc import alignment, greedy
 from models.ctc import loss as ctc
@@ -80,9 +80,9 @@ def test_greedy_decoding_spans_alignment_windows_and_health(moved, logits):
     path = alignment.forced_align(log_probs[:, order], new_ids(labels, order), blank_id=blank)
     assert path.log_prob == pytest.approx(plain_path.log_prob)
     assert [span[1:3] for span in path.spans] == [span[1:3] for span in plain_path.spans]
-    windows = [Piece(log_probs[:20], 0), Piece(log_probs[10:] + 0.0, 10)]
+    windows = [LogitsChunk(log_probs[:20], 0), LogitsChunk(log_probs[10:] + 0.0, 10)]
     wanted = [(piece.start_frame, len(piece.log_probs)) for piece in join_windows(windows)]
-    windows = [Piece(window.log_probs[:, order], window.start_frame) for window in windows]
+    windows = [LogitsChunk(window.log_probs[:, order], window.start_frame) for window in windows]
     joined = [(piece.start_frame, len(piece.log_probs)) for piece in join_windows(windows, blank_id=blank)]
     assert joined == wanted and len(joined) == 2
     sums = [

@@ -54,7 +54,7 @@ def test_compiled_as_for_a_tpu_it_trains_the_same_weights_and_hears_the_same_tex
     """Loop in the graph, two microbatches; the whole update and the whole evaluation step an XLA program."""
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     trainer = equivalence.make_trainer(
-        strategy, accum_steps=2, is_bucketed=False, loop_in_graph=True, ema_decay=0.9, max_skipped_in_a_row=2,
+        strategy, accum_steps=2, is_bucketed=False, loop_in_graph=True, ema_decay=0.9, max_consecutive_skips=2,
     )  # fmt: skip
     trainer.update = compiled(trainer.update)
     figures = trainer.train(tf.constant(equivalence.NUM_UPDATES))

@@ -72,7 +72,9 @@ def test_a_full_disk_stops_with_a_line_the_checkpoint_is_intact_and_room_lets_it
     assert run(tmp_path, workdir, stop=StopAfterTheFirstLoop()).exit_status == 143
     before = (workdir / "metrics.jsonl").read_text()
     filler = fill(small_disk, num_bytes_left)
-    with pytest.raises(WorkdirError, match=r"cannot be written.*No space left on device.*; what was saved") as caught:
+    with pytest.raises(
+        WorkdirError, match=r"cannot be written.*No space left on device.*; existing checkpoints"
+    ) as caught:
         run(tmp_path, workdir)
     assert "\n" not in str(caught.value)
     paths = manifest.list_checkpoints(workdir / "checkpoints")
@@ -116,7 +118,7 @@ def test_other_data_under_the_same_config_are_refused_and_moved_ones_are_not(tmp
         fingerprint = {**ToyTrainData.fingerprint, "texts": "another"}
 
     before = sorted(path.name for path in workdir.rglob("*"))
-    with pytest.raises(WorkdirError, match="ckpt-2: the training data are not those .*: transcripts differ"):
+    with pytest.raises(WorkdirError, match="ckpt-2: the training data have changed .*: transcripts"):
         run(tmp_path, workdir, parts={"build_train_data": Edited})
     assert sorted(path.name for path in workdir.rglob("*") if "tfevents" not in path.name) == [
         name for name in before if "tfevents" not in name

@@ -101,7 +101,7 @@ def test_an_evaluation_reads_with_what_the_run_made(manifests, straight, tmp_pat
     outcome = run(
         make_config(manifests), tmp_path / "elsewhere", mode="eval", checkpoint=str(straight / "checkpoints/ckpt-12")
     )
-    assert {name: outcome.figures["dev"][name] for name in ("loss", "num_words")} == {
+    assert {name: outcome.metrics["dev"][name] for name in ("loss", "num_words")} == {
         name: wanted[name] for name in ("loss", "num_words")
     }
     with pytest.raises(ValueError, match=r"nothing: no vocab.json \(data.vocab=auto\); train first"):

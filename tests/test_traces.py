@@ -15,8 +15,9 @@ from data.batches.pipeline import BatchMaker, build_dataset
 from data.batches.plan import BatchPlan
 from data.text.tokenizer import load_tokenizer
 from engine.distributed import strategy
-from engine.evaluation.evaluator import Evaluator
+from engine.evaluation.evaluator import Evaluator, RowFunctions
 from engine.training.optimizer import build_optimizer
+from engine.training.options import TrainerOptions
 from engine.training.trainer import Trainer
 from models.ctc import greedy
 from models.ctc import loss as ctc
@@ -94,6 +95,7 @@ def test_training_compiles_once_for_each_bucket_and_traces_once(model, tmp_path)
         dataset_fn=data.dataset,
         loss_fn=counter.loss,
         feasible_fn=ctc.feasible,
+        options=TrainerOptions(),
     )
     compiled: dict[int, list[int]] = {}
     for width in data.widths:
@@ -116,10 +118,9 @@ def test_evaluation_compiles_once_for_each_bucket_and_traces_once(model, tmp_pat
         strategy=strategy.build_strategy("one_device"),
         model=model,
         data=data,
-        loss_fn=counter.loss,
-        feasible_fn=ctc.feasible,
-        decoder=greedy.greedy_decode,
+        functions=RowFunctions(loss_fn=counter.loss, feasible_fn=ctc.feasible, decoder=greedy.greedy_decode),
         tokenizer=load_tokenizer(""),
+        num_logged=3,
     )
     passes = []
     for _ in range(2):

@@ -12,10 +12,10 @@ from common import storage
 from common import workdir_layout as layout
 from configs import base
 from engine import experiment
+from engine.checkpointing.restore import restore_weights
 from engine.common import files
 from engine.config import builders
 from engine.modes import export, report, transcribe
-from engine.training.ema import restore_weights
 from tests.engine.inference import test_loading
 from tests.engine.inference.test_loading import trained  # noqa: F401 - a fixture
 from tests.engine.modes.test_export import parts  # noqa: F401 - a fixture

@@ -1,1 +1,1 @@
-"""What runs after each training loop and each evaluation: writers, guards, early stopping."""
+"""Actions after each training loop and each evaluation: writers, guards, early stopping."""

@@ -1,4 +1,4 @@
-"""What happens after each loop of updates and after each evaluation of a run, and in which order."""
+"""Assembles the actions of a run that follow each loop of updates and each evaluation, in their order."""
 
 from __future__ import annotations
 
@@ -10,158 +10,150 @@ import tensorflow as tf
 
 from common import storage
 from common import workdir_layout as layout
-from engine.actions import early_stopping, unreadable_rows, writers
+from engine.actions import writers
 from engine.actions.collapse import CollapseWatch
-from engine.checkpointing import manager
+from engine.actions.early_stopping import EarlyStopping
+from engine.actions.skip_guard import SkipGuard
+from engine.actions.unreadable_rows import UnreadableReport, UnreadableRowGuard
+from engine.checkpointing.best import BestCheckpoint
 from engine.console.training_log import TrainingLog
 from engine.evaluation.evaluator import EvaluatorGroup
-from engine.protocols import AcousticModel, TrainData
+from engine.protocols import TrainData
 from engine.report.writer import ReportWriter
-from engine.training import skipped_updates
 from engine.training.ema import ema_name
 from engine.training.trainer import Trainer
-from engine.workdir import identity
+from engine.workdir.identity import RunFiles
 
 Action = Callable[[Mapping[str, Any]], Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class LoopActions:
-    """The actions of one run, for orbit.Controller.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ActionOptions:
+    """Options of a run's actions.
 
     Attributes:
-        after_updates: Called with a loop's figures, one after the other.
-        after_evaluation: Called with an evaluation's figures.
-        log: The lines about training, a context manager and a hook between updates, which is among them.
-        early: Early stopping, which is among them.
-        report_unreadable: Writes which utterances could not be read so far, for a run that ends within a loop.
+        num_updates: Number of updates of the run.
+        quiet_updates: Number of first updates in which blank outputs cause no warning.
+        eval_every: Number of updates between evaluations; 0 = only at the end.
+        best_metric_set: Evaluation set whose WER decides about best/ and early stopping.
+        patience: Number of evaluations without a lower WER that ends the run; 0 = never.
+    """
+
+    num_updates: int
+    quiet_updates: int
+    eval_every: int
+    best_metric_set: str
+    patience: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoopActions:
+    """The actions of a run for `orbit.Controller`.
+
+    Attributes:
+        after_updates: Actions called in order with a loop's metrics.
+        after_evaluation: Actions called in order with an evaluation's metrics.
+        log: Logs training; also a context manager and a hook between updates.
+        early: Stops the run early; one of the actions after an evaluation.
+        report_unreadable: Records the unreadable utterances so far, for a run that ends within a loop.
     """
 
     after_updates: list[Action]
     after_evaluation: list[Action]
     log: TrainingLog
-    early: early_stopping.EarlyStopping
+    early: EarlyStopping
     report_unreadable: Callable[[], None]
 
 
 def build_actions(
     *,
-    workdir: str,
-    metrics_path: str,
-    global_step: tf.Variable,
-    num_updates: int,
-    quiet_updates: int,
-    eval_every: int,
+    run_files: RunFiles,
+    options: ActionOptions,
     trainer: Trainer,
-    model: AcousticModel,
     train_data: TrainData,
     evaluators: EvaluatorGroup | None,
-    best_of: str,
-    patience: int,
     make_report: Callable[..., ReportWriter],
-    guard: unreadable_rows.BadRowGuard,
+    guard: UnreadableRowGuard,
     is_chief: bool,
-    run_id: str,
     check_signal: Action,
     stop: Action,
 ) -> LoopActions:
-    """Puts the actions of a run in order.
+    """Builds the actions of a run in their order.
 
     Args:
-        workdir: Folder of the run.
-        metrics_path: Its metrics.jsonl.
-        global_step: Updates done.
-        num_updates: Updates of the whole run.
-        quiet_updates: Updates at the start in which nothing but blanks is no reason for a warning.
-        eval_every: Updates between evaluations; 0 = only at the end.
-        trainer: What trains.
-        model: What it trains.
-        train_data: What it trains on.
-        evaluators: What evaluates; None = nothing does.
-        best_of: The evaluation set that best/ goes by.
-        patience: As `EarlyStopping`.
-        make_report: As `unpack.report_maker`.
-        guard: Ends the run when too many rows cannot be read.
-        is_chief: Whether this process writes; the others check alone.
-        run_id: As `run_identity.begin_run` returned it to the chief.
-        check_signal: Ends the loop after a signal, when there is an update to save.
-        stop: Ends it after an evaluation.
+        run_files: Checks before each write that the workdir still belongs to the run.
+        options: Options of the actions.
+        trainer: The trainer.
+        train_data: The training data.
+        evaluators: The evaluators; None if nothing is evaluated.
+        make_report: Builds the report's writer, see `engine.config.builders.report_maker`.
+        guard: Ends the run when too many rows are unreadable.
+        is_chief: Whether this process writes; the others only run checks.
+        check_signal: Ends the loop after a signal, once there is an update to save.
+        stop: Ends the run after an evaluation if a signal has come.
     """
-    data = evaluators.data if evaluators else {}
-    # Before anything is written: where the workdir is gone, writing would make half of another.
-    still_there = identity.RunFiles(workdir, run_id, global_step)
+    step, metrics_path = run_files.global_step, storage.join(run_files.workdir, layout.METRICS_FILE)
+    data, best_set = evaluators.data if evaluators else {}, options.best_metric_set
+    best_digest = data[best_set].digest if best_set in data else ""
     writer = writers.MetricsWriter(
         path=metrics_path,
-        global_step=global_step,
+        global_step=step,
         set_digests={name: one.digest for name, one in data.items()},
         extra=lambda: {"data_digest": f"{int(trainer.data_digest.numpy()) % 2**64:016x}"},
     )
-    unreadable = unreadable_rows.UnreadableReport(
-        path=metrics_path, global_step=global_step, unreadable_fn=train_data.unreadable
-    )
+    unreadable = UnreadableReport(path=metrics_path, global_step=step, unreadable_fn=train_data.unreadable)
     log = TrainingLog(
-        global_step=global_step,
-        num_updates=num_updates,
-        eval_every=eval_every if evaluators is not None else 0,
+        global_step=step,
+        num_updates=options.num_updates,
+        eval_every=options.eval_every if evaluators is not None else 0,
         peek=trainer.peek,
     )
-    early = early_stopping.EarlyStopping(
-        patience=patience if evaluators is not None else 0,
-        sets=[best_of, *([] if trainer.ema is None else [ema_name(best_of)])],
+    early = EarlyStopping(
+        patience=options.patience if evaluators is not None else 0,
+        sets=[best_set, *([] if trainer.ema is None else [ema_name(best_set)])],
         metrics_path=metrics_path,
-        global_step=global_step,
-        set_digest=data[best_of].digest if best_of in data else "",
+        global_step=step,
+        set_digest=best_digest,
     )
-    watch = CollapseWatch(global_step=global_step, num_updates=num_updates, first_updates=quiet_updates)
-    # What may raise out of the loop comes last, when everything else is written.
-    after_updates: list[Action] = [
-        *([still_there, writer, unreadable] if is_chief else ()),
-        log,
-        watch,
-        guard,
-        skipped_updates.SkipGuard(
-            counter=trainer.skip_counter,
-            utterance_ids_of=train_data.utterance_ids_of,
-            workdir=workdir,
-            is_chief=is_chief,
-        ),
-        check_signal,
-    ]
-    # The lines in metrics.jsonl say that an evaluation is done: killed before them, all of it is done again.
+    collapse = CollapseWatch(global_step=step, num_updates=options.num_updates, first_updates=options.quiet_updates)
+    skips = SkipGuard(
+        counter=trainer.skip_counter,
+        utterance_ids_of=train_data.utterance_ids_of,
+        workdir=run_files.workdir,
+        is_chief=is_chief,
+    )
     writing: list[Action] = []
     if is_chief:
-        best = manager.BestCheckpoint(
-            checkpoint=tf.train.Checkpoint(model=model),
-            directory=storage.join(workdir, layout.BEST_FOLDER),
-            global_step=global_step,
-            run_id=run_id,
+        best = BestCheckpoint(
+            checkpoint=tf.train.Checkpoint(model=trainer.model),
+            directory=storage.join(run_files.workdir, layout.BEST_FOLDER),
+            global_step=step,
+            run_id=run_files.run_id,
         )
+        scores = evaluators.scores if evaluators else {}
         writing = [
-            still_there,
-            writers.PredictionsWriter(
-                workdir=workdir, scores=evaluators.scores if evaluators else {}, data=data, global_step=global_step
-            ),
-            writers.SaveBest(
-                best=best,
-                key=(best_of, "wer"),
-                ema=trainer.ema,
-                set_digest=data[best_of].digest if best_of in data else "",
-            ),
-            make_report(
-                workdir=workdir,
-                global_step=global_step,
-                data=data,
-            ),
-            writer,
+            run_files,
+            writers.PredictionsWriter(workdir=run_files.workdir, scores=scores, data=data, global_step=step),
+            writers.SaveBest(best=best, key=(best_set, "wer"), ema=trainer.ema, set_digest=best_digest),
+            make_report(workdir=run_files.workdir, global_step=step, data=data),
+            writer,  # last: its lines mark the evaluation as done; a kill before them repeats it
         ]
 
     def report_unreadable() -> None:
-        still_there()
+        run_files()
         unreadable()
 
     return LoopActions(
-        after_updates=after_updates,
-        after_evaluation=[*writing, log.resume, log.log_evaluation, watch.after_evaluation, early, stop],
+        # Actions that may stop the run come last, after everything is written.
+        after_updates=[
+            *([run_files, writer, unreadable] if is_chief else ()),
+            log,
+            collapse,
+            guard,
+            skips,
+            check_signal,
+        ],
+        after_evaluation=[*writing, log.resume, log.log_evaluation, collapse.after_evaluation, early, stop],
         log=log,
         early=early,
         report_unreadable=report_unreadable,

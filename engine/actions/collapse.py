@@ -1,4 +1,4 @@
-"""Notices a training that does not learn and says so in plain words, with what to try (docs/decisions/0037)."""
+"""Warns when training does not learn, and suggests what to try (docs/decisions/0037)."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-# Frames with a character in them, as a share of those that the transcripts ask for. A model that has begun to learn is
-# far above, one that writes nothing but blanks far below, however much silence there is in the recordings.
+# Share of the frames that the transcripts need a character in which must not be blank. A model that learns is far above
+# it and one that only writes blanks far below, however much silence the recordings have.
 _MIN_SPOKEN_SHARE = 0.2
-# Both must be high. Where a script has no spaces, a sentence is one word: the WER stays near 100 % while the CER falls.
+# Both rates must be high: in a script without spaces a sentence is one word, and the WER stays near 100 % while the CER
+# falls.
 _MIN_WER, _MIN_CER = 0.95, 0.6
-_MIN_DELETED_SHARE = 0.9  # of words; where it is more, the hypotheses are all but empty
+_MIN_DELETED_SHARE = 0.9  # of the words; above it, the hypotheses are almost empty
 _MIN_WINDOW_UPDATES, _MAX_WINDOW_UPDATES = 300, 3_000
 
 _WHAT_TO_TRY = (
-    "try a lower train.learning_rate or a longer train.warmup_updates, train.clip_norm=1, lighter masks "
-    "(model.mask_time_prob), or weights to start from (model.init); and listen to some utterances: do their "
-    "transcripts belong to them?"
+    "try a lower train.learning_rate, a longer train.warmup_updates, train.clip_norm=1, lighter masks "
+    "(model.mask_time_prob) or pretrained weights (model.init), and check by ear that transcripts belong to their audio"
 )
 
 
 class CollapseWatch:
-    """Train action, with `after_evaluation` as eval action: warnings, never a stop.
+    """Train action, with `after_evaluation` as eval action, that only warns.
 
-    At its start every CTC model writes blanks only, for as long as its learning rate warms up and its encoder is
-    frozen, and for some hundred updates more. Only what comes after counts.
+    At first every CTC model writes only blanks: during warm-up, while its encoder is frozen, and for some hundred
+    updates more. Only later updates count.
     """
 
     def __init__(self, *, global_step: tf.Variable, num_updates: int, first_updates: int) -> None:
-        """Keeps its arguments.
+        """Starts watching at the first loop.
 
         Args:
-            global_step: Counts the updates.
-            num_updates: Of the whole run; a tenth of them, but at least 300 and at most 3,000, without text in them are
-                too many.
-            first_updates: Updates of which nothing is expected: warm-up, frozen encoder.
+            global_step: Number of updates done.
+            num_updates: Number of updates of the run; a tenth of them, at least 300 and at most 3,000, without text
+                cause a warning.
+            first_updates: Number of first updates that do not count: warm-up, frozen encoder.
         """
         self._global_step = global_step
         self._first_updates = first_updates
@@ -47,10 +47,10 @@ class CollapseWatch:
         self._is_warned = False
 
     def __call__(self, output: Mapping[str, Any]) -> None:
-        """Looks at a train loop."""
+        """Checks the metrics of a train loop."""
         step = int(self._global_step.numpy())
         wanted, spoken = float(output["labels_per_frame"]), 1.0 - float(output["blank_share"])
-        # Not a number where no update had a loss: that is said elsewhere, and is no silence.
+        # NaN if no update had a loss. That is reported elsewhere and is not a collapse.
         if not spoken < _MIN_SPOKEN_SHARE * wanted:
             self._silent_since, self._is_warned = None, False
             self._has_spoken = self._has_spoken or step > self._first_updates + self._window
@@ -60,11 +60,10 @@ class CollapseWatch:
         num_silent = step - max(self._silent_since, self._first_updates)
         if num_silent >= self._window and not self._is_warned:
             self._is_warned = True
-            what = "has collapsed to blanks" if self._has_spoken else "has not begun to learn"
             logging.warning(
-                "training %s: for %d updates all but no frame has been anything but blank (now %.1f %% are), where the "
-                "transcripts need a character in %.1f %% of them; %s",
-                what,
+                "training %s: for %d updates almost all frames have been blank (now %.1f %%), but the transcripts need "
+                "a character in %.1f %% of them; %s",
+                "has collapsed to blanks" if self._has_spoken else "has not begun to learn",
                 num_silent,
                 100 * output["blank_share"],
                 100 * wanted,
@@ -72,24 +71,23 @@ class CollapseWatch:
             )
 
     def after_evaluation(self, output: Mapping[str, Mapping[str, Any]]) -> None:
-        """Looks at an evaluation's error rates."""
+        """Checks the error rates of an evaluation."""
         step = int(self._global_step.numpy())
         if step < self._first_updates + self._window:
             return
-        for name, figures in output.items():
-            if figures["wer"] < _MIN_WER or figures["cer"] < _MIN_CER:
+        for name, metrics in output.items():
+            if metrics["wer"] < _MIN_WER or metrics["cer"] < _MIN_CER:
                 continue
-            deleted = figures["deletions"] / max(figures["num_words"], 1)
+            deleted = metrics["deletions"] / max(metrics["num_words"], 1)
+            reason = "the model writes text, but not the spoken one"
             if deleted >= _MIN_DELETED_SHARE:
-                reason = f"{100 * deleted:.0f} % of its words have no counterpart: the model writes next to nothing"
-            else:
-                reason = "the model writes text, but not what is said"
+                reason = f"it misses {100 * deleted:.0f} % of the words: the model writes almost nothing"
             logging.warning(
-                "after %d updates, at a CER of %.0f %%, the WER of %s is still %.0f %%: %s; %s",
+                "after %d updates, %s still has a WER of %.0f %% and a CER of %.0f %%: %s; %s",
                 step,
-                100 * figures["cer"],
                 name,
-                100 * figures["wer"],
+                100 * metrics["wer"],
+                100 * metrics["cer"],
                 reason,
                 _WHAT_TO_TRY,
             )

@@ -1,4 +1,4 @@
-"""A save that training does not wait for: the values are copied, and a thread of its own writes the copies."""
+"""Saves in a background thread: values are copied, and training goes on while the thread writes the copies."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import tensorflow as tf
 
 
 class CopyValues(tf.train.experimental.ShardByTaskPolicy):
-    """Lets TensorFlow write a checkpoint from copies of its values, and says when they are taken.
+    """Lets TensorFlow write a checkpoint from copies of the values, and reports when they are taken.
 
-    TensorFlow asks such a policy once a save, when it has read everything and written nothing, how to split the values
-    into files: into one, as without a policy, so that the file is the same to the byte.
+    TensorFlow calls a sharding policy once per save, after it has read all values and before it writes any. This one
+    puts them into one file, as without a policy, so that the file has the same bytes.
     """
 
     def __init__(self, taken: Callable[[], None]) -> None:
-        """Keeps its argument.
+        """Creates the policy.
 
         Args:
-            taken: Called when the variables may change again.
+            taken: Called when all values are copied and the variables may change again.
         """
         self._taken = taken
 
     @property
     def description(self) -> str:
-        """For TensorFlow's log."""
+        """Description for TensorFlow's log."""
         return "Copy the values, then as ShardByTaskPolicy."
 
     def __call__(self, shardable_tensors: Sequence[Any]) -> list[dict[str, dict[str, tf.Tensor]]]:
-        """Returns the values of all variables, in host memory, as {key: {slice: value}} for each file."""
+        """Returns copies of all values in host memory, as {key: {slice: value}} for each file."""
         shards = super().__call__(shardable_tensors)
-        # Values of several hosts are read in a graph, while they are written: then training has to wait.
+        # Values of several hosts are read in a graph while they are written, so training has to wait.
         if not tf.executing_eagerly():
             return shards
-        # What was read may share its memory with the variable. TensorFlow copies that memory before it writes into it
-        # while somebody holds it, but not to depend on each kernel's doing so costs a third of a second a gigabyte.
+        # A value that was read may share its memory with the variable. TensorFlow's kernels should copy such memory
+        # before they write to it; not to rely on each of them costs a third of a second per gigabyte.
         with tf.device("CPU:0"):
             copies = [
                 {key: {part: tf.raw_ops.DeepCopy(x=x) for part, x in parts.items()} for key, parts in shard.items()}
@@ -47,54 +47,54 @@ class CopyValues(tf.train.experimental.ShardByTaskPolicy):
 
 
 class Changes:
-    """Counts the begins and ends of changes, so that another thread can tell whether it copied a whole.
+    """Counts begins and ends of changes, so that another thread can tell whether its copy is consistent.
 
     Attributes:
-        count: Odd while a change is under way.
+        count: Odd during a change.
     """
 
     def __init__(self) -> None:
-        """Starts with no change under way."""
+        """Starts outside of any change."""
         self.count = 0
 
     @property
     def is_open(self) -> bool:
-        """Whether a change is under way."""
+        """True during a change."""
         return self.count % 2 == 1
 
     def begin(self) -> None:
-        """Says that a change begins; nothing where one is under way."""
+        """Marks the begin of a change; does nothing during one."""
         self.count += not self.is_open
 
     def end(self) -> None:
-        """Says that the change is over; nothing where none is under way."""
+        """Marks the end of a change; does nothing outside of one."""
         self.count += self.is_open
 
 
 class BackgroundWork:
-    """At most one piece of work at a time in a thread; what goes wrong in it is raised by whoever asks next.
+    """Runs one piece of work at a time in a thread and raises its error from the next call.
 
-    The thread does not keep the process alive: whoever needs the work waits for it.
+    The thread does not keep the process alive: a caller that needs the work has to wait for it.
     """
 
     def __init__(self, name: str) -> None:
-        """Keeps its argument; there is no thread yet.
+        """Starts no thread yet.
 
         Args:
-            name: Of the thread.
+            name: Name of the thread.
         """
         self._name = name
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
     def start(self, work: Callable[[Callable[[], None]], None]) -> None:
-        """Begins work and returns when it says that it may go on alone, or is over.
+        """Starts work in the thread and returns when it can continue alone or has ended.
 
         Args:
-            work: Called in the thread with the function by which it says so.
+            work: Called in the thread with a function to call when it can continue alone.
 
         Raises:
-            BaseException: What work before it, or this work so far, raised.
+            BaseException: The error of the previous work, or of this work so far.
         """
         self.wait()
         is_free = threading.Event()
@@ -102,7 +102,7 @@ class BackgroundWork:
         def run() -> None:
             try:
                 work(is_free.set)
-            except BaseException as error:  # whatever it is, it belongs to the thread that asks
+            except BaseException as error:  # raised again in the calling thread
                 self._error = error
             finally:
                 is_free.set()
@@ -113,10 +113,10 @@ class BackgroundWork:
         self.raise_error()
 
     def wait(self) -> None:
-        """Waits until nothing is under way.
+        """Waits until no work is running.
 
         Raises:
-            BaseException: What the work raised.
+            BaseException: The error of the work.
         """
         if self._thread is not None:
             self._thread.join()
@@ -124,7 +124,7 @@ class BackgroundWork:
         self.raise_error()
 
     def raise_error(self) -> None:
-        """Raises what the work raised, once; does not wait."""
-        if self._error is not None:  # looked at first: taken and forgotten in one go, an error could slip in between
+        """Raises the error of the work once; does not wait."""
+        if self._error is not None:  # tested first: between an unconditional read and reset, an error could get lost
             error, self._error = self._error, None
             raise error

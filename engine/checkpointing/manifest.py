@@ -1,4 +1,4 @@
-"""Whether a checkpoint's files are what was written: a manifest beside each, damaged ones set aside, litter swept."""
+"""Writes a manifest with checksums beside each checkpoint, finds damaged ones and removes leftovers."""
 
 from __future__ import annotations
 
@@ -11,45 +11,43 @@ from typing import Any
 import tensorflow as tf
 
 from common import storage
-from common.workdir_layout import MANIFEST_SUFFIX, list_checkpoints, read_manifest
+from common.workdir_layout import DAMAGED_FOLDER, MANIFEST_SUFFIX, list_checkpoints, read_manifest
 from engine.common import files
 
-# Where checkpoints go that cannot be used; never deleted by us.
-DAMAGED_FOLDER = "damaged"
 _CHUNK_BYTES = 1 << 22
 
 
 def files_of(checkpoint: str) -> list[str]:
-    """Returns the paths of a checkpoint's files that exist, its manifest not among them."""
+    """Returns the paths of a checkpoint's existing files without its manifest."""
     folder, _, name = checkpoint.rpartition("/")
     pattern = re.compile(re.escape(name) + r"\.(index|data-\d+-of-\d+)")
     return [storage.join(folder, found) for found in storage.list_names(folder or ".") if pattern.fullmatch(found)]
 
 
 def write_manifest(checkpoint: str, about: Mapping[str, Any]) -> None:
-    """Writes the sizes and SHA-256 sums of a checkpoint's files beside it, once their bytes are on the disk.
+    """Flushes a checkpoint's files to disk and writes their sizes and SHA-256 sums beside them.
 
     Args:
-        checkpoint: Path without .index, completely written.
-        about: What else to keep there: config, versions, data.
+        checkpoint: Path without .index of a complete checkpoint.
+        about: Further fields of the manifest: config, versions, data.
 
     Raises:
-        FileNotFoundError: The checkpoint is gone, and its folder perhaps with it.
+        FileNotFoundError: The checkpoint is gone.
     """
     sums = {
         _name(path): {"bytes": storage.state(path).num_bytes, "sha256": _sha256(path, sync=True)}
         for path in files_of(checkpoint)
     }
     if not sums:
-        raise FileNotFoundError(f"{checkpoint}: its files are gone just after they were written")
+        raise FileNotFoundError(f"{checkpoint}: its files disappeared right after they were written")
     files.write_json_atomic(checkpoint + MANIFEST_SUFFIX, {"files": sums, **about})
 
 
 def find_damage(checkpoint: str) -> str | None:
-    """Returns what is wrong with a checkpoint's files, or None.
+    """Returns a description of the damage in a checkpoint's files, or None.
 
-    With a manifest every byte is compared. Without one (the process was killed before it was written, or the
-    checkpoint is from elsewhere) every tensor is read, which checks TensorFlow's own sums.
+    Compares every byte with the manifest's checksums. Without a manifest (the process was killed before it was
+    written, or the checkpoint comes from elsewhere), reads every tensor, which verifies TensorFlow's own checksums.
 
     Args:
         checkpoint: Path without .index.
@@ -63,9 +61,9 @@ def find_damage(checkpoint: str) -> str | None:
             return f"{name} is missing"
         size = storage.state(path).num_bytes
         if size != wanted.get("bytes"):
-            return f"{name} has {size} bytes, {wanted.get('bytes')} were written"
+            return f"{name} has {size} bytes instead of {wanted.get('bytes')}"
         if _sha256(path) != wanted.get("sha256"):
-            return f"{name} has other bytes than were written"
+            return f"{name} does not match its SHA-256 sum"
     return None
 
 
@@ -74,14 +72,14 @@ def _find_unreadable(checkpoint: str) -> str | None:
         reader = tf.compat.v1.train.NewCheckpointReader(checkpoint)
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
-    # What TensorFlow raises for bytes that are not a checkpoint's: DataLossError, and what its parsers stumble over.
+    # TensorFlow raises DataLossError for damaged bytes, or whatever error its parsers run into.
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError, TypeError) as error:
         return (str(error).splitlines() or [type(error).__name__])[0]
     return None
 
 
 def set_aside(checkpoint: str) -> str:
-    """Moves a checkpoint's files into a folder of their own beside it, where no run looks; returns the folder."""
+    """Moves a checkpoint's files into `DAMAGED_FOLDER` beside it, which no run reads; returns the folder."""
     folder = storage.join(storage.parent(checkpoint), DAMAGED_FOLDER)
     storage.make_dirs(folder)
     for path in [*files_of(checkpoint), checkpoint + MANIFEST_SUFFIX]:
@@ -91,9 +89,9 @@ def set_aside(checkpoint: str) -> str:
 
 
 def sweep(directory: str | os.PathLike[str]) -> None:
-    """Removes what killed processes leave in a folder of checkpoints: half-written ones, lone data, lone manifests.
+    """Removes what killed processes leave in a checkpoint folder: half-written files, data and manifests without index.
 
-    Only the process that holds the workdir's lock may call it.
+    Only the process that holds the workdir's lock may call this.
     """
     kept = {_name(path) for path in list_checkpoints(directory)}
     for name in storage.list_names(directory):

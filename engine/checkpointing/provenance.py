@@ -1,4 +1,4 @@
-"""What a checkpoint says about where it comes from, and whether a run may go on from it."""
+"""Records where a checkpoint comes from, and checks that a run may continue from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.workdir.folder import WorkdirError, package_versions
 
 _DATA_WORDS = {
     "num_utterances": "number of utterances",
-    "num_samples": "samples in all",
+    "num_samples": "total number of samples",
     "ids": "ids or their order",
     "lengths": "durations",
     "texts": "transcripts",
@@ -19,27 +19,27 @@ _DATA_WORDS = {
 
 
 def describe(*, config: Mapping[str, Any], data: Mapping[str, Any], run_id: str = "") -> dict[str, Any]:
-    """Returns what goes into a checkpoint's manifest.
+    """Returns the manifest's fields about the origin of a checkpoint.
 
     Args:
-        config: Of the run.
+        config: Config of the run.
         data: Fingerprint of the training corpus.
-        run_id: As `run_identity.begin_run` returned it; "" = not known here.
+        run_id: Id of the run; "" if unknown in this process.
     """
     about = {"config": config, "packages": package_versions(), "data": dict(data)}
     return {**about, "run_id": run_id} if run_id else about
 
 
 def check(checkpoint: str, manifest: Mapping[str, Any] | None, about: Mapping[str, Any]) -> None:
-    """Checks that a run goes on with the data that it began with, and says so where the packages are others.
+    """Checks that a run continues with its own data, and warns if package versions have changed.
 
     Args:
-        checkpoint: Path of the checkpoint to continue from; for the message.
-        manifest: Its manifest; None where it has none, and nothing can be compared.
-        about: `describe` of this run.
+        checkpoint: Path of the checkpoint to continue from, for messages.
+        manifest: Manifest of the checkpoint; None if it has none and nothing can be compared.
+        about: Result of `describe` for this run.
 
     Raises:
-        WorkdirError: The checkpoint is of another run, or the training corpus is another one; says in what.
+        WorkdirError: The checkpoint belongs to another run, or the training data have changed; names the difference.
     """
     run_id = (manifest or {}).get("run_id", "")
     if run_id and about.get("run_id", run_id) != run_id:
@@ -48,30 +48,29 @@ def check(checkpoint: str, manifest: Mapping[str, Any] | None, about: Mapping[st
             "choose another workdir and start from its weights with --config.model.init"
         )
     if manifest is None:
-        logging.warning("%s has no manifest: whether the training data are the same cannot be told", checkpoint)
+        logging.warning("%s has no manifest: cannot check that the training data are unchanged", checkpoint)
         return
-    before, now = _mapping(manifest, "data"), about["data"]
     changed = [
-        f"{word} ({before[name]} then, {now[name]} now)" if isinstance(now[name], int) else word
-        for name, word in _DATA_WORDS.items()
-        if name in before and name in now and before[name] != now[name]
+        f"{_DATA_WORDS[name]} ({before} then, {now} now)" if isinstance(now, int) else _DATA_WORDS[name]
+        for name, before, now in _changes(manifest, about, "data")
+        if name in _DATA_WORDS
     ]
     if changed:
         raise WorkdirError(
-            f"{checkpoint}: the training data are not those that it was trained on: {', '.join(changed)} differ; bring "
-            "back the corpus, or choose another workdir and start from these weights with --config.model.init"
+            f"{checkpoint}: the training data have changed since it was saved: {', '.join(changed)}; restore the "
+            "corpus, or choose another workdir and start from these weights with --config.model.init"
         )
-    packages = _mapping(manifest, "packages")
-    others = [
-        f"{name} {packages[name]} then, {version} now"
-        for name, version in about["packages"].items()
-        if name in packages and packages[name] != version
-    ]
-    if others:
-        logging.warning("the run goes on with other packages, so perhaps not to the last digit: %s", "; ".join(others))
+    packages = [f"{name} {before} then, {now} now" for name, before, now in _changes(manifest, about, "packages")]
+    if packages:
+        logging.warning(
+            "package versions have changed since the last checkpoint; results may not be bit-identical: %s",
+            "; ".join(packages),
+        )
 
 
-def _mapping(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Returns a group of a manifest; an empty one where somebody has damaged it."""
-    found = manifest.get(name, {})
-    return found if isinstance(found, Mapping) else {}
+def _changes(manifest: Mapping[str, Any], about: Mapping[str, Any], group: str) -> list[tuple[str, Any, Any]]:
+    """Returns (name, old value, new value) of a group's fields that both have and that differ."""
+    before = manifest.get(group)
+    if not isinstance(before, Mapping):  # damaged by hand
+        return []
+    return [(name, before[name], now) for name, now in about[group].items() if name in before and before[name] != now]

@@ -1,1 +1,1 @@
-"""What every part of `engine` needs: files, signals, progress bars."""
+"""Files, signals and progress bars that all packages of engine use."""

@@ -1,4 +1,4 @@
-"""Text, JSON and JSON-lines files, local or behind a URL, that a killed process never leaves half-written."""
+"""Writes text, JSON and JSON-lines files, local or remote, so that a killed process never leaves half a file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from common.json_files import MalformedFileError, parse_object
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
-    """Writes `text` to `path` so that a reader sees the old content or the new one.
+    """Writes `text` to `path` so that readers see either the old or the new content.
 
     Args:
-        path: File to write, or its URL; missing parent folders are made.
+        path: Path or URL of the file; missing parent folders are created.
         text: Content, written as UTF-8.
 
     Raises:
@@ -32,8 +32,8 @@ def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # The same folder, because os.replace is atomic only within one file system. Not tempfile: its
-    # files are readable by their owner alone, and a workdir is often read by others.
+    # In the same folder, because os.replace is atomic only within a file system. Not by tempfile, whose files only
+    # their owner can read.
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with storage.named_errors(target), open(temporary, "w", encoding="utf-8") as file:
@@ -47,20 +47,20 @@ def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json_atomic(path: str | os.PathLike[str], obj: Any) -> None:
-    """Writes `obj` as indented JSON, atomically; see `to_json_value` for what is converted."""
+    """Writes `obj` as indented JSON, atomically; `to_json_value` converts it."""
     text = json.dumps(to_json_value(obj), indent=2, ensure_ascii=False, allow_nan=False)
     write_text_atomic(path, text + "\n")
 
 
 def append_jsonl(path: str | os.PathLike[str], *records: Mapping[str, Any]) -> None:
-    """Appends each record as one line of JSON, handed to the system before the call returns.
+    """Appends each record as a line of JSON; the system has the data when the call returns.
 
     Args:
-        path: File to append to; it and its missing parent folders are made.
-        records: Objects; see `to_json_value` for what is converted.
+        path: File to append to; it and missing parent folders are created.
+        records: Objects to append; `to_json_value` converts them.
 
     Raises:
-        OSError: The file cannot be written, for want of room perhaps; it is as it was.
+        OSError: The file cannot be written, perhaps because the disk is full; it is unchanged.
     """
     storage.make_dirs(storage.parent(path) or ".")
     storage.append_bytes(path, "".join(json_line(record) for record in records).encode("utf-8"))
@@ -72,12 +72,12 @@ def write_jsonl_atomic(path: str | os.PathLike[str], records: Iterable[Mapping[s
 
 
 def json_line(record: Mapping[str, Any]) -> str:
-    """Returns `record` as one line of JSON, its newline included."""
+    """Returns `record` as one line of JSON with its newline."""
     return json.dumps(to_json_value(record), ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads the objects of a JSON-lines file; a last line cut off while written is left out.
+    """Reads the objects of a JSON-lines file; ignores a last line that was cut off while written.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -87,7 +87,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def read_jsonl_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yields line number and object, as `read_jsonl`."""
+    """Yields the line number and the object of each line that `read_jsonl` reads."""
     lines = storage.read_bytes(path).split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -95,7 +95,7 @@ def read_jsonl_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[s
         try:
             yield number, parse_object(line, "it")
         except MalformedFileError as error:
-            # Cut off while written. Written whole by another tool, a last line may lack its newline, and counts.
+            # A last line without a newline is cut off if it is not valid, and complete if it is.
             if number == len(lines):
                 break
             raise ValueError(
@@ -104,10 +104,10 @@ def read_jsonl_lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, dict[s
 
 
 def to_json_value(obj: Any) -> Any:
-    """Returns `obj` as JSON can hold it.
+    """Converts `obj` to values that JSON can represent.
 
-    NumPy scalars become numbers, NumPy arrays, tuples and sets lists, paths text; NaN and the
-    infinities become None, because JSON has no word for them and strict readers refuse Python's.
+    NumPy scalars become numbers; NumPy arrays, tuples and sets become lists; paths become text. NaN and the infinities
+    become None, because JSON cannot represent them and strict readers refuse Python's spelling.
     """
     if isinstance(obj, Mapping):
         return {str(key): to_json_value(value) for key, value in obj.items()}
@@ -117,7 +117,7 @@ def to_json_value(obj: Any) -> Any:
         return [to_json_value(value) for value in obj]
     if isinstance(obj, os.PathLike):
         return os.fspath(obj)
-    # NumPy's scalars and arrays, without importing NumPy. First, because np.float64 is a float.
+    # NumPy's scalars and arrays, without importing NumPy. Tested first, because np.float64 is a float.
     if hasattr(obj, "tolist"):
         obj = obj.tolist()
         return to_json_value(obj) if isinstance(obj, list) else _finite_or_none(obj)

@@ -1,4 +1,4 @@
-"""Progress as a tqdm bar with rate and time left, or as lines in the log where there is no terminal."""
+"""Shows progress as a tqdm bar, or as log lines if there is no terminal."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LINE_SECS = 20.0
 
 
 def progress_bar(*, total: int, description: str, unit: str, initial: int = 0, quiet: bool = False) -> tqdm.tqdm:
-    """Returns a bar on standard error; where that is no terminal, a line in the log every `LINE_SECS` instead.
+    """Returns a bar on standard error; if that is no terminal, it logs a line every `LINE_SECS` instead.
 
     Args:
-        total: Steps in all.
-        description: What is going on.
+        total: Number of steps.
+        description: Description of the work.
         unit: Name of a step.
-        initial: Steps already done, by an earlier process.
-        quiet: Whether to draw nothing, whoever watches.
+        initial: Number of steps done by an earlier process.
+        quiet: Whether to show nothing.
     """
     bar = tqdm.tqdm if is_terminal(sys.stderr) else _LoggedProgress
     return bar(
@@ -29,20 +29,20 @@ def progress_bar(*, total: int, description: str, unit: str, initial: int = 0, q
 
 
 def is_terminal(file: TextIO | None) -> bool:
-    """Returns whether somebody watches; nobody does where the stream was closed before the program began."""
+    """Returns whether a stream is a terminal; None, a stream closed before the program began, is not."""
     return file is not None and file.isatty()
 
 
 class _LoggedProgress(tqdm.tqdm):
-    """A bar whose drawing is a line in the log, and nothing at its begin and its end."""
+    """Logs lines in place of drawing a bar; nothing at the begin and at the end."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["file"] = io.StringIO()  # nothing is ever drawn; stderr may be closed
         super().__init__(*args, **kwargs, mininterval=LINE_SECS, maxinterval=LINE_SECS, miniters=1)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Logs how far it is, with rate and time left, in place of drawing."""
-        # An empty message is how a bar is wiped at its end.
+        """Logs progress, rate and remaining time in place of drawing."""
+        # At its end a bar is erased with an empty message.
         if msg == "" or not 0 < self.n < self.total:
             return
         state = self.format_dict

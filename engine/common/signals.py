@@ -1,4 +1,4 @@
-"""How a run ends before its last update: by a signal, or because an action says so."""
+"""Ends a run before its last update, after a signal or because an action stops it."""
 
 from __future__ import annotations
 
@@ -15,48 +15,47 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-# Before there is anything to save, the main thread may still be inside a long call of a library.
+# Grace period if nothing is to be saved: the main thread may be inside a long library call.
 _AT_ONCE_SECS = 3.0
-# What is left of the grace period for the process itself to go away.
+# Part of the grace period that is reserved for the exit of the process.
 _MARGIN_SECS = 3.0
-# A note may hang where its disk does.
+# Longest time for a note, whose disk may hang.
 _NOTE_SECS = 1.0
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-class StopTraining(Exception):  # noqa: N818 - it reports a wish, not an error
-    """Raised out of the controller's loop to end training in good order."""
+class StopTraining(Exception):  # noqa: N818 - not an error
+    """Ends the controller's loop so that the run can save and exit."""
 
 
 class StopOnSignal:
-    """Turns SIGTERM, SIGINT and SIGHUP into a stop in good order, at whatever moment they come.
+    """Turns SIGTERM, SIGINT and SIGHUP into an orderly stop at any time.
 
-    A context manager that installs the handlers (main thread only) and puts the old ones back:
+    A context manager that installs the handlers (main thread only) and restores the old ones:
 
         with StopOnSignal() as stop:
             try:
-                ...  # here a signal ends the process at once, by SystemExit: there is nothing to save
+                ...  # nothing to save yet: a signal ends the process at once, by SystemExit
                 stop.defer()
-                ...  # from here on it is only remembered; long work calls stop() where it can end
+                ...  # a signal is only recorded; long work calls stop() where it can end
             except StopTraining:
                 controller.save_checkpoint()
         sys.exit(stop.exit_status)
 
-    A second signal finds the old handlers again: normally it ends the process at once. SIGHUP never does: a terminal
-    that closes sends it twice. A SIGHUP that nohup made ignored stays ignored.
+    A second signal finds the old handlers, which usually end the process at once. A second SIGHUP does not: a closing
+    terminal sends it twice. A SIGHUP that nohup ignores stays ignored.
 
-    Whatever the main thread does, and be it a call of C++ that no handler can interrupt, the process is gone
-    `within_secs` after the signal: a thread of its own sees to that. When no more is left of that time than a save
-    takes, and the main thread has not come, the thread has `rescue` called. Files are written so that the end costs no
-    more than the work since the last checkpoint.
+    A separate thread ends the process `within_secs` after the signal, even if the main thread is inside C++ code that
+    no handler can interrupt. If the main thread has not responded when only the time for a save is left, the thread
+    calls `rescue`. At most the work since the last checkpoint is lost.
 
     Attributes:
         signal_number: The first signal received, or None.
-        within_secs: Time from the signal to the end of the process; 0 = as long as it takes.
-        rescue: Called in a thread of its own, to save what can be saved without the main thread; None = nothing can.
-        rescue_secs: How long that may take.
-        note: Called in a thread of its own, with what happened, when a signal has come after `defer` and when the
-            process has to leave; None = nobody wants to know.
+        within_secs: Time from the signal to the end of the process, in seconds; 0 = no limit.
+        rescue: Saves what can be saved without the main thread, in a separate thread; None = nothing.
+        rescue_secs: Returns the time that `rescue` may take, in seconds.
+        note: Called in a separate thread with a description when a signal comes after `defer` and when the process is
+            forced to exit; None = nothing is noted.
     """
 
     def __init__(
@@ -66,14 +65,14 @@ class StopOnSignal:
         signals: Sequence[signal.Signals] = _SIGNALS,
         watch_to_the_end: bool = False,
     ) -> None:
-        """Keeps its arguments; nothing is installed yet.
+        """Installs nothing yet.
 
         Args:
-            within_secs: See the attribute.
-            signals: What to catch.
-            watch_to_the_end: Whether, once a signal has come, the time limit holds beyond the context, and the process
-                leaves without taking the interpreter apart: TensorFlow's threads may still be in Python code then (a
-                dataset being read), and would crash in an interpreter that is half gone.
+            within_secs: Time from the signal to the end of the process, in seconds; 0 = no limit.
+            signals: Signals to catch.
+            watch_to_the_end: Whether the time limit also holds after the context, once a signal has come, and the
+                process exits without finalizing the interpreter, in which TensorFlow's threads that still run Python
+                code (reading a dataset) would crash.
         """
         self.signal_number: int | None = None
         self.within_secs = within_secs
@@ -91,12 +90,12 @@ class StopOnSignal:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come; for long work that can end early."""
+        """True once a signal has come."""
         return self.signal_number is not None
 
     @property
     def exit_status(self) -> int:
-        """Status for the process to end with: 143 after SIGTERM, 130 after SIGINT, 129 after SIGHUP, 0 without."""
+        """Exit status of the process: 143 after SIGTERM, 130 after SIGINT, 129 after SIGHUP, 0 without a signal."""
         return 0 if self.signal_number is None else 128 + self.signal_number
 
     def defer(
@@ -105,11 +104,11 @@ class StopOnSignal:
         plan: str = "stopping after this update or evaluation batch, then saving",
         at_stake: str = "the updates since the last checkpoint are lost",
     ) -> None:
-        """From now on there is something to save: a signal no longer raises SystemExit, but waits for `self()`.
+        """Makes later signals wait for `self()` instead of raising SystemExit, because there is something to save.
 
         Args:
-            plan: What is said when a signal comes.
-            at_stake: What is said where the time does not suffice.
+            plan: Message when a signal comes.
+            at_stake: Message if the time runs out.
         """
         self._is_deferred = True
         self._plan, self._at_stake = plan, at_stake
@@ -118,10 +117,10 @@ class StopOnSignal:
         self._pipe = os.pipe()
         for end in self._pipe:
             os.set_blocking(end, end == self._pipe[0])
-        # Python's handlers wait for the main thread to come back from C++; this pipe does not.
+        # Python's handlers wait for the main thread to return from C++; this pipe does not.
         self._old_wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         if self._watch_to_the_end:
-            # Registered before TensorFlow is imported, so called after everything that it wants to do at the end.
+            # Registered before TensorFlow is imported, so called after TensorFlow's exit functions.
             atexit.register(self._leave)
         threading.Thread(target=self._watch, args=(self._pipe[0],), name="StopOnSignal", daemon=True).start()
         for number in self._signals:
@@ -136,7 +135,7 @@ class StopOnSignal:
         if not (self.requested and self._watch_to_the_end):
             self._restore_handlers()
             self._finished.set()
-            # Broken: the thread has just read a signal's number, seen that all is over, and closed its end.
+            # Broken if the thread has just read a signal and closed its end.
             with contextlib.suppress(BlockingIOError, BrokenPipeError):
                 os.write(self._pipe[1], b"\0")
         self._pipe = None
@@ -164,7 +163,7 @@ class StopOnSignal:
             raise SystemExit(self.exit_status)
 
     def _watch(self, pipe: int) -> None:
-        """Ends the process if it has not ended in time; in a thread of its own."""
+        """Ends the process if it has not ended in time; runs in its own thread."""
         number = 0
         while number not in self._signals:
             number = os.read(pipe, 1)[0]
@@ -177,7 +176,7 @@ class StopOnSignal:
         if not self.within_secs:
             return
         limit = max(self.within_secs - _MARGIN_SECS, 0.0) if self._is_deferred else _AT_ONCE_SECS
-        # Most updates are over in a moment: then a save from beside would only keep the main thread's waiting.
+        # Most updates end soon; then a rescue would only delay the main thread's own save.
         moment = max(start + limit - self.rescue_secs(), start + min(_AT_ONCE_SECS, limit / 4))
         if self.rescue is not None and not self._finishes_by(moment, pipe):
             threading.Thread(target=self._rescue, name="rescue", daemon=True).start()
@@ -189,27 +188,27 @@ class StopOnSignal:
             os._exit(128 + number)
 
     def _finishes_by(self, moment: float, pipe: int) -> bool:
-        """Waits until all is over, or the moment has come; ends the process after a second Ctrl-C."""
+        """Waits until the context has ended or a moment is reached; ends the process after a second Ctrl-C."""
         while not self._finished.is_set():
             left = moment - time.monotonic()
             if left <= 0:
                 return False
             if not select.select([pipe], [], [], left)[0] or os.read(pipe, 1)[0] != signal.SIGINT:
                 continue
-            # KeyboardInterrupt, for which the main thread must first come back from C++.
+            # The main thread raises KeyboardInterrupt once it returns from C++.
             if not self._finished.wait(_AT_ONCE_SECS):
                 _say("SIGINT once more: leaving now")
                 os._exit(self.exit_status or 128 + signal.SIGINT)
         return True
 
     def _rescue(self) -> None:
-        """Calls `rescue`; nothing that goes wrong there may keep the process from its end."""
+        """Calls `rescue`; its errors must not keep the process from ending."""
         rescue = self.rescue
         try:
             if rescue is not None:
                 rescue()
         except Exception as error:
-            _say(f"the save beside the update under way failed: {' '.join(str(error).split())}")
+            _say(f"saving during the running update failed: {' '.join(str(error).split())}")
 
     def _write_note(self, what: str) -> None:
         if (note := self.note) is None:
@@ -224,7 +223,7 @@ class StopOnSignal:
         thread.join(_NOTE_SECS)
 
     def _leave(self) -> None:
-        """Ends the process after a signal; the last function that the interpreter calls at its end."""
+        """Ends the process after a signal; the last exit function that the interpreter calls."""
         if self.requested:
             logging.shutdown()
             for stream in (sys.stdout, sys.stderr):
@@ -235,11 +234,11 @@ class StopOnSignal:
     def _restore_handlers(self) -> None:
         while self._old_handlers:
             number, handler = self._old_handlers.popitem()
-            # None: installed by other code than Python's; it cannot be put back.
+            # None: not installed by Python; it cannot be restored.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _say(line: str) -> None:
-    """Writes a line to stderr; not with print, which fails when it interrupts itself."""
+    """Writes a line to stderr without print, which fails if a handler interrupts another print."""
     with contextlib.suppress(OSError):
         os.write(2, f"\n{line}\n".encode("ascii", "replace"))

@@ -18,11 +18,12 @@ from common.hub_input import hub_normalizes
 from common.json_files import Kind, MalformedFileError, field, optional_field
 from common.weight_names import repository_hint
 from engine.distributed import strategy as runtime
-from engine.evaluation.evaluator import Evaluator, EvaluatorGroup
-from engine.protocols import AcousticModel, EvalData, Parts, Search, Tokenizer, TrainData
+from engine.evaluation.evaluator import Evaluator, EvaluatorGroup, RowFunctions
+from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TrainData
 from engine.report.writer import ReportWriter
 from engine.training.ema import EmaWeights
 from engine.training.optimizer import DynamicLossScale, build_optimizer
+from engine.training.options import TrainerOptions
 from engine.training.schedules import WarmupHoldDecay, build_schedule
 from engine.training.trainer import Trainer
 
@@ -100,7 +101,7 @@ def run_folder(checkpoint: str) -> str:
     return storage.parent(path) if path else ""
 
 
-def build_tokenizer(config: ConfigDict, parts: Parts, *, workdir: str, checkpoint: str = "") -> Tokenizer:
+def build_tokenizer(config: ConfigDict, parts: Components, *, workdir: str, checkpoint: str = "") -> Tokenizer:
     """Builds the tokenizer of trained weights: tokens mean what they meant to the run that the weights are of.
 
     Args:
@@ -160,7 +161,7 @@ def _untrained_run(fields: dict[str, Any], path: str) -> dict[str, Any]:
     }
 
 
-def with_architecture(config: ConfigDict, parts: Parts, *, init: str = "", run: str = "") -> ConfigDict:
+def with_architecture(config: ConfigDict, parts: Components, *, init: str = "", run: str = "") -> ConfigDict:
     """Returns the config with `model.architecture` filled in where `model.preset` does not name one.
 
     So the config that a workdir keeps tells its architecture by itself, when the weights that the run started from are
@@ -244,7 +245,7 @@ def _count_updates(epochs: float, data: TrainData) -> int:
     return max(1, round(epochs * data.updates_per_epoch))
 
 
-def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> AcousticModel:
+def build_model(config: ConfigDict, parts: Components, *, num_tokens: int) -> AcousticModel:
     """Builds the model of a config; inside `strategy.scope()`."""
     # Runs from before a field was there did without it.
     fields = {name: config.model[name] for name in _ARCHITECTURE_FIELDS if name in config.model}
@@ -267,7 +268,7 @@ def build_model(config: ConfigDict, parts: Parts, *, num_tokens: int) -> Acousti
     )
 
 
-def with_blank(parts: Parts, tokenizer: Tokenizer) -> Parts:
+def with_blank(parts: Components, tokenizer: Tokenizer) -> Components:
     """Returns the parts with the vocabulary's blank in the loss, the decoders, the aligner and the searches."""
     if not tokenizer.blank_id:  # what all of them take where nobody gives another
         return parts
@@ -289,7 +290,7 @@ def normalizes(config: ConfigDict) -> bool:
     return config.model.get("architecture", {}).get("normalize_waveform", True)
 
 
-def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer | None, **more: Any) -> TrainData:
+def build_train_data(config: ConfigDict, parts: Components, tokenizer: Tokenizer | None, **more: Any) -> TrainData:
     """Opens the training corpus of a config, which makes a tokenizer if none is given; `more` goes to it as it is."""
     data = config.data
     return parts.build_train_data(
@@ -317,7 +318,7 @@ def build_train_data(config: ConfigDict, parts: Parts, tokenizer: Tokenizer | No
 
 
 def build_eval_data(
-    config: ConfigDict, parts: Parts, tokenizer: Tokenizer, *, num_replicas: int = 1
+    config: ConfigDict, parts: Components, tokenizer: Tokenizer, *, num_replicas: int = 1
 ) -> dict[str, EvalData]:
     """Opens the evaluation sets of a config, by name; batches are rounded up to a multiple of the replicas."""
     return {
@@ -326,7 +327,7 @@ def build_eval_data(
 
 
 def build_eval_set(
-    config: ConfigDict, parts: Parts, tokenizer: Tokenizer, name: str, *, num_replicas: int = 1, **more: Any
+    config: ConfigDict, parts: Components, tokenizer: Tokenizer, name: str, *, num_replicas: int = 1, **more: Any
 ) -> EvalData:
     """Opens one evaluation set of a config; `more` goes to it as it is."""
     data = config.data
@@ -344,7 +345,7 @@ def build_eval_set(
     )
 
 
-def build_search(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> Search | None:
+def build_search(config: ConfigDict, parts: Components, tokenizer: Tokenizer) -> Search | None:
     """Builds the search of `config.decode`; None for greedy.
 
     Raises:
@@ -355,7 +356,7 @@ def build_search(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> Sear
 
 def run_preflight(
     config: ConfigDict,
-    parts: Parts,
+    parts: Components,
     tokenizer: Tokenizer,
     model: AcousticModel,
     train_data: TrainData,
@@ -398,7 +399,7 @@ def build_learning_rate(config: ConfigDict) -> WarmupHoldDecay:
 
 def build_trainer(
     config: ConfigDict,
-    parts: Parts,
+    parts: Components,
     *,
     strategy: tf.distribute.Strategy,
     model: AcousticModel,
@@ -427,25 +428,26 @@ def build_trainer(
         dataset_fn=train_data.dataset,
         loss_fn=parts.loss_fn,
         feasible_fn=parts.feasible_fn,
+        options=TrainerOptions(
+            accum_steps=train.accum_steps,
+            clip_norm=train.clip_norm,
+            freeze_encoder_updates=config.model.freeze_encoder_updates,
+            max_consecutive_skips=train.max_skipped_in_a_row,
+            ema_decay=train.ema_decay,
+            loss_divisor=train.loss_divisor,
+            seed=config.seed,
+            blank_id=blank_id,
+            # A TPU would wait for the host between updates; elsewhere the host is fast enough, and notices signals.
+            loop_in_graph=config.runtime.loop_in_graph or runtime.is_tpu(strategy),
+        ),
         loss_scale=DynamicLossScale() if train.precision == "mixed_float16" else None,
-        accum_steps=train.accum_steps,
-        clip_norm=train.clip_norm,
-        freeze_encoder_updates=config.model.freeze_encoder_updates,
-        max_skipped_in_a_row=config.train.max_skipped_in_a_row,
-        ema_decay=config.train.ema_decay,
-        seed=config.seed,
         between_updates=between_updates,
-        blank_id=blank_id,
-        # Runs from before there was a choice had this one.
-        loss_divisor=train.get("loss_divisor", "utterances"),
-        # A TPU would wait for the host between updates; elsewhere the host is quick enough, and signals are heard.
-        loop_in_graph=config.runtime.get("loop_in_graph", False) or runtime.is_tpu(strategy),
     )
 
 
 def build_evaluators(
     config: ConfigDict,
-    parts: Parts,
+    parts: Components,
     *,
     strategy: tf.distribute.Strategy,
     model: AcousticModel,
@@ -456,6 +458,7 @@ def build_evaluators(
     search: Search | None = None,
 ) -> EvaluatorGroup:
     """Builds an evaluator for each set, with `search` as `build_search` made it; inside `strategy.scope()`."""
+    functions = RowFunctions(loss_fn=parts.loss_fn, feasible_fn=parts.feasible_fn, decoder=parts.decoder)
     return EvaluatorGroup(
         {
             name: Evaluator(
@@ -463,9 +466,7 @@ def build_evaluators(
                 strategy=strategy,
                 model=model,
                 data=data,
-                loss_fn=parts.loss_fn,
-                feasible_fn=parts.feasible_fn,
-                decoder=parts.decoder,
+                functions=functions,
                 tokenizer=tokenizer,
                 num_logged=config.eval.num_logged,
                 between_batches=between_batches,
@@ -478,7 +479,7 @@ def build_evaluators(
     )
 
 
-def report_maker(config: ConfigDict, parts: Parts) -> Callable[..., ReportWriter]:
+def report_maker(config: ConfigDict, parts: Components) -> Callable[..., ReportWriter]:
     """Returns `ReportWriter` with what the config says of reports; the rest is the caller's."""
     return functools.partial(
         ReportWriter,

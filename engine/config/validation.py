@@ -20,8 +20,8 @@ from common.weight_names import is_weight_name, repository_hint
 from engine.config import builders
 from engine.protocols import Tokenizer
 from engine.training.ema import ema_name
+from engine.training.options import LOSS_DIVISORS
 from engine.training.schedules import SCHEDULES
-from engine.training.trainer import LOSS_DIVISORS
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""What a run prints: startup, model summary, tables of error rates."""
+"""Console output: startup, model summary, progress of training, tables of error rates."""

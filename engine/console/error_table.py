@@ -1,4 +1,4 @@
-"""The last words of a run: a table of error rates."""
+"""Formats error rates as a text table."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 _COLUMNS = ("set", "utterances", "words", "WER %", "CER %", "substituted", "deleted", "inserted")
 
 
-def error_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
+def error_table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
     """Returns a table with a row for each evaluation set.
 
     Args:
-        figures: {set: figures of `TranscriptionScore.summary`}.
+        metrics: {set: result of `TranscriptionScore.summary`}.
     """
     rows = [
         (
@@ -25,7 +25,7 @@ def error_table(figures: Mapping[str, Mapping[str, Any]]) -> str:
             str(int(values["deletions"])),
             str(int(values["insertions"])),
         )
-        for name, values in figures.items()
+        for name, values in metrics.items()
     ]
     widths = [max(len(row[i]) for row in (_COLUMNS, *rows)) for i in range(len(_COLUMNS))]
 

@@ -1,4 +1,4 @@
-"""Numbers and lines as a person reads them: rounded, with units."""
+"""Formats numbers and log lines for people: rounded, with units."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ODD_INPUT_STALL = 0.2
 
 
 def speed(secs_per_update: float) -> str:
-    """Returns updates per second, or seconds per update where that is the larger number."""
+    """Returns updates per second, or seconds per update if that is the larger number."""
     return f"{rounded(1 / secs_per_update)} updates/s" if secs_per_update < 1 else f"{secs_per_update:.1f} s/update"
 
 
@@ -24,14 +24,14 @@ def update_line(
     secs_per_update: float | None = None,
     secs_left: float | None = None,
 ) -> str:
-    """Returns one line about training.
+    """Returns a log line about training.
 
     Args:
-        step: updates done.
-        num_updates: updates of the whole run.
-        metrics: of a training loop, as `Trainer.train_loop_end` returns them; those that are absent are left out.
-        secs_per_update: how long an update takes, without evaluations.
-        secs_left: until the run ends.
+        step: Number of updates done.
+        num_updates: Number of updates of the run.
+        metrics: Metrics of a training loop, see `Trainer.train_loop_end`; absent ones are left out.
+        secs_per_update: Duration of an update without evaluations, in seconds.
+        secs_left: Time until the run ends, in seconds.
     """
     parts = [f"update {step:,}/{num_updates:,}", f"{_percent(step / num_updates)} %"]
     if "loss" in metrics:
@@ -50,7 +50,7 @@ def update_line(
 
 
 def oddities(metrics: Mapping[str, Any]) -> list[str]:
-    """Returns what a person should know of a training loop beside its loss; nothing where all is well."""
+    """Returns notes on what is unusual about a training loop; empty if nothing is."""
     found = []
     if num_zeroed := int(metrics.get("num_infeasible", 0)):
         found.append(f"{num_zeroed} rows left out (more text than their frames can hold)")

@@ -1,4 +1,4 @@
-"""How log lines look to a person: no prefixes, no internals of libraries, above a progress bar where there is one."""
+"""Configures readable log lines: no prefixes, no library internals, printed above a progress bar."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _LIBRARIES = tuple(f"{os.sep}{name}{os.sep}" for name in ("tensorflow", "orbit",
 
 
 def configure_logging() -> None:
-    """Sends this project's log lines to stderr as plain sentences, and only errors of TensorFlow's own.
+    """Sends this project's log lines, and only errors of libraries, to stderr without prefixes.
 
-    With --verbosity=1 nothing is left out and every line has its time and its place.
+    With --verbosity=1 nothing is left out and every line has its time and source location.
     """
     if absl_logging.get_verbosity() >= absl_logging.DEBUG:
         return
@@ -24,12 +24,12 @@ def configure_logging() -> None:
     handler.setFormatter(_PlainFormatter())
     handler.addFilter(_is_for_people)
     handler.python_handler.setStream(_AboveBars())
-    # TensorFlow's own handler would print its lines a second time.
+    # TensorFlow's own handler would print its lines twice.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 class _PlainFormatter(logging.Formatter):
-    """Formats a record as its message, after its level where that is more than information."""
+    """Formats a record as its message, preceded by its level if that is above INFO."""
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
@@ -41,9 +41,9 @@ def _is_for_people(record: logging.LogRecord) -> bool:
 
 
 class _AboveBars:
-    """A stream to stderr that moves progress bars out of the way of each line.
+    """Writes lines to stderr above the progress bars.
 
-    It looks stderr up at each write: tests, and programs that capture output, replace it.
+    It looks up stderr at each write, because tests and programs that capture output replace it.
     """
 
     def write(self, text: str) -> int:
@@ -56,4 +56,4 @@ class _AboveBars:
             sys.stderr.flush()
 
     def close(self) -> None:
-        """Leaves stderr open: logging closes its streams at exit."""
+        """Leaves stderr open, although logging closes its streams at exit."""

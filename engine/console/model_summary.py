@@ -1,10 +1,10 @@
-"""What a model starts with, layer by layer: loaded or fresh, trained or frozen, and how many parameters."""
+"""Summarizes a model's variables by layer: loaded or fresh, trained or frozen, and their number of parameters."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
@@ -12,32 +12,22 @@ from engine.protocols import AcousticModel
 
 
 def model_report(model: AcousticModel, *, loaded: Iterable[tf.Variable], loaded_word: str = "loaded") -> list[str]:
-    """Returns a table: a line for each group of layers and state, in Keras' order (trained ones first), and their sum.
+    """Returns the lines of a table: one for each group of layers and state, in Keras' order, and their sum.
 
-    Variables belong together if their names are equal up to the number of a layer, or else up to the first slash:
-    "encoder/layers/0/..." and "encoder/layers/11/..." do. The head is called so.
+    Variables form a group if their names are equal up to the number of a layer, or else up to the first slash:
+    "encoder/layers/0/..." and "encoder/layers/11/..." do. The head's group is called "head".
 
     Args:
-        model: Its variables exist.
-        loaded: Variables whose values were read from somewhere; the others are fresh.
-        loaded_word: What to call them.
+        model: The model; its variables exist.
+        loaded: Variables whose values were loaded; the others are fresh.
+        loaded_word: Word for the state of loaded variables.
     """
-    loaded_refs = {variable.ref() for variable in loaded}
-    trained_refs = {variable.ref() for variable in model.trainable_variables}
-    head_refs = {variable.ref() for variable in model.head_variables}
-    paths = {variable.ref(): variable.name.split(":")[0].split("/") for variable in model.variables}
-    # A scope that all of a published model's names begin with says nothing.
-    shared = len(os.path.commonprefix([path[:-1] for ref, path in paths.items() if ref not in head_refs]))
-
+    states = _states(model, loaded, loaded_word)
     sizes: dict[tuple[str, str], int] = {}
     numbers: dict[tuple[str, str], set[int]] = {}
-    for variable in model.variables:
-        ref = variable.ref()
-        path = ["head", ""] if ref in head_refs else paths[ref][shared:]
+    for variable, path, state in zip(model.variables, _paths(model), states, strict=True):
         number = next((i for i, part in enumerate(path[:-1]) if part.isdecimal()), None)
-        name = "/".join(path[:number]) if number else path[0]
-        state = loaded_word if ref in loaded_refs else "fresh"
-        key = (name, state if ref in trained_refs else f"{state}, frozen")
+        key = ("/".join(path[:number]) if number else path[0], state)
         sizes[key] = sizes.get(key, 0) + math.prod(variable.shape)
         if number:
             numbers.setdefault(key, set()).add(int(path[number]))
@@ -52,6 +42,24 @@ def model_report(model: AcousticModel, *, loaded: Iterable[tf.Variable], loaded_
 def count_parameters(variables: Iterable[tf.Variable]) -> int:
     """Returns how many numbers some variables hold."""
     return sum(math.prod(variable.shape) for variable in variables)
+
+
+def _states(model: AcousticModel, loaded: Iterable[tf.Variable], loaded_word: str) -> list[str]:
+    loaded_refs = {variable.ref() for variable in loaded}
+    trained_refs = {variable.ref() for variable in model.trainable_variables}
+    words = [loaded_word if variable.ref() in loaded_refs else "fresh" for variable in model.variables]
+    is_trained = [variable.ref() in trained_refs for variable in model.variables]
+    return [word if trained else f"{word}, frozen" for word, trained in zip(words, is_trained, strict=True)]
+
+
+def _paths(model: AcousticModel) -> list[Sequence[str]]:
+    """Returns the name of each variable as a path, without a scope that all names share."""
+    heads = {variable.ref() for variable in model.head_variables}
+    paths = [variable.name.split(":")[0].split("/") for variable in model.variables]
+    is_head = [variable.ref() in heads for variable in model.variables]
+    others = [path[:-1] for path, head in zip(paths, is_head, strict=True) if not head]
+    shared = len(os.path.commonprefix(others))
+    return [["head", ""] if head else path[shared:] for path, head in zip(paths, is_head, strict=True)]
 
 
 def _label(name: str, numbers: set[int] | None) -> str:

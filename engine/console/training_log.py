@@ -1,4 +1,4 @@
-"""The progress of training for a person: a line by count and by time, a forecast, and a bar on a terminal."""
+"""Logs the progress of training: lines by count and by time, a forecast, and a bar on a terminal."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from engine.common.progress import is_terminal
 from engine.console import lines
 from engine.console.error_table import error_table
 
-# A line by count follows another no sooner, and a line by time comes no later.
+# Shortest time between two lines, and longest time without one.
 MIN_SECS, MAX_SECS = 10.0, 25.0
-_RATE_SECS = 300.0  # the speed of so many seconds past counts
-_FORECAST_UPDATES = 3  # measured before the whole run is forecast
+_RATE_SECS = 300.0  # period over which the speed is averaged
+_FORECAST_UPDATES = 3  # number of timed updates before the forecast
 
 
 class TrainingLog:
-    """Logs one line for a training loop, and one for each half minute in which none ends.
+    """Logs a line for a training loop, and one for every half minute in which no loop ends.
 
-    A context manager, a train action and a hook between updates. On a terminal a bar stands below the lines.
+    It is a context manager, a train action and a hook between updates. On a terminal it draws a bar below the lines.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class TrainingLog:
         min_secs: float = MIN_SECS,
         max_secs: float = MAX_SECS,
     ) -> None:
-        """Keeps its arguments; nothing is logged before the context is entered.
+        """Logs nothing before the context is entered.
 
         Args:
-            global_step: updates done.
-            num_updates: updates of the whole run.
-            eval_every: updates between evaluations, whose time the forecast counts; 0 = none.
-            peek: returns the metrics of a loop that has not ended; called once for each line by time.
-            file: where the bar is drawn; None is stderr.
-            min_secs: shortest time between two lines by count.
-            max_secs: longest time without a line.
+            global_step: Number of updates done.
+            num_updates: Number of updates of the run.
+            eval_every: Number of updates between evaluations, whose time the forecast includes; 0 = none.
+            peek: Returns the metrics of the current loop so far; called for each line by time.
+            file: Stream for the bar; None = stderr.
+            min_secs: Shortest time between two lines by count, in seconds.
+            max_secs: Longest time without a line, in seconds.
         """
         self._global_step = global_step
         self._num_updates = num_updates
@@ -100,8 +100,8 @@ class TrainingLog:
             self._bar = None
 
     def after_update(self) -> None:
-        """Counts an update within a loop; the first one, and one after a long silence, has a line."""
-        # Reading the step waits for the device, so at most once a second.
+        """Counts an update within a loop; logs the first one and the first one after a long silence."""
+        # At most once per second, because reading the step waits for the device.
         if self._is_started and time.monotonic() - self._last_read < 1.0:
             return
         self._advance()
@@ -115,7 +115,7 @@ class TrainingLog:
         self._forecast()
 
     def __call__(self, metrics: Mapping[str, Any]) -> None:
-        """Logs the metrics of a training loop, unless the line before is only seconds old."""
+        """Logs the metrics of a training loop, unless the previous line is only seconds old."""
         self._advance()
         is_edge = not self._is_started or self._step >= self._num_updates
         self._is_started = True
@@ -125,21 +125,20 @@ class TrainingLog:
         self._is_paused, self._paused_at = True, time.monotonic()
 
     def resume(self, output: Mapping[str, Any] | None = None) -> None:
-        """Leaves the time since the last loop ended, that of an evaluation, out of the speed; an eval action."""
+        """Excludes the time since the last loop ended, that of an evaluation, from the speed; an eval action."""
         del output
         if self._is_paused:
             self._paused_secs += time.monotonic() - self._paused_at
             self._num_pauses += 1
         self._is_paused = False
 
-    def log_evaluation(self, figures: Mapping[str, Mapping[str, Any]]) -> None:
-        """Logs the error rates of an evaluation, but for the last one's, which end the run; an eval action."""
+    def log_evaluation(self, output: Mapping[str, Mapping[str, Any]]) -> None:
+        """Logs the error rates of an evaluation, except of the last one, which run.py prints; an eval action."""
         if self._step < self._num_updates:
-            self._log(f"evaluation at update {self._step:,}:\n{error_table(figures)}")
+            self._log(f"evaluation at update {self._step:,}:\n{error_table(output)}")
 
     def _advance(self) -> None:
-        if self._is_paused:  # no evaluation came between
-            self._is_paused = False
+        self._is_paused = False  # where no evaluation came in between
         self._step, self._last_read = int(self._global_step.numpy()), time.monotonic()
         now = time.monotonic() - self._start - self._paused_secs
         self._marks.append((now, self._step))
@@ -149,13 +148,13 @@ class TrainingLog:
             self._bar.update(self._step - self._bar.n)
 
     def secs_per_update(self) -> float | None:
-        """Returns how long an update takes, without compilation and evaluations; None before two were seen."""
+        """Returns the duration of an update without compilation and evaluations; None before two were timed."""
         if len(self._marks) < 2 or self._marks[-1][1] == self._marks[0][1]:
             return None
         return (self._marks[-1][0] - self._marks[0][0]) / (self._marks[-1][1] - self._marks[0][1])
 
     def secs_left(self) -> float | None:
-        """Returns how long the rest of the run takes, its evaluations included once one was seen."""
+        """Returns the time until the run ends, with its evaluations once one was timed."""
         secs = self.secs_per_update()
         if secs is None:
             return None
@@ -184,13 +183,13 @@ class TrainingLog:
         logging.info("%s", line)
 
     def _note_line(self, record: object) -> bool:
-        """Counts every line in the log, whoever wrote it, as one that breaks the silence; a logging filter."""
+        """Records the time of every log line of any module; a logging filter."""
         del record
         self._last_line = time.monotonic()
         return True
 
     def _break_silence(self) -> None:
-        """Says in a thread of its own that a long update, or the first one's compilation, is still going on."""
+        """Logs from its own thread that a long update or the first compilation is still running."""
         while not self._ended.wait(min(1.0, self._max_secs / 4)):
             silent_secs = time.monotonic() - self._last_line
             if silent_secs < self._max_secs:
@@ -206,6 +205,6 @@ class TrainingLog:
 
 @contextlib.contextmanager
 def without_orbit_prints() -> Any:
-    """Keeps what Orbit's controller prints to stdout, dicts of every metric, from the console."""
+    """Suppresses the dicts of metrics that Orbit's controller prints to stdout."""
     with open("/dev/null", "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
         yield

@@ -1,4 +1,4 @@
-"""A run of several processes that is told to leave: all save at the same update, through TensorFlow's own handler."""
+"""Stops a run of several processes at the same update, using TensorFlow's preemption handler."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ import tensorflow as tf
 
 from engine.common.signals import StopOnSignal, StopTraining
 
-# What PreemptionCheckpointHandler adds to the checkpoint that it is given; one saved without it may be continued.
-CHECKPOINT_PART = "checkpointed_runs"
-
 
 class SaveAllIfPreempted:
-    """Orbit's `SaveCheckpointIfPreempted`, to be called between updates, with our way of ending a run.
+    """Adapts Orbit's `SaveCheckpointIfPreempted` to calls between updates and to our way of ending a run.
 
-    The signal comes to one process; the handler lets all of them agree on an update, and saves there. One process that
+    The signal comes to one process; the handler lets all of them agree on an update and save there. A process that
     stopped by itself would leave the others waiting in an all-reduce.
     """
 
@@ -33,15 +30,15 @@ class SaveAllIfPreempted:
         stop: StopOnSignal,
         any_worker: Callable[[bool], bool],
     ) -> None:
-        """Takes SIGTERM over from `stop`; the time limit that `stop` watches over stays.
+        """Takes over the handling of SIGTERM from `stop`, whose time limit stays in force.
 
         Args:
-            cluster_resolver: Of the strategy.
-            manager: Of this process; in all but one it saves nothing. Restores once more, to the same values; what it
-                saves gets a part more, `CHECKPOINT_PART`.
-            global_step: Numbers the checkpoint.
-            stop: Told that the run was asked to stop, for its exit status.
-            any_worker: As `cluster.AnyWorker`.
+            cluster_resolver: Resolver of the strategy.
+            manager: Checkpoint manager of this process. It restores once more, to the same values, and its checkpoints
+                get the handler's variable, see `engine.checkpointing.compatibility.BOOKKEEPING`.
+            global_step: Number of updates done; the number of the checkpoint.
+            stop: Records the signal for the exit status.
+            any_worker: Tells all workers whether a flag is set on any of them, see `cluster.AnyWorker`.
         """
         self._stop = stop
         self._number = signal.SIGTERM
@@ -49,23 +46,23 @@ class SaveAllIfPreempted:
         self._any_worker = any_worker
         self._has_signal = False
         self._their_handler = signal.signal(signal.SIGTERM, self._note)
-        # Ctrl-C and a closed terminal, too, must not stop one process alone. What nohup ignores stays ignored.
+        # Ctrl-C and a closed terminal must not stop one process alone either. SIGHUP under nohup stays ignored.
         signal.signal(signal.SIGINT, self._pass_on)
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self._pass_on)
 
     def __call__(self, output: Any = None) -> None:
-        """Raises StopTraining, everything saved, at the update that the processes have agreed on."""
+        """Saves and raises StopTraining at the update that the processes have agreed on."""
         try:
             self._action(output)
         except SystemExit as leaving:
-            # How the handler ends a process; its status is a platform's, not ours.
+            # The handler ends a process like this, with a status for its platform.
             raise self._leaving() from leaving
 
     def between_batches(self) -> None:
-        """Raises StopTraining after the same batch of an evaluation in all processes, if one of them has a signal.
+        """Raises StopTraining after the same evaluation batch in all processes, if one of them has a signal.
 
-        The handler's own agreement counts updates, of which an evaluation has none, and may take longer than there is.
+        The handler's own agreement counts updates, of which an evaluation has none, and may take too long.
         """
         if self._any_worker(self._has_signal):
             raise self._leaving()

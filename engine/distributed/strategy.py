@@ -1,4 +1,4 @@
-"""Devices and distribution strategies; the only place that constructs a strategy."""
+"""Configures devices and builds distribution strategies; no other module constructs one."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _T = TypeVar("_T")
 
 
 def configure_devices(*, num_virtual_devices: int) -> None:
-    """Splits the CPU into logical devices; must run before TensorFlow touches any device.
+    """Splits the CPU into logical devices; call before TensorFlow initializes its devices.
 
     Args:
-        num_virtual_devices: Logical CPUs to make; 0 or 1 leaves the CPU whole.
+        num_virtual_devices: Number of logical CPUs; 0 or 1 leaves the CPU whole.
 
     Raises:
-        ValueError: If TensorFlow has initialized its devices already, with another number of them.
+        ValueError: TensorFlow has already initialized another number of devices.
     """
     if num_virtual_devices <= 1:
         return
@@ -46,18 +46,17 @@ def configure_devices(*, num_virtual_devices: int) -> None:
 def build_strategy(
     name: str, *, tpu: str = "", start_secs: float = 600.0, heartbeat_secs: float = 20.0
 ) -> tf.distribute.Strategy:
-    """Returns the strategy called `name`; before TensorFlow touches any device.
+    """Builds the strategy called `name`; call before TensorFlow initializes its devices.
 
     Args:
-        name: "auto" (a TPU if one answers, several GPUs: mirrored, else one device), "one_device", "mirrored" (all
-            GPUs, or all logical CPUs where there is none), "multi_worker" (the processes that TF_CONFIG lists) or
-            "tpu".
-        tpu: Name or address (host:port) of the TPU, "local" for one that this machine holds, "" to look for one.
-        start_secs: How long "multi_worker" waits for the other processes.
-        heartbeat_secs: How long a process may be silent before the others give it up.
+        name: "auto" (a TPU if one answers, "mirrored" with several GPUs, else one device), "one_device", "mirrored"
+            (all GPUs, or all logical CPUs without a GPU), "multi_worker" (the processes that TF_CONFIG lists) or "tpu".
+        tpu: Name or address (host:port) of the TPU, "local" for one in this machine, "" to look for one.
+        start_secs: Longest wait of "multi_worker" for the other processes, in seconds.
+        heartbeat_secs: Silence after which a process is considered lost, in seconds.
 
     Raises:
-        ValueError: If the name is unknown, TF_CONFIG is wrong, or what was asked for does not answer.
+        ValueError: The name is unknown, TF_CONFIG is wrong, or the TPU or a worker does not answer.
     """
     if name not in STRATEGIES:
         raise ValueError(f"--strategy must be one of {', '.join(STRATEGIES)}, got {name!r}")
@@ -65,14 +64,18 @@ def build_strategy(
         raise ValueError(f"--tpu={tpu} needs --strategy=tpu, got {name}")
     if name == "multi_worker":
         return _multi_worker(read_task(), start_secs=start_secs, heartbeat_secs=heartbeat_secs)
-    if name == "tpu":
-        return _tpu(tpu or _find_tpu() or "local")
-    if name == "auto" and (tpu or _find_tpu()):
+    if name in ("auto", "tpu"):
+        address = tpu or _find_tpu() or ("local" if name == "tpu" else "")
         try:
-            return _tpu(tpu or _find_tpu())
+            if address:
+                return _tpu(address)
         except ValueError:
-            if tpu:
-                raise  # asked for by name: training on a CPU instead would not be what was meant
+            if tpu or name == "tpu":
+                raise  # the user asked for a TPU and does not want to train on a CPU instead
+    return _local(name)
+
+
+def _local(name: str) -> tf.distribute.Strategy:
     gpus = tf.config.list_logical_devices("GPU")
     devices = [device.name for device in gpus or tf.config.list_logical_devices("CPU")]
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
@@ -81,29 +84,29 @@ def build_strategy(
 
 
 def count_replicas(name: str) -> int:
-    """Returns the replicas of the strategy called `name`; for "multi_worker" without waiting for the other processes.
+    """Counts the replicas of the strategy called `name`, for "multi_worker" without waiting for the other processes.
 
     Raises:
-        ValueError: As `build_strategy`.
+        ValueError: The strategy cannot be built.
     """
     if name == "multi_worker":
-        # Of as many GPUs as here; without any, TensorFlow takes one CPU of each process, however it is split.
+        # Every process is assumed to have as many GPUs as this one. Without GPUs, TensorFlow uses one CPU of each.
         return len(read_task().addresses) * max(len(tf.config.list_logical_devices("GPU")), 1)
     return build_strategy(name).num_replicas_in_sync
 
 
 def is_tpu(strategy: tf.distribute.Strategy) -> bool:
-    """Tells whether the step runs on a TPU: compiled, with static shapes."""
+    """Returns whether the step runs on a TPU: compiled, with static shapes."""
     return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
 def is_one_host(strategy: tf.distribute.Strategy) -> bool:
-    """Tells whether every variable lies in the memory of this process, or on its GPUs."""
+    """Returns whether this process holds all variables, in its memory or on its GPUs."""
     return not (is_tpu(strategy) or isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy))
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
-    """Returns one line: strategy, replicas and the devices of this process, such as "CPU:0-1, GPU:0"."""
+    """Describes the strategy, its replicas and the devices of this process, such as "CPU:0-1, GPU:0", in one line."""
     numbers: dict[str, list[int]] = {}
     for device in tf.config.list_logical_devices():
         numbers.setdefault(device.device_type, []).append(int(device.name.rpartition(":")[2]))
@@ -112,9 +115,9 @@ def describe(strategy: tf.distribute.Strategy) -> str:
 
 
 def _multi_worker(task: Task, *, start_secs: float, heartbeat_secs: float) -> tf.distribute.Strategy:
-    """Joins the other processes."""
+    """Builds the strategy once all processes have joined."""
     _check_port_is_free(task.address)
-    # TensorFlow's own defaults wait an hour for a process that never starts. There is no public call for these.
+    # TensorFlow's defaults wait an hour for a process that never starts; there is no public API to change them.
     context = eager_context.context()
     context.configure_coordination_service(
         service_type="standalone",
@@ -123,7 +126,7 @@ def _multi_worker(task: Task, *, start_secs: float, heartbeat_secs: float) -> tf
         heartbeat_timeout_in_ms=int(heartbeat_secs * 1000),
         shutdown_barrier_timeout_in_ms=int(heartbeat_secs * 1000),
     )
-    # Without it the time limit is for the others alone: the leader would wait an hour for a worker that never starts.
+    # Without this, the leader ignores the limit and waits an hour for a worker that never starts.
     context.coordination_service.cluster_register_with_barrier = True
     for job, count in task.counts.items():
         context.coordination_service.coordinated_job_list.add(name=job, num_tasks=count)
@@ -133,14 +136,14 @@ def _multi_worker(task: Task, *, start_secs: float, heartbeat_secs: float) -> tf
     except tf.errors.OpError as error:
         raise ValueError(
             f"--strategy=multi_worker: not all of {', '.join(task.addresses)} answered within {start_secs:g} s "
-            f"(runtime.cluster_start_secs): start every worker, with the same list in TF_CONFIG; "
-            f"{str(error).splitlines()[0]}"
+            "(runtime.cluster_start_secs); start every worker with the same list in TF_CONFIG "
+            f"({str(error).splitlines()[0]})"
         ) from error
 
 
 @contextlib.contextmanager
 def _sigterm_comes_back() -> Iterator[None]:
-    """Puts SIGTERM's handler back: TensorFlow leaves one in its place that swallows the signal."""
+    """Restores the handler of SIGTERM, which TensorFlow replaces by one that swallows the signal."""
     try:
         yield
     finally:
@@ -150,7 +153,7 @@ def _sigterm_comes_back() -> Iterator[None]:
 
 
 def _check_port_is_free(address: str) -> None:
-    """TensorFlow ends the whole process where it cannot listen: say it in words instead."""
+    """Raises ValueError if this worker cannot listen on its port; TensorFlow would abort the process."""
     _, _, port = address.rpartition(":")
     if not port.isdecimal():
         raise ValueError(f"TF_CONFIG: {address!r} is not HOST:PORT")
@@ -160,13 +163,13 @@ def _check_port_is_free(address: str) -> None:
             probe.bind(("", int(port)))
         except OSError as error:
             raise ValueError(
-                f"TF_CONFIG: this worker cannot listen on port {port} ({error.strerror}): another process has it; "
-                "stop that one or choose another port for all workers"
+                f"TF_CONFIG: this worker cannot listen on port {port} ({error.strerror}); stop the process that uses "
+                "it, or choose another port in TF_CONFIG on all workers"
             ) from error
 
 
 def _find_tpu() -> str:
-    """Returns the TPU that the environment names or this machine holds, "" without one; asks no network."""
+    """Returns the TPU that the environment names or this machine holds, "" without one; uses no network."""
     if os.environ.get("TPU_NAME"):
         return os.environ["TPU_NAME"]
     return "local" if glob.glob("/dev/accel[0-9]*") else ""
@@ -177,20 +180,20 @@ def _tpu(name: str) -> tf.distribute.Strategy:
     advice = "check --tpu=NAME, --tpu=HOST:PORT or --tpu=local, or choose another --strategy"
     try:
         if name == "local" and not glob.glob("/dev/accel[0-9]*") and not glob.glob("/dev/vfio/[0-9]*"):
-            raise ConnectionError("this machine holds none")
-        # TensorFlow retries for over an hour by itself: the address is tried first, and with a deadline.
+            raise ConnectionError("this machine has none")
+        # TensorFlow retries for over an hour, so the address is tried first, with a deadline.
         resolver = _with_deadline(lambda: _resolve_tpu(name), _TPU_ANSWER_SECS)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
-    # What the Cloud client raises is of many kinds: all mean that there is no TPU to be had under this name.
+    # The Cloud client raises many kinds of errors; all mean that there is no usable TPU of this name.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"no TPU answers as {name!r} ({reason}); {advice}") from error
 
 
 def _resolve_tpu(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolver:
-    """Finds a TPU's address and sees whether somebody listens there."""
+    """Finds a TPU's address and checks that something listens there."""
     is_address = ":" in name
     target = name if "://" in name or not is_address else f"grpc://{name}"
     resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=target)
@@ -201,7 +204,7 @@ def _resolve_tpu(name: str) -> tf.distribute.cluster_resolver.TPUClusterResolver
 
 
 def _with_deadline(call: Callable[[], _T], secs: float) -> _T:
-    """Returns what `call` returns, in a thread that is left behind if it takes too long.
+    """Runs `call` in a thread, which is abandoned after a deadline, and returns its result.
 
     Raises:
         TimeoutError: It took too long.
@@ -211,7 +214,7 @@ def _with_deadline(call: Callable[[], _T], secs: float) -> _T:
     def run() -> None:
         try:
             results.put((call(), None))
-        except BaseException as error:  # handed over, and raised below
+        except BaseException as error:  # raised again in the calling thread
             results.put((None, error))
 
     threading.Thread(target=run, daemon=True).start()

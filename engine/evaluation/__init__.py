@@ -1,1 +1,1 @@
-"""Evaluation loops and the error rates that come out of them."""
+"""Evaluation loops and error rates."""

@@ -1,7 +1,8 @@
-"""Evaluation: every utterance exactly once, integer error counts, one word error rate over the whole set."""
+"""Evaluates every utterance of a set exactly once and computes one word error rate over the whole set."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -20,8 +21,23 @@ from engine.training.ema import EmaWeights, ema_name
 
 
 def search_name(set_name: str, method: str) -> str:
-    """Returns the name of a set's figures with the texts of a search."""
+    """Returns the name under which a set's metrics with the texts of a search are reported."""
     return f"{set_name}-{method}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowFunctions:
+    """Functions of a batch's logits and labels.
+
+    Attributes:
+        loss_fn: Loss of each row.
+        feasible_fn: Rows that can have a loss.
+        decoder: Logits to tokens, in the graph.
+    """
+
+    loss_fn: LossFn
+    feasible_fn: FeasibleFn
+    decoder: Decoder
 
 
 class Evaluator(orbit.StandardEvaluator):
@@ -34,28 +50,24 @@ class Evaluator(orbit.StandardEvaluator):
         strategy: tf.distribute.Strategy,
         model: AcousticModel,
         data: EvalData,
-        loss_fn: LossFn,
-        feasible_fn: FeasibleFn,
-        decoder: Decoder,
+        functions: RowFunctions,
         tokenizer: Tokenizer,
-        num_logged: int = 3,
+        num_logged: int,
         between_batches: Callable[[], None] | None = None,
         search: Search | None = None,
     ) -> None:
         """Creates the evaluator.
 
         Args:
-            name: Of the evaluation set.
-            strategy: Where the step runs.
+            name: Name of the evaluation set.
+            strategy: Strategy to evaluate under.
             model: The model.
-            data: The set.
-            loss_fn: Loss of each row.
-            feasible_fn: Rows that can have a loss.
-            decoder: Logits to tokens, in the graph.
-            tokenizer: Tokens to text, on the host.
-            num_logged: Sample predictions in the log.
+            data: The evaluation set.
+            functions: Loss and decoder.
+            tokenizer: Converts tokens to text, on the host.
+            num_logged: Number of sample predictions to log.
             between_batches: Called after each batch; may raise, which abandons the pass.
-            search: Another way from logits to tokens, on the host, whose texts are scored beside the decoder's.
+            search: Search on the host, whose texts are scored in addition to the decoder's.
         """
         super().__init__(strategy.distribute_datasets_from_function(data.dataset))
         self._set_name = self._label = name
@@ -64,31 +76,33 @@ class Evaluator(orbit.StandardEvaluator):
         self._strategy = strategy
         self._model = model
         self._data = data
-        self._loss_fn = loss_fn
-        self._feasible_fn = feasible_fn
-        self._decoder = decoder
+        self._functions = functions
         self._tokenizer = tokenizer
         self._num_logged = num_logged
         self._between_batches = between_batches
         self._bar: Any = None
         self._start_secs = 0.0
         self._sums = {"loss_sum": 0.0, "num_losses": 0.0, "audio_samples": 0.0}
-        # What this process heard: utterance index, the decoder's text, the search's text.
+        # Results of this process: utterance index, the decoder's text, the search's text.
         self._texts: list[tuple[int, str, str]] = []
 
     @property
     def data(self) -> EvalData:
-        """The set."""
+        """The evaluation set."""
         return self._data
 
     def evaluate_all(self, name: str = "") -> dict[str, float]:
-        """Runs one whole pass, called `name` in what it says instead of the set's name; eager."""
+        """Runs one whole pass; eager.
+
+        Args:
+            name: Name for log and progress bar; "" = the set's name.
+        """
         self._label = name or self._set_name
-        # A known number of batches, the same on every replica: no replica ends before the others.
+        # The number of batches is known and the same on every replica, so that no replica ends before the others.
         return self.evaluate(tf.constant(self._data.num_batches, tf.int32))
 
     def eval_begin(self) -> TranscriptionScore:
-        """Starts a fresh score; eager."""
+        """Starts a new score; eager."""
         self.score, self.search_score = TranscriptionScore(), TranscriptionScore()
         self._sums = dict.fromkeys(self._sums, 0.0)
         self._texts = []
@@ -97,19 +111,19 @@ class Evaluator(orbit.StandardEvaluator):
         self._bar = progress_bar(total=self._data.num_batches, description=f"eval {self._label}", unit="batch")
         return self.score
 
-    @tf.autograph.experimental.do_not_convert  # as the training step
+    @tf.autograph.experimental.do_not_convert  # see `Trainer.train_step`
     def eval_step(self, iterator: tf.data.Iterator) -> dict[str, tf.Tensor]:
         """Transcribes one batch per replica; graph, cross-replica context."""
         return self._strategy.run(self._transcribe, args=(next(iterator),))
 
     def _transcribe(self, batch: Batch) -> dict[str, tf.Tensor]:
-        """Logits to tokens and losses; graph, replica context."""
+        """Computes tokens and losses of a batch; graph, replica context."""
         logits = self._model(batch["waveform"], batch["waveform_lengths"], training=False)
         lengths = self._model.output_lengths(batch["waveform_lengths"])
-        tokens, num_tokens = self._decoder(logits, lengths)
+        tokens, num_tokens = self._functions.decoder(logits, lengths)
         labels, label_lengths = batch["labels"], batch["label_lengths"]
-        losses = self._loss_fn(logits, lengths, labels, label_lengths)
-        is_scored = self._feasible_fn(labels, label_lengths, lengths) & (batch["weight"] > 0)
+        losses = self._functions.loss_fn(logits, lengths, labels, label_lengths)
+        is_scored = self._functions.feasible_fn(labels, label_lengths, lengths) & (batch["weight"] > 0)
         searched = {}
         if self._search is not None:
             searched = {"log_probs": tf.nn.log_softmax(tf.cast(logits, tf.float32)), "num_frames": lengths}
@@ -129,7 +143,7 @@ class Evaluator(orbit.StandardEvaluator):
             key: [value.numpy() for value in self._strategy.experimental_local_results(values)]
             for key, values in step_outputs.items()
         }
-        # Among several workers only this one's replicas are at hand.
+        # Of several workers, only this one's replicas are local.
         for replica in range(len(local["utterance_index"])):
             rows = {key: values[replica] for key, values in local.items()}
             self._sums["loss_sum"] += float(rows["loss"].sum())
@@ -144,7 +158,7 @@ class Evaluator(orbit.StandardEvaluator):
     def _collect_texts(self, rows: Mapping[str, np.ndarray]) -> None:
         for row, index in enumerate(rows["utterance_index"].tolist()):
             if index < 0:
-                continue  # a row that only fills up the batch
+                continue  # a padding row
             text = self._tokenizer.decode(rows["tokens"][row, : rows["num_tokens"][row]].tolist())
             other = ""
             if self._search is not None:
@@ -153,21 +167,21 @@ class Evaluator(orbit.StandardEvaluator):
             self._texts.append((index, text, other))
 
     def _merge_workers(self, score: TranscriptionScore) -> None:
-        """Scores what all workers heard, on every worker: all decide alike about what follows from the figures."""
-        # Copies: what hangs on a trackable object is wrapped by TensorFlow, which JSON refuses.
+        """Scores the results of all workers on every worker, so that all draw the same conclusions."""
+        # Copies, because TensorFlow wraps the attributes of trackable objects in types that JSON refuses.
         mine = json.dumps({"texts": list(self._texts), "sums": dict(self._sums)})
-        parts = [json.loads(part) for part in cluster.gather_texts(self._strategy, mine)]
+        workers = [json.loads(text) for text in cluster.gather_texts(self._strategy, mine)]
         for name in self._sums:
-            self._sums[name] = sum(part["sums"][name] for part in parts)
-        for part in parts:
-            for index, text, other in part["texts"]:
-                # Unreadable audio counts with an empty hypothesis: it must not flatter the figure.
+            self._sums[name] = sum(worker["sums"][name] for worker in workers)
+        for worker in workers:
+            for index, text, other in worker["texts"]:
+                # Unreadable audio counts as an empty hypothesis; leaving it out would flatter the error rate.
                 score.add(self._data.utterance_ids[index], self._data.references[index], text)
                 if self._search is not None:
                     self.search_score.add(self._data.utterance_ids[index], self._data.references[index], other)
 
     def eval_end(self, state: TranscriptionScore) -> dict[str, float]:
-        """Merges the workers' parts, checks that nothing is missing and returns the figures; eager."""
+        """Merges the workers' results, checks that no utterance is missing and returns the metrics; eager."""
         self._bar.close()
         self._merge_workers(state)
         elapsed_secs = time.monotonic() - self._start_secs
@@ -190,28 +204,31 @@ class Evaluator(orbit.StandardEvaluator):
 
 
 class EvaluatorGroup(orbit.AbstractEvaluator):
-    """Runs several evaluators in turn; the output is {set name: figures}.
+    """Runs several evaluators in turn; the output is {set name: metrics}.
 
     Attributes:
-        scores: Of the last evaluation, by the same names.
+        scores: {name: score of the last evaluation}.
     """
 
     def __init__(
         self, evaluators: Mapping[str, Evaluator], *, ema: EmaWeights | None = None, search_method: str = ""
     ) -> None:
-        """Keeps its arguments.
+        """Evaluates nothing yet.
 
         Args:
-            evaluators: By name of their set.
-            ema: Averages of the model's weights, each set is evaluated with them too, as `ema_name(set)`.
-            search_method: Name of the evaluators' search, whose figures are given too, as `search_name(set, method)`;
+            evaluators: {name of the set: its evaluator}.
+            ema: Averaged weights; each set is also evaluated with them, as `ema_name(set)`.
+            search_method: Name of the evaluators' search, whose metrics are reported as `search_name(set, method)`;
                 "" = they have none.
+
+        Raises:
+            ValueError: A set has the name of another set's metrics.
         """
         self._search_method = search_method
         clash = next((name for name in evaluators if search_name(name, search_method) in evaluators), None)
         if clash is not None and search_method:
             raise ValueError(
-                f"data.eval.{search_name(clash, search_method)}: this is the name of {clash}'s figures with "
+                f"data.eval.{search_name(clash, search_method)}: this name is used for the metrics of {clash} with "
                 f"decode.method={search_method}; rename the set"
             )
         self.scores: dict[str, TranscriptionScore] = {}
@@ -227,7 +244,7 @@ class EvaluatorGroup(orbit.AbstractEvaluator):
 
     @property
     def data(self) -> dict[str, EvalData]:
-        """The set behind each of `names`."""
+        """The set of each of `names`."""
         found: dict[str, EvalData] = {}
         for name, evaluator in self._evaluators.items():
             for own in (name, *([ema_name(name)] if self._ema is not None else [])):
@@ -237,16 +254,16 @@ class EvaluatorGroup(orbit.AbstractEvaluator):
         return found
 
     def evaluate(self, num_steps: tf.Tensor) -> dict[str, dict[str, float]]:
-        """Evaluates every set completely, whatever `num_steps` says: part of a set has no comparable error rate."""
+        """Evaluates every set completely; ignores `num_steps`, because a partial error rate is not comparable."""
         del num_steps
-        figures: dict[str, dict[str, float]] = {}
+        metrics: dict[str, dict[str, float]] = {}
         for name, evaluator in self._evaluators.items():
-            figures |= self._evaluate(name, evaluator)
+            metrics |= self._evaluate(name, evaluator)
         if self._ema is not None:
             with self._ema.swapped():
                 for name, evaluator in self._evaluators.items():
-                    figures |= self._evaluate(ema_name(name), evaluator)
-        return figures
+                    metrics |= self._evaluate(ema_name(name), evaluator)
+        return metrics
 
     def _evaluate(self, name: str, evaluator: Evaluator) -> dict[str, dict[str, float]]:
         found = {name: evaluator.evaluate_all(name)}

@@ -1,4 +1,4 @@
-"""Word and character error rates: integer counts that add up to one rate over a split."""
+"""Counts word and character errors and computes error rates over a whole split."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import jiwer
 
 @dataclasses.dataclass(frozen=True)
 class ErrorCounts:
-    """Counts of one minimal edit from reference to hypothesis, or a sum of such counts.
+    """Counts the edits of a minimal alignment of reference and hypothesis, or of several alignments.
 
     Attributes:
-        hits: Reference tokens that the hypothesis has.
-        substitutions: Reference tokens replaced by another one.
-        deletions: Reference tokens that the hypothesis lacks.
-        insertions: Hypothesis tokens that the reference has no place for.
+        hits: Number of reference tokens that the hypothesis has.
+        substitutions: Number of reference tokens replaced by another token.
+        deletions: Number of reference tokens that the hypothesis lacks.
+        insertions: Number of additional hypothesis tokens.
     """
 
     hits: int = 0
@@ -39,15 +39,15 @@ class ErrorCounts:
 
     @property
     def num_errors(self) -> int:
-        """Substitutions, deletions and insertions together."""
+        """Sum of substitutions, deletions and insertions."""
         return self.substitutions + self.deletions + self.insertions
 
     @property
     def rate(self) -> float:
         """Errors per reference token; may exceed 1.
 
-        Without reference tokens it is the number of insertions, which is what jiwer gives: 0.0 for
-        silence heard as silence, and finite, so that it can be written and compared.
+        Without reference tokens it is the number of insertions, as in jiwer: 0.0 for correctly recognized silence, and
+        always finite.
         """
         return self.num_errors / max(self.num_reference, 1)
 
@@ -58,15 +58,15 @@ def count_word_errors(reference: str, hypothesis: str) -> ErrorCounts:
 
 
 def count_char_errors(reference: str, hypothesis: str) -> ErrorCounts:
-    """Counts edits between the characters of two normalized texts, spaces between words included.
+    """Counts edits between the characters of two normalized texts, including spaces between words.
 
-    White space at the ends does not count and a run of it counts as one space.
+    White space at the ends is ignored, and a run of white space counts as one space.
     """
     return _counts(jiwer.process_characters(_one_spaced(reference), _one_spaced(hypothesis)))
 
 
 def _one_spaced(text: str) -> str:
-    # jiwer splits words at the space alone, and does not collapse runs of it for characters.
+    # jiwer splits words at spaces only, and does not collapse runs of spaces for characters.
     return " ".join(text.split())
 
 
@@ -81,7 +81,7 @@ def _counts(output: jiwer.WordOutput | jiwer.CharacterOutput) -> ErrorCounts:
 
 @dataclasses.dataclass(frozen=True)
 class _Scored:
-    """One utterance's texts and its counts."""
+    """Texts and error counts of one utterance."""
 
     utterance_id: str
     reference: str
@@ -91,10 +91,10 @@ class _Scored:
 
 
 class TranscriptionScore:
-    """Collects transcriptions of one split; the rates are computed once, over all of them.
+    """Collects the transcriptions of one split and computes rates over all of them.
 
-    The order of `add` and `merge` calls changes nothing. Texts are compared as given: normalize
-    both sides first, with the same normalizer.
+    The order of `add` and `merge` calls does not matter. Texts are compared as given: normalize references and
+    hypotheses first, with the same normalizer.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class TranscriptionScore:
         """Scores one utterance.
 
         Raises:
-            ValueError: The utterance was added before: counted twice it would bend the rate.
+            ValueError: The utterance was added before.
         """
         if utterance_id in self._scored:
             raise ValueError(_duplicate_message(utterance_id))
@@ -120,10 +120,10 @@ class TranscriptionScore:
         )
 
     def merge(self, other: TranscriptionScore) -> None:
-        """Takes over the utterances of `other`, for instance of another replica or host.
+        """Adds the utterances of `other`, for example of another host.
 
         Raises:
-            ValueError: An utterance is in both; nothing is merged then.
+            ValueError: An utterance is in both; nothing was merged.
         """
         common = self._scored.keys() & other._scored.keys()
         if common:
@@ -131,10 +131,10 @@ class TranscriptionScore:
         self._scored.update(other._scored)
 
     def summary(self) -> dict[str, Any]:
-        """Returns the figures of the split.
+        """Returns the metrics of the split.
 
-        `wer` and `cer` are fractions (0.05 is 5 %); hits, substitutions, deletions, insertions and
-        num_words count words; the same names with `char_`, and num_chars, count characters.
+        `wer` and `cer` are fractions (0.05 is 5 %). `hits`, `substitutions`, `deletions`, `insertions` and `num_words`
+        count words; the same names with `char_`, and `num_chars`, count characters.
         """
         words = sum((scored.words for scored in self._scored.values()), ErrorCounts())
         chars = sum((scored.chars for scored in self._scored.values()), ErrorCounts())
@@ -155,15 +155,11 @@ class TranscriptionScore:
         }
 
     def samples(self, count: int) -> list[dict[str, Any]]:
-        """Returns the records of the first `count` ids, for a log: the same ones every time."""
-        by_id = sorted(self.predictions(), key=lambda record: record["utterance_id"])
-        return by_id[:count]
+        """Returns the records of the first `count` ids, the same ones in every evaluation."""
+        return sorted(self.predictions(), key=lambda record: record["utterance_id"])[:count]
 
     def predictions(self) -> list[dict[str, Any]]:
-        """Returns one record an utterance, worst first.
-
-        Most word errors first; among equals most character errors; then by id.
-        """
+        """Returns a record for each utterance, sorted by word errors, then character errors, then id."""
         ordered = sorted(
             self._scored.values(),
             key=lambda scored: (
@@ -190,4 +186,4 @@ class TranscriptionScore:
 
 
 def _duplicate_message(utterance_id: str) -> str:
-    return f"utterance {utterance_id!r} is scored twice; give every utterance of a split once"
+    return f"utterance {utterance_id!r} is scored twice; score each utterance of a split once"

@@ -1,1 +1,1 @@
-"""From a trained model to text."""
+"""Transcription with a trained model: windows, decoding, words with times."""

@@ -1,4 +1,4 @@
-"""Which rows of a batch run together, so that little padding is computed, and how many groups run at a time."""
+"""Groups the rows of a batch by length, so that little padding is computed."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import tensorflow as tf
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grouping:
-    """What suits a device.
+    """Options of the grouping, which depend on the device.
 
     Attributes:
-        max_padding_share: Of what a group computes; 0 puts only rows of the same length together, 1 all.
-        max_samples: Most samples of a group of several rows, padding included; 0 sets no limit.
-        num_at_once: Groups that run at the same time.
+        max_padding_share: Largest share of padding in a group; 0 groups only rows of the same length, 1 all rows.
+        max_samples: Largest number of samples in a group of several rows, including padding; 0 = no limit.
+        num_at_once: Number of groups that run at the same time.
     """
 
     max_padding_share: float
@@ -23,24 +23,24 @@ class Grouping:
     num_at_once: int = 1
 
 
-# A CPU computes eight rows of one length hardly faster, second for second, than one row, in eight times the memory
-# (docs/results/0047). Two groups at once fill the gaps in which one has work for a single core only (0049).
+# A CPU is hardly faster per second of audio with eight rows of one length than with one, and needs eight times the
+# memory (docs/results/0047). Two groups at once fill the gaps in which one keeps a single core busy (0049).
 ON_CPU = Grouping(max_padding_share=0.1, max_samples=480_000, num_at_once=2)
 ON_ACCELERATOR = Grouping(max_padding_share=1.0)
 
 
 def suitable_grouping() -> Grouping:
-    """Returns what suits the devices that are visible."""
+    """Returns the options for the visible devices."""
     has_accelerator = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU")
     return ON_ACCELERATOR if has_accelerator else ON_CPU
 
 
 def group_by_length(lengths: Sequence[int], grouping: Grouping) -> list[list[int]]:
-    """Returns the rows, longest first, in groups.
+    """Returns groups of row indices, longest rows first.
 
     Args:
-        lengths: Of the rows, in samples; a group is padded to its longest.
-        grouping: What a group may be.
+        lengths: Lengths of the rows, in samples; a group is padded to its longest row.
+        grouping: Options of the grouping.
     """
     groups: list[list[int]] = []
     longest = total = 0

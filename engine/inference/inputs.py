@@ -1,4 +1,4 @@
-"""What is to be transcribed: files, folders, patterns, and standard input."""
+"""Finds the recordings to transcribe among files, folders, patterns and standard input."""
 
 from __future__ import annotations
 
@@ -15,82 +15,85 @@ from contextlib import contextmanager
 from common.audio_kinds import HEAD_BYTES, AudioKind, conversion_command, identify
 
 AUDIO_EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64")
-# What else names recordings that can be read; and, where the content does not tell, those that cannot.
+# Other extensions of readable recordings, and extensions of unreadable ones whose content is not recognized.
 _RARE_EXTENSIONS = (".oga", ".sph", ".snd", ".wave", ".bwf", ".aifc", ".voc", ".gsm")
 _FOREIGN_EXTENSIONS = (".raw", ".pcm", ".sln", ".vox", ".m4a", ".mp4", ".webm", ".aac", ".amr", ".wma", ".mkv", ".mov")
 STDIN = "-"
-# Around the commas at which a value was split.
+# Separators at which a value may have been split.
 _JOINTS = (",", ", ", " ,", " , ")
 _MOST_COMMAS = 8  # in one file name
 _NUM_NAMED = 5
 
 
 def find_audio(inputs: Sequence[str]) -> list[str]:
-    """Returns the audio files among `inputs`, in order and each once; tells on stderr what of a folder is passed over.
+    """Returns the audio files among `inputs`, in order and each once; reports on stderr what it ignores in a folder.
 
     Args:
-        inputs: Files of any name, folders (searched to the bottom, through links, for `AUDIO_EXTENSIONS` and for
-            whatever begins as a recording does; hidden files apart), patterns with * ? [ ] and **, or "-" for standard
-            input. A name with commas may have been split at them.
+        inputs: Files of any name, folders (searched recursively, through links, for `AUDIO_EXTENSIONS` and other files
+            with audio content; hidden files are ignored), patterns with * ? [ ] and **, or "-" for standard input. A
+            name with commas may have been split at them.
 
     Raises:
-        ValueError: A path does not exist or is no file, a pattern fits nothing, or a folder holds no audio.
+        ValueError: A path does not exist or is not a file, a pattern matches nothing, or a folder holds no audio.
     """
     found: dict[str, None] = {}
     for path in join_split_paths(inputs):
-        if path == STDIN or os.path.isfile(path):
-            found[path] = None
-        elif os.path.isdir(path):
-            found.update(dict.fromkeys(_search(path)))
-        elif os.path.exists(path):
-            raise ValueError(f"{path}: a pipe or a device, not a file; copy it to a file, or give - for standard input")
-        elif glob.has_magic(path):
-            matches = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
-            if not matches:
-                raise ValueError(f"{path}: no file fits this pattern; check it, and quote it from the shell")
-            found.update(dict.fromkeys(matches))
-        else:
-            raise ValueError(f"{path}: no such file or folder; give audio files or folders to --inputs")
+        found.update(dict.fromkeys(_expand(path)))
     if not found:
         raise ValueError("--inputs is empty: give audio files or folders, separated by commas, or - for standard input")
     return list(found)
 
 
+def _expand(path: str) -> list[str]:
+    """Returns the audio files that a path, a folder or a pattern stands for."""
+    if path == STDIN or os.path.isfile(path):
+        return [path]
+    if os.path.isdir(path):
+        return _search(path)
+    if os.path.exists(path):
+        raise ValueError(f"{path}: a pipe or a device, not a file; copy it to a file, or give - for standard input")
+    if not glob.has_magic(path):
+        raise ValueError(f"{path}: no such file or folder; give audio files or folders to --inputs")
+    matches = sorted(name for name in glob.glob(path, recursive=True) if os.path.isfile(name))
+    if not matches:
+        raise ValueError(f"{path}: no file matches this pattern; check it, and quote it in the shell")
+    return matches
+
+
 def join_split_paths(parts: Sequence[str]) -> list[str]:
-    """Puts paths together again that were split at their commas.
+    """Rejoins paths that were split at their commas.
 
     Args:
-        parts: What stood between the commas of a value, without the spaces around it.
+        parts: Parts of a value between its commas, without the spaces around them.
 
     Returns:
-        The parts, neighbors joined where that makes a path that exists: the whole value if it is one, else as many
-        paths as can be with the fewest that do not exist.
+        The parts, neighbors joined where that gives an existing path: the whole value if it is one, else the most
+        paths among the divisions with the fewest missing ones.
     """
     if len(parts) > 1 and (whole := _joined(parts)):
         return [whole]
-    # For each part, from the last one on: paths that are missing from here on, and how the rest is divided.
+    # For each suffix of the parts, shortest first: its number of missing paths and its division.
     best: list[tuple[int, list[str]]] = [(0, [])]
     for start in reversed(range(len(parts))):
-        here: tuple[int, list[str]] | None = None
+        # Without a join: this part is taken for a missing path, unless a shorter join exists.
+        choices = [(best[-1][0] + 1, 0, [parts[start], *best[-1][1]])]
         for count in range(1, min(_MOST_COMMAS + 1, len(parts) - start) + 1):
-            path = _joined(parts[start : start + count])
-            num_missing, rest = best[-count]
-            if path and (here is None or num_missing < here[0]):
-                here = num_missing, [path, *rest]
-            if here is not None and here[0] == 0:
-                break
-        if here is None or best[-1][0] + 1 < here[0]:
-            here = best[-1][0] + 1, [parts[start], *best[-1][1]]
-        best.append(here)
+            if path := _joined(parts[start : start + count]):
+                num_missing, rest = best[-count]
+                choices.append((num_missing, -1, [path, *rest]))
+                if not num_missing:
+                    break
+        num_missing, _, division = min(choices, key=lambda choice: choice[:2])
+        best.append((num_missing, division))
     return best[-1][1]
 
 
 def _joined(parts: Sequence[str]) -> str:
-    """The parts as one path that exists or, being a pattern, fits something; "" if there is none."""
+    """Returns the parts as one path that exists or a pattern that matches something; "" if there is none."""
     num_commas = len(parts) - 1
     if num_commas <= 3:
         joints: Iterable[Sequence[str]] = itertools.product(_JOINTS, repeat=num_commas)
-    else:  # one kind of comma throughout: not a thousand looks at the disk
+    else:  # the same separator throughout, to limit the number of file accesses
         joints = ((joint,) * num_commas for joint in _JOINTS)
     for between in joints:
         path = parts[0] + "".join(joint + part for joint, part in zip(between, parts[1:], strict=True))
@@ -100,16 +103,40 @@ def _joined(parts: Sequence[str]) -> str:
 
 
 def _search(root: str) -> list[str]:
-    """Recordings under a folder, sorted; linked folders are followed, each once."""
+    """Returns the recordings below a folder, sorted."""
     found: list[str] = []
     foreign: dict[str, str] = {}
     others: Counter[str] = Counter()
-    seen: set[tuple[int, int]] = set()
-    roots = deque([root])
+    for path in _walk(root, foreign):
+        obstacle = _find_obstacle(path)
+        if obstacle == "":
+            found.append(path)
+        elif obstacle is not None:
+            foreign[path] = obstacle
+        else:
+            others[_suffix(path) or "without a suffix"] += 1
+    others.pop(".txt", None)  # transcripts beside the audio
+    note = _describe_ignored(foreign, others)
+    if not found:
+        raise ValueError(f"{root}: no {', '.join(AUDIO_EXTENSIONS)} file in this folder{note and f'; it holds {note}'}")
+    if note:
+        print(f"{root}: ignored {note}", file=sys.stderr)
+    return sorted(found)
+
+
+def _walk(root: str, foreign: dict[str, str]) -> Iterator[str]:
+    """Yields the files below a folder without hidden ones; follows links to folders, each folder once.
+
+    Args:
+        root: The folder.
+        foreign: Gets {path: reason} of folders that cannot be read.
+    """
 
     def skip(error: OSError) -> None:
         foreign[str(error.filename)] = f"a folder that cannot be read: {error.strerror}"
 
+    seen: set[tuple[int, int]] = set()
+    roots = deque([root])
     while roots:
         for folder, subfolders, names in os.walk(roots.popleft(), onerror=skip):
             status = os.stat(folder)
@@ -118,31 +145,27 @@ def _search(root: str) -> list[str]:
                 continue
             seen.add((status.st_dev, status.st_ino))
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            # After all that lies here itself: a path without links names a file best.
+            # After everything else here: a path without links is the better name of a file.
             roots += (path for name in subfolders if os.path.islink(path := os.path.join(folder, name)))
-            for name in names:
-                path, suffix = os.path.join(folder, name), os.path.splitext(name)[1].lower()
-                if name.startswith("."):  # macOS's ._NAME among them
-                    continue
-                if os.path.exists(path) and not os.path.isfile(path):
-                    foreign[path] = "a pipe or a device"
-                elif suffix in AUDIO_EXTENSIONS + _RARE_EXTENSIONS:
-                    found.append(path)
-                else:
-                    kind = _kind(path)
-                    if kind is not None and kind.is_readable:
-                        found.append(path)
-                    elif (kind is not None and kind.is_audio) or suffix in _FOREIGN_EXTENSIONS:
-                        foreign[path] = kind.name if kind is not None else "not a format that can be read"
-                    else:
-                        others[suffix or "without a suffix"] += 1
-    others.pop(".txt", None)  # transcripts beside the audio, which are read
-    note = _describe_passed_over(foreign, others)
-    if not found:
-        raise ValueError(f"{root}: no {', '.join(AUDIO_EXTENSIONS)} file in this folder{note and f'; it holds {note}'}")
-    if note:
-        print(f"{root}: passed over {note}", file=sys.stderr)
-    return sorted(found)
+            yield from (os.path.join(folder, name) for name in names if not name.startswith("."))  # macOS: ._NAME
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _find_obstacle(path: str) -> str | None:
+    """Returns why a recording cannot be read, "" if it can; None if the file is not a recording."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "a pipe or a device"
+    if _suffix(path) in AUDIO_EXTENSIONS + _RARE_EXTENSIONS:
+        return ""
+    kind = _kind(path)
+    if kind is not None and kind.is_readable:
+        return ""
+    if (kind is not None and kind.is_audio) or _suffix(path) in _FOREIGN_EXTENSIONS:
+        return kind.name if kind is not None else "not a format that can be read"
+    return None
 
 
 def _kind(path: str) -> AudioKind | None:
@@ -150,30 +173,30 @@ def _kind(path: str) -> AudioKind | None:
         with open(path, "rb") as file:
             return identify(file.read(HEAD_BYTES))
     except OSError:
-        return None  # whoever reads it says why it cannot be read
+        return None  # the reader reports the error
 
 
-def _describe_passed_over(foreign: dict[str, str], others: Counter[str]) -> str:
-    pieces = []
+def _describe_ignored(foreign: dict[str, str], others: Counter[str]) -> str:
+    parts = []
     if foreign:
         named = [f"{path} ({what})" for path, what in sorted(foreign.items())[:_NUM_NAMED]]
         more = f" and {len(foreign) - _NUM_NAMED} more" if len(foreign) > _NUM_NAMED else ""
         first = next((path for path, what in sorted(foreign.items()) if os.path.isfile(path)), "")
         advice = f"; to convert, for example: {conversion_command(first)}" if first else ""
-        pieces.append(f"{len(foreign)} that cannot be read: {', '.join(named)}{more}{advice}")
+        parts.append(f"{len(foreign)} that cannot be read: {', '.join(named)}{more}{advice}")
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(_NUM_NAMED))
-        pieces.append(f"{others.total()} other file(s) ({kinds})")
-    return "; ".join(pieces)
+        parts.append(f"{others.total()} other file(s) ({kinds})")
+    return "; ".join(parts)
 
 
 @contextmanager
 def readable_paths(paths: Sequence[str]) -> Iterator[list[str]]:
-    """The same paths, with a temporary file of what comes from standard input in place of "-"."""
+    """Yields the paths with "-" replaced by a temporary file of standard input."""
     if STDIN not in paths:
         yield list(paths)
         return
-    # A file, because a header must be read before the samples, and more than once.
+    # A file, because the header is read before the samples, and more than once.
     with tempfile.NamedTemporaryFile(prefix="earshot-stdin-", suffix=".audio") as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
         file.flush()

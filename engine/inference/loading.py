@@ -8,24 +8,25 @@ from typing import Any
 
 from common import storage
 from common.json_files import field, optional_field
+from common.workdir_layout import VOCAB_FILE
+from engine.checkpointing.restore import restore_weights
 from engine.config import builders
 from engine.config.decode import choose_decode
-from engine.inference.exported import EXPORT_FILE, VOCAB_FILE, ExportedModel, read_export_fields
-from engine.inference.searching import SearchReader
-from engine.inference.transcriber import Transcriber
-from engine.protocols import AcousticModel, InferenceModel, Parts, Tokenizer
-from engine.training.ema import restore_weights
+from engine.inference.beam_search import BeamSearchDecoder
+from engine.inference.exported import EXPORT_FILE, ExportedModel, read_export_fields
+from engine.inference.transcriber import Transcriber, TranscriberOptions
+from engine.protocols import AcousticModel, Components, InferenceModel, Tokenizer
 
 
 def load_trained(
-    *, parts: Parts, checkpoint: str, weights: str = "", precision: str = "", regions: str = ""
+    *, parts: Components, checkpoint: str, weights: str = "", precision: str = "", regions: str = ""
 ) -> tuple[AcousticModel, Tokenizer]:
     """Builds the model of a run with its best weights, and its tokenizer.
 
     Args:
         parts: What data and models contribute.
         checkpoint: A workdir, or a checkpoint inside one.
-        weights: As `engine.training.ema.restore_weights`.
+        weights: As `engine.checkpointing.restore.restore_weights`.
         precision: As config.train.precision; "" is that of the run.
         regions: As config.model.regions; "" is that of the run.
 
@@ -44,7 +45,7 @@ def load_trained(
 
 def load_transcriber(
     *,
-    parts: Parts,
+    parts: Components,
     checkpoint: str,
     weights: str = "",
     batch_size: int = 8,
@@ -56,7 +57,7 @@ def load_transcriber(
     Args:
         parts: What data and models contribute.
         checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
-        weights: As `engine.training.ema.restore_weights`; an export has one kind.
+        weights: As `engine.checkpointing.restore.restore_weights`; an export has one kind.
         batch_size: Rows that run together.
         window_secs: Longest row; what is longer is cut into windows that overlap by a sixth.
         decode: The fields of config.decode; None = greedy.
@@ -96,10 +97,8 @@ def load_transcriber(
         stream_audio=functools.partial(parts.stream_audio, on_rate_mismatch=text_rules["on_rate_mismatch"]),
         normalize_waveform=parts.normalize_waveform if normalize else None,
         find_reference=functools.partial(parts.find_reference, text_style=text_rules["text_style"]),
-        reader=reader,
-        batch_size=batch_size,
-        window_secs=window_secs,
-        overlap_secs=window_secs / 6,
+        beam_search=reader,
+        options=TranscriberOptions(batch_size=batch_size, window_secs=window_secs, overlap_secs=window_secs / 6),
     )
 
 
@@ -119,12 +118,14 @@ def find_decode(
     return choose_decode(defaults, recorded, given or {})
 
 
-def _build_reader(parts: Parts, tokenizer: Tokenizer, decode: Mapping[str, Any] | None) -> SearchReader | None:
+def _build_reader(
+    parts: Components, tokenizer: Tokenizer, decode: Mapping[str, Any] | None
+) -> BeamSearchDecoder | None:
     search = parts.build_search(pieces=tokenizer.pieces, **decode) if decode is not None else None
     if search is None:
         return None
     assert decode is not None
-    return SearchReader(
+    return BeamSearchDecoder(
         search=search,
         aligner=parts.aligner,
         tokenizer=tokenizer,

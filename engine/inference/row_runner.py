@@ -1,4 +1,4 @@
-"""Waveforms of any lengths through a step that takes padded batches."""
+"""Runs waveforms of any lengths through a step that takes padded batches."""
 
 from __future__ import annotations
 
@@ -10,31 +10,35 @@ import numpy as np
 
 from engine.inference.grouping import Grouping, group_by_length
 
-# Padding to a multiple of this many samples keeps the number of shapes small: some parts are compiled for each.
+# Padding to a multiple of this keeps the number of shapes small; some operations are compiled for each shape.
 PADDING_SAMPLES = 16_000
 
-# Padded float32 [B, T] and lengths int32 [B] to [B, F, ...] and the valid frames of each row.
+# (padded waveforms float32 [B, T], lengths int32 [B]) -> results [B, F, ...], number of valid frames of each row [B].
 Step: TypeAlias = Callable[[np.ndarray, np.ndarray], tuple[Any, Any]]
 
 
 class RowRunner:
-    """Runs rows in groups of like length, several groups at a time, and gives them back in their order."""
+    """Runs rows in groups of similar length, several groups at a time, and returns results in the order of the rows."""
 
     def __init__(self, step: Step, grouping: Grouping) -> None:
         """Starts no thread yet.
 
         Args:
-            step: Called from several threads at once where the grouping says so; its results have `numpy()`.
-            grouping: Of the rows.
+            step: The step; called from `grouping.num_at_once` threads. Its results have `numpy()`.
+            grouping: Options of the grouping.
         """
         self._step = step
         self._grouping = grouping
         self._pool = ThreadPoolExecutor(grouping.num_at_once, thread_name_prefix="rows")
 
     def submit(self, waveforms: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
-        """Begins with float32 waveforms [T]; what it returns waits and gives [F, ...] of each, or raises what failed.
+        """Starts to run waveforms, after those submitted before.
 
-        What was submitted before goes first.
+        Args:
+            waveforms: float32 [T] each.
+
+        Returns:
+            A function that waits and returns the result [F, ...] of each waveform, or raises the step's error.
         """
         groups = group_by_length([len(waveform) for waveform in waveforms], self._grouping)
         results = [self._pool.submit(self._run, [waveforms[row] for row in rows]) for rows in groups]

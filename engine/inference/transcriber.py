@@ -1,4 +1,4 @@
-"""Recordings of any length to text with times, in constant memory."""
+"""Transcribes recordings of any length to text with times, in constant memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import tensorflow as tf
 from absl import logging
 
 from engine.common.progress import progress_bar
+from engine.inference.beam_search import Alternative, BeamSearchDecoder
 from engine.inference.grouping import Grouping, suitable_grouping
 from engine.inference.row_runner import RowRunner
-from engine.inference.searching import Alternative, SearchReader
-from engine.inference.windows import Piece, Window, cut_windows, join_windows, measure_hop
+from engine.inference.windows import LogitsChunk, Window, cut_windows, join_windows, measure_hop
 from engine.inference.words import Timed, find_words, mean_confidence
 from engine.protocols import InferenceModel, SpanDecoder, Tokenizer, TokenSpan
 
@@ -25,12 +25,12 @@ SAMPLE_RATE = 16_000
 
 @dataclasses.dataclass(frozen=True)
 class Transcript:
-    """What was said in one recording.
+    """The transcript of one recording.
 
     Attributes:
-        path: The recording.
-        words: In order, with times.
-        duration_secs: Of the recording.
+        path: Path of the recording.
+        words: Words in order, with times.
+        duration_secs: Duration of the recording, in seconds.
         alternatives: The best texts and their scores, if a search was asked for more than one.
     """
 
@@ -52,13 +52,13 @@ class Transcript:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What a transcription did.
+    """The results of `transcribe_files`.
 
     Attributes:
-        transcripts: In the order of the paths.
+        transcripts: Transcripts in the order of the paths.
         failures: (path, reason) of each file that could not be transcribed.
-        audio_secs: Duration of the transcribed audio.
-        elapsed_secs: Time from the first file to the last.
+        audio_secs: Duration of the transcribed audio, in seconds.
+        elapsed_secs: Time from the first file to the last, in seconds.
     """
 
     transcripts: tuple[Transcript, ...]
@@ -67,18 +67,39 @@ class Summary:
     elapsed_secs: float
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TranscriberOptions:
+    """Options of `Transcriber`.
+
+    Attributes:
+        batch_size: Number of rows that run together.
+        window_secs: Longest row, in seconds; longer recordings are cut into windows of this length.
+        overlap_secs: Overlap of consecutive windows, in seconds.
+        grouping: Groups of a batch that are padded together; None = suitable for the device.
+    """
+
+    batch_size: int = 8
+    window_secs: float = 30.0
+    overlap_secs: float = 5.0
+    grouping: Grouping | None = None
+
+
 class Transcriber:
-    """Transcribes many short recordings a batch at a time, long ones window by window.
+    """Transcribes short recordings in batches and long ones window by window, in constant memory.
+
+        transcriber = load_transcriber(parts=components, checkpoint="runs/base")
+        for transcript in transcriber.transcribe_files(["a.wav", "b.flac"]).transcripts:
+            print(transcript.path, transcript.text)
 
     Attributes:
         model: Computes the logits.
-        tokenizer: Says what they mean.
-        find_reference: Path -> the transcript beside the file, or None.
-        count_samples: Path -> samples at 16 kHz.
-        stream_audio: Path -> float32 [N] at 16 kHz, piece by piece.
+        tokenizer: Tokenizer of the model.
+        find_reference: path -> the transcript beside the file, or None.
+        count_samples: path -> number of samples at 16 kHz.
+        stream_audio: path -> blocks float32 [N] of the recording at 16 kHz.
         geometry: Receptive field of a frame and hop between frames, in samples.
-        normalize: A recording, or a window of a long one, to what the model hears: float32 [T] to the same.
-        normalizes: Whether that is zero mean and unit variance, or the recording as it is.
+        normalize: Prepares a recording, or a window of a long one, for the model: float32 [T] -> float32 [T].
+        normalizes: Whether `normalize` gives zero mean and unit variance; otherwise it changes nothing.
     """
 
     def __init__(
@@ -91,57 +112,51 @@ class Transcriber:
         stream_audio: Callable[[str], Iterator[np.ndarray]],
         normalize_waveform: Callable[[np.ndarray], np.ndarray] | None,
         find_reference: Callable[[str], str | None] = lambda path: None,
-        reader: SearchReader | None = None,
-        batch_size: int = 8,
-        window_secs: float = 30.0,
-        overlap_secs: float = 5.0,
-        grouping: Grouping | None = None,
+        beam_search: BeamSearchDecoder | None = None,
+        options: TranscriberOptions = TranscriberOptions(),
     ) -> None:
         """Prepares the step.
 
         Args:
-            model: With its weights.
+            model: Model with its weights.
             span_decoder: Log-probabilities to tokens with frames.
-            tokenizer: What the tokens say.
-            count_samples: Path -> samples at 16 kHz, from the header; raises ValueError for files it cannot use.
-            stream_audio: Path -> float32 [N] at 16 kHz, piece by piece; likewise.
-            normalize_waveform: Of a recording, or of a window of a long one; None for a model that hears them as they
-                are.
-            find_reference: Path -> the transcript beside the file, or None; for who wants to compare.
-            reader: Finds the words in place of the span decoder.
-            batch_size: Rows that run together.
-            window_secs: Longest row; what is longer is cut into windows of this length.
-            overlap_secs: Of consecutive windows.
-            grouping: How a batch is split into what really runs together; None = what suits the device.
+            tokenizer: Tokenizer of the model.
+            count_samples: path -> number of samples at 16 kHz, from the header; raises ValueError for unusable files.
+            stream_audio: path -> blocks float32 [N] at 16 kHz; raises ValueError for unusable files.
+            normalize_waveform: Normalizes a recording, or a window of a long one; None if the model expects them as
+                they are.
+            find_reference: path -> the transcript beside the file, or None.
+            beam_search: Decoder to use instead of `span_decoder`.
+            options: Batch, windows and grouping.
         """
         self.model = model
         self.tokenizer = tokenizer
         self.find_reference = find_reference
         self._span_decoder = span_decoder
-        self._reader = reader
+        self._beam_search = beam_search
         self.count_samples = count_samples
         self.stream_audio = stream_audio
         self.normalizes = normalize_waveform is not None
         self.normalize = normalize_waveform or np.asarray
-        self._batch_size = batch_size
+        self._batch_size = options.batch_size
         self.geometry = measure_hop(lambda lengths: model.output_lengths(tf.constant(lengths)).numpy())
         receptive_field, self._hop = self.geometry
-        self._window_samples = round(window_secs * SAMPLE_RATE)
+        self._window_samples = round(options.window_secs * SAMPLE_RATE)
         if model.max_training_samples:
             self._window_samples = min(self._window_samples, model.max_training_samples)
         self._window_samples = max(self._window_samples, receptive_field + 3 * self._hop)
-        overlap_samples = min(round(overlap_secs * SAMPLE_RATE), self._window_samples // 2)
+        overlap_samples = min(round(options.overlap_secs * SAMPLE_RATE), self._window_samples // 2)
         self._step_samples = (self._window_samples - overlap_samples) // self._hop * self._hop
         self._step = tf.function(
             self._log_probs,
             input_signature=[tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)],
             autograph=False,
         )
-        self._rows = RowRunner(self._step, grouping or suitable_grouping())
+        self._rows = RowRunner(self._step, options.grouping or suitable_grouping())
 
     @property
     def secs_per_frame(self) -> float:
-        """Hop between frames."""
+        """Hop between frames, in seconds."""
         return self._hop / SAMPLE_RATE
 
     def _log_probs(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -149,14 +164,17 @@ class Transcriber:
         return tf.nn.log_softmax(tf.cast(logits, tf.float32)), self.model.output_lengths(lengths)
 
     def log_probs(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Returns float32 [F, V] of each waveform [T] as `normalize` returns it; rows of like length run together."""
+        """Returns log-probabilities float32 [F, V] of each normalized waveform [T]."""
         return self._rows.submit(waveforms)()
 
-    def stream_log_probs(self, blocks: Iterable[np.ndarray]) -> Iterator[Piece]:
-        """Yields the log-probabilities of a recording of any length, from its samples piece by piece.
+    def stream_log_probs(self, blocks: Iterable[np.ndarray]) -> Iterator[LogitsChunk]:
+        """Yields the log-probabilities of a recording of any length.
 
-        Where the model wants it, a recording of one window is normalized as a whole; of a longer one each window by
-        itself, so that nothing has to be known of the rest.
+        If the model expects normalized input, a recording of one window is normalized as a whole, and each window of a
+        longer one by itself, so that the rest need not be known.
+
+        Args:
+            blocks: Consecutive blocks of the recording, float32 [N].
         """
         windows = cut_windows(
             blocks,
@@ -166,32 +184,32 @@ class Transcriber:
         )
         return join_windows(self._run_windows(windows), blank_id=self.tokenizer.blank_id)
 
-    def _run_windows(self, windows: Iterator[Window]) -> Iterator[Piece]:
+    def _run_windows(self, windows: Iterator[Window]) -> Iterator[LogitsChunk]:
         batches = (
             (batch, self._rows.submit([self.normalize(window.waveform) for window in batch]))
             for batch in _batched(windows, self._batch_size)
         )
         for batch, collect in _one_ahead(batches):
             for window, log_probs in zip(batch, collect(), strict=True):
-                yield Piece(log_probs, window.start_frame)
+                yield LogitsChunk(log_probs, window.start_frame)
 
-    def find_words(self, pieces: Iterable[Piece]) -> tuple[Timed, ...]:
-        """Decodes consecutive pieces of one recording."""
-        return self._read(pieces)[0]
+    def find_words(self, chunks: Iterable[LogitsChunk]) -> tuple[Timed, ...]:
+        """Decodes the consecutive chunks of a recording to words."""
+        return self._decode(chunks)[0]
 
-    def text_of(self, pieces: Iterable[Piece]) -> str:
-        """The words of consecutive pieces of one recording, joined by spaces."""
-        return " ".join(word.text for word in self.find_words(pieces))
+    def text_of(self, chunks: Iterable[LogitsChunk]) -> str:
+        """Decodes the consecutive chunks of a recording to a text."""
+        return " ".join(word.text for word in self.find_words(chunks))
 
-    def _read(self, pieces: Iterable[Piece]) -> tuple[tuple[Timed, ...], tuple[Alternative, ...]]:
-        if self._reader is not None:
-            return self._reader.read(pieces, secs_per_frame=self.secs_per_frame)
+    def _decode(self, chunks: Iterable[LogitsChunk]) -> tuple[tuple[Timed, ...], tuple[Alternative, ...]]:
+        if self._beam_search is not None:
+            return self._beam_search.decode(chunks, secs_per_frame=self.secs_per_frame)
         spans: list[TokenSpan] = []
-        for piece in pieces:
-            for token, start, end, prob in self._span_decoder(piece.log_probs):
-                first, last = start + piece.start_frame, end + piece.start_frame
+        for chunk in chunks:
+            for token, start, end, prob in self._span_decoder(chunk.log_probs):
+                first, last = start + chunk.start_frame, end + chunk.start_frame
                 if start == 0 and spans and (spans[-1][0], spans[-1][2]) == (token, first):
-                    # The token that two windows meet on: both have found a part of it.
+                    # Two windows were joined within this token: each has found a part of it.
                     _, first, middle, other = spans.pop()
                     prob = (other * (middle - first) + prob * (last - middle)) / (last - first)
                 spans.append((token, first, last, prob))
@@ -199,17 +217,17 @@ class Transcriber:
 
     @property
     def window_secs(self) -> float:
-        """Longest row; what is longer is cut into windows."""
+        """Longest row, in seconds; longer recordings are cut into windows."""
         return self._window_samples / SAMPLE_RATE
 
     def transcribe_files(self, paths: Sequence[str], *, quiet: bool = False) -> Summary:
-        """Transcribes files, those of like length together.
+        """Transcribes files, those of similar length together.
 
-        A file that cannot be read is named in the log and in the summary; the others are done all the same.
+        A file that cannot be read is reported in the log and in the summary; the others are transcribed.
 
         Args:
-            paths: Audio files.
-            quiet: Whether to leave bar and log out, and the rest to the summary.
+            paths: Paths of audio files.
+            quiet: Whether to show neither progress nor errors.
         """
         start_secs = time.monotonic()
         failures: dict[int, str] = {}
@@ -221,36 +239,33 @@ class Transcriber:
                 logging.error("%s is skipped: %s", paths[index], error)
             failures[index] = str(error)
 
+        def finish(index: int, chunks: Iterable[LogitsChunk]) -> None:
+            words, alternatives = self._decode(chunks)
+            found[index] = Transcript(paths[index], words, num_samples[index] / SAMPLE_RATE, alternatives)
+
         for index, path in enumerate(paths):
             try:
                 num_samples[index] = self.count_samples(path)
             except (ValueError, OSError) as error:
                 fail(index, error)
-        # Longest first: a batch that does not fit the memory shows at once, and the rate only rises.
+        # Longest first: a batch that does not fit into memory fails at once, and the speed only rises.
         order = sorted(num_samples, key=lambda index: -num_samples[index])
-        is_long = [index for index in order if num_samples[index] > self._window_samples]
-        total_secs = sum(num_samples.values()) / SAMPLE_RATE
-        total = round(total_secs)
+        num_long = sum(count > self._window_samples for count in num_samples.values())
+        total = round(sum(num_samples.values()) / SAMPLE_RATE)
         with progress_bar(total=total, description="transcribe", unit="audio-s", quiet=quiet) as bar:
-
-            def finish(index: int, pieces: Iterable[Piece]) -> None:
-                words, alternatives = self._read(pieces)
-                found[index] = Transcript(paths[index], words, num_samples[index] / SAMPLE_RATE, alternatives)
-
-            for index in is_long:
+            for index in order[:num_long]:
                 try:
                     blocks = _watched(self.stream_audio(paths[index]), bar)
                     finish(index, self.stream_log_probs(blocks))
                 except (ValueError, OSError) as error:
                     fail(index, error)
-            short = order[len(is_long) :]
             batches = (
                 (batch, self._rows.submit([waveform for _, waveform in batch]))
-                for batch in self._load_batches(short, paths, fail)
+                for batch in self._load_batches(order[num_long:], paths, fail)
             )
             for batch, collect in _one_ahead(batches):
                 for (index, waveform), log_probs in zip(batch, collect(), strict=True):
-                    finish(index, [Piece(log_probs, 0)])
+                    finish(index, [LogitsChunk(log_probs, 0)])
                     bar.update(len(waveform) / SAMPLE_RATE)
         return Summary(
             transcripts=tuple(found[index] for index in sorted(found)),
@@ -262,7 +277,7 @@ class Transcriber:
     def _load_batches(
         self, order: Sequence[int], paths: Sequence[str], fail: Callable[[int, Exception], None]
     ) -> Iterator[list[tuple[int, np.ndarray]]]:
-        """Yields batches of (index, waveform as the model hears it); the next one is decoded while one runs."""
+        """Yields batches of (index, normalized waveform); the next batch is decoded while one runs."""
 
         def load(indices: Sequence[int]) -> list[tuple[int, np.ndarray | Exception]]:
             loaded: list[tuple[int, np.ndarray | Exception]] = []
@@ -303,7 +318,7 @@ def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def _one_ahead(items: Iterator[Any]) -> Iterator[Any]:
-    """Yields items; each has been drawn while the one before was still in use."""
+    """Yields items; draws each one while the previous one is still in use."""
     held = next(items, None)
     for following in items:
         yield held

@@ -1,4 +1,4 @@
-"""Tokens on frames to words and characters in seconds."""
+"""Converts tokens with frames to words and characters with times in seconds."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # it imports TensorFlow, which a wrong --output_format should not wait for
+if TYPE_CHECKING:  # it imports TensorFlow, which is slow, and a wrong --output_format is reported before
     from engine.protocols import Tokenizer, TokenSpan
 
-# A token that won its frame has a probability above 0, but float32 may have rounded it away.
+# The best token of a frame has a positive probability, but float32 may round it to 0.
 SMALLEST_PROB = 1e-30
 
 
 @dataclasses.dataclass(frozen=True)
 class Timed:
-    """A word or a character.
+    """A word or a character with its time.
 
     Attributes:
-        text: What was said.
-        start_secs: When it begins, from the beginning of the recording.
-        end_secs: When it ends.
-        confidence: Of a character the mean probability of its token over its frames; of a word the geometric mean of
-            its characters' confidences. In [0, 1].
-        characters: Of a word.
+        text: The word or character.
+        start_secs: Start, in seconds from the beginning of the recording.
+        end_secs: End, in seconds from the beginning of the recording.
+        confidence: In [0, 1]: for a character, the mean probability of its token over its frames; for a word, the
+            geometric mean of its characters' confidences.
+        characters: Characters of a word; empty for a character.
     """
 
     text: str
@@ -34,7 +34,7 @@ class Timed:
     characters: tuple[Timed, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The object of a transcript's JSON: text, start, end (s), confidence, and a word's characters."""
+        """Returns the object for a transcript's JSON: text, start and end (s), confidence, a word's characters."""
         found: dict[str, Any] = {
             "text": self.text,
             "start": round(self.start_secs, 3),
@@ -47,19 +47,17 @@ class Timed:
 
 
 def find_words(spans: Sequence[TokenSpan], tokenizer: Tokenizer, secs_per_frame: float) -> list[Timed]:
-    """Groups characters to words at the tokenizer's spaces.
+    """Groups characters into words at the tokenizer's spaces.
+
+    Joined by spaces, the words are the text that the tokenizer's `decode` returns for the same tokens.
 
     Args:
         spans: Tokens with their frames, in order.
-        tokenizer: What each token says; joined by spaces, the words are what its `decode` says of all tokens.
-        secs_per_frame: Hop of the frames.
-
-    Returns:
-        The words; empty without any.
+        tokenizer: Tokenizer of the model.
+        secs_per_frame: Hop between frames, in seconds.
     """
     words: list[Timed] = []
     characters: list[Timed] = []
-    pieces = tokenizer.pieces
 
     def close() -> None:
         if characters:
@@ -75,17 +73,17 @@ def find_words(spans: Sequence[TokenSpan], tokenizer: Tokenizer, secs_per_frame:
             characters.clear()
 
     for token, start_frame, end_frame, prob in spans:
-        piece = pieces[token]
-        if piece.isspace():
+        text = tokenizer.pieces[token]
+        if text.isspace():
             close()
-        elif piece:
-            characters.append(Timed(piece, start_frame * secs_per_frame, end_frame * secs_per_frame, prob))
+        elif text:
+            characters.append(Timed(text, start_frame * secs_per_frame, end_frame * secs_per_frame, prob))
     close()
     return words
 
 
 def mean_confidence(parts: Sequence[Timed]) -> float:
-    """Geometric mean of confidences, 0 without any: what multiplies like probabilities is averaged like them."""
+    """Returns the geometric mean of confidences, 0 without any."""
     if not parts:
         return 0.0
     return math.exp(sum(math.log(max(part.confidence, SMALLEST_PROB)) for part in parts) / len(parts))

@@ -1,1 +1,1 @@
-"""One module for each `--mode` of run.py but training and evaluation, which are `engine.experiment`."""
+"""One module for each `--mode` of run.py; `train_and_eval` is `train`."""

@@ -18,14 +18,14 @@ from engine.inference.inputs import find_audio
 from engine.inference.loading import load_transcriber
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.words import Timed, find_words, mean_confidence
-from engine.protocols import Aligner, Parts
+from engine.protocols import Aligner, Components
 
 _NUM_SHOWN = 10  # mismatches printed; all recordings are in the output file
 ALIGNMENTS_FILE = "alignments.jsonl"
 TEXTGRID_FOLDER = "textgrid"
 
 
-def run(*, parts: Parts, checkpoint: str, inputs: Sequence[str], output: str, weights: str = "") -> int:
+def run(*, parts: Components, checkpoint: str, inputs: Sequence[str], output: str, weights: str = "") -> int:
     """Aligns recordings with the transcripts beside them; writes OUTPUT/alignments.jsonl, worst match first, and a
     Praat TextGrid of each recording under OUTPUT/textgrid; returns the exit status: 2 if any could not be aligned.
 

@@ -1,7 +1,7 @@
-"""`--mode=continuous_eval`: a process beside training that evaluates each checkpoint as it appears.
+"""`--mode=continuous_eval`: evaluates the checkpoints of a training in another process as they appear.
 
 Training holds its workdir's lock and owns metrics.jsonl, eval/, best/ and tensorboard/ in it. This process reads its
-checkpoints and writes files of the same names in WORKDIR/continuous_eval, under a lock of its own.
+checkpoints and writes files of the same names to WORKDIR/continuous_eval, under a lock of its own.
 """
 
 from __future__ import annotations
@@ -12,21 +12,22 @@ from collections.abc import Callable, Collection
 import orbit
 import tensorflow as tf
 from absl import logging
+from ml_collections import ConfigDict
 
 from common import storage
 from common import workdir_layout as layout
 from common.json_files import field
 from common.workdir_layout import read_run_id
 from engine.actions import writers
-from engine.checkpointing import manager
+from engine.checkpointing.best import BestCheckpoint
+from engine.checkpointing.compatibility import check_matches
 from engine.common import files
-from engine.evaluation.evaluator import EvaluatorGroup
-from engine.protocols import AcousticModel
-from engine.report.writer import ReportWriter
+from engine.config import builders
+from engine.protocols import Components
 from engine.training.ema import EmaWeights
 from engine.training.outer_loop import is_same_set
 from engine.workdir import identity
-from engine.workdir.folder import WorkdirError
+from engine.workdir.folder import WorkdirError, WorkdirLock, storage_faults
 from engine.workdir.records import read_metrics
 
 FOLDER = layout.CONTINUOUS_FOLDER
@@ -34,7 +35,7 @@ _POLL_SECS = 2.0
 
 
 def mark_finished(workdir: str, *, step: int, reason: str) -> None:
-    """Says in the workdir that training has come to its end; no further checkpoint will appear."""
+    """Records in the workdir that training has ended and no further checkpoint will appear."""
     files.write_json_atomic(storage.join(workdir, layout.FINISHED_FILE), {"step": step, "reason": reason})
 
 
@@ -57,10 +58,10 @@ def finished_reason(workdir: str) -> str:
 
 
 def wait_for_run(workdir: str, *, timeout_secs: float, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Waits until training has put its config and vocabulary there, which it does before its first update.
+    """Waits until training has written its config and vocabulary, which it does before its first update.
 
     Raises:
-        WorkdirError: It did not within the time.
+        WorkdirError: It did not do so in time.
     """
     deadline = time.monotonic() + timeout_secs
     names = (layout.CONFIG_FILE, layout.VOCAB_FILE)
@@ -68,7 +69,7 @@ def wait_for_run(workdir: str, *, timeout_secs: float, sleep: Callable[[float], 
         if time.monotonic() >= deadline:
             raise WorkdirError(
                 f"{workdir}: no training run has begun there within {timeout_secs:g} s (eval.idle_timeout_secs); start "
-                "one, or name the workdir of one with --workdir or --checkpoint"
+                "one, or give the workdir of one to --workdir or --checkpoint"
             )
         sleep(min(_POLL_SECS, timeout_secs))
 
@@ -83,28 +84,28 @@ def follow_checkpoints(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> str:
-    """Calls `evaluate` for each checkpoint in turn until training is done or nothing comes any more.
+    """Calls `evaluate` for each checkpoint in order until training has ended or no checkpoint appears any more.
 
     Args:
-        folder: Where checkpoints appear; need not exist yet.
+        folder: Folder of the checkpoints; need not exist yet.
         evaluate: (step, path) -> whether it could be evaluated.
         done: Steps evaluated by an earlier process.
         finished: Returns why no further checkpoint will appear, "" while one may.
-        idle_timeout_secs: Longest wait for the next checkpoint.
-        sleep: Waits.
-        clock: Seconds.
+        idle_timeout_secs: Longest wait for the next checkpoint, in seconds.
+        sleep: Waits for a number of seconds.
+        clock: Returns a time in seconds.
 
     Returns:
-        Why it ended.
+        The reason for the end.
     """
     seen, unsealed = set(done), ""
     idle_since = clock()
     while True:
-        reason = finished()  # asked first: what was saved before training ended lies there then
+        reason = finished()  # before the list, so that it has everything that was saved before the end
         paths = layout.list_checkpoints(folder)
         if paths and not reason and paths[-1] != unsealed and layout.read_manifest(paths[-1]) is None:
-            unsealed = paths.pop()  # its manifest is written last: perhaps it is not whole before the next look
-        found = [(int(path.rpartition("-")[2]), path) for path in paths]
+            unsealed = paths.pop()  # the manifest is written last; give the save one more interval
+        found = [(layout.checkpoint_number(path) or 0, path) for path in paths]
         fresh = [(step, path) for step, path in found if step not in seen]
         if fresh:
             step, path = fresh[0]
@@ -119,108 +120,135 @@ def follow_checkpoints(
             sleep(min(_POLL_SECS, idle_timeout_secs))
 
 
-def evaluate_continuously(
-    *,
-    strategy: tf.distribute.Strategy,
-    model: AcousticModel,
-    ema: EmaWeights | None,
-    evaluators: EvaluatorGroup,
-    global_step: tf.Variable,
-    best_of: str,
-    training_workdir: str,
-    output: str,
-    run_id: str,
-    idle_timeout_secs: float,
-    make_report: Callable[..., ReportWriter],
+def run(
+    *, config: ConfigDict, components: Components, workdir: str, strategy: tf.distribute.Strategy, checkpoint: str
 ) -> dict[str, dict[str, float]]:
-    """Evaluates what is and what comes in a training workdir.
+    """Evaluates the checkpoints of a training in another process, those that exist and those that appear.
 
     Args:
-        strategy: Where it runs.
-        model: Its weights are replaced.
-        ema: Averages of them, if training keeps some.
-        evaluators: Of this model, with the same averages.
-        global_step: Is set to the update of each checkpoint.
-        best_of: Set whose WER decides about OUTPUT/best.
-        training_workdir: Of the other process.
-        output: Folder for what comes out.
-        run_id: Of the training; as soon as the workdir belongs to another run, this ends.
-        idle_timeout_secs: Longest wait for the next checkpoint.
-        make_report: As `unpack.report_maker`.
+        config: Config of the run, see configs/base.py.
+        components: Callables of data and models.
+        workdir: Folder of this process; the results are written to a folder in it.
+        strategy: Strategy to evaluate under.
+        checkpoint: Workdir of the training to follow; "" = `workdir`.
 
     Returns:
-        The figures of the last checkpoint, {set: {figure: value}}.
-    """
-    metrics_path = storage.join(output, layout.METRICS_FILE)
-    digests = {name: data.digest for name, data in evaluators.data.items()}
-    state = tf.train.Checkpoint(model=model, global_step=global_step)
-    if ema is not None:
-        state.ema = ema
-    best = manager.BestCheckpoint(
-        checkpoint=tf.train.Checkpoint(model=model),
-        directory=storage.join(output, layout.BEST_FOLDER),
-        global_step=global_step,
-        run_id=run_id,
-    )
-    controller = orbit.Controller(
-        strategy=strategy,
-        global_step=global_step,
-        evaluator=evaluators,
-        eval_summary_dir=storage.join(output, layout.TENSORBOARD_FOLDER),
-        # The lines say that a checkpoint is done: killed before them, it is evaluated again.
-        eval_actions=[
-            identity.RunFiles(output, run_id, global_step),
-            writers.PredictionsWriter(
-                workdir=output, scores=evaluators.scores, data=evaluators.data, global_step=global_step
-            ),
-            writers.SaveBest(best=best, key=(best_of, "wer"), ema=ema, set_digest=digests.get(best_of, "")),
-            make_report(
-                workdir=output,
-                training_workdir=training_workdir,
-                global_step=global_step,
-                data=evaluators.data,
-            ),
-            writers.MetricsWriter(path=metrics_path, global_step=global_step, set_digests=digests),
-        ],
-    )
-    figures: dict[str, dict[str, float]] = {}
+        The metrics of the last checkpoint, {set: {metric: value}}.
 
-    def evaluate(step: int, path: str) -> bool:
-        if layout.run_id_of(path) not in ("", run_id):
-            logging.warning("%s is passed over: it belongs to another run than %s", path, training_workdir)
+    Raises:
+        ValueError: No training has begun within the time limit, or config and data do not fit together.
+    """
+    if not config.data.eval:
+        raise ValueError("--mode=continuous_eval needs at least one evaluation set; add one under config.data.eval")
+    training_workdir, output = checkpoint or workdir, storage.join(workdir, FOLDER)
+    timeout_secs = config.eval.idle_timeout_secs
+    with storage_faults(output), WorkdirLock(output):
+        wait_for_run(training_workdir, timeout_secs=timeout_secs)
+        follower = _Follower(config, components, strategy, training_workdir=training_workdir, output=output)
+        reason = follow_checkpoints(
+            storage.join(training_workdir, layout.CHECKPOINTS_FOLDER),
+            follower.evaluate,
+            done=follower.steps_done(),
+            finished=follower.finished,
+            idle_timeout_secs=timeout_secs,
+        )
+    logging.info("continuous evaluation ends: %s", reason)
+    return follower.metrics
+
+
+class _Follower:
+    """Evaluates one checkpoint of a training after the other.
+
+    Attributes:
+        metrics: Metrics of the last checkpoint, {set: {metric: value}}.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        components: Components,
+        strategy: tf.distribute.Strategy,
+        *,
+        training_workdir: str,
+        output: str,
+    ) -> None:
+        self.metrics: dict[str, dict[str, float]] = {}
+        self._strategy = strategy
+        self._training_workdir = training_workdir
+        self._metrics_path = storage.join(output, layout.METRICS_FILE)
+        self._run_id = identity.find_run_id(training_workdir)
+        identity.claim_output(output, self._run_id)
+        config = builders.with_text_style(config, run=training_workdir)
+        tokenizer = components.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
+        components = builders.with_blank(components, tokenizer)
+        config = builders.with_architecture(config, components, run=training_workdir)
+        eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=strategy.num_replicas_in_sync)
+        with strategy.scope():
+            model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)
+            decay = config.train.ema_decay
+            ema = EmaWeights(model.trainable_variables, decay=decay) if decay else None
+            step = orbit.utils.create_global_step()
+            self._evaluators = evaluators = builders.build_evaluators(
+                config, components, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data, ema=ema
+            )
+        self._state = tf.train.Checkpoint(model=model, global_step=step)
+        if ema is not None:
+            self._state.ema = ema
+        data, best_set = evaluators.data, config.eval.best_of
+        self._digests = {name: one.digest for name, one in data.items()}
+        best = BestCheckpoint(
+            checkpoint=tf.train.Checkpoint(model=model),
+            directory=storage.join(output, layout.BEST_FOLDER),
+            global_step=step,
+            run_id=self._run_id,
+        )
+        self._controller = orbit.Controller(
+            strategy=strategy,
+            global_step=step,
+            evaluator=evaluators,
+            eval_summary_dir=storage.join(output, layout.TENSORBOARD_FOLDER),
+            eval_actions=[
+                identity.RunFiles(output, self._run_id, step),
+                writers.PredictionsWriter(workdir=output, scores=evaluators.scores, data=data, global_step=step),
+                writers.SaveBest(best=best, key=(best_set, "wer"), ema=ema, set_digest=self._digests.get(best_set, "")),
+                builders.report_maker(config, components)(
+                    workdir=output, training_workdir=training_workdir, global_step=step, data=data
+                ),
+                # Last: its lines mark a checkpoint as done; a kill before them repeats it.
+                writers.MetricsWriter(path=self._metrics_path, global_step=step, set_digests=self._digests),
+            ],
+        )
+
+    def evaluate(self, step: int, path: str) -> bool:
+        """Evaluates a checkpoint; returns whether it could be restored."""
+        del step
+        if layout.run_id_of(path) not in ("", self._run_id):
+            logging.warning("%s is ignored: it belongs to another run than %s", path, self._training_workdir)
             return False
         try:
-            manager.check_matches(state, path)
-            with strategy.scope():
-                state.read(path).expect_partial()
+            check_matches(self._state, path)
+            with self._strategy.scope():
+                self._state.read(path).expect_partial()
         except (WorkdirError, tf.errors.OpError) as error:
-            # Training keeps the newest few: this one may have been replaced while another was evaluated.
+            # Training keeps the newest few; it may have removed this one while another was evaluated.
             is_gone = not storage.is_file(f"{path}.index")
-            reason = "training removed it before its turn came; raise checkpoint.keep" if is_gone else str(error)
-            logging.warning("%s is passed over: %s", path, reason)
+            reason = "training removed it before its turn; raise checkpoint.keep" if is_gone else str(error)
+            logging.warning("%s is ignored: %s", path, reason)
             return False
         logging.info("evaluating %s", path)
-        figures.clear()
-        figures.update(controller.evaluate())
+        self.metrics = self._controller.evaluate()
         return True
 
-    lines = read_metrics(metrics_path) if storage.is_file(metrics_path) else []
-    sets_of: dict[int, set[str]] = {}
-    for line in lines:
-        if is_same_set(line, digests.get(line["split"], "")):
-            sets_of.setdefault(line["step"], set()).add(line["split"])
+    def steps_done(self) -> list[int]:
+        """Returns the steps of which an earlier process has evaluated all sets."""
+        sets_of: dict[int, set[str]] = {}
+        for line in read_metrics(self._metrics_path) if storage.is_file(self._metrics_path) else []:
+            if is_same_set(line, self._digests.get(line["split"], "")):
+                sets_of.setdefault(line["step"], set()).add(line["split"])
+        return [step for step, names in sets_of.items() if names >= set(self._evaluators.names)]
 
-    def finished() -> str:
-        if read_run_id(training_workdir) != run_id:
-            return f"another run has begun in {training_workdir}; start again to evaluate it"
-        return finished_reason(training_workdir)
-
-    reason = follow_checkpoints(
-        storage.join(training_workdir, layout.CHECKPOINTS_FOLDER),
-        evaluate,
-        done=[step for step, names in sets_of.items() if names >= set(evaluators.names)],
-        finished=finished,
-        idle_timeout_secs=idle_timeout_secs,
-    )
-    logging.info("continuous evaluation ends: %s", reason)
-    return figures
+    def finished(self) -> str:
+        """Returns why no further checkpoint of the run will appear, "" while one may."""
+        if read_run_id(self._training_workdir) != self._run_id:
+            return f"another run has begun in {self._training_workdir}; start again to evaluate it"
+        return finished_reason(self._training_workdir)

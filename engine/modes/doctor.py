@@ -17,7 +17,7 @@ from common import storage
 from common import workdir_layout as layout
 from engine.config import builders, validation
 from engine.distributed import strategy
-from engine.protocols import Parts, Tokenizer, TrainData
+from engine.protocols import Components, Tokenizer, TrainData
 from engine.workdir.records import read_metrics
 
 _PRODUCT_SIZE, _PRODUCT_SECS = 1024, 0.3
@@ -33,7 +33,7 @@ TimeFn = Callable[[Sequence[tuple[int, int, float]], int], tuple[int, float, flo
 def run(
     *,
     config: ConfigDict,
-    parts: Parts,
+    parts: Components,
     workdir: str,
     strategy_name: str,
     measure_model: Callable[..., Any],
@@ -118,7 +118,7 @@ def _measure(config: ConfigDict, tokenizer: Tokenizer, measure_model: Callable[.
 
 
 def _open_train(
-    config: ConfigDict, parts: Parts, tokenizer: Tokenizer | None
+    config: ConfigDict, parts: Components, tokenizer: Tokenizer | None
 ) -> tuple[Callable[..., Any], ConfigDict, Tokenizer]:
     """Opens the training set before the others, because its texts decide fields that the config leaves to them.
 

@@ -13,20 +13,19 @@ import tensorflow as tf
 
 from common import storage
 from common.model_card import read_evaluations
-from engine.checkpointing import manager
+from engine.checkpointing.restore import find_weights, step_of
 from engine.common.progress import progress_bar
 from engine.config import builders
 from engine.inference.export import portable
 from engine.inference.export.model_card import model_card
 from engine.inference.export.portable_check import PortableCheck, Recording, check_portable, count_changed_words
-from engine.inference.export.saved_model import Check, build_export, check_new, compare, export, folder_beside
+from engine.inference.export.saved_model import ExportCheck, build_export, check_new, compare, export, folder_beside
 from engine.inference.exported import read_export_fields
 from engine.inference.inputs import find_audio
 from engine.inference.loading import load_trained
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
-from engine.inference.windows import Piece
-from engine.protocols import AcousticModel, EvalData, Parts, Tokenizer
-from engine.training.ema import find_weights
+from engine.inference.windows import LogitsChunk
+from engine.protocols import AcousticModel, Components, EvalData, Tokenizer
 
 # A graph with parts that XLA must compile runs only where its compiler is linked in (TensorFlow Serving's GPU server
 # has none), and converts to nothing else.
@@ -38,7 +37,7 @@ _NUM_CHECKED = 8  # recordings of each evaluation set, where --inputs names none
 
 def run(
     *,
-    parts: Parts,
+    parts: Components,
     checkpoint: str,
     inputs: Sequence[str],
     output: str,
@@ -52,7 +51,7 @@ def run(
         checkpoint: A workdir, or a checkpoint inside one.
         inputs: Recordings that the export must read as the live model does; empty takes some of the evaluation sets.
         output: New folder.
-        weights: As `engine.training.ema.restore_weights`.
+        weights: As `engine.checkpointing.restore.restore_weights`.
         formats: Of `portable.FILES`, to write beside the SavedModel.
 
     Raises:
@@ -99,7 +98,7 @@ def run(
         "text_style": config.data.text_style,
         "on_rate_mismatch": config.data.on_rate_mismatch,
         "precision": config.train.precision,
-        "step": manager.step_of(path),
+        "step": step_of(path),
         "checkpoint": storage.absolute(path).removeprefix(f"{workdir}/"),
         "tensorflow": tf.__version__,
     }
@@ -122,7 +121,7 @@ def run(
     )
     fields["changed"] = {"num_words": changes.num_reference, "num_different_words": changes.num_errors}
 
-    def check(folder: Path) -> Check:
+    def check(folder: Path) -> ExportCheck:
         return compare(
             folder,
             ((recording.name, recording.waveform) for recording in _watched(recordings, "comparing")),
@@ -174,7 +173,7 @@ def _watched(recordings: Sequence[Recording], what: str) -> Iterator[Recording]:
             bar.update()
 
 
-def _say(output: str, fields: Mapping[str, Any], result: Check, comparisons: Sequence[PortableCheck]) -> None:
+def _say(output: str, fields: Mapping[str, Any], result: ExportCheck, comparisons: Sequence[PortableCheck]) -> None:
     """Prints what was written and how it compares."""
     print(
         f"{output}: {fields['num_parameters']:,} parameters of update {fields['step']}; {result.num_recordings} "
@@ -220,7 +219,7 @@ def _convert(
                     portable.load_portable(path, name),
                     recordings,
                     trained=lambda waveform: module.logits(tf.constant(waveform[np.newaxis]))["logits"][0].numpy(),
-                    to_text=lambda log_probs: transcriber.text_of([Piece(log_probs, 0)]),
+                    to_text=lambda log_probs: transcriber.text_of([LogitsChunk(log_probs, 0)]),
                 )
             )
             bar.update()
@@ -230,10 +229,12 @@ def _convert(
 def _read(transcriber: Transcriber, waveform: np.ndarray) -> tuple[str, np.ndarray]:
     """Text and log-probabilities of the live model, as `transcribe` reads a recording of one window."""
     (log_probs,) = transcriber.log_probs([transcriber.normalize(waveform)])
-    return transcriber.text_of([Piece(log_probs, 0)]), log_probs
+    return transcriber.text_of([LogitsChunk(log_probs, 0)]), log_probs
 
 
-def _from_files(parts: Parts, paths: Sequence[str], *, on_rate_mismatch: str, text_style: str) -> Iterator[Recording]:
+def _from_files(
+    parts: Components, paths: Sequence[str], *, on_rate_mismatch: str, text_style: str
+) -> Iterator[Recording]:
     for path in paths:
         blocks = parts.stream_audio(path, on_rate_mismatch=on_rate_mismatch)
         # A minute shows what hours would.

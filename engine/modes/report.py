@@ -12,7 +12,7 @@ from common.workdir_layout import COMPARISON_FILE, REPORT_FILE, VOCAB_FILE
 from engine.common import files
 from engine.config import builders
 from engine.inference.inputs import join_split_paths
-from engine.protocols import EvalData, Parts
+from engine.protocols import Components, EvalData
 from engine.report.comparison import compare_runs, describe, read_runs, render_comparison
 from engine.report.page import TEMPLATES
 from engine.report.writer import write_report
@@ -21,7 +21,7 @@ _LARGEST_OPTION = 1e6
 _NUM_UTTERANCES, _MAX_AUDIO_MB = 100, 8.0  # of runs from before there were fields for them
 
 
-def run(*, parts: Parts, inputs: Sequence[str], output: str = "") -> int:
+def run(*, parts: Components, inputs: Sequence[str], output: str = "") -> int:
     """Writes the page, says where it is, and returns the exit status.
 
     Args:
@@ -76,7 +76,7 @@ def _option(config: Any, name: str, kind: type, default: Any) -> Any:
     return default
 
 
-def _open_sets(parts: Parts, workdir: str, names: Mapping[str, object]) -> dict[str, EvalData]:
+def _open_sets(parts: Components, workdir: str, names: Mapping[str, object]) -> dict[str, EvalData]:
     """Opens what was evaluated, by the names of the figures; what is not there any more is told and left out."""
     opened: dict[str, EvalData] = {}
     try:

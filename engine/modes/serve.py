@@ -21,7 +21,7 @@ from engine.inference.serving.page import render_page
 from engine.inference.serving.recognizer import Recognizer
 from engine.inference.serving.tf_serving_json import SIGNATURE
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
-from engine.protocols import AcousticModel, Parts
+from engine.protocols import AcousticModel, Components
 
 _POLL_SECS = 0.1
 # Of the time that a signal leaves, what is kept for the process to go away.
@@ -33,7 +33,7 @@ _DTYPES = {tf.float32: "DT_FLOAT", tf.int32: "DT_INT32", tf.string: "DT_STRING"}
 
 def run(
     *,
-    parts: Parts,
+    parts: Components,
     checkpoint: str,
     options: Mapping[str, Any],
     stop: StopOnSignal,
@@ -147,7 +147,7 @@ def build_limits(options: Mapping[str, Any]) -> Limits:
     )
 
 
-def find_signature(transcriber: Transcriber, parts: Parts) -> Any:
+def find_signature(transcriber: Transcriber, parts: Components) -> Any:
     """Returns the concrete function that TensorFlow Serving would run: an export's, or what the export would have."""
     if isinstance(transcriber.model, ExportedModel):
         return transcriber.model.signature

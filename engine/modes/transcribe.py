@@ -10,14 +10,14 @@ from engine.config.output_formats import SUBTITLES, choose_format
 from engine.inference.formats import subtitle_paths, transcript_record, write_transcripts
 from engine.inference.inputs import find_audio, readable_paths
 from engine.inference.loading import find_decode, load_transcriber
-from engine.protocols import Parts
+from engine.protocols import Components
 
 _NUM_SHOWN = 10  # transcripts printed; all are in the output file
 
 
 def run(
     *,
-    parts: Parts,
+    parts: Components,
     checkpoint: str,
     inputs: Sequence[str],
     output: str,

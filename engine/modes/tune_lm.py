@@ -16,13 +16,13 @@ from ml_collections import ConfigDict
 
 from common import storage
 from common.workdir_layout import DECODE_FILE
+from engine.checkpointing.restore import restore_weights
 from engine.common import files
 from engine.common.progress import progress_bar
 from engine.config import builders
 from engine.config.decode import TUNING
 from engine.evaluation.metrics import ErrorCounts, count_word_errors
-from engine.protocols import AcousticModel, EvalData, Parts, Search, Tokenizer, TunableSearch
-from engine.training.ema import restore_weights
+from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TunableSearch
 from engine.workdir.identity import evaluation_folder
 
 _NUM_SHOWN = 12  # trials printed; all are in the file
@@ -76,7 +76,7 @@ class Half:
 
 
 def run(
-    *, config: ConfigDict, parts: Parts, workdir: str, checkpoint: str = "", weights: str = "", output: str = ""
+    *, config: ConfigDict, parts: Components, workdir: str, checkpoint: str = "", weights: str = "", output: str = ""
 ) -> int:
     """Tunes `decode.lm_weight` and `decode.word_score` on half of the set `eval.best_of`, reports on both halves, and
     writes the fields of config.decode with every trial into a JSON file that --decode takes; returns the exit status.
@@ -153,7 +153,7 @@ def _check(config: ConfigDict) -> None:
         raise ValueError("tune_lm.lm_weights and tune_lm.word_scores must name at least one value each")
 
 
-def _build_search(config: ConfigDict, parts: Parts, tokenizer: Tokenizer) -> TunableSearch:
+def _build_search(config: ConfigDict, parts: Components, tokenizer: Tokenizer) -> TunableSearch:
     # Tune without hot words; they would bias the weights.
     fields = {**config.decode.to_dict(), "hot_words": (), "num_hypotheses": 1}
     search = parts.build_search(pieces=tokenizer.pieces, **fields)
@@ -320,7 +320,7 @@ def halves_table(halves: Sequence[Half], name: str) -> str:
     return "\n".join(lines)
 
 
-def _greedy_text(parts: Parts, tokenizer: Tokenizer) -> Callable[[np.ndarray], str]:
+def _greedy_text(parts: Components, tokenizer: Tokenizer) -> Callable[[np.ndarray], str]:
     return lambda log_probs: tokenizer.decode([span[0] for span in parts.span_decoder(log_probs)])
 
 

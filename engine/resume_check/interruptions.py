@@ -1,4 +1,4 @@
-"""A run in child processes that are ended at chosen moments, started again, and at last left alone."""
+"""Runs training in child processes, interrupts them at chosen moments and restarts them until one finishes."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.workdir_layout import CHECKPOINTS_FOLDER, METRICS_FILE, list_checkpoints
+from common.workdir_layout import CHECKPOINTS_FOLDER, METRICS_FILE, checkpoint_number, list_checkpoints
 from engine.workdir.records import read_metrics
 
 PHASES = ("start-up", "update", "save", "evaluation")
-# How often each is chosen; a save is over in a blink, so few random moments would fall into one by themselves.
+# Relative frequency of each phase; a save is so short that random moments would rarely hit one.
 _PHASE_WEIGHTS = (3, 5, 3, 2)
 _POLL_SECS = 0.002
-# Of a finished run, and of the ends that a signal may give to it: ours, or the system's before ours was installed.
-_FINISHED = 0
+_FINISHED = 0  # exit status
 
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """When an uninterrupted run did what, in seconds.
+    """Durations of the phases of an uninterrupted run.
 
     Attributes:
-        startup_secs: From the start of the process to its first line in metrics.jsonl.
-        loop_secs: From one line of training to the next, median.
-        evaluation_secs: From a line of training to that of the evaluation after it, median; 0 without any.
-        evaluated: Updates at which it evaluated.
+        startup_secs: Time from the start of the process to its first line in metrics.jsonl.
+        loop_secs: Median time between two lines of training.
+        evaluation_secs: Median time from a line of training to the evaluation after it; 0 without any.
+        evaluated: Updates that were evaluated.
     """
 
     startup_secs: float
@@ -42,14 +41,14 @@ class Timeline:
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """When a process is to be ended.
+    """A planned interruption of a process.
 
     Attributes:
         signal_name: SIGTERM, SIGINT or SIGKILL.
         phase: One of `PHASES`.
-        update: The line of training in metrics.jsonl to wait for, or a later one where the process begins later; of no
-            account in the start-up.
-        delay_secs: Waited after that.
+        update: Update whose line in metrics.jsonl to wait for, or a later one if the process starts later; unused in
+            the start-up.
+        delay_secs: Time to wait after that.
     """
 
     signal_name: str
@@ -60,13 +59,13 @@ class Moment:
 
 @dataclasses.dataclass(frozen=True)
 class Interruption:
-    """What became of a moment.
+    """An interruption that was carried out.
 
     Attributes:
-        moment: As planned.
-        reached: The last update in metrics.jsonl when the signal was sent; 0 = none.
-        exit_status: Of the process; negative for a signal that it did not handle.
-        secs: From the signal to the end of the process.
+        moment: The planned moment.
+        reached: Last update in metrics.jsonl when the signal was sent; 0 = none.
+        exit_status: Exit status of the process; negative for a signal that it did not handle.
+        secs: Time from the signal to the end of the process.
     """
 
     moment: Moment
@@ -78,15 +77,15 @@ class Interruption:
 def plan_moments(
     *, count: int, signals: Sequence[str], seed: int, num_updates: int, log_every: int, timeline: Timeline
 ) -> list[Moment]:
-    """Draws moments all over a run, in the order in which the run passes them.
+    """Draws moments from all of a run, in the order in which the run reaches them.
 
     Args:
-        count: How many.
-        signals: Names, used in turn.
-        seed: The same seed and timeline give the same moments.
-        num_updates: Of the run.
-        log_every: Updates between lines in metrics.jsonl.
-        timeline: Of the run without interruptions.
+        count: Number of moments.
+        signals: Names of the signals, used in turn.
+        seed: Seed of the draw; the same seed and timeline give the same moments.
+        num_updates: Number of updates of the run.
+        log_every: Number of updates between lines in metrics.jsonl.
+        timeline: Durations of the uninterrupted run.
     """
     draw = random.Random(seed)
     drawn = []
@@ -94,7 +93,7 @@ def plan_moments(
         phase = draw.choices(PHASES, _PHASE_WEIGHTS)[0]
         if phase == "evaluation" and not timeline.evaluated:
             phase = "update"
-        # Not into the last loop: where the run is over there is nothing to interrupt.
+        # Not in the last loop, where the run might end before the moment.
         update = draw.randint(0, max(num_updates - 2 * log_every, 0))
         longest = {
             "start-up": timeline.startup_secs,
@@ -113,15 +112,15 @@ def plan_moments(
 
 
 class Child:
-    """One process of a run, and how far the run is."""
+    """Runs one process of a training and observes its progress."""
 
     def __init__(self, *, command: Sequence[str], workdir: Path, log: Path) -> None:
-        """Starts the process; its output is appended to `log`."""
+        """Starts the process and appends its output to `log`."""
         self._workdir = workdir
         self._log = log
         saved = list_checkpoints(workdir / CHECKPOINTS_FOLDER)
-        self._restored = int(saved[-1].rpartition("-")[2]) if saved else 0
-        # Lines past the checkpoint are another process' and say nothing about this one, which will replace the file.
+        self._restored = (checkpoint_number(saved[-1]) or 0) if saved else 0
+        # Lines past the checkpoint are from an earlier process; this one will replace the file.
         self._stale_inode = self._inode() if self.trained() > self._restored else None
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, "ab") as output:
@@ -145,7 +144,7 @@ class Child:
         return max((line["step"] for line in self.lines() if line["split"] == "train"), default=0)
 
     def has_trained_to(self, update: int) -> bool:
-        """Whether this process, and none before it, has written a line of training for `update` or a later one."""
+        """Returns whether this process itself has written a line of training for `update` or a later one."""
         if self._stale_inode is not None and self._inode() == self._stale_inode:
             return False
         return self.trained() >= max(update, self._restored + 1)
@@ -155,7 +154,7 @@ class Child:
         return path.stat().st_ino if path.exists() else 0
 
     def wait_for(self, condition: Callable[[], bool]) -> bool:
-        """Waits until `condition` holds, or the process has ended; returns whether it still runs."""
+        """Waits until `condition` holds or the process has ended; returns whether it still runs."""
         while self.process.poll() is None:
             if condition():
                 return True
@@ -163,13 +162,13 @@ class Child:
         return False
 
     def is_saving(self) -> bool:
-        """Whether a checkpoint is being written."""
+        """Returns whether a checkpoint is being written."""
         return any((self._workdir / CHECKPOINTS_FOLDER).glob("*_temp"))
 
     def interrupt(self, moment: Moment) -> Interruption | None:
-        """Waits for the moment and sends its signal; None if the process was over before."""
+        """Waits for the moment and sends its signal; returns None if the process ended before."""
         if moment.phase == "evaluation" and moment.update <= self._restored:
-            # That evaluation is over, and the next line of training may not be followed by another.
+            # That evaluation is over, and another one may not follow.
             moment = dataclasses.replace(moment, phase="update")
         if moment.phase != "start-up" and not self.wait_for(lambda: self.has_trained_to(moment.update)):
             return None
@@ -185,21 +184,21 @@ class Child:
         return Interruption(moment=moment, reached=reached, exit_status=status, secs=round(time.monotonic() - start, 3))
 
     def require(self, *wanted: int) -> None:
-        """Checks the status of the process, which has ended.
+        """Checks the exit status of the process, which has ended.
 
         Raises:
-            ValueError: It is none of `wanted`; the end of its output says why.
+            ValueError: It is none of `wanted`; quotes the end of the output.
         """
         if self.process.returncode not in wanted:
             tail = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
             raise ValueError(
-                f"a run ended with status {self.process.returncode}, wanted {' or '.join(map(str, wanted))}: "
-                f"{' '.join(tail)} (all of it in {self._log})"
+                f"a run ended with status {self.process.returncode} instead of {' or '.join(map(str, wanted))}: "
+                f"{' '.join(tail)} (see {self._log})"
             )
 
 
 def run_straight(*, command: Sequence[str], workdir: Path, log: Path) -> Timeline:
-    """Runs to the end without interruption and returns when what happened.
+    """Runs a training without interruption and returns the durations of its phases.
 
     Raises:
         ValueError: The run failed.
@@ -218,7 +217,7 @@ def run_straight(*, command: Sequence[str], workdir: Path, log: Path) -> Timelin
         child.require(_FINISHED)
     training = [(line["step"], secs) for line, secs in arrivals if line["split"] == "train"]
     if not training:
-        raise ValueError(f"{workdir}: the run wrote no line of training to metrics.jsonl")
+        raise ValueError(f"{workdir}: the run wrote no line of training to {METRICS_FILE}")
     at = dict(training)
     loops = [b - a for (_, a), (_, b) in zip(training, training[1:], strict=False)]
     evaluations = {
@@ -243,20 +242,20 @@ def run_interrupted(
     startup_secs: float,
     on_interruption: Callable[[Interruption], None] = lambda interruption: None,
 ) -> list[Interruption]:
-    """Runs to the end, ended at each of `moments` and started again.
+    """Runs a training that is interrupted at each of `moments` and restarted.
 
-    Where the run is over before a moment came, the moment is made up for while a process starts.
+    If the run ends before a moment, a restarted process is interrupted during its start-up instead.
 
     Args:
-        command: Starts the run, and continues it.
-        workdir: Of the run.
-        log: Where the output goes.
-        moments: In the order of the run.
-        startup_secs: How long a start takes.
-        on_interruption: Told of each.
+        command: Command that starts and continues the run.
+        workdir: Folder of the run.
+        log: File for the output.
+        moments: Moments in the order of the run.
+        startup_secs: Duration of the start-up, in seconds.
+        on_interruption: Called with each interruption.
 
     Raises:
-        ValueError: A process ended in another way than its signal asks for.
+        ValueError: A process ended with another status than its signal asks for.
     """
     done: list[Interruption] = []
     for moment in moments:
@@ -271,7 +270,7 @@ def run_interrupted(
                         moment, phase="start-up", delay_secs=round(min(moment.delay_secs, startup_secs / 4), 4)
                     )
                 else:
-                    # A run may also have finished just before the signal came.
+                    # Killed before our handler was installed, stopped by it, or finished just before the signal.
                     child.require(-number, 128 + number, _FINISHED)
         done.append(interruption)
         on_interruption(interruption)

@@ -1,4 +1,4 @@
-"""Whether two runs are the same run: losses, order of the data, weights and evaluations, bit by bit."""
+"""Compares two runs bit by bit: losses, order of the data, weights and evaluations."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import tensorflow as tf
-
-from common.workdir_layout import BEST_FOLDER, CHECKPOINTS_FOLDER, METRICS_FILE, list_checkpoints
+from common.workdir_layout import (
+    BEST_FOLDER,
+    CHECKPOINTS_FOLDER,
+    EVAL_FOLDER,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    list_checkpoints,
+)
+from engine.checkpointing.compatibility import BOOKKEEPING, open_checkpoint
 from engine.common import files
-from engine.distributed.preemption import CHECKPOINT_PART
 from engine.workdir.records import read_metrics
 
-# Figures that tell how long something took; all others must be the same.
+# Metrics that depend on the clock; all others must be equal.
 _CLOCK_SUFFIXES = ("_per_sec", "_stall_share")
-# Both count what happened to one process: the saves of its checkpoint object, and what TensorFlow's preemption handler
-# of several workers saved. They are more where a run was stopped.
-_NOT_COMPARED = ("save_counter", CHECKPOINT_PART)
 _VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """The outcome of one comparison.
+    """The result of one comparison.
 
     Attributes:
-        name: What was compared.
-        num_compared: How many values, the longer side of two lists counts.
-        num_different: How many of them differ.
-        first_difference: In words; empty without any.
+        name: Name of the compared values.
+        num_compared: Number of values that at least one run has.
+        num_different: Number of values that differ.
+        first_difference: Description of the first difference; empty without any.
     """
 
     name: str
@@ -41,28 +43,28 @@ class Check:
 
 
 def compare_runs(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> list[Check]:
-    """Compares two finished runs; what is in only one of them is a difference.
+    """Compares two finished runs; a value that only one of them has is a difference.
 
     Args:
-        one: A workdir.
-        other: Another.
+        one: Workdir of the first run.
+        other: Workdir of the second run.
     """
     lines = [read_metrics(Path(workdir) / METRICS_FILE) for workdir in (one, other)]
     training = [[line for line in side if line["split"] == "train"] for side in lines]
     evaluations = [[line for line in side if line["split"] != "train"] for side in lines]
     return [
-        _compare("losses and other figures of training", *map(_figures, training)),
+        _compare("losses and other metrics of training", *map(_metrics, training)),
         _compare("order of the data", *map(_digests, training)),
         _compare("weights, optimizer and counters", *(_tensors(Path(w) / CHECKPOINTS_FOLDER) for w in (one, other))),
-        _compare("figures of evaluations", *map(_figures, evaluations)),
+        _compare("metrics of evaluations", *map(_metrics, evaluations)),
         _compare("transcripts of evaluations", *map(_predictions, (one, other))),
         _compare("best weights", *(_tensors(Path(w) / BEST_FOLDER) for w in (one, other))),
     ]
 
 
-def _figures(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """{"update 5, train, loss": value}; a line that comes twice is told apart."""
-    figures: dict[str, Any] = {}
+def _metrics(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns {"update 5, train, loss": value}; repeated lines get different keys."""
+    metrics: dict[str, Any] = {}
     seen: dict[str, int] = {}
     for line in lines:
         where = f"update {line['step']}, {line['split']}"
@@ -71,8 +73,8 @@ def _figures(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             where += f", line {seen[where]} of it"
         for name, value in line.items():
             if not name.endswith(_CLOCK_SUFFIXES) and name != "data_digest":
-                figures[f"{where}, {name}"] = value
-    return figures
+                metrics[f"{where}, {name}"] = value
+    return metrics
 
 
 def _digests(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -80,14 +82,15 @@ def _digests(lines: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _tensors(folder: Path) -> dict[str, bytes]:
-    """Every value in the newest checkpoint of a folder."""
+    """Returns every value in the newest checkpoint of a folder."""
     paths = list_checkpoints(folder)
     if not paths:
         return {}
-    reader = tf.train.load_checkpoint(paths[-1])
+    reader = open_checkpoint(paths[-1])
     tensors = {"number of the checkpoint": os.path.basename(paths[-1]).encode()}
     for name in reader.get_variable_to_shape_map():
-        if name.endswith(_VALUE_SUFFIX) and not name.startswith(_NOT_COMPARED):
+        # BOOKKEEPING counts the saves of a process, of which an interrupted run has more.
+        if name.endswith(_VALUE_SUFFIX) and not name.startswith(BOOKKEEPING):
             tensors[name.removesuffix(_VALUE_SUFFIX)] = reader.get_tensor(name).tobytes()
     return tensors
 
@@ -95,7 +98,7 @@ def _tensors(folder: Path) -> dict[str, bytes]:
 def _predictions(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     return {
         f"{path.parent.name}, {line.get('utterance_id')}": line
-        for path in sorted(Path(workdir).glob("eval/*/predictions.jsonl"))
+        for path in sorted(Path(workdir).glob(f"{EVAL_FOLDER}/*/{PREDICTIONS_FILE}"))
         for line in files.read_jsonl(path)
     }
 

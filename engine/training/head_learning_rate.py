@@ -1,4 +1,4 @@
-"""A learning rate of its own for the CTC head: that of the schedule, times a factor."""
+"""Trains the CTC head at a multiple of the schedule's learning rate."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import tensorflow as tf
 from engine.training.fused_adam import FusedAdam
 
 
-class HeadRateAdam(FusedAdam):
-    """Updates and decays some variables at a multiple of the learning rate.
+class HeadLearningRateAdam(FusedAdam):
+    """Updates and decays the head's variables at a multiple of the learning rate.
 
-    One optimizer and not two, because the schedule must go on for the encoder while it is frozen.
-    `learning_rate` is the schedule's.
+    A second optimizer would not do: the schedule must advance for the encoder while it is frozen. `learning_rate` is
+    the schedule's.
     """
 
     def __init__(self, *args: Any, head_variables: Sequence[tf.Variable], head_factor: float, **kwargs: Any) -> None:

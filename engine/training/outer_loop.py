@@ -1,4 +1,4 @@
-"""When to evaluate: at the same updates however often a run was interrupted, around orbit's own outer loop."""
+"""Trains and evaluates at the same updates, no matter how often the run was interrupted."""
 
 from __future__ import annotations
 
@@ -21,48 +21,53 @@ def train_and_evaluate(
     sets: Collection[str],
     set_digests: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Trains to `num_updates` and evaluates at every multiple of `every_updates` and at the end, once at each.
+    """Trains to `num_updates` and evaluates once at every multiple of `every_updates` and at the end.
 
     Args:
-        controller: With trainer and evaluator, restored.
-        num_updates: Where training ends.
+        controller: Controller with trainer and evaluator, already restored.
+        num_updates: Update at which training ends.
         every_updates: Interval of evaluations; 0 = only at the end.
-        metrics_path: metrics.jsonl, which tells what was evaluated before the process began.
+        metrics_path: metrics.jsonl, which tells what earlier processes evaluated.
         sets: Names of the evaluation sets.
-        set_digests: {set: what tells it from others of its name}; a line of another is not taken for its evaluation.
+        set_digests: {set: digest of its content}; lines of metrics.jsonl with another digest are ignored.
 
     Returns:
-        The last evaluation's figures, {set: {figure: value}}.
+        The metrics of the last evaluation, {set: {metric: value}}.
     """
     step = int(controller.global_step.numpy())
-    is_due = step >= num_updates or (step > 0 and every_updates > 0 and step % every_updates == 0)
-    figures: dict[str, Any] = {}
-    if is_due:
-        # Checkpoints are saved before evaluations: a kill in between has lost the evaluation of this very update.
-        figures = evaluation_at(metrics_path, step, sets, set_digests)
-        if set(figures) != set(sets):
-            # Sets may have been added meanwhile: the others are evaluated again, and stand there once.
-            if figures:
-                lines = read_metrics(metrics_path)
-                kept = [line for line in lines if line["step"] != step or line["split"] not in figures]
-                files.write_jsonl_atomic(metrics_path, kept)
-            figures = controller.evaluate()
+    metrics: dict[str, Any] = {}
+    if step >= num_updates or (step and _is_multiple(step, every_updates)):
+        # Checkpoints are saved before evaluations: a kill in between loses the evaluation of this update.
+        metrics = evaluation_at(metrics_path, step, sets, set_digests)
+        if set(metrics) != set(sets):
+            _remove_evaluations(metrics_path, step, metrics)
+            metrics = controller.evaluate()
+    if step < num_updates and every_updates and step % every_updates:
+        # The controller counts its interval from where it starts, so train to the next multiple first.
+        step = min(step + every_updates - step % every_updates, num_updates)
+        controller.train(step, checkpoint_at_completion=step == num_updates)
+        metrics = controller.evaluate()
     if step >= num_updates:
-        return figures
-    if every_updates and step % every_updates:
-        # The controller counts its interval from where it starts: bring it back into step first.
-        boundary = min(step + every_updates - step % every_updates, num_updates)
-        controller.train(boundary, checkpoint_at_completion=boundary == num_updates)
-        figures = controller.evaluate()
-        if boundary == num_updates:
-            return figures
+        return metrics
     return controller.train_and_evaluate(train_steps=num_updates, eval_interval=every_updates or None)
+
+
+def _is_multiple(step: int, every_updates: int) -> bool:
+    return every_updates > 0 and step % every_updates == 0
+
+
+def _remove_evaluations(metrics_path: str, step: int, sets: Collection[str]) -> None:
+    """Removes the lines of sets at an update, which is evaluated again because sets have been added to the config."""
+    if sets:
+        lines = read_metrics(metrics_path)
+        kept = [line for line in lines if line["step"] != step or line["split"] not in sets]
+        files.write_jsonl_atomic(metrics_path, kept)
 
 
 def evaluation_at(
     metrics_path: str, step: int, sets: Collection[str], set_digests: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Returns what metrics.jsonl says of the evaluations of one update, {set: figures}; of some sets or none, too."""
+    """Returns the evaluations of one update from metrics.jsonl, {set: metrics}, for the sets that have one."""
     lines = read_metrics(metrics_path) if storage.is_file(metrics_path) else []
     digests = set_digests or {}
     return {
@@ -73,5 +78,5 @@ def evaluation_at(
 
 
 def is_same_set(line: Mapping[str, Any], set_digest: str) -> bool:
-    """Returns whether a line of metrics.jsonl is of the evaluation set with a digest, as far as both tell."""
+    """Returns whether a line of metrics.jsonl belongs to the evaluation set with a digest, if both have one."""
     return not set_digest or line.get("set_digest", set_digest) == set_digest

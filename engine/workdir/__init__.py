@@ -1,1 +1,1 @@
-"""The folder of a run: its lock, its config, whose it is, and the records in it."""
+"""A run's folder: its lock, its config, the identity of the run, and its records."""

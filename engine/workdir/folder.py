@@ -1,4 +1,4 @@
-"""The folder of a run: one process at a time, one config, and a record of where it ran."""
+"""Locks a run's folder, keeps its config, and records the environment that it ran in."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from absl import logging
 
 from common import storage
 from common.json_files import MalformedFileError
-from common.workdir_layout import CONFIG_FILE, ENVIRONMENT_FILE, read_config
+from common.workdir_layout import CONFIG_FILE, ENVIRONMENT_FILE, LOCK_FILE, read_config
 from engine.common import files
 from engine.common.source_tree import find_commit
 
-# As the system words them, whichever library passes them on.
+# The system's words for storage errors, which libraries pass on.
 _STORAGE_WORDS = (
     "No space left on device",
     "Disk quota exceeded",
@@ -38,18 +38,18 @@ _PACKAGES = ("tensorflow", "tf-keras", "tf-models-official", "tensorflow-hub", "
 
 
 class WorkdirError(ValueError):
-    """A workdir or checkpoint that cannot be used as asked; the message is one line."""
+    """A workdir or checkpoint cannot be used as asked; the message is one line."""
 
 
-# What flock says where the file system behind a folder keeps no locks.
+# Errors of flock on a file system without locks.
 _LOCKLESS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 
 
 class WorkdirLock:
     """Keeps a second process out of a workdir; a context manager.
 
-    The lock is the system's: it goes with the process, however that ends, so the file that
-    carries it may stay. Behind a URL there are no locks: the log says so.
+    The system releases the lock when the process ends in any way, so the lock file may stay. A URL has no locks, which
+    is logged.
     """
 
     def __init__(self, workdir: str | os.PathLike[str]) -> None:
@@ -57,21 +57,21 @@ class WorkdirLock:
         self._descriptor: int | None = None
 
     def __enter__(self) -> WorkdirLock:
-        """Takes the lock, and makes sure that the folder is there and can be written.
+        """Creates the folder if necessary and takes the lock.
 
         Raises:
-            WorkdirError: Another process holds it, or there are no locks.
-            OSError: The folder cannot be made or written.
+            WorkdirError: Another process holds the lock, or the file system has no locks.
+            OSError: The folder cannot be created or written.
         """
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]", self._workdir):
             scheme, _, rest = self._workdir.partition(":/")
             raise WorkdirError(f"{self._workdir}: a URL has two slashes: write {scheme}://{rest}, or ./{self._workdir}")
         storage.make_dirs(self._workdir)
-        path = storage.join(self._workdir, ".lock")
+        path = storage.join(self._workdir, LOCK_FILE)
         if storage.is_remote(self._workdir):
             storage.write_bytes(path, b"")
             storage.remove(path)
-            logging.info("%s: a URL has no lock; see to it that no other process writes there", self._workdir)
+            logging.info("%s: a URL has no lock; make sure that no other process writes there", self._workdir)
             return self
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -81,13 +81,13 @@ class WorkdirLock:
             os.close(descriptor)
             if error.errno in _LOCKLESS:
                 raise WorkdirError(
-                    f"{path}: the file system keeps no locks ({error.strerror}); mount it with locks (NFS: without "
+                    f"{path}: the file system has no locks ({error.strerror}); mount it with locks (NFS: without "
                     "nolock, or with local_lock=flock), or choose a workdir on a local disk"
                 ) from error
             if not isinstance(error, BlockingIOError):
                 raise OSError(error.errno, error.strerror, path) from error
             raise WorkdirError(
-                f"{self._workdir}: process {holder} is writing to this workdir; wait, stop it, or choose another"
+                f"{self._workdir}: process {holder} is using this workdir; wait, stop it, or choose another workdir"
             ) from error
         try:
             with storage.named_errors(path):
@@ -111,21 +111,17 @@ def save_config(
     *,
     allowed: Iterable[str] = (),
     replace: bool = False,
-    later: Mapping[str, Any] | None = None,
     may_change: Callable[[Mapping[str, Any]], Collection[str]] = lambda saved: (),
 ) -> None:
-    """Writes config.json once; later, checks that the workdir was made with the same config.
+    """Writes config.json once; for a continued run, checks that its config is the same.
 
     Args:
         workdir: Folder of the run.
-        config: Nested fields as JSON can hold them.
-        allowed: Dotted names of fields, or of groups of them, that may differ; the file keeps the
-            first values.
-        replace: Whether nothing has come of the config that lies there: a run refused after it was written, say for
-            two fields that do not fit together, must not refuse the one that mends them.
-        later: {dotted name: value that a config from before there was the field stands for}.
-        may_change: The config that lies there -> dotted names of fields in groups that may differ too, and of which the
-            file takes the new value.
+        config: Nested fields of JSON values.
+        allowed: Dotted names of fields or groups that may differ; the file keeps the first values.
+        replace: Whether to replace an existing config because its run never produced a checkpoint.
+        may_change: Maps the existing config to dotted names of further fields that may differ; the file takes their new
+            values.
 
     Raises:
         WorkdirError: Other fields differ; names them.
@@ -139,7 +135,7 @@ def save_config(
     except MalformedFileError as error:
         raise WorkdirError(f"{error}; repair it or choose another workdir") from error
     changed = may_change(saved)
-    differences = compare_config(saved, config, allowed=(*allowed, *changed), later=later)
+    differences = compare_config(saved, config, allowed=(*allowed, *changed))
     if differences:
         raise WorkdirError(
             f"{path}: the workdir was made with another config: {'; '.join(differences)};"
@@ -156,22 +152,19 @@ def compare_config(
     current: Mapping[str, Any],
     *,
     allowed: Iterable[str] = (),
-    later: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Lists the fields that differ, each as "group.field was OLD, is NEW", sorted by name.
 
     Args:
         saved: Config read from JSON.
-        current: Config of this process; compared as JSON would hold it (tuples as lists).
-        allowed: Dotted names of fields or groups to pass over.
-        later: As `save_config`.
+        current: Config of this process; compared as JSON (tuples as lists).
+        allowed: Dotted names of fields or groups that may differ.
     """
     before, after = flatten_config(files.to_json_value(saved)), flatten_config(files.to_json_value(current))
-    before = {**flatten_config(files.to_json_value(later or {})), **before}
-    passed_over = tuple(allowed)
+    ignored = tuple(allowed)
     differences = []
     for name in sorted(before.keys() | after.keys()):
-        if any(name == prefix or name.startswith(prefix + ".") for prefix in passed_over):
+        if any(name == prefix or name.startswith(prefix + ".") for prefix in ignored):
             continue
         old, new = before.get(name, "absent"), after.get(name, "absent")
         if old != new:
@@ -216,7 +209,7 @@ def write_environment(
 
 
 def package_versions() -> dict[str, str | None]:
-    """Returns the versions of what a run's numbers depend on; None where a package is not installed."""
+    """Returns the versions of the packages that affect a run's results; None for one that is not installed."""
     versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
@@ -228,7 +221,7 @@ def package_versions() -> dict[str, str | None]:
 
 @contextlib.contextmanager
 def storage_faults(workdir: str | os.PathLike[str]) -> Iterator[None]:
-    """Turns "no room" and "not allowed", which Python and TensorFlow raise in many ways, into one line.
+    """Turns Python's and TensorFlow's many errors for a full or read-only disk into one line.
 
     Raises:
         WorkdirError: Something could not be written.
@@ -236,14 +229,14 @@ def storage_faults(workdir: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        # Behind a URL there are as many words as services; what names the workdir is about it.
-        is_url = storage.is_remote(workdir)
-        is_about_url = is_url and isinstance(error, tf.errors.OpError) and os.fspath(workdir) in reason
+        where, reason = "", str(error)
+        if isinstance(error, OSError):
+            where, reason = f" ({error.filename})" if error.filename else "", error.strerror or reason
+        # Each remote service has its own words; an error that names the workdir is about it.
+        is_about_url = storage.is_remote(workdir) and not isinstance(error, OSError) and os.fspath(workdir) in reason
         if not is_about_url and not any(word in reason for word in _STORAGE_WORDS):
             raise
-        where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
         raise WorkdirError(
-            f"{workdir}: cannot be written{where}: {reason.splitlines()[0]}; what was saved there is intact: make room"
-            " or change the permissions, and the same command goes on from the newest checkpoint"
+            f"{workdir}: cannot be written{where}: {reason.splitlines()[0]}; existing checkpoints are intact: make "
+            "room or change the permissions, and the same command continues from the newest one"
         ) from error

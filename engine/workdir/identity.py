@@ -1,10 +1,11 @@
-"""Which run a workdir belongs to: a fresh start sets aside what an earlier one left, and nothing reads another's.
+"""Identifies the run that a workdir belongs to, so that no run reads or overwrites the files of another.
 
-The id of a run lies in WORKDIR/run.json and in the manifest of each of its checkpoints (docs/decisions/0065).
+The id of a run is in WORKDIR/run.json and in the manifest of each of its checkpoints (docs/decisions/0065).
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 import uuid
@@ -18,7 +19,7 @@ from common.workdir_layout import read_run_id
 from engine.common import files
 from engine.workdir.folder import WorkdirError
 
-# What a run makes; in this order it is set aside, so that what names the run goes last.
+# Results of a run, in the order in which they are moved away.
 _RESULTS = (
     layout.BEST_FOLDER,
     layout.CHECKPOINTS_FOLDER,
@@ -31,7 +32,7 @@ _RESULTS = (
     layout.SKIPPED_FILE,
     layout.DECODE_FILE,
 )
-# What it starts with. Of a run that made nothing these are replaced.
+# Files that a run starts with; replaced if the run has no results. The file with the run's id is moved last.
 _BEGINNINGS = (
     layout.FINISHED_FILE,
     layout.STOPPED_FILE,
@@ -42,59 +43,60 @@ _BEGINNINGS = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
 class RunFiles:
-    """The files of a run under way: notices when its workdir is removed, moved away or given to another run."""
+    """Notices when the workdir of a running training is removed, moved or given to another run.
 
-    def __init__(self, workdir: str, run_id: str, global_step: tf.Variable) -> None:
-        """Keeps its arguments.
+    An action of train loops and evaluations.
 
-        Args:
-            workdir: Of the run.
-            run_id: As `begin_run` returned it.
-            global_step: Updates done.
-        """
-        self._workdir = workdir
-        self._run_id = run_id
-        self._global_step = global_step
+    Attributes:
+        workdir: Folder of the run.
+        run_id: Id of the run; "" on workers that write nothing.
+        global_step: Number of updates done.
+    """
+
+    workdir: str
+    run_id: str
+    global_step: tf.Variable
 
     def __call__(self, output: object = None) -> None:
-        """Looks whether the workdir is still there; an action of a train loop and of an evaluation.
+        """Checks that the workdir still belongs to the run.
 
         Raises:
-            WorkdirError: It is not: nothing may be written any more, or half a workdir would lie there.
+            WorkdirError: It does not. Nothing may be written any more: it would create half a workdir.
         """
         del output
         try:
-            found = read_run_id(self._workdir)
-        except FileNotFoundError:  # gone just now
+            found = read_run_id(self.workdir)
+        except FileNotFoundError:  # just removed
             found = ""
         except OSError:
-            return  # a moment's fault of the storage: the next write says so if it lasts
-        if found == self._run_id:
+            return  # perhaps temporary; the next write reports it if it lasts
+        if found == self.run_id:
             return
-        step = int(self._global_step.numpy())
-        what = f"belongs to run {found} now" if found else "has been removed or moved away (no run.json there)"
+        step = int(self.global_step.numpy())
+        what = f"now belongs to run {found}" if found else "has been removed or moved (it has no run.json)"
         raise WorkdirError(
-            f"{self._workdir}: the folder {what} while this process was writing to it, so it stops at update {step}; "
-            "the updates since the last checkpoint are lost, and the checkpoints too unless they lie elsewhere now: "
-            "then --workdir=THERE goes on from the newest"
+            f"{self.workdir}: the folder {what} while this process was writing to it, so it stops at update {step}; "
+            "updates since the last checkpoint are lost; if the folder was moved, --workdir=NEW_PLACE continues from "
+            "the newest checkpoint in it"
         )
 
 
 def begin_run(workdir: str, *, is_fresh: bool, keep: str = "") -> str:
-    """Gives a workdir to the run that starts or continues in it; only the process that holds the lock may.
+    """Assigns a workdir to the run that starts or continues in it; call with the workdir's lock.
 
     Args:
-        workdir: Of the run.
-        is_fresh: Whether there is no checkpoint to continue from. The run gets a new id then, and what an earlier one
-            left is set aside in a workdir of its own, WORKDIR/earlier_runs/NUMBER.
-        keep: Checkpoint to start from; must not be among what is set aside.
+        workdir: Folder of the run.
+        is_fresh: Whether there is no checkpoint to continue from. The run then gets a new id, and files of an earlier
+            run are moved to a workdir of their own, WORKDIR/earlier_runs/NUMBER.
+        keep: Checkpoint to start from; must not be among the files to move.
 
     Returns:
         The id of the run.
 
     Raises:
-        WorkdirError: `keep` lies in what would be set aside.
+        WorkdirError: `keep` is among the files to move.
     """
     if is_fresh:
         _set_aside_earlier(workdir, keep)
@@ -109,31 +111,31 @@ def begin_run(workdir: str, *, is_fresh: bool, keep: str = "") -> str:
 
 
 def claim_output(folder: str, run_id: str) -> None:
-    """Gives a folder of results to a run; what another run has there is set aside.
+    """Assigns a folder of results to a run; moves the results of another run away.
 
     Args:
-        folder: Of the results.
-        run_id: Of the run that they are of; "" = not known.
+        folder: Folder of the results.
+        run_id: Id of the run; "" if unknown.
     """
     if (found := read_run_id(folder)) and found != run_id:
         aside = set_aside(folder, _present(folder))
-        logging.warning("%s holds results of another run, %s; they are set aside in %s", folder, found, aside)
+        logging.warning("%s has results of another run, %s; moved them to %s", folder, found, aside)
     if run_id and run_id != found:
         files.write_json_atomic(storage.join(folder, layout.RUN_FILE), {"run_id": run_id})
 
 
 def find_run_id(workdir: str) -> str:
-    """Returns the id of a workdir's run, or that of its newest checkpoint, which may have been copied there alone."""
+    """Returns the id of a workdir's run, or the one of its newest checkpoint if that was copied there alone."""
     paths = layout.list_checkpoints(storage.join(workdir, layout.CHECKPOINTS_FOLDER))
     return read_run_id(workdir) or (layout.run_id_of(paths[-1]) if paths else "")
 
 
 def evaluation_folder(workdir: str, checkpoint: str) -> str:
-    """Returns where the evaluation of a checkpoint leaves its files: the workdir, or a folder in it for another run's.
+    """Returns the folder for the evaluation of a checkpoint: the workdir, or a folder in it for another run's.
 
     Args:
-        workdir: Of --workdir.
-        checkpoint: Of --checkpoint; "" = the workdir's own.
+        workdir: Value of --workdir.
+        checkpoint: Value of --checkpoint; "" = the workdir's own.
     """
     if not checkpoint:
         return workdir
@@ -145,7 +147,7 @@ def evaluation_folder(workdir: str, checkpoint: str) -> str:
     name = re.sub(r"[^\w.-]+", "_", home.rstrip("/").rpartition("/")[2]) or "checkpoint"
     digest = hashlib.sha256(storage.real(home).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     folder = storage.join(workdir, layout.OTHERS_FOLDER, f"{name}-{digest}")
-    logging.info("%s is not of the run in %s: its evaluation goes to %s", checkpoint, workdir, folder)
+    logging.info("%s is from another run than %s: writing its evaluation to %s", checkpoint, workdir, folder)
     return folder
 
 
@@ -168,11 +170,11 @@ def _set_aside_earlier(workdir: str, keep: str) -> None:
     left = storage.real(keep).removeprefix(inside).partition("/")[0] if keep else ""
     if keep and storage.real(keep).startswith(inside) and left in results:
         raise WorkdirError(
-            f"{keep} (model.init) is of an earlier run in this very workdir, {workdir}; choose another --workdir"
+            f"{keep} (model.init) is from an earlier run in the same workdir, {workdir}; choose another --workdir"
         )
     folder = set_aside(workdir, _present(workdir))
     logging.warning(
-        "%s: no checkpoint to continue from, so a new run begins; what an earlier one left is set aside in %s: %s",
+        "%s: no checkpoint to continue from, so a new run begins; moved the files of an earlier run to %s: %s",
         workdir,
         folder,
         ", ".join(results),
@@ -187,7 +189,7 @@ def _set_aside_foreign_best(workdir: str, run_id: str) -> None:
     found = layout.list_checkpoints(storage.join(workdir, layout.BEST_FOLDER))
     if run_id and found and _is_foreign(found[-1], run_id):
         folder = set_aside(workdir, (layout.BEST_FOLDER,))
-        logging.warning("%s belongs to another run than this one, %s; set aside in %s", found[-1], run_id, folder)
+        logging.warning("%s belongs to another run than this one, %s; moved it to %s", found[-1], run_id, folder)
 
 
 def _is_foreign(checkpoint: str, run_id: str) -> bool:
@@ -195,7 +197,7 @@ def _is_foreign(checkpoint: str, run_id: str) -> bool:
 
 
 def _holds_something(path: str) -> bool:
-    """Returns whether there is a file that is not empty, or a folder with a file in it or below."""
+    """Returns whether a path is a non-empty file or a folder with such a file in it or below."""
     if not storage.is_dir(path):
         return storage.is_file(path) and storage.state(path).num_bytes > 0
     return any(_holds_something(storage.join(path, name)) for name in storage.list_names(path))

@@ -1,18 +1,18 @@
-"""The lines of metrics.jsonl and predictions.jsonl, read with the types that their readers rely on."""
+"""Reads metrics.jsonl and predictions.jsonl and checks the fields that their readers rely on."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from common.json_files import MalformedFileError, describe, field, is_kind
 from engine.common import files
 
-# What reports, early stopping and comparisons compute with. Other values of a line may be anything.
+# Fields that reports, early stopping and comparisons compute with; other fields are not checked.
 _METRICS = ("audio_secs_per_sec", "cer", "learning_rate", "loss", "num_utterances", "num_words", "wer")
 _COUNTS = ("substitutions", "deletions", "insertions", "errors", "num_words", "char_errors", "num_chars")
-_MAX_COUNT = 10**9  # of one utterance; sums of such counts fit 64 bits
+_MAX_COUNT = 10**9  # of one utterance; sums of such counts fit into 64 bits
 _ADVICE = "repair or remove the line"
 
 
@@ -20,12 +20,11 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads metrics.jsonl; every line has a `step` and a `split`, and its metrics are numbers or None.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: names the first line that is not as it should be.
+        FileNotFoundError: The file does not exist.
+        ValueError: A line is malformed; names the first one.
     """
     records = []
-    for number, record in files.read_jsonl_lines(path):
-        where = f"{os.fspath(path)}, line {number}"
+    for where, record in _lines(path):
         _check_count(record, "step", where)
         _check(record, "split", str, where)
         for name in _METRICS:
@@ -36,18 +35,17 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def read_predictions(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads predictions.jsonl; every line has its texts and its counts, which add up, and no id comes twice.
+    """Reads predictions.jsonl; every line has its texts and consistent counts, and ids are unique.
 
     `speaker_id` and `duration_secs` may be absent or None.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: names the first line that is not as it should be.
+        FileNotFoundError: The file does not exist.
+        ValueError: A line is malformed; names the first one.
     """
     records = []
     known: set[str] = set()
-    for number, record in files.read_jsonl_lines(path):
-        where = f"{os.fspath(path)}, line {number}"
+    for where, record in _lines(path):
         for name in ("reference", "hypothesis"):
             _check(record, name, str, where)
         for name in _COUNTS:
@@ -58,28 +56,32 @@ def read_predictions(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             _check(record, "duration_secs", float, where)
         wrong = record["substitutions"] + record["deletions"]
         if wrong > record["num_words"] or wrong + record["insertions"] != record["errors"]:
-            raise ValueError(f"{where}: the counts of words do not add up; {_ADVICE}")
+            raise ValueError(f"{where}: the word counts do not add up; {_ADVICE}")
         _check_id(record, known, where)
         records.append(record)
     return records
 
 
 def read_heard(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads what `engine.report.history` keeps of predictions.jsonl: id, hypothesis, errors.
+    """Reads a file of `engine.report.history`: id, hypothesis and errors of each utterance.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: names the first line that is not as it should be.
+        FileNotFoundError: The file does not exist.
+        ValueError: A line is malformed; names the first one.
     """
     records = []
     known: set[str] = set()
-    for number, record in files.read_jsonl_lines(path):
-        where = f"{os.fspath(path)}, line {number}"
+    for where, record in _lines(path):
         _check(record, "hypothesis", str, where)
         _check_count(record, "errors", where)
         _check_id(record, known, where)
         records.append(record)
     return records
+
+
+def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the place and the object of each line."""
+    return ((f"{os.fspath(path)}, line {number}", record) for number, record in files.read_jsonl_lines(path))
 
 
 def _check(record: Mapping[str, Any], name: str, kind: type, where: str) -> None:
@@ -99,5 +101,5 @@ def _check_count(record: Mapping[str, Any], name: str, where: str) -> None:
 def _check_id(record: Mapping[str, Any], known: set[str], where: str) -> None:
     _check(record, "utterance_id", str, where)
     if record["utterance_id"] in known:
-        raise ValueError(f"{where}: utterance {record['utterance_id'][:100]!r} comes a second time; {_ADVICE}")
+        raise ValueError(f"{where}: utterance {record['utterance_id'][:100]!r} occurs twice; {_ADVICE}")
     known.add(record["utterance_id"])

@@ -31,5 +31,5 @@ def test_data_models_and_tokenizer_have_the_methods_the_engine_calls():
 
 def test_run_fills_in_every_part():
     source = inspect.getsource(run.main)
-    for field in dataclasses.fields(protocols.Parts):
+    for field in dataclasses.fields(protocols.Components):
         assert f"{field.name}=" in source

@@ -60,7 +60,7 @@ def test_an_update_without_any_row_that_has_a_loss_changes_no_weight_and_is_coun
     for strategy, accum_steps in ((None, 1), (two_replicas, 2)):
         trainer = make_trainer(
             strategy, dataset_fn=toy_dataset_fn(NUM_ROWS, make=at_first_full), accum_steps=accum_steps,
-            max_skipped_in_a_row=1, ema_decay=0.5,
+            max_consecutive_skips=1, ema_decay=0.5,
         )  # fmt: skip
         before, _ = train(trainer, 1)
         averages = [shadow.numpy() for shadow in trainer.ema.shadows]

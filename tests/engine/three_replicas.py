@@ -32,7 +32,7 @@ def main(workdir: Path) -> None:
     for mode, accum_steps in (("train_and_eval", 1), ("eval", 7), ("continuous_eval", 7)):
         config.train.accum_steps = accum_steps  # 7 would do for no training batch of 6 rows
         outcome = experiment.run(**run, config=config, mode=mode, strategy_name="mirrored")
-        found[mode] = outcome.figures["dev"]["num_utterances"], outcome.figures["dev"]["loss"]
+        found[mode] = outcome.metrics["dev"]["num_utterances"], outcome.metrics["dev"]["loss"]
     try:
         experiment.run(**run, config=config, mode="train", strategy_name="mirrored")
     except ValueError as error:

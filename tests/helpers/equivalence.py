@@ -26,8 +26,9 @@ from data.batches.plan import BatchPlan
 from data.text.tokenizer import load_tokenizer
 from engine.distributed import cluster
 from engine.distributed import strategy as runtime
-from engine.evaluation.evaluator import Evaluator
+from engine.evaluation.evaluator import Evaluator, RowFunctions
 from engine.training.optimizer import build_optimizer
+from engine.training.options import TrainerOptions
 from engine.training.trainer import Trainer
 from models.ctc import greedy
 from models.ctc import loss as ctc
@@ -116,10 +117,7 @@ def make_trainer(
             dataset_fn=options.pop("dataset_fn", None) or make_dataset_fn(is_bucketed=is_bucketed),
             loss_fn=options.pop("loss_fn", ctc.ctc_loss),
             feasible_fn=ctc.feasible,
-            accum_steps=accum_steps,
-            clip_norm=options.pop("clip_norm", 1.0),
-            seed=7,
-            **options,
+            options=TrainerOptions(**{"accum_steps": accum_steps, "clip_norm": 1.0, "seed": 7, **options}),
         )
 
 
@@ -168,9 +166,7 @@ def make_evaluator(
             strategy=strategy,
             model=model,
             data=NoiseEvalData(-(-batch_size // replicas) * replicas, bucket_boundaries),
-            loss_fn=loss_fn,
-            feasible_fn=ctc.feasible,
-            decoder=greedy.greedy_decode,
+            functions=RowFunctions(loss_fn=loss_fn, feasible_fn=ctc.feasible, decoder=greedy.greedy_decode),
             tokenizer=load_tokenizer(""),
             num_logged=0,
         )

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from common import storage
 from configs import base
 from data.common.page import page_environment
-from engine.protocols import Parts
+from engine.protocols import Components
 from tests.helpers.engine_toys import (
     ToyModel,
     toy_batch,
@@ -97,7 +97,7 @@ def make_parts(**overrides):
         "aligner": lambda log_probs, labels: pytest.fail("nothing to align"),
         "page_environment": page_environment,
     }
-    return Parts(**{**parts, **overrides})
+    return Components(**{**parts, **overrides})
 
 
 def make_config(corpus, **train) -> ConfigDict:

@@ -1,1 +1,1 @@
-"""A trained model as SavedModel, TFLite and ONNX, checked against the run it came from."""
+"""Exports of a trained model as SavedModel, TFLite and ONNX, each checked against the model."""

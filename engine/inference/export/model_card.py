@@ -77,10 +77,10 @@ def _other_formats(fields: dict[str, Any]) -> dict[str, list[str]]:
     if not formats:
         return {}
     blank_id, delimiter_id = fields.get("blank_id", 0), fields.get("delimiter_id")
-    piece = "pieces[i]" if delimiter_id is None else f'" " if i == {delimiter_id} else pieces[i]'
+    text = "tokens[i]" if delimiter_id is None else f'" " if i == {delimiter_id} else tokens[i]'
 
-    def percent(share: float | None) -> str:
-        return "not known" if share is None else f"{100 * share:.2f} %"
+    def percent(ratio: float | None) -> str:
+        return "unknown" if ratio is None else f"{100 * ratio:.2f} %"
 
     rows = [
         f"| {found['file']} | {found['num_bytes'] / 1e6:.1f} MB | {percent(found['wer'])} | "
@@ -91,18 +91,18 @@ def _other_formats(fields: dict[str, Any]) -> dict[str, list[str]]:
     content = [
         "Input: `waveform` [1, T] float32 in [-1, 1] at 16 kHz, any T of at least one frame.",
         "Output: `logits` [1, F, V].",
-        f"The text is made outside of the graph; `pieces` are the tokens of vocab.json in their order, "
+        f"The text is computed outside of the graph; `tokens` are the tokens of vocab.json in their order, "
         f"{blank_id} is the CTC blank:",
         "",
         "```python",
         "ids = logits[0].argmax(-1)",
-        f'text = "".join({piece} for i, before in zip(ids, [-1, *ids]) if i not in (before, {blank_id}))',
+        f'text = "".join({text} for i, before in zip(ids, [-1, *ids]) if i not in (before, {blank_id}))',
         "```",
         "",
-        f"Compared on {formats[0]['num_recordings']} recordings, one at a time, where the model in TensorFlow "
-        f"(float32) has a WER of {percent(formats[0]['trained_wer'])}. Speed: how many times as fast as that.",
+        f"Compared on {formats[0]['num_recordings']} recordings, one at a time, on which the model in TensorFlow "
+        f"(float32) has a WER of {percent(formats[0]['trained_wer'])}. Speed is relative to that model.",
         "",
-        "| file | size | WER | words that differ | log-probabilities, largest difference | speed |",
+        "| file | size | WER | words that differ | largest difference of log-probabilities | speed |",
         "|---|---|---|---|---|---|",
         *rows,
     ]

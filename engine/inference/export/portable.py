@@ -1,8 +1,7 @@
-"""A recognizer for phones and for ONNX: from one waveform to its logits; the text is made outside.
+"""Converts a model to TFLite and ONNX: from one waveform to its logits, without text.
 
-Strings do not go into these formats without TensorFlow's own kernels, so what converts is the acoustic model, with the
-normalization before it where the model has one: waveform [1, T] float32 at 16 kHz, any T of at least one frame ->
-logits [1, F, V].
+These formats have no strings without TensorFlow's own kernels. So the converted graph is the acoustic model, with
+normalization if the model needs it: waveform [1, T] float32 at 16 kHz, any T of at least one frame -> logits [1, F, V].
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import tensorflow as tf
 
 from engine.protocols import AcousticModel
 
-# File of each format.
+# Name of each format's file.
 FILES = {
     "tflite_float32": "model-float32.tflite",
     "tflite_float16": "model-float16.tflite",  # weights in half precision, arithmetic in single
@@ -28,19 +27,19 @@ FILES = {
 }
 WAVEFORM = tf.TensorSpec([1, None], tf.float32, name="waveform")
 _BYTES_PER_WEIGHT = {"tflite_float32": 4, "tflite_float16": 2, "tflite_dynamic": 1, "onnx": 4}
-_LARGEST_FILE = 2**31  # bytes: of a flatbuffer and of a protocol buffer
-_ROOT = os.fspath(Path(__file__).resolve().parents[3])  # where `engine` is found
+_LARGEST_FILE = 2**31  # bytes; the limit of flatbuffers and protocol buffers
+_ROOT = os.fspath(Path(__file__).resolve().parents[3])  # the folder of `engine`
 
 
 def check_formats(formats: Sequence[str]) -> None:
-    """Refuses names that are none, and formats whose packages are not there; before anything is computed.
+    """Checks that formats exist and that their packages are installed.
 
     Raises:
-        ValueError: Names the first.
+        ValueError: A format cannot be used; names the first.
     """
     for name in formats:
         if name not in FILES:
-            raise ValueError(f"--export_formats={name}: no such format; there are {', '.join(FILES)}")
+            raise ValueError(f"--export_formats={name}: no such format; choose among {', '.join(FILES)}")
         try:
             if name == "onnx":
                 import onnxruntime
@@ -60,12 +59,12 @@ def build_portable(model: AcousticModel, *, normalize: bool = True) -> tf.Module
     """Wraps a float32 model into a module whose `logits` takes waveform [1, T] and returns {"logits": [1, F, V]}.
 
     Args:
-        model: With its weights.
-        normalize: Whether the row gets zero mean and unit variance first, or the model hears it as it is.
+        model: Model with its weights.
+        normalize: Whether the row is normalized to zero mean and unit variance before the model.
     """
 
     def logits(waveform: tf.Tensor) -> dict[str, tf.Tensor]:
-        if normalize:  # one row without padding: neither lengths nor float64 are needed
+        if normalize:  # one row without padding needs neither lengths nor float64
             centred = waveform - tf.reduce_mean(waveform, axis=1, keepdims=True)
             variance = tf.reduce_mean(tf.square(centred), axis=1, keepdims=True)
             waveform = centred * tf.math.rsqrt(variance + 1e-7)
@@ -78,42 +77,41 @@ def build_portable(model: AcousticModel, *, normalize: bool = True) -> tf.Module
 
 
 def save_portable(module: tf.Module, folder: Path) -> None:
-    """Writes what `build_portable` made as a SavedModel, from which `convert` reads it."""
+    """Writes the result of `build_portable` as a SavedModel, which `convert` reads."""
     tf.saved_model.save(module, os.fspath(folder), signatures={"serving_default": module.logits})
 
 
 def check_sizes(formats: Sequence[str], *, num_weights: int) -> None:
-    """Refuses formats that cannot hold so many weights, before anything is converted.
+    """Checks that formats can hold a number of weights.
 
     Raises:
-        ValueError: Names the first.
+        ValueError: A format cannot; names the first.
     """
     for name in formats:
         num_bytes = num_weights * _BYTES_PER_WEIGHT[name]
         if num_bytes >= _LARGEST_FILE:
             raise ValueError(
-                f"--export_formats={name}: {num_bytes / 1e9:.1f} GB of weights, and such a file holds 2 GB at most; "
-                "leave it out"
+                f"--export_formats={name}: the weights take {num_bytes / 1e9:.1f} GB, but such a file holds 2 GB at "
+                "most; leave it out"
             )
 
 
 def convert(folder: Path, name: str, output: Path) -> None:
-    """Converts what `save_portable` wrote, in a process of its own.
+    """Converts the result of `save_portable` in a separate process.
 
-    The converters keep several times the model in memory and do not give all of it back: four formats of a large model
-    in one process needed more than 22 GiB. And what ends one of them, a lack of memory or a fault of its own, must not
-    take the export along.
+    The converters need several times the model's memory and do not free all of it: four formats of a large model in one
+    process needed more than 22 GiB. A converter that crashes or runs out of memory must not end the export.
 
     Args:
-        folder: As there.
+        folder: Folder written by `save_portable`.
         name: One of `FILES`.
         output: File to write.
 
     Raises:
-        ValueError: It does not convert.
+        ValueError: The model does not convert.
     """
     folders = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
-    # A GPU's memory belongs to this process already.
+    # This process already holds the GPU's memory.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(folders), "CUDA_VISIBLE_DEVICES": "-1"}
     command = [
         sys.executable,
@@ -141,7 +139,7 @@ def load_portable(path: Path, name: str) -> Callable[[np.ndarray], np.ndarray]:
     """Returns a converted model as a function: waveform float32 [T] -> logits float32 [F, V].
 
     Args:
-        path: The file.
+        path: Path of the file.
         name: One of `FILES`.
     """
     if name == "onnx":

@@ -1,4 +1,4 @@
-"""Converted recognizers beside the trained one: the same words, how far apart the numbers, how fast."""
+"""Compares converted models with the trained one: words, log-probabilities and speed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import numpy as np
 from engine.evaluation.metrics import ErrorCounts, count_word_errors
 from engine.inference.export.portable import FILES
 
-# Share of words that may be others than the trained model's: none where the arithmetic is the same, a few where weights
-# are rounded. Beyond, something is broken.
+# Share of words that may differ from the trained model's: none if the arithmetic is the same, a few if weights are
+# rounded.
 _DIFFERENT_WORDS = {"tflite_float32": 0.0, "onnx": 0.0, "tflite_float16": 0.02, "tflite_dynamic": 0.05}
-# Of log-probabilities, where the arithmetic is the same.
+# Largest difference of log-probabilities if the arithmetic is the same.
 _TOLERANCE = 2e-3
 
 
@@ -23,9 +23,9 @@ class Recording(NamedTuple):
     """A recording to compare with.
 
     Attributes:
-        name: For who reads of it.
+        name: Name for messages.
         waveform: float32 [T] at 16 kHz.
-        reference: Its normalized transcript, if there is one.
+        reference: Normalized transcript, or None.
     """
 
     name: str
@@ -35,19 +35,19 @@ class Recording(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PortableCheck:
-    """How a converted recognizer compares with the trained one on the same recordings, one at a time.
+    """The result of comparing a converted model with the trained one on the same recordings, one at a time.
 
     Attributes:
         format: One of `engine.inference.export.portable.FILES`.
-        file: Its file.
-        num_bytes: Of the file.
-        num_recordings: Compared.
-        num_words: That the trained model hears in them.
-        num_different_words: Words of these that the converted one changes, lacks or adds.
-        wer: Its word error rate on the recordings with a transcript; None without any.
-        trained_wer: The trained model's on the same.
-        largest_difference: Of log-probabilities.
-        speed: How many times as fast as the trained model in TensorFlow, in float32.
+        file: Name of the file.
+        num_bytes: Size of the file.
+        num_recordings: Number of recordings.
+        num_words: Number of words in the trained model's transcripts.
+        num_different_words: Number of words that the converted model changes, lacks or adds.
+        wer: Word error rate on the recordings with a transcript; None without any.
+        trained_wer: Word error rate of the trained model on the same recordings.
+        largest_difference: Largest difference of log-probabilities.
+        speed: Speed relative to the trained model in TensorFlow, in float32.
     """
 
     format: str
@@ -71,23 +71,23 @@ def check_portable(
     trained: Callable[[np.ndarray], np.ndarray],
     to_text: Callable[[np.ndarray], str],
 ) -> PortableCheck:
-    """Compares a converted recognizer with the trained one, in turns.
+    """Compares a converted model with the trained one, alternating between the two.
 
     Args:
-        name: Its format.
-        num_bytes: Of its file.
-        run: Waveform [T] -> logits [F, V].
-        recordings: At least one.
-        trained: The trained model, as `run`.
+        name: Format of the converted model.
+        num_bytes: Size of its file.
+        run: The converted model: waveform [T] -> logits [F, V].
+        recordings: Recordings, at least one.
+        trained: The trained model: waveform [T] -> logits [F, V].
         to_text: Log-probabilities [F, V] -> text.
 
     Raises:
-        ValueError: It differs more than its format may.
+        ValueError: The model differs more than its format allows.
     """
-    trained(recordings[0].waveform)  # the first call plans and allocates
+    trained(recordings[0].waveform)  # the first call traces and allocates
     try:
         run(recordings[0].waveform)
-    except RuntimeError as error:  # of LiteRT and of ONNX Runtime, where a graph converts but cannot run
+    except RuntimeError as error:  # LiteRT and ONNX Runtime, for a graph that converts but cannot run
         reason = str(error).splitlines()[0][:200]
         raise ValueError(
             f"{name} does not run ({reason}); leave it out of --export_formats, nothing was written"
@@ -102,7 +102,7 @@ def check_portable(
         trained_texts.append(to_text(wanted))
         texts.append(to_text(found))
         apart = np.abs(found - wanted).max(initial=0.0) if found.shape == wanted.shape else np.inf
-        # The largest of NaN is NaN, which is below no tolerance.
+        # np.maximum keeps NaN, which is below no tolerance.
         largest = float(np.maximum(largest, apart))
     changes = count_changed_words(
         recordings, trained_texts, texts, allowed=_DIFFERENT_WORDS[name], who=name,
@@ -136,33 +136,33 @@ def count_changed_words(
     who: str,
     advice: str,
 ) -> ErrorCounts:
-    """Counts the words of the trained model's texts that others change, lack or add.
+    """Counts the words of the trained model's transcripts that other transcripts change, lack or add.
 
     Args:
-        recordings: That were read.
-        trained: The trained model's texts of them.
-        texts: The others.
+        recordings: The transcribed recordings.
+        trained: Transcripts of the trained model.
+        texts: The other transcripts.
         allowed: Share of the words that may differ.
-        who: Reads the others, for the message.
-        advice: What to do, for the message.
+        who: Source of the other transcripts, for the message.
+        advice: Advice for the message.
 
     Raises:
-        ValueError: More differ; names the first recording.
+        ValueError: More words differ; names the first recording.
     """
     total = sum((count_word_errors(*pair) for pair in zip(trained, texts, strict=True)), ErrorCounts())
     if total.num_errors > allowed * total.num_reference:
         triples = zip(recordings, trained, texts, strict=True)
         recording, wanted, found = next(triple for triple in triples if triple[1] != triple[2])
         raise ValueError(
-            f"{who} reads {total.num_errors} of {total.num_reference} words otherwise than the trained model "
-            f"({100 * allowed:g} % are allowed), {recording.name} as {found!r} and not {wanted!r}; {advice}, "
+            f"{who} changes {total.num_errors} of {total.num_reference} words of the trained model's transcripts "
+            f"({100 * allowed:g} % are allowed): {recording.name} is {found!r} instead of {wanted!r}; {advice}, "
             "nothing was written"
         )
     return total
 
 
 def _timed(run: Callable[[np.ndarray], np.ndarray], waveform: np.ndarray) -> tuple[np.ndarray, float]:
-    """Log-probabilities [F, V] and the seconds that their logits took."""
+    """Returns log-probabilities [F, V] and the time for the logits, in seconds."""
     start_secs = time.perf_counter()
     logits = run(waveform)
     taken = time.perf_counter() - start_secs

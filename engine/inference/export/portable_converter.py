@@ -1,6 +1,6 @@
-"""One conversion, as the process that `engine.inference.export.portable.convert` starts: FOLDER NAME OUTPUT.
+"""Runs one conversion, in the process that `engine.inference.export.portable.convert` starts: FOLDER NAME OUTPUT.
 
-Its last line on standard output is the reason where it fails.
+If it fails, the last line on standard output is the reason.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def convert(folder: str, name: str) -> bytes:
     """Returns the content of a converted model's file.
 
     Args:
-        folder: As `engine.inference.export.portable.save_portable` wrote it.
+        folder: Folder written by `engine.inference.export.portable.save_portable`.
         name: One of `engine.inference.export.portable.FILES`.
     """
     if name == "onnx":
@@ -36,15 +36,15 @@ def convert(folder: str, name: str) -> bytes:
 
 
 def _to_onnx(folder: str) -> bytes:
-    """Converts the graph with its weights as inputs, and puts them in afterwards.
+    """Converts the graph with its weights as inputs, and inserts the weights afterwards.
 
-    tf2onnx copies all that it is given in every step: some 40 times the weights, 15 GB for the base model. ONNX Runtime
-    folds what is computed of weights alone when it loads the file.
+    tf2onnx copies everything in each of its steps, about 40 times the weights, which is 15 GB for the base model. ONNX
+    Runtime folds operations on constant weights when it loads the file.
     """
     import tf2onnx
     from onnx import numpy_helper
 
-    loaded = tf.saved_model.load(folder)  # kept: its variables live as long as it does
+    loaded = tf.saved_model.load(folder)  # keep a reference: it keeps the variables alive
     (function,) = loaded.logits.concrete_functions
     handlers: dict[str, Any] = {"Erfc": (_erfc, [])}
     split = _weights_as_inputs(function, loaded.weights)
@@ -74,9 +74,11 @@ def _to_onnx(folder: str) -> bytes:
 def _weights_as_inputs(
     function: Any, variables: Sequence[tf.Variable]
 ) -> tuple[tf.compat.v1.GraphDef, dict[str, tf.Variable]] | None:
-    """A concrete function's graph with placeholders in place of its variables, and which one stands for which.
+    """Replaces the variables of a concrete function's graph by placeholders.
 
-    None where it does more with a variable than read it: the graph of a SavedModel from TF-Hub, which it calls, does.
+    Returns:
+        The graph and {name of a placeholder: its variable}; None if the graph does more with a variable than read it,
+        as a function that calls a SavedModel from TF-Hub does.
     """
     of_handle = {id(variable.handle): variable for variable in variables}
     num_inputs = len(function.inputs) - len(function.captured_inputs)
@@ -86,7 +88,7 @@ def _weights_as_inputs(
     }
     graph = function.graph.as_graph_def()
     weights: dict[str, tf.Variable] = {}
-    placeholders: dict[str, str] = {}  # of a capture's name
+    placeholders: dict[str, str] = {}  # name of a capture -> name of its placeholder
     nodes = []
     for node in graph.node:
         if node.name in captured:
@@ -98,7 +100,7 @@ def _weights_as_inputs(
                 return None
             dtype = node.attr["dtype"].type
             node.attr.clear()
-            if name in placeholders:  # read before
+            if name in placeholders:  # a repeated read
                 node.op, node.input[:] = "Identity", [placeholders[name]]
                 node.attr["T"].type = dtype
             else:
@@ -113,7 +115,7 @@ def _weights_as_inputs(
 
 
 def _erfc(ctx: Any, node: Any, name: str, args: Any) -> Any:
-    """erfc(x) as 1 - erf(x): TensorFlow's GELU has the one, ONNX but the other."""
+    """Converts erfc(x) of TensorFlow's GELU to 1 - erf(x), because ONNX has no erfc."""
     erf = ctx.make_node("Erf", [node.input[0]])
     one = ctx.make_const(f"{name}_one", np.float32(1))
     node.type, node.domain = "Sub", ""
@@ -122,11 +124,10 @@ def _erfc(ctx: Any, node: Any, name: str, args: Any) -> Any:
 
 
 def main(folder: str, name: str, output: str) -> int:
-    """Writes the file and returns 0; or says why not and returns 1."""
+    """Writes the file and returns 0, or prints why it cannot and returns 1."""
     try:
         Path(output).write_bytes(convert(folder, name))
-    # Converters raise what they like.
-    except Exception as error:
+    except Exception as error:  # converters raise errors of any kind
         print((str(error).strip().splitlines() or [type(error).__name__])[0])
         return 1
     return 0

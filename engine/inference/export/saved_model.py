@@ -1,4 +1,4 @@
-"""`--mode=export`: a trained recognizer as one SavedModel that plain TensorFlow loads, text included."""
+"""Exports a trained model as a SavedModel that computes text and that plain TensorFlow loads."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from common.workdir_layout import VOCAB_FILE
 from engine.common import files
-from engine.inference.exported import EXPORT_FILE, VOCAB_FILE
+from engine.inference.exported import EXPORT_FILE
 from engine.inference.words import SMALLEST_PROB
 from engine.protocols import AcousticModel, SpanGraphDecoder, Tokenizer
 
 SAMPLE_RATE = 16_000
-# Of the log-probabilities, against the model that is exported: the same arithmetic, compiled anew.
+# Largest difference of log-probabilities to the trained model, which runs the same arithmetic in another compilation.
 _TOLERANCE = {"float32": 2e-3, "mixed_bfloat16": 0.5, "mixed_float16": 0.1}
 
 
 @dataclasses.dataclass(frozen=True)
-class Check:
-    """How an exported recognizer was compared with the one in training.
+class ExportCheck:
+    """The result of comparing an exported model with the trained one.
 
     Attributes:
-        num_recordings: How many were read by both, with the same text.
-        largest_difference: Of their log-probabilities.
+        num_recordings: Number of recordings that both transcribe alike.
+        largest_difference: Largest difference of log-probabilities.
     """
 
     num_recordings: int
@@ -39,7 +40,7 @@ class Check:
 
 
 class _Exported(tf.Module):
-    """What is saved; its functions are attributes, so that the model stays in their closure."""
+    """The saved object; its functions are attributes, so that the model stays in their closure."""
 
 
 def build_export(
@@ -51,24 +52,24 @@ def build_export(
     hop_samples: int,
     normalize: bool = True,
 ) -> tf.Module:
-    """Wraps a model into the object that is saved.
+    """Wraps a model into the object to save.
 
-    Its signature `serving_default` takes waveform [B, T] float32 at 16 kHz in [-1, 1] and lengths [B] int32, valid
-    samples of each row, and returns
+    Its signature `serving_default` takes waveform [B, T] float32 at 16 kHz in [-1, 1] and lengths [B] int32, the
+    number of valid samples of each row, and returns
 
         text [B] string, confidence [B] float32 (geometric mean over the characters; 0 without),
         num_tokens [B] int32, tokens [B, N] string ("" past a row's number), token_starts and token_ends [B, N] float32
         in seconds, token_confidences [B, N] float32, logits [B, F, V] float32, num_frames [B] int32.
 
     Args:
-        model: With its weights.
-        tokenizer: What the tokens say.
+        model: Model with its weights.
+        tokenizer: Tokenizer of the model.
         decoder: Logits to tokens with frames, in the graph.
-        receptive_field: Samples that one frame needs.
-        hop_samples: From frame to frame.
-        normalize: Whether `normalize_rows` stands before the model, or it hears rows as they are.
+        receptive_field: Number of samples that one frame needs.
+        hop_samples: Hop between frames, in samples.
+        normalize: Whether rows are normalized before the model.
     """
-    pieces = list(tokenizer.pieces)
+    token_texts = list(tokenizer.pieces)
     secs_per_frame = hop_samples / SAMPLE_RATE
 
     def logits(waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
@@ -84,7 +85,7 @@ def build_export(
         decoded = decoder(found, num_frames)
         width = tf.reduce_max(tf.concat([decoded.num_tokens, [0]], axis=0))
         is_token = decoded.tokens[:, :width] >= 0
-        texts = tf.where(is_token, tf.gather(tf.constant(pieces), tf.maximum(decoded.tokens[:, :width], 0)), "")
+        texts = tf.where(is_token, tf.gather(tf.constant(token_texts), tf.maximum(decoded.tokens[:, :width], 0)), "")
         joined = tf.strings.regex_replace(tf.strings.reduce_join(texts, axis=1), r"\s+", " ")
         probs = tf.where(is_token, decoded.probs[:, :width], 0.0)
         is_character = tf.cast(tf.strings.length(tf.strings.strip(texts)) > 0, tf.float32)
@@ -111,18 +112,18 @@ def build_export(
     exported = _Exported()
     exported.weights = list(model.variables)
     exported.serve = tf.function(serve, input_signature=[waveform, lengths], autograph=False)
-    # For `ExportedModel`: windows of long recordings are normalized and decoded outside.
+    # For `ExportedModel`, which normalizes and decodes windows of long recordings on the host.
     exported.logits = tf.function(logits, input_signature=[waveform, lengths], autograph=False)
     exported.output_lengths = tf.function(model.output_lengths, input_signature=[lengths], autograph=False)
     return exported
 
 
 def normalize_rows(waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-    """Zero mean and unit variance of each row's valid samples, zeros behind them, as training data is normalized.
+    """Normalizes each row's valid samples to zero mean and unit variance, like training data, and zeroes the rest.
 
     Args:
         waveform: float32 [B, T].
-        lengths: int32 [B].
+        lengths: Numbers of valid samples, int32 [B].
     """
     valid = tf.sequence_mask(lengths, tf.shape(waveform)[1])
     count = tf.cast(tf.maximum(lengths, 1), tf.float64)[:, tf.newaxis]
@@ -140,22 +141,22 @@ def export(
     fields: dict[str, Any],
     card: str,
     tokenizer: Tokenizer,
-    check: Callable[[Path], Check],
+    check: Callable[[Path], ExportCheck],
     more_files: Iterable[Path] = (),
-) -> Check:
-    """Writes a recognizer, or nothing if it does not read what the live one reads.
+) -> ExportCheck:
+    """Writes an exported model, or nothing if it does not transcribe like the trained one.
 
     Args:
-        exported: As `build_export` makes it.
+        exported: Result of `build_export`.
         output: New folder.
-        fields: What `ExportedModel` and people want to know, for export.json.
-        card: README.md.
-        tokenizer: Writes vocab.json.
-        check: Compares the folder with the live model; raises ValueError.
-        more_files: What else belongs in the folder; moved there, from the same disk.
+        fields: Content of export.json.
+        card: Content of README.md.
+        tokenizer: Tokenizer of the model; writes vocab.json.
+        check: Compares the folder with the trained model; raises ValueError.
+        more_files: Further files, moved into the folder from the same disk.
 
     Raises:
-        ValueError: There is something in the folder, or the check fails.
+        ValueError: The folder is not empty, or the check fails.
     """
     check_new(output)
     target = Path(output)
@@ -177,11 +178,11 @@ def export(
 
 @contextlib.contextmanager
 def folder_beside(output: str | os.PathLike[str], *, purpose: str) -> Iterator[Path]:
-    """A folder beside another that is to be written, on the same disk; it goes away at the end, whatever happens."""
+    """Yields a temporary folder beside an output folder, on the same disk; removes it at the end."""
     target = Path(output)
     target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f".{purpose}-{target.name}-"
-    for left in target.parent.glob(f"{glob.escape(prefix)}????????"):  # by a process that had no time to tidy up
+    for left in target.parent.glob(f"{glob.escape(prefix)}????????"):  # left by a killed process
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
     try:
@@ -191,7 +192,7 @@ def folder_beside(output: str | os.PathLike[str], *, purpose: str) -> Iterator[P
 
 
 def check_new(output: str | os.PathLike[str]) -> None:
-    """Raises ValueError if there is something in the folder."""
+    """Raises ValueError if the folder is not empty."""
     target = Path(output)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target}: is not empty; give --output a new folder")
@@ -203,17 +204,17 @@ def compare(
     *,
     read: Callable[[np.ndarray], tuple[str, np.ndarray]],
     precision: str,
-) -> Check:
-    """Reads recordings with an exported recognizer and with the live one.
+) -> ExportCheck:
+    """Compares the transcripts of an exported model with those of the trained one.
 
     Args:
-        folder: The exported one.
-        recordings: Name and float32 [T], not normalized.
-        read: Text and log-probabilities [F, V] of the live model.
-        precision: Of the model; decides how far these may lie apart.
+        folder: Folder of the exported model.
+        recordings: Name and waveform float32 [T], not normalized, of each recording.
+        read: Returns text and log-probabilities [F, V] of the trained model.
+        precision: Precision of the model, on which the allowed difference depends.
 
     Raises:
-        ValueError: Names the first recording that they read differently; or there is none to compare.
+        ValueError: A transcript differs, or there are no recordings.
     """
     serve = tf.saved_model.load(os.fspath(folder)).signatures["serving_default"]
     num_recordings, largest = 0, 0.0
@@ -223,13 +224,13 @@ def compare(
         exported_text = found["text"].numpy()[0].decode("utf-8")
         exported_log_probs = tf.nn.log_softmax(found["logits"][0, : len(log_probs)]).numpy()
         difference = float(np.abs(exported_log_probs - log_probs).max(initial=0.0))
-        # not <=: NaN fails too
+        # Not >, so that NaN fails too.
         if exported_text != text or not difference <= _TOLERANCE[precision]:
             raise ValueError(
-                f"the exported model reads {name} as {exported_text!r}, the trained one as {text!r} (log-probabilities "
-                f"differ by {difference:.3g}); nothing was written"
+                f"the exported model transcribes {name} as {exported_text!r}, the trained one as {text!r} "
+                f"(log-probabilities differ by {difference:.3g}); nothing was written"
             )
         num_recordings, largest = num_recordings + 1, max(largest, difference)
     if not num_recordings:
-        raise ValueError("nothing to check the export with: give some recordings to --inputs")
-    return Check(num_recordings, largest)
+        raise ValueError("no recordings to check the export with; give some to --inputs")
+    return ExportCheck(num_recordings, largest)

@@ -8,11 +8,12 @@ import types
 import pytest
 import tensorflow as tf
 
-from engine.actions.assembly import build_actions
+from engine.actions.assembly import ActionOptions, build_actions
 from engine.common import files
 from engine.common.signals import StopTraining
 from engine.report.writer import ReportWriter
 from engine.training.skipped_updates import SkipCounter
+from engine.workdir.identity import RunFiles
 
 FIGURES = {
     "loss": 2.0, "num_rows": 8, "num_infeasible": 0, "num_bad": 0, "num_skipped_updates": 0, "blank_share": 0.5,
@@ -40,26 +41,22 @@ def build(workdir, *, is_chief, guard=None, said=None):
             raise StopTraining(said)
 
     return build_actions(
-        workdir=str(workdir),
-        metrics_path=str(workdir / "metrics.jsonl"),
-        global_step=tf.Variable(7, dtype=tf.int64),
-        num_updates=20,
-        quiet_updates=0,
-        eval_every=10,
+        run_files=RunFiles(str(workdir), "", tf.Variable(7, dtype=tf.int64)),
+        options=ActionOptions(num_updates=20, quiet_updates=0, eval_every=10, best_metric_set="dev", patience=0),
         trainer=types.SimpleNamespace(
-            peek=dict, ema=None, data_digest=tf.Variable(-1, dtype=tf.int64), skip_counter=SkipCounter(limit=0)
+            model=tf.Module(),
+            peek=dict,
+            ema=None,
+            data_digest=tf.Variable(-1, dtype=tf.int64),
+            skip_counter=SkipCounter(limit=0),
         ),
-        model=tf.Module(),
         train_data=types.SimpleNamespace(
             unreadable=lambda before_update: [(before_update - 1, "u1", "cut")], utterance_ids_of=None
         ),
         evaluators=types.SimpleNamespace(scores={}, data={}),
-        best_of="dev",
-        patience=0,
         make_report=functools.partial(ReportWriter, page_environment=None, max_utterances=0, max_audio_mb=0.0),
         guard=guard or Guard(),
         is_chief=is_chief,
-        run_id="",
         check_signal=leave,
         stop=leave,
     )

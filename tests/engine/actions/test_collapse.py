@@ -83,12 +83,12 @@ def test_a_loop_without_any_loss_is_no_silence():
 @pytest.mark.parametrize(
     ("wer", "cer", "deletions", "step", "words"),
     [
-        (1.0, 0.98, 100, 400, "CER of 98 %, the WER of dev is still 100 %: 100 % of its words have no counterpart"),
-        (1.0, 0.8, 20, 400, "the model writes text, but not what is said"),
+        (1.0, 0.98, 100, 400, "dev still has a WER of 100 % and a CER of 98 %: it misses 100 % of the words"),
+        (1.0, 0.8, 20, 400, "the model writes text, but not the spoken one"),
         (1.0, 1.0, 100, 300, ""),  # too early to say
         (0.9, 0.9, 80, 400, ""),
         (1.0, 0.3, 0, 400, ""),  # Chinese, Japanese, Thai: a sentence is one word, and it does learn
-        (1.0, 0.95, 0, 400, "the model writes text, but not what is said"),  # and here it does not
+        (1.0, 0.95, 0, 400, "the model writes text, but not the spoken one"),  # and here it does not
     ],
 )
 def test_a_rate_stuck_at_the_top_is_explained(caplog, wer, cer, deletions, step, words):

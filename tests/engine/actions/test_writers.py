@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from engine.actions import writers
 from engine.actions.writers import MetricsWriter, SaveBest, last_step
-from engine.checkpointing.manager import BestCheckpoint
+from engine.checkpointing.best import BestCheckpoint
 from engine.common import files
 from engine.training.ema import EmaWeights
 

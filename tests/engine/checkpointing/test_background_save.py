@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from engine.checkpointing import background_save, manifest
+from engine.checkpointing import background_save, manifest, restore
 from engine.checkpointing import manager as checkpoints
 from engine.checkpointing.manager import CheckpointManager, WorkdirError
 from engine.training.optimizer import build_optimizer
@@ -156,7 +156,7 @@ def test_updates_go_on_while_a_checkpoint_is_written_and_the_end_waits_for_it(tm
         # The save of update 3 can only end after update 5: a training that waited for it would never come there.
         make_controller(state, manager, gate=gate, open_after=5).train(7)
     assert gate.came_in_time
-    assert [checkpoints.step_of(path) for path in manifest.list_checkpoints(tmp_path)] == [6, 7]
+    assert [restore.step_of(path) for path in manifest.list_checkpoints(tmp_path)] == [6, 7]
     assert [manifest.read_manifest(path)["step"] for path in manager.checkpoints] == [6, 7]
 
 
@@ -277,7 +277,11 @@ def test_where_training_fails_too_the_save_is_waited_for_and_the_training_s_erro
     monkeypatch.setattr(checkpoints.logging, "error", lambda text, *values: said.append(text % values))
     with pytest.raises(WorkdirError, match="the first"), manager:
         raise WorkdirError("the first")
-    assert len(said) == 1 and "the save under way failed too: " in said[0] and "No space left" in said[0]
+    assert (
+        len(said) == 1
+        and "the checkpoint being saved could not be written either: " in said[0]
+        and "No space left" in said[0]
+    )
 
 
 def test_a_second_ctrl_c_does_not_wait(tmp_path, gate):

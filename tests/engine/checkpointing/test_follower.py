@@ -1,11 +1,11 @@
-"""The workers beside the chief: they restore what it restores, save nothing, and say why they stop."""
+"""The workers beside the chief: they restore what it restores and save nothing."""
 
 from __future__ import annotations
 
 import pytest
 import tensorflow as tf
 
-from engine.checkpointing.follower import FollowingCheckpoints, WorkerLostError, explained_loss
+from engine.checkpointing.follower import FollowingCheckpoints
 from engine.workdir.folder import WorkdirError
 
 
@@ -36,10 +36,3 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
     )
     with pytest.raises(WorkdirError, match="ckpt-3"):
         follower.restore_or_initialize()
-
-
-def test_only_the_loss_of_a_worker_is_explained_as_one(two_replicas):
-    with pytest.raises(tf.errors.UnavailableError), explained_loss(two_replicas):
-        raise tf.errors.UnavailableError(None, None, "a bug on one machine")
-    assert issubclass(WorkerLostError, OSError)  # so run.py makes one line of it
-    assert WorkerLostError.exit_status == 75

@@ -14,7 +14,9 @@ import tf_keras
 
 from engine.checkpointing import manager as checkpoints
 from engine.checkpointing import manifest as integrity
-from engine.checkpointing.manager import BestCheckpoint, CheckpointManager, WorkdirError
+from engine.checkpointing import restore
+from engine.checkpointing.best import BestCheckpoint
+from engine.checkpointing.manager import CheckpointManager, WorkdirError
 from engine.training.optimizer import build_optimizer
 
 
@@ -85,7 +87,7 @@ def _train(folder, steps, *, every_updates, steps_per_loop=1, until=None):
     before = set(manager.checkpoints)
     controller.train(until or steps, checkpoint_at_completion=until is None)
     saved = [path for path in manager.checkpoints if path not in before]
-    return start, [checkpoints.step_of(path) for path in saved]
+    return start, [restore.step_of(path) for path in saved]
 
 
 def test_controller_saves_at_multiples_and_at_the_end(tmp_path):
@@ -143,7 +145,7 @@ def test_without_a_checkpoint_the_start_is_initialized(tmp_path):
     [
         ({"num_layers": 3}, r"ckpt-1: holds no value for model/blocks/\d/kernel \(2, 2\) \(and \d+ more"),
         ({"num_layers": 1}, r"ckpt-1: holds model/blocks/\d/\w+, for which there is no variable"),
-        ({"num_tokens": 5}, r"ckpt-1: model/head/kernel has shape \(2, 3\) there, \(2, 5\) here"),
+        ({"num_tokens": 5}, r"ckpt-1: model/head/kernel has shape \(2, 3\) in the file, \(2, 5\) here"),
     ],
 )
 def test_checkpoint_of_another_model_is_refused_untouched(tmp_path, sizes, message):
@@ -215,7 +217,7 @@ def test_a_damaged_newest_checkpoint_is_named_set_aside_and_the_one_before_used(
     assert manager.restore_or_initialize() == str(tmp_path / "ckpt-10")
     assert float(state.model.head.kernel[0, 0]) == 10.0
     assert len(said) == 1
-    assert said[0].startswith(f"{tmp_path}/ckpt-20 is damaged: ") and f"going on from {tmp_path}/ckpt-10" in said[0]
+    assert said[0].startswith(f"{tmp_path}/ckpt-20 is damaged: ") and f"continuing from {tmp_path}/ckpt-10" in said[0]
     assert (tmp_path / "damaged" / file).exists()
     # The run goes on, and saves the same update anew.
     state.global_step.assign(20)
@@ -229,7 +231,7 @@ def test_where_every_checkpoint_is_damaged_nothing_begins_anew(tmp_path):
     for step in (10, 20):
         _damage(tmp_path / f"ckpt-{step}.index")
     for _ in range(2):
-        with pytest.raises(WorkdirError, match="no checkpoint there can be used .ckpt-20.index has other") as caught:
+        with pytest.raises(WorkdirError, match="all checkpoints are damaged .ckpt-20.index does not match") as caught:
             _manager(_state(), tmp_path)
         assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == before
@@ -292,13 +294,13 @@ def test_damaged_weights_are_refused_in_one_line_and_a_damaged_best_is_replaced(
     _best(state, tmp_path / "best").save_if_better(0.3, metric="dev/wer")
     _damage(tmp_path / "best/ckpt-5.data-00000-of-00001")
     model = _Model()
-    with pytest.raises(WorkdirError, match="ckpt-5 is damaged: ckpt-5.data-00000-of-00001 has other bytes"):
-        checkpoints.restore_model(model, tmp_path)
+    with pytest.raises(WorkdirError, match="ckpt-5 is damaged: ckpt-5.data-00000-of-00001 does not match"):
+        restore.restore_model(model, tmp_path)
     assert float(model.head.kernel[0, 0]) == 1.0
     best = _best(state, tmp_path / "best")
     assert best.value is None
     assert best.save_if_better(0.9, metric="dev/wer")
-    checkpoints.restore_model(model, tmp_path)
+    restore.restore_model(model, tmp_path)
     assert float(model.head.kernel[0, 0]) == 2.0
 
 
@@ -306,7 +308,7 @@ def test_checkpoint_of_another_tool_is_refused(tmp_path):
     path = str(tmp_path / "plain")
     tf.raw_ops.SaveV2(prefix=path, tensor_names=["weight"], shape_and_slices=[""], tensors=[tf.zeros([2])])
     with pytest.raises(WorkdirError, match="plain: not written by tf.train.Checkpoint"):
-        checkpoints.restore_model(_Model(), path)
+        restore.restore_model(_Model(), path)
 
 
 @pytest.mark.parametrize("numbers", [{"every_updates": 0}, {"keep": 0}])
@@ -343,9 +345,9 @@ def test_best_keeps_one_checkpoint_by_value(tmp_path):
         "weights": "raw",
     }
     model = _Model()
-    path = checkpoints.restore_model(model, tmp_path)
+    path = restore.restore_model(model, tmp_path)
     np.testing.assert_array_equal(model.head.bias.numpy(), [3.0] * 3)
-    assert checkpoints.step_of(path) == 3  # From its number: the counter is not in it.
+    assert restore.step_of(path) == 3  # From its number: the counter is not in it.
 
 
 def test_best_value_outlives_the_process(tmp_path):
@@ -403,12 +405,12 @@ def workdir(tmp_path):
 
 def test_weights_alone_come_from_the_best_or_the_last(workdir):
     model = _Model()
-    assert checkpoints.restore_model(model, workdir) == str(workdir / "best" / "ckpt-10")
+    assert restore.restore_model(model, workdir) == str(workdir / "best" / "ckpt-10")
     assert all((v.numpy() == 0.5).all() for v in model.variables)
-    path = checkpoints.restore_model(model, workdir, prefer_best=False)
+    path = restore.restore_model(model, workdir, prefer_best=False)
     assert path == str(workdir / "checkpoints" / "ckpt-20")
     assert all((v.numpy() == 2.0).all() for v in model.variables)
-    assert checkpoints.step_of(path) == 20
+    assert restore.step_of(path) == 20
 
 
 @pytest.mark.parametrize("prefer_best", [True, False])
@@ -416,13 +418,13 @@ def test_weights_alone_come_from_the_best_or_the_last(workdir):
 def test_whichever_there_is_will_do(workdir, missing, prefer_best):
     shutil.rmtree(workdir / missing)
     other = {"best": "checkpoints/ckpt-20", "checkpoints": "best/ckpt-10"}[missing]
-    found = checkpoints.find_checkpoint(workdir, prefer_best=prefer_best)
+    found = restore.find_checkpoint(workdir, prefer_best=prefer_best)
     assert found == os.path.join(workdir, *other.split("/"))
 
 
 @pytest.mark.parametrize("given", ["checkpoints", "checkpoints/ckpt-20", "checkpoints/ckpt-20.index"])
 def test_folder_or_path_of_a_checkpoint_will_do(workdir, given):
-    assert checkpoints.find_checkpoint(workdir / given) == str(workdir / "checkpoints" / "ckpt-20")
+    assert restore.find_checkpoint(workdir / given) == str(workdir / "checkpoints" / "ckpt-20")
 
 
 def test_folder_of_a_converted_model_will_do(tmp_path):
@@ -430,23 +432,23 @@ def test_folder_of_a_converted_model_will_do(tmp_path):
     for variable in saved.variables:
         variable.assign(tf.fill(variable.shape, 3.0))
     tf.train.Checkpoint(model=saved).write(str(tmp_path / "converted" / "weights"))
-    path = checkpoints.restore_model(model, tmp_path / "converted")
+    path = restore.restore_model(model, tmp_path / "converted")
     assert path == str(tmp_path / "converted" / "weights")
     assert all((v.numpy() == 3.0).all() for v in model.variables)
-    assert checkpoints.step_of(path) == 0
+    assert restore.step_of(path) == 0
 
 
 def test_moved_workdir_is_found(workdir, tmp_path):
     moved = tmp_path / "moved"
     moved.mkdir()
     shutil.move(workdir / "best", moved / "best")
-    assert checkpoints.find_checkpoint(moved) == str(moved / "best" / "ckpt-10")
+    assert restore.find_checkpoint(moved) == str(moved / "best" / "ckpt-10")
 
 
 @pytest.mark.parametrize("name", ["", "absent", "checkpoints/ckpt-7"])
 def test_no_checkpoint_there_is_one_line(tmp_path, name):
     with pytest.raises(WorkdirError, match="no checkpoint there; give a workdir") as caught:
-        checkpoints.restore_model(_Model(), tmp_path / name)
+        restore.restore_model(_Model(), tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -454,24 +456,24 @@ def test_no_checkpoint_there_is_one_line(tmp_path, name):
 def test_weights_of_another_model_are_refused_untouched(workdir):
     model = _Model(num_layers=3)
     with pytest.raises(WorkdirError, match="holds no value for model/blocks/"):
-        checkpoints.restore_model(model, workdir)
+        restore.restore_model(model, workdir)
     assert all((v.numpy() == 1.0).all() for v in model.variables)
 
 
 def test_head_may_be_left_out(workdir):
     model = _Model(num_tokens=7)
     with pytest.raises(WorkdirError, match="model/head/kernel has shape"):
-        checkpoints.restore_model(model, workdir)
-    checkpoints.restore_model(model, workdir, leave_out=["head"])
+        restore.restore_model(model, workdir)
+    restore.restore_model(model, workdir, leave_out=["head"])
     assert all((v.numpy() == 0.5).all() for v in model.blocks[0].variables)
     assert all((v.numpy() == 1.0).all() for v in model.head.variables)
     with pytest.raises(WorkdirError, match="holds no value for model/blocks/"):
-        checkpoints.restore_model(_Model(num_layers=3), workdir, leave_out=["head"])
+        restore.restore_model(_Model(num_layers=3), workdir, leave_out=["head"])
 
 
 def test_part_that_the_model_lacks_cannot_be_left_out(workdir):
-    with pytest.raises(ValueError, match="no part 'tail'; it has .*head"):
-        checkpoints.restore_model(_Model(), workdir, leave_out=["tail"])
+    with pytest.raises(ValueError, match="no attribute 'tail'; it has .*head"):
+        restore.restore_model(_Model(), workdir, leave_out=["tail"])
 
 
 def test_weights_are_restored_on_every_replica(workdir, monkeypatch):
@@ -479,7 +481,7 @@ def test_weights_are_restored_on_every_replica(workdir, monkeypatch):
     strategy = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"])
     with strategy.scope():
         model = _Model()
-        checkpoints.restore_model(model, workdir)
+        restore.restore_model(model, workdir)
     for variable in model.variables:
         copies = strategy.experimental_local_results(variable)
         assert len(copies) == 2
@@ -494,11 +496,11 @@ def test_a_rate_of_another_set_under_the_same_name_is_not_compared_with(tmp_path
     state.global_step.assign(20)
     assert not _best(state, tmp_path).save_if_better(0.5, metric="dev/wer", set_digest="old")
     assert not _best(state, tmp_path).save_if_better(0.5, metric="dev/wer")  # nobody says which set
-    assert "another one" not in caplog.text
+    assert "no longer counts" not in caplog.text
     assert _best(state, tmp_path).save_if_better(0.5, metric="dev/wer", set_digest="new")
-    assert "the evaluation set of dev/wer is another one than at update 10, so its 0.1 does not count" in caplog.text
+    assert "the evaluation set of dev/wer has changed since update 10; its 0.1 no longer counts" in caplog.text
     assert not _best(state, tmp_path).save_if_better(0.6, metric="dev/wer", set_digest="new")
-    assert checkpoints.find_checkpoint(tmp_path).endswith("ckpt-20")
+    assert restore.find_checkpoint(tmp_path).endswith("ckpt-20")
 
 
 def test_only_the_best_stays_where_tensorflows_list_was_lost(tmp_path):

@@ -67,9 +67,9 @@ def test_a_manifest_names_the_file_and_what_is_wrong_with_it(saved):
     integrity.write_manifest(saved, {})
     size = data_file(saved).stat().st_size
     flip(data_file(saved), 5)
-    assert integrity.find_damage(saved) == "ckpt-7.data-00000-of-00001 has other bytes than were written"
+    assert integrity.find_damage(saved) == "ckpt-7.data-00000-of-00001 does not match its SHA-256 sum"
     os.truncate(data_file(saved), 3)
-    assert integrity.find_damage(saved) == f"ckpt-7.data-00000-of-00001 has 3 bytes, {size} were written"
+    assert integrity.find_damage(saved) == f"ckpt-7.data-00000-of-00001 has 3 bytes instead of {size}"
 
 
 def test_an_unreadable_manifest_is_no_damage(saved, tmp_path):

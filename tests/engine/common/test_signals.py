@@ -193,7 +193,7 @@ def test_a_process_that_has_to_leave_says_what_becomes_of_it_and_no_fault_keeps_
     printed, errors = process.communicate(timeout=30)
     assert process.returncode == status
     assert printed.splitlines() == lines
-    assert "the save beside the update under way failed: no room" in errors and "Traceback" not in errors
+    assert "saving during the running update failed: no room" in errors and "Traceback" not in errors
 
 
 # One call that comes back to Python only after a minute, as a compilation may.

@@ -67,15 +67,9 @@ def test_a_note_of_a_stop_is_read_once_and_a_damaged_one_says_nothing(tmp_path):
         ({"reason": "SIGTERM (not done after 27 s)", "time": "T", "step": 445}, 440,
          r"stopped by SIGTERM \(not done after 27 s\) at T; 45 updates after the last checkpoint were lost"),
         ({"reason": "SIGHUP", "time": "T", "step": 401}, 400, "1 update after the last checkpoint was lost and is"),
-        ({}, 440, r"ended without a word \(killed, or a crash\); 40 updates after the last checkpoint were lost"),
+        ({}, 440, r"ended without a note \(killed or crashed\); 40 updates after the last checkpoint were lost"),
     ],
 )  # fmt: skip
 def test_the_next_start_says_what_it_found(note, reached, said):
     found = startup.describe_last_stop(note, step=400, reached=reached)
     assert re.search(said, found) and bool(found) == bool(said)
-
-
-def test_a_finished_run_that_counts_in_epochs_is_told_epochs(tmp_path):
-    config = make_config(tmp_path, schedule="constant", hold_updates=0, num_epochs=3.0)
-    said = startup.describe_finished(config, workdir="runs/hi", step=6)
-    assert said.endswith("nothing to train; to train longer, say --config.train.num_epochs=6")

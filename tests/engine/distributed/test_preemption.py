@@ -10,14 +10,12 @@ import tensorflow as tf
 
 from engine.checkpointing.manager import CheckpointManager
 from engine.common.signals import StopOnSignal, StopTraining
-from engine.distributed.preemption import CHECKPOINT_PART, SaveAllIfPreempted
+from engine.distributed.preemption import SaveAllIfPreempted
 
 
 def make_manager(folder, value, step):
     state = tf.train.Checkpoint(weight=tf.Variable(value), global_step=step)
-    return state, CheckpointManager(
-        checkpoint=state, directory=folder, global_step=step, every_updates=100, keep=2, optional=[CHECKPOINT_PART]
-    )
+    return state, CheckpointManager(checkpoint=state, directory=folder, global_step=step, every_updates=100, keep=2)
 
 
 @pytest.fixture

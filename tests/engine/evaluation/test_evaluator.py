@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.evaluation.evaluator import Evaluator, EvaluatorGroup
+from engine.evaluation.evaluator import Evaluator, EvaluatorGroup, RowFunctions
 from tests.helpers.engine_toys import toy_decoder, toy_feasible, toy_loss
 
 TEXTS = ["ab", "cd", "ab c", "d", "abcd", "a b c", "dd"]
@@ -62,14 +62,12 @@ class ToyData:
 
 def make_evaluator(data, strategy=None, **fields):
     return Evaluator(
-        **fields,
+        **{"num_logged": 3, **fields},
         name="toy",
         strategy=strategy or tf.distribute.OneDeviceStrategy("/cpu:0"),
         model=EchoModel(),
         data=data,
-        loss_fn=toy_loss,
-        feasible_fn=toy_feasible,
-        decoder=toy_decoder,
+        functions=RowFunctions(loss_fn=toy_loss, feasible_fn=toy_feasible, decoder=toy_decoder),
         tokenizer=Letters(),
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.inference.export.saved_model import Check, build_export, export
+from engine.inference.export.saved_model import ExportCheck, build_export, export
 from engine.inference.exported import ExportedModel, read_export_fields
 from models.ctc.greedy import greedy_decode_spans
 from tests.engine.inference.export.test_saved_model import Letters, rows
@@ -25,7 +25,7 @@ def folder(model, tmp_path_factory):
         model=model, tokenizer=Letters(), decoder=greedy_decode_spans, receptive_field=4, hop_samples=4
     )
     fields = {"sample_rate": 16_000}
-    check = Check(3, 0.25)
+    check = ExportCheck(3, 0.25)
     export(exported=exported, output=target, fields=fields, card="# card\n", tokenizer=Letters(), check=lambda _: check)
     return target
 
@@ -35,7 +35,7 @@ def test_the_exported_model_behind_the_call_of_the_live_one(model, folder):
     loaded = ExportedModel(folder)
     np.testing.assert_allclose(loaded(waveform, lengths), model(waveform, lengths), atol=1e-5)
     assert loaded.output_lengths(tf.constant(lengths)).numpy().tolist() == [50, 30, 0]
-    with pytest.raises(ValueError, match="does not train"):
+    with pytest.raises(ValueError, match="cannot be trained"):
         loaded(waveform, lengths, training=True)
 
 
@@ -47,7 +47,7 @@ def test_the_folder_says_what_it_is(folder):
     assert (folder / "README.md").read_text() == "# card\n"
     assert [path.name for path in folder.parent.iterdir()] == ["model"]
     assert read_export_fields(folder.parent) is None
-    with pytest.raises(ValueError, match="not a recognizer"):
+    with pytest.raises(ValueError, match="not a model written by"):
         ExportedModel(folder.parent)
 
 

@@ -41,7 +41,7 @@ def test_patterns(tmp_path):
     [
         ([], "--inputs is empty"),
         (["missing.wav"], "missing.wav: no such file"),
-        (["missing*.wav"], r"missing\*.wav: no file fits"),
+        (["missing*.wav"], r"missing\*.wav: no file matches"),
     ],
 )
 def test_nothing_to_transcribe_is_one_line(given, message):

@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 from configs import base
-from engine.checkpointing.manager import BestCheckpoint
+from engine.checkpointing.best import BestCheckpoint
 from engine.inference import loading
-from engine.protocols import Parts
+from engine.protocols import Components
 from tests.helpers.engine_toys import NUM_SAMPLES, ToyModel, toy_decoder, toy_feasible, toy_loss
 
 
@@ -59,7 +59,7 @@ def trained(tmp_path):
 
 
 def make_parts(**fields):
-    return Parts(
+    return Components(
         build_tokenizer=lambda path: Letters(),
         build_train_data=None,
         build_eval_data=None,

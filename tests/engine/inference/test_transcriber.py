@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from engine.inference.grouping import Grouping
-from engine.inference.transcriber import SAMPLE_RATE, Transcriber
+from engine.inference.transcriber import SAMPLE_RATE, Transcriber, TranscriberOptions
 from models.ctc.alignment import greedy_spans
 
 VOCAB = "_abcdefghij "
@@ -50,6 +50,7 @@ def stream_audio(path):
 
 def make_transcriber(**fields):
     fields = {"batch_size": 2, "window_secs": 12, "overlap_secs": 5, **fields}
+    find_reference = fields.pop("find_reference", lambda path: None)
     return Transcriber(
         model=OneTokenASecond(),
         span_decoder=greedy_spans,
@@ -57,7 +58,8 @@ def make_transcriber(**fields):
         count_samples=count_samples,
         stream_audio=stream_audio,
         normalize_waveform=lambda waveform: waveform,
-        **fields,
+        find_reference=find_reference,
+        options=TranscriberOptions(**fields),
     )
 
 
@@ -111,7 +113,6 @@ def test_a_model_of_short_rows_gets_short_windows(tmp_path):
         count_samples=count_samples,
         stream_audio=stream_audio,
         normalize_waveform=lambda waveform: waveform,
-        window_secs=30,
     )
     text = "ab_ba dcd_e fg hij ja"
     (found,) = windowed.transcribe_files(write(tmp_path, long=text)).transcripts

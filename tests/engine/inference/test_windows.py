@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.inference.windows import Piece, cut_windows, join_windows, measure_hop
+from engine.inference.windows import LogitsChunk, cut_windows, join_windows, measure_hop
 
 HOP, FIELD = 4, 10
 
@@ -25,7 +25,7 @@ def test_hop_and_field():
 def frames_of(window):
     """Log-probabilities that say which sample each frame begins at: a "model" without context."""
     starts = window.waveform[: max(0, len(window.waveform) - FIELD + 1) : HOP]
-    return Piece(np.stack([np.zeros(len(starts)), starts], axis=1).astype(np.float32), window.start_frame)
+    return LogitsChunk(np.stack([np.zeros(len(starts)), starts], axis=1).astype(np.float32), window.start_frame)
 
 
 @given(
@@ -57,7 +57,7 @@ def test_windows_meet_in_the_pause():
     blank = np.full(40, -5.0)
     blank[14:24] = -0.001  # of the recording; the windows are frames 0-29 and 10-39, their overlap 10-29
     log_probs = np.stack([blank, np.full(40, -1.0)], axis=1)
-    first, second = join_windows([Piece(log_probs[:30], 0), Piece(log_probs[10:], 10)])
+    first, second = join_windows([LogitsChunk(log_probs[:30], 0), LogitsChunk(log_probs[10:], 10)])
     # The middle half of the overlap is 15-24; five quiet frames around the joint: 16-21; the middle is 19.5.
     assert second.start_frame in (19, 20)
     assert len(first.log_probs) == second.start_frame
@@ -66,7 +66,7 @@ def test_windows_meet_in_the_pause():
 def test_a_frame_that_one_window_doubts_is_no_place_to_join():
     sure, unsure = np.full(20, -0.001), np.full(20, -0.001)
     unsure[8:12] = -3.0
-    windows = [Piece(np.stack([sure, sure], 1), 0), Piece(np.stack([unsure, sure], 1), 0)]
+    windows = [LogitsChunk(np.stack([sure, sure], 1), 0), LogitsChunk(np.stack([unsure, sure], 1), 0)]
     joint = list(join_windows(windows))[1].start_frame
     assert joint in (5, 14)
 

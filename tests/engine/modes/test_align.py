@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-from engine.inference.transcriber import Transcriber
+from engine.inference.transcriber import Transcriber, TranscriberOptions
 from engine.inference.words import Timed
 from engine.modes import align
 from engine.modes.align import textgrid, textgrid_paths
@@ -51,8 +51,7 @@ def parts(monkeypatch):
         stream_audio=stream_audio,
         normalize_waveform=lambda waveform: waveform,
         find_reference=find_reference,
-        window_secs=8,
-        overlap_secs=4,
+        options=TranscriberOptions(window_secs=8, overlap_secs=4),
     )
 
     class Parts:

@@ -95,7 +95,7 @@ def test_its_figures_are_those_of_training_and_lie_beside_them(trained):
     assert [(line["step"], line["split"]) for line in found] == [(s, n) for s in (2, 4, 6) for n in ("dev", "dev-ema")]
     assert [[line[name] for name in FIGURES] for line in found] == [[line[name] for name in FIGURES] for line in wanted]
     assert outcome.exit_status == 0
-    assert outcome.figures["dev"]["loss"] == found[-2]["loss"]
+    assert outcome.metrics["dev"]["loss"] == found[-2]["loss"]
     assert (output / "eval/dev/predictions.jsonl").read_text() == (workdir / "eval/dev/predictions.jsonl").read_text()
     assert json.loads((output / "best/best.json").read_text())["step"] == 2
     page = (output / "report.html").read_text()
@@ -107,7 +107,7 @@ def test_its_figures_are_those_of_training_and_lie_beside_them(trained):
         path: time for path, time in before.items() if path not in own
     }
     again = experiment.run(**run, mode="continuous_eval")
-    assert (again.exit_status, again.figures) == (0, {})
+    assert (again.exit_status, again.metrics) == (0, {})
     assert read(output / "metrics.jsonl") == found
 
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tf_keras
 
 from configs import base
-from engine.checkpointing.manager import BestCheckpoint
+from engine.checkpointing.best import BestCheckpoint
 from engine.config import builders
 from engine.inference.export import portable
 from engine.inference.export.portable import load_portable
@@ -125,7 +125,7 @@ def test_a_format_that_reads_otherwise_spoils_the_whole_export(trained, parts, t
     monkeypatch.setattr(portable, "load_portable", lambda path, name: lambda waveform: wrong)
     (tmp_path / "a.wav").touch()
     arguments = {"checkpoint": trained[0], "inputs": [str(tmp_path / "a.wav")], "output": str(tmp_path / "exported")}
-    with pytest.raises(ValueError, match="onnx reads .* words otherwise .*nothing was written"):
+    with pytest.raises(ValueError, match="onnx changes .* words of the trained .*nothing was written"):
         export.run(parts=parts, formats=["onnx"], **arguments)
     assert not (tmp_path / "exported").exists() and sorted(tmp_path.glob(".*")) == []
     with pytest.raises(ValueError, match="no such format"):
@@ -202,9 +202,9 @@ def test_half_precision_may_change_a_few_words_and_says_so(trained, parts, tmp_p
     assert len(sentence.split()) == 20
     found = count([sentence] * 3, [sentence, other, sentence], precision="mixed_bfloat16")
     assert (found.num_reference, found.num_errors) == (60, 1)
-    with pytest.raises(ValueError, match=r"2 of 60 words otherwise .*\(2 % are allowed\), b as 'twenty"):
+    with pytest.raises(ValueError, match=r"2 of 60 words .*\(2 % are allowed\): b is 'twenty"):
         count([sentence] * 3, [sentence, other, other], precision="mixed_bfloat16")
-    with pytest.raises(ValueError, match=r"1 of 60 words otherwise .*\(0 % are allowed\), c as"):
+    with pytest.raises(ValueError, match=r"1 of 60 words .*\(0 % are allowed\): c is"):
         count([sentence] * 3, [sentence, sentence, other], precision="float32")
     monkeypatch.setattr(builders, "build_eval_data", lambda *arguments: {"dev": Set()})
     monkeypatch.setattr(export, "count_changed_words", lambda *texts, **options: found)

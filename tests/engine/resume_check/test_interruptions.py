@@ -100,13 +100,13 @@ def test_an_evaluation_that_is_over_is_not_claimed_to_have_been_interrupted(run)
 
 
 def test_another_status_than_the_signal_asks_for_is_an_error_with_the_last_line_of_the_log(run):
-    with pytest.raises(ValueError, match=r"a run ended with status 7, wanted -15 or 143 or 0: .*run.log\)"):
+    with pytest.raises(ValueError, match=r"a run ended with status 7 instead of -15 or 143 or 0: .*run.log\)"):
         run_interrupted(**run("run", 7), moments=[Moment("SIGTERM", "update", 10, 0.0)], startup_secs=0.4)
 
 
 def test_a_run_that_fails_is_an_error(tmp_path):
     command = [sys.executable, "-c", "print('no corpus'); raise SystemExit(2)"]
-    with pytest.raises(ValueError, match="a run ended with status 2, wanted 0: no corpus"):
+    with pytest.raises(ValueError, match="a run ended with status 2 instead of 0: no corpus"):
         run_straight(command=command, workdir=tmp_path, log=tmp_path / "log")
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.checkpointing.manager import BestCheckpoint
+from engine.checkpointing.best import BestCheckpoint
 from engine.resume_check.run_comparison import compare_runs
 
 NAMES = [
-    "losses and other figures of training", "order of the data", "weights, optimizer and counters",
-    "figures of evaluations", "transcripts of evaluations", "best weights",
+    "losses and other metrics of training", "order of the data", "weights, optimizer and counters",
+    "metrics of evaluations", "transcripts of evaluations", "best weights",
 ]  # fmt: skip
 
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.checkpointing import manager
-from engine.training.ema import EmaWeights, restore_weights
+from engine.checkpointing.best import BestCheckpoint
+from engine.checkpointing.restore import restore_weights
+from engine.training.ema import EmaWeights
 from tests.engine.training.test_trainer import NUM_ROWS, make_trainer, train
 from tests.helpers.engine_toys import ToyModel, toy_batch, toy_dataset_fn
 
@@ -104,7 +105,7 @@ def run_folder(tmp_path):
     tf.train.CheckpointManager(
         tf.train.Checkpoint(model=raw, ema=ema), os.fspath(tmp_path / "checkpoints"), max_to_keep=1
     ).save(7)
-    manager.BestCheckpoint(
+    BestCheckpoint(
         checkpoint=tf.train.Checkpoint(model=averaged),
         directory=tmp_path / "best",
         global_step=tf.Variable(5, dtype=tf.int64),
@@ -132,12 +133,12 @@ def test_weights_are_picked_bit_by_bit(run_folder, path, weights, wanted, found)
 
 def test_weights_that_are_not_there_are_one_line(run_folder, tmp_path):
     folder, raw, _ = run_folder
-    with pytest.raises(ValueError, match="the best checkpoint has the ema weights alone"):
+    with pytest.raises(ValueError, match="this best checkpoint only has the ema weights"):
         restore_weights(ToyModel(), folder / "best/ckpt-5", weights="raw")
     tf.train.Checkpoint(model=raw).write(os.fspath(tmp_path / "other"))
-    with pytest.raises(ValueError, match="no averaged weights in it; it was trained with train.ema_decay=0"):
+    with pytest.raises(ValueError, match=r"has no averaged weights \(train.ema_decay=0\)"):
         restore_weights(ToyModel(), tmp_path / "other", weights="ema")
-    with pytest.raises(ValueError, match="--weights must be raw or ema"):
+    with pytest.raises(ValueError, match="--weights must be raw, ema or empty"):
         restore_weights(ToyModel(), folder, weights="both")
     assert json.loads((folder / "best/best.json").read_text())["weights"] == "ema"
 

@@ -208,7 +208,7 @@ def test_weight_decay_without_exclusions_takes_every_variable():
 
 
 def test_unknown_optimizer_and_adam_with_decay_are_refused():
-    with pytest.raises(ValueError, match="optimizer 'sgd' is not known; choose adam or adamw"):
+    with pytest.raises(ValueError, match="unknown optimizer 'sgd'; choose adam or adamw"):
         build_optimizer(name="sgd", learning_rate=0.1)
     with pytest.raises(ValueError, match="adam has no weight decay, got 0.01; use adamw"):
         build_optimizer(name="adam", learning_rate=0.1, weight_decay=0.01)

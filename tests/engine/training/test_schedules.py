@@ -128,7 +128,7 @@ def test_config_rebuilds_the_schedule():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": "step"}, "'step' is not known; choose from constant, linear, cosine, tri_stage"),
+        ({"name": "step"}, "'step'; choose one of constant, linear, cosine, tri_stage"),
         ({"peak_learning_rate": 0.0}, "peak_learning_rate must be positive, got 0.0"),
         ({"peak_learning_rate": math.inf}, "peak_learning_rate must be positive, got inf"),
         ({"num_updates": 0, "warmup_updates": 0}, "num_updates must be at least 1, got 0"),
@@ -177,7 +177,7 @@ def test_shares_that_fill_the_run_never_exceed_it_by_rounding():
     [
         ({"warmup_ratio": 0.1}, "train.warmup_ratio=0.1 and train.warmup_updates=2 are both set; set one of them to 0"),
         ({"hold_updates": 3, "hold_ratio": 0.2}, "train.hold_ratio=0.2 and train.hold_updates=3 are both set"),
-        ({"warmup_updates": 0, "warmup_ratio": 0.7, "hold_ratio": 0.4}, "at most 1 together; the rest of the run is"),
+        ({"warmup_updates": 0, "warmup_ratio": 0.7, "hold_ratio": 0.4}, "at most 1; the rest of the run is"),
         ({"hold_ratio": -0.5}, "train.hold_ratio=-0.5 must be at least 0"),
         ({"hold_ratio": math.nan}, "train.hold_ratio=nan must be"),
     ],

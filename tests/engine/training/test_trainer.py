@@ -9,8 +9,10 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
+from engine.training.data_digest import digest_pieces
 from engine.training.optimizer import DynamicLossScale, build_optimizer
-from engine.training.trainer import Trainer, _digest_pieces
+from engine.training.options import TrainerOptions
+from engine.training.trainer import Trainer
 from tests.helpers.engine_toys import (
     ToyModel,
     toy_batch,
@@ -24,7 +26,15 @@ NUM_ROWS = 8
 
 
 def make_trainer(
-    strategy=None, *, dataset_fn=None, optimizer=None, loss_scale=None, loss_fn=toy_loss, head_factor=1.0, **options
+    strategy=None,
+    *,
+    dataset_fn=None,
+    optimizer=None,
+    loss_scale=None,
+    loss_fn=toy_loss,
+    head_factor=1.0,
+    between_updates=None,
+    **options,
 ):
     strategy = strategy or tf.distribute.OneDeviceStrategy("/cpu:0")
     with strategy.scope():
@@ -44,8 +54,9 @@ def make_trainer(
             dataset_fn=dataset_fn or toy_dataset_fn(NUM_ROWS),
             loss_fn=loss_fn,
             feasible_fn=toy_feasible,
+            options=TrainerOptions(**options),
             loss_scale=loss_scale() if loss_scale else None,
-            **options,
+            between_updates=between_updates,
         )
     return trainer
 
@@ -175,7 +186,9 @@ def test_a_loss_that_is_not_finite_skips_the_update_even_if_its_gradient_is_and_
         losses = toy_loss(logits, logit_lengths, labels, label_lengths)
         return losses + tf.where(label_lengths == 2, np.inf, 0.0)
 
-    trainer = make_trainer(dataset_fn=toy_dataset_fn(NUM_ROWS, make=poisoned), loss_fn=infinite, max_skipped_in_a_row=1)
+    trainer = make_trainer(
+        dataset_fn=toy_dataset_fn(NUM_ROWS, make=poisoned), loss_fn=infinite, max_consecutive_skips=1
+    )
     _, first = train(trainer, 1)
     alone = make_trainer(dataset_fn=toy_dataset_fn(NUM_ROWS, make=poisoned), loss_fn=infinite)
     _, figures = train(alone, 2)
@@ -348,7 +361,7 @@ def test_a_loop_left_in_its_middle_goes_on_as_if_it_had_not_been():
 def test_digest_pieces_tell_rows_and_their_places_apart_but_not_how_they_are_split():
     def pieces(index, num_replicas=1):
         parts = np.split(np.array(index, np.int64), num_replicas)
-        sums = [_digest_pieces(tf.constant(part), replica) for replica, part in enumerate(parts)]
+        sums = [digest_pieces(tf.constant(part), replica) for replica, part in enumerate(parts)]
         return tuple(np.sum(sums, axis=0).tolist())
 
     index = [5, 3, -1, 281_240, 0, 1, 2, 9]
@@ -369,7 +382,7 @@ def test_nothing_of_a_checkpoint_changes_before_the_flag_is_up_or_after_the_step
 ):
     """In the graph: who assigns to what, and what that waits for."""
     strategy = two_replicas if replicas == 2 else tf.distribute.OneDeviceStrategy("/cpu:0")
-    trainer = make_trainer(strategy, accum_steps=accum_steps, ema_decay=0.5, clip_norm=1.0, max_skipped_in_a_row=3)
+    trainer = make_trainer(strategy, accum_steps=accum_steps, ema_decay=0.5, clip_norm=1.0, max_consecutive_skips=3)
     trainer.train(tf.constant(1))  # opens the data
     graph = tf.function(trainer.train_step).get_concrete_function(trainer._train_iter).graph
     captured = {id(inner): outer for outer, inner in graph.captures}

@@ -83,7 +83,7 @@ def test_a_fresh_start_sets_aside_all_that_the_earlier_run_left_as_a_workdir_of_
     assert names(earlier) == before - {"checkpoints", "notes.txt"}
     assert layout.read_run_id(earlier) == old_id
     assert layout.find_checkpoint(earlier) == f"{earlier}/best/ckpt-2"
-    (line,) = [record.getMessage() for record in caplog.records if "set aside" in record.getMessage()]
+    (line,) = [message for message in caplog.messages if "moved the files of an earlier run" in message]
     assert earlier in line and "best, continuous_eval, eval, metrics.jsonl" in line and "\n" not in line
 
 
@@ -103,7 +103,7 @@ def test_weights_to_start_from_are_not_set_aside_from_under_the_run(used):
     shutil.rmtree(f"{workdir}/checkpoints")
     run["config"].model.init = workdir
     before = names(workdir)
-    with pytest.raises(WorkdirError, match=r"best/ckpt-2 \(model.init\) is of an earlier run in this very workdir"):
+    with pytest.raises(WorkdirError, match=r"best/ckpt-2 \(model.init\) is from an earlier run in the same workdir"):
         experiment.run(**run, mode="train")
     assert names(workdir) == before
 
@@ -135,7 +135,7 @@ def test_an_evaluation_of_another_runs_weights_leaves_this_run_as_it_is(used, fi
     run, _ = used
     workdir = run["workdir"]
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    figures = experiment.run(**run, mode="eval", checkpoint=finished).figures
+    figures = experiment.run(**run, mode="eval", checkpoint=finished).metrics
     assert {path: path.read_bytes() for path in before} == before
     (output,) = (tmp_path / "run/eval_of").iterdir()
     assert output.name.startswith("run-")
@@ -169,7 +169,7 @@ def test_results_beside_a_training_belong_to_the_run_they_are_of(tmp_path, caplo
     assert names(output) == {"metrics.jsonl", "run.json"}
     claim_output(output, "two")
     assert names(output) == {"earlier_runs", "run.json"} and layout.read_run_id(output) == "two"
-    assert "holds results of another run, one; they are set aside" in caplog.text
+    assert "has results of another run, one; moved them" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -219,7 +219,7 @@ def test_a_workdir_that_goes_away_in_mid_run_ends_it_and_is_not_made_again(tmp_p
             take_away()
 
         monkeypatch.setattr(files, "append_jsonl", then_take_away)
-    wanted = r"run: the folder (has been|belongs to).*stops at update \d; the updates since the last checkpoint are"
+    wanted = r"run: the folder (has been|now belongs to).*stops at update \d; updates since the last checkpoint are"
     with pytest.raises(WorkdirError, match=wanted) as found:
         experiment.run(**run, mode="train_and_eval")
     assert "\n" not in str(found.value)
@@ -248,9 +248,9 @@ def test_the_look_itself_tells_removed_from_taken(tmp_path):
     files.write_json_atomic(tmp_path / "run.json", {"run_id": "one"})
     look()
     files.write_json_atomic(tmp_path / "run.json", {"run_id": "two"})
-    with pytest.raises(WorkdirError, match="belongs to run two now .* stops at update 5"):
+    with pytest.raises(WorkdirError, match="now belongs to run two .* stops at update 5"):
         look()
     (tmp_path / "run.json").unlink()
-    with pytest.raises(WorkdirError, match="has been removed or moved away"):
+    with pytest.raises(WorkdirError, match="has been removed or moved"):
         look()
     assert identity.find_run_id(str(tmp_path)) == ""

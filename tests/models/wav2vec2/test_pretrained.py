@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.checkpointing.manager import restore_model
+from engine.checkpointing.restore import restore_model
 from models.wav2vec2 import pretrained
 from models.wav2vec2.config import preset
 from models.wav2vec2.model import Wav2Vec2ForCTC

@@ -34,4 +34,4 @@ def test_card():
     }  # fmt: skip
     card = model_card(fields={**fields, "formats": [compared]}, **given)
     assert "| model.onnx | 4.4 MB | 10.00 % | 0 of 30 | 1.2e-05 | 2.50 |" in card
-    assert "Compared on 8 recordings" in card and "has a WER of not known" in card
+    assert "Compared on 8 recordings" in card and "has a WER of unknown" in card

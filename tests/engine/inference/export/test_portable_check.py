@@ -47,17 +47,17 @@ def test_equal_models():
 def test_rounded_weights_may_change_a_few_words_and_the_wer_says_so():
     found = check("tflite_dynamic", changes=(2, 5, 8))
     assert found.num_different_words == 3
-    with pytest.raises(ValueError, match="reads 4 of 60 words otherwise .*5 % are .*2 as '52 words' and not '2 "):
+    with pytest.raises(ValueError, match="changes 4 of 60 words .*5 % are .*2 is '52 words' instead of '2 "):
         check("tflite_dynamic", changes=(2, 5, 8, 9))
 
 
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("tflite_float32", {"changes": (4,)}, "reads 1 of 60 words otherwise"),
-        ("tflite_float16", {"changes": (4, 5)}, "reads 2 of 60 words otherwise"),
+        ("tflite_float32", {"changes": (4,)}, "changes 1 of 60 words"),
+        ("tflite_float16", {"changes": (4, 5)}, "changes 2 of 60 words"),
         ("onnx", {"noise": 1e-3}, "log-probabilities that differ by 0.0"),
-        ("tflite_float32", {"noise": np.nan}, "words otherwise"),
+        ("tflite_float32", {"noise": np.nan}, "of 60 words of the trained"),
     ],
 )
 def test_what_differs_more_than_its_format_may_is_refused(name, fields, message):

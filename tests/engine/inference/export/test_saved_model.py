@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from data.audio.decoding import normalize_waveform
-from engine.inference.export.saved_model import Check, build_export, compare, export, normalize_rows
+from engine.inference.export.saved_model import ExportCheck, build_export, compare, export, normalize_rows
 from engine.inference.serving.tf_serving_json import format_answer, parse_request
 from models.ctc.greedy import greedy_decode_spans
 from tests.helpers.engine_toys import ToyModel
@@ -50,7 +50,7 @@ def folder(model, tmp_path_factory):
         fields={"sample_rate": 16_000},
         card="# card\n",
         tokenizer=Letters(),
-        check=lambda written: Check(3, 0.25),
+        check=lambda written: ExportCheck(3, 0.25),
     )
     return target
 
@@ -158,7 +158,12 @@ def test_what_a_killed_process_left_is_cleared_away_and_what_another_writes_is_n
 def test_a_folder_in_use_is_left_alone(model, folder):
     with pytest.raises(ValueError, match="is not empty"):
         export(
-            exported=build(model), output=folder, fields={}, card="", tokenizer=Letters(), check=lambda _: Check(1, 0.0)
+            exported=build(model),
+            output=folder,
+            fields={},
+            card="",
+            tokenizer=Letters(),
+            check=lambda _: ExportCheck(1, 0.0),
         )
 
 
@@ -170,7 +175,7 @@ def test_an_export_that_reads_otherwise_is_not_written(model, tmp_path):
             folder, [("one", waveform)], read=lambda x: ("other", np.zeros([50, 6], np.float32)), precision="float32"
         )
 
-    with pytest.raises(ValueError, match="reads one as .* the trained one as 'other'"):
+    with pytest.raises(ValueError, match="transcribes one as .* the trained one as 'other'"):
         export(exported=build(model), output=tmp_path / "out", fields={}, card="", tokenizer=Letters(), check=check)
     assert list(tmp_path.iterdir()) == []
 
@@ -185,5 +190,5 @@ def test_comparison(model, folder):
     for bad in (logits + 0.01, logits * np.nan):
         with pytest.raises(ValueError, match="log-probabilities differ by"):
             compare(folder, [("one", waveform)], read=lambda x, bad=bad: (text, bad), precision="float32")
-    with pytest.raises(ValueError, match="nothing to check"):
+    with pytest.raises(ValueError, match="no recordings to check"):
         compare(folder, [], read=lambda x: (text, logits), precision="float32")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from engine.inference.searching import SearchReader, cut_at_spaces
-from engine.inference.windows import Piece
+from engine.inference.beam_search import BeamSearchDecoder, cut_at_spaces
+from engine.inference.windows import LogitsChunk
 from models.ctc.alignment import forced_align, greedy_spans
 from models.search.prefix_beam import PrefixBeamSearch
 from tests.helpers.models_lm import PIECES, emissions
@@ -19,18 +19,20 @@ class Letters:
 
 def read(pieces, *, beam_size=20, num_alternatives=0):
     search = PrefixBeamSearch(beam_size=beam_size, num_hypotheses=max(num_alternatives, 1))
-    reader = SearchReader(search=search, aligner=forced_align, tokenizer=Letters(), num_alternatives=num_alternatives)
-    return reader.read(pieces, secs_per_frame=0.02)
+    decoder = BeamSearchDecoder(
+        search=search, aligner=forced_align, tokenizer=Letters(), num_alternatives=num_alternatives
+    )
+    return decoder.decode(pieces, secs_per_frame=0.02)
 
 
 def split(log_probs, *cuts):
     starts = [0, *cuts]
-    return [Piece(log_probs[a:b], a) for a, b in zip(starts, [*cuts, len(log_probs)], strict=True)]
+    return [LogitsChunk(log_probs[a:b], a) for a, b in zip(starts, [*cuts, len(log_probs)], strict=True)]
 
 
 def test_times_and_confidences_are_those_of_the_alignment_and_at_a_beam_of_one_those_of_greedy():
     log_probs = emissions("THE CAT")
-    words, alternatives = read([Piece(log_probs, 0)], beam_size=1)
+    words, alternatives = read([LogitsChunk(log_probs, 0)], beam_size=1)
     assert [(word.text, word.start_secs) for word in words] == [("THE", 0.0), ("CAT", pytest.approx(8 * 0.02))]
     spans = [span for span in greedy_spans(log_probs) if PIECES[span.token] != " "]
     found = [(c.start_secs / 0.02, c.end_secs / 0.02, c.confidence) for word in words for c in word.characters]
@@ -41,7 +43,7 @@ def test_times_and_confidences_are_those_of_the_alignment_and_at_a_beam_of_one_t
 @pytest.mark.parametrize("cut", [3, 8, 9, 11])
 def test_a_word_across_two_pieces_is_searched_in_one(cut):
     log_probs = emissions("THE CAT SAT", unsure={9: ("O", 0.3)})
-    whole, best = read([Piece(log_probs, 0)], num_alternatives=3)
+    whole, best = read([LogitsChunk(log_probs, 0)], num_alternatives=3)
     words, alternatives = read(split(log_probs, cut, 18), num_alternatives=3)
     assert words == whole
     assert [word.text for word in words] == ["THE", "CAT", "SAT"]
@@ -65,5 +67,5 @@ def test_cuts_are_behind_spaces_and_frames_are_kept():
 def test_silence_has_one_empty_text():
     silence = np.full([20, len(PIECES)], -12.0, np.float32)
     silence[:, 0] = -1e-4
-    words, alternatives = read([Piece(silence, 0)], num_alternatives=2)
+    words, alternatives = read([LogitsChunk(silence, 0)], num_alternatives=2)
     assert words == () and alternatives[0].text == ""

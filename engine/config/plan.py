@@ -1,0 +1,55 @@
+"""Describes a training's plan from its config, for the log at its start."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+from ml_collections import ConfigDict
+
+from engine.config import validation
+from engine.protocols import AcousticModel, TrainData
+
+
+def describe_plan(config: ConfigDict, data: TrainData, *, num_replicas: int) -> list[str]:
+    """Returns log lines about training data, batches and, for a run that counts in epochs, its updates."""
+    train = config.train
+    lines = [
+        f"{data.num_utterances} training utterances, {data.duration_secs / 3600:.2f} h, {data.updates_per_epoch} "
+        f"updates an epoch; {_describe_batch(config, num_replicas)}, {data.duration_secs / data.updates_per_epoch:.1f} "
+        "audio-seconds an update"
+    ]
+    if train.num_epochs:
+        every = config.eval.every_updates
+        lines.append(
+            f"{train.num_epochs:g} epochs are {train.num_updates} updates; evaluation "
+            f"{f'every {every}' if every else 'at the end'}, a checkpoint every {config.checkpoint.every_updates}"
+        )
+    return lines
+
+
+def describe_finished(config: ConfigDict, *, workdir: str, step: int) -> str:
+    """Describes that nothing is left to train, and how to train longer."""
+    train = config.train
+    done = f"{workdir} has done its {step} updates (train.num_updates={train.num_updates}): nothing to train"
+    longer = 2 * train.num_updates
+    if validation.can_be_longer(config, before=train.num_updates, num_updates=longer, step=step):
+        field = f"num_epochs={2 * train.num_epochs:g}" if train.num_epochs else f"num_updates={longer}"
+        return f"{done}; to train longer, give --config.train.{field}"
+    return f"{done}; {validation.how_to_go_on(config, workdir=workdir)}"
+
+
+def initialized_variables(config: ConfigDict, model: AcousticModel) -> list[tf.Variable]:
+    """Returns the variables of a fresh run that start with loaded values."""
+    if not config.model.init:
+        return list(model.pretrained_variables)
+    heads = set() if config.model.init_head else {variable.ref() for variable in model.head_variables}
+    return [variable for variable in model.variables if variable.ref() not in heads]
+
+
+def _describe_batch(config: ConfigDict, num_replicas: int) -> str:
+    train, data = config.train, config.data
+    split = f"{num_replicas} replicas x {train.accum_steps} microbatches"
+    if data.max_batch_secs:
+        multiple = f"its rows a multiple of {data.row_multiple}"
+        return f"global batch up to {data.max_batch_secs:g} s with padding, {multiple}, over {split}"
+    rows = train.global_batch_size // (num_replicas * train.accum_steps)
+    return f"global batch {train.global_batch_size} = {rows} rows x {split}"

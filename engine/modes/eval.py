@@ -1,0 +1,84 @@
+"""`--mode=eval`: evaluates one checkpoint on all evaluation sets."""
+
+from __future__ import annotations
+
+import orbit
+import tensorflow as tf
+from absl import logging
+from ml_collections import ConfigDict
+
+from common import storage
+from common import workdir_layout as layout
+from engine.actions import writers
+from engine.checkpointing.restore import restore_weights, step_of
+from engine.config import builders
+from engine.distributed import cluster
+from engine.protocols import Components
+from engine.workdir import identity
+
+
+def run(
+    *,
+    config: ConfigDict,
+    components: Components,
+    workdir: str,
+    strategy: tf.distribute.Strategy,
+    checkpoint: str,
+    weights: str,
+) -> dict[str, dict[str, float]]:
+    """Evaluates a checkpoint, writes metrics, predictions and report, and returns {set: {metric: value}}.
+
+    Args:
+        config: Config of the run, see configs/base.py.
+        components: Callables of data and models.
+        workdir: Folder of the run.
+        strategy: Strategy to evaluate under.
+        checkpoint: Workdir or checkpoint to evaluate; "" = the workdir's own.
+        weights: Kind of weights, see `engine.checkpointing.restore.restore_weights`.
+
+    Raises:
+        ValueError: Config, data and checkpoint do not fit together.
+    """
+    tokenizer = builders.build_tokenizer(config, components, workdir=workdir, checkpoint=checkpoint)
+    components = builders.with_blank(components, tokenizer)
+    config = builders.with_text_style(config, run=checkpoint or workdir)
+    search = builders.build_search(config, components, tokenizer)
+    config = builders.with_architecture(config, components, run=checkpoint or workdir)
+    eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=strategy.num_replicas_in_sync)
+    if not eval_data:
+        raise ValueError("--mode=eval needs at least one evaluation set; add one under config.data.eval")
+    with strategy.scope():
+        model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)
+        path = restore_weights(model, checkpoint or workdir, weights=weights)
+        global_step = orbit.utils.create_global_step()
+        global_step.assign(step_of(path))
+        evaluators = builders.build_evaluators(
+            config, components, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data, search=search
+        )
+    logging.info("evaluating %s", path)
+    is_chief = cluster.is_chief(strategy)
+    output = identity.evaluation_folder(workdir, checkpoint) if is_chief else workdir
+    writing = [
+        writers.MetricsWriter(
+            path=storage.join(output, layout.METRICS_FILE),
+            global_step=global_step,
+            set_digests={name: data.digest for name, data in evaluators.data.items()},
+        ),
+        writers.PredictionsWriter(
+            workdir=output, scores=evaluators.scores, data=evaluators.data, global_step=global_step
+        ),
+        builders.report_maker(config, components)(
+            workdir=output,
+            training_workdir=builders.run_folder(checkpoint) or output,
+            global_step=global_step,
+            data=evaluators.data,
+        ),
+    ]
+    controller = orbit.Controller(
+        strategy=strategy,
+        global_step=global_step,
+        evaluator=evaluators,
+        eval_summary_dir=storage.join(output, layout.TENSORBOARD_FOLDER) if is_chief else None,
+        eval_actions=writing if is_chief else [],
+    )
+    return controller.evaluate()
