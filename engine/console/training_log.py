@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import tensorflow as tf
 import tqdm
 from absl import logging
+from orbit import controller
 
 from engine.common.progress import is_terminal
 from engine.console import lines
@@ -205,6 +206,10 @@ class TrainingLog:
 
 @contextlib.contextmanager
 def without_orbit_prints() -> Any:
-    """Suppresses the dicts of metrics that Orbit's controller prints to stdout."""
-    with open("/dev/null", "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+    """Keeps Orbit's controller from printing dicts of metrics to stdout; it still logs them, for --verbosity=1."""
+    print_and_log = controller._log
+    controller._log = logging.info
+    try:
         yield
+    finally:
+        controller._log = print_and_log

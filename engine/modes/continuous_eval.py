@@ -23,6 +23,7 @@ from engine.checkpointing.best import BestCheckpoint
 from engine.checkpointing.compatibility import check_matches
 from engine.common import files
 from engine.config import builders
+from engine.console.training_log import without_orbit_prints
 from engine.protocols import Components
 from engine.training.ema import EmaWeights
 from engine.training.outer_loop import is_same_set
@@ -236,7 +237,8 @@ class _Follower:
             logging.warning("%s is ignored: %s", path, reason)
             return False
         logging.info("evaluating %s", path)
-        self.metrics = self._controller.evaluate()
+        with without_orbit_prints():
+            self.metrics = self._controller.evaluate()
         return True
 
     def steps_done(self) -> list[int]:

@@ -12,6 +12,7 @@ from common import workdir_layout as layout
 from engine.actions import writers
 from engine.checkpointing.restore import restore_weights, step_of
 from engine.config import builders
+from engine.console.training_log import without_orbit_prints
 from engine.distributed import cluster
 from engine.protocols import Components
 from engine.workdir import identity
@@ -81,4 +82,5 @@ def run(
         eval_summary_dir=storage.join(output, layout.TENSORBOARD_FOLDER) if is_chief else None,
         eval_actions=writing if is_chief else [],
     )
-    return controller.evaluate()
+    with without_orbit_prints():
+        return controller.evaluate()

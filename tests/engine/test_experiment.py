@@ -223,7 +223,7 @@ def test_every_set_has_lines_and_predictions_of_raw_and_of_averaged_weights(aver
     assert losses["dev"] == losses["other"] != losses["dev-ema"] == losses["other-ema"]
     assert sorted(path.name for path in (workdir / "eval").iterdir()) == sorted(names)
     page = (workdir / "report.html").read_text()
-    assert "Weights of update 6" in page and "Against update 4" in page and page.count("<h2>") == 2 + len(names)
+    assert "Weights of update 6" in page and "Against update 4" in page and page.count("<h2>") == 3 + len(names)
     assert "speaker-0" in page and page.count("<audio") == 4 * int(evaluations[0]["num_utterances"])
     # Equal rates: the first evaluation stays the best, and the raw weights are preferred.
     record = json.loads((workdir / "best/best.json").read_text())
