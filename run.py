@@ -240,12 +240,16 @@ def check_early(command: _Command) -> None:
         ValueError: Something cannot be used as given.
     """
     from data.open_corpus import FORMATS
-    from data.text.tokenizer import TEXT_STYLES
+    from data.text.tokenizer import TEXT_NORMALIZATIONS
     from models.search.options import METHODS
     from models.wav2vec2.presets import PRESETS
 
     mode, config = command.mode, command.config
-    choices = {"data.text_style": ("auto", *TEXT_STYLES), "data.train.format": FORMATS, "data.eval.*.format": FORMATS}
+    choices = {
+        "data.text_normalization": ("auto", *TEXT_NORMALIZATIONS),
+        "data.train.format": FORMATS,
+        "data.eval.*.format": FORMATS,
+    }
     early_checks.check_values({"decode": command.decode_given}, choices={"decode.method": METHODS})
     if config is not None:
         early_checks.check_values(config.to_dict(), choices=choices)

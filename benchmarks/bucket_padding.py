@@ -1,6 +1,6 @@
 """Measures the ratio of padding in the samples of an epoch, by the number of buckets.
 
-    python -m benchmarks.bucket_padding --input=../shared/corpora/LibriSpeech [--picture=docs/results/0022-padding.svg]
+    python -m benchmarks.bucket_padding --input=../shared/corpora/LibriSpeech [--picture=docs/results/0122-padding.svg]
 
 It uses the real lengths of train-clean-5, and 281,241 simulated lengths, as many as the 960 hours of LibriSpeech have:
 drawn with replacement from train-clean-5 (a subset of the same corpus), each with normal noise of 0.25 s, and scaled to
@@ -15,7 +15,7 @@ import argparse
 
 import numpy as np
 
-from data.batches.plan import BatchPlan, padding_share
+from data.batches.plan import BatchPlan, padding_ratio
 from data.corpus.manifest import read_librispeech
 
 NUM_BUCKETS = (1, 2, 4, 8, 16, 32)
@@ -47,7 +47,7 @@ def main() -> None:
     shares = {}
     for name, (lengths, arguments) in cases.items():
         shares[name] = [
-            padding_share(BatchPlan(num_samples=lengths, seed=0, bucket_boundaries=count, **arguments), 0)
+            padding_ratio(BatchPlan(num_samples=lengths, seed=0, bucket_boundaries=count, **arguments), 0)
             for count in NUM_BUCKETS
         ]
         print(f"| {name} | " + " | ".join(f"{100 * share:.1f} %" for share in shares[name]) + " |")

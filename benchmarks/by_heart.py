@@ -90,7 +90,7 @@ def find_cuts(joined: Aligned, rng: np.random.Generator) -> np.ndarray:
     """Returns where the audio can be cut, int [N + 1]: before each word, and at both ends.
 
     A cut between two words lies in the second half of the pause between them, because the words of a CTC model end
-    before their sound does, and start with it (docs/results/0053).
+    before their sound does, and start with it (docs/results/0153).
     """
     latest = np.maximum(joined.spans[1:, 0] - _LEAD_SAMPLES, joined.spans[:-1, 1])
     middle = (joined.spans[:-1, 1] + latest) // 2

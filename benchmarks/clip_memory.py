@@ -26,7 +26,9 @@ _SAVERS = ((False, 1), (True, 1), (False, 2), (True, 2))
 class Watched:
     """Runs our side of a benchmark under a limit of resident memory."""
 
-    def __init__(self, *, batch: cases.Batch, precision: str, recompute: bool, accum_steps: int, limit_bytes: float):
+    def __init__(
+        self, *, batch: cases.Batch, precision: str, gradient_checkpointing: bool, accum_steps: int, limit_bytes: float
+    ):
         """Starts a process that trains on `batch` and is killed when it exceeds `limit_bytes`."""
         self._folder = tempfile.TemporaryDirectory()
         path = str(Path(self._folder.name) / "batch.npz")
@@ -37,7 +39,7 @@ class Watched:
             precision=measure.PRECISIONS[precision],
             device="cpu",
             batches=path,
-            model={**model, "recompute": recompute},
+            model={**model, "gradient_checkpointing": gradient_checkpointing},
         )
         arguments = {**dataclasses.asdict(spec), "accum_steps": accum_steps}
         self.worker = protocol.Worker(python=sys.executable, module="benchmarks.our_worker", arguments=arguments)
@@ -82,7 +84,11 @@ def _longest(flags: argparse.Namespace) -> None:
         batch = cases.noise_batch(num_rows=1, num_samples=secs * cases.SAMPLE_RATE)
         limit = flags.limit_gib * 2**30
         with Watched(
-            batch=batch, precision=flags.precision, recompute=flags.recompute, accum_steps=1, limit_bytes=limit
+            batch=batch,
+            precision=flags.precision,
+            gradient_checkpointing=flags.gradient_checkpointing,
+            accum_steps=1,
+            limit_bytes=limit,
         ) as side:
             try:
                 answer = side.worker.ask("run_once")
@@ -99,7 +105,8 @@ def _longest(flags: argparse.Namespace) -> None:
     found = longest(fits, low=-(-flags.from_secs // flags.step_secs), high=flags.to_secs // flags.step_secs)
     estimate = measure_model(
         source="native", preset="base", hub_handle="", vocab_size=32,
-        precision=measure.PRECISIONS[flags.precision], freeze_feature_encoder=True, recompute=flags.recompute,
+        precision=measure.PRECISIONS[flags.precision], freeze_feature_encoder=True,
+        gradient_checkpointing=flags.gradient_checkpointing,
     )  # fmt: skip
     foreseen = longest(
         lambda secs: (estimate.memory_bytes(1, secs * cases.SAMPLE_RATE, True) or 0) <= flags.limit_gib * 2**30,
@@ -111,10 +118,12 @@ def _longest(flags: argparse.Namespace) -> None:
 def _savers(flags: argparse.Namespace) -> None:
     batch = cases.noise_batch(num_rows=2, num_samples=246_000)
     print("| update | peak memory | processor-s | audio-s per processor-s |\n|---|---|---|---|")
-    for recompute, accum_steps in _SAVERS:
-        name = f"{'recompute' if recompute else 'plain'}, {accum_steps} microbatch{'es' if accum_steps > 1 else ''}"
+    for gradient_checkpointing, accum_steps in _SAVERS:
+        how = "gradient checkpointing" if gradient_checkpointing else "plain"
+        name = f"{how}, {accum_steps} microbatch{'es' if accum_steps > 1 else ''}"
         with Watched(
-            batch=batch, precision=flags.precision, recompute=recompute, accum_steps=accum_steps,
+            batch=batch, precision=flags.precision, gradient_checkpointing=gradient_checkpointing,
+            accum_steps=accum_steps,
             limit_bytes=flags.limit_gib * 2**30,
         ) as side:  # fmt: skip
             side.worker.ask("run_once")

@@ -108,7 +108,8 @@ def open_corpus(manifest: str, *, num_batches: int = 40) -> dict[str, float]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
     data = build_train_data(
-        tokenizer=load_tokenizer(""), text_style="librispeech", format="jsonl", input=manifest, global_batch_size=8,
+        tokenizer=load_tokenizer(""), text_normalization="librispeech", format="jsonl", input=manifest,
+        global_batch_size=8,
         seed=0, **reading_options(),
     )  # fmt: skip
     opened = time.process_time()

@@ -2,7 +2,7 @@
 
     python -m benchmarks.ctc_error
 
-Logits are random; a larger `scale` makes worse guesses and a larger loss. Results: docs/results/0041.
+Logits are random; a larger `scale` makes worse guesses and a larger loss. Results: docs/results/0141.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 It makes sets like LibriSpeech's (34 words and 12.5 s per utterance, 65 utterances per speaker, a word error rate of
 9 %), scores them as an evaluation does, and times what follows: writing the predictions with their history, and the
 report with 8 MB of audio. Audio is noise, which has more bytes per second as FLAC than speech. The table has the
-seconds of the second of two evaluations, and the size of the page. Results: docs/results/0051.
+seconds of the second of two evaluations, and the size of the page. Results: docs/results/0151.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ LibriSpeech transcript gets a frame in the recording's real number of frames (50
 one that sounds like it and the blank compete with random strengths; everything else is noise. Weights are tuned on
 dev-mini, and the table is of the subset of test-clean; by its README the language model contains neither. The numbers
 describe the decoder, not a recognizer: they do not predict the WER of a model of real speech. Results:
-docs/results/0050.
+docs/results/0150.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def main() -> None:
     for name in ("", language_model):
         options = SearchOptions(**{**defaults, "method": "lexicon", "lm": name})
         search = LexiconBeamSearch(
-            options=options, spelling=Spelling(tokenizer.pieces), num_tokens=tokenizer.num_tokens, words=words
+            options=options, spelling=Spelling(tokenizer.token_strings), num_tokens=tokenizer.num_tokens, words=words
         )
         trials = tune_weights(
             search=search, tokenizer=tokenizer, heard=dev_heard, word_scores=(-1.0, 0.0, 1.0, 2.0), num_refinements=1,
@@ -141,7 +141,7 @@ def main() -> None:
         if fields is None:
             counts, secs = measure(test_heard, lambda x: tokenizer.decode([span.token for span in greedy_spans(x)]))
         else:
-            found = build_search(pieces=tokenizer.pieces, **{**defaults, **fields})
+            found = build_search(token_strings=tokenizer.token_strings, **{**defaults, **fields})
             assert found is not None
             read = found
             counts, secs = measure(test_heard, lambda x, read=read: tokenizer.decode(read(x)[0].tokens))

@@ -7,7 +7,7 @@ Utterances of a LibriSpeech tree or a JSON-lines manifest are joined to one reco
 them; if they are too few, they are repeated in another order. Its words, found in overlapping windows, are aligned by
 edit distance with those of the utterances transcribed alone. Differences within half a second of a window boundary are
 counted separately. The same is done with windows of twice the length. Memory is the peak of separate
-`--mode=transcribe` processes on the whole recording and on its first ten minutes. Results: docs/results/0054.
+`--mode=transcribe` processes on the whole recording and on its first ten minutes. Results: docs/results/0154.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _parts() -> Components:
         count_samples=duration_samples,
         stream_audio=stream_audio,
         normalize_waveform=normalize_waveform,
-        find_reference=lambda path, text_style: None,
+        find_reference=lambda path, text_normalization: None,
         loss_fn=_NOT_USED,
         feasible_fn=_NOT_USED,
         decoder=_NOT_USED,

@@ -134,7 +134,7 @@ def summarize(
         "precision": case.precision,
         "side": side,
         "audio_secs": audio_secs,
-        "padding_share": 1.0 - audio_secs / padded,
+        "padding_ratio": 1.0 - audio_secs / padded,
         "secs": secs,
         # On a shared machine processor time is more reliable than wall-clock time.
         "cpu_secs": [one["cpu_secs"] for one in passes],
@@ -144,7 +144,7 @@ def summarize(
         "fastest_audio_secs_per_sec": audio_secs / min(secs),
         "peak_memory_bytes": peak_memory_bytes,
         "matrix_product_flops_per_sec": ceiling,
-        "ceiling_share": case.flops / middle / ceiling,
+        "ceiling_ratio": case.flops / middle / ceiling,
         "versions": dict(versions),
     }
 
@@ -168,7 +168,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
             f"{record['audio_secs_per_sec']:.2f} ({record['slowest_audio_secs_per_sec']:.2f} to "
             f"{record['fastest_audio_secs_per_sec']:.2f}) | {ratio(record, 'audio_secs_per_sec')} | "
             f"{record['audio_secs_per_cpu_sec']:.2f} | {ratio(record, 'audio_secs_per_cpu_sec')} | "
-            f"{record['peak_memory_bytes'] / 2**30:.2f} GiB | {100 * record['ceiling_share']:.0f} % |"
+            f"{record['peak_memory_bytes'] / 2**30:.2f} GiB | {100 * record['ceiling_ratio']:.0f} % |"
         )
     return "\n".join(lines)
 

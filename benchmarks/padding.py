@@ -5,7 +5,7 @@
 REF is an environment with torch and transformers (see tests/golden/make_golden.py). Each network transcribes sixteen
 utterances alone, in one batch padded to the longest, and padded with zeros to 246,000 samples. The table has the
 largest difference of the logits of valid frames from those of the utterance alone, the number of greedy transcripts
-that changed, and the number of changed characters. Results: docs/results/0010.
+that changed, and the number of changed characters. Results: docs/results/0110.
 """
 
 from __future__ import annotations

@@ -37,8 +37,8 @@ def main() -> None:
             speeds[name], first_mb, last_mb = _read(corpus, flags.epochs)
             print(f"{name}: {speeds[name]:,.0f} audio-s/s; memory {first_mb:.0f} MB after an epoch, {last_mb:.0f} MB "
                   f"after {flags.epochs}", flush=True)  # fmt: skip
-        trained, stall_share = _train(corpora["pcm16"], flags.updates)
-        print(f"base trains: {trained:.2f} audio-s/s, input_stall_share {100 * stall_share:.2f} %")
+        trained, stall_ratio = _train(corpora["pcm16"], flags.updates)
+        print(f"base trains: {trained:.2f} audio-s/s, input_stall_ratio {100 * stall_ratio:.2f} %")
         for name, speed in speeds.items():
             print(f"{name}: {speed / trained:,.0f} times as fast")
 
@@ -60,7 +60,7 @@ def _open(corpus: dict[str, Any], **fields: Any) -> Any:
     from data.text.tokenizer import load_tokenizer
 
     fields = {**reading_options(), **corpus, **fields}
-    return build_train_data(tokenizer=load_tokenizer(), text_style="librispeech", seed=0, **fields)
+    return build_train_data(tokenizer=load_tokenizer(), text_normalization="librispeech", seed=0, **fields)
 
 
 def _read(corpus: dict[str, Any], num_epochs: int) -> tuple[float, float, float]:
@@ -116,7 +116,7 @@ def _train(corpus: dict[str, Any], num_updates: int) -> tuple[float, float]:
     trainer.train(tf.constant(1))  # tracing
     begin = time.monotonic()
     figures = trainer.train(tf.constant(num_updates))
-    return figures["audio_secs"] / (time.monotonic() - begin), figures["input_stall_share"]
+    return figures["audio_secs"] / (time.monotonic() - begin), figures["input_stall_ratio"]
 
 
 def _resident_mb() -> float:

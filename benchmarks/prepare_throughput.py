@@ -103,7 +103,7 @@ def _write(utterances: list[Utterance], output: Path, payload: str, num_workers:
 
 def _measure_start(utterances: list[Utterance], folder: Path) -> float:
     write_jsonl(folder / "one.jsonl", utterances)
-    argv = ["--source=jsonl", f"--input={folder / 'one.jsonl'}", f"--output={folder / 'one'}"]
+    argv = ["--format=jsonl", f"--input={folder / 'one.jsonl'}", f"--output={folder / 'one'}"]
     begin = time.monotonic()
     subprocess.run([sys.executable, "-m", "data.prepare", *argv], check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - begin
@@ -122,7 +122,7 @@ def _measure_memory(count: int) -> None:
         print(f"| {count} utterances listed | {_resident_mb():.0f} |", flush=True)
         begin = time.monotonic()
         made = write_tfrecords(
-            utterances=utterances, output=os.path.join(folder, "out"), text_style="none", runner=_write_notes
+            utterances=utterances, output=os.path.join(folder, "out"), text_normalization="none", runner=_write_notes
         )
         print(f"| the largest it was | {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} |")
         size = os.path.getsize(os.path.join(folder, "out", "index.json"))

@@ -33,8 +33,8 @@ CASES: dict[str, dict] = {
         "max_batch_secs": 400.0,
         "row_multiple": 8,
         "speed_factors": (0.9, 1.0, 1.1),
-        "join_max_utterances": 3,
-        "join_max_secs": 20.0,
+        "concat_max_utterances": 3,
+        "concat_max_secs": 20.0,
     },
 }
 
@@ -112,7 +112,9 @@ def _measure(folder: str, case: str, update: int, num_checked: int) -> dict[str,
     before = _status_mb("VmRSS")
     cpu, begin = time.process_time(), time.monotonic()
     arguments |= reading_options()
-    data = build_train_data(tokenizer=tokenizer, text_style="librispeech", format="tfrecord", input=folder, **arguments)
+    data = build_train_data(
+        tokenizer=tokenizer, text_normalization="librispeech", format="tfrecord", input=folder, **arguments
+    )
     opened = time.monotonic()
     dataset = data.dataset(context, update)
     built = time.monotonic()

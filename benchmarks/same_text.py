@@ -6,7 +6,7 @@ It transcribes the recordings of a folder from the workdir; from the weights aft
 and back; from the exported SavedModel; with its TFLite float32 and ONNX files; and over HTTP, from workdir and export,
 as uploads and in TensorFlow Serving's JSON. While the uploads are served, other clients send files that are not audio,
 bodies that are too large or incomplete, or disconnect. The exit status is 1 if a transcript differs, a bad client gets
-no error, or the server leaks memory. Results: docs/results/0052.
+no error, or the server leaks memory. Results: docs/results/0152.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Recordings of one speaker are joined, five digits per row, with 0.1 s of silence between them. The start of a word is
 defined in two ways: where its recording starts, and where its energy first exceeds a hundredth (-20 dB) of that of its
 loudest 10 ms. Transcribed words are aligned with the digits by edit distance, and the correct ones are compared. Forced
-alignment, which knows the text, places all of them. Results: docs/results/0053.
+alignment, which knows the text, places all of them. Results: docs/results/0153.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from common import renamed
 from common.nearest import name_nearest, nearest_names
 
 _CHOICE = re.compile(r"argument (--\w+): invalid choice: (.*) \(choose from .*", flags=re.DOTALL)
@@ -31,13 +32,22 @@ class Parser(argparse.ArgumentParser):
             message += f"; wanted {_WANTED[found[2]]}"
         raise ValueError(f"{message} (--help lists the flags)")
 
+    def _rename(self, flag: str) -> str:
+        """Returns a flag under its new name, and tells it if this parser has that."""
+        name, equals, value = flag.partition("=")
+        new = renamed.FLAGS.get(name.removeprefix("--")) if name.startswith("--") else None
+        if new is None or f"--{new}" not in self._option_string_actions:
+            return flag
+        renamed.tell(name, f"--{new}")
+        return f"--{new}{equals}{value}"
+
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parses flags, and reports a misspelled flag instead of the required one that seems to be missing.
 
         Raises:
             ValueError: If a flag or its value is wrong.
         """
-        given = list(sys.argv[1:] if args is None else args)
+        given = [self._rename(flag) for flag in (sys.argv[1:] if args is None else args)]
         known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
         for flag in given:
             name = flag.split("=", maxsplit=1)[0]

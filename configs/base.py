@@ -23,8 +23,8 @@ def get_eval_set(**fields) -> ConfigDict:
     config.speakers = ()  # only these speakers; empty = all
     config.exclude_speakers = ()  # all but these
     config.held_out_ratio = 0.0  # only what a training set over the same corpus leaves out with this ratio; 0 = all
-    config.join_max_utterances = 1  # utterances of one speaker joined into a row, 1 to this many; 1 = none
-    config.join_gap_secs = 0.0  # silence between them
+    config.concat_max_utterances = 1  # utterances of one speaker joined into a row, 1 to this many; 1 = none
+    config.concat_gap_secs = 0.0  # silence between them
     config.update(fields)
     return config
 
@@ -72,7 +72,7 @@ def get_config() -> ConfigDict:
     config.seed = 0  # of weights, order, dropout and masks
 
     config.model = model = ConfigDict()
-    model.source = "native"  # native | hub (a SavedModel, docs/hub.md: preset, dropout and masks are those it has)
+    model.source = "native"  # native | hub (a SavedModel with its own dropout and masks, docs/guide/tensorflow_hub.md)
     model.hub_handle = ""  # of source hub: URL of TF-Hub or folder
     model.preset = "auto"  # architecture: auto (that of model.init; base without) | tiny | base | large | large_lv60 |
     # robust | xlsr_53 | xls_r_300m | xls_r_1b | xls_r_2b | hubert_base | hubert_large | a config.json of Hugging Face
@@ -83,8 +83,10 @@ def get_config() -> ConfigDict:
     model.init_head = False  # whether the CTC head is taken from model.init too, or starts afresh
     model.freeze_feature_encoder = True  # leaves the convolutions as they are
     model.freeze_encoder_updates = 0  # first updates that train the CTC head alone
-    model.regions = "auto"  # element-wise parts of training compiled by XLA: auto (wide models) | on | off
-    model.recompute = False  # computes each layer again in the backward pass: less memory, a third more time
+    model.fused_ops = "auto"  # element-wise parts of training compiled by XLA: auto (wide models) | on | off
+    model.gradient_checkpointing = (
+        False  # computes each layer again in the backward pass: less memory, a third more time
+    )
     model.hidden_dropout = 0.0  # after embeddings, attention and feed-forward blocks
     model.attention_dropout = 0.0  # of attention probabilities
     model.activation_dropout = 0.1  # inside feed-forward blocks
@@ -97,28 +99,30 @@ def get_config() -> ConfigDict:
     model.mask_feature_length = 64  # channels of a feature mask
 
     config.data = data = ConfigDict()
-    data.make_command = (  # what makes the corpus; shown when it is missing
+    data.prepare_command = (  # what makes the corpus; shown when it is missing
         "python -m data.download --split=train-clean-100 --output=datasets, then python -m data.prepare "
-        "--source=librispeech --input=datasets/LibriSpeech --split=train-clean-100 --num_shards=64 "
+        "--format=librispeech --input=datasets/LibriSpeech --split=train-clean-100 --num_shards=64 "
         "--output=datasets/librispeech/train-clean-100; the same for dev-clean"
     )
     # auto: made of the training texts at the first start. The workdir keeps what came of it, for all that follows.
     data.vocab = ""  # vocab.json | auto; empty = the 32 tokens of the published English models
-    data.text_style = "librispeech"  # librispeech (upper case A-Z') | unicode (NFKC lower case) | none | auto
+    data.text_normalization = "librispeech"  # librispeech (upper case A-Z') | unicode (NFKC lower case) | none | auto
     data.on_rate_mismatch = "resample"  # resample | refuse, for audio that is not 16 kHz
     data.num_buckets = 8  # shapes that batches are padded to
     data.bucket_boundaries_samples = ()  # these lengths instead of chosen ones
     data.min_duration_secs = 0.1  # shorter training utterances are left out, and counted
     data.max_duration_secs = 20.0  # so are longer ones; 0 = no limit
-    data.join_max_utterances = 1  # utterances of one speaker joined into a row, anew in each epoch; 1 = none
-    data.join_max_secs = 0.0  # longest joined row; 0 = no limit
-    data.join_gap_secs = 0.0  # silence between joined utterances
+    data.concat_max_utterances = 1  # utterances of one speaker joined into a row, anew in each epoch; 1 = none
+    data.concat_max_secs = 0.0  # longest joined row; 0 = no limit
+    data.concat_gap_secs = 0.0  # silence between joined utterances
     data.speed_factors = (1.0,)  # playing speeds to draw from
     data.max_batch_secs = 0.0  # most audio of one update, with padding, over all replicas; 0 = train.global_batch_size
     data.row_multiple = 8  # with max_batch_secs: rows are a multiple of this, itself one of replicas x accum_steps
-    data.allow_leak = False  # lets evaluation utterances be in training; else such a run is refused
+    data.allow_train_eval_overlap = False  # lets evaluation utterances be in training; else such a run is refused
     data.doctor_max_hours = 100.0  # of audio that --mode=doctor decodes of a set; beyond, a sample; 0 = no limit
-    data.max_bad_share = 0.01  # largest share of unreadable training rows; a run that is sure of more stops, saved
+    data.max_unreadable_ratio = (
+        0.01  # largest share of unreadable training rows; a run that is sure of more stops, saved
+    )
     data.num_parallel_calls = 2  # batches decoded at the same time
     data.prefetch_batches = 4  # decoded batches kept ready
 
@@ -155,15 +159,17 @@ def get_config() -> ConfigDict:
     train.weight_decay = 0.0  # of adamw; biases and norms are never decayed
     train.clip_norm = 0.0  # largest global gradient norm; 0 = no clipping
     train.ema_decay = 0.0  # of averaged weights, evaluated beside the raw ones as SET-ema; 0 = none
-    train.max_skipped_in_a_row = 20  # updates whose loss or gradient is not finite that stop the run; 0 = never
+    train.max_consecutive_skips = 20  # updates whose loss or gradient is not finite that stop the run; 0 = never
     train.log_every_updates = 50  # updates of one inner loop, and of one line in metrics.jsonl
 
     config.eval = evaluation = ConfigDict()
     evaluation.every_updates = 2_000  # 0 = only at the end
     evaluation.every_epochs = 0.0  # the interval in epochs; then every_updates must be 0
     evaluation.batch_size = 16  # rows of a batch, over all replicas; rounded up to a multiple of them
-    evaluation.best_of = "dev_clean"  # evaluation set whose WER decides about best/
-    evaluation.early_stopping_patience = 0  # evaluations without a lower WER of best_of that end the run; 0 = never
+    evaluation.best_metric_set = "dev_clean"  # evaluation set whose WER decides about best/
+    evaluation.early_stopping_patience = (
+        0  # evaluations without a lower WER of best_metric_set that end the run; 0 = never
+    )
     evaluation.idle_timeout_secs = 3_600.0  # continuous_eval ends when no new checkpoint comes for this long
     evaluation.num_logged = 3  # sample predictions in the log
     evaluation.report_utterances = 100  # worst utterances of each set listed in report.html; 0 = no report
@@ -171,7 +177,7 @@ def get_config() -> ConfigDict:
 
     config.decode = get_decode()
 
-    config.tune_lm = tune = ConfigDict()  # of --mode=tune_lm, on eval.best_of
+    config.tune_lm = tune = ConfigDict()  # of --mode=tune_lm, on eval.best_metric_set
     tune.lm_weights = (0.25, 0.5, 0.75, 1.0, 1.5)  # tried with each of word_scores
     tune.word_scores = (-1.0, 0.0, 1.0, 2.0)
     tune.num_refinements = 2  # times that the neighbours of the best are tried, each time at half the distance
@@ -212,7 +218,7 @@ def get_small_config() -> ConfigDict:
     config.model.mask_feature_prob = 0.0
     config.model.mask_feature_length = 16
 
-    config.data.make_command = ""
+    config.data.prepare_command = ""
     config.data.num_buckets = 6
     config.data.train.split = ""
     config.data.eval = ConfigDict()

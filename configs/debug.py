@@ -12,7 +12,7 @@ from configs import base
 def get_config(corpus: str = "runs/debug-corpus") -> ConfigDict:
     """Returns the config; `corpus` is a folder made by `python -m data.synthetic`."""
     config = base.get_small_config()
-    config.data.make_command = f"python -m data.synthetic --output={corpus} --num_train=64 --num_eval=16"
+    config.data.prepare_command = f"python -m data.synthetic --output={corpus} --num_train=64 --num_eval=16"
     config.data.train.format = "librispeech"
     config.data.train.input = corpus
     config.data.train.split = "train"
@@ -25,6 +25,6 @@ def get_config(corpus: str = "runs/debug-corpus") -> ConfigDict:
     config.train.log_every_updates = 5
     config.eval.every_updates = 10
     config.eval.batch_size = 8
-    config.eval.best_of = "unseen_voices"
+    config.eval.best_metric_set = "unseen_voices"
     config.checkpoint.every_updates = 5
     return config

@@ -28,12 +28,12 @@ def get_config(corpus: str = "datasets/fsdd") -> ConfigDict:
     config.data.train.format = "jsonl"
     config.data.train.input = manifest
     config.data.train.exclude_speakers = (HELD_OUT_SPEAKER,)
-    config.data.join_max_utterances = 6
-    config.data.join_gap_secs = 0.1
+    config.data.concat_max_utterances = 6
+    config.data.concat_gap_secs = 0.1
     config.data.speed_factors = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2)
     unseen = {"format": "jsonl", "input": manifest, "speakers": (HELD_OUT_SPEAKER,)}
     # Rows of one to five digits; and each recording by itself.
-    config.data.eval["joined"] = base.get_eval_set(**unseen, join_max_utterances=5, join_gap_secs=0.1)
+    config.data.eval["joined"] = base.get_eval_set(**unseen, concat_max_utterances=5, concat_gap_secs=0.1)
     config.data.eval["single"] = base.get_eval_set(**unseen)
 
     config.train.num_updates = 1_500
@@ -41,5 +41,5 @@ def get_config(corpus: str = "datasets/fsdd") -> ConfigDict:
     config.train.warmup_updates = 100
     config.train.hold_updates = 300
     config.eval.every_updates = 250
-    config.eval.best_of = "joined"
+    config.eval.best_metric_set = "joined"
     return config

@@ -2,7 +2,8 @@
 
     python run.py --config=configs/hub_tutorial.py:HANDLE --workdir=runs/hub_tutorial
 
-HANDLE is a URL of TF-Hub or a folder that `python -m models.hub_export` wrote; what each can do stands in docs/hub.md.
+HANDLE is a URL of TF-Hub or a folder that `python -m models.hub_export` wrote;
+docs/guide/tensorflow_hub.md says what each can do.
 Two rows an update, nothing frozen, float32, as the tutorial (https://www.tensorflow.org/hub/tutorials/wav2vec2_saved_model_finetuning).
 Its audio is LibriSpeech dev-clean; test-clean tells here how well it went. Other audio:
 --config.data.train.input=..., --config.data.eval.test_clean.input=...
@@ -23,7 +24,7 @@ def get_config(handle: str = "https://tfhub.dev/vasudevgupta7/wav2vec2/1") -> Co
     config.model.init = ""
     config.model.freeze_feature_encoder = False
 
-    config.data.make_command = (
+    config.data.prepare_command = (
         "python -m data.download --split=dev-clean --output=datasets, for datasets/LibriSpeech; test-clean alike"
     )
     config.data.train.format = "librispeech"
@@ -48,5 +49,5 @@ def get_config(handle: str = "https://tfhub.dev/vasudevgupta7/wav2vec2/1") -> Co
     config.train.beta_2 = 0.999
     config.train.epsilon = 1e-7
     config.eval.batch_size = 4
-    config.eval.best_of = "test_clean"
+    config.eval.best_metric_set = "test_clean"
     return config

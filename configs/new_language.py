@@ -8,7 +8,7 @@ of a tenth of ALL are held out. Vocabulary and normalization are made of the tra
 runs/new_language-NAME, with NAME made of TRAIN.
 
 Meant for 1 to 100 hours on one GPU of 16 to 24 GB (docs/guide/own_data.md). That is not measured here: there are no
-published weights and no GPU. What is measured, a small model on two cores, stands in docs/results/0062.
+published weights and no GPU. What is measured, a small model on two cores, stands in docs/results/0162.
 """
 
 import os
@@ -36,9 +36,9 @@ def get_config(manifests: str = "datasets/new_language/train.jsonl") -> ConfigDi
     config.model.mask_time_prob = 0.3
     config.model.mask_feature_prob = 0.2
 
-    config.data.make_command = ""
+    config.data.prepare_command = ""
     config.data.vocab = "auto"
-    config.data.text_style = "auto"
+    config.data.text_normalization = "auto"
     config.data.max_batch_secs = 80.0
     config.data.row_multiple = 4
     config.data.train = _corpus(config.data.train, train)
@@ -61,7 +61,7 @@ def get_config(manifests: str = "datasets/new_language/train.jsonl") -> ConfigDi
     config.train.log_every_updates = 10
     config.eval.every_updates = 0
     config.eval.every_epochs = 3.0
-    config.eval.best_of = "dev"
+    config.eval.best_metric_set = "dev"
     config.checkpoint.every_updates = 0
     config.checkpoint.every_epochs = 1.0
     return config

@@ -19,7 +19,7 @@ def get_config(manifest: str = "manifest.jsonl") -> ConfigDict:
     config.data.train.format = "jsonl"
     config.data.train.input = manifest
     config.data.num_buckets = 2
-    config.data.allow_leak = True  # the whole point
+    config.data.allow_train_eval_overlap = True  # the whole point
     config.data.eval["same"] = base.get_eval_set(format="jsonl", input=manifest)
 
     config.train.global_batch_size = 8
@@ -31,5 +31,5 @@ def get_config(manifest: str = "manifest.jsonl") -> ConfigDict:
     config.train.log_every_updates = 20
     config.eval.every_updates = 100
     config.eval.batch_size = 8
-    config.eval.best_of = "same"
+    config.eval.best_metric_set = "same"
     return config

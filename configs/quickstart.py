@@ -17,11 +17,11 @@ def get_config(corpus: str = "runs/quickstart-corpus") -> ConfigDict:
         corpus: Folder made by `python -m data.synthetic`; given after a colon, `--config=configs/quickstart.py:FOLDER`.
     """
     config = base.get_small_config()
-    config.data.make_command = f"python -m data.synthetic --output={corpus}"
+    config.data.prepare_command = f"python -m data.synthetic --output={corpus}"
     config.data.train.format = "librispeech"
     config.data.train.input = corpus
     config.data.train.split = "train"
     config.data.eval["unseen_voices"] = base.get_eval_set(format="librispeech", input=corpus, split="eval")
-    config.eval.best_of = "unseen_voices"
+    config.eval.best_metric_set = "unseen_voices"
     config.eval.num_logged = 1
     return config

@@ -10,29 +10,29 @@ from common.arguments import Parser
 from common.json_files import MalformedFileError
 from data.common.errors import InputError
 from data.corpus.rows import excerpt
-from data.text.tokenizer import TEXT_STYLES, normalize_transcript
+from data.text.tokenizer import TEXT_NORMALIZATIONS, normalize_transcript
 
 # Largest ratio of letters outside A to Z in a corpus that counts as English with foreign names.
 MAX_FOREIGN_LETTERS = 0.01
 
 
 def add_corpus_flags(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
-    """Adds --source, --input, --split, --speakers, --exclude_speakers and --normalization."""
-    parser.add_argument("--source", required=True, help=f"format: {', '.join(formats)}")
+    """Adds --format, --input, --split, --speakers, --exclude_speakers and --text_normalization."""
+    parser.add_argument("--format", required=True, help=f"format: {', '.join(formats)}")
     parser.add_argument("--input", required=True, help="folder or file of the corpus")
     parser.add_argument("--split", default="", help="part of the corpus (default: all)")
     parser.add_argument("--speakers", default="", help="comma-separated speakers to keep (default: all)")
     parser.add_argument("--exclude_speakers", default="", help="comma-separated speakers to drop")
     parser.add_argument(
-        "--normalization",
+        "--text_normalization",
         default="librispeech",
-        choices=TEXT_STYLES,
+        choices=TEXT_NORMALIZATIONS,
         help="how transcripts are written (default: librispeech)",
     )
 
 
 def check_normalization(texts: Mapping[str, str], normalization: str) -> str:
-    """Returns a one-line warning if --normalization does not fit the letters of a corpus, else "".
+    """Returns a one-line warning if --text_normalization does not fit the letters of a corpus, else "".
 
     Args:
         texts: Utterance id -> transcript as read.
@@ -41,12 +41,12 @@ def check_normalization(texts: Mapping[str, str], normalization: str) -> str:
     Raises:
         InputError: If it leaves nothing of any transcript.
     """
-    advice = "give --normalization=unicode" if normalization == "librispeech" else "check the transcripts"
+    advice = "give --text_normalization=unicode" if normalization == "librispeech" else "check the transcripts"
     spoken = {name: text for name, text in texts.items() if text.strip()}
     if spoken and not any(normalize_transcript(text, normalization) for text in spoken.values()):
         name, text = next(iter(spoken.items()))
         raise InputError(
-            f"--normalization={normalization} leaves nothing of {len(spoken)} transcripts, first {name} "
+            f"--text_normalization={normalization} leaves nothing of {len(spoken)} transcripts, first {name} "
             f"({excerpt(text)}): {advice}"
         )
     if normalization != "librispeech":
@@ -57,7 +57,7 @@ def check_normalization(texts: Mapping[str, str], normalization: str) -> str:
         return ""
     name, letters = next(iter(foreign.items()))
     return (
-        f"--normalization=librispeech is for English, and {len(foreign)} of {len(texts)} transcripts have letters "
+        f"--text_normalization=librispeech is for English, and {len(foreign)} of {len(texts)} transcripts have letters "
         f"outside A to Z, first {name} ({letters[0]}); it writes upper case and drops digits: {advice}"
     )
 

@@ -350,7 +350,7 @@ def main(
         fetched = fetch_split(**vars(flags), splits=splits, backoff_secs=backoff_secs)
         corpus = Path(flags.output, CORPUS)
         count = f"{splits[flags.split].num_utterances} utterances"
-        usage = f"read it with --source=librispeech --input={corpus} --split={flags.split}"
+        usage = f"read it with --format=librispeech --input={corpus} --split={flags.split}"
         print(f"{corpus / flags.split}: {count}{'' if fetched else ' (finished before)'}; {usage}")
 
     parser = Parser(prog="data.download", description=(__doc__ or "").split("\n")[0])

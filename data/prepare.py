@@ -1,6 +1,6 @@
 """Writes a corpus as indexed TFRecord shards at 16 kHz: about 115 MB per hour of audio, 60 MB as FLAC.
 
-python -m data.prepare --source=librispeech --input=LibriSpeech --split=train-clean-100 \\
+python -m data.prepare --format=librispeech --input=LibriSpeech --split=train-clean-100 \\
     --output=shards/train-clean-100 [--payload=flac] [--shard_mb=128] [--runner=beam]
 
 Input and output may be URLs such as gs://bucket/folder. After an interruption, run the same command again: it keeps the
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="how audio is stored: as samples, or as FLAC of about half the size, which keeps the original file if it "
         "is 16 kHz mono FLAC and else re-encodes losslessly (default: pcm16)",
     )
-    add("--max_bad_share", type=float, default=0.01, help="largest ratio of bad utterances (default: 0.01)")
+    add("--max_unreadable_ratio", type=float, default=0.01, help="largest ratio of bad utterances (default: 0.01)")
     add("--num_workers", type=int, help="processes (default: all cores)")
     add(
         "--on_rate_mismatch",
@@ -63,8 +63,8 @@ def _prepare(flags: argparse.Namespace) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if flags.num_shards is not None and flags.shard_mb is not None:
         raise InputError("--num_shards and --shard_mb contradict each other: give one of them")
-    if not 0 <= flags.max_bad_share < 1:
-        raise InputError(f"--max_bad_share is {flags.max_bad_share}, wanted 0 or more and less than 1")
+    if not 0 <= flags.max_unreadable_ratio < 1:
+        raise InputError(f"--max_unreadable_ratio is {flags.max_unreadable_ratio}, wanted 0 or more and less than 1")
     runner = (
         BeamRunner(options=shlex.split(flags.beam_options))
         if flags.runner == "beam"
@@ -77,14 +77,14 @@ def _prepare(flags: argparse.Namespace) -> None:
             faults.setdefault(name, (fault.code, fault.message if len(fault.details) == 1 else f"{name}: {what}"))
 
     utterances = read_utterances(
-        format=flags.source,
+        format=flags.format,
         input=flags.input,
         split=flags.split,
         speakers=comma_list(flags.speakers),
         exclude_speakers=comma_list(flags.exclude_speakers),
         report=note,
     )
-    _warn_of_texts(utterances, flags.normalization)
+    _warn_of_texts(utterances, flags.text_normalization)
     conflicts = {u.utterance_id: u.duration_conflict for u in utterances if u.duration_conflict}
     if conflicts:
         name, what = next(iter(conflicts.items()))
@@ -98,11 +98,11 @@ def _prepare(flags: argparse.Namespace) -> None:
         num_shards=flags.num_shards,
         shard_mb=SHARD_MB if flags.shard_mb is None else flags.shard_mb,
         split=flags.split,
-        text_style=flags.normalization,
+        text_normalization=flags.text_normalization,
         payload=flags.payload,
         on_rate_mismatch=flags.on_rate_mismatch,
         faults=faults,
-        max_bad_share=flags.max_bad_share,
+        max_unreadable_ratio=flags.max_unreadable_ratio,
         runner=runner,
     )
     _print_summary(flags, prepared)
@@ -117,7 +117,7 @@ def _warn_of_texts(utterances: Sequence[Utterance], normalization: str) -> None:
         if with_digits:
             _warn(
                 f"digits are dropped from {len(with_digits)} transcripts, first {with_digits[0]}: "
-                "spell them out, or give --normalization=unicode"
+                "spell them out, or give --text_normalization=unicode"
             )
 
 

@@ -167,7 +167,7 @@ def write_split(
     split: str,
     num_utterances: int,
     num_speakers: int,
-    telephone_share: float,
+    telephone_ratio: float,
     seed: int,
 ) -> float:
     """Writes one split in LibriSpeech layout and adds its voices to SPEAKERS.TXT.
@@ -177,7 +177,7 @@ def write_split(
         split: "train" or "eval".
         num_utterances: Utterances to make, given to the speakers in turn.
         num_speakers: Number of voices.
-        telephone_share: Ratio of utterances that go over the telephone.
+        telephone_ratio: Ratio of utterances that go over the telephone.
         seed: Seed of voices, texts and noise.
 
     Returns:
@@ -196,7 +196,7 @@ def write_split(
                 text = draw_text(rng)
                 waveform = say(synthesizer=synthesizer, speaker=speaker, text=text, rng=rng)
                 chapter = CLEAN_CHAPTER
-                if rng.random() < telephone_share:
+                if rng.random() < telephone_ratio:
                     chapter = TELEPHONE_CHAPTER
                     waveform = over_the_telephone(waveform, rng)
                 waveform *= rng.uniform(0.1, 0.9) / np.abs(waveform).max()
@@ -225,7 +225,7 @@ def write_synthetic_corpus(
     num_eval: int = 200,
     num_train_speakers: int = 120,
     num_eval_speakers: int = 12,
-    telephone_share: float = 0.4,
+    telephone_ratio: float = 0.4,
 ) -> Path:
     """Makes the corpus unless it exists.
 
@@ -241,7 +241,7 @@ def write_synthetic_corpus(
         num_eval: Utterances of `eval`.
         num_train_speakers: Voices of `train` (fewer if there are fewer utterances).
         num_eval_speakers: Voices of `eval`, none of them in `train`.
-        telephone_share: Ratio of the utterances of `train` that go over the telephone.
+        telephone_ratio: Ratio of the utterances of `train` that go over the telephone.
 
     Returns:
         The folder.
@@ -250,10 +250,10 @@ def write_synthetic_corpus(
         InputError: If a parameter is out of range, the synthesizer is missing, or `output` holds something else.
     """
     output = Path(output)
-    if num_train < 1 or num_eval < 1 or seed < 0 or not 0.0 <= telephone_share <= 1.0:
+    if num_train < 1 or num_eval < 1 or seed < 0 or not 0.0 <= telephone_ratio <= 1.0:
         raise InputError(
             "data.synthetic: wanted num_train and num_eval of 1 or more, seed of 0 or more and "
-            f"telephone_share from 0 to 1, got {num_train}, {num_eval}, {seed} and {telephone_share}"
+            f"telephone_ratio from 0 to 1, got {num_train}, {num_eval}, {seed} and {telephone_ratio}"
         )
     parameters: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -262,7 +262,7 @@ def write_synthetic_corpus(
         "num_eval": num_eval,
         "num_train_speakers": min(num_train_speakers, num_train),
         "num_eval_speakers": min(num_eval_speakers, num_eval),
-        "telephone_share": telephone_share,
+        "telephone_ratio": telephone_ratio,
     }
     if _holds_corpus(output, parameters):
         return output
@@ -273,13 +273,13 @@ def write_synthetic_corpus(
     partial.mkdir()
     try:
         durations = {}
-        for split, share in (("train", telephone_share), ("eval", 0.0)):
+        for split, share in (("train", telephone_ratio), ("eval", 0.0)):
             durations[split] = write_split(
                 folder=partial,
                 split=split,
                 num_utterances=parameters[f"num_{split}"],
                 num_speakers=parameters[f"num_{split}_speakers"],
-                telephone_share=share,
+                telephone_ratio=share,
                 seed=seed,
             )
         described = {**parameters, "sample_rate": SAMPLE_RATE, "duration_secs": durations}

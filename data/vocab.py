@@ -1,6 +1,6 @@
 """Makes a vocabulary from a corpus's transcripts.
 
-python -m data.vocab --source=jsonl --input=manifest.jsonl --normalization=unicode \\
+python -m data.vocab --format=jsonl --input=manifest.jsonl --text_normalization=unicode \\
     --output=vocab.json
 """
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _make(flags: argparse.Namespace) -> None:
     faults: list[Fault] = []
     source = open_source(
-        format=flags.source,
+        format=flags.format,
         input=flags.input,
         split=flags.split,
         speakers=comma_list(flags.speakers),
@@ -39,11 +39,11 @@ def _make(flags: argparse.Namespace) -> None:
     if faults:  # bad audio does not matter here; python -m data.prepare and training report it
         count = sum(len(fault.details) for fault in faults)
         print(f"data.vocab: warning: {count} bad utterances left out; {faults[0].message}", file=sys.stderr)
-    foreign = check_normalization(dict(zip(source.utterance_ids, source.texts, strict=True)), flags.normalization)
+    foreign = check_normalization(dict(zip(source.utterance_ids, source.texts, strict=True)), flags.text_normalization)
     if foreign:
         print(f"data.vocab: warning: {foreign}", file=sys.stderr)
     texts = tqdm(source.texts, desc="vocab", unit="utt", disable=None)
-    tokens = build_vocab(normalize_transcript(text, flags.normalization) for text in texts)
+    tokens = build_vocab(normalize_transcript(text, flags.text_normalization) for text in texts)
     CharTokenizer(tokens=tokens).save(flags.output)
     print(f"{flags.output}: {len(tokens)} tokens from {len(source.texts)} transcripts")
 

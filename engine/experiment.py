@@ -37,12 +37,12 @@ RESUMABLE_FIELDS = (
     "data.train.input",  # the corpus may have moved; its fingerprint is compared
     "data.num_parallel_calls",
     "data.prefetch_batches",
-    "data.max_bad_share",
-    "data.make_command",
-    "data.allow_leak",
+    "data.max_unreadable_ratio",
+    "data.prepare_command",
+    "data.allow_train_eval_overlap",
     "data.doctor_max_hours",
     "train.log_every_updates",
-    "train.max_skipped_in_a_row",
+    "train.max_consecutive_skips",
 )
 _TRAINING_MODES = ("train", "train_and_eval")
 

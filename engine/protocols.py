@@ -77,7 +77,7 @@ class Tokenizer(Protocol):
         """Id of the CTC blank."""
 
     @property
-    def pieces(self) -> Sequence[str]:
+    def token_strings(self) -> Sequence[str]:
         """Text of each token: its characters, a space between words, "" for a special token."""
 
     def encode(self, text: str) -> Sequence[int]:
@@ -185,7 +185,7 @@ class TrainData(Protocol):
     duration_secs: float  # of all utterances
     num_left_out: int  # utterances outside the allowed durations
     fingerprint: dict[str, int | str]  # identifies the corpus independently of its place
-    text_style: str  # as given, or chosen for the transcripts
+    text_normalization: str  # as given, or chosen for the transcripts
     rows_per_epoch: int  # fewer than utterances with utterance concatenation
 
     @property
@@ -235,7 +235,7 @@ class Components:
         count_samples: path -> number of samples at 16 kHz, from the header.
         stream_audio: (path, on_rate_mismatch) -> blocks float32 [N] of the recording at 16 kHz.
         normalize_waveform: float32 [T] -> the same with zero mean and unit variance, for models that expect it.
-        find_reference: (path, text_style) -> the normalized transcript beside a file, or None.
+        find_reference: (path, text_normalization) -> the normalized transcript beside a file, or None.
         loss_fn: Loss of each row.
         feasible_fn: Rows that can have a loss.
         decoder: Logits to tokens, in the graph.

@@ -224,7 +224,7 @@ def _export(flags: argparse.Namespace) -> str:
     flags.precision = flags.precision or PRECISIONS[0]
     flags.num_samples = PUBLISHED_NUM_SAMPLES if flags.num_samples is None else flags.num_samples
     # Fused operations need XLA wherever the SavedModel is loaded, and a norm in float64 does not run on TPUs.
-    config = dataclasses.replace(pretrained.read_config(flags.input), regions="off")
+    config = dataclasses.replace(pretrained.read_config(flags.input), fused_ops="off")
     model = Wav2Vec2ForCTC(config=config, precision=flags.precision)
     pretrained.restore(model, flags.input, checkpoint=flags.checkpoint)
     difference = export_backbone(

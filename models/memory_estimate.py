@@ -19,7 +19,7 @@ _PLAIN_BYTES = {"float32": 4.0, "mixed_bfloat16": 3.5, "mixed_float16": 3.5}
 
 @dataclasses.dataclass(frozen=True)
 class _Kept:
-    """Memory that training keeps, measured on a CPU with benchmarks/memory.py and clip_memory.py (docs/results/0024).
+    """Memory that training keeps, measured on a CPU with benchmarks/memory.py and clip_memory.py (docs/results/0124).
 
     Attributes:
         program: Bytes of Python, TensorFlow and its thread pools, the input pipeline and XLA's compiler.
@@ -103,7 +103,7 @@ class MemoryEstimate:
         layer += kept.scores * scores
         if not training:
             return int(fixed + map_bytes * max(maps) + layer)
-        if config.recompute:  # the inputs of all layers, and the tensors of one
+        if config.gradient_checkpointing:  # the inputs of all layers, and the tensors of one
             inputs = kept.num_bytes * frames * config.hidden_size
             layers = config.num_layers * inputs + layer
         else:
@@ -138,7 +138,7 @@ class MemoryEstimate:
         )
         positions = 2.0 * config.pos_conv_kernel * (d // config.pos_conv_groups) * d * length
         ends = 2.0 * length * d * (width_before + config.vocab_size)
-        forward_passes = 4 if config.recompute else 3
+        forward_passes = 4 if config.gradient_checkpointing else 3
         return (
             (1 if self.freeze_feature_encoder else 3) * convolutions + forward_passes * layers + 3 * (positions + ends)
         )

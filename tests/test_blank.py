@@ -108,8 +108,8 @@ def test_searches(moved, logits, method, hot_words, tmp_path):
     assert ours.blank_id == blank
     # So short, and the beam so wide, that nothing is dropped: what flashlight drops among equals is chance.
     log_probs = tf.nn.log_softmax(2 * logits[0, :8]).numpy()
-    wanted = build_search(pieces=plain.pieces, **fields)(log_probs)
-    found = build_search(pieces=ours.pieces, blank_id=ours.blank_id, **fields)(log_probs[:, order])
+    wanted = build_search(token_strings=plain.token_strings, **fields)(log_probs)
+    found = build_search(token_strings=ours.token_strings, blank_id=ours.blank_id, **fields)(log_probs[:, order])
     assert [ours.decode(one.tokens) for one in found] == [plain.decode(one.tokens) for one in wanted]
     np.testing.assert_allclose([one.score for one in found], [one.score for one in wanted], rtol=1e-4)
     assert ours.decode(found[0].tokens)

@@ -65,7 +65,8 @@ def workdir(tmp_path_factory):
         lines.append(json.dumps(line) + "\n")
     (corpus / "manifest.jsonl").write_text("".join(lines))
     data = eval_data(
-        tokenizer=load_tokenizer(""), text_style="unicode", format="jsonl", input=str(corpus / "manifest.jsonl"),
+        tokenizer=load_tokenizer(""), text_normalization="unicode", format="jsonl",
+        input=str(corpus / "manifest.jsonl"),
         batch_size=4,
     )  # fmt: skip
     step = tf.Variable(0, dtype=tf.int64)

@@ -97,7 +97,7 @@ def test_a_wrong_command_is_a_line_before_tensorflow_is_imported(folder, argumen
     ("module", "arguments", "line"),
     [
         ("data/prepare.py", ["--sorce=jsonl"], "unrecognized arguments: --sorce; did you mean --source?"),
-        ("data/prepare.py", ["--source=jsonl", "--input={0}/x", "--output={0}/o"], "no manifest {0}/x"),
+        ("data/prepare.py", ["--format=jsonl", "--input={0}/x", "--output={0}/o"], "no manifest {0}/x"),
         ("data/download.py", ["--split=dev-claen", "--output=x"], "did you mean dev-clean"),
         ("models/convert.py", ["--inptu=x"], "unrecognized arguments: --inptu; did you mean --input?"),
         ("models/convert.py", ["--input={0}/x", "--output={0}/o"], "{0}/x/config.json: no such file"),

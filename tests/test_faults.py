@@ -1,4 +1,4 @@
-"""What can go wrong around a run, done for real to a run over stand-ins (all faults: docs/results/0034)."""
+"""What can go wrong around a run, done for real to a run over stand-ins (all faults: docs/results/0134)."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ def test_a_signal_in_an_update_that_takes_longer_than_there_is_time_loses_that_u
 
 def test_every_row_of_the_table_of_faults_names_tests_that_exist():
     root = Path(__file__).resolve().parents[1]
-    rows = [line for line in (root / "docs/results/0034-faults.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [line for line in (root / "docs/results/0134-faults.md").read_text().splitlines() if line.startswith("| ")]
     for row in rows[1:]:
         named = re.findall(r"`((?:tests/[\w/]+\.py)?(?:::\w+)?)`", row.rpartition(" | ")[2])
         assert named or row.endswith("| the same |"), row

@@ -38,7 +38,7 @@ def test_a_training_that_does_not_learn_is_warned_of_and_a_healthy_one_is_not(
     """Thirty-two utterances: the quickstart's learning rate teaches them by heart, forty times that ends in blanks."""
     log = train(corpus, tmp_path / "run", learning_rate=learning_rate)
     last = metrics(tmp_path / "run")[-1]
-    assert (1 - last["blank_share"] < 0.2 * last["labels_per_frame"]) == is_warned
+    assert (1 - last["blank_ratio"] < 0.2 * last["labels_per_frame"]) == is_warned
     words = "is still 100 %: 100 % of its words have no counterpart: the model writes next to nothing"
     assert (words in log) == is_warned
 

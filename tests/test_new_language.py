@@ -76,7 +76,7 @@ def straight(manifests, tmp_path_factory):
 def test_two_manifests_make_a_vocabulary_a_normalization_and_a_number_of_updates(straight):
     config = json.loads((straight / "config.json").read_text())
     assert list(json.loads((straight / "vocab.json").read_text())) == ["<pad>", "<s>", "</s>", "<unk>", "|", "क"]
-    assert config["data"]["text_style"] == "unicode"
+    assert config["data"]["text_normalization"] == "unicode"
     assert (config["train"]["num_epochs"], config["train"]["num_updates"]) == (2.0, 12)
     assert (config["eval"]["every_updates"], config["checkpoint"]["every_updates"]) == (6, 6)
     evaluations = [line for line in reproducible_lines(straight) if line["split"] == "dev"]
@@ -196,7 +196,7 @@ def test_from_one_manifest_of_hindi_speech_to_a_transcript(tmp_path):
 
     assert "0 errors, 0 warnings" in start("--mode=doctor", *config)
     said = start(*config)
-    assert "data.text_style=unicode" in said and "2 epochs are 2 updates" in said
+    assert "data.text_normalization=unicode" in said and "2 epochs are 2 updates" in said
     workdir = tmp_path / "runs/new_language-all"
     assert "।" not in json.loads((workdir / "vocab.json").read_text(encoding="utf-8"))
     (line,) = [line for line in reproducible_lines(workdir) if line["split"] == "dev"]

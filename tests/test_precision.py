@@ -16,16 +16,16 @@ WIDE = {"Log1p", "Max", "Mean", "Rsqrt", "Sqrt", "Log", "L2Loss", "IsFinite", "R
 
 
 @pytest.mark.parametrize(
-    ("preset", "regions", "precision", "more"),
+    ("preset", "fused_ops", "precision", "more"),
     [
         ("base", "off", "mixed_bfloat16", {"RsqrtGrad"}),
         ("large_lv60", "on", "mixed_float16", set()),
     ],
 )
-def test_only_products_and_what_is_between_them_are_in_half_precision(preset, regions, precision, more):
+def test_only_products_and_what_is_between_them_are_in_half_precision(preset, fused_ops, precision, more):
     model = {
         **equivalence.MODEL, "preset": preset, "conv_dim": (16,) * 7, "num_layers": 1, "layer_drop": 0.0,
-        "regions": regions,
+        "fused_ops": fused_ops,
     }  # fmt: skip
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     trainer = equivalence.make_trainer(strategy, precision=precision, model=model)

@@ -170,7 +170,7 @@ def test_half_precision_learns_and_saves_its_loss_scale(corpus, straight, tmp_pa
 def test_shards_train_like_the_files_they_were_made_of(corpus, straight, tmp_path):
     shards = tmp_path / "shards"
     subprocess.run(
-        [sys.executable, "-m", "data.prepare", "--source=librispeech", f"--input={corpus}", "--split=train",
+        [sys.executable, "-m", "data.prepare", "--format=librispeech", f"--input={corpus}", "--split=train",
          f"--output={shards}", "--num_shards=2"],
         cwd=ROOT, check=True, capture_output=True,
     )  # fmt: skip

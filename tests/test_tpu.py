@@ -164,8 +164,8 @@ def test_rows_of_a_real_length_compiled_whole_give_the_same_update_and_tokens():
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     cases = {"ordinary": (1, "on"), "compiled": (2, "off")}
     weights, statistics, outputs = {}, {}, {}
-    for name, (accum_steps, regions) in cases.items():
-        trainer = equivalence.make_trainer(strategy, accum_steps=accum_steps, model={**model, "regions": regions})
+    for name, (accum_steps, fused_ops) in cases.items():
+        trainer = equivalence.make_trainer(strategy, accum_steps=accum_steps, model={**model, "fused_ops": fused_ops})
         compiled = {"jit_compile": name == "compiled", "autograph": False}
         step = equivalence.make_evaluator(strategy, trainer.model, batch_size=2)._transcribe
         outputs[name] = {key: x.numpy() for key, x in tf.function(step, **compiled)(batch).items()}

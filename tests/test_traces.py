@@ -26,7 +26,7 @@ from tests.helpers import equivalence
 
 BOUNDARIES = (3200, 4800, 6400)
 # Wide models run with regions; this one is told to.
-MODEL = {**equivalence.MODEL, "num_layers": 1, "layer_drop": 0.0, "regions": "on"}
+MODEL = {**equivalence.MODEL, "num_layers": 1, "layer_drop": 0.0, "fused_ops": "on"}
 # The event of XLA's CPU compiler, one a program.
 COMPILATION = "CpuCompiler::CompileCpuExecutable"
 
@@ -44,7 +44,12 @@ class Data:
         self.widths = [plan.batch(update).padded_samples for update in range(2 * self.num_batches)]
         self.references = dict(enumerate(source.texts))
         self.utterance_ids = dict(enumerate(source.utterance_ids))
-        self._fields = {"source": source, "plan": plan, "tokenizer": load_tokenizer(""), "text_style": "librispeech"}
+        self._fields = {
+            "source": source,
+            "plan": plan,
+            "tokenizer": load_tokenizer(""),
+            "text_normalization": "librispeech",
+        }
 
     def dataset(self, context, start_update=None):
         length = {"num_updates": self.num_batches} if start_update is None else {"start_update": start_update}

@@ -26,7 +26,7 @@ from tests.helpers.experiment_toys import CLOCK, ToyEvalData, make_config, make_
 
 def make_run(folder, workdir):
     config = make_config(folder, ema_decay=0.9)
-    config.eval.update({"every_updates": 2, "batch_size": 4, "best_of": "dev", "idle_timeout_secs": 0.01})
+    config.eval.update({"every_updates": 2, "batch_size": 4, "best_metric_set": "dev", "idle_timeout_secs": 0.01})
     config.checkpoint.keep = 9
     config.data.eval["dev"] = base.get_eval_set(input=str(folder))
     return {"config": config, "parts": make_parts(build_eval_data=ToyEvalData), "workdir": workdir}

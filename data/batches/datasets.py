@@ -67,7 +67,7 @@ class TrainData:
     Attributes:
         tokenizer: Given tokenizer, or one made from the transcripts.
         made_vocab: Whether it was made from the transcripts.
-        text_style: Style of the transcripts, chosen if the options say "auto".
+        text_normalization: Style of the transcripts, chosen if the options say "auto".
         left_out_secs: Utterance id -> duration of each utterance that is too short or too long.
     """
 
@@ -86,11 +86,11 @@ class TrainData:
         if options.held_out_ratio:
             kept, _ = _split(source, options, warn=True)
             source = SubsetSource(source=source, indices=kept)
-        self.text_style = options.text_style
-        if self.text_style == AUTO:
-            self.text_style = choose_text_style(source.texts)
+        self.text_normalization = options.text_normalization
+        if self.text_normalization == AUTO:
+            self.text_normalization = choose_text_style(source.texts)
         self.made_vocab = tokenizer is None
-        self.tokenizer = _make_tokenizer(source.texts, self.text_style) if tokenizer is None else tokenizer
+        self.tokenizer = _make_tokenizer(source.texts, self.text_normalization) if tokenizer is None else tokenizer
         self.left_out_secs: dict[str, float] = {}
         self.source = source = self._limit_durations(source, options)
         self.num_left_out = len(self.left_out_secs)
@@ -100,9 +100,9 @@ class TrainData:
             seed=options.seed,
             bucket_boundaries=tuple(options.bucket_boundaries_samples) or options.num_buckets,
             concatenation=Concatenation(
-                max_utterances=options.join_max_utterances,
-                max_samples=round(options.join_max_secs * SAMPLE_RATE),
-                gap_samples=round(options.join_gap_secs * SAMPLE_RATE),
+                max_utterances=options.concat_max_utterances,
+                max_samples=round(options.concat_max_secs * SAMPLE_RATE),
+                gap_samples=round(options.concat_gap_secs * SAMPLE_RATE),
             ),
             speaker_ids=source.speaker_ids,
             speed_factors=tuple(options.speed_factors),
@@ -151,7 +151,7 @@ class TrainData:
             source=self.source,
             plan=self.plan,
             tokenizer=self.tokenizer,
-            text_style=self.text_style,
+            text_normalization=self.text_normalization,
             num_replicas=context.num_replicas_in_sync,
             unreadable=self._unreadable,
             normalize=self._options.normalize,
@@ -206,7 +206,7 @@ class EvalData:
             bucket_boundaries=options.num_buckets,
             shuffle=False,
             concatenation=Concatenation(
-                max_utterances=options.join_max_utterances, gap_samples=round(options.join_gap_secs * SAMPLE_RATE)
+                max_utterances=options.concat_max_utterances, gap_samples=round(options.concat_gap_secs * SAMPLE_RATE)
             ),
             speaker_ids=source.speaker_ids,
         )
@@ -230,7 +230,7 @@ class EvalData:
     def _add_row(self, members: tuple[int, ...]) -> int:
         """Lists a row of these utterances and returns its number of samples."""
         source, first = self.source, members[0]
-        texts = [normalize_transcript(source.texts[i], self._options.text_style) for i in members]
+        texts = [normalize_transcript(source.texts[i], self._options.text_normalization) for i in members]
         num_samples = int(source.num_samples[list(members)].sum())
         num_samples += (len(members) - 1) * self.plan.concatenation.gap_samples
         self._members[first] = members
@@ -246,7 +246,7 @@ class EvalData:
             source=self.source,
             plan=self.plan,
             tokenizer=self._tokenizer,
-            text_style=self._options.text_style,
+            text_normalization=self._options.text_normalization,
             num_replicas=context.num_replicas_in_sync,
             normalize=self._options.normalize,
         )
@@ -311,14 +311,14 @@ def _split(source: Source, options: DataOptions, *, warn: bool = False) -> tuple
     )
 
 
-def _make_tokenizer(texts: Sequence[str], text_style: str) -> CharTokenizer:
-    tokens = build_vocab(normalize_transcript(text, text_style) for text in texts)
+def _make_tokenizer(texts: Sequence[str], text_normalization: str) -> CharTokenizer:
+    tokens = build_vocab(normalize_transcript(text, text_normalization) for text in texts)
     characters = "".join(sorted(token for token in tokens if len(token) == 1))
     logging.info(
-        "vocabulary of %d tokens from %d transcripts with data.text_style=%s: %s",
+        "vocabulary of %d tokens from %d transcripts with data.text_normalization=%s: %s",
         len(tokens),
         len(texts),
-        text_style,
+        text_normalization,
         characters if len(characters) <= _MOST_SHOWN else f"{characters[:_MOST_SHOWN]} ...",
     )
     return CharTokenizer(tokens=tokens)

@@ -21,10 +21,11 @@ class DataOptions:
         held_out_ratio: Ratio of the utterances, by whole speakers where there are several, that training leaves out and
             an evaluation set with the same ratio has; 0 = none.
         on_rate_mismatch: "resample" to 16 kHz, or "refuse".
-        text_style: Style of `data.text.tokenizer.normalize_transcript`; for training also "auto", which chooses it.
+        text_normalization: Style of `data.text.tokenizer.normalize_transcript`; for training also
+            "auto", which chooses it.
         num_buckets: Number of lengths to pad batches to.
-        join_max_utterances: Most utterances of one speaker to concatenate into a row; 1 = no concatenation.
-        join_gap_secs: Silence between concatenated utterances.
+        concat_max_utterances: Most utterances of one speaker to concatenate into a row; 1 = no concatenation.
+        concat_gap_secs: Silence between concatenated utterances.
         num_parallel_calls: Batches made at the same time.
         prefetch_batches: Finished batches to keep ready.
         normalize: Whether rows get zero mean and unit variance, as most models expect.
@@ -37,10 +38,10 @@ class DataOptions:
     exclude_speakers: Collection[str] = ()
     held_out_ratio: float = 0.0
     on_rate_mismatch: str
-    text_style: str
+    text_normalization: str
     num_buckets: int
-    join_max_utterances: int = 1
-    join_gap_secs: float = 0.0
+    concat_max_utterances: int = 1
+    concat_gap_secs: float = 0.0
     num_parallel_calls: int
     prefetch_batches: int
     normalize: bool = True
@@ -56,7 +57,7 @@ class TrainOptions(DataOptions):
         bucket_boundaries_samples: Lengths to pad batches to, instead of `num_buckets` chosen ones.
         min_duration_secs: Shorter utterances are left out and counted.
         max_duration_secs: Longer utterances are left out and counted; 0 = no limit.
-        join_max_secs: Longest concatenated row; 0 = no limit.
+        concat_max_secs: Longest concatenated row; 0 = no limit.
         speed_factors: Playing speeds to draw from.
         max_batch_secs: Most audio of one update, padding included; 0 = `global_batch_size` rows.
         row_multiple: Divides the rows of an update with `max_batch_secs`; the number of replicas must divide it.
@@ -67,7 +68,7 @@ class TrainOptions(DataOptions):
     bucket_boundaries_samples: Sequence[int] = ()
     min_duration_secs: float = 0.0
     max_duration_secs: float = 0.0
-    join_max_secs: float = 0.0
+    concat_max_secs: float = 0.0
     speed_factors: Sequence[float] = (1.0,)
     max_batch_secs: float = 0.0
     row_multiple: int = 1

@@ -101,7 +101,7 @@ def build_dataset(
 class BatchMaker:
     """Makes the arrays of a replica's share of an update in NumPy; thread-safe.
 
-        maker = BatchMaker(source=source, plan=plan, tokenizer=tokenizer, text_style="unicode")
+        maker = BatchMaker(source=source, plan=plan, tokenizer=tokenizer, text_normalization="unicode")
         batch = maker.make(update=0)
         batch["waveform"].shape  # (B, T)
 
@@ -117,7 +117,7 @@ class BatchMaker:
         source: Source,
         plan: BatchPlan,
         tokenizer: CharTokenizer,
-        text_style: str,
+        text_normalization: str,
         num_replicas: int = 1,
         max_label_length: int | None = None,
         on_bad: str = "skip",
@@ -130,7 +130,7 @@ class BatchMaker:
             source: Corpus to read, the one that `plan` was made for.
             plan: Utterances of each update.
             tokenizer: Converts transcripts to labels.
-            text_style: Style of `normalize_transcript`.
+            text_normalization: Style of `normalize_transcript`.
             num_replicas: Number of replicas over all hosts; divides the rows of every update.
             max_label_length: Length to pad all labels to; None = the most that the rows of a bucket can need.
             on_bad: "skip" gives the row of an unreadable utterance weight 0 and logs its id once; "raise" ends the
@@ -158,10 +158,10 @@ class BatchMaker:
         self._normalize = normalize
         self.unreadable = UnreadableUtterances() if unreadable is None else unreadable
         self._tokenizer = tokenizer
-        self._text_style = text_style
+        self._text_style = text_normalization
         self._delimiter = np.array(tokenizer.encode(" "), dtype=np.int32)
         # Only count them: making 281,000 label sequences would take seconds before the first batch.
-        labels = (tokenizer.num_labels(normalize_transcript(text, text_style)) for text in source.texts)
+        labels = (tokenizer.num_labels(normalize_transcript(text, text_normalization)) for text in source.texts)
         self._label_lengths = np.fromiter(labels, dtype=np.int64, count=len(source.texts))
         self._label_widths = self._find_label_widths(max_label_length)
         batch_size = plan.bucket_rows[0] // num_replicas if len(set(plan.bucket_rows)) == 1 else None

@@ -42,8 +42,8 @@ class Concatenation:
     def __post_init__(self) -> None:
         if self.max_utterances < 1 or min(self.max_samples, self.gap_samples) < 0:
             raise ValueError(
-                f"join_max_utterances={self.max_utterances} must be >= 1, join_max_samples={self.max_samples} and "
-                f"join_gap_samples={self.gap_samples} must be >= 0"
+                f"concat_max_utterances={self.max_utterances} must be >= 1, join_max_samples={self.max_samples} and "
+                f"concat_gap_samples={self.gap_samples} must be >= 0"
             )
 
 
@@ -340,7 +340,7 @@ class BatchPlan:
         return np.random.Philox(seeds).random_raw(count)
 
 
-def padding_share(plan: BatchPlan, epoch: int) -> float:
+def padding_ratio(plan: BatchPlan, epoch: int) -> float:
     """Returns the ratio of padding in an epoch's padded samples, padding rows included, in [0, 1)."""
     padded = int((plan.padded_samples(epoch) * plan.batch_rows(epoch)).sum())
     return 1.0 - int(plan.row_samples(epoch).sum()) / padded

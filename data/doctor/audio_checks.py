@@ -34,16 +34,16 @@ class AudioMeasurement(NamedTuple):
     Attributes:
         peak: largest magnitude after subtracting the mean; 1 is full scale.
         level_db: root mean square in dB of full scale.
-        active_share: ratio of 20 ms frames that are not quiet.
-        clipped_share: ratio of samples that repeat their neighbor at the peak.
+        active_ratio: ratio of 20 ms frames that are not quiet.
+        clipped_ratio: ratio of samples that repeat their neighbor at the peak.
         key: 16 bytes that are equal for recordings with the same 16-bit audio at 16 kHz.
         cancels: True if the channels cancel each other, so that the model gets only one of them.
     """
 
     peak: float
     level_db: float
-    active_share: float
-    clipped_share: float
+    active_ratio: float
+    clipped_ratio: float
     key: bytes
     cancels: bool
 
@@ -65,14 +65,14 @@ def measure_recording(channels: np.ndarray, rate: int) -> AudioMeasurement:
     return AudioMeasurement(
         peak=peak,
         level_db=float(10 * np.log10(power.mean() + 1e-12)),
-        active_share=float(is_active.mean()),
-        clipped_share=_clipped_share(channels) if peak >= SILENT_PEAK and len(channels) > 1 else 0.0,
+        active_ratio=float(is_active.mean()),
+        clipped_ratio=_clipped_ratio(channels) if peak >= SILENT_PEAK and len(channels) > 1 else 0.0,
         key=hashlib.blake2b(to_int16(mono).tobytes(), digest_size=16).digest(),
         cancels=channels_cancel(channels, rate),
     )
 
 
-def _clipped_share(channels: np.ndarray) -> float:
+def _clipped_ratio(channels: np.ndarray) -> float:
     highest = 0.999 * max(float(channels.max()), -float(channels.min()))
     num_still = 0
     for channel in range(channels.shape[1]):  # one at a time: there may be 64
@@ -87,7 +87,7 @@ class AudioStatistics:
 
     Attributes:
         indices: int64 [M], ascending; the decoded utterances, which the arrays below follow.
-        peak, level_db, active_share, clipped_share: float32 [M], NaN if unreadable.
+        peak, level_db, active_ratio, clipped_ratio: float32 [M], NaN if unreadable.
         keys: M keys, b"" if unreadable.
         cancels: bool [M].
         errors: utterance index -> why it cannot be read.
@@ -96,8 +96,8 @@ class AudioStatistics:
     indices: np.ndarray
     peak: np.ndarray
     level_db: np.ndarray
-    active_share: np.ndarray
-    clipped_share: np.ndarray
+    active_ratio: np.ndarray
+    clipped_ratio: np.ndarray
     keys: list[bytes]
     cancels: np.ndarray
     errors: dict[int, InputError] = field(default_factory=dict)
@@ -138,5 +138,5 @@ def measure_audio(
                 else:
                     columns[:, position] = sound[:4]
                     keys[position], cancels[position] = sound.key, sound.cancels
-    peak, level_db, active_share, clipped_share = columns
-    return AudioStatistics(np.asarray(indices), peak, level_db, active_share, clipped_share, keys, cancels, errors)
+    peak, level_db, active_ratio, clipped_ratio = columns
+    return AudioStatistics(np.asarray(indices), peak, level_db, active_ratio, clipped_ratio, keys, cancels, errors)

@@ -74,11 +74,11 @@ class _Opened:
     sounds: AudioStatistics | None = None
     findings: list[Finding] = field(default_factory=list)
 
-    def measure(self, *, tokenizer: CharTokenizer, text_style: str, speed_factors: Sequence[float]) -> None:
+    def measure(self, *, tokenizer: CharTokenizer, text_normalization: str, speed_factors: Sequence[float]) -> None:
         """Measures the texts of the set."""
         source = self.data[0][1].source
         self.corpus = Corpus.measure(
-            self.name, source, tokenizer=tokenizer, text_style=text_style, speed_factors=speed_factors
+            self.name, source, tokenizer=tokenizer, text_normalization=text_normalization, speed_factors=speed_factors
         )
 
 
@@ -86,7 +86,7 @@ def examine(
     *,
     sets: Sequence[DatasetSpec],
     tokenizer: CharTokenizer,
-    text_style: str,
+    text_normalization: str,
     frames_fn: FramesFn,
     memory_fn: MemoryFn = lambda rows, samples, training: None,
     time_fn: TimeFn = lambda shapes, updates_per_epoch: None,
@@ -94,7 +94,7 @@ def examine(
     speed_factors: Sequence[float] = (1.0,),
     min_duration_secs: float = 0.0,
     max_duration_secs: float = 0.0,
-    allow_leak: bool = False,
+    allow_train_eval_overlap: bool = False,
     max_hours: float = 0.0,
     num_workers: int | None = None,
     frozen_random: str = "",
@@ -104,7 +104,7 @@ def examine(
     Args:
         sets: The training set, whose name is empty, and the evaluation sets.
         tokenizer: Tokenizer of the model.
-        text_style: Normalization style of `normalize_transcript`.
+        text_normalization: Normalization style of `normalize_transcript`.
         frames_fn: Returns the model's frames of rows of so many samples.
         memory_fn: Predicts the memory of a batch.
         time_fn: Predicts the training time.
@@ -112,7 +112,7 @@ def examine(
         speed_factors: Factors of the speed perturbation in training.
         min_duration_secs: Shortest utterance of training.
         max_duration_secs: Longest utterance of training; 0 = no limit.
-        allow_leak: Allows evaluation utterances in training.
+        allow_train_eval_overlap: Allows evaluation utterances in training.
         max_hours: Limit of the audio to decode of each set; 0 = all. Beyond it, the sample is the same each time, and
             utterances that share length and text with another, possible duplicates, are added.
         num_workers: Number of threads that decode; None = one for each processor core.
@@ -122,10 +122,10 @@ def examine(
     for one in opened:
         if one.data:
             factors = speed_factors if one.name == TRAIN else (1.0,)
-            one.measure(tokenizer=tokenizer, text_style=text_style, speed_factors=factors)
+            one.measure(tokenizer=tokenizer, text_normalization=text_normalization, speed_factors=factors)
             one.findings += _check_without_audio(one, tokenizer, frames_fn)
             one.findings += _check_limits(one, min_secs=min_duration_secs, max_secs=max_duration_secs)
-    _listen_all(opened, text_style=text_style, max_hours=max_hours, num_workers=num_workers)
+    _listen_all(opened, text_normalization=text_normalization, max_hours=max_hours, num_workers=num_workers)
     train = next((one for one in opened if one.name == TRAIN and one.corpus), None)
     memory = [
         predict_memory(item.name, data.plan, item.num_parts, memory_fn, available_bytes)
@@ -135,7 +135,7 @@ def examine(
     findings = _gather_findings(opened, train)
     findings += find("memory", "config", {item.what: item.describe() for item in memory if item.is_too_much})
     findings += find("frozen_random", "config", {"model": frozen_random} if frozen_random else {})
-    findings = sort(without_explained(merge(allow(findings, LEAKS) if allow_leak else findings)))
+    findings = sort(without_explained(merge(allow(findings, LEAKS) if allow_train_eval_overlap else findings)))
     corpora = [one.corpus for one in opened if one.corpus]
     plan = plan_statistics(train.data[0][1].plan, frames_fn) if train else None
     return DoctorReport(
@@ -144,7 +144,7 @@ def examine(
         plan=plan,
         vocabulary=vocabulary(corpora, tokenizer) if train else None,
         memory=memory,
-        words=set_words(corpora, text_style=text_style, trained=train.corpus if train else None),
+        words=set_words(corpora, text_normalization=text_normalization, trained=train.corpus if train else None),
         time=predict_time(plan, time_fn) if plan else None,
         clips=collect_clips(findings, corpora),
     )
@@ -241,9 +241,11 @@ def _describe_faults(one: _Opened, faults: Sequence[Fault], told: set[tuple[str,
     return findings
 
 
-def _listen_all(opened: Sequence[_Opened], *, text_style: str, max_hours: float, num_workers: int | None) -> None:
+def _listen_all(
+    opened: Sequence[_Opened], *, text_normalization: str, max_hours: float, num_workers: int | None
+) -> None:
     corpora = {number: one.corpus for number, one in enumerate(opened) if one.corpus}
-    chosen = _choose(corpora, text_style, max_hours)
+    chosen = _choose(corpora, text_normalization, max_hours)
     with tqdm(total=sum(map(len, chosen.values())), desc="listening", unit="utt", disable=None) as bar:
         for number, corpus in corpora.items():
             indices = chosen[number]
@@ -254,12 +256,12 @@ def _listen_all(opened: Sequence[_Opened], *, text_style: str, max_hours: float,
                 opened[number].findings += find("sampled", corpus.name, {"the others": what})
 
 
-def _choose(corpora: Mapping[int, Corpus], text_style: str, max_hours: float) -> dict[int, np.ndarray]:
+def _choose(corpora: Mapping[int, Corpus], text_normalization: str, max_hours: float) -> dict[int, np.ndarray]:
     """Returns the utterances of each set to decode, int64, ascending."""
     chosen = {number: _sample(corpus, max_hours) for number, corpus in corpora.items()}
     if all(len(chosen[number]) == len(corpus.secs) for number, corpus in corpora.items()):
         return chosen
-    more = _find_alike(corpora, text_style)
+    more = _find_alike(corpora, text_normalization)
     return {number: np.union1d(found, np.array(more[number], dtype=np.int64)) for number, found in chosen.items()}
 
 
@@ -272,12 +274,12 @@ def _sample(corpus: Corpus, max_hours: float) -> np.ndarray:
     return np.sort(order)
 
 
-def _find_alike(corpora: Mapping[int, Corpus], text_style: str) -> dict[int, list[int]]:
+def _find_alike(corpora: Mapping[int, Corpus], text_normalization: str) -> dict[int, list[int]]:
     """Returns the utterances of each set that share length and text with another: nearly all are duplicates."""
     alike: dict[tuple[int, str], list[tuple[int, int]]] = defaultdict(list)
     for number, corpus in corpora.items():
         for index, text in enumerate(corpus.source.texts):
-            key = int(corpus.source.num_samples[index]), normalize_transcript(text, text_style)
+            key = int(corpus.source.num_samples[index]), normalize_transcript(text, text_normalization)
             alike[key].append((number, index))
     more: dict[int, list[int]] = defaultdict(list)
     for places in alike.values():
@@ -289,8 +291,8 @@ def _find_alike(corpora: Mapping[int, Corpus], text_style: str) -> dict[int, lis
 def _check_sounds(one: _Opened, corpus: Corpus, sounds: AudioStatistics) -> list[Finding]:
     """Returns unreadable, silent, clipped and repeated recordings."""
     silent = sounds.peak < SILENT_PEAK
-    quiet = ~silent & (sounds.active_share < MIN_ACTIVE_SHARE)
-    clipped = ~silent & (sounds.clipped_share > CLIPPED_SHARE)
+    quiet = ~silent & (sounds.active_ratio < MIN_ACTIVE_SHARE)
+    clipped = ~silent & (sounds.clipped_ratio > CLIPPED_SHARE)
     position = {int(index): i for i, index in enumerate(sounds.indices)}
 
     def tell(code: str, is_found: np.ndarray, what: Callable[[int], str]) -> list[Finding]:
@@ -299,9 +301,9 @@ def _check_sounds(one: _Opened, corpus: Corpus, sounds: AudioStatistics) -> list
     return [
         *_check_readable(one, corpus, sounds),
         *tell("silent_audio", silent, lambda i: _decibels(sounds.peak[i])),
-        *tell("mostly_silent", quiet, lambda i: f"{100 * sounds.active_share[i]:.0f} % of it is sound"),
+        *tell("mostly_silent", quiet, lambda i: f"{100 * sounds.active_ratio[i]:.0f} % of it is sound"),
         *tell("cancelling_channels", sounds.cancels, lambda i: ""),
-        *tell("clipped_audio", clipped, lambda i: f"{100 * sounds.clipped_share[i]:.1f} % of the samples"),
+        *tell("clipped_audio", clipped, lambda i: f"{100 * sounds.clipped_ratio[i]:.1f} % of the samples"),
         *_check_repeated(one, corpus),
     ]
 

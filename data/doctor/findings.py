@@ -89,7 +89,7 @@ CHECKS: dict[str, Check] = {
     "unknown_characters": Check(
         _E,
         "text with characters that are not in the vocabulary",
-        "make a vocabulary with python -m data.vocab, choose data.text_style, or spell the words out",
+        "make a vocabulary with python -m data.vocab, choose data.text_normalization, or spell the words out",
     ),
     "rare_characters": Check(
         _W,
@@ -100,7 +100,7 @@ CHECKS: dict[str, Check] = {
         _W, "text with digits, which the librispeech style drops", "spell out the numbers as they are spoken"
     ),
     "lost_symbols": Check(
-        _W, "text with spoken symbols, which data.text_style drops", "spell them out as they are spoken"
+        _W, "text with spoken symbols, which data.text_normalization drops", "spell them out as they are spoken"
     ),
     "markup": Check(
         _W,
@@ -117,8 +117,8 @@ CHECKS: dict[str, Check] = {
     ),
     "read_otherwise": Check(
         _N,
-        "characters that data.text_style replaces or drops",
-        "nothing if that is intended; else change the texts, or choose another data.text_style",
+        "characters that data.text_normalization replaces or drops",
+        "nothing if that is intended; else change the texts, or choose another data.text_normalization",
     ),
     "unspaced_text": Check(
         _N,
@@ -154,12 +154,12 @@ CHECKS: dict[str, Check] = {
     "id_leak": Check(
         _E,
         "evaluation utterances that are trained on (same id, same length)",
-        "remove them from one of the two, or set --config.data.allow_leak if that is intended",
+        "remove them from one of the two, or set --config.data.allow_train_eval_overlap if that is intended",
     ),
     "audio_leak": Check(
         _E,
         "evaluation utterances that are trained on (same audio, another id)",
-        "remove them from one of the two, or set --config.data.allow_leak if that is intended",
+        "remove them from one of the two, or set --config.data.allow_train_eval_overlap if that is intended",
     ),
     "shared_id": Check(_W, "ids that training uses for other audio", "give every utterance its own id"),
     "speaker_leak": Check(

@@ -27,10 +27,10 @@ def check_before_training(
     train_data: TrainData,
     eval_data: Mapping[str, EvalData],
     tokenizer: CharTokenizer,
-    text_style: str,
+    text_normalization: str,
     frames_fn: FramesFn,
     speed_factors: Sequence[float] = (1.0,),
-    allow_leak: bool = False,
+    allow_train_eval_overlap: bool = False,
 ) -> list[Finding]:
     """Runs the checks that need no audio, logs what they find, and refuses what would spoil the run.
 
@@ -38,10 +38,10 @@ def check_before_training(
         train_data: Training set.
         eval_data: Evaluation sets by name.
         tokenizer: Tokenizer of the model.
-        text_style: Normalization style of `normalize_transcript`.
+        text_normalization: Normalization style of `normalize_transcript`.
         frames_fn: Returns the model's frames of rows of so many samples.
         speed_factors: Factors of the speed perturbation in training.
-        allow_leak: Allows evaluation utterances in training.
+        allow_train_eval_overlap: Allows evaluation utterances in training.
 
     Returns:
         The findings, worst first.
@@ -50,7 +50,7 @@ def check_before_training(
         InputError: More than 1 % of the characters are not in the vocabulary, more than a tenth of the utterances have
             no text or do not fit their frames, or training has an evaluation utterance.
     """
-    measure = partial(Corpus.measure, tokenizer=tokenizer, text_style=text_style)
+    measure = partial(Corpus.measure, tokenizer=tokenizer, text_normalization=text_normalization)
     train = measure("train", train_data.source, speed_factors=speed_factors)
     found = [
         *text_checks.check_texts(train),
@@ -67,7 +67,7 @@ def check_before_training(
         leaks += text_checks.check_speakers(train, corpus, leaked)
         found += [*text_checks.check_texts(corpus), *text_checks.check_listed_durations(corpus)]
         found += [*text_checks.check_fit(corpus, frames_fn), *leaks]
-    findings = sort(without_explained(allow(found, LEAKS) if allow_leak else found))
+    findings = sort(without_explained(allow(found, LEAKS) if allow_train_eval_overlap else found))
     for item in findings:
         if item.severity != Severity.NOTE:
             logging.warning("%s", item.line())
@@ -77,9 +77,9 @@ def check_before_training(
 
 def _refuse_spoiled(train: Corpus, findings: Sequence[Finding]) -> None:
     advice = "; --mode=doctor lists them all"
-    if train.labels.unknown_share > MAX_UNKNOWN_LABELS:
+    if train.labels.unknown_ratio > MAX_UNKNOWN_LABELS:
         raise InputError(
-            f"{100 * train.labels.unknown_share:.1f} % of the characters of the training set are not in the "
+            f"{100 * train.labels.unknown_ratio:.1f} % of the characters of the training set are not in the "
             f"vocabulary ({most_common_unknown(train.labels)}), at most {100 * MAX_UNKNOWN_LABELS:g} % can be learned "
             f"around: {CHECKS['unknown_characters'].advice}{advice}"
         )

@@ -70,14 +70,14 @@ class Shape:
         num_frames: frames of the model for such a row.
         num_batches: batches of this shape in the first epoch.
         num_rows: rows of these batches, padding rows included.
-        padding_share: ratio of their samples that is padding.
+        padding_ratio: ratio of their samples that is padding.
     """
 
     padded_secs: float
     num_frames: int
     num_batches: int
     num_rows: int
-    padding_share: float
+    padding_ratio: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +86,7 @@ class PlanStatistics:
 
     updates_per_epoch: int
     num_rows: int
-    padding_share: float
+    padding_ratio: float
     shapes: list[Shape]
 
 
@@ -130,14 +130,14 @@ class Vocabulary:
         counts: token -> occurrences, without special tokens.
         unused: tokens that no training text has, so that they cannot be learned.
         unknown: characters of the training texts that are no token, most frequent first.
-        unknown_share: ratio of all characters that is unknown.
+        unknown_ratio: ratio of all characters that is unknown.
         only_in_evaluation: characters of evaluation texts that no training text has.
     """
 
     counts: dict[str, int]
     unused: list[str]
     unknown: str
-    unknown_share: float
+    unknown_ratio: float
     only_in_evaluation: str
 
 
@@ -232,7 +232,7 @@ class DoctorReport:
         if self.plan:
             shapes = ", ".join(f"{shape.padded_secs:.1f} s x {shape.num_batches:,}" for shape in self.plan.shapes)
             lines.append(
-                f"plan: {self.plan.updates_per_epoch:,} updates an epoch, {100 * self.plan.padding_share:.1f} % "
+                f"plan: {self.plan.updates_per_epoch:,} updates an epoch, {100 * self.plan.padding_ratio:.1f} % "
                 f"padding; shapes {shapes}"
             )
         lines += [f"memory, {item.what}: {item.describe()}" for item in self.memory]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data.audio.decoding import SAMPLE_RATE
-from data.batches.plan import BatchPlan, padding_share
+from data.batches.plan import BatchPlan, padding_ratio
 from data.doctor.audio_checks import AudioStatistics
 from data.doctor.report import (
     Histogram,
@@ -83,7 +83,7 @@ def set_statistics(
             Histogram.of("characters a second", rates, low=0.0, high=40.0),
             Histogram.of("labels, % of the frames", 100 * labels.num_needed_frames / frames, low=0.0, high=100.0),
             Histogram.of("level, dB of full scale", sounds.level_db, low=-60.0, high=0.0),
-            Histogram.of("sound, % of the time", 100 * sounds.active_share, low=0.0, high=100.0),
+            Histogram.of("sound, % of the time", 100 * sounds.active_ratio, low=0.0, high=100.0),
         ],
     )
 
@@ -103,10 +103,10 @@ def plan_statistics(plan: BatchPlan, frames_fn: FramesFn) -> PlanStatistics:
                     num_frames=int(frames_fn(np.array([boundary]))[0]),
                     num_batches=num_batches,
                     num_rows=num_rows,
-                    padding_share=1.0 - int(audio[padded == boundary].sum()) / (num_rows * boundary),
+                    padding_ratio=1.0 - int(audio[padded == boundary].sum()) / (num_rows * boundary),
                 )
             )
-    return PlanStatistics(plan.updates_per_epoch, plan.num_rows, padding_share(plan, 0), shapes)
+    return PlanStatistics(plan.updates_per_epoch, plan.num_rows, padding_ratio(plan, 0), shapes)
 
 
 def predict_memory(
@@ -139,21 +139,21 @@ def predict_time(plan: PlanStatistics, time_fn: TimeFn) -> TrainingTime | None:
 
 
 def _audio_secs(shape: Shape) -> float:
-    return shape.num_rows * shape.padded_secs * (1.0 - shape.padding_share)
+    return shape.num_rows * shape.padded_secs * (1.0 - shape.padding_ratio)
 
 
-def set_words(corpora: Sequence[Corpus], *, text_style: str, trained: Corpus | None) -> list[SetWords]:
+def set_words(corpora: Sequence[Corpus], *, text_normalization: str, trained: Corpus | None) -> list[SetWords]:
     """Counts the words of each set, and those of them that training never has.
 
     Args:
         corpora: sets to count, the training set included.
-        text_style: normalization of the texts.
+        text_normalization: normalization of the texts.
         trained: the training set; None if it could not be opened, and nothing is then called unseen.
     """
-    known = _count_words(trained, text_style) if trained else None
+    known = _count_words(trained, text_normalization) if trained else None
     found = []
     for corpus in corpora:
-        counts = known if known is not None and corpus is trained else _count_words(corpus, text_style)
+        counts = known if known is not None and corpus is trained else _count_words(corpus, text_normalization)
         unseen: Counter[str] = Counter()
         if known is not None:
             unseen = Counter({word: count for word, count in counts.items() if word not in known})
@@ -171,10 +171,10 @@ def set_words(corpora: Sequence[Corpus], *, text_style: str, trained: Corpus | N
     return found
 
 
-def _count_words(corpus: Corpus, text_style: str) -> Counter[str]:
+def _count_words(corpus: Corpus, text_normalization: str) -> Counter[str]:
     counts: Counter[str] = Counter()
     for text in corpus.source.texts:
-        counts.update(normalize_transcript(text, text_style).split())
+        counts.update(normalize_transcript(text, text_normalization).split())
     return counts
 
 
@@ -188,15 +188,15 @@ def vocabulary(corpora: Sequence[Corpus], tokenizer: CharTokenizer) -> Vocabular
     train, *others = corpora
     counts = train.labels.token_counts
     elsewhere = sum((corpus.labels.token_counts for corpus in others), np.zeros_like(counts))
-    tokens = {index: token for index, token in enumerate(tokenizer.tokens) if tokenizer.pieces[index]}
+    tokens = {index: token for index, token in enumerate(tokenizer.tokens) if tokenizer.token_strings[index]}
     # Utterance concatenation adds delimiters that no single text has.
-    letters = {index: token for index, token in tokens.items() if tokenizer.pieces[index] != " "}
+    letters = {index: token for index, token in tokens.items() if tokenizer.token_strings[index] != " "}
     return Vocabulary(
         counts={token: int(counts[index]) for index, token in tokens.items()},
         unused=[token for index, token in letters.items() if not counts[index]],
         unknown=most_common_unknown(train.labels),
-        unknown_share=train.labels.unknown_share,
+        unknown_ratio=train.labels.unknown_ratio,
         only_in_evaluation="".join(
-            tokenizer.pieces[index] for index in letters if elsewhere[index] and not counts[index]
+            tokenizer.token_strings[index] for index in letters if elsewhere[index] and not counts[index]
         ),
     )

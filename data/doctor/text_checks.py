@@ -67,11 +67,11 @@ class Corpus:
         source: Source,
         *,
         tokenizer: CharTokenizer,
-        text_style: str,
+        text_normalization: str,
         speed_factors: Sequence[float] = (1.0,),
     ) -> Corpus:
         """Measures the texts of a source."""
-        labels = measure_labels(source.texts, tokenizer=tokenizer, text_style=text_style)
+        labels = measure_labels(source.texts, tokenizer=tokenizer, text_normalization=text_normalization)
         return cls(name, source, labels, tuple(speed_factors))
 
     @property

@@ -23,7 +23,7 @@ COLUMNS = ("utterance_id", "speaker_id", "text", "num_samples", "offset", "lengt
 _FIELDS: dict[str, type] = {
     "sample_rate": int,
     "split": str,
-    "text_style": str,
+    "text_normalization": str,
     "payload": str,
     "fingerprint": str,
     "num_utterances": int,

@@ -67,7 +67,7 @@ class ShardOptions:
         num_shards: Number of shards, evenly filled by count; None = by `shard_mb`.
         shard_mb: Approximate size of a shard in 10^6 bytes.
         split: Name of the split and of the shards ("data" if empty).
-        text_style: Style of `normalize_transcript` for the stored transcripts.
+        text_normalization: Style of `normalize_transcript` for the stored transcripts.
         payload: One of `data.shards.records.PAYLOADS`.
         on_rate_mismatch: "resample" to 16 kHz, or "refuse".
 
@@ -78,7 +78,7 @@ class ShardOptions:
     num_shards: int | None = None
     shard_mb: float = SHARD_MB
     split: str = ""
-    text_style: str = "librispeech"
+    text_normalization: str = "librispeech"
     payload: str = "pcm16"
     on_rate_mismatch: str = "resample"
 
@@ -92,7 +92,7 @@ def write_tfrecords(
     utterances: Sequence[Utterance],
     output: str | os.PathLike[str],
     faults: Mapping[str, tuple[str, str]] | None = None,
-    max_bad_share: float = 0.0,
+    max_unreadable_ratio: float = 0.0,
     num_workers: int | None = None,
     runner: Runner | None = None,
     progress: bool = True,
@@ -105,13 +105,13 @@ def write_tfrecords(
     holds the list of utterances but no audio.
 
         utterances = read_utterances(format="jsonl", input="train.jsonl")
-        prepared = write_tfrecords(utterances=utterances, output="shards/train", text_style="unicode")
+        prepared = write_tfrecords(utterances=utterances, output="shards/train", text_normalization="unicode")
 
     Args:
         utterances: Utterances in the order of the index.
         output: Folder or URL for one corpus, made if absent.
         faults: Bad utterances that `utterances` does not contain -> (code, message).
-        max_bad_share: Largest ratio of bad utterances to leave out.
+        max_unreadable_ratio: Largest ratio of bad utterances to leave out.
         num_workers: Number of processes; None = one per processor core.
         runner: Runner to use instead of processes on this machine.
         progress: Whether to show a progress bar if stderr is a terminal.
@@ -125,7 +125,7 @@ def write_tfrecords(
     options = ShardOptions(**fields)
     run = runner or LocalRunner(num_workers=num_workers)
     skipped: dict[str, Any] = {name: list(why) for name, why in (faults or {}).items()}
-    max_bad = int(max_bad_share * (len(utterances) + len(skipped)))
+    max_bad = int(max_unreadable_ratio * (len(utterances) + len(skipped)))
     utterances = _usable(utterances, options.on_rate_mismatch, skipped)
     if len(skipped) > max_bad:
         raise too_many_bad(skipped, max_bad)
@@ -138,7 +138,7 @@ def write_tfrecords(
             "format_version": FORMAT_VERSION,
             "sample_rate": SAMPLE_RATE,
             "split": options.split,
-            "text_style": options.text_style,
+            "text_normalization": options.text_normalization,
             "payload": options.payload,
             "fingerprint": digest([*(task.fingerprint for task in tasks), sorted(skipped)]),
         }
@@ -186,7 +186,7 @@ def _divide(utterances: Sequence[Utterance], folder: str, options: ShardOptions,
         raise InputError(f"num_shards is {num_shards}, wanted 1 to {count}, the number of utterances")
     if shard_mb <= 0:
         raise InputError(f"shard_mb is {shard_mb}, wanted more than 0")
-    texts = [normalize_transcript(utterance.text, options.text_style) for utterance in utterances]
+    texts = [normalize_transcript(utterance.text, options.text_normalization) for utterance in utterances]
     states = _states([u.audio_filepath for u in utterances])
     if num_shards is None:
         sizes = _estimate_bytes(utterances, texts, states[:, 0], payload)

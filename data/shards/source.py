@@ -29,7 +29,7 @@ class TFRecordSource:
         text, waveform = source.texts[0], source.read_waveform(0)
 
     Attributes:
-        text_style: Style of the stored transcripts.
+        text_normalization: Style of the stored transcripts.
         payload: Encoding of the audio, one of `data.shards.records.PAYLOADS`.
     """
 
@@ -75,7 +75,7 @@ class TFRecordSource:
         self._offset, self._length, self._crc32 = (
             np.array(columns[name], dtype=np.int64)[kept] for name in ("offset", "length", "crc32")
         )
-        self.text_style: str = index["text_style"]
+        self.text_normalization: str = index["text_normalization"]
         self.payload: str = index["payload"]
         self.utterance_ids: Sequence[str] = [columns["utterance_id"][i] for i in kept]
         self.speaker_ids: Sequence[str] = [columns["speaker_id"][i] for i in kept]

@@ -142,7 +142,7 @@ def is_intact(task: ShardTask, num_bytes: int, sha256: str) -> bool:
 def too_many_bad(skipped: dict[str, Any], max_bad: int) -> InputError:
     """Returns the error for more bad utterances than allowed; `skipped` maps ids to [code, message]."""
     _, message = next(iter(skipped.values()))
-    return InputError(f"{message} (bad utterances: {len(skipped)}, allowed by --max_bad_share: {max_bad})")
+    return InputError(f"{message} (bad utterances: {len(skipped)}, allowed by --max_unreadable_ratio: {max_bad})")
 
 
 def digest(parts: Any) -> str:

@@ -56,18 +56,18 @@ class Labels:
         return self.num_labels + self.num_repeats
 
     @property
-    def unknown_share(self) -> float:
+    def unknown_ratio(self) -> float:
         """The ratio of unknown characters to all labels."""
         return float(self.num_unknown.sum()) / max(1, int(self.num_labels.sum()))
 
 
-def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_style: str) -> Labels:
+def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_normalization: str) -> Labels:
     """Normalizes and tokenizes N transcripts and counts their labels.
 
     Args:
         texts: Transcripts as stored.
         tokenizer: Tokenizer of the model.
-        text_style: Style of `normalize_transcript`.
+        text_normalization: Style of `normalize_transcript`.
     """
     lengths, repeats, unknowns = (np.zeros(len(texts), dtype=np.int32) for _ in range(3))
     token_counts = np.zeros(tokenizer.num_tokens, dtype=np.int64)
@@ -75,7 +75,7 @@ def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_style
     unknown: dict[int, str] = {}
     num_words = 0
     for first in range(0, len(texts), _CHUNK):
-        normalized = [normalize_transcript(text, text_style) for text in texts[first : first + _CHUNK]]
+        normalized = [normalize_transcript(text, text_normalization) for text in texts[first : first + _CHUNK]]
         num_words += sum(len(text.split()) for text in normalized)
         rows = [tokenizer.encode(text) for text in normalized]
         chunk = slice(first, first + len(rows))
@@ -94,15 +94,17 @@ def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_style
             unknowns[chunk] = np.bincount(owners[ids == tokenizer.unknown_id], minlength=len(rows))
         for index in np.flatnonzero(unknowns[chunk]):
             unknown[first + int(index)] = "".join(sorted(tokenizer.unknown_characters(normalized[index])))
-    drops_digits = text_style == "librispeech"
+    drops_digits = text_normalization == "librispeech"
     digits = [index for index, text in enumerate(texts) if has_digits(text)] if drops_digits else []
-    reread, lost_symbols = _find_reread(texts, text_style)
+    reread, lost_symbols = _find_reread(texts, text_normalization)
     return Labels(
         lengths, repeats, unknowns, unknown, digits, token_counts, first_texts, num_words, reread, lost_symbols
     )
 
 
-def _find_reread(texts: Sequence[str], text_style: str) -> tuple[dict[str, tuple[str, int, int]], dict[int, str]]:
+def _find_reread(
+    texts: Sequence[str], text_normalization: str
+) -> tuple[dict[str, tuple[str, int, int]], dict[int, str]]:
     unchanged = set(" \t\n")
     reread: dict[str, tuple[str, int, int]] = {}
     lost: dict[int, str] = {}
@@ -110,7 +112,7 @@ def _find_reread(texts: Sequence[str], text_style: str) -> tuple[dict[str, tuple
         for character in sorted(split_characters(text) - unchanged):
             read, count, first = reread.get(character, ("", 0, index))
             if not count:
-                read = read_character(character, text_style)
+                read = read_character(character, text_normalization)
                 if read == character or character.isdigit():  # digits are reported separately
                     unchanged.add(character)
                     continue

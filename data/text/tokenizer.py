@@ -23,7 +23,7 @@ FACEBOOK_TOKENS = (*SPECIAL_TOKENS, WORD_DELIMITER, *"ETAONIHSRDLUMWCFGYPBVK'XJQ
 # Text in brackets without a bracket inside: <unk>, [laughter], (noise), {um}.
 _MARKUP = re.compile(r"<[^<>\s][^<>]{0,40}>|\[[^\[\]]{1,40}\]|\([^()]{1,40}\)|\{[^{}]{1,40}\}")
 _TATWEEL, _VARIATION = "\u0640", "VARIATION SELECTOR"
-TEXT_STYLES = ("librispeech", "unicode", "none")
+TEXT_NORMALIZATIONS = ("librispeech", "unicode", "none")
 AUTO = "auto"  # stands for a style, or a vocabulary, to choose from the texts
 # A letter or digit other than the capitals A to Z.
 _BEYOND_CAPITALS = re.compile(r"[^\W_A-Z]")
@@ -52,8 +52,8 @@ def normalize_transcript(text: str, style: str = "librispeech") -> str:
     """
     if style == "none":
         return text
-    if style not in TEXT_STYLES:
-        raise ValueError(f"text style is {style!r}, wanted one of {', '.join(TEXT_STYLES)}")
+    if style not in TEXT_NORMALIZATIONS:
+        raise ValueError(f"text style is {style!r}, wanted one of {', '.join(TEXT_NORMALIZATIONS)}")
     upper = style == "librispeech"
     if text.isascii():
         return _normalize_ascii(text, upper)
@@ -234,7 +234,7 @@ class CharTokenizer:
         return len(self.tokens)
 
     @property
-    def pieces(self) -> tuple[str, ...]:
+    def token_strings(self) -> tuple[str, ...]:
         """The text of each token: its characters, a space for the word delimiter, "" for special tokens."""
         return tuple(self._pieces)
 

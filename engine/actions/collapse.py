@@ -49,7 +49,7 @@ class CollapseWatch:
     def __call__(self, output: Mapping[str, Any]) -> None:
         """Checks the metrics of a train loop."""
         step = int(self._global_step.numpy())
-        wanted, spoken = float(output["labels_per_frame"]), 1.0 - float(output["blank_share"])
+        wanted, spoken = float(output["labels_per_frame"]), 1.0 - float(output["blank_ratio"])
         # NaN if no update had a loss. That is reported elsewhere and is not a collapse.
         if not spoken < _MIN_SPOKEN_SHARE * wanted:
             self._silent_since, self._is_warned = None, False
@@ -65,7 +65,7 @@ class CollapseWatch:
                 "a character in %.1f %% of them; %s",
                 "has collapsed to blanks" if self._has_spoken else "has not begun to learn",
                 num_silent,
-                100 * output["blank_share"],
+                100 * output["blank_ratio"],
                 100 * wanted,
                 _WHAT_TO_TRY,
             )

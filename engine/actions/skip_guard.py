@@ -45,6 +45,6 @@ class SkipGuard:
             files.write_jsonl_atomic(path, records)
         raise StopTraining(
             f"{len(updates)} updates in a row, {updates[0]} to {updates[-1]}, had a loss or gradient that is not "
-            f"finite (train.max_skipped_in_a_row={self.counter.limit}); {path} lists their utterances: check them, "
+            f"finite (train.max_consecutive_skips={self.counter.limit}); {path} lists their utterances: check them, "
             "lower train.learning_rate or set train.clip_norm; the same command continues after these updates"
         )

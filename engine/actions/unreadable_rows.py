@@ -71,15 +71,15 @@ class UnreadableRowGuard:
         counts: float64 variable, unreadable rows and all rows. Part of the checkpoint.
     """
 
-    def __init__(self, *, max_bad_share: float, rows_per_epoch: int, global_step: tf.Variable) -> None:
+    def __init__(self, *, max_unreadable_ratio: float, rows_per_epoch: int, global_step: tf.Variable) -> None:
         """Creates the counts.
 
         Args:
-            max_bad_share: Largest share of rows that may be unreadable; 1 = any.
+            max_unreadable_ratio: Largest share of rows that may be unreadable; 1 = any.
             rows_per_epoch: Number of rows of the corpus.
             global_step: Number of updates done.
         """
-        self._max_bad_share = max_bad_share
+        self._max_unreadable_ratio = max_unreadable_ratio
         self._rows_per_epoch = rows_per_epoch
         self.counts = tf.Variable([0.0, 0.0], dtype=tf.float64, trainable=False, name="bad_rows")
         self._global_step = global_step
@@ -95,20 +95,20 @@ class UnreadableRowGuard:
         num_bad, num_rows = (float(output.get(name, 0.0)) for name in ("num_bad", "num_rows"))
         self.counts.assign_add([num_bad, num_rows])
         try:
-            self._check_share(*self.counts.numpy().tolist())
+            self._check_ratio(*self.counts.numpy().tolist())
             self._check_window(num_bad, num_rows)
         except StopTraining:
             # Before the run is saved: rows that are repaired must not be counted again.
             self.counts.assign([0.0, 0.0])
             raise
 
-    def _check_share(self, num_bad: float, num_rows: float) -> None:
+    def _check_ratio(self, num_bad: float, num_rows: float) -> None:
         num_epochs = max(math.ceil(num_rows / self._rows_per_epoch), 1)
-        if num_bad > self._max_bad_share * self._rows_per_epoch * num_epochs:
+        if num_bad > self._max_unreadable_ratio * self._rows_per_epoch * num_epochs:
             raise StopTraining(
                 f"{num_bad:.0f} of {num_rows:.0f} training rows could not be read; in a corpus of "
-                f"{self._rows_per_epoch} rows that is more than data.max_bad_share={self._max_bad_share:g}; "
-                "metrics.jsonl and the log list them: repair them or raise data.max_bad_share; the same command "
+                f"{self._rows_per_epoch} rows that exceeds data.max_unreadable_ratio={self._max_unreadable_ratio:g}; "
+                "metrics.jsonl and the log list them: repair them or raise data.max_unreadable_ratio; the same command "
                 "continues and counts from zero"
             )
 
@@ -123,7 +123,7 @@ class UnreadableRowGuard:
         num_updates = step - self._window_start
         if num_updates < _WINDOW_UPDATES:
             return
-        if num_bad > max(_WINDOW_SHARE, self._max_bad_share) * num_rows:
+        if num_bad > max(_WINDOW_SHARE, self._max_unreadable_ratio) * num_rows:
             raise StopTraining(
                 f"{num_bad:.0f} of the {num_rows:.0f} training rows of the last {num_updates} updates could not be "
                 "read; metrics.jsonl and the log list them: check that the recordings have not moved and restore them; "

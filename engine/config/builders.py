@@ -27,7 +27,7 @@ from engine.training.options import TrainerOptions
 from engine.training.schedules import WarmupHoldDecay, build_schedule
 from engine.training.trainer import Trainer
 
-# Stands for what the texts of the training data decide: data.text_style, data.vocab.
+# Stands for what the texts of the training data decide: data.text_normalization, data.vocab.
 AUTO = "auto"
 # Only the config.json of a converted folder has it at its top.
 _CONVERTED_FIELD = "hidden_size"
@@ -42,12 +42,17 @@ _ARCHITECTURE_FIELDS = (
     "mask_time_length",
     "mask_feature_prob",
     "mask_feature_length",
-    "regions",
-    "recompute",
+    "fused_ops",
+    "gradient_checkpointing",
 )
 
 
-_TYPES = {"regions": str, "recompute": bool, "mask_time_length": int, "mask_feature_length": int}  # the others: float
+_TYPES = {
+    "fused_ops": str,
+    "gradient_checkpointing": bool,
+    "mask_time_length": int,
+    "mask_feature_length": int,
+}  # the others: float
 # Group, name and type of what inference reads of a run's config, and whether every version has written it.
 _READ_FIELDS: tuple[tuple[str, str, type, bool], ...] = (
     ("model", "preset", str, True),
@@ -57,7 +62,7 @@ _READ_FIELDS: tuple[tuple[str, str, type, bool], ...] = (
     ("model", "freeze_feature_encoder", bool, True),
     *(("model", name, _TYPES.get(name, float), False) for name in _ARCHITECTURE_FIELDS),
     ("data", "on_rate_mismatch", str, True),
-    ("data", "text_style", str, True),
+    ("data", "text_normalization", str, True),
     ("data", "eval", dict, True),
     ("train", "precision", str, True),
 )  # fmt: skip
@@ -152,11 +157,11 @@ def _untrained_run(fields: dict[str, Any], path: str) -> dict[str, Any]:
     tokens = layout.read_object(vocab) if storage.is_file(vocab) else {}
     letters = "".join(token for token in tokens if len(token) == 1)
     # Transcripts are compared and aligned in the case that the model writes.
-    text_style = "unicode" if letters.islower() else "librispeech"
+    text_normalization = "unicode" if letters.islower() else "librispeech"
     return {
         "seed": 0,
         "model": {"preset": "auto", "architecture": architecture, "freeze_feature_encoder": False, **recipe},
-        "data": {"on_rate_mismatch": "resample", "text_style": text_style, "eval": {}},
+        "data": {"on_rate_mismatch": "resample", "text_normalization": text_normalization, "eval": {}},
         "train": {"precision": "float32"},
     }
 
@@ -193,10 +198,10 @@ def with_text_style(config: ConfigDict, *, run: str) -> ConfigDict:
     Raises:
         ValueError: There is no such run.
     """
-    if config.data.text_style != AUTO:
+    if config.data.text_normalization != AUTO:
         return config
     found = ConfigDict(config.to_dict())
-    found.data.text_style = read_run_field(run, "data", "text_style", str)
+    found.data.text_normalization = read_run_field(run, "data", "text_normalization", str)
     return found.lock()
 
 
@@ -209,8 +214,8 @@ def with_data(config: ConfigDict, data: TrainData, *, run: str = "") -> ConfigDi
         run: A workdir that is continued; "" = a fresh run.
     """
     found = ConfigDict(config.to_dict())
-    if found.data.text_style == AUTO:
-        found.data.text_style = data.text_style
+    if found.data.text_normalization == AUTO:
+        found.data.text_normalization = data.text_normalization
     for group in (found.eval, found.checkpoint):
         if epochs := group.get("every_epochs", 0.0):
             group.every_updates = _count_updates(epochs, data)
@@ -249,9 +254,9 @@ def build_model(config: ConfigDict, parts: Components, *, num_tokens: int) -> Ac
     """Builds the model of a config; inside `strategy.scope()`."""
     # Runs from before a field was there did without it.
     fields = {name: config.model[name] for name in _ARCHITECTURE_FIELDS if name in config.model}
-    if fields.get("regions") == "auto" and runtime.is_tpu(tf.distribute.get_strategy()):
+    if fields.get("fused_ops") == "auto" and runtime.is_tpu(tf.distribute.get_strategy()):
         # A TPU compiles the whole step; regions would only hide the shapes behind them, and compute in float64.
-        fields["regions"] = "off"
+        fields["fused_ops"] = "off"
     # Fresh weights follow the seed on every device and in every process.
     tf_keras.utils.set_random_seed(config.seed)
     return parts.build_model(
@@ -295,7 +300,7 @@ def build_train_data(config: ConfigDict, parts: Components, tokenizer: Tokenizer
     data = config.data
     return parts.build_train_data(
         tokenizer=tokenizer,
-        text_style=data.text_style,
+        text_normalization=data.text_normalization,
         **data.train.to_dict(),
         on_rate_mismatch=data.on_rate_mismatch,
         global_batch_size=config.train.global_batch_size,
@@ -304,9 +309,9 @@ def build_train_data(config: ConfigDict, parts: Components, tokenizer: Tokenizer
         bucket_boundaries_samples=data.bucket_boundaries_samples,
         min_duration_secs=data.min_duration_secs,
         max_duration_secs=data.max_duration_secs,
-        join_max_utterances=data.join_max_utterances,
-        join_max_secs=data.join_max_secs,
-        join_gap_secs=data.join_gap_secs,
+        concat_max_utterances=data.concat_max_utterances,
+        concat_max_secs=data.concat_max_secs,
+        concat_gap_secs=data.concat_gap_secs,
         speed_factors=data.speed_factors,
         max_batch_secs=data.max_batch_secs,
         row_multiple=data.row_multiple,
@@ -333,7 +338,7 @@ def build_eval_set(
     data = config.data
     return parts.build_eval_data(
         tokenizer=tokenizer,
-        text_style=data.text_style,
+        text_normalization=data.text_normalization,
         **data.eval[name].to_dict(),
         on_rate_mismatch=data.on_rate_mismatch,
         batch_size=math.ceil(config.eval.batch_size / num_replicas) * num_replicas,
@@ -351,7 +356,7 @@ def build_search(config: ConfigDict, parts: Components, tokenizer: Tokenizer) ->
     Raises:
         ValueError: Names the field, its value and what was wanted.
     """
-    return parts.build_search(pieces=tokenizer.pieces, **config.decode)
+    return parts.build_search(token_strings=tokenizer.token_strings, **config.decode)
 
 
 def run_preflight(
@@ -371,10 +376,10 @@ def run_preflight(
         train_data=train_data,
         eval_data=eval_data,
         tokenizer=tokenizer,
-        text_style=config.data.text_style,
+        text_normalization=config.data.text_normalization,
         frames_fn=lambda num_samples: model.output_lengths(tf.constant(num_samples)).numpy(),
         speed_factors=config.data.speed_factors,
-        allow_leak=config.data.allow_leak,
+        allow_train_eval_overlap=config.data.allow_train_eval_overlap,
     )
 
 
@@ -432,7 +437,7 @@ def build_trainer(
             accum_steps=train.accum_steps,
             clip_norm=train.clip_norm,
             freeze_encoder_updates=config.model.freeze_encoder_updates,
-            max_consecutive_skips=train.max_skipped_in_a_row,
+            max_consecutive_skips=train.max_consecutive_skips,
             ema_decay=train.ema_decay,
             loss_divisor=train.loss_divisor,
             seed=config.seed,

@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_path
 
+from common import renamed
 from common.nearest import name_nearest, near_path, nearest_names
 
 # Fields whose default is empty, and so does not tell what they hold.
@@ -60,6 +61,10 @@ class ConfigParser(flags.ArgumentParser):
         """
         given = list(argv)
         path = [value for _, name, value in iterate_flags(given) if name == "config"]
+        for position, name, _ in iterate_fields("config", given):
+            if (new := renamed.rename_path(name)) != name:
+                renamed.tell(f"--config.{name}", f"--config.{new}")
+                given[position] = given[position].replace(name, new, 1)
         fields = list(iterate_fields("config", given))
         if not path or path[-1] is None:
             if fields:
@@ -72,6 +77,7 @@ class ConfigParser(flags.ArgumentParser):
         if fields and fields[0][0] < first:
             raise FlagError(f"{given[fields[0][0]]}: stands before the config that it changes; put --config first")
         self._config = config = load_config(path[-1])
+        _rename_fields(config)
         _check_shape(path[-1], config, self._template, self._new_eval_set())
         for position in reversed([position for position, name, value in fields if (name, value) == (_EVAL, "{}")]):
             # Done here, because absl would do it after the new sets were made.
@@ -149,6 +155,19 @@ def load_config(argument: str) -> ConfigDict:
     if not isinstance(config, ConfigDict):
         refuse(f"get_config() returns {type(config).__name__}, not a ConfigDict; start from configs.base.get_config()")
     return config
+
+
+def _rename_fields(config: ConfigDict, prefix: str = "config.") -> None:
+    """Gives fields that a config sets by their old names the new ones, and tells each."""
+    for name, value in list(config.items(preserve_field_references=True)):
+        if isinstance(value, ConfigDict):
+            _rename_fields(value, f"{prefix}{name}.")
+        if name in renamed.FIELDS:
+            new = renamed.FIELDS[name]
+            renamed.tell(f"{prefix}{name}", f"{prefix}{new}")
+            with config.unlocked():
+                del config[name]
+                config[new] = value
 
 
 def _describe(error: Exception, path: str) -> str:

@@ -66,7 +66,7 @@ _ORIGIN = re.compile(r"https?://[^/?#@,*\s]+")
 # Of model, data, decode and serve; the numbers of the training loop are `engine.config.validation`'.
 _RULES: dict[str, _Rule] = {
     "model.source": _one_of("native", "hub"),
-    "model.regions": _one_of("auto", "on", "off"),
+    "model.fused_ops": _one_of("auto", "on", "off"),
     "model.hidden_dropout": _DROPOUT,
     "model.attention_dropout": _DROPOUT,
     "model.activation_dropout": _DROPOUT,
@@ -85,9 +85,9 @@ _RULES: dict[str, _Rule] = {
     ),
     "data.min_duration_secs": _at_least(0),
     "data.max_duration_secs": _at_least(0, zero="no limit"),
-    "data.join_max_utterances": _at_least(1),
-    "data.join_max_secs": _at_least(0, zero="no limit"),
-    "data.join_gap_secs": _at_least(0),
+    "data.concat_max_utterances": _at_least(1),
+    "data.concat_max_secs": _at_least(0, zero="no limit"),
+    "data.concat_gap_secs": _at_least(0),
     "data.speed_factors": _Rule(
         lambda value: bool(value) and all(0 < speed < math.inf for speed in value), "one or more numbers above 0"
     ),
@@ -96,8 +96,8 @@ _RULES: dict[str, _Rule] = {
     "data.doctor_max_hours": _at_least(0, zero="no limit"),
     "data.num_parallel_calls": _at_least(1),
     "data.prefetch_batches": _at_least(1),
-    "data.eval.*.join_max_utterances": _at_least(1),
-    "data.eval.*.join_gap_secs": _at_least(0),
+    "data.eval.*.concat_max_utterances": _at_least(1),
+    "data.eval.*.concat_gap_secs": _at_least(0),
     "decode.beam_size": _at_least(1),
     "decode.beam_tokens": _at_least(0, zero="all"),
     "decode.beam_threshold": _ABOVE_0,
@@ -177,7 +177,7 @@ def check_run(fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint:
     trains = mode in ("train", "train_and_eval", "verify_resume")
     if trains or mode == "doctor":
         if mode != "doctor":  # which names what is missing among its findings
-            _check_corpus("data.train.input", data["train"]["input"], data["make_command"])
+            _check_corpus("data.train.input", data["train"]["input"], data["prepare_command"])
         if model["source"] == "hub":
             _check_handle(model["hub_handle"])
         elif model["preset"] not in presets and not is_there(model["preset"]):
@@ -194,10 +194,10 @@ def check_run(fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint:
                 "--config.model.init= --config.model.freeze_feature_encoder=False"
             )
     if trains and mode != "train" or mode in ("eval", "continuous_eval", "tune_lm"):
-        names = [fields["eval"]["best_of"]] if mode == "tune_lm" else list(data["eval"])
+        names = [fields["eval"]["best_metric_set"]] if mode == "tune_lm" else list(data["eval"])
         for name in names:
             if name in data["eval"]:
-                _check_corpus(f"data.eval.{name}.input", data["eval"][name]["input"], data["make_command"])
+                _check_corpus(f"data.eval.{name}.input", data["eval"][name]["input"], data["prepare_command"])
     has_own_vocab = not trains and mode != "doctor" and is_there(os.path.join(workdir, "vocab.json"))
     if data["vocab"] not in ("", "auto") and not has_own_vocab and not is_there(data["vocab"]):
         raise ValueError(
@@ -399,27 +399,27 @@ def _is_checkpoint(path: str) -> bool:
     return is_there(path) or os.path.exists(f"{path}.index")
 
 
-def _check_corpus(field: str, path: str, make_command: str) -> None:
+def _check_corpus(field: str, path: str, prepare_command: str) -> None:
     if not path:
         raise ValueError(f"{field} is empty: name the folder or file of the corpus, --config.{field}=PATH")
     if is_there(path):
         return
-    raise ValueError(f"{field}={path}: no such corpus{near_path(path)}; {how_to_make(path, make_command)}")
+    raise ValueError(f"{field}={path}: no such corpus{near_path(path)}; {how_to_make(path, prepare_command)}")
 
 
-def how_to_make(path: str, make_command: str) -> str:
+def how_to_make(path: str, prepare_command: str) -> str:
     """Returns the command that makes a missing corpus, where the config's command makes this one, or what to do.
 
     Args:
         path: Of the corpus.
-        make_command: As config.data.make_command; about the config's own corpus, not about a user's.
+        prepare_command: As config.data.prepare_command; about the config's own corpus, not about a user's.
     """
-    if "--output=" not in make_command:
-        return f"make it with: {make_command}" if make_command else "check the path"
-    for made in re.findall(r"--output=(\S+?)[,;]?(?:\s|$)", make_command):
+    if "--output=" not in prepare_command:
+        return f"make it with: {prepare_command}" if prepare_command else "check the path"
+    for made in re.findall(r"--output=(\S+?)[,;]?(?:\s|$)", prepare_command):
         made, wanted = os.path.normpath(made), os.path.normpath(path)
         if made == wanted or made.startswith(wanted + os.sep) or wanted.startswith(made + os.sep):
-            return f"make it with: {make_command}"
+            return f"make it with: {prepare_command}"
     return "check the path"
 
 

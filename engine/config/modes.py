@@ -74,9 +74,9 @@ MODES = {
         example="python run.py --config=configs/debug.py --mode=verify_resume",
     ),
     "tune_lm": Mode(
-        summary="Tunes the weights of a language model on half of eval.best_of, and reports on the other half.",
-        reads="The config with decode.method=lexicon, the set eval.best_of, and the weights of the workdir or of "
-        "--checkpoint.",
+        summary="Tunes the weights of a language model on half of eval.best_metric_set, and reports on the other half.",
+        reads="The config with decode.method=lexicon, the set eval.best_metric_set, and the weights of the workdir "
+        "or of --checkpoint.",
         writes="decode.json in the workdir or at --output, which --decode takes.",
         flags=_DECODE | {"config", "workdir", "checkpoint", "weights", "output"},
         example="python run.py --config=configs/base.py --mode=tune_lm --config.decode.method=lexicon "

@@ -56,7 +56,7 @@ _DECAY = _Number("from 0 to less than 1", lambda value: 0 <= value < 1)
 _NUMBERS = {
     "seed": _Number(f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32, is_whole=True),
     "model.freeze_encoder_updates": _COUNT,
-    "data.max_bad_share": _RATIO,
+    "data.max_unreadable_ratio": _RATIO,
     "train.global_batch_size": _SIZE,
     "train.accum_steps": _SIZE,
     "data.train.held_out_ratio": _RATIO,
@@ -74,7 +74,7 @@ _NUMBERS = {
     "train.weight_decay": _AMOUNT,
     "train.clip_norm": _AMOUNT,
     "train.ema_decay": _DECAY,
-    "train.max_skipped_in_a_row": _COUNT,
+    "train.max_consecutive_skips": _COUNT,
     "train.log_every_updates": _SIZE,
     "eval.every_updates": _COUNT,
     "eval.every_epochs": _AMOUNT,
@@ -165,9 +165,9 @@ def check_fields(config: ConfigDict, *, num_replicas: int, trains: bool = True) 
                 f"data.eval.{ema_name(taken[0])}: with train.ema_decay this is the name of {taken[0]}'s figures of "
                 "averaged weights; rename the set"
             )
-    if config.data.eval and config.eval.best_of not in config.data.eval:
+    if config.data.eval and config.eval.best_metric_set not in config.data.eval:
         raise ValueError(
-            f"eval.best_of={config.eval.best_of!r} names no evaluation set; data.eval has "
+            f"eval.best_metric_set={config.eval.best_metric_set!r} names no evaluation set; data.eval has "
             f"{', '.join(sorted(config.data.eval))}"
         )
 
@@ -253,8 +253,8 @@ def check_tpu(config: ConfigDict) -> None:
         )
     if config.train.precision == "mixed_float16":
         raise ValueError("train.precision=mixed_float16: a TPU has no float16; set mixed_bfloat16 or float32")
-    if config.model.get("regions") == "on":
-        raise ValueError("model.regions=on: a TPU compiles the step as a whole; set auto or off")
+    if config.model.get("fused_ops") == "on":
+        raise ValueError("model.fused_ops=on: a TPU compiles the step as a whole; set auto or off")
 
 
 def check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:
@@ -396,7 +396,7 @@ def _difference(theirs: Tokenizer, ours: Tokenizer) -> str:
         return f"has {theirs.num_tokens} tokens and that of data.vocab {ours.num_tokens}"
     if theirs.blank_id != ours.blank_id:
         return f"has its blank at {theirs.blank_id} and that of data.vocab at {ours.blank_id}"
-    tokens = zip(theirs.pieces, ours.pieces, range(theirs.num_tokens), strict=True)
+    tokens = zip(theirs.token_strings, ours.token_strings, range(theirs.num_tokens), strict=True)
     first = next((found for found in tokens if found[0] != found[1]), None)
     return "" if first is None else f"has {first[0]!r} as token {first[2]} and that of data.vocab {first[1]!r}"
 
@@ -408,7 +408,7 @@ def check_corpus(config: ConfigDict, fields: ConfigDict) -> None:
         ValueError: If it is.
     """
     if not storage.exists(fields.input):
-        command = config.data.make_command
+        command = config.data.prepare_command
         hint = f"make it with: {command}" if _makes(command, fields.input) else "check the path"
         raise ValueError(f"{fields.input}: no such corpus; {hint}{describe_near(fields.input)}")
 
@@ -433,8 +433,8 @@ def check_row_lengths(config: ConfigDict, max_samples: int) -> None:
     if not max_samples:
         return
     limits = {"max_duration_secs": max_samples / 16_000 * min(config.data.speed_factors)}
-    if config.data.join_max_utterances > 1:
-        limits["join_max_secs"] = max_samples / 16_000  # which is meant at the slowest speed already
+    if config.data.concat_max_utterances > 1:
+        limits["concat_max_secs"] = max_samples / 16_000  # which is meant at the slowest speed already
     for name, limit in limits.items():
         if not 0 < config.data[name] <= limit:
             raise ValueError(

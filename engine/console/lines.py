@@ -58,7 +58,7 @@ def oddities(metrics: Mapping[str, Any]) -> list[str]:
         found.append(f"{num_bad} rows unreadable")
     if num_skipped := int(metrics.get("num_skipped_updates", 0)):
         found.append(f"{num_skipped} updates skipped (loss or gradient not finite, or no row with a loss)")
-    if (stall := float(metrics.get("input_stall_share", 0.0))) > _ODD_INPUT_STALL:
+    if (stall := float(metrics.get("input_stall_ratio", 0.0))) > _ODD_INPUT_STALL:
         found.append(f"waiting for data {100 * stall:.0f} % of the time")
     return found
 

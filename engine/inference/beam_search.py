@@ -39,7 +39,7 @@ class BeamSearchDecoder:
         self._aligner = aligner
         self._tokenizer = tokenizer
         self._num_alternatives = num_alternatives
-        self._spaces = [index for index, text in enumerate(tokenizer.pieces) if text.isspace()]
+        self._spaces = [index for index, text in enumerate(tokenizer.token_strings) if text.isspace()]
 
     def decode(
         self, chunks: Iterable[LogitsChunk], *, secs_per_frame: float

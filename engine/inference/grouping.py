@@ -13,20 +13,20 @@ class Grouping:
     """Options of the grouping, which depend on the device.
 
     Attributes:
-        max_padding_share: Largest share of padding in a group; 0 groups only rows of the same length, 1 all rows.
+        max_padding_ratio: Largest share of padding in a group; 0 groups only rows of the same length, 1 all rows.
         max_samples: Largest number of samples in a group of several rows, including padding; 0 = no limit.
         num_at_once: Number of groups that run at the same time.
     """
 
-    max_padding_share: float
+    max_padding_ratio: float
     max_samples: int = 0
     num_at_once: int = 1
 
 
 # A CPU is hardly faster per second of audio with eight rows of one length than with one, and needs eight times the
-# memory (docs/results/0047). Two groups at once fill the gaps in which one keeps a single core busy (0049).
-ON_CPU = Grouping(max_padding_share=0.1, max_samples=480_000, num_at_once=2)
-ON_ACCELERATOR = Grouping(max_padding_share=1.0)
+# memory (docs/results/0147). Two groups at once fill the gaps in which one keeps a single core busy (0049).
+ON_CPU = Grouping(max_padding_ratio=0.1, max_samples=480_000, num_at_once=2)
+ON_ACCELERATOR = Grouping(max_padding_ratio=1.0)
 
 
 def suitable_grouping() -> Grouping:
@@ -47,7 +47,7 @@ def group_by_length(lengths: Sequence[int], grouping: Grouping) -> list[list[int
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         computed = longest * (len(groups[-1]) + 1) if groups else 0
         is_full = 0 < grouping.max_samples < computed
-        if not groups or is_full or computed - total - lengths[row] > grouping.max_padding_share * computed:
+        if not groups or is_full or computed - total - lengths[row] > grouping.max_padding_ratio * computed:
             groups.append([])
             longest, total = lengths[row], 0
         groups[-1].append(row)

@@ -19,7 +19,7 @@ from engine.protocols import AcousticModel, Components, InferenceModel, Tokenize
 
 
 def load_trained(
-    *, parts: Components, checkpoint: str, weights: str = "", precision: str = "", regions: str = ""
+    *, parts: Components, checkpoint: str, weights: str = "", precision: str = "", fused_ops: str = ""
 ) -> tuple[AcousticModel, Tokenizer]:
     """Builds the model of a run with its best weights, and its tokenizer.
 
@@ -28,15 +28,15 @@ def load_trained(
         checkpoint: A workdir, or a checkpoint inside one.
         weights: As `engine.checkpointing.restore.restore_weights`.
         precision: As config.train.precision; "" is that of the run.
-        regions: As config.model.regions; "" is that of the run.
+        fused_ops: As config.model.fused_ops; "" is that of the run.
 
     Raises:
         ValueError: If the run or its weights cannot be used.
     """
     config, workdir = builders.load_run(checkpoint)
     config.train.precision = precision or config.train.precision
-    if regions:
-        config.model.regions = regions
+    if fused_ops:
+        config.model.fused_ops = fused_ops
     tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
     model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     restore_weights(model, checkpoint, weights=weights)
@@ -70,7 +70,7 @@ def load_transcriber(
     if exported is not None:
         if weights:
             raise ValueError(f"--weights={weights}: {checkpoint} is an export, which holds one kind; leave it out")
-        for name in ("on_rate_mismatch", "text_style"):
+        for name in ("on_rate_mismatch", "text_normalization"):
             field(exported, name, str, storage.join(checkpoint, EXPORT_FILE))
         # Exports from before there was a choice normalize.
         normalize = optional_field(exported, "normalize_waveform", bool, storage.join(checkpoint, EXPORT_FILE), True)
@@ -96,7 +96,7 @@ def load_transcriber(
         count_samples=parts.count_samples,
         stream_audio=functools.partial(parts.stream_audio, on_rate_mismatch=text_rules["on_rate_mismatch"]),
         normalize_waveform=parts.normalize_waveform if normalize else None,
-        find_reference=functools.partial(parts.find_reference, text_style=text_rules["text_style"]),
+        find_reference=functools.partial(parts.find_reference, text_normalization=text_rules["text_normalization"]),
         beam_search=reader,
         options=TranscriberOptions(batch_size=batch_size, window_secs=window_secs, overlap_secs=window_secs / 6),
     )
@@ -121,7 +121,7 @@ def find_decode(
 def _build_reader(
     parts: Components, tokenizer: Tokenizer, decode: Mapping[str, Any] | None
 ) -> BeamSearchDecoder | None:
-    search = parts.build_search(pieces=tokenizer.pieces, **decode) if decode is not None else None
+    search = parts.build_search(token_strings=tokenizer.token_strings, **decode) if decode is not None else None
     if search is None:
         return None
     assert decode is not None

@@ -73,7 +73,7 @@ def find_words(spans: Sequence[TokenSpan], tokenizer: Tokenizer, secs_per_frame:
             characters.clear()
 
     for token, start_frame, end_frame, prob in spans:
-        text = tokenizer.pieces[token]
+        text = tokenizer.token_strings[token]
         if text.isspace():
             close()
         elif text:

@@ -97,7 +97,7 @@ def _resolve(name: str, fields: Mapping[str, Any], recorded: Mapping[str, Any], 
         return f"{epochs:g} epochs, counted when the training data is read"
     if fields[name] != _AUTO:
         return ""
-    if name == "data.text_style":
+    if name == "data.text_normalization":
         found = recorded.get(name, _AUTO)
         return "what the training texts suggest" if found == _AUTO else f"{found}, as the run in {workdir} has found"
     if name == "data.vocab":
@@ -105,4 +105,4 @@ def _resolve(name: str, fields: Mapping[str, Any], recorded: Mapping[str, Any], 
         return vocab if recorded else "the characters of the training texts"
     if name == "model.preset":
         return f"the architecture of {fields['model.init']}" if fields["model.init"] else "base"
-    return ""  # the program decides by the device, such as model.regions
+    return ""  # the program decides by the device, such as model.fused_ops

@@ -195,7 +195,7 @@ class _Follower:
         self._state = tf.train.Checkpoint(model=model, global_step=step)
         if ema is not None:
             self._state.ema = ema
-        data, best_set = evaluators.data, config.eval.best_of
+        data, best_set = evaluators.data, config.eval.best_metric_set
         self._digests = {name: one.digest for name, one in data.items()}
         best = BestCheckpoint(
             checkpoint=tf.train.Checkpoint(model=model),

@@ -21,7 +21,7 @@ from engine.protocols import Components, Tokenizer, TrainData
 from engine.workdir.records import read_metrics
 
 _PRODUCT_SIZE, _PRODUCT_SECS = 1024, 0.3
-# Ratio of the speed of a lone matrix product that training reaches: 61 to 71 % with base (docs/results/0049). Small
+# Ratio of the speed of a lone matrix product that training reaches: 61 to 71 % with base (docs/results/0149). Small
 # models spend most of their time between the products.
 _REACHED, _REACHED_BY_SMALL, _SMALL_FLOPS = (0.4, 0.8), (0.1, 0.8), 5e9
 _MIN_LOOPS = 2  # training loops in metrics.jsonl; the first includes compilation
@@ -83,7 +83,7 @@ def run(
     report = examine(
         sets=sets,
         tokenizer=tokenizer,
-        text_style=data.text_style,
+        text_normalization=data.text_normalization,
         frames_fn=footprint.num_frames,
         memory_fn=footprint.memory_bytes,
         time_fn=_time_fn(config, workdir, footprint.training_flops, replicas),
@@ -91,7 +91,7 @@ def run(
         speed_factors=data.speed_factors,
         min_duration_secs=data.min_duration_secs,
         max_duration_secs=data.max_duration_secs,
-        allow_leak=data.allow_leak,
+        allow_train_eval_overlap=data.allow_train_eval_overlap,
         max_hours=data.doctor_max_hours,
         frozen_random=validation.find_frozen_random(config),
     )
@@ -112,8 +112,8 @@ def _measure(config: ConfigDict, tokenizer: Tokenizer, measure_model: Callable[.
         freeze_feature_encoder=config.model.freeze_feature_encoder,
         keep_average=config.train.ema_decay > 0,
         keep_copy=config.checkpoint.background,
-        regions=config.model.regions,
-        recompute=config.model.recompute,
+        fused_ops=config.model.fused_ops,
+        gradient_checkpointing=config.model.gradient_checkpointing,
     )
 
 
@@ -135,9 +135,9 @@ def _open_train(
         config = builders.with_data(config, data)
     except (ValueError, OSError) as refused:
         error = refused
-        if config.data.text_style == builders.AUTO:  # the other sets are examined anyway
+        if config.data.text_normalization == builders.AUTO:  # the other sets are examined anyway
             config = ConfigDict(config.to_dict())
-            config.data.text_style = "unicode"
+            config.data.text_normalization = "unicode"
 
     def build(report: Callable[..., None]) -> Any:
         for fault in faults:

@@ -69,8 +69,10 @@ def run(
 
     normalize = builders.normalizes(config)
 
-    def load(precision: str = "", regions: str = _EXPORTED_REGIONS) -> tuple[AcousticModel, Tokenizer]:
-        return load_trained(parts=parts, checkpoint=checkpoint, weights=weights, precision=precision, regions=regions)
+    def load(precision: str = "", fused_ops: str = _EXPORTED_REGIONS) -> tuple[AcousticModel, Tokenizer]:
+        return load_trained(
+            parts=parts, checkpoint=checkpoint, weights=weights, precision=precision, fused_ops=fused_ops
+        )
 
     def read_with(model: AcousticModel) -> Transcriber:
         return Transcriber(
@@ -91,11 +93,11 @@ def run(
         "num_parameters": sum(int(variable.shape.num_elements()) for variable in model.variables),
         "num_tokens": tokenizer.num_tokens,
         "blank_id": tokenizer.blank_id,
-        "delimiter_id": next((index for index, piece in enumerate(tokenizer.pieces) if piece.isspace()), None),
+        "delimiter_id": next((index for index, piece in enumerate(tokenizer.token_strings) if piece.isspace()), None),
         "normalize_waveform": normalize,
         "sample_rate": SAMPLE_RATE,
         "samples_per_frame": hop_samples,
-        "text_style": config.data.text_style,
+        "text_normalization": config.data.text_normalization,
         "on_rate_mismatch": config.data.on_rate_mismatch,
         "precision": config.train.precision,
         "step": step_of(path),
@@ -104,7 +106,12 @@ def run(
     }
     portable.check_sizes(formats, num_weights=fields["num_parameters"])
     recordings = list(
-        _from_files(parts, paths, on_rate_mismatch=config.data.on_rate_mismatch, text_style=config.data.text_style)
+        _from_files(
+            parts,
+            paths,
+            on_rate_mismatch=config.data.on_rate_mismatch,
+            text_normalization=config.data.text_normalization,
+        )
         if paths
         else _from_sets(builders.build_eval_data(config, parts, tokenizer))
     )
@@ -112,7 +119,7 @@ def run(
         recordings,
         *(
             [_read(reader, recording.waveform)[0] for recording in _watched(recordings, what)]
-            for reader, what in ((read_with(load(regions="")[0]), "reading"), (transcriber, "reading without XLA"))
+            for reader, what in ((read_with(load(fused_ops="")[0]), "reading"), (transcriber, "reading without XLA"))
         ),
         allowed=_DIFFERENT_WORDS[config.train.precision],
         who=f"the model without the parts that XLA compiles, in {config.train.precision},",
@@ -154,7 +161,7 @@ def run(
                 name=Path(output).name,
                 fields=fields,
                 config=config.to_dict(),
-                tokens=tokenizer.pieces,
+                tokens=tokenizer.token_strings,
                 evaluations=read_evaluations(workdir, fields["step"]),
             ),
             tokenizer=tokenizer,
@@ -233,13 +240,13 @@ def _read(transcriber: Transcriber, waveform: np.ndarray) -> tuple[str, np.ndarr
 
 
 def _from_files(
-    parts: Components, paths: Sequence[str], *, on_rate_mismatch: str, text_style: str
+    parts: Components, paths: Sequence[str], *, on_rate_mismatch: str, text_normalization: str
 ) -> Iterator[Recording]:
     for path in paths:
         blocks = parts.stream_audio(path, on_rate_mismatch=on_rate_mismatch)
         # A minute shows what hours would.
         waveform = np.concatenate([np.zeros(0, np.float32), *itertools.islice(blocks, 2)])
-        yield Recording(path, waveform, parts.find_reference(path, text_style=text_style))
+        yield Recording(path, waveform, parts.find_reference(path, text_normalization=text_normalization))
 
 
 def _from_sets(sets: Mapping[str, EvalData]) -> Iterator[Recording]:

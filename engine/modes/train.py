@@ -129,7 +129,7 @@ class _Session:
                     ema=self._trainer.ema,
                 )
         guard = UnreadableRowGuard(
-            max_bad_share=config.data.max_bad_share,
+            max_unreadable_ratio=config.data.max_unreadable_ratio,
             rows_per_epoch=prepared.train_data.rows_per_epoch,
             global_step=self._global_step,
         )
@@ -143,7 +143,7 @@ class _Session:
                     builders.build_learning_rate(config).warmup_updates, config.model.freeze_encoder_updates
                 ),
                 eval_every=config.eval.every_updates,
-                best_metric_set=config.eval.best_of,
+                best_metric_set=config.eval.best_metric_set,
                 patience=config.eval.early_stopping_patience,
             ),
             trainer=self._trainer,

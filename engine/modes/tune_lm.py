@@ -78,8 +78,8 @@ class Half:
 def run(
     *, config: ConfigDict, parts: Components, workdir: str, checkpoint: str = "", weights: str = "", output: str = ""
 ) -> int:
-    """Tunes `decode.lm_weight` and `decode.word_score` on half of the set `eval.best_of`, reports on both halves, and
-    writes the fields of config.decode with every trial into a JSON file that --decode takes; returns the exit status.
+    """Tunes `decode.lm_weight` and `decode.word_score` on half of the set `eval.best_metric_set`, reports on
+    both halves, and writes the fields of config.decode with every trial into a JSON file that --decode takes.
 
     Args:
         config: the fields of configs/base.py, with decode.method=lexicon.
@@ -93,7 +93,7 @@ def run(
         ValueError: Something in the config or the data does not fit.
     """
     _check(config)
-    tune, name = config.tune_lm, config.eval.best_of
+    tune, name = config.tune_lm, config.eval.best_metric_set
     tokenizer = builders.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
     parts = builders.with_blank(parts, tokenizer)
     config = builders.with_text_style(config, run=checkpoint or workdir)
@@ -141,14 +141,14 @@ def run(
 
 def _check(config: ConfigDict) -> None:
     """Raises ValueError where a config has nothing to tune, or nothing to tune on."""
-    tune, name = config.tune_lm, config.eval.best_of
+    tune, name = config.tune_lm, config.eval.best_metric_set
     if config.decode.method != "lexicon":
         raise ValueError(
             f"decode.method={config.decode.method}: only lexicon has weights to tune; set "
             "--config.decode.method=lexicon and --config.decode.lm=FILE.arpa"
         )
     if name not in config.data.eval:
-        raise ValueError(f"eval.best_of={name!r} names no evaluation set; it is what tune_lm tunes on")
+        raise ValueError(f"eval.best_metric_set={name!r} names no evaluation set; it is what tune_lm tunes on")
     if not tune.lm_weights or not tune.word_scores:
         raise ValueError("tune_lm.lm_weights and tune_lm.word_scores must name at least one value each")
 
@@ -156,7 +156,7 @@ def _check(config: ConfigDict) -> None:
 def _build_search(config: ConfigDict, parts: Components, tokenizer: Tokenizer) -> TunableSearch:
     # Tune without hot words; they would bias the weights.
     fields = {**config.decode.to_dict(), "hot_words": (), "num_hypotheses": 1}
-    search = parts.build_search(pieces=tokenizer.pieces, **fields)
+    search = parts.build_search(token_strings=tokenizer.token_strings, **fields)
     assert isinstance(search, TunableSearch)  # method lexicon
     return search
 

@@ -153,7 +153,7 @@ def compare_runs(runs: Sequence[Run]) -> list[ComparedSet]:
     if not found:
         raise ValueError(
             f"{', '.join(names)}: no utterance has the same id and reference in all of "
-            f"{', '.join(run.name for run in runs)}; compare runs on the same data with the same data.text_style"
+            f"{', '.join(run.name for run in runs)}; compare runs on the same data with one data.text_normalization"
         )
     return found
 

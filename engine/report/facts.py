@@ -129,12 +129,12 @@ def headline(
 
     Args:
         facts: Config and environment of the run.
-        sets: Evaluated sets; the main one is config.eval.best_of, or the first.
+        sets: Evaluated sets; the main one is config.eval.best_metric_set, or the first.
         lines: Lines of metrics.jsonl.
         step: Update of the evaluated weights.
     """
     tiles = []
-    main = facts.field("eval.best_of")
+    main = facts.field("eval.best_metric_set")
     one = next((one for one in sets if one.name == main), sets[0] if sets else None)
     if one is not None and one.num_utterances:
         tiles += [

@@ -21,7 +21,7 @@ from engine.common import files
 from engine.workdir.records import read_metrics
 
 # Metrics that depend on the clock; all others must be equal.
-_CLOCK_SUFFIXES = ("_per_sec", "_stall_share")
+_CLOCK_SUFFIXES = ("_per_sec", "_stall_ratio")
 _VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 

@@ -56,12 +56,12 @@ def loop_metrics(sums: Sequence[float]) -> Mapping[str, float]:
     num_frames = total["num_frames"] or math.nan
     return {
         "loss": mean_loss(sums),
-        "blank_share": total["num_blank_frames"] / num_frames,
+        "blank_ratio": total["num_blank_frames"] / num_frames,
         "mean_confidence": total["confidence_sum"] / num_frames,
         "labels_per_frame": total["num_labels"] / num_frames,
         "gradient_norm": total["gradient_norm_sum"] / max(total["num_updates"] - total["num_skipped_updates"], 1.0),
-        "clipped_share": total["num_clipped"] / num_updates,
+        "clipped_ratio": total["num_clipped"] / num_updates,
         "audio_secs": total["valid_samples"] / SAMPLE_RATE,
-        "padding_share": 1.0 - total["valid_samples"] / max(total["padded_samples"], 1.0),
+        "padding_ratio": 1.0 - total["valid_samples"] / max(total["padded_samples"], 1.0),
         **{name: total[name] for name in ("num_rows", "num_infeasible", "num_bad", "num_skipped_updates")},
     }

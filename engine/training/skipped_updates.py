@@ -26,7 +26,7 @@ class SkipCounter(tf.Module):
         """
         super().__init__(name=name)
         if limit < 0:
-            raise ValueError(f"train.max_skipped_in_a_row must be at least 0, got {limit}")
+            raise ValueError(f"train.max_consecutive_skips must be at least 0, got {limit}")
         self.limit = limit
         options = {"dtype": tf.int64, "trainable": False, "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA}
         self.count = tf.Variable(0, name="count", **options)

@@ -307,7 +307,7 @@ class Trainer(orbit.StandardTrainer):
             "learning_rate": float(self.optimizer.learning_rate.numpy()),
             "audio_secs_per_sec": self._loop_speed(sums),
             # An upper bound on an accelerator, which computes while the host waits.
-            "input_stall_share": min(float(self._input_wait_secs.numpy()) / loop_secs, 1.0),
+            "input_stall_ratio": min(float(self._input_wait_secs.numpy()) / loop_secs, 1.0),
         }
         if self.loss_scale is not None:
             metrics["loss_scale"] = float(self.loss_scale.scale.numpy())

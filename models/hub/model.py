@@ -314,5 +314,5 @@ def _too_long(size: int, length: int = 0) -> str:
     what = f"a row of {length} samples is" if length else "a row is"
     return (
         f"{what} longer than the {size} that the SavedModel takes; set data.max_duration_secs={size / 16_000:g} "
-        "(and data.join_max_secs) for training"
+        "(and data.concat_max_secs) for training"
     )

@@ -247,7 +247,7 @@ def text_notes(folder: Path, vocabulary: Vocabulary) -> list[str]:
     special = set(vocabulary.special.values())
     characters = [token for token in vocabulary.ids if token not in special]
     if any(map(str.islower, characters)) and not any(len(token) == 1 and token.isupper() for token in characters):
-        notes.append("the tokens are in lower case: train with --config.data.text_style=unicode")
+        notes.append("the tokens are in lower case: train with --config.data.text_normalization=unicode")
     if (folder / "language_model").is_dir():
         notes.append("language_model/ is not converted; decode with config.decode.lm")
     return notes

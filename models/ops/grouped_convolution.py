@@ -1,6 +1,6 @@
 """Grouped convolution over time whose kernel gradient is fast on CPUs.
 
-oneDNN's own gradient runs at a fifth of the rate of a matrix product (docs/results/0040). Products over blocks of
+oneDNN's own gradient runs at a fifth of the rate of a matrix product (docs/results/0140). Products over blocks of
 frames do 3 % more arithmetic and are several times as fast.
 """
 

@@ -16,12 +16,12 @@ from models.search.prefix_beam import PrefixBeamSearch
 
 
 def build_search(
-    *, pieces: Sequence[str], blank_id: int = 0, **fields: Any
+    *, token_strings: Sequence[str], blank_id: int = 0, **fields: Any
 ) -> Callable[[np.ndarray], Sequence[Hypothesis]] | None:
     """Builds the search of `config.decode`.
 
     Args:
-        pieces: Text of each token; a space for the word delimiter, "" for special tokens.
+        token_strings: Text of each token; a space for the word delimiter, "" for special tokens.
         blank_id: Index of the blank.
         **fields: Fields of `SearchOptions`.
 
@@ -38,7 +38,7 @@ def build_search(
     if options.method == "beam":
         hot_words = None
         if options.hot_words:  # without them a vocabulary needs no word delimiter
-            spelling = Spelling(pieces)
+            spelling = Spelling(token_strings)
             spelled = spelling.spell_hot_words(options.hot_words)
             hot_words = HotWords(spelled, score=options.hot_word_score, delimiter_id=spelling.delimiter_id)
         return PrefixBeamSearch(
@@ -51,7 +51,9 @@ def build_search(
         )
     if not (options.lm or options.lexicon):
         raise ValueError("decode.method=lexicon needs words: set decode.lm to an ARPA file, or decode.lexicon, or both")
-    spelling = Spelling(pieces)
+    spelling = Spelling(token_strings)
     spelling.spell_hot_words(options.hot_words)  # refuses those that cannot be spelled
     words = read_words(options.lexicon, options.lm)
-    return LexiconBeamSearch(options=options, spelling=spelling, num_tokens=len(pieces), words=words, blank_id=blank_id)
+    return LexiconBeamSearch(
+        options=options, spelling=spelling, num_tokens=len(token_strings), words=words, blank_id=blank_id
+    )

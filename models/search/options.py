@@ -13,7 +13,7 @@ class SearchOptions:
     """Method, width and language model of a search; configs/base.py has the default values.
 
         fields = {**configs.base.get_decode(), "method": "lexicon", "lm": "4gram.arpa"}
-        search = build_search(pieces=tokenizer.pieces, **fields)  # makes SearchOptions(**fields)
+        search = build_search(token_strings=tokenizer.token_strings, **fields)  # makes SearchOptions(**fields)
 
     Attributes:
         method: "greedy", "beam" (any text) or "lexicon" (known words, with a language model).

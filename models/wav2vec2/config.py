@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from common.json_files import describe, is_kind
+from common.renamed import rename_fields
 from models.wav2vec2.presets import PRESETS
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -21,7 +22,7 @@ _MAX_PARAMETERS = 10**11
 _KINDS = {bool: "true or false", str: "text", int: "a whole number", float: "a finite number"}
 _CHOICES = {
     "conv_init": ("random", "gabor"),
-    "regions": ("auto", "on", "off"),
+    "fused_ops": ("auto", "on", "off"),
     "feature_norm": ("group", "layer"),
 }
 
@@ -104,8 +105,8 @@ class Wav2Vec2Config:
     mask_feature_prob: float = 0.0
     mask_feature_length: int = 10
     initializer_range: float = 0.02
-    regions: str = "auto"
-    recompute: bool = False
+    fused_ops: str = "auto"
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         # JSON has no tuples, and a config read back from a file must equal the one that was written.
@@ -168,7 +169,7 @@ class Wav2Vec2Config:
     @property
     def uses_fused_ops(self) -> bool:
         """Returns whether training runs element-wise parts as fused operations."""
-        return self.regions == "on" or (self.regions == "auto" and self.hidden_size >= MIN_FUSED_HIDDEN_SIZE)
+        return self.fused_ops == "on" or (self.fused_ops == "auto" and self.hidden_size >= MIN_FUSED_HIDDEN_SIZE)
 
     def num_frames(self, num_samples: int) -> int:
         """Returns the frames that the feature encoder makes of `num_samples` samples (0 if there are too few)."""
@@ -187,6 +188,7 @@ class Wav2Vec2Config:
         Raises:
             ValueError: If a key is not a field of this class, or its value is invalid.
         """
+        fields = rename_fields(fields)
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - known)
         if unknown:

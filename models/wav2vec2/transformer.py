@@ -234,4 +234,4 @@ class Encoder(tf_keras.layers.Layer):
             return result
 
         # The draw is inside, because a custom gradient such as recompute_grad cannot be differentiated in a tf.cond.
-        return tf.recompute_grad(run)(x) if self._config.recompute else run(x)
+        return tf.recompute_grad(run)(x) if self._config.gradient_checkpointing else run(x)

@@ -1,4 +1,4 @@
-"""The float64 oracle is right, and the losses stay within what docs/results/0041 says of them."""
+"""The float64 oracle is right, and the losses stay within what docs/results/0141 says of them."""
 
 from __future__ import annotations
 

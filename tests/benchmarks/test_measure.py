@@ -60,7 +60,7 @@ def test_a_table_sets_both_sides_beside_each_other():
 
     ours, theirs = record("ours", [0.5, 1.0, 4.0], [2.0, 2.0, 2.0]), record("reference", [3.0, 4.0, 5.0], [8.0] * 3)
     assert (ours["audio_secs"], ours["audio_secs_per_sec"], ours["audio_secs_per_cpu_sec"]) == (2.0, 2.0, 1.0)
-    assert ours["ceiling_share"] == pytest.approx(0.4)
+    assert ours["ceiling_ratio"] == pytest.approx(0.4)
     assert measure.table([ours, theirs]).splitlines()[2:] == [
         "| two seconds | bfloat16 | ours | 2.00 (0.50 to 4.00) | **4.00** | 1.00 | **4.00** | 1.00 GiB | 40 % |",
         "| two seconds | bfloat16 | reference | 0.50 (0.40 to 0.67) |  | 0.25 |  | 1.00 GiB | 10 % |",

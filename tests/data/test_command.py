@@ -18,23 +18,23 @@ def make_parser() -> Parser:
 
 def test_flags_reach_the_command() -> None:
     seen: list[argparse.Namespace] = []
-    assert run_command(make_parser(), seen.append, ["--source=csv", "--input=a b.csv"]) == 0
+    assert run_command(make_parser(), seen.append, ["--format=csv", "--input=a b.csv"]) == 0
     assert vars(seen[0]) == {
-        "source": "csv",
+        "format": "csv",
         "input": "a b.csv",
         "split": "",
         "speakers": "",
         "exclude_speakers": "",
-        "normalization": "librispeech",
+        "text_normalization": "librispeech",
     }
 
 
 @pytest.mark.parametrize(
     ("argv", "reason"),
     [
-        (["--source=csv"], "the following arguments are required: --input"),
-        (["--source=csv", "--input=a", "--normalization=x"], "invalid choice: 'x'"),
-        (["--source=csv", "--input=a", "--bogus"], "unrecognized arguments: --bogus"),
+        (["--format=csv"], "the following arguments are required: --input"),
+        (["--format=csv", "--input=a", "--text_normalization=x"], "invalid choice: 'x'"),
+        (["--format=csv", "--input=a", "--bogus"], "unrecognized arguments: --bogus"),
     ],
 )
 def test_bad_flags_are_one_line(argv: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,7 +59,7 @@ def test_errors_of_the_command(
     def command(flags: argparse.Namespace) -> None:
         raise error
 
-    assert run_command(make_parser(), command, ["--source=csv", "--input=a"]) == status
+    assert run_command(make_parser(), command, ["--format=csv", "--input=a"]) == status
     assert capsys.readouterr().err.endswith(line)
 
 
@@ -68,7 +68,7 @@ def test_a_mistake_of_ours_keeps_its_traceback() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_command(make_parser(), command, ["--source=csv", "--input=a"])
+        run_command(make_parser(), command, ["--format=csv", "--input=a"])
 
 
 def test_comma_list() -> None:
@@ -82,7 +82,7 @@ HINDI = "\u0928\u092e\u0938\u094d\u0924\u0947"
 def test_a_normalization_for_english_warns_of_another_language_once() -> None:
     line = check_normalization({"a": "HELLO", "b": f"{HINDI} \u0967"}, "librispeech")
     assert "1 of 2 transcripts have letters outside A to Z, first b (\u0928)" in line
-    assert "give --normalization=unicode" in line and "\n" not in line
+    assert "give --text_normalization=unicode" in line and "\n" not in line
     assert check_normalization({"b": HINDI}, "unicode") == check_normalization({"b": HINDI}, "none") == ""
 
 
@@ -94,7 +94,10 @@ def test_a_name_or_two_in_english_are_no_other_language() -> None:
 
 @pytest.mark.parametrize(
     ("text", "normalization", "advice"),
-    [("\u0967\u0968 12", "librispeech", "give --normalization=unicode"), ("...", "unicode", "check the transcripts")],
+    [
+        ("\u0967\u0968 12", "librispeech", "give --text_normalization=unicode"),
+        ("...", "unicode", "check the transcripts"),
+    ],
 )
 def test_a_normalization_that_leaves_nothing_is_refused(text: str, normalization: str, advice: str) -> None:
     with pytest.raises(InputError, match=f"leaves nothing of 2 transcripts, first a .*: {advice}"):

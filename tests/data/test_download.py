@@ -204,7 +204,7 @@ def left_behind(out: Path, content: bytes, name: str = "tiny.tar.gz.part") -> Pa
 
 def test_command_fetches_extracts_and_is_read(server: Server, out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(server, out, f"--base_url={server.url}/mirror/") == 0
-    usage = f"read it with --source=librispeech --input={out}/LibriSpeech --split=tiny\n"
+    usage = f"read it with --format=librispeech --input={out}/LibriSpeech --split=tiny\n"
     line = f"{out}/LibriSpeech/tiny: 3 utterances; {usage}"
     assert capsys.readouterr() == (line, "")  # no bar where stderr is no terminal
     assert server.requests == [(f"/mirror{URL_PATH}", None)]

@@ -46,25 +46,25 @@ def run(*argv: str) -> subprocess.CompletedProcess[str]:
 
 def test_command_writes_shards_that_open(manifest: Path) -> None:
     out = manifest.parent / "out"
-    done = run("--source=jsonl", f"--input={manifest}", f"--output={out}", "--num_shards=2")
+    done = run("--format=jsonl", f"--input={manifest}", f"--output={out}", "--num_shards=2")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{out}: 3 utterances, 0.00 h, 2 shards\n"
     # No progress bar where stderr is no terminal, and nothing from TensorFlow.
     assert done.stderr == (
         "data.prepare: warning: digits are dropped from 1 transcripts, first u1: spell them out, "
-        "or give --normalization=unicode\n"
+        "or give --text_normalization=unicode\n"
     )
     source = open_source(format="tfrecord", input=out)
     assert list(source.texts) == ["HELLO", "ROOM", "YES"]
     assert source.num_samples.tolist() == [8000] * 3
-    again = run("--source=jsonl", f"--input={manifest}", f"--output={out}", "--num_shards=2")
+    again = run("--format=jsonl", f"--input={manifest}", f"--output={out}", "--num_shards=2")
     assert again.stdout == f"{out}: 3 utterances, 0.00 h, 2 shards (finished before)\n"
 
 
 def test_speakers_and_normalization(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = manifest.parent / "out"
-    argv = ["--source=jsonl", f"--input={manifest}", f"--output={out}", "--num_shards=1"]
-    assert prepare.main([*argv, "--exclude_speakers=s0,s2", "--normalization=unicode"]) == 0
+    argv = ["--format=jsonl", f"--input={manifest}", f"--output={out}", "--num_shards=1"]
+    assert prepare.main([*argv, "--exclude_speakers=s0,s2", "--text_normalization=unicode"]) == 0
     assert capsys.readouterr().err == ""
     assert list(open_source(format="tfrecord", input=out).texts) == ["room 12"]
 
@@ -73,7 +73,7 @@ def test_speakers_and_normalization(manifest: Path, capsys: pytest.CaptureFixtur
     ("changes", "reason"),
     [
         ({"input": "absent.jsonl"}, "no manifest absent.jsonl"),
-        ({"source": "xml"}, "unknown format 'xml'"),
+        ({"format": "xml"}, "unknown format 'xml'"),
         ({"num_shards": "9"}, "num_shards is 9, wanted 1 to 3"),
         ({"num_shards": "two"}, "invalid int value: 'two'"),
         ({"speakers": "zoe"}, "no speaker 'zoe'"),
@@ -90,11 +90,11 @@ def test_bad_input_is_one_line_and_status_2(
     if changes.get("output") == "OCCUPIED":
         changes = {"output": str(manifest)}
     flags = {
-        "source": "jsonl",
+        "format": "jsonl",
         "input": str(manifest),
         "output": str(manifest.parent / "out"),
         "num_shards": "1",
-        "normalization": "unicode",
+        "text_normalization": "unicode",
     }
     assert prepare.main([f"--{key}={value}" for key, value in {**flags, **changes}.items()]) == 2
     out, err = capsys.readouterr()
@@ -103,14 +103,14 @@ def test_bad_input_is_one_line_and_status_2(
 
 
 def test_bad_input_has_no_traceback_from_the_shell(tmp_path: Path) -> None:
-    done = run("--source=librispeech", f"--input={tmp_path}", "--split=x", "--output=y")
+    done = run("--format=librispeech", f"--input={tmp_path}", "--split=x", "--output=y")
     assert done.returncode == 2
     assert done.stderr == f"data.prepare: no folder {tmp_path / 'x'}: check the path\n"
 
 
 @pytest.mark.skipif(not CORPORA.is_dir(), reason="../shared/corpora is absent")
 def test_real_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["--source=librispeech", f"--input={CORPORA / 'LibriSpeech'}", "--split=dev-mini"]
+    argv = ["--format=librispeech", f"--input={CORPORA / 'LibriSpeech'}", "--split=dev-mini"]
     assert prepare.main([*argv, f"--output={tmp_path / 'dev'}", "--num_shards=4"]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'dev'}: 40 utterances, 0.12 h, 4 shards\n"
     source = open_source(format="tfrecord", input=tmp_path, split="dev", speakers=("26",))
@@ -121,12 +121,12 @@ def test_real_split(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_utterances_are_named_counted_and_left_out(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = manifest.parent / "out"
     (manifest.parent / "u1.ogg").unlink()
-    argv = ["--source=jsonl", f"--input={manifest}", f"--output={out}", "--num_shards=1"]
+    argv = ["--format=jsonl", f"--input={manifest}", f"--output={out}", "--num_shards=1"]
     assert prepare.main(argv) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "u1.ogg" in error
-    assert "(bad utterances: 1, allowed by --max_bad_share: 0)" in error
-    assert prepare.main([*argv, "--max_bad_share=0.5"]) == 0
+    assert "(bad utterances: 1, allowed by --max_unreadable_ratio: 0)" in error
+    assert prepare.main([*argv, "--max_unreadable_ratio=0.5"]) == 0
     done = capsys.readouterr()
     assert done.out == f"{out}: 2 utterances, 0.00 h, 1 shards, 1 left out\n"
     assert "warning: 1 bad utterances left out, all named in index.json:\n" in done.err
@@ -168,8 +168,8 @@ def test_every_kind_of_bad_utterance_counts_and_is_left_out(
     monkeypatch.setattr("data.shards.writer.encode_audio", encode)
     monkeypatch.setattr("common.storage.states", states)
     out = folder / "out"
-    argv = ["--source=jsonl", f"--input={manifest}", f"--output={out}", "--num_workers=1", "--on_rate_mismatch=refuse"]
-    assert prepare.main([*argv, "--max_bad_share=0.7"]) == 0, capsys.readouterr().err
+    argv = ["--format=jsonl", f"--input={manifest}", f"--output={out}", "--num_workers=1", "--on_rate_mismatch=refuse"]
+    assert prepare.main([*argv, "--max_unreadable_ratio=0.7"]) == 0, capsys.readouterr().err
     done = capsys.readouterr()
     assert done.out == f"{out}: 4 utterances, 0.00 h, 1 shards, 8 left out\n"
     assert json.loads((out / "index.json").read_text())["skipped"] == {
@@ -184,14 +184,19 @@ def test_every_kind_of_bad_utterance_counts_and_is_left_out(
     }
     assert f"warning:   {manifest}:12: is not JSON (" in done.err
     assert "raises: cannot read" in done.err and "(a decoder's own words): fetch or make it again\n" in done.err
-    assert prepare.main([*argv[:2], f"--output={folder / 'other'}", *argv[3:], "--max_bad_share=0.6"]) == 2
+    assert prepare.main([*argv[:2], f"--output={folder / 'other'}", *argv[3:], "--max_unreadable_ratio=0.6"]) == 2
     error = capsys.readouterr().err
-    assert error.count("\n") == 1 and "allowed by --max_bad_share: " in error
+    assert error.count("\n") == 1 and "allowed by --max_unreadable_ratio: " in error
 
 
 def test_the_reason_is_told_where_every_line_is_bad(manifest: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest.write_text('{"audio_filepath": "u0.ogg", "text": null}\n' * 3)
-    argv = ["--source=jsonl", f"--input={manifest}", f"--output={manifest.parent / 'out'}", "--max_bad_share=0.9"]
+    argv = [
+        "--format=jsonl",
+        f"--input={manifest}",
+        f"--output={manifest.parent / 'out'}",
+        "--max_unreadable_ratio=0.9",
+    ]
     assert prepare.main(argv) == 2
     error = capsys.readouterr().err
     assert f"no utterance of {manifest} can be used: {manifest}:1 has no text, add it: " in error
@@ -208,7 +213,7 @@ def test_segments_are_written_as_they_are_read(
     rows = [{"audio_filepath": "rec.flac", "text": "A", "utterance_id": str(i), **line} for i, line in enumerate(lines)]
     (tmp_path / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
     out = tmp_path / "out"
-    argv = ["--source=jsonl", f"--input={tmp_path / 'm.jsonl'}", f"--output={out}", f"--payload={payload}"]
+    argv = ["--format=jsonl", f"--input={tmp_path / 'm.jsonl'}", f"--output={out}", f"--payload={payload}"]
     assert prepare.main([*argv, "--num_workers=1"]) == 0
     err = capsys.readouterr().err
     assert "warning: 1 durations in the manifest contradict the files, first 3 (1 s listed, 4 s in the file)" in err
@@ -227,7 +232,7 @@ def test_segments_are_written_as_they_are_read(
     [
         (["--num_shards=2", "--shard_mb=1"], "--num_shards and --shard_mb contradict each other"),
         (["--shard_mb=0"], "shard_mb is 0.0, wanted more than 0"),
-        (["--max_bad_share=1"], "--max_bad_share is 1.0, wanted 0 or more and less than 1"),
+        (["--max_unreadable_ratio=1"], "--max_unreadable_ratio is 1.0, wanted 0 or more and less than 1"),
         (["--payload=mp3"], "argument --payload: invalid choice: 'mp3'"),
         (["--num_workers=0"], "num_workers is 0, wanted at least 1"),
         (["--output=foo://bucket/x"], "cannot write to foo://bucket/x (cannot use foo://bucket/x: File system scheme"),
@@ -237,7 +242,7 @@ def test_new_flags_are_checked(
     manifest: Path, capsys: pytest.CaptureFixture[str], flags: list[str], reason: str
 ) -> None:
     out = manifest.parent / "out"
-    argv = ["--source=jsonl", f"--input={manifest}", f"--output={out}", "--normalization=none", *flags]
+    argv = ["--format=jsonl", f"--input={manifest}", f"--output={out}", "--text_normalization=none", *flags]
     assert prepare.main(argv) == 2
     error = capsys.readouterr().err
     assert reason in error and error.count("\n") == 1
@@ -254,8 +259,8 @@ def test_common_voice_behind_urls(tmp_path: Path, capsys: pytest.CaptureFixture[
         storage.write_bytes(f"ram://cv/hi/clips/{name}", (tmp_path / name).read_bytes())
         lines.append("\t".join([f"speaker{index}", name, text, "2", "0", "", "", "", "hi", ""]))
     storage.write_bytes("ram://cv/hi/train.tsv", "\n".join(lines).encode())
-    argv = ["--source=tsv", "--input=ram://cv/hi", "--split=train", "--output=ram://cv/shards/train", "--payload=flac"]
-    assert prepare.main([*argv, "--normalization=unicode"]) == 0, capsys.readouterr().err
+    argv = ["--format=tsv", "--input=ram://cv/hi", "--split=train", "--output=ram://cv/shards/train", "--payload=flac"]
+    assert prepare.main([*argv, "--text_normalization=unicode"]) == 0, capsys.readouterr().err
     assert capsys.readouterr().out == "ram://cv/shards/train: 2 utterances, 0.00 h, 1 shards, 2 re-encoded\n"
     source = open_source(format="tfrecord", input="ram://cv/shards", split="train")
     assert list(source.texts) == ["\u0939\u093f\u0928\u094d\u0926\u0940", "say yes now"]
@@ -266,7 +271,7 @@ def test_common_voice_behind_urls(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_full_disk_is_one_line(manifest: Path) -> None:
     """A limit on file sizes stands in for a full disk: writing fails in the middle of a shard."""
     out = manifest.parent / "out"
-    argv = ["--source=jsonl", f"--input={manifest}", f"--output={out}", "--normalization=none", "--num_workers=1"]
+    argv = ["--format=jsonl", f"--input={manifest}", f"--output={out}", "--text_normalization=none", "--num_workers=1"]
     done = subprocess.run(
         [sys.executable, "-m", "data.prepare", *argv],
         cwd=ROOT, capture_output=True, text=True, check=False,
@@ -297,8 +302,8 @@ def kill_and_rerun(audio: list[Path], tmp_path: Path, *, num_kills: int, num_rou
     whole, out = tmp_path / "whole", tmp_path / "out"
 
     def start(output: Path) -> subprocess.Popen[str]:
-        argv = ["--source=jsonl", f"--input={tmp_path / 'm.jsonl'}", f"--output={output}", "--num_shards=12",
-                "--num_workers=2", "--normalization=none"]  # fmt: skip
+        argv = ["--format=jsonl", f"--input={tmp_path / 'm.jsonl'}", f"--output={output}", "--num_shards=12",
+                "--num_workers=2", "--text_normalization=none"]  # fmt: skip
         command = [sys.executable, "-m", "data.prepare", *argv]
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -360,8 +365,12 @@ def test_kill_9_at_ten_moments(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "status", "line"),
     [
-        ("\u0928\u092e \u0967", 0, "data.prepare: warning: --normalization=librispeech is for English, and 3 of 3"),
-        ("\u0967\u0968", 2, "data.prepare: --normalization=librispeech leaves nothing of 3 transcripts, first u0"),
+        (
+            "\u0928\u092e \u0967",
+            0,
+            "data.prepare: warning: --text_normalization=librispeech is for English, and 3 of 3",
+        ),
+        ("\u0967\u0968", 2, "data.prepare: --text_normalization=librispeech leaves nothing of 3 transcripts, first u0"),
     ],
 )
 def test_hindi_with_the_default_normalization_is_told_the_flag(
@@ -370,8 +379,8 @@ def test_hindi_with_the_default_normalization_is_told_the_flag(
     lines = [json.loads(record) for record in manifest.read_text().splitlines()]
     manifest.write_text("".join(json.dumps({**record, "text": text}) + "\n" for record in lines))
     output = manifest.parent / "out"
-    argv = ["--source=jsonl", f"--input={manifest}", f"--output={output}", "--num_workers=1"]
+    argv = ["--format=jsonl", f"--input={manifest}", f"--output={output}", "--num_workers=1"]
     assert prepare.main(argv) == status
     (said,) = capsys.readouterr().err.splitlines()
-    assert said.startswith(line) and "--normalization=unicode" in said
+    assert said.startswith(line) and "--text_normalization=unicode" in said
     assert (output / "index.json").exists() == (status == 0)

@@ -107,7 +107,7 @@ def test_same_parameters_give_the_same_bytes_and_another_seed_gives_others(tmp_p
 
 def test_eval_does_not_depend_on_the_parameters_of_train(tmp_path):
     one = make(tmp_path / "a")
-    other = make(tmp_path / "b", num_train=3, num_train_speakers=2, telephone_share=0.0)
+    other = make(tmp_path / "b", num_train=3, num_train_speakers=2, telephone_ratio=0.0)
     assert digests(one / "eval") == digests(other / "eval")
 
 
@@ -125,7 +125,7 @@ def test_only_telephone_chapters_of_train_are_band_limited(corpus):
 
 @pytest.mark.parametrize(("share", "chapter"), [(0.0, "1"), (1.0, "2")])
 def test_telephone_share_of_none_and_of_all(tmp_path, share, chapter):
-    folder = make(tmp_path / "a", telephone_share=share)
+    folder = make(tmp_path / "a", telephone_ratio=share)
     assert {path.name for path in (folder / "train").glob("*/*")} == {chapter}
     assert {path.name for path in (folder / "eval").glob("*/*")} == {"1"}
 
@@ -234,7 +234,7 @@ def test_a_faster_process_wins_and_the_slower_one_uses_its_corpus(tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_eval": 0}, {"seed": -1}, {"telephone_share": 1.5}])
+@pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_eval": 0}, {"seed": -1}, {"telephone_ratio": 1.5}])
 def test_parameters_out_of_range_are_refused(tmp_path, wrong):
     with pytest.raises(InputError, match="wanted num_train"):
         make(tmp_path / "a", **wrong)

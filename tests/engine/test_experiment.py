@@ -60,7 +60,7 @@ def test_too_many_unreadable_rows_stop_the_run_with_status_2_and_a_checkpoint(tm
             return [item for item in met if item[0] < before_update]
 
     config = make_config(tmp_path)
-    config.data.max_bad_share = 0.2
+    config.data.max_unreadable_ratio = 0.2
     workdir = tmp_path / "run"
     outcome = experiment.run(
         config=config, parts=make_parts(build_train_data=Spoiled), workdir=str(workdir), mode="train"
@@ -69,7 +69,7 @@ def test_too_many_unreadable_rows_stop_the_run_with_status_2_and_a_checkpoint(tm
     assert outcome.exit_status == 2
     train = [line for line in lines(workdir) if line["split"] == "train"]
     assert [(line["step"], line["num_bad"]) for line in train] == [(2, 0), (4, 4)]
-    assert all(0 <= line["input_stall_share"] <= 1 for line in train)
+    assert all(0 <= line["input_stall_ratio"] <= 1 for line in train)
     named = [line for line in lines(workdir) if line["split"] == "unreadable"]
     assert [(line["step"], line["utterance_id"]) for line in named] == [(4, "u2"), (4, "u3")]
     assert (workdir / "checkpoints/ckpt-4.index").exists()
@@ -88,7 +88,7 @@ def test_too_many_skipped_updates_stop_the_run_with_status_2_and_the_same_comman
 
     workdir = tmp_path / "run"
     run = {
-        "config": make_config(tmp_path, max_skipped_in_a_row=2),
+        "config": make_config(tmp_path, max_consecutive_skips=2),
         "parts": make_parts(build_train_data=Poisoned),
         "workdir": str(workdir),
         "mode": "train",
@@ -134,7 +134,7 @@ def test_a_started_run_continues_where_the_weights_it_started_from_are_gone(tmp_
 def test_training_does_not_ask_for_the_evaluation_corpora(tmp_path):
     config = make_config(tmp_path)
     config.data.eval["dev"] = base.get_eval_set(input=str(tmp_path / "nowhere"))
-    config.eval.best_of = "dev"
+    config.eval.best_metric_set = "dev"
     run = {"config": config, "parts": make_parts(), "workdir": str(tmp_path / "run")}
     assert experiment.run(**run, mode="train").exit_status == 0
     with pytest.raises(ValueError, match="nowhere: no such corpus"):
@@ -192,7 +192,7 @@ def averaged_run(tmp_path_factory):
     """A run with two sets and averages that stops early: no hypothesis is ever right, so nothing ever improves."""
     folder = tmp_path_factory.mktemp("averaged")
     config = make_config(folder, num_updates=20, ema_decay=0.9)
-    config.eval.update({"every_updates": 2, "batch_size": 4, "best_of": "dev", "early_stopping_patience": 2})
+    config.eval.update({"every_updates": 2, "batch_size": 4, "best_metric_set": "dev", "early_stopping_patience": 2})
     for name in ("dev", "other"):
         config.data.eval[name] = base.get_eval_set(input=str(folder))
     run = {"config": config, "parts": make_parts(build_eval_data=ToyEvalData), "workdir": str(folder / "run")}
@@ -263,7 +263,7 @@ def held_saves(monkeypatch):
 
 def evaluating_config(folder, *, in_background):
     config = make_config(folder, num_updates=6, ema_decay=0.9)
-    config.eval.update({"every_updates": 2, "batch_size": 4, "best_of": "dev"})
+    config.eval.update({"every_updates": 2, "batch_size": 4, "best_metric_set": "dev"})
     config.data.eval["dev"] = base.get_eval_set(input=str(folder))
     config.checkpoint.update({"background": in_background, "keep": 9})
     return config

@@ -25,7 +25,7 @@ def main(workdir: Path) -> None:
 
     config = make_config(workdir, global_batch_size=6)
     config.runtime.num_virtual_devices = 3
-    config.eval.update({"every_updates": 3, "batch_size": 4, "best_of": "dev", "idle_timeout_secs": 0.01})
+    config.eval.update({"every_updates": 3, "batch_size": 4, "best_metric_set": "dev", "idle_timeout_secs": 0.01})
     config.data.eval["dev"] = base.get_eval_set(input=str(workdir))
     run = {"parts": make_parts(build_eval_data=NotedEvalData), "workdir": str(workdir / "run")}
     found = {}

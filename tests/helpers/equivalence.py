@@ -75,7 +75,7 @@ def make_dataset_fn(*, is_bucketed: bool, num_rows: int = GLOBAL_BATCH):
             source=source,
             plan=plan,
             tokenizer=tokenizer,
-            text_style="librispeech",
+            text_normalization="librispeech",
             num_replicas=context.num_replicas_in_sync,
             max_label_length=longest_text,
         )
@@ -142,7 +142,7 @@ class NoiseEvalData:
             source=self._source,
             plan=self._plan,
             tokenizer=load_tokenizer(""),
-            text_style="librispeech",
+            text_normalization="librispeech",
             num_replicas=context.num_replicas_in_sync,
         )
         return build_dataset(

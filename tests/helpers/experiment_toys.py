@@ -85,7 +85,7 @@ def make_parts(**overrides):
         "build_eval_data": lambda **fields: pytest.fail("no evaluation set was configured"),
         "find_architecture": lambda **fields: {},
         "build_model": lambda **fields: ToyModel(),
-        "find_reference": lambda path, text_style: None,
+        "find_reference": lambda path, text_normalization: None,
         "count_samples": lambda path: pytest.fail("nothing to load"),
         "stream_audio": lambda path, on_rate_mismatch: pytest.fail("nothing to load"),
         "normalize_waveform": lambda waveform: waveform,
@@ -112,7 +112,7 @@ def make_config(corpus, **train) -> ConfigDict:
     return config
 
 
-CLOCK = ("input_stall_share", "audio_secs_per_sec")
+CLOCK = ("input_stall_ratio", "audio_secs_per_sec")
 
 
 def reproducible_lines(workdir):

@@ -59,7 +59,7 @@ def narrow_model(**fields):
 def saved(tmp_path_factory):
     """A converted folder and what the command makes of it."""
     root = tmp_path_factory.mktemp("export")
-    narrow_model(mask_time_prob=0.2, layer_drop=0.0, regions="on").save_pretrained(root / "model")
+    narrow_model(mask_time_prob=0.2, layer_drop=0.0, fused_ops="on").save_pretrained(root / "model")
     assert hub_export.main([f"--input={root / 'model'}", f"--output={root / 'hub'}", f"--num_samples={SIZE}"]) == 0
     return root
 

@@ -64,7 +64,7 @@ def test_a_checkpoint_written_beside_the_training_is_a_copy_of_weights_moments_a
 
 
 @pytest.mark.parametrize(
-    # Peaks of whole runs: docs/results/0024-predicted-memory.md. The last three came after the constants.
+    # Peaks of whole runs: docs/results/0124-predicted-memory.md. The last three came after the constants.
     ("name", "rows", "secs", "precision", "frozen", "measured"),
     [
         ("base", 1, 15.4, "mixed_bfloat16", True, 3.77),
@@ -85,8 +85,8 @@ def test_predictions_are_within_a_twentieth_of_what_runs_took(name, rows, secs, 
 
 
 @pytest.mark.parametrize(
-    # One clip and one microbatch, in a process that does nothing else: docs/results/0024-predicted-memory.md.
-    ("secs", "precision", "recompute", "measured"),
+    # One clip and one microbatch, in a process that does nothing else: docs/results/0124-predicted-memory.md.
+    ("secs", "precision", "gradient_checkpointing", "measured"),
     [
         (80, "mixed_bfloat16", False, 9.59),
         (110, "mixed_bfloat16", False, 14.19),
@@ -96,21 +96,25 @@ def test_predictions_are_within_a_twentieth_of_what_runs_took(name, rows, secs, 
         (160, "float32", True, 20.16),
     ],
 )
-def test_long_clips_are_foreseen_rather_too_large_than_too_small(secs, precision, recompute, measured):
-    found = measure(precision=precision, recompute=recompute).memory_bytes(1, secs * 16_000, True) / 2**30
+def test_long_clips_are_foreseen_rather_too_large_than_too_small(secs, precision, gradient_checkpointing, measured):
+    found = (
+        measure(precision=precision, gradient_checkpointing=gradient_checkpointing).memory_bytes(1, secs * 16_000, True)
+        / 2**30
+    )
     assert measured < found < 1.25 * measured
 
 
 def test_without_regions_more_is_kept():
     fused, without = (
-        measure(precision="mixed_bfloat16", regions=regions).memory_bytes(1, 640_000, True) for regions in ("on", "off")
+        measure(precision="mixed_bfloat16", fused_ops=fused_ops).memory_bytes(1, 640_000, True)
+        for fused_ops in ("on", "off")
     )
     assert without > 1.5 * fused
 
 
 def test_operations_of_training_are_those_that_tensorflow_counts_in_the_forward_pass_times_three():
     num_samples = 16_000
-    model = build_model(source="native", preset="tiny", hub_handle="", vocab_size=32, regions="off")
+    model = build_model(source="native", preset="tiny", hub_handle="", vocab_size=32, fused_ops="off")
     forward = tf.function(lambda waveform: model(waveform, tf.constant([num_samples])))
     graph = forward.get_concrete_function(tf.TensorSpec([1, num_samples])).graph
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
@@ -123,7 +127,7 @@ def test_operations_of_training_are_those_that_tensorflow_counts_in_the_forward_
 def test_frozen_convolutions_and_gradient_checkpointing_change_the_operations():
     all_trained = measure(frozen=False).training_flops(160_000)
     frozen = measure(frozen=True).training_flops(160_000)
-    again = measure(frozen=False, recompute=True).training_flops(160_000)
+    again = measure(frozen=False, gradient_checkpointing=True).training_flops(160_000)
     assert 0.7 < frozen / all_trained < 0.85 and 1.15 < again / all_trained < 1.33
     assert measure(frozen=False).training_flops(320_000) > 2 * all_trained  # attention grows with the square
     assert measure(frozen=False).training_flops(0) == 0.0

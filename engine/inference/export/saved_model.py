@@ -69,7 +69,7 @@ def build_export(
         hop_samples: Hop between frames, in samples.
         normalize: Whether rows are normalized before the model.
     """
-    token_texts = list(tokenizer.pieces)
+    token_texts = list(tokenizer.token_strings)
     secs_per_frame = hop_samples / SAMPLE_RATE
 
     def logits(waveform: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:

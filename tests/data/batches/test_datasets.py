@@ -37,7 +37,13 @@ def manifest(tmp_path_factory):
 
 
 def make_train(manifest, **options):
-    options = {"global_batch_size": 2, "seed": 0, "tokenizer": TOKENIZER, "text_style": "librispeech", **options}
+    options = {
+        "global_batch_size": 2,
+        "seed": 0,
+        "tokenizer": TOKENIZER,
+        "text_normalization": "librispeech",
+        **options,
+    }
     return train_data(format="jsonl", input=manifest, **options)
 
 
@@ -56,9 +62,9 @@ def test_limits_that_leave_nothing_are_refused(manifest):
         make_train(manifest, max_duration_secs=0.01)
 
 
-@pytest.mark.parametrize("join_max_utterances", [1, 2])
-def test_the_ids_of_an_update_are_those_of_its_rows(manifest, join_max_utterances):
-    data = make_train(manifest, global_batch_size=3, join_max_utterances=join_max_utterances)
+@pytest.mark.parametrize("concat_max_utterances", [1, 2])
+def test_the_ids_of_an_update_are_those_of_its_rows(manifest, concat_max_utterances):
+    data = make_train(manifest, global_batch_size=3, concat_max_utterances=concat_max_utterances)
     dataset = data.dataset(CONTEXT, 0).take(2 * data.updates_per_epoch)
     for update, batch in enumerate(dataset):
         index = batch["utterance_index"].numpy()
@@ -66,7 +72,7 @@ def test_the_ids_of_an_update_are_those_of_its_rows(manifest, join_max_utterance
         assert first_members == [data.source.utterance_ids[i] for i in index[index >= 0]]
     epoch = [name for update in range(data.updates_per_epoch) for name in data.utterance_ids_of(update)]
     assert sorted("+".join(epoch).split("+")) == sorted(SECS)
-    assert any("+" in name for name in epoch) == (join_max_utterances > 1)
+    assert any("+" in name for name in epoch) == (concat_max_utterances > 1)
 
 
 def test_training_batches_hold_every_utterance_once_an_epoch(manifest):
@@ -88,7 +94,9 @@ def test_training_data_can_start_anywhere(manifest):
 
 
 def test_evaluation_has_every_row_with_id_and_normalized_reference(manifest):
-    data = eval_data(tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, batch_size=2)
+    data = eval_data(
+        tokenizer=TOKENIZER, text_normalization="librispeech", format="jsonl", input=manifest, batch_size=2
+    )
     assert sorted(data.utterance_ids.values()) == sorted(SECS)
     assert set(data.references.values()) == {"TEXT A", "TEXT B"}
     assert {data.utterance_ids[index]: name for index, name in data.speaker_ids.items()} == {n: n[0] for n in SECS}
@@ -101,8 +109,8 @@ def test_evaluation_has_every_row_with_id_and_normalized_reference(manifest):
 
 def test_joined_evaluation_rows_join_texts_and_ids_of_one_speaker(manifest):
     data = eval_data(
-        tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, batch_size=2,
-        join_max_utterances=3, join_gap_secs=0.25, speakers=("a",),
+        tokenizer=TOKENIZER, text_normalization="librispeech", format="jsonl", input=manifest, batch_size=2,
+        concat_max_utterances=3, concat_gap_secs=0.25, speakers=("a",),
     )  # fmt: skip
     # Groups of 1, then 2 of the three utterances.
     assert sorted(data.references.values()) == ["TEXT A", "TEXT A TEXT A"]
@@ -118,7 +126,7 @@ def test_joined_evaluation_rows_join_texts_and_ids_of_one_speaker(manifest):
 
 
 def test_normalization_is_the_callers_choice_in_training_and_in_evaluation(manifest):
-    fields = {"tokenizer": TOKENIZER, "text_style": "librispeech", "format": "jsonl", "input": manifest}
+    fields = {"tokenizer": TOKENIZER, "text_normalization": "librispeech", "format": "jsonl", "input": manifest}
     for normalize in (True, False):
         train = make_train(manifest, normalize=normalize)
         data = eval_data(**fields, batch_size=1, normalize=normalize)
@@ -162,19 +170,24 @@ def test_training_names_what_it_could_not_read_up_to_an_update(manifest, monkeyp
 
 
 def test_training_makes_its_tokenizer_and_style_of_the_texts_it_is_given(manifest):
-    data = make_train(manifest, tokenizer=None, text_style="auto")
-    assert (data.text_style, data.made_vocab) == ("unicode", True)
+    data = make_train(manifest, tokenizer=None, text_normalization="auto")
+    assert (data.text_normalization, data.made_vocab) == ("unicode", True)
     assert data.tokenizer.tokens[4:] == ("|", "t", "e", "x", "a", "b")
     batch = next(iter(data.dataset(CONTEXT, 0)))
     assert 3 not in batch["labels"].numpy()  # nothing is unknown
     given = make_train(manifest)
-    assert (given.text_style, given.made_vocab, given.tokenizer) == ("librispeech", False, TOKENIZER)
+    assert (given.text_normalization, given.made_vocab, given.tokenizer) == ("librispeech", False, TOKENIZER)
 
 
 def test_what_training_holds_out_is_what_an_evaluation_of_the_same_ratio_has(manifest):
     train = make_train(manifest, held_out_ratio=0.1)
     held_out = eval_data(
-        tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=manifest, batch_size=2, held_out_ratio=0.1
+        tokenizer=TOKENIZER,
+        text_normalization="librispeech",
+        format="jsonl",
+        input=manifest,
+        batch_size=2,
+        held_out_ratio=0.1,
     )
     # Of two speakers the one with fewer utterances.
     assert (set(train.source.speaker_ids), set(held_out.source.speaker_ids)) == ({"a"}, {"b"})
@@ -192,11 +205,11 @@ def test_an_evaluation_set_has_another_digest_where_its_rows_or_their_references
             for item, text in zip(items, texts, strict=False)
         ]
         (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-        given = {"text_style": "librispeech", "batch_size": 2, **fields}
+        given = {"text_normalization": "librispeech", "batch_size": 2, **fields}
         tokenizer = CharTokenizer(tokens=FACEBOOK_TOKENS)
         return eval_data(tokenizer=tokenizer, format="jsonl", input=str(tmp_path / "m.jsonl"), **given).digest
 
     texts = [item.text for item in items]
     assert digest(texts) == digest([text.lower() for text in texts]) == digest(texts, batch_size=3)
-    others = [digest([*texts[:3], "OTHER"]), digest(texts[:3]), digest(texts, join_max_utterances=4)]
+    others = [digest([*texts[:3], "OTHER"]), digest(texts[:3]), digest(texts, concat_max_utterances=4)]
     assert len({digest(texts), *others}) == 4

@@ -55,7 +55,13 @@ def make_plan(source, **changed):
 
 
 def make_dataset(source, plan, **changed):
-    arguments = {"tokenizer": TOKENIZER, "text_style": "librispeech", "num_parallel_calls": 2, "prefetch": 4, **changed}
+    arguments = {
+        "tokenizer": TOKENIZER,
+        "text_normalization": "librispeech",
+        "num_parallel_calls": 2,
+        "prefetch": 4,
+        **changed,
+    }
     names = inspect.signature(build_dataset).parameters.keys() & arguments.keys()
     of_dataset = {name: arguments.pop(name) for name in names}
     return build_dataset(BatchMaker(source=source, plan=plan, **arguments), **of_dataset)
@@ -98,7 +104,7 @@ def test_an_epoch_holds_every_utterance_once_with_its_samples_and_labels():
 
 def test_a_model_that_hears_recordings_as_they_are_gets_them_so():
     source = MemorySource([800, 500])
-    for batch in one_epoch(source, make_plan(source, join_max_utterances=2, join_gap_samples=5), normalize=False):
+    for batch in one_epoch(source, make_plan(source, concat_max_utterances=2, concat_gap_samples=5), normalize=False):
         columns = (batch[key] for key in ("utterance_index", "waveform_lengths", "waveform"))
         for index, length, row in zip(*columns, strict=True):
             wanted = source.waveforms[index] if index >= 0 else np.zeros(0)
@@ -115,14 +121,14 @@ def test_labels_are_the_published_vocabularys_ids():
     characters = [chr(0x4E00 + index) for index in range(400)]
     large = CharTokenizer(tokens=[*FACEBOOK_TOKENS, *characters])
     source = MemorySource([100], ["".join(characters)])
-    batch = one_epoch(source, make_plan(source), tokenizer=large, text_style="none")[0]
+    batch = one_epoch(source, make_plan(source), tokenizer=large, text_normalization="none")[0]
     assert batch["labels"][0].tolist() == list(range(32, 432))
 
 
 def test_joined_rows_are_concatenated_with_gaps_and_normalized_once():
     texts = ["one", "two", "...", "be"]
     source = MemorySource([50, 60, 70, 80], texts)
-    plan = make_plan(source, global_batch_size=1, join_max_utterances=4, join_gap_samples=7)
+    plan = make_plan(source, global_batch_size=1, concat_max_utterances=4, concat_gap_samples=7)
     sizes = set()
     for update in range(plan.updates_per_epoch * 6):
         members = plan.batch(update).rows[0].members
@@ -159,7 +165,7 @@ def test_speed_changes_length_and_pitch(speed, samples, hertz):
 def test_joined_rows_at_several_speeds_have_the_planned_lengths():
     source = MemorySource([1000 + 13 * index for index in range(24)])
     speeds = (0.9, 1.0, 1.1)
-    plan = make_plan(source, speed_factors=speeds, join_max_utterances=3, join_gap_samples=11)
+    plan = make_plan(source, speed_factors=speeds, concat_max_utterances=3, concat_gap_samples=11)
     lengths = np.concatenate([batch["waveform_lengths"] for batch in one_epoch(source, plan)])
     assert lengths[lengths > 0].tolist() == plan.row_samples(0).tolist()
 
@@ -182,7 +188,7 @@ def test_an_endless_dataset_crosses_into_the_next_epoch():
     epochs = np.reshape([batch["utterance_index"] for batch in batches], (3, 12))
     assert np.sort(epochs).tolist() == [[-1, -1, *range(10)]] * 3
     assert len({tuple(epoch) for epoch in epochs}) == 3
-    parts = {"tokenizer": TOKENIZER, "text_style": "librispeech"}
+    parts = {"tokenizer": TOKENIZER, "text_normalization": "librispeech"}
     maker = BatchMaker(source=source, plan=make_plan(source), **parts)
     np.testing.assert_equal(batches, [maker.make(update) for update in range(9)])
 
@@ -232,7 +238,7 @@ def test_batches_by_seconds_have_a_number_of_rows_for_every_bucket_and_are_the_s
     for num_hosts, start in ((16, 2), (4, 1)):
         hosts = [
             BatchMaker(source=source, plan=make_plan(source, **arguments), tokenizer=TOKENIZER,
-                       text_style="librispeech", num_replicas=num_hosts)
+                       text_normalization="librispeech", num_replicas=num_hosts)
             for _ in range(num_hosts)
         ]  # fmt: skip
         for update in range(start, count):
@@ -282,7 +288,7 @@ def test_an_unreadable_utterance_has_weight_0_and_is_logged_once(bad, caplog):
 def test_one_unreadable_member_takes_its_joined_row_out():
     source = MemorySource([600] * 6)
     source.bad[4] = InputError("gone")
-    plan = make_plan(source, join_max_utterances=3)
+    plan = make_plan(source, concat_max_utterances=3)
     for update, batch in enumerate(one_epoch(source, plan)):
         rows = [row.members for row in plan.batch(update).rows]
         assert batch["weight"].tolist() == [float(4 not in row and row != ()) for row in rows]
@@ -332,7 +338,7 @@ def test_labels_that_cannot_fit_are_refused_before_the_first_batch():
     source = MemorySource([500] * 3, ["be", "cats", "zebra"])
     with pytest.raises(InputError, match="may need 5 labels, max_label_length is 4"):
         make_dataset(source, make_plan(source), max_label_length=4)
-    joined = make_plan(source, join_max_utterances=2)
+    joined = make_plan(source, concat_max_utterances=2)
     with pytest.raises(InputError, match="may need 10 labels"):
         make_dataset(source, joined, max_label_length=9)
     assert make_dataset(source, joined, max_label_length=10).element_spec["labels"].shape[1] == 10
@@ -347,7 +353,7 @@ def test_arguments_that_do_not_fit_are_refused():
         "input_pipeline_id=1": {"num_replicas": 2, "input_pipeline_id": 1},
         "start_update=-1": {"start_update": -1},
         "on_bad is 'ignore'": {"on_bad": "ignore"},
-        "'latin'": {"text_style": "latin"},
+        "'latin'": {"text_normalization": "latin"},
     }.items():
         with pytest.raises(ValueError, match=words):
             make_dataset(source, make_plan(source), **changed)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.batches.plan import padding_share, samples_at_speed
+from data.batches.plan import padding_ratio, samples_at_speed
 from data.common.errors import InputError
 from tests.helpers.data_toys import batch_plan
 
@@ -39,9 +39,9 @@ def plan_arguments(draw):
         arguments["row_multiple"] = draw(st.sampled_from([1, 2, 3, 4]))
         arguments["max_batch_samples"] = arguments["row_multiple"] * draw(st.integers(51_200, 300_000))
     if draw(st.booleans()):
-        arguments["join_max_utterances"] = draw(st.integers(2, 5))
+        arguments["concat_max_utterances"] = draw(st.integers(2, 5))
         arguments["join_max_samples"] = draw(st.sampled_from([0, 1000, 6000, 20000]))
-        arguments["join_gap_samples"] = draw(st.sampled_from([0, 37]))
+        arguments["concat_gap_samples"] = draw(st.sampled_from([0, 37]))
         speakers = st.lists(st.sampled_from("abc"), min_size=count, max_size=count)
         arguments["speaker_ids"] = draw(st.one_of(st.none(), speakers))
     return arguments
@@ -115,7 +115,7 @@ def test_padded_samples_is_the_smallest_boundary_that_holds_the_batch(arguments,
         assert max(lengths) <= plan.max_row_samples
         real += sum(lengths)
         padded += batch.padded_samples * len(batch.rows)
-    assert padding_share(plan, epoch) == pytest.approx(1 - real / padded, abs=1e-12)
+    assert padding_ratio(plan, epoch) == pytest.approx(1 - real / padded, abs=1e-12)
     assert plan.row_samples(epoch).sum() == real
 
 
@@ -155,7 +155,7 @@ def test_shares_of_1_to_16_hosts_are_disjoint_and_complete(arguments, update, nu
 @for_all(plan_arguments(), st.integers(0, 5))
 def test_joined_rows_keep_to_the_speaker_the_sizes_and_the_limit(arguments, epoch):
     plan = batch_plan(**arguments)
-    most, limit = arguments.get("join_max_utterances", 1), arguments.get("join_max_samples", 0)
+    most, limit = arguments.get("concat_max_utterances", 1), arguments.get("join_max_samples", 0)
     speakers = arguments.get("speaker_ids") or [""] * len(arguments["num_samples"])
     for batch in epoch_batches(plan, epoch):
         for row in batch.rows:
@@ -166,7 +166,7 @@ def test_joined_rows_keep_to_the_speaker_the_sizes_and_the_limit(arguments, epoc
 
 
 def test_groups_of_a_speaker_cycle_through_the_sizes():
-    plan = make_plan([10] * 14, bucket_boundaries=[30], join_max_utterances=3, speaker_ids=["a"] * 11 + ["b"] * 3)
+    plan = make_plan([10] * 14, bucket_boundaries=[30], concat_max_utterances=3, speaker_ids=["a"] * 11 + ["b"] * 3)
     groups = {batch.rows[0].members for batch in epoch_batches(plan, 0)}
     # 1, 2, 3, 1, 2 and the two left over.
     assert sorted(len(group) for group in groups if max(group) < 11) == [1, 1, 2, 2, 2, 3]
@@ -176,7 +176,7 @@ def test_groups_of_a_speaker_cycle_through_the_sizes():
 
 @pytest.mark.parametrize(("limit", "long_sizes"), [(1850, [1, 2]), (1849, [1, 1, 1])])
 def test_joining_under_a_limit_joins_what_fits_and_leaves_the_long_alone(limit, long_sizes):
-    joining = {"join_max_utterances": 4, "join_max_samples": limit, "join_gap_samples": 50}
+    joining = {"concat_max_utterances": 4, "join_max_samples": limit, "concat_gap_samples": 50}
     plan = make_plan([100] * 6 + [900] * 3 + [2000], **joining)
     groups = {batch.rows[0].members for batch in epoch_batches(plan, 0)}
     # Four of 100 and three gaps fit, so the sizes are 1, 2, 3; two of 900 and a gap make 1,850.
@@ -186,7 +186,7 @@ def test_joining_under_a_limit_joins_what_fits_and_leaves_the_long_alone(limit, 
 
 
 def test_the_longest_possible_row_is_exact():
-    arguments = {"join_max_utterances": 2, "join_gap_samples": 5, "speed_factors": (0.5, 1.0)}
+    arguments = {"concat_max_utterances": 2, "concat_gap_samples": 5, "speed_factors": (0.5, 1.0)}
     plan = make_plan([10, 20, 30, 40], **arguments)
     longest = max(plan.row_samples(epoch).max() for epoch in range(200))
     assert longest == plan.max_row_samples == (30 + 40) * 2 + 5
@@ -261,7 +261,7 @@ def test_samples_at_speed_is_the_exact_quotient_rounded_up(num_samples, speed):
 
 
 def test_a_number_of_buckets_is_chosen_for_the_rows_as_they_come_out():
-    arguments = {"join_max_utterances": 3, "join_gap_samples": 100, "speed_factors": [0.5]}
+    arguments = {"concat_max_utterances": 3, "concat_gap_samples": 100, "speed_factors": [0.5]}
     joined = make_plan([800] * 30, bucket_boundaries=8, **arguments)
     # 1600, 3300 and 5000 samples, rounded up to the resolution of 1600.
     assert joined.bucket_boundaries == (1600, 4800, 6400)
@@ -271,7 +271,7 @@ def test_a_number_of_buckets_is_chosen_for_the_rows_as_they_come_out():
 def test_more_buckets_pad_less():
     lengths = np.random.default_rng(0).integers(16000, 250000, 2000)
     shares = [
-        padding_share(make_plan(lengths, global_batch_size=8, bucket_boundaries=count), 0) for count in (1, 4, 16)
+        padding_ratio(make_plan(lengths, global_batch_size=8, bucket_boundaries=count), 0) for count in (1, 4, 16)
     ]
     # Uniform lengths waste half a bucket's width: 117,000 / count of 133,000 + 117,000 / count.
     assert shares == pytest.approx([0.47, 0.18, 0.052], abs=0.015)
@@ -299,7 +299,7 @@ def test_a_fast_reader_may_cross_into_the_next_epoch_while_others_lag():
         ({"num_samples": [10, 0, 10]}, "1 utterances are empty, first index 1"),
         ({"num_samples": [10, 101]}, "101 samples, the last bucket boundary is 100"),
         ({"speed_factors": (0.5, 1.0), "num_samples": [60]}, "120 samples"),
-        ({"join_max_utterances": 2, "num_samples": [60] * 3}, "lower join_max_samples"),
+        ({"concat_max_utterances": 2, "num_samples": [60] * 3}, "lower join_max_samples"),
         ({"max_batch_samples": 399, "row_multiple": 4}, "holds 3 rows of the longest bucket.*row_multiple=4: raise it"),
     ],
 )
@@ -315,8 +315,8 @@ def test_bad_input_is_refused_in_one_line(changed, words):
         ("global_batch_size", [0]),
         ("seed", [-1]),
         ("bucket_boundaries", [[], [100, 100], [0, 100]]),
-        ("join_max_utterances", [0]),
-        ("join_gap_samples", [-1]),
+        ("concat_max_utterances", [0]),
+        ("concat_gap_samples", [-1]),
         ("speaker_ids", [["a"], ["a"] * 3]),
         ("speed_factors", [(), (1.0, 0.0), (float("inf"),)]),
         ("max_batch_samples", [-1]),
@@ -326,7 +326,7 @@ def test_bad_input_is_refused_in_one_line(changed, words):
 def test_arguments_out_of_range_are_refused(name, values):
     for value in values:
         with pytest.raises(ValueError, match=name):
-            make_plan([10, 20], **{"join_max_utterances": 2, name: value})
+            make_plan([10, 20], **{"concat_max_utterances": 2, name: value})
 
 
 def test_updates_and_replicas_out_of_range_are_refused():
@@ -382,7 +382,7 @@ def test_batches_by_seconds_waste_less_of_a_budget_than_batches_by_rows():
 def test_300_000_utterances_are_planned_in_seconds():
     lengths = np.random.default_rng(0).integers(16000, 260000, 300_000)
     speakers = [f"s{length % 2400}" for length in lengths]
-    joining = {"join_max_utterances": 3, "join_max_samples": 400_000, "speaker_ids": speakers}
+    joining = {"concat_max_utterances": 3, "join_max_samples": 400_000, "speaker_ids": speakers}
     start = time.process_time()
     plan = make_plan(lengths, global_batch_size=32, speed_factors=(0.9, 1.0, 1.1), **joining)
     batches = [plan.batch(update) for update in (*range(100), 1000 * plan.updates_per_epoch)]

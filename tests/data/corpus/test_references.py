@@ -16,7 +16,7 @@ def test_librispeech_listing_is_found_by_the_files_name(tmp_path):
 def test_a_text_file_of_the_same_name_is_found(tmp_path):
     (tmp_path / "a.txt").write_text("Hello, there!\n")
     assert find_reference(tmp_path / "a.wav") == "HELLO THERE"
-    assert find_reference(tmp_path / "a.wav", text_style="unicode") == "hello there"
+    assert find_reference(tmp_path / "a.wav", text_normalization="unicode") == "hello there"
 
 
 def test_hidden_listings_and_pipes_are_passed_over(tmp_path):

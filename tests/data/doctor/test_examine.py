@@ -34,7 +34,7 @@ def frames_of_base(num_samples: np.ndarray) -> np.ndarray:
 
 
 def make_set(name: str, *, policy: str = "resample", **fields: object) -> DatasetSpec:
-    options = {"tokenizer": TOKENIZER, "text_style": "librispeech", "on_rate_mismatch": policy, **fields}
+    options = {"tokenizer": TOKENIZER, "text_normalization": "librispeech", "on_rate_mismatch": policy, **fields}
 
     def build(report: Callable[..., None]) -> TrainData | EvalData:
         if name:
@@ -44,7 +44,7 @@ def make_set(name: str, *, policy: str = "resample", **fields: object) -> Datase
     return DatasetSpec(name=name, fields=fields, build=build, num_parts=2)
 
 
-run = partial(examine, tokenizer=TOKENIZER, text_style="librispeech", frames_fn=frames_of_base, **LIMITS)
+run = partial(examine, tokenizer=TOKENIZER, text_normalization="librispeech", frames_fn=frames_of_base, **LIMITS)
 
 
 def named(examination, *, notes: bool = False) -> dict[tuple[str, str], set[str]]:
@@ -142,15 +142,15 @@ def test_a_clean_corpus_gets_figures_and_no_findings(clean):
     for histogram in [*train.histograms, *dev.histograms]:
         assert sum(histogram.counts) == (30 if histogram in train.histograms else 10)
     data = train_data(
-        tokenizer=TOKENIZER, text_style="librispeech", format="jsonl", input=str(clean / "train/m.jsonl"),
+        tokenizer=TOKENIZER, text_normalization="librispeech", format="jsonl", input=str(clean / "train/m.jsonl"),
         global_batch_size=4, seed=0, num_buckets=3,
     )  # fmt: skip
     assert train.hours == pytest.approx(data.duration_secs / 3600)
     assert found.plan is not None
     assert sum(shape.num_batches for shape in found.plan.shapes) == found.plan.updates_per_epoch == 8
     padded = sum(shape.padded_secs * shape.num_rows for shape in found.plan.shapes)
-    assert found.plan.padding_share == pytest.approx(1 - data.duration_secs / padded)
-    assert sum(s.padding_share * s.padded_secs * s.num_rows for s in found.plan.shapes) == pytest.approx(
+    assert found.plan.padding_ratio == pytest.approx(1 - data.duration_secs / padded)
+    assert sum(s.padding_ratio * s.padded_secs * s.num_rows for s in found.plan.shapes) == pytest.approx(
         padded - data.duration_secs
     )
     assert [(item.what, item.predicted_bytes) for item in found.memory] == [
@@ -190,7 +190,7 @@ def test_a_sample_still_finds_audio_that_leaks_with_its_text(clean, tmp_path):
 def test_evaluating_on_training_utterances_is_an_error_unless_allowed(clean):
     sets = [clean_sets(clean)[0], make_set("same", format="jsonl", input=str(clean / "train/m.jsonl"))]
     assert {code for _, code in named(run(sets=sets))} == {"id_leak"}
-    assert named(run(sets=sets, allow_leak=True)) == {}
+    assert named(run(sets=sets, allow_train_eval_overlap=True)) == {}
 
 
 def test_evaluation_sets_over_the_same_utterances_are_examined_once(clean):
@@ -237,7 +237,7 @@ def test_segments_are_trained_evaluated_and_examined_as_what_they_are(tmp_path):
             parts[f"{number}-{index}"] = part
     (tmp_path / "m.jsonl").write_text("\n".join(lines))
     train, dev = (make_set(name, format="jsonl", input=str(tmp_path / "m.jsonl")) for name in ("", "dev"))
-    found = run(sets=[train, dev], allow_leak=True)
+    found = run(sets=[train, dev], allow_train_eval_overlap=True)
     assert named(found) == {("train", "silent_audio"): {"0-1"}, ("eval dev", "silent_audio"): {"0-1"}}
     assert found.sets[0].hours * 3600 == pytest.approx(sum(map(len, parts.values())) / 16_000)
 
@@ -268,12 +268,12 @@ def test_rare_characters_of_a_vocabulary_made_of_the_texts_are_named(tmp_path):
 
     def rare(tokenizer):
         data = train_data(
-            tokenizer=tokenizer, text_style="unicode", format="jsonl", input=tmp_path / "m.jsonl",
+            tokenizer=tokenizer, text_normalization="unicode", format="jsonl", input=tmp_path / "m.jsonl",
             global_batch_size=1, seed=0,
         )  # fmt: skip
         fields = {"format": "jsonl", "input": str(tmp_path / "m.jsonl")}
         sets = [DatasetSpec(name="", fields=fields, build=lambda report: data, num_parts=1)]
-        found = examine(sets=sets, tokenizer=data.tokenizer, text_style="unicode", frames_fn=lambda n: n // 320)
+        found = examine(sets=sets, tokenizer=data.tokenizer, text_normalization="unicode", frames_fn=lambda n: n // 320)
         return [dict(item.details) for item in found.findings if item.code == "rare_characters"]
 
     assert rare(None) == [{"q": "once, first odd"}]

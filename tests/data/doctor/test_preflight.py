@@ -28,7 +28,7 @@ def make_data(texts, *, secs=2.0, prefix="t", speakers=None):
 
 
 def check(train, **options):
-    options = {"eval_data": {}, "text_style": "librispeech", **options}
+    options = {"eval_data": {}, "text_normalization": "librispeech", **options}
     return check_before_training(
         train_data=train, tokenizer=CharTokenizer(tokens=FACEBOOK_TOKENS), frames_fn=lambda n: n // 320, **options
     )
@@ -43,7 +43,7 @@ def test_clean_data_passes_in_silence(caplog):
 
 def test_a_vocabulary_of_the_other_case_is_refused():
     with pytest.raises(InputError, match=r"84\.2 % of the characters .* not in the vocabulary \(.*data\.vocab"):
-        check(make_data([SENTENCE.lower()] * 20), text_style="none")
+        check(make_data([SENTENCE.lower()] * 20), text_normalization="none")
 
 
 def test_a_rare_foreign_letter_is_a_warning(caplog):
@@ -67,9 +67,9 @@ def test_transcripts_of_nothing_but_digits_are_refused():
 def test_evaluating_on_training_utterances_must_be_allowed():
     train = make_data([SENTENCE] * 20, speakers=["ann"] * 20)
     same = {"same": make_data([SENTENCE] * 2)}
-    with pytest.raises(InputError, match=r"eval same: 2: .*same id.*t0 .*data\.allow_leak"):
+    with pytest.raises(InputError, match=r"eval same: 2: .*same id.*t0 .*data\.allow_train_eval_overlap"):
         check(train, eval_data=same)
-    findings = check(train, eval_data=same, allow_leak=True)
+    findings = check(train, eval_data=same, allow_train_eval_overlap=True)
     assert [(item.code, item.severity) for item in findings] == [("id_leak", "note")]
 
 

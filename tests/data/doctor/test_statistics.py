@@ -30,7 +30,7 @@ def test_shapes_add_up_to_the_plan(max_batch_samples) -> None:
         rows = [row for batch in mine for row in batch.rows]
         audio = sum(int(lengths[i]) for row in rows for i in row.members)
         assert (shape.num_batches, shape.num_rows, shape.num_frames) == (len(mine), len(rows), samples // 320)
-        assert shape.padding_share == pytest.approx(1 - audio / (len(rows) * samples))
+        assert shape.padding_ratio == pytest.approx(1 - audio / (len(rows) * samples))
 
 
 def test_the_largest_microbatch_is_the_one_that_takes_most() -> None:
@@ -44,26 +44,26 @@ def test_the_vocabulary_tells_what_is_unused_unknown_and_new() -> None:
     tokenizer = CharTokenizer(tokens=FACEBOOK_TOKENS)
 
     def corpus(texts):
-        return Corpus.measure("x", SimpleNamespace(texts=texts), tokenizer=tokenizer, text_style="librispeech")
+        return Corpus.measure("x", SimpleNamespace(texts=texts), tokenizer=tokenizer, text_normalization="librispeech")
 
     found = vocabulary([corpus(["ABBA Ü", "AB"]), corpus(["A ZOO"])], tokenizer)
     assert (found.counts["A"], found.counts["B"], found.counts["|"]) == (3, 3, 1)
     assert "Z" in found.unused and "A" not in found.unused
     assert "|" not in vocabulary([corpus(["A"])], tokenizer).unused
     assert (found.unknown, found.only_in_evaluation) == ("Ü", "OZ")
-    assert found.unknown_share == pytest.approx(1 / 8)
+    assert found.unknown_ratio == pytest.approx(1 / 8)
 
 
 def measure(name, texts, num_samples=()):
     source = SimpleNamespace(texts=texts, num_samples=np.array(num_samples))
     tokenizer = CharTokenizer(tokens=FACEBOOK_TOKENS)
-    return Corpus.measure(name, source, tokenizer=tokenizer, text_style="librispeech")
+    return Corpus.measure(name, source, tokenizer=tokenizer, text_normalization="librispeech")
 
 
 def test_words_that_training_never_has_are_counted_after_normalization() -> None:
     train = measure("train", ["the cat, the dog"])
     dev = measure("eval dev", ["THE BIRD sees the bird", "a" * 100])
-    first, second = set_words([train, dev], text_style="librispeech", trained=train)
+    first, second = set_words([train, dev], text_normalization="librispeech", trained=train)
     assert (first.num_words, first.num_distinct, first.num_unseen) == (4, 3, 0)
     assert first.frequent == [("THE", 2), ("CAT", 1), ("DOG", 1)]
     assert (second.num_words, second.num_distinct, second.num_unseen, second.num_unseen_distinct) == (6, 4, 4, 3)
@@ -72,14 +72,14 @@ def test_words_that_training_never_has_are_counted_after_normalization() -> None
 
 
 def test_without_a_training_set_no_word_is_called_unseen() -> None:
-    (found,) = set_words([measure("eval dev", ["a b"])], text_style="librispeech", trained=None)
+    (found,) = set_words([measure("eval dev", ["a b"])], text_normalization="librispeech", trained=None)
     assert (found.num_words, found.num_unseen) == (2, 0) and found.frequent
 
 
 def test_long_lists_of_words_are_cut_and_counted_whole() -> None:
     words = " ".join(first + second for first in "abcdefgh" for second in "abcdefgh")
     train, dev = measure("train", ["x"]), measure("eval dev", [words])
-    _, found = set_words([train, dev], text_style="librispeech", trained=train)
+    _, found = set_words([train, dev], text_normalization="librispeech", trained=train)
     assert (len(found.unseen), found.num_unseen_distinct) == (50, 64)
 
 

@@ -22,7 +22,7 @@ def make(texts, secs, *, name="train", ids=None, speakers=None, rates=None, spee
         num_samples=np.round(np.array(secs) * 16_000).astype(np.int64),
         sample_rates=np.array(rates or [16_000] * len(texts)),
     )
-    return Corpus.measure(name, source, tokenizer=TOKENIZER, text_style=style, speed_factors=speeds)
+    return Corpus.measure(name, source, tokenizer=TOKENIZER, text_normalization=style, speed_factors=speeds)
 
 
 def codes(findings):

@@ -34,7 +34,7 @@ def has_beam() -> bool:
 def test_without_beam_the_flag_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if has_beam():
         pytest.skip("Apache Beam is installed here")
-    argv = ["--source=jsonl", f"--input={tmp_path}", f"--output={tmp_path / 'out'}", "--runner=beam"]
+    argv = ["--format=jsonl", f"--input={tmp_path}", f"--output={tmp_path / 'out'}", "--runner=beam"]
     assert prepare.main(argv) == 2
     error = capsys.readouterr().err
     assert error.startswith("data.prepare: --runner=beam needs Apache Beam, which is not installed (No module")
@@ -81,7 +81,7 @@ def test_beam_writes_the_same_bytes(beam_python: Path, tmp_path: Path) -> None:
     subprocess.run(["cp", "-r", CORPORA / "LibriSpeech" / "dev-mini", corpus], check=True)
 
     def run(output: str, *flags: str) -> subprocess.CompletedProcess[str]:
-        argv = ["-m", "data.prepare", "--source=librispeech", f"--input={corpus.parent}", "--split=dev-mini",
+        argv = ["-m", "data.prepare", "--format=librispeech", f"--input={corpus.parent}", "--split=dev-mini",
                 f"--output={tmp_path / output}", "--shard_mb=3", *flags]  # fmt: skip
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run([beam_python, *argv], cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -107,5 +107,5 @@ def test_beam_writes_the_same_bytes(beam_python: Path, tmp_path: Path) -> None:
     lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING:root:")]
     assert len(lines) == 1 and broken.name in lines[0] and "(bad utterances: 1, allowed" in lines[0]
     assert len(list((tmp_path / "bad").glob("*.tfrecord"))) >= 1
-    done = run("bad", "--runner=beam", "--max_bad_share=0.05")
+    done = run("bad", "--runner=beam", "--max_unreadable_ratio=0.05")
     assert done.returncode == 0 and "39 utterances" in done.stdout and "1 left out" in done.stdout

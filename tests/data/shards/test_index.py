@@ -75,7 +75,7 @@ def whole_index() -> dict[str, Any]:
         "offset": [12, 60], "length": [30, 50], "crc32": [1, 2],
     }  # fmt: skip
     return {
-        "format_version": 2, "sample_rate": 16000, "split": "", "text_style": "none", "payload": "pcm16",
+        "format_version": 2, "sample_rate": 16000, "split": "", "text_normalization": "none", "payload": "pcm16",
         "fingerprint": "f", "num_utterances": 2, "skipped": {"c": "missing_audio"},
         "shards": [{"name": "s", "num_bytes": 114, "sha256": "0", "num_utterances": 2, "num_encoded": 2}],
         "columns": columns,
@@ -127,7 +127,7 @@ def test_a_damaged_index_is_refused_with_what_is_wrong(tmp_path: Path, place: st
     assert str(caught.value).endswith(": delete it and run python -m data.prepare again")
 
 
-@pytest.mark.parametrize("name", ["columns", "shards", "payload", "skipped", "text_style"])
+@pytest.mark.parametrize("name", ["columns", "shards", "payload", "skipped", "text_normalization"])
 def test_an_index_without_a_part_will_do_for_its_split_alone(tmp_path: Path, name: str) -> None:
     index = whole_index()
     del index[name]

@@ -60,7 +60,7 @@ def test_bad_utterances_of_several_shards_add_up(tasks: list[ShardTask], tmp_pat
         Path(task.utterances[1].audio_filepath).write_bytes(b"")
     flags = {"folder": str(tmp_path / "out"), "bar": bar, "lock": Lock(None)}
     LocalRunner(num_workers=1)(tasks, **flags, max_bad=2)
-    with pytest.raises(InputError, match=r"u1\.flac.*\(bad utterances: 2, allowed by --max_bad_share: 1\)"):
+    with pytest.raises(InputError, match=r"u1\.flac.*\(bad utterances: 2, allowed by --max_unreadable_ratio: 1\)"):
         LocalRunner(num_workers=1)(tasks, **flags, max_bad=1)
 
 

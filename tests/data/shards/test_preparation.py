@@ -124,7 +124,7 @@ def test_folder_with_another_corpus_is_refused_and_kept(tmp_path: Path, utteranc
         {"utterances": utterances[:5], "num_shards": 2},
         {"utterances": utterances, "num_shards": 3},
         {"utterances": utterances, "num_shards": 2, "split": "dev"},
-        {"utterances": utterances, "num_shards": 2, "text_style": "unicode"},
+        {"utterances": utterances, "num_shards": 2, "text_normalization": "unicode"},
         {"utterances": utterances, "num_shards": 2, "payload": "flac"},
     ):
         with pytest.raises(InputError, match="holds other shards"):
@@ -216,11 +216,11 @@ def test_bad_utterances_are_left_out_and_named_up_to_the_limit(tmp_path: Path, u
     spoil(utterances, 1, 5)
     faults = {"gone": ("missing_audio", "no audio file gone.flac: check the path")}
     flags = {"utterances": utterances, "output": out, "num_shards": 3, "num_workers": 1, "faults": faults}
-    with pytest.raises(InputError, match=r"u1\.flac .*\(bad utterances: 1, allowed by --max_bad_share: 0\)"):
-        write_tfrecords(**flags, max_bad_share=0.2)  # of 8: 1, which is gone.flac
+    with pytest.raises(InputError, match=r"u1\.flac .*\(bad utterances: 1, allowed by --max_unreadable_ratio: 0\)"):
+        write_tfrecords(**flags, max_unreadable_ratio=0.2)  # of 8: 1, which is gone.flac
     with pytest.raises(InputError, match=r"gone\.flac.*\(bad utterances: 1, allowed .*: 0\)"):
         write_tfrecords(**flags)
-    made = write_tfrecords(**flags, max_bad_share=0.375)
+    made = write_tfrecords(**flags, max_unreadable_ratio=0.375)
     assert sorted(made.skipped) == ["gone", "u1", "u5"]
     assert "u5.flac" in made.skipped["u5"] and made.num_utterances == 5
     index = json.loads((out / "index.json").read_text())
@@ -228,7 +228,7 @@ def test_bad_utterances_are_left_out_and_named_up_to_the_limit(tmp_path: Path, u
     source = TFRecordSource(input=out)
     assert list(source.utterance_ids) == ["u0", "u2", "u3", "u4", "u6"]
     assert len(source.read_waveform(4)) == utterances[6].num_samples
-    again = write_tfrecords(**flags, max_bad_share=0.375)
+    again = write_tfrecords(**flags, max_unreadable_ratio=0.375)
     assert again.num_written == 0 and sorted(again.skipped) == ["gone", "u1", "u5"]
 
 
@@ -236,11 +236,11 @@ def test_limit_holds_over_all_shards_and_finished_ones_stay(tmp_path: Path, utte
     out = tmp_path / "out"
     spoil(utterances, 0, 6)
     flags = {"utterances": utterances, "output": out, "num_shards": 3, "num_workers": 1}
-    with pytest.raises(InputError, match=r"u0\.flac.*\(bad utterances: 2, allowed by --max_bad_share: 1\)"):
-        write_tfrecords(**flags, max_bad_share=0.2)
+    with pytest.raises(InputError, match=r"u0\.flac.*\(bad utterances: 2, allowed by --max_unreadable_ratio: 1\)"):
+        write_tfrecords(**flags, max_unreadable_ratio=0.2)
     assert not (out / "index.json").exists()
     assert len(list(out.glob("data-*.tfrecord"))) == 3
-    assert write_tfrecords(**flags, max_bad_share=0.3).num_written == 0
+    assert write_tfrecords(**flags, max_unreadable_ratio=0.3).num_written == 0
     assert len(TFRecordSource(input=out).utterance_ids) == 5
 
 
@@ -284,7 +284,12 @@ def test_files_that_lie_about_their_length_count_as_bad(
     wav.write_bytes(wav.read_bytes()[: 44 + 2 * utterances[2].num_samples])
     utterances[2] = dataclasses.replace(utterances[2], audio_filepath=str(wav))
     prepared = write_tfrecords(
-        utterances=utterances, output=tmp_path / "out", num_shards=1, payload=payload, max_bad_share=0.5, num_workers=1
+        utterances=utterances,
+        output=tmp_path / "out",
+        num_shards=1,
+        payload=payload,
+        max_unreadable_ratio=0.5,
+        num_workers=1,
     )
     assert set(prepared.skipped) == {utterances[1].utterance_id, utterances[2].utterance_id}
     assert "promises" in prepared.skipped[utterances[1].utterance_id]

@@ -237,7 +237,7 @@ def test_the_blank_is_what_the_vocabulary_says_and_every_id_stays(
     names = tokens.split(" ")
     tokenizer = CharTokenizer.from_file(write_vocab(tmp_path, names, **fields))
     assert (tokenizer.blank_id, tokenizer.tokens) == (blank, tuple(names))
-    assert tokenizer.pieces[blank] == ""
+    assert tokenizer.token_strings[blank] == ""
     wanted = [names.index(token) for token in "A|B"]
     assert tokenizer.encode("A B") == wanted
     assert tokenizer.decode([blank, *wanted, blank]) == "A B"
@@ -247,7 +247,11 @@ def test_the_blank_is_what_the_vocabulary_says_and_every_id_stays(
     (tmp_path / "run").mkdir()
     tokenizer.save(tmp_path / "run" / "vocab.json")
     again = CharTokenizer.from_file(tmp_path / "run" / "vocab.json")
-    assert (again.blank_id, again.unknown_id, again.pieces) == (blank, tokenizer.unknown_id, tokenizer.pieces)
+    assert (again.blank_id, again.unknown_id, again.token_strings) == (
+        blank,
+        tokenizer.unknown_id,
+        tokenizer.token_strings,
+    )
     assert (tmp_path / "run" / "tokenizer_config.json").exists() == (blank in (1, 5))
 
 
@@ -268,7 +272,7 @@ def test_a_space_may_be_the_word_delimiter(tmp_path: Path) -> None:
     tokenizer = CharTokenizer.from_file(path)
     assert tokenizer.encode("A BA") == [0, 1, 2, 0]
     assert tokenizer.decode([0, 1, 1, 2, 4]) == "A B"
-    assert tokenizer.pieces == ("A", " ", "B", "", "") and tokenizer.unknown_characters("A B") == set()
+    assert tokenizer.token_strings == ("A", " ", "B", "", "") and tokenizer.unknown_characters("A B") == set()
 
 
 def test_tokens_of_several_characters_are_labels_the_longest_first() -> None:

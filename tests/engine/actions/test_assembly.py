@@ -16,7 +16,7 @@ from engine.training.skipped_updates import SkipCounter
 from engine.workdir.identity import RunFiles
 
 FIGURES = {
-    "loss": 2.0, "num_rows": 8, "num_infeasible": 0, "num_bad": 0, "num_skipped_updates": 0, "blank_share": 0.5,
+    "loss": 2.0, "num_rows": 8, "num_infeasible": 0, "num_bad": 0, "num_skipped_updates": 0, "blank_ratio": 0.5,
     "labels_per_frame": 0.3, "mean_confidence": 0.7, "gradient_norm": 1.5, "audio_secs": 8.0,
 }  # fmt: skip
 EVALUATION = {

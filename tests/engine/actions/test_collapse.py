@@ -36,7 +36,7 @@ def _feed(watch, step, shares, labels_per_frame=0.25):
     try:
         for share in shares:
             step.assign_add(10)
-            watch({"blank_share": share, "labels_per_frame": labels_per_frame})
+            watch({"blank_ratio": share, "labels_per_frame": labels_per_frame})
     finally:
         logger.removeHandler(handler)
     return lines

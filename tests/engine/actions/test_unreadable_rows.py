@@ -14,8 +14,10 @@ from engine.actions.unreadable_rows import UnreadableReport, UnreadableRowGuard
 from engine.common.signals import StopTraining
 
 
-def make_guard(max_bad_share, rows_per_epoch):
-    return UnreadableRowGuard(max_bad_share=max_bad_share, rows_per_epoch=rows_per_epoch, global_step=tf.Variable(0))
+def make_guard(max_unreadable_ratio, rows_per_epoch):
+    return UnreadableRowGuard(
+        max_unreadable_ratio=max_unreadable_ratio, rows_per_epoch=rows_per_epoch, global_step=tf.Variable(0)
+    )
 
 
 def feed(guard, num_bad, num_rows, num_updates=1):
@@ -125,9 +127,9 @@ def test_a_name_is_written_once_with_the_loop_that_met_it_and_not_before(tmp_pat
     assert {json.loads(line)["split"] for line in path.read_text().splitlines()} == {"unreadable"}
 
 
-def resume(guard, tmp_path, max_bad_share=0.01, rows_per_epoch=1000):
+def resume(guard, tmp_path, max_unreadable_ratio=0.01, rows_per_epoch=1000):
     path = tf.train.Checkpoint(counts=guard.counts).write(str(tmp_path / "state"))
-    resumed = make_guard(max_bad_share, rows_per_epoch)
+    resumed = make_guard(max_unreadable_ratio, rows_per_epoch)
     tf.train.Checkpoint(counts=resumed.counts).read(path)
     return resumed
 

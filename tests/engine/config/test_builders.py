@@ -94,7 +94,7 @@ def test_whether_the_model_hears_normalized_recordings_stands_in_the_architectur
 def test_a_converted_folder_reads_transcripts_in_the_case_that_it_writes(tmp_path, tokens, style):
     (tmp_path / "config.json").write_text(preset("tiny").to_json())
     (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(["[PAD]", *tokens])}))
-    assert builders.load_run(str(tmp_path))[0].data.text_style == style
+    assert builders.load_run(str(tmp_path))[0].data.text_normalization == style
 
 
 def test_a_run_from_before_there_were_sources_is_native(tmp_path):
@@ -169,13 +169,13 @@ def test_epochs_become_updates_of_the_data(tmp_path):
 
 def test_the_text_style_of_a_run_is_what_it_chose(tmp_path):
     config = make_config(tmp_path)
-    data = SimpleNamespace(updates_per_epoch=9, text_style="unicode")
-    assert builders.with_data(config, data).data.text_style == "librispeech"
+    data = SimpleNamespace(updates_per_epoch=9, text_normalization="unicode")
+    assert builders.with_data(config, data).data.text_normalization == "librispeech"
     assert builders.with_text_style(config, run=str(tmp_path / "nowhere")) is config
-    config.data.text_style = "auto"
-    assert builders.with_data(config, data).data.text_style == "unicode"
-    (tmp_path / "config.json").write_text(json.dumps({"data": {"text_style": "none"}}))
-    assert builders.with_text_style(config, run=str(tmp_path / "best/ckpt-3")).data.text_style == "none"
+    config.data.text_normalization = "auto"
+    assert builders.with_data(config, data).data.text_normalization == "unicode"
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"text_normalization": "none"}}))
+    assert builders.with_text_style(config, run=str(tmp_path / "best/ckpt-3")).data.text_normalization == "none"
     with pytest.raises(ValueError, match="no config.json"):
         builders.with_text_style(config, run=str(tmp_path.parent / "a/b/c"))
 
@@ -204,7 +204,10 @@ def test_trained_weights_read_with_the_vocabulary_they_were_trained_with(tmp_pat
         ({"model": {"preset": 3}}, "model: 'preset' is 3, not text"),
         ({"model": {}}, "model has no 'preset'"),
         ({"train": None}, "'train' is null, not a JSON object"),
-        ({"data": {"text_style": "none", "on_rate_mismatch": "refuse", "eval": {"dev": 3}}}, "data.eval: 'dev' is 3"),
+        (
+            {"data": {"text_normalization": "none", "on_rate_mismatch": "refuse", "eval": {"dev": 3}}},
+            "data.eval: 'dev' is 3",
+        ),
         ({"decode": 3}, "'decode' is 3, not a JSON object"),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_config_that_is_not_there_names_what_lies_near(tmp_path, monkeypatch):
         ("train.num_updates=None", "wanted a whole number, such as 1600"),
         ("train.learning_rate=abc", "wanted a number, such as 0.0025"),
         ("train.learning_rate=nan", "wanted a number, such as 0.0025"),
-        ("data.allow_leak=maybe", "wanted True or False"),
+        ("data.allow_train_eval_overlap=maybe", "wanted True or False"),
         ("data.speed_factors=a.b", "wanted numbers, such as 0.9,1.0,1.1"),
         ("data.speed_factors=(0.9,'x')", "wanted numbers, such as 0.9,1.0,1.1"),
         ("data.speed_factors=(0.9,", "wanted numbers, such as 0.9,1.0,1.1"),
@@ -187,5 +187,5 @@ def test_no_built_in_config_has_a_set_that_a_flag_cannot_name():
         path = Path(base.__file__).with_name(f"{name}.py")
         config = load_config(str(path))
         assert all(set_name.isidentifier() for set_name in config.data.eval)
-        assert config.eval.best_of in config.data.eval or not config.data.eval
+        assert config.eval.best_metric_set in config.data.eval or not config.data.eval
         prepare(path)

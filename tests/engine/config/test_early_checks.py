@@ -26,7 +26,7 @@ def changed(**fields):
     ("field", "value", "line"),
     [
         ("model__source", "hubb", "model.source='hubb': wanted one of native, hub"),
-        ("model__regions", "of", "model.regions='of': wanted one of auto, on, off"),
+        ("model__fused_ops", "of", "model.fused_ops='of': wanted one of auto, on, off"),
         ("model__hidden_dropout", 1.0, "model.hidden_dropout=1.0: wanted 0 to less than 1"),
         ("model__layer_drop", -0.1, "model.layer_drop=-0.1: wanted 0 to less than 1"),
         ("model__mask_time_prob", 1.5, "model.mask_time_prob=1.5: wanted 0 to 1"),
@@ -34,7 +34,7 @@ def changed(**fields):
         ("data__on_rate_mismatch", "resampel", "data.on_rate_mismatch='resampel': wanted one of resample, refuse"),
         ("data__train__format", "jsnol", "data.train.format='jsnol': no such value; did you mean jsonl?"),
         ("data__eval__dev_clean__format", "cvs", "data.eval.dev_clean.format='cvs': no such value; did you mean csv?"),
-        ("data__eval__dev_clean__join_max_utterances", 0, "data.eval.dev_clean.join_max_utterances=0: wanted 1"),
+        ("data__eval__dev_clean__concat_max_utterances", 0, "data.eval.dev_clean.concat_max_utterances=0: wanted 1"),
         ("data__num_buckets", 0, "data.num_buckets=0: wanted 1 or more"),
         ("data__bucket_boundaries_samples", (5, 5), "data.bucket_boundaries_samples=(5, 5): wanted rising numbers"),
         ("data__bucket_boundaries_samples", (0,), "data.bucket_boundaries_samples=(0,): wanted rising numbers"),
@@ -96,10 +96,10 @@ def run_fields(tmp_path):
     for name in ("train.jsonl", "dev.jsonl", "vocab.json", "words.arpa"):
         (tmp_path / name).touch()
     (tmp_path / "weights").mkdir()
-    config.data.make_command = f"python -m data.synthetic --output={tmp_path}/corpus"
+    config.data.prepare_command = f"python -m data.synthetic --output={tmp_path}/corpus"
     config.data.train.input = str(tmp_path / "train.jsonl")
     config.data.eval = {"dev": get_eval_set(input=str(tmp_path / "dev.jsonl"))}
-    config.eval.best_of = "dev"
+    config.eval.best_metric_set = "dev"
     config.data.vocab = str(tmp_path / "vocab.json")
     config.model.init = str(tmp_path / "weights")
     return config
@@ -271,7 +271,7 @@ def test_what_cannot_be_written_is_told(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make_command", "path", "said"),
+    ("prepare_command", "path", "said"),
     [
         ("make --output=runs/c --n=6", "runs/c", "make it with: make --output=runs/c --n=6"),
         (
@@ -286,8 +286,8 @@ def test_what_cannot_be_written_is_told(tmp_path):
         ("make corpus", "my/train.jsonl", "make it with: make corpus"),
     ],
 )
-def test_only_the_configs_own_corpus_is_made_by_its_command(make_command, path, said):
-    assert early_checks.how_to_make(path, make_command).startswith(said)
+def test_only_the_configs_own_corpus_is_made_by_its_command(prepare_command, path, said):
+    assert early_checks.how_to_make(path, prepare_command).startswith(said)
 
 
 def test_decoding_wants_its_files_and_its_extra(tmp_path, monkeypatch):

@@ -21,7 +21,11 @@ from tests.helpers.experiment_toys import make_config, make_parts
         ("eval.batch_size", 0, "eval.batch_size must be at least 1, got 0"),
         ("train.num_updates", 0, "train.num_updates must be at least 1, got 0"),
         ("train.log_every_updates", 0, "train.log_every_updates must be at least 1, got 0"),
-        ("eval.best_of", "other", "eval.best_of='other' names no evaluation set; data.eval has dev_clean"),
+        (
+            "eval.best_metric_set",
+            "other",
+            "eval.best_metric_set='other' names no evaluation set; data.eval has dev_clean",
+        ),
     ],
 )
 def test_fields_that_do_not_fit_each_other_are_named(field, value, message):
@@ -56,7 +60,7 @@ def test_fields_that_do_not_fit_each_other_are_named(field, value, message):
         ("checkpoint.background", "yes", "checkpoint.background must be one of True, False, got 'yes'"),
         ("runtime.stop_within_secs", -1.0, "runtime.stop_within_secs must be at least 0, got -1.0"),
         ("runtime.num_virtual_devices", "all", "runtime.num_virtual_devices must be a whole number, at least 0, got"),
-        ("data.max_bad_share", 5.0, "data.max_bad_share must be from 0 to 1, got 5.0"),
+        ("data.max_unreadable_ratio", 5.0, "data.max_unreadable_ratio must be from 0 to 1, got 5.0"),
         ("seed", -1, "seed must be from 0 to 4294967295, got -1"),
     ],
 )
@@ -123,7 +127,7 @@ def test_batches_by_seconds_need_a_multiple_that_can_be_shared_out():
     [
         ("data.num_buckets", 8, "data.num_buckets=8: a TPU needs rows of one length; set data.num_buckets=1"),
         ("train.precision", "mixed_float16", "a TPU has no float16; set mixed_bfloat16 or float32"),
-        ("model.regions", "on", "model.regions=on: a TPU compiles the step as a whole; set auto or off"),
+        ("model.fused_ops", "on", "model.fused_ops=on: a TPU compiles the step as a whole; set auto or off"),
     ],
 )
 def test_what_a_tpu_cannot_run_is_refused(field, value, message):
@@ -138,7 +142,7 @@ def test_what_a_tpu_cannot_run_is_refused(field, value, message):
 def test_a_missing_corpus_names_the_command_that_makes_it(tmp_path):
     config = make_config(tmp_path / "nowhere")
     command = f"python -m data.synthetic --output={tmp_path / 'nowhere'}"
-    config.data.make_command = command
+    config.data.prepare_command = command
     with pytest.raises(ValueError, match=f"nowhere: no such corpus; make it with: {command}"):
         experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
     assert not (tmp_path / "run/config.json").exists()
@@ -240,10 +244,10 @@ def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_writte
     with pytest.raises(ValueError, match="set 13.837 or less"):
         validation.check_row_lengths(config, 246_000)
     config.data.max_duration_secs = 13.8
-    config.data.join_max_utterances = 3
-    with pytest.raises(ValueError, match="data.join_max_secs=0: .*set 15.375 or less"):
+    config.data.concat_max_utterances = 3
+    with pytest.raises(ValueError, match="data.concat_max_secs=0: .*set 15.375 or less"):
         validation.check_row_lengths(config, 246_000)
-    config.data.join_max_secs = 15.0
+    config.data.concat_max_secs = 15.0
     validation.check_row_lengths(config, 246_000)
     config.data.max_duration_secs = 0.0
     with pytest.raises(ValueError, match="data.max_duration_secs=0:"):
@@ -254,7 +258,7 @@ def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_writte
 def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
     class Alphabet:
         def __init__(self, tokens):
-            self.pieces, self.num_tokens, self.blank_id = tokens.replace("_", " "), len(tokens), tokens.find("_")
+            self.token_strings, self.num_tokens, self.blank_id = tokens.replace("_", " "), len(tokens), tokens.find("_")
 
     def build(path):
         return Alphabet(open(path, encoding="utf-8").read())

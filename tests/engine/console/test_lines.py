@@ -48,8 +48,8 @@ def test_a_line_has_what_a_person_wants_to_know():
 
 
 def test_health_is_said_where_something_is_odd():
-    fine = {"num_infeasible": 0.0, "num_bad": 0.0, "num_skipped_updates": 0.0, "input_stall_share": 0.05}
+    fine = {"num_infeasible": 0.0, "num_bad": 0.0, "num_skipped_updates": 0.0, "input_stall_ratio": 0.05}
     assert oddities(fine) == []
-    found = oddities({"num_infeasible": 3.0, "num_bad": 1.0, "num_skipped_updates": 2.0, "input_stall_share": 0.5})
+    found = oddities({"num_infeasible": 3.0, "num_bad": 1.0, "num_skipped_updates": 2.0, "input_stall_ratio": 0.5})
     assert len(found) == 4
     assert found[0].startswith("3 rows left out") and found[3] == "waiting for data 50 % of the time"

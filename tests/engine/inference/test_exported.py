@@ -51,7 +51,9 @@ def test_the_folder_says_what_it_is(folder):
         ExportedModel(folder.parent)
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b'{"text_style": "\xff"}', b"[" * 100_000, b'{"a": "\\ud800"}'])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b'{"text_normalization": "\xff"}', b"[" * 100_000, b'{"a": "\\ud800"}']
+)
 def test_damaged_fields_are_one_line_with_the_file(tmp_path, content):
     (tmp_path / "saved_model.pb").touch()
     (tmp_path / "export.json").write_bytes(content)

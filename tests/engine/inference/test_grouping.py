@@ -19,17 +19,17 @@ from engine.inference.grouping import ON_ACCELERATOR, ON_CPU, Grouping, group_by
     ],
 )
 def test_groups_hold_no_more_padding_than_allowed(share, expected):
-    assert group_by_length([90, 40, 100, 50, 90], Grouping(max_padding_share=share)) == expected
+    assert group_by_length([90, 40, 100, 50, 90], Grouping(max_padding_ratio=share)) == expected
 
 
 def test_no_rows_are_no_groups():
-    assert group_by_length([], Grouping(max_padding_share=0.1)) == []
-    assert group_by_length([0, 0], Grouping(max_padding_share=0.1)) == [[0, 1]]
+    assert group_by_length([], Grouping(max_padding_ratio=0.1)) == []
+    assert group_by_length([0, 0], Grouping(max_padding_ratio=0.1)) == [[0, 1]]
 
 
 def test_every_row_is_in_one_group_and_padding_is_bounded():
     lengths = np.random.default_rng(0).integers(1, 30, 200).tolist()
-    groups = group_by_length(lengths, Grouping(max_padding_share=0.1))
+    groups = group_by_length(lengths, Grouping(max_padding_ratio=0.1))
     assert sorted(row for group in groups for row in group) == list(range(200))
     for group in groups:
         assert sum(lengths[row] for row in group) >= 0.9 * len(group) * max(lengths[row] for row in group)
@@ -39,7 +39,7 @@ def test_every_row_is_in_one_group_and_padding_is_bounded():
     ("max_samples", "expected"), [(0, [[0, 1, 2, 3]]), (200, [[0, 1], [2, 3]]), (50, [[0], [1], [2], [3]])]
 )
 def test_groups_of_several_rows_stay_below_the_limit(max_samples, expected):
-    assert group_by_length([100] * 4, Grouping(max_padding_share=0.1, max_samples=max_samples)) == expected
+    assert group_by_length([100] * 4, Grouping(max_padding_ratio=0.1, max_samples=max_samples)) == expected
 
 
 def test_accelerators_take_a_batch_whole(monkeypatch):

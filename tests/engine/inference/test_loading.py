@@ -21,7 +21,7 @@ class Letters:
     pieces = "_abcde"
 
     def decode(self, ids):
-        return "".join(self.pieces[i] for i in ids)
+        return "".join(self.token_strings[i] for i in ids)
 
 
 WAVEFORM = np.linspace(-1, 1, NUM_SAMPLES, dtype=np.float32)
@@ -55,7 +55,7 @@ def trained(tmp_path):
         checkpoint=tf.train.Checkpoint(model=model), directory=tmp_path / "run/best", global_step=tf.Variable(1)
     ).save_if_better(0.1, metric="dev/wer")
     logits = model(tf.constant(WAVEFORM)[tf.newaxis], tf.constant([NUM_SAMPLES]))
-    return str(tmp_path / "run"), "".join(Letters.pieces[token] for token in logits[0].numpy().argmax(-1))
+    return str(tmp_path / "run"), "".join(Letters.token_strings[token] for token in logits[0].numpy().argmax(-1))
 
 
 def make_parts(**fields):
@@ -68,7 +68,7 @@ def make_parts(**fields):
         count_samples=count_samples,
         stream_audio=stream_audio,
         normalize_waveform=lambda waveform: waveform * 2,
-        find_reference=lambda path, text_style: "said so" if path.endswith("a.wav") else None,
+        find_reference=lambda path, text_normalization: "said so" if path.endswith("a.wav") else None,
         loss_fn=toy_loss,
         feasible_fn=toy_feasible,
         decoder=toy_decoder,
@@ -90,7 +90,7 @@ def test_the_longest_row_is_ones_own_choice(trained):
     ("fields", "message"),
     [
         ({}, "has no 'on_rate_mismatch'"),
-        ({"on_rate_mismatch": "resample", "text_style": 3}, "'text_style' is 3, not text"),
+        ({"on_rate_mismatch": "resample", "text_normalization": 3}, "'text_normalization' is 3, not text"),
     ],
 )
 def test_an_export_that_does_not_say_how_to_read_is_named(tmp_path, fields, message):

@@ -30,7 +30,7 @@ def test_each_row_gets_what_it_gets_alone_in_the_order_given(num_at_once):
         seen.append((padded.shape, lengths.tolist()))
         return sums(padded, lengths)
 
-    runner = RowRunner(step, Grouping(max_padding_share=0.1, num_at_once=num_at_once))
+    runner = RowRunner(step, Grouping(max_padding_ratio=0.1, num_at_once=num_at_once))
     lengths = (2_000, 31_000, 3_000, 30_000)
     found = runner.submit(rows(*lengths))()
     assert [len(row) for row in found] == [2, 31, 3, 30]
@@ -48,7 +48,7 @@ def test_two_groups_really_run_at_once():
         both.wait()  # breaks where one waits for the other to end
         return sums(padded, lengths)
 
-    runner = RowRunner(step, Grouping(max_padding_share=0.0, num_at_once=2))
+    runner = RowRunner(step, Grouping(max_padding_ratio=0.0, num_at_once=2))
     assert [len(row) for row in runner.submit(rows(1_000, 40_000))()] == [1, 40]
 
 
@@ -58,7 +58,7 @@ def test_what_fails_is_raised_where_it_is_collected_and_the_next_rows_are_done()
             raise ValueError("too long")
         return sums(padded, lengths)
 
-    runner = RowRunner(step, Grouping(max_padding_share=0.0, num_at_once=2))
+    runner = RowRunner(step, Grouping(max_padding_ratio=0.0, num_at_once=2))
     bad, good = runner.submit(rows(40_000)), runner.submit(rows(5_000))
     with pytest.raises(ValueError, match="too long"):
         bad()

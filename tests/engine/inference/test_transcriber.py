@@ -131,7 +131,7 @@ def test_a_bad_file_is_named_and_the_others_are_done(tmp_path, long):
 
 @pytest.mark.parametrize("num_at_once", [1, 2])
 def test_rows_of_like_length_run_together_and_come_back_in_order(num_at_once):
-    transcriber = make_transcriber(grouping=Grouping(max_padding_share=0.1, num_at_once=num_at_once))
+    transcriber = make_transcriber(grouping=Grouping(max_padding_ratio=0.1, num_at_once=num_at_once))
     waveforms = [np.full(secs * SAMPLE_RATE, 1.0, np.float32) for secs in (2, 9, 1, 9)]
     alone = [transcriber.log_probs([waveform])[0] for waveform in waveforms]
     together = transcriber.log_probs(waveforms)

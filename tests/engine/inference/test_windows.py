@@ -32,11 +32,11 @@ def frames_of(window):
     num_samples=st.integers(1, 700),
     block=st.integers(1, 200),
     window=st.integers(FIELD + 5 * HOP, 120),
-    step_share=st.floats(0.2, 0.8),
+    step_ratio=st.floats(0.2, 0.8),
 )
 @settings(max_examples=150)
-def test_every_frame_once(num_samples, block, window, step_share):
-    step = max(HOP, int(window * step_share) // HOP * HOP)
+def test_every_frame_once(num_samples, block, window, step_ratio):
+    step = max(HOP, int(window * step_ratio) // HOP * HOP)
     whole = np.arange(num_samples, dtype=np.float32)
     blocks = (whole[i : i + block] for i in range(0, num_samples, block))
     windows = list(cut_windows(blocks, window_samples=window, step_samples=step, hop_samples=HOP))

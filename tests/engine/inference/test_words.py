@@ -9,7 +9,7 @@ import pytest
 from engine.inference.words import Timed, find_words, mean_confidence
 
 # blank, unknown, space, letters
-TOKENIZER = types.SimpleNamespace(pieces=("", "", " ", "a", "b"))
+TOKENIZER = types.SimpleNamespace(token_strings=("", "", " ", "a", "b"))
 
 
 def test_words_by_hand():

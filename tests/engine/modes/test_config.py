@@ -45,19 +45,22 @@ def flat_names(fields, prefix=""):
 
 def test_what_the_data_decide_says_so_and_a_run_has_found_it(capsys, tmp_path):
     config = base.get_config()
-    config.data.text_style = config.data.vocab = "auto"
+    config.data.text_normalization = config.data.vocab = "auto"
     config.train.num_updates, config.train.num_epochs = 0, 3.0
     lines = printed(config, capsys)
-    assert above(lines, "--config.data.text_style=auto") == "# resolves to what the training texts suggest"
+    assert above(lines, "--config.data.text_normalization=auto") == "# resolves to what the training texts suggest"
     assert above(lines, "--config.data.vocab=auto") == "# resolves to the characters of the training texts"
     assert above(lines, "--config.train.num_updates=0").startswith("# resolves to 3 epochs, counted when")
     assert above(lines, "--config.model.preset=auto") == "# resolves to the architecture of hf://facebook/wav2vec2-base"
     recorded = config.to_dict()
-    recorded["data"]["text_style"] = "unicode"
+    recorded["data"]["text_normalization"] = "unicode"
     recorded["train"]["num_updates"] = 1234
     (tmp_path / "config.json").write_text(json.dumps(recorded))
     lines = printed(config, capsys, workdir=tmp_path)
-    assert above(lines, "--config.data.text_style=auto") == f"# resolves to unicode, as the run in {tmp_path} has found"
+    assert (
+        above(lines, "--config.data.text_normalization=auto")
+        == f"# resolves to unicode, as the run in {tmp_path} has found"
+    )
     assert above(lines, "--config.train.num_updates=0") == f"# resolves to 1234, as the run in {tmp_path} has counted"
     assert above(lines, "--config.data.vocab=auto") == f"# resolves to {tmp_path}/vocab.json"
 

@@ -73,7 +73,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     config = make_config(folder, ema_decay=0.9)
     config.checkpoint.keep = 3
-    config.eval.update({"every_updates": 2, "batch_size": 4, "best_of": "dev", "idle_timeout_secs": 0.01})
+    config.eval.update({"every_updates": 2, "batch_size": 4, "best_metric_set": "dev", "idle_timeout_secs": 0.01})
     config.data.eval["dev"] = base.get_eval_set(input=str(folder))
     run = {"config": config, "parts": make_parts(build_eval_data=ToyEvalData), "workdir": str(folder / "run")}
     assert experiment.run(**run, mode="train_and_eval", strategy_name="one_device").exit_status == 0

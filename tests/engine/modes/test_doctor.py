@@ -28,7 +28,7 @@ def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"
         measure_model=lambda **fields: SimpleNamespace(
             num_frames="frames",
             training_flops=lambda num_samples: 2e9 * num_samples / 16_000,
-            memory_bytes={name: fields[name] for name in ("keep_copy", "regions", "recompute")},
+            memory_bytes={name: fields[name] for name in ("keep_copy", "fused_ops", "gradient_checkpointing")},
         ),
         set_type=lambda **fields: SimpleNamespace(**fields),
         examine=examine,
@@ -40,14 +40,14 @@ def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"
 def test_errors_end_with_status_2(tmp_path, capsys, num_errors, status):
     seen = {}
     config = make_config(tmp_path, accum_steps=2)
-    config.model.regions, config.model.recompute = "off", True
+    config.model.fused_ops, config.model.gradient_checkpointing = "off", True
     assert run(config, tmp_path, num_errors=num_errors, seen=seen) == status
     assert capsys.readouterr().out.splitlines() == ["a line", f"{num_errors} errors"]
     assert (seen["folder"], seen["title"]) == (str(tmp_path / "run"), "run")
     (train,) = seen["sets"]
     assert (train.name, train.num_parts, train.fields["input"]) == ("", 2, str(tmp_path))
     assert seen["frames_fn"] == "frames"
-    assert seen["memory_fn"] == {"keep_copy": True, "regions": "off", "recompute": True}
+    assert seen["memory_fn"] == {"keep_copy": True, "fused_ops": "off", "gradient_checkpointing": True}
     assert seen["available_bytes"] > 2**28
 
 
@@ -112,7 +112,7 @@ def test_one_process_examines_for_all_workers_and_waits_for_none(tmp_path, monke
 def test_a_missing_corpus_is_the_sets_own_fault_and_names_the_command(tmp_path):
     seen = {}
     config = make_config(tmp_path / "absent")
-    config.data.make_command = "make speech"
+    config.data.prepare_command = "make speech"
     run(config, tmp_path, seen=seen)
     with pytest.raises(ValueError, match="no such corpus; make it with: make speech"):
         seen["sets"][0].build(lambda fault: None)
@@ -120,20 +120,23 @@ def test_a_missing_corpus_is_the_sets_own_fault_and_names_the_command(tmp_path):
 
 def test_the_texts_decide_what_the_config_leaves_to_them_before_anything_is_examined(tmp_path):
     class Decided(ToyTrainData):
-        tokenizer, text_style, updates_per_epoch = Letters(), "unicode", 5
+        tokenizer, text_normalization, updates_per_epoch = Letters(), "unicode", 5
 
         def __init__(self, **fields):
-            assert (fields["tokenizer"], fields["text_style"]) == (None, "auto")
+            assert (fields["tokenizer"], fields["text_normalization"]) == (None, "auto")
             fields["report"](("a fault",))
 
     styles, heard, seen = [], [], {}
     config = make_config(tmp_path)
-    config.data.update({"vocab": "auto", "text_style": "auto"})
+    config.data.update({"vocab": "auto", "text_normalization": "auto"})
     config.data.eval["dev"] = base.get_eval_set(input=str(tmp_path))
-    config.eval.best_of = "dev"
-    parts = {"build_train_data": Decided, "build_eval_data": lambda **fields: styles.append(fields["text_style"])}
+    config.eval.best_metric_set = "dev"
+    parts = {
+        "build_train_data": Decided,
+        "build_eval_data": lambda **fields: styles.append(fields["text_normalization"]),
+    }
     assert run(config, tmp_path, seen=seen, parts=parts) == 0
-    assert (seen["text_style"], seen["tokenizer"]) == ("unicode", Decided.tokenizer)
+    assert (seen["text_normalization"], seen["tokenizer"]) == ("unicode", Decided.tokenizer)
     train, dev = seen["sets"]
     assert isinstance(train.build(heard.append), Decided) and heard == [("a fault",)]
     dev.build(heard.append)
@@ -143,8 +146,8 @@ def test_the_texts_decide_what_the_config_leaves_to_them_before_anything_is_exam
 def test_where_training_cannot_be_opened_the_other_sets_are_examined_all_the_same(tmp_path):
     seen = {}
     config = make_config(tmp_path / "absent")
-    config.data.update({"vocab": "auto", "text_style": "auto"})
+    config.data.update({"vocab": "auto", "text_normalization": "auto"})
     run(config, tmp_path, seen=seen)
-    assert seen["text_style"] == "unicode" and isinstance(seen["tokenizer"], Letters)
+    assert seen["text_normalization"] == "unicode" and isinstance(seen["tokenizer"], Letters)
     with pytest.raises(ValueError, match="no such corpus"):
         seen["sets"][0].build(lambda fault: None)

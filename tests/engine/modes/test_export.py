@@ -114,7 +114,7 @@ def test_other_formats_lie_beside_it_and_the_card_compares_them(trained, parts, 
     (waveform,) = parts.stream_audio("a.wav", "refuse")
     ids = load_portable(path, "tflite_float32")(waveform).argmax(-1)
     # As the card says.
-    text = "".join(Letters.pieces[i] for i, before in zip(ids, [-1, *ids], strict=False) if i not in (before, 0))
+    text = "".join(Letters.token_strings[i] for i, before in zip(ids, [-1, *ids], strict=False) if i not in (before, 0))
     assert " ".join(text.split()) == (tmp_path / "out.txt").read_text().strip() != ""
     assert "| model-float32.tflite | 0.0 MB | " in (output / "README.md").read_text()
 
@@ -149,16 +149,16 @@ def test_output_must_be_named(trained, parts):  # noqa: F811
 def test_no_compiler_is_needed_where_the_export_runs(parts, tmp_path):
     """A wide model's regions and its norm in float64 stay behind: they neither convert nor run in every server."""
 
-    def build(regions):
+    def build(fused_ops):
         return build_model(
             preset="tiny", vocab_size=6, num_layers=1, conv_dim=(16, 16), conv_kernel=(10, 3), conv_stride=(5, 2),
-            feature_norm="group", hidden_size=32, num_heads=2, intermediate_size=48, regions=regions,
+            feature_norm="group", hidden_size=32, num_heads=2, intermediate_size=48, fused_ops=fused_ops,
         )  # fmt: skip
 
     tf_keras.utils.set_random_seed(0)
     model = build("on")
     config = base.get_small_config()
-    config.model.regions = "on"
+    config.model.fused_ops = "on"
     config.data.on_rate_mismatch = "refuse"
     run = tmp_path / "run"
     run.mkdir()
@@ -169,7 +169,7 @@ def test_no_compiler_is_needed_where_the_export_runs(parts, tmp_path):
     speech = np.random.default_rng(0).uniform(-0.1, 0.3, 4_000).astype(np.float32)
     parts = dataclasses.replace(
         parts,
-        build_model=lambda **fields: build(fields["regions"]),
+        build_model=lambda **fields: build(fields["fused_ops"]),
         stream_audio=lambda path, on_rate_mismatch: iter([speech]),
     )
     (tmp_path / "a.wav").touch()

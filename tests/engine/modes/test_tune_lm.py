@@ -127,8 +127,8 @@ def test_a_config_that_has_nothing_to_tune_is_refused_before_anything_slow(tmp_p
     with pytest.raises(ValueError, match="decode.method=greedy: only lexicon"):
         tune_lm.run(config=config, parts=make_parts(), workdir=str(tmp_path))
     config.decode.method = "lexicon"
-    config.eval.best_of = "dev"
-    with pytest.raises(ValueError, match="eval.best_of='dev' names no evaluation set"):
+    config.eval.best_metric_set = "dev"
+    with pytest.raises(ValueError, match="eval.best_metric_set='dev' names no evaluation set"):
         tune_lm.run(config=config, parts=make_parts(), workdir=str(tmp_path))
 
 

@@ -15,7 +15,7 @@ CONFIG = {
         "learning_rate": 3e-5, "schedule": "tri_stage", "warmup_updates": 8000, "global_batch_size": 64,
         "num_updates": 80_000, "precision": "float32",
     },
-    "eval": {"best_of": "dev"},
+    "eval": {"best_metric_set": "dev"},
     "seed": 0,
 }  # fmt: skip
 ENVIRONMENT = {
@@ -81,7 +81,7 @@ def test_what_is_not_recorded_is_unknown():
 @pytest.mark.parametrize("value", [None, True, "x", [1], {"a": 1}, 1e308, -3, 10**400])
 def test_values_of_any_kind_are_shown_or_unknown(value):
     config = {"train": {"learning_rate": value, "global_batch_size": value, "num_updates": value, "schedule": value},
-              "data": {"max_batch_secs": value}, "eval": {"best_of": value}, "seed": value}  # fmt: skip
+              "data": {"max_batch_secs": value}, "eval": {"best_metric_set": value}, "seed": value}  # fmt: skip
     environment = dict.fromkeys(ENVIRONMENT, value)
     line = {"step": 1, "split": "train", "audio_secs": value, "audio_secs_per_sec": value}
     facts = RunFacts(config, environment)

@@ -21,8 +21,8 @@ NAMES = [
 def make_run(workdir, *, weight=1.0, slot=2.0, lines=None, text="A B"):
     workdir.mkdir()
     lines = lines or [
-        {"step": 5, "split": "train", "loss": 0.5, "input_stall_share": 0.25, "data_digest": "aa"},
-        {"step": 10, "split": "train", "loss": 0.25, "input_stall_share": 0.5, "data_digest": "bb"},
+        {"step": 5, "split": "train", "loss": 0.5, "input_stall_ratio": 0.25, "data_digest": "aa"},
+        {"step": 10, "split": "train", "loss": 0.25, "input_stall_ratio": 0.5, "data_digest": "bb"},
         {"step": 10, "split": "dev", "wer": 0.5, "audio_secs_per_sec": 12.5},
     ]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -67,7 +67,7 @@ def test_averages_leave_the_training_as_it_is():
     with_average, figures = train(make_trainer(ema_decay=DECAY))
     without, wanted = train(make_trainer())
     assert_equal(with_average, without)
-    for name in ("loss", "gradient_norm", "blank_share", "learning_rate"):
+    for name in ("loss", "gradient_norm", "blank_ratio", "learning_rate"):
         assert figures[name] == wanted[name]
 
 

@@ -52,5 +52,5 @@ def test_no_limit_never_stops_and_a_negative_one_is_refused():
     feed(counter, "s" * 50)
     assert list(counter.take()) == []
     assert int(counter.count) == 50
-    with pytest.raises(ValueError, match="train.max_skipped_in_a_row must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="train.max_consecutive_skips must be at least 0, got -1"):
         SkipCounter(limit=-1)

@@ -84,7 +84,7 @@ def plain():
 def test_accumulation_gives_the_same_weights(plain, accum_steps):
     weights, figures = train(make_trainer(accum_steps=accum_steps))
     assert_same(weights, plain[0])
-    names = ("loss", "gradient_norm", "audio_secs", "padding_share", "num_rows", "blank_share", "mean_confidence")
+    names = ("loss", "gradient_norm", "audio_secs", "padding_ratio", "num_rows", "blank_ratio", "mean_confidence")
     for name in names:
         assert figures[name] == pytest.approx(plain[1][name], rel=1e-5)
 
@@ -94,7 +94,7 @@ def test_two_replicas_give_the_same_weights(plain, two_replicas, accum_steps):
     weights, figures = train(make_trainer(two_replicas, accum_steps=accum_steps))
     assert_same(weights, plain[0])
     assert figures["num_rows"] == 5 * NUM_ROWS
-    for name in ("loss", "blank_share", "mean_confidence"):
+    for name in ("loss", "blank_ratio", "mean_confidence"):
         assert figures[name] == pytest.approx(plain[1][name], rel=1e-5)
 
 
@@ -193,11 +193,11 @@ def test_a_loss_that_is_not_finite_skips_the_update_even_if_its_gradient_is_and_
     alone = make_trainer(dataset_fn=toy_dataset_fn(NUM_ROWS, make=poisoned), loss_fn=infinite)
     _, figures = train(alone, 2)
     assert figures["num_skipped_updates"] == 1
-    for name in ("loss", "blank_share", "mean_confidence", "gradient_norm"):
+    for name in ("loss", "blank_ratio", "mean_confidence", "gradient_norm"):
         assert figures[name] == pytest.approx(first[name], rel=1e-6)
     weights, figures = train(trainer, 1)
     assert figures["num_skipped_updates"] == 1
-    assert np.isnan(figures["loss"]) and np.isnan(figures["blank_share"])
+    assert np.isnan(figures["loss"]) and np.isnan(figures["blank_ratio"])
     assert list(trainer.skip_counter.take()) == [1]
     assert_same(weights, [v.numpy() for v in alone.model.trainable_variables], rtol=0)
 
@@ -207,7 +207,7 @@ def test_clipping_bounds_the_norm_of_the_whole_update():
     before = make_trainer().model.trainable_variables
     step = np.sqrt(sum(((a - b.numpy()) ** 2).sum() for a, b in zip(weights, before, strict=True)))
     assert figures["gradient_norm"] > 0.1
-    assert figures["clipped_share"] == 1.0
+    assert figures["clipped_ratio"] == 1.0
     assert step == pytest.approx(0.1, rel=1e-4)
 
 
@@ -319,13 +319,13 @@ def test_waiting_for_input_is_measured(two_replicas, delay_secs):
         start = time.monotonic()
         _, figures = train(trainer, 8)
         elapsed_secs = time.monotonic() - start
-        waited_secs = figures["input_stall_share"] * elapsed_secs
+        waited_secs = figures["input_stall_ratio"] * elapsed_secs
         if delay_secs:
             # A source that gives ten updates a second to a model that could do hundreds.
-            assert figures["input_stall_share"] > 0.5
+            assert figures["input_stall_ratio"] > 0.5
             assert 0.6 * 8 * delay_secs < waited_secs < elapsed_secs
         else:
-            assert 0.0 <= figures["input_stall_share"] < 0.5
+            assert 0.0 <= figures["input_stall_ratio"] < 0.5
 
 
 def test_a_loop_left_in_its_middle_goes_on_as_if_it_had_not_been():
@@ -351,7 +351,7 @@ def test_a_loop_left_in_its_middle_goes_on_as_if_it_had_not_been():
             found.append(trainer.train(tf.constant(num_updates)))
     assert calls == [1, 2, 4, 5]
     for figures in (*found, *wanted):
-        del figures["input_stall_share"], figures["audio_secs_per_sec"]  # a matter of the clock
+        del figures["input_stall_ratio"], figures["audio_secs_per_sec"]  # a matter of the clock
     assert found == wanted
     assert int(trainer.data_digest.numpy()) == int(straight.data_digest.numpy()) != 0
     for a, b in zip(trainer.model.variables, straight.model.variables, strict=True):

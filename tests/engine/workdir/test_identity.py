@@ -22,7 +22,7 @@ from tests.helpers.experiment_toys import ToyEvalData, ToyTrainData, make_config
 def make_run(folder, name="run", *, seed=0, parts=None, **train):
     config = make_config(folder, num_updates=4, ema_decay=0.5, **train)
     config.seed = seed
-    config.eval.update({"every_updates": 2, "batch_size": 4, "best_of": "dev", "report_utterances": 3})
+    config.eval.update({"every_updates": 2, "batch_size": 4, "best_metric_set": "dev", "report_utterances": 3})
     config.data.eval["dev"] = base.get_eval_set(input=str(folder))
     parts = parts or make_parts(build_eval_data=ToyEvalData)
     return {"config": config, "parts": parts, "workdir": storage.join(folder, name), "strategy_name": "one_device"}

@@ -236,4 +236,4 @@ def test_what_is_done_otherwise_to_text_is_noted(tmp_path):
     notes = files.text_notes(tmp_path, read(tmp_path))
     assert ["do_lower_case" in notes[0], "decode.lm" in notes[1]] == [True, True]
     write_vocab(tmp_path, [*TOKENS[:5], "a", "b", "c"])
-    assert "text_style=unicode" in files.text_notes(tmp_path, read(tmp_path))[1]
+    assert "text_normalization=unicode" in files.text_notes(tmp_path, read(tmp_path))[1]

@@ -181,7 +181,7 @@ def twins(name, one, other, *, freeze=False, precision="float32"):
     ("name", "freeze"), [("base", False), ("base", True), ("large_lv60", False)], ids=["base", "frozen", "large_lv60"]
 )
 def test_a_model_of_regions_trains_like_a_plain_one(name, freeze):
-    plain, compiled = twins(name, {"regions": "off"}, {"regions": "on"}, freeze=freeze)
+    plain, compiled = twins(name, {"fused_ops": "off"}, {"fused_ops": "on"}, freeze=freeze)
     loss, wanted = gradients_of(plain)
     found_loss, found = gradients_of(compiled)
     assert found_loss == pytest.approx(loss, rel=1e-5)
@@ -196,15 +196,15 @@ def test_a_model_of_regions_trains_like_a_plain_one(name, freeze):
 @pytest.mark.parametrize(
     ("name", "precision", "fields", "jit_compile"),
     [
-        ("base", "float32", {"regions": "off"}, None),
-        ("base", "mixed_bfloat16", {"regions": "on"}, None),
-        ("large_lv60", "float32", {"regions": "on", "layer_drop": 0.0}, None),
-        ("base", "float32", {"regions": "off"}, True),  # as on a TPU
+        ("base", "float32", {"fused_ops": "off"}, None),
+        ("base", "mixed_bfloat16", {"fused_ops": "on"}, None),
+        ("large_lv60", "float32", {"fused_ops": "on", "layer_drop": 0.0}, None),
+        ("base", "float32", {"fused_ops": "off"}, True),  # as on a TPU
     ],
     ids=["plain", "regions-bfloat16", "regions-pre-norm", "compiled"],
 )
 def test_recomputed_layers_give_the_same_gradients(monkeypatch, name, precision, fields, jit_compile):
-    kept, recomputed = twins(name, fields, {**fields, "recompute": True}, precision=precision)
+    kept, recomputed = twins(name, fields, {**fields, "gradient_checkpointing": True}, precision=precision)
     traced, call = [], TransformerLayer.call
     monkeypatch.setattr(TransformerLayer, "call", lambda self, *inputs: traced.append(self) or call(self, *inputs))
     loss, wanted = gradients_of(kept, jit_compile=jit_compile)
@@ -220,7 +220,7 @@ def test_recomputed_layers_give_the_same_gradients(monkeypatch, name, precision,
 
 def test_the_folded_group_norm_is_exact_where_samples_are_nearly_equal():
     """A slow drift over a loud offset: windows whose samples differ in their last digits only."""
-    plain, folded = twins("base", {"regions": "off"}, {"regions": "on"})
+    plain, folded = twins("base", {"fused_ops": "off"}, {"fused_ops": "on"})
     time = np.arange(16_000, dtype=np.float32)
     rows = np.stack([1.0 + 1e-3 * np.sin(time / 900), np.sin(time / 15)]).astype(np.float32)
     lengths = tf.constant([16_000, 9_000])
@@ -236,14 +236,14 @@ def test_the_folded_group_norm_is_exact_where_samples_are_nearly_equal():
 def test_regions_run_in_wide_models_alone_unless_asked_for():
     assert preset("base").uses_fused_ops and preset("xls_r_300m").uses_fused_ops
     assert not preset("tiny").uses_fused_ops
-    assert preset("tiny", regions="on").uses_fused_ops and not preset("base", regions="off").uses_fused_ops
+    assert preset("tiny", fused_ops="on").uses_fused_ops and not preset("base", fused_ops="off").uses_fused_ops
     with pytest.raises(ValueError, match="regions must be"):
-        preset("base", regions="some")
+        preset("base", fused_ops="some")
 
 
-@pytest.mark.parametrize("recompute", [False, True])
-def test_two_replicas_run_regions(two_replicas, recompute):
-    config = small_preset("base", **RANDOM, regions="on", recompute=recompute)
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_two_replicas_run_regions(two_replicas, gradient_checkpointing):
+    config = small_preset("base", **RANDOM, fused_ops="on", gradient_checkpointing=gradient_checkpointing)
     with two_replicas.scope():
         model = Wav2Vec2ForCTC(config=config)
     alone = Wav2Vec2ForCTC(config=config)

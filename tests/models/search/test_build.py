@@ -12,7 +12,7 @@ from tests.helpers.models_lm import ARPA, PIECES, decode, emissions, needs_flash
 def build(**fields):
     defaults = {"method": "beam", "beam_size": 8, "beam_tokens": 0, "beam_threshold": 25.0, "num_hypotheses": 1}
     defaults |= {"lm": "", "lexicon": "", "lm_weight": 1.0, "word_score": 0.0, "hot_words": (), "hot_word_score": 4.0}
-    return build_search(pieces=PIECES, **{**defaults, **fields})
+    return build_search(token_strings=PIECES, **{**defaults, **fields})
 
 
 @needs_flashlight

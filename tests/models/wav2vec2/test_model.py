@@ -143,7 +143,7 @@ def test_unknown_precision_is_refused():
 
 @pytest.mark.parametrize("width", [9_000, 40_000])
 def test_frames_past_the_longest_row_are_left_out_and_nothing_changes(width, monkeypatch):
-    plain, cropping = (Wav2Vec2ForCTC(config=small_preset("base", regions=regions)) for regions in ("off", "on"))
+    plain, cropping = (Wav2Vec2ForCTC(config=small_preset("base", fused_ops=fused_ops)) for fused_ops in ("off", "on"))
     for a, b in zip(plain.variables, cropping.variables, strict=True):
         b.assign(a)
     seen = []

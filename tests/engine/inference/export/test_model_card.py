@@ -8,7 +8,7 @@ from engine.inference.export.model_card import model_card
 
 def test_card():
     config = {
-        "data": {"train": {"format": "jsonl", "input": "my.jsonl", "split": ""}, "text_style": "unicode"},
+        "data": {"train": {"format": "jsonl", "input": "my.jsonl", "split": ""}, "text_normalization": "unicode"},
         "train": {"precision": "float32"},
         "model": {"preset": "tiny", "init": ""},
     }

@@ -1,0 +1,81 @@
+"""Old spellings of fields and flags: they work, and one line names the new ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from common import renamed
+from common.arguments import Parser
+from common.workdir_layout import read_config
+from configs.base import get_config, get_eval_set
+from engine.config.config_file import ConfigParser
+from models.wav2vec2.config import Wav2Vec2Config
+
+OLD_CONFIG = """
+from configs import debug
+
+def get_config():
+    config = debug.get_config()
+    config.data.make_command = "make it"
+    config.eval.best_of = ""
+    return config
+"""
+
+
+def make_reader():
+    return ConfigParser(template=get_config(), new_eval_set=get_eval_set)
+
+
+def test_every_new_name_is_a_field_of_a_config():
+    config = get_config()
+    sections = [config.model, config.data, config.train, config.eval, get_eval_set()]
+    for new in renamed.FIELDS.values():
+        assert any(new in section for section in sections), new
+    for old in renamed.FIELDS:
+        assert not any(old in section for section in sections), old
+
+
+def test_a_flag_for_an_old_field_changes_the_new_one_and_says_so(capsys):
+    reader = make_reader()
+    given = reader.prepare(["run.py", "--config=configs/debug.py", "--config.data.text_style=unicode"])
+    assert given[-1] == "--config.data.text_normalization=unicode"
+    assert capsys.readouterr().err == (
+        "--config.data.text_style is now spelled --config.data.text_normalization; the old spelling still works\n"
+    )
+
+
+def test_a_config_file_that_sets_old_fields_still_works(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(OLD_CONFIG)
+    reader = make_reader()
+    reader.prepare(["run.py", f"--config={path}"])
+    config = reader.parse("")
+    assert (config.data.prepare_command, config.eval.best_metric_set) == ("make it", "")
+    assert "make_command" not in config.data
+    assert "config.eval.best_of is now spelled config.eval.best_metric_set" in capsys.readouterr().err
+
+
+def test_an_old_flag_of_a_command_sets_the_new_one(capsys):
+    parser = Parser()
+    parser.add_argument("--format")
+    assert parser.parse_args(["--source=csv"]).format == "csv"
+    assert parser.parse_args(["--source", "csv"]).format == "csv"
+    assert capsys.readouterr().err.count("--source is now spelled --format") == 2
+
+
+def test_a_flag_of_another_command_with_an_old_name_is_left_alone():
+    parser = Parser()
+    parser.add_argument("--source")
+    assert parser.parse_args(["--source=x"]).source == "x"
+
+
+def test_files_of_earlier_runs_are_read_under_the_new_names(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"data": {"text_style": "none"}, "eval": {"best_of": "dev"}}')
+    assert read_config(path) == {"data": {"text_normalization": "none"}, "eval": {"best_metric_set": "dev"}}
+    assert Wav2Vec2Config.from_dict({"regions": "off", "recompute": True}).gradient_checkpointing
+
+
+@pytest.mark.parametrize("path", ["data.text_style", "text_style"])
+def test_a_path_gets_its_last_part_renamed(path):
+    assert renamed.rename_path(path) == path.replace("text_style", "text_normalization")
