@@ -111,7 +111,7 @@ def test_an_evaluation_reads_with_what_the_run_made(manifests, straight, tmp_pat
 def test_a_corpus_that_grew_is_named_as_another_corpus_and_not_as_another_number_of_updates(straight, tmp_path):
     grown = write_manifest(tmp_path / "train.jsonl", ["ann", "bob", "eve"] * 5)
     dev = write_manifest(tmp_path / "dev.jsonl", ["zoe"] * 3)
-    with pytest.raises(WorkdirError, match="the training data are not those .* number of utterances"):
+    with pytest.raises(WorkdirError, match="the training data have changed .* number of utterances"):
         run(make_config(f"{grown},{dev}"), straight)
 
 

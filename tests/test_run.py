@@ -310,7 +310,7 @@ def test_training_needs_no_extra_and_modes_that_do_name_it(corpus, tmp_path):
     assert len(metrics(tmp_path / "run", "unseen_voices")) == 1
     for arguments, line in (
         (command("--mode=serve", f"--checkpoint={tmp_path / 'run'}"), "--mode=serve needs tornado, .*'.[serve]'"),
-        ([sys.executable, "-m", "data.synthetic", f"--output={tmp_path / 'c'}"], "is missing; .*'.[quickstart]'"),
+        ([sys.executable, "-m", "data.synthetic", f"--output={tmp_path / 'c'}"], "is not installed; .*'.[quickstart]'"),
     ):
         done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr

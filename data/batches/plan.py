@@ -42,7 +42,7 @@ class Concatenation:
     def __post_init__(self) -> None:
         if self.max_utterances < 1 or min(self.max_samples, self.gap_samples) < 0:
             raise ValueError(
-                f"concat_max_utterances={self.max_utterances} must be >= 1, join_max_samples={self.max_samples} and "
+                f"concat_max_utterances={self.max_utterances} must be >= 1, concat_max_samples={self.max_samples} and "
                 f"concat_gap_samples={self.gap_samples} must be >= 0"
             )
 
@@ -209,7 +209,7 @@ class BatchPlan:
             raise InputError(
                 f"a row may have {self.max_row_samples} samples, the last bucket boundary is {boundaries[-1]}: leave "
                 "out longer utterances, or raise the boundary"
-                + (", or lower join_max_samples" if self.concatenation.max_utterances > 1 else "")
+                + (", or lower concat_max_samples" if self.concatenation.max_utterances > 1 else "")
             )
         return boundaries
 

@@ -30,6 +30,6 @@ def test_data_models_and_tokenizer_have_the_methods_the_engine_calls():
 
 
 def test_run_fills_in_every_part():
-    source = inspect.getsource(run.main)
+    source = inspect.getsource(run._build_parts)
     for field in dataclasses.fields(protocols.Components):
         assert f"{field.name}=" in source

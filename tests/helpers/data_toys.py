@@ -27,9 +27,9 @@ def eval_data(**fields: Any) -> EvalData:
 
 
 def batch_plan(**fields: Any) -> BatchPlan:
-    """A plan whose concatenation is given as concat_max_utterances, join_max_samples and concat_gap_samples."""
+    """A plan whose concatenation is given as concat_max_utterances, concat_max_samples and concat_gap_samples."""
     names = ("max_utterances", "max_samples", "gap_samples")
-    given = {name: fields.pop(f"join_{name}") for name in names if f"join_{name}" in fields}
+    given = {name: fields.pop(f"concat_{name}") for name in names if f"concat_{name}" in fields}
     return BatchPlan(**fields, concatenation=Concatenation(**given))
 
 

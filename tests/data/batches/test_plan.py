@@ -40,7 +40,7 @@ def plan_arguments(draw):
         arguments["max_batch_samples"] = arguments["row_multiple"] * draw(st.integers(51_200, 300_000))
     if draw(st.booleans()):
         arguments["concat_max_utterances"] = draw(st.integers(2, 5))
-        arguments["join_max_samples"] = draw(st.sampled_from([0, 1000, 6000, 20000]))
+        arguments["concat_max_samples"] = draw(st.sampled_from([0, 1000, 6000, 20000]))
         arguments["concat_gap_samples"] = draw(st.sampled_from([0, 37]))
         speakers = st.lists(st.sampled_from("abc"), min_size=count, max_size=count)
         arguments["speaker_ids"] = draw(st.one_of(st.none(), speakers))
@@ -155,7 +155,7 @@ def test_shares_of_1_to_16_hosts_are_disjoint_and_complete(arguments, update, nu
 @for_all(plan_arguments(), st.integers(0, 5))
 def test_joined_rows_keep_to_the_speaker_the_sizes_and_the_limit(arguments, epoch):
     plan = batch_plan(**arguments)
-    most, limit = arguments.get("concat_max_utterances", 1), arguments.get("join_max_samples", 0)
+    most, limit = arguments.get("concat_max_utterances", 1), arguments.get("concat_max_samples", 0)
     speakers = arguments.get("speaker_ids") or [""] * len(arguments["num_samples"])
     for batch in epoch_batches(plan, epoch):
         for row in batch.rows:
@@ -176,7 +176,7 @@ def test_groups_of_a_speaker_cycle_through_the_sizes():
 
 @pytest.mark.parametrize(("limit", "long_sizes"), [(1850, [1, 2]), (1849, [1, 1, 1])])
 def test_joining_under_a_limit_joins_what_fits_and_leaves_the_long_alone(limit, long_sizes):
-    joining = {"concat_max_utterances": 4, "join_max_samples": limit, "concat_gap_samples": 50}
+    joining = {"concat_max_utterances": 4, "concat_max_samples": limit, "concat_gap_samples": 50}
     plan = make_plan([100] * 6 + [900] * 3 + [2000], **joining)
     groups = {batch.rows[0].members for batch in epoch_batches(plan, 0)}
     # Four of 100 and three gaps fit, so the sizes are 1, 2, 3; two of 900 and a gap make 1,850.
@@ -299,7 +299,7 @@ def test_a_fast_reader_may_cross_into_the_next_epoch_while_others_lag():
         ({"num_samples": [10, 0, 10]}, "1 utterances are empty, first index 1"),
         ({"num_samples": [10, 101]}, "101 samples, the last bucket boundary is 100"),
         ({"speed_factors": (0.5, 1.0), "num_samples": [60]}, "120 samples"),
-        ({"concat_max_utterances": 2, "num_samples": [60] * 3}, "lower join_max_samples"),
+        ({"concat_max_utterances": 2, "num_samples": [60] * 3}, "lower concat_max_samples"),
         ({"max_batch_samples": 399, "row_multiple": 4}, "holds 3 rows of the longest bucket.*row_multiple=4: raise it"),
     ],
 )
@@ -382,7 +382,7 @@ def test_batches_by_seconds_waste_less_of_a_budget_than_batches_by_rows():
 def test_300_000_utterances_are_planned_in_seconds():
     lengths = np.random.default_rng(0).integers(16000, 260000, 300_000)
     speakers = [f"s{length % 2400}" for length in lengths]
-    joining = {"concat_max_utterances": 3, "join_max_samples": 400_000, "speaker_ids": speakers}
+    joining = {"concat_max_utterances": 3, "concat_max_samples": 400_000, "speaker_ids": speakers}
     start = time.process_time()
     plan = make_plan(lengths, global_batch_size=32, speed_factors=(0.9, 1.0, 1.1), **joining)
     batches = [plan.batch(update) for update in (*range(100), 1000 * plan.updates_per_epoch)]

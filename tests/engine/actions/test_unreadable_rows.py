@@ -30,7 +30,7 @@ def test_one_bad_row_among_the_first_does_not_stop_a_run_whose_corpus_is_large()
     feed(guard, 1, 1)
     for _ in range(9):
         feed(guard, 1, 50)
-    with pytest.raises(StopTraining, match=r"11 of 501 training rows .* corpus of 1000 rows that is more than .*=0.01"):
+    with pytest.raises(StopTraining, match=r"11 of 501 training rows .* corpus of 1000 rows that exceeds .*=0.01"):
         feed(guard, 1, 50)
 
 

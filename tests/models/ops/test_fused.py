@@ -237,7 +237,7 @@ def test_regions_run_in_wide_models_alone_unless_asked_for():
     assert preset("base").uses_fused_ops and preset("xls_r_300m").uses_fused_ops
     assert not preset("tiny").uses_fused_ops
     assert preset("tiny", fused_ops="on").uses_fused_ops and not preset("base", fused_ops="off").uses_fused_ops
-    with pytest.raises(ValueError, match="regions must be"):
+    with pytest.raises(ValueError, match="fused_ops must be"):
         preset("base", fused_ops="some")
 
 
