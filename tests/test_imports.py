@@ -45,6 +45,7 @@ HOMES = {
         "configs",
         "engine/config/builders.py",
         "engine/config/config_file.py",
+        "engine/config/field_flags.py",
         "engine/config/plan.py",
         "engine/config/validation.py",
         "engine/experiment.py",

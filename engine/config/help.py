@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from common.nearest import name_nearest
 from engine.common.source_tree import find_commit
-from engine.config.config_file import FlagError, iterate_flags
+from engine.config.field_flags import FlagError, iterate_flags
 from engine.config.modes import MODES
 
 _WIDTH = 110

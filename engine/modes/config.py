@@ -8,14 +8,9 @@ from typing import Any
 
 from common import storage
 from common import workdir_layout as layout
+from engine.config.field_rules import EPOCHS_OF, flatten
 
 _AUTO = "auto"
-# Counted in updates or, where that is 0, in epochs.
-_EPOCHS_OF = {
-    "train.num_updates": "train.num_epochs",
-    "eval.every_updates": "eval.every_epochs",
-    "checkpoint.every_updates": "checkpoint.every_epochs",
-}
 
 
 def run(
@@ -49,8 +44,8 @@ def config_lines(
     yield "# python run.py --flagfile=FILE takes these lines back; --mode and other flags may follow it."
     yield f"--config={source}"
     yield f"--workdir={workdir}"
-    fields, defaults = dict(_flatten(config)), dict(_flatten(base))
-    resolved = dict(_flatten(recorded))
+    fields, defaults = dict(flatten(config)), dict(flatten(base))
+    resolved = dict(flatten(recorded))
     for name, value in fields.items():
         default = _default_of(name, defaults, eval_set)
         if value != default:
@@ -61,14 +56,6 @@ def config_lines(
         # A run writes its architecture there by itself, and a flag file has one line a flag.
         is_flag = name in defaults or name.startswith("data.eval.")
         yield line if is_flag and "\n" not in line else f"# {line!r}"
-
-
-def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _default_of(name: str, defaults: Mapping[str, Any], eval_set: Mapping[str, Any]) -> Any:
@@ -91,8 +78,8 @@ def _written(value: Any) -> str:
 
 def _resolve(name: str, fields: Mapping[str, Any], recorded: Mapping[str, Any], workdir: str) -> str:
     """Returns what a field turns out to be that the data or the weights decide; "" for a field that says it itself."""
-    if epochs := fields.get(_EPOCHS_OF.get(name, ""), 0.0):
-        if recorded.get(_EPOCHS_OF[name]) == epochs and name in recorded:
+    if epochs := fields.get(EPOCHS_OF.get(name, ""), 0.0):
+        if recorded.get(EPOCHS_OF[name]) == epochs and name in recorded:
             return f"{recorded[name]}, as the run in {workdir} has counted"
         return f"{epochs:g} epochs, counted when the training data is read"
     if fields[name] != _AUTO:

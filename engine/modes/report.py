@@ -8,10 +8,10 @@ from typing import Any
 from absl import logging
 
 from common import json_files, storage
+from common.split_paths import join_split_paths
 from common.workdir_layout import COMPARISON_FILE, REPORT_FILE, VOCAB_FILE
 from engine.common import files
 from engine.config import builders
-from engine.inference.inputs import join_split_paths
 from engine.protocols import Components, EvalData
 from engine.report.comparison import compare_runs, describe, read_runs, render_comparison
 from engine.report.page import TEMPLATES

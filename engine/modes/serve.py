@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from engine.common.signals import StopOnSignal
-from engine.config import builders
+from engine.config import builders, field_rules
 from engine.inference.export.saved_model import build_export
 from engine.inference.exported import ExportedModel, read_export_fields
 from engine.inference.loading import find_decode, load_transcriber
@@ -27,7 +27,6 @@ _POLL_SECS = 0.1
 # Of the time that a signal leaves, what is kept for the process to go away.
 _MARGIN_SECS = 5.0
 _MB = 1_000_000
-_LARGEST_OPTION = 1e9
 _DTYPES = {tf.float32: "DT_FLOAT", tf.int32: "DT_INT32", tf.string: "DT_STRING"}
 
 
@@ -118,21 +117,12 @@ async def _serve(
 
 
 def build_limits(options: Mapping[str, Any]) -> Limits:
-    """Checks the fields of configs.base.get_serve.
+    """Builds the server's limits from the fields of configs.base.get_serve.
 
     Raises:
-        ValueError: Names one that cannot be.
+        ValueError: Names a field with a value that is not allowed.
     """
-    for name in (
-        "batch_size", "max_pending", "max_connections", "max_body_mb", "max_json_mb", "max_audio_secs",
-        "body_timeout_secs", "answer_timeout_secs", "idle_timeout_secs",
-    ):  # fmt: skip
-        if not 0 < options[name] <= _LARGEST_OPTION:
-            raise ValueError(f"--serve.{name}={options[name]}: must be above 0 and at most {_LARGEST_OPTION:g}")
-    if not 0 <= options["port"] <= 65_535:
-        raise ValueError(f"--serve.port={options['port']}: must be from 0 to 65535")
-    if not options["name"] or set("/: ") & set(options["name"]):
-        raise ValueError(f"--serve.name={options['name']!r}: is a part of a URL: no slash, colon or space")
+    field_rules.check_values(options, prefix="serve.")
     return Limits(
         name=options["name"],
         batch_size=options["batch_size"],
