@@ -26,7 +26,7 @@ from tests.helpers.engine_toys import (
 class Letters:
     num_tokens = 6
     blank_id = 0
-    pieces = "_abcde"
+    token_strings = "_abcde"
 
     def decode(self, ids):
         return "".join("_abcde"[i] for i in ids)

@@ -11,7 +11,7 @@ from tests.helpers.models_lm import PIECES, emissions
 
 
 class Letters:
-    pieces = PIECES
+    token_strings = PIECES
 
     def decode(self, ids):
         return " ".join("".join(PIECES[i] for i in ids).split())

@@ -18,7 +18,7 @@ from tests.helpers.engine_toys import NUM_SAMPLES, ToyModel, toy_decoder, toy_fe
 class Letters:
     num_tokens = 6
     blank_id = 0
-    pieces = "_abcde"
+    token_strings = "_abcde"
 
     def decode(self, ids):
         return "".join(self.token_strings[i] for i in ids)

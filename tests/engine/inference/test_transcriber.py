@@ -27,7 +27,7 @@ class OneTokenASecond:
 
 
 class Letters:
-    pieces = ["", *VOCAB[1:]]
+    token_strings = ["", *VOCAB[1:]]
     blank_id = 0
 
 

@@ -29,7 +29,7 @@ class SureOfASecond:
 
 
 class Letters:
-    pieces = ["", *VOCAB[1:]]
+    token_strings = ["", *VOCAB[1:]]
     blank_id = 0
 
     def encode(self, text):

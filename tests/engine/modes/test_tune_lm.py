@@ -15,7 +15,7 @@ from tests.helpers.models_lm import ARPA, PIECES, emissions, lexicon_options, ne
 
 
 class Letters:
-    pieces = PIECES
+    token_strings = PIECES
 
     def decode(self, ids):
         return "".join(PIECES[i] for i in ids)

@@ -21,7 +21,7 @@ PIECES = ("", " ", "a", "b", "ß", "")  # as many as the toy has tokens
 
 
 class Letters:
-    pieces = PIECES
+    token_strings = PIECES
     num_tokens = len(PIECES)
     blank_id = 0
 
