@@ -57,9 +57,15 @@ def check_run(fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint:
     for name in _evaluated_sets(fields, mode):
         _check_corpus(f"data.eval.{name}", data["eval"][name], data["prepare_command"])
     _check_vocab(data["vocab"], own="" if trains or mode == "doctor" else os.path.join(workdir, "vocab.json"))
-    if mode in ("eval", "tune_lm") and checkpoint:
+    if mode in ("eval", "tune_lm"):
+        _check_weights(workdir, checkpoint)
+
+
+def _check_weights(workdir: str, checkpoint: str) -> None:
+    """Checks that the run to evaluate exists."""
+    if checkpoint:
         check_checkpoint(checkpoint)
-    elif mode in ("eval", "tune_lm") and not is_there(workdir):
+    elif not is_there(workdir):
         raise ValueError(
             f"--workdir={workdir}: no such run{describe_near(workdir)}; train it first, or name one with --workdir or "
             "--checkpoint"

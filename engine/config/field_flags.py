@@ -109,15 +109,17 @@ def _nearest_fields(group: str, config: ConfigDict, place: ConfigDict, at: str, 
         at: The dotted name of `place`.
         name: The name that `place` does not have.
     """
-    leaf_of = {path: path.rpartition(".")[2] for path in (f"{group}.{path}" for path in list_fields(config))}
     near = [f"{at}.{other}" for other in nearest_names(name, place)]
-    near = near or [path for path, leaf in leaf_of.items() if leaf == name]
-    if not near:
-        alike = nearest_names(name, leaf_of.values())
-        near = [path for path, leaf in leaf_of.items() if leaf in alike]
-    if near:
+    if near := near or fields_named_like(name, [f"{group}.{path}" for path in list_fields(config)]):
         return f"; did you mean --{' or --'.join(near[:3])}?"
     return f"; it has {', '.join(place) or 'none'}"
+
+
+def fields_named_like(name: str, fields: Sequence[str]) -> list[str]:
+    """Returns the dotted fields whose last part is a name or, if there are none, is most like it; best first."""
+    leaf_of = {field: field.rpartition(".")[2] for field in fields}
+    alike = [name] if name in leaf_of.values() else nearest_names(name, leaf_of.values())
+    return [field for leaf in alike for field in fields if leaf_of[field] == leaf]
 
 
 def split_name(name: str) -> list[str]:
@@ -185,16 +187,21 @@ def _read_tuple(where: str, text: str, kind: type) -> tuple[Any, ...]:
     """
     elements = _read_literal(text)
     if kind is str:
-        # A speaker may be called 0012 or 1e3, which must stay text.
-        if elements is not None and all(isinstance(element, str) for element in elements):
-            return elements
-        return tuple(word.strip(" '\"") for word in text.strip("()[]").split(",") if word)
+        return _read_words(text, elements)
     if elements is None:
         elements = (text,) if text.strip() else ()
     if not all(_is_number(element, kind) for element in elements):
         wanted = "whole numbers, such as 160000,246000" if kind is int else "numbers, such as 0.9,1.0,1.1"
         raise FlagError(f"{where}: wanted {wanted}")
     return tuple(kind(element) for element in elements)
+
+
+def _read_words(text: str, elements: tuple[Any, ...] | None) -> tuple[str, ...]:
+    """Returns the elements of a literal if all are strings; otherwise the text between the commas."""
+    if elements is not None and all(isinstance(element, str) for element in elements):
+        return elements
+    # A speaker may be called 0012 or 1e3, which must stay text.
+    return tuple(word.strip(" '\"") for word in text.strip("()[]").split(",") if word)
 
 
 def _read_literal(text: str) -> tuple[Any, ...] | None:

@@ -204,6 +204,11 @@ def check_values(
             raise ValueError(f"{name}={value!r}: no such value{name_nearest(str(value), allowed)}")
         if pattern in _RULES and not _is_in_epochs(name, values) and (wanted := _RULES[pattern].find_fault(value)):
             raise ValueError(f"{name}={value!r}: wanted {wanted}")
+    _check_together(values)
+
+
+def _check_together(values: Mapping[str, Any]) -> None:
+    """Checks fields against each other."""
     for name, by_epochs in EPOCHS_OF.items():
         if (number := values.get(name)) and (epochs := values.get(by_epochs)):
             raise ValueError(f"{by_epochs}={epochs:g} and {name}={number} are both set; set one of them to 0")

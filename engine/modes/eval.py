@@ -11,7 +11,7 @@ from common import storage
 from common import workdir_layout as layout
 from engine.actions import writers
 from engine.checkpointing.restore import restore_weights, step_of
-from engine.config import builders
+from engine.config import builders, recorded_run
 from engine.console.training_log import without_orbit_prints
 from engine.distributed import cluster
 from engine.protocols import Components
@@ -70,7 +70,7 @@ def run(
         ),
         builders.report_maker(config, components)(
             workdir=output,
-            training_workdir=builders.run_folder(checkpoint) or output,
+            training_workdir=recorded_run.run_folder(checkpoint) or output,
             global_step=global_step,
             data=evaluators.data,
         ),

@@ -11,7 +11,7 @@ from common import json_files, storage
 from common.split_paths import join_split_paths
 from common.workdir_layout import COMPARISON_FILE, REPORT_FILE, VOCAB_FILE
 from engine.common import files
-from engine.config import builders
+from engine.config import builders, recorded_run
 from engine.protocols import Components, EvalData
 from engine.report.comparison import compare_runs, describe, read_runs, render_comparison
 from engine.report.page import TEMPLATES
@@ -43,7 +43,7 @@ def run(*, parts: Components, inputs: Sequence[str], output: str = "") -> int:
         files.write_text_atomic(path, page)
         print(f"\n{describe(sets)}\n\nwritten to {path}")
         return 0
-    config, workdir = builders.load_run(inputs[0])
+    config, workdir = recorded_run.load_run(inputs[0])
     step, figures = _last_evaluation(runs[0].lines, list(runs[0].predictions))
     if not figures:
         raise ValueError(f"{workdir}: its metrics.jsonl has no line of an evaluation; evaluate it with --mode=eval")
@@ -80,7 +80,7 @@ def _open_sets(parts: Components, workdir: str, names: Mapping[str, object]) -> 
     """Opens what was evaluated, by the names of the figures; what is not there any more is told and left out."""
     opened: dict[str, EvalData] = {}
     try:
-        config, _ = builders.load_run(workdir)
+        config, _ = recorded_run.load_run(workdir)
         tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
         # Short names first: dev-clean is a set of its own, not a way of decoding dev.
         bases = sorted(config.data.eval, key=len)
