@@ -72,7 +72,7 @@ def with_architecture(config: ConfigDict, parts: Components, *, init: str = "", 
     return found.lock()
 
 
-def with_text_style(config: ConfigDict, *, run: str) -> ConfigDict:
+def with_text_normalization(config: ConfigDict, *, run: str) -> ConfigDict:
     """Returns the config with the text normalization that a run chose for "auto".
 
     Args:

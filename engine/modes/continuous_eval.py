@@ -194,7 +194,7 @@ class _Follower:
         self._metrics_path = storage.join(output, layout.METRICS_FILE)
         self._run_id = identity.find_run_id(training_workdir)
         identity.claim_output(output, self._run_id)
-        config = builders.with_text_style(config, run=training_workdir)
+        config = builders.with_text_normalization(config, run=training_workdir)
         tokenizer = components.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
         components = builders.with_blank(components, tokenizer)
         config = builders.with_architecture(config, components, run=training_workdir)

@@ -107,13 +107,13 @@ def test_the_text_style_of_a_run_is_what_it_chose(tmp_path):
     config = make_config(tmp_path)
     data = SimpleNamespace(updates_per_epoch=9, text_normalization="unicode")
     assert builders.with_data(config, data).data.text_normalization == "librispeech"
-    assert builders.with_text_style(config, run=str(tmp_path / "nowhere")) is config
+    assert builders.with_text_normalization(config, run=str(tmp_path / "nowhere")) is config
     config.data.text_normalization = "auto"
     assert builders.with_data(config, data).data.text_normalization == "unicode"
     (tmp_path / "config.json").write_text(json.dumps({"data": {"text_normalization": "none"}}))
-    assert builders.with_text_style(config, run=str(tmp_path / "best/ckpt-3")).data.text_normalization == "none"
+    assert builders.with_text_normalization(config, run=str(tmp_path / "best/ckpt-3")).data.text_normalization == "none"
     with pytest.raises(ValueError, match="no config.json"):
-        builders.with_text_style(config, run=str(tmp_path.parent / "a/b/c"))
+        builders.with_text_normalization(config, run=str(tmp_path.parent / "a/b/c"))
 
 
 def test_trained_weights_read_with_the_vocabulary_they_were_trained_with(tmp_path):
