@@ -120,7 +120,7 @@ MODES = {
     ),
     "config": Mode(
         summary="Prints the config that a command would use, every field with its value.",
-        reads="The config and the flags of any command that takes one; with a workdir, the values that its run resolved.",
+        reads="The config and the flags of any command that takes one; with a workdir, the values its run resolved.",
         writes="Flags to standard output, one a line; --flagfile=FILE reads them back.",
         flags=_RUN | _DECODE | {"checkpoint", "weights", "output"},
         example="python run.py --config=configs/base.py --config.seed=1 --mode=config > base.flags",
