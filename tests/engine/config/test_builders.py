@@ -130,3 +130,14 @@ def test_trained_weights_read_with_the_vocabulary_they_were_trained_with(tmp_pat
         (tmp_path / name / "vocab.json").write_text("{}")
         (tmp_path / name / "config.json").write_text("{}")
         assert builders.build_tokenizer(config, parts, **find) == str(tmp_path / name / "vocab.json")
+
+
+@pytest.mark.parametrize(
+    ("init", "init_head", "keeps_head"), [("w", True, True), ("w", False, False), ("", True, False)]
+)
+def test_the_check_before_training_knows_whether_the_head_is_kept(tmp_path, init, init_head, keeps_head):
+    config = make_config(tmp_path)
+    config.model.init, config.model.init_head = init, init_head
+    seen = {}
+    builders.run_preflight(config, make_parts(preflight=lambda **fields: seen.update(fields)), None, None, None, {})
+    assert seen["keeps_head"] is keeps_head
