@@ -24,7 +24,7 @@ from ml_collections import config_flags
 from common.streams import outlive_readers
 from configs.base import get_config, get_decode, get_eval_set, get_serve
 from engine.common.signals import StopOnSignal
-from engine.config import config_file, early_checks
+from engine.config import config_file, early_checks, field_flags, field_rules
 from engine.config.decode import give_decode
 from engine.config.flags import check_arguments, check_flags, default_workdir, explain_flag_error
 from engine.config.help import find_answer
@@ -250,14 +250,14 @@ def check_early(command: _Command) -> None:
         "data.train.format": FORMATS,
         "data.eval.*.format": FORMATS,
     }
-    early_checks.check_values({"decode": command.decode_given}, choices={"decode.method": METHODS})
+    field_rules.check_values({"decode": command.decode_given}, choices={"decode.method": METHODS})
     if config is not None:
-        early_checks.check_values(config.to_dict(), choices=choices)
+        field_rules.check_values(config.to_dict(), choices=choices)
     if mode == "config":  # which opens nothing
         return
     early_checks.check_decode(command.decode_given)
     if mode == "serve":
-        early_checks.check_values(flags.FLAGS.serve.to_dict(), choices={}, prefix="serve.")
+        field_rules.check_values(flags.FLAGS.serve.to_dict(), prefix="serve.")
     if mode == "tune_lm" and _OUTPUT.value:
         early_checks.check_file("--output", _OUTPUT.value)
     if mode in RUN_MODES:
@@ -305,7 +305,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
             sys.exit(0)
         parser = config_file.ConfigParser(template=template, new_eval_set=get_eval_set)
         given = parser.prepare(given)
-        config_file.check_fields("serve", get_serve(), given)
+        field_flags.check_fields("serve", get_serve(), given)
         # Not where the other flags are: ml_collections reads the command line where it defines these.
         config_flags.DEFINE_config_file("config", None, _CONFIG_HELP, sys_argv=given)
         config_flags.DEFINE_config_dict("serve", get_serve(), _SERVE_HELP, sys_argv=given)
@@ -314,8 +314,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
     # What absl and ml_collections raise; where they have a riddle, `explain_flag_error` has words.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         names = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])]
-        fields = [f"config.{name}" for name in config_file.list_fields(template)]
-        fields += [f"serve.{name}" for name in config_file.list_fields(get_serve())]
+        fields = [f"config.{name}" for name in field_flags.list_fields(template)]
+        fields += [f"serve.{name}" for name in field_flags.list_fields(get_serve())]
         sys.exit(_refuse(ValueError(explain_flag_error(error, names=names, fields=fields))))
 
 

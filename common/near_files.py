@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path, PurePath
 
+from common.nearest import nearest_names
+
+_UNICODE_FORM = "its name in another Unicode form"
 _MOST_ENTRIES = 20_000  # of a folder tree; a home directory has millions
-_SIMILARITY = 0.75  # "trian.jsonl" and "train.jsonl" have 0.91
 
 
 class FileFinder:
@@ -25,7 +26,7 @@ class FileFinder:
 
         Args:
             root: local folder whose tree is searched where the path's own folder has nothing; "" searches no tree.
-            similar: whether a name that is spelled nearly alike will do. Not for recordings: 0001 is not 0002.
+            similar: whether a name that is spelled nearly alike counts. It must not for recordings: 0001 is not 0002.
         """
         self._root = root
         self._similar = similar
@@ -34,10 +35,12 @@ class FileFinder:
 
     def describe(self, path: str | os.PathLike[str]) -> str:
         """Returns the end of an error message about an absent local path; "" where nothing lies near."""
-        found, difference = self._find(Path(path))
+        found, difference = self.find(path)
         return f"; {found} lies near, {difference}" if found else ""
 
-    def _find(self, path: Path) -> tuple[str, str]:
+    def find(self, path: str | os.PathLike[str]) -> tuple[str, str]:
+        """Returns the file or folder nearest to an absent local path and how it differs; two "" where there is none."""
+        path = Path(path)
         here, rest = _split_at_first_absent(path)
         difference = ""
         while rest:
@@ -83,8 +86,15 @@ class FileFinder:
 
 
 def describe_near(path: str | os.PathLike[str]) -> str:
-    """Returns the end of an error message about an absent path, as `FileFinder.describe`; "" for a URL."""
-    return "" if "://" in os.fspath(path) else FileFinder(similar=True).describe(path)
+    """Returns "; did you mean PATH?" for an absent path; "" for a URL, or where nothing lies near.
+
+    Names the difference where the two paths look the same on a screen.
+    """
+    if "://" in os.fspath(path):
+        return ""
+    found, difference = FileFinder(similar=True).find(path)
+    invisible = f" ({difference})" if _UNICODE_FORM in difference else ""
+    return f"; did you mean {found}?{invisible}" if found else ""
 
 
 def _split_at_first_absent(path: Path) -> tuple[Path, list[str]]:
@@ -102,15 +112,17 @@ def _match(name: str, names: Iterable[str], *, similar: bool) -> tuple[str, str]
     names = [other for other in names if not other.startswith(".")]
     for other in names:
         if unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name):
-            return other, f"its name in another Unicode form ({_form(other)}, not {_form(name)})"
+            return other, f"{_UNICODE_FORM} ({_form(other)}, not {_form(name)})"
     for other in names:
         if _key(other) == _key(name):
             return other, "in another case"
     for other in names:
         if _key(PurePath(other).stem) == _key(PurePath(name).stem):
             return other, "with another suffix"
-    close = get_close_matches(_key(name), map(_key, names), n=1, cutoff=_SIMILARITY) if similar else []
-    return (next(other for other in names if _key(other) == close[0]), "with another name") if close else ("", "")
+    # Without suffixes: the names in one folder share theirs, which would make all of them alike.
+    stems = {PurePath(other).stem: other for other in reversed(names)} if similar else {}
+    close = nearest_names(PurePath(name).stem, reversed(stems))
+    return (stems[close[0]], "with another name") if close else ("", "")
 
 
 def _key(name: str) -> str:

@@ -1,9 +1,8 @@
-"""Finds what somebody may have meant by a wrong name or path, for the line that says it is wrong."""
+"""Finds the known names that a wrong name may stand for, for its error message."""
 
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable
 
 _MOST = 3  # names offered
@@ -27,16 +26,3 @@ def name_nearest(name: str, known: Iterable[str]) -> str:
     if found:
         return f"; did you mean {' or '.join(found)}?"
     return f"; there is {', '.join(names)}" if names else ""
-
-
-def near_path(path: str) -> str:
-    """Returns "; did you mean PATH?" for a path that does not exist, "" where nothing in its folder is alike."""
-    folder, name = os.path.split(os.path.normpath(path))
-    try:
-        entries = sorted(os.listdir(folder or "."))
-    except OSError:
-        return ""
-    # Files of a folder share their endings, which would make all of them alike; and another ending may be meant.
-    stems = nearest_names(os.path.splitext(name)[0], [os.path.splitext(entry)[0] for entry in entries])
-    found = [os.path.join(folder, entry) for stem in stems for entry in entries if os.path.splitext(entry)[0] == stem]
-    return f"; did you mean {' or '.join(found[:_MOST])}?" if found else ""

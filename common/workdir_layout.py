@@ -90,7 +90,7 @@ def read_config(path: PathLike) -> dict[str, Any]:
             dotted = next((name for name in value if "." in name), None)
             if dotted is not None:
                 where = f"{os.fspath(path)} is not the config of a run"
-                raise MalformedFileError(f"{where} ({dotted!r}: names of fields have no dots)")
+                raise MalformedFileError(f"{where} ({dotted!r}: field names have no dots)")
             stack.extend((child, depth + 1) for child in value.values())
         elif isinstance(value, list):
             stack.extend((child, depth + 1) for child in value)

@@ -172,7 +172,7 @@ def _open_train_data(
     elif run_before:
         tokenizer = components.build_tokenizer(storage.join(run_before, layout.VOCAB_FILE))
     if run_before:
-        config = builders.with_text_style(config, run=run_before)
+        config = builders.with_text_normalization(config, run=run_before)
     # Before the data: the architecture decides whether recordings are normalized.
     config = builders.with_architecture(config, components, init=init, run=run_before)
     train_data = builders.build_train_data(config, components, tokenizer)

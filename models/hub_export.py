@@ -26,7 +26,7 @@ import numpy as np
 
 from common.arguments import Parser
 from common.hub_input import INPUT_FILE, hub_normalizes
-from common.nearest import near_path
+from common.near_files import describe_near
 from models.wav2vec2.config import PRECISIONS
 
 # Functions import TensorFlow themselves, so that a wrong flag or path is reported at once.
@@ -198,7 +198,7 @@ def _run(flags: argparse.Namespace) -> str:
     """Exports the input and returns a line about it."""
     if "://" not in flags.input and not os.path.exists(flags.input):
         raise ValueError(
-            f"{flags.input}: no such folder{near_path(flags.input)}; give a folder written by "
+            f"{flags.input}: no such folder{describe_near(flags.input)}; give a folder written by "
             "python -m models.convert, the workdir of a run, or a SavedModel"
         )
     from models.hub.signature import is_saved_model

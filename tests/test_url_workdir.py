@@ -14,7 +14,7 @@ from configs import base
 from engine import experiment
 from engine.checkpointing.restore import restore_weights
 from engine.common import files
-from engine.config import builders
+from engine.config import recorded_run
 from engine.modes import export, report, transcribe
 from tests.engine.inference import test_loading
 from tests.engine.inference.test_loading import trained  # noqa: F401 - a fixture
@@ -128,7 +128,7 @@ def test_it_transcribes_and_is_exported(trained, parts, tmp_path):  # noqa: F811
     assert json.loads(output.read_text())["text"] == text
     assert export.run(parts=parts, output=str(tmp_path / "exported"), **arguments) == 0
     assert json.loads((tmp_path / "exported/export.json").read_text())["checkpoint"] == "best/ckpt-1"
-    assert builders.load_run(f"{url}/best/ckpt-1")[1] == url
+    assert recorded_run.load_run(f"{url}/best/ckpt-1")[1] == url
 
 
 def test_weights_to_start_from_may_lie_behind_a_url(url, tmp_path):

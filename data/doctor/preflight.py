@@ -20,6 +20,12 @@ LEAKS = ("id_leak", "audio_leak", "shared_id", "speaker_leak")
 # characters (names) in an English vocabulary, German text 2 %.
 MAX_UNKNOWN_LABELS = 0.01
 MAX_SPOILED_UTTERANCES = 0.1
+# Replaces the advice to make a new vocabulary: the rows of the head belong to the old one.
+_ADVICE_FOR_KEPT_HEAD = (
+    "model.init_head=True keeps the head of model.init, and with it its vocabulary: choose data.text_normalization so "
+    "that the texts use its characters, or spell the words out with them; for other characters train a new head, "
+    "--config.model.init_head=False with a vocabulary of these texts (python -m data.vocab)"
+)
 
 
 def check_before_training(
@@ -31,6 +37,7 @@ def check_before_training(
     frames_fn: FramesFn,
     speed_factors: Sequence[float] = (1.0,),
     allow_train_eval_overlap: bool = False,
+    keeps_head: bool = False,
 ) -> list[Finding]:
     """Runs the checks that need no audio, logs what they find, and refuses what would spoil the run.
 
@@ -42,6 +49,7 @@ def check_before_training(
         frames_fn: Returns the model's frames of rows of so many samples.
         speed_factors: Factors of the speed perturbation in training.
         allow_train_eval_overlap: Allows evaluation utterances in training.
+        keeps_head: Whether training starts from a trained head, whose vocabulary the run must keep.
 
     Returns:
         The findings, worst first.
@@ -70,18 +78,23 @@ def check_before_training(
     findings = sort(without_explained(allow(found, LEAKS) if allow_train_eval_overlap else found))
     for item in findings:
         if item.severity != Severity.NOTE:
-            logging.warning("%s", item.line())
-    _refuse_spoiled(train, findings)
+            logging.warning("%s", item.line().removesuffix(item.check.advice) + _choose_advice(item.code, keeps_head))
+    _refuse_spoiled(train, findings, keeps_head)
     return findings
 
 
-def _refuse_spoiled(train: Corpus, findings: Sequence[Finding]) -> None:
+def _choose_advice(code: str, keeps_head: bool) -> str:
+    """Returns what to do about the findings of a check."""
+    return _ADVICE_FOR_KEPT_HEAD if keeps_head and code == "unknown_characters" else CHECKS[code].advice
+
+
+def _refuse_spoiled(train: Corpus, findings: Sequence[Finding], keeps_head: bool) -> None:
     advice = "; --mode=doctor lists them all"
     if train.labels.unknown_ratio > MAX_UNKNOWN_LABELS:
         raise InputError(
             f"{100 * train.labels.unknown_ratio:.1f} % of the characters of the training set are not in the "
             f"vocabulary ({most_common_unknown(train.labels)}), at most {100 * MAX_UNKNOWN_LABELS:g} % can be learned "
-            f"around: {CHECKS['unknown_characters'].advice}{advice}"
+            f"around: {_choose_advice('unknown_characters', keeps_head)}{advice}"
         )
     spoiled = {
         key

@@ -1,11 +1,11 @@
-"""A config's fields as the arguments of the parts that a run is made of."""
+"""Builds the components of a run from its config."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -15,8 +15,7 @@ from ml_collections import ConfigDict
 from common import storage
 from common import workdir_layout as layout
 from common.hub_input import hub_normalizes
-from common.json_files import Kind, MalformedFileError, field, optional_field
-from common.weight_names import repository_hint
+from engine.config.recorded_run import ARCHITECTURE_FIELDS, read_run_field, run_folder
 from engine.distributed import strategy as runtime
 from engine.evaluation.evaluator import Evaluator, EvaluatorGroup, RowFunctions
 from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TrainData
@@ -27,96 +26,21 @@ from engine.training.options import TrainerOptions
 from engine.training.schedules import WarmupHoldDecay, build_schedule
 from engine.training.trainer import Trainer
 
-# Stands for what the texts of the training data decide: data.text_normalization, data.vocab.
+# The value of data.text_normalization and data.vocab that leaves the choice to the training texts.
 AUTO = "auto"
-# Only the config.json of a converted folder has it at its top.
-_CONVERTED_FIELD = "hidden_size"
-_ARCHITECTURE_FIELDS = (
-    "hidden_dropout",
-    "attention_dropout",
-    "activation_dropout",
-    "feature_projection_dropout",
-    "final_dropout",
-    "layer_drop",
-    "mask_time_prob",
-    "mask_time_length",
-    "mask_feature_prob",
-    "mask_feature_length",
-    "fused_ops",
-    "gradient_checkpointing",
-)
-
-
-_TYPES = {
-    "fused_ops": str,
-    "gradient_checkpointing": bool,
-    "mask_time_length": int,
-    "mask_feature_length": int,
-}  # the others: float
-# Group, name and type of what inference reads of a run's config, and whether every version has written it.
-_READ_FIELDS: tuple[tuple[str, str, type, bool], ...] = (
-    ("model", "preset", str, True),
-    ("model", "source", str, False),
-    ("model", "hub_handle", str, False),
-    ("model", "architecture", dict, False),
-    ("model", "freeze_feature_encoder", bool, True),
-    *(("model", name, _TYPES.get(name, float), False) for name in _ARCHITECTURE_FIELDS),
-    ("data", "on_rate_mismatch", str, True),
-    ("data", "text_normalization", str, True),
-    ("data", "eval", dict, True),
-    ("train", "precision", str, True),
-)  # fmt: skip
-
-
-def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
-    """Returns the config of the run that made a checkpoint, and the folder that it lies in.
-
-    A folder of `python -m models.convert` counts as a run that was never trained here: it has what inference reads.
-
-    Args:
-        checkpoint: A workdir, or a checkpoint inside one; or a converted folder.
-
-    Raises:
-        ValueError: If no config.json belongs to it, or a damaged one, or that of a Hugging Face model.
-    """
-    if not checkpoint:
-        raise ValueError("--checkpoint is empty: give the workdir of a training run")
-    path = layout.find_above(checkpoint, layout.CONFIG_FILE)
-    if path is None:
-        raise ValueError(
-            f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint"
-            f"{repository_hint(checkpoint)}"
-        )
-    folder = storage.parent(path)
-    fields = layout.read_config(path)
-    if "model_type" in fields:
-        raise ValueError(
-            f"{path}: of a Hugging Face model; run python -m models.convert --input={folder} --output=DIR first and "
-            "give DIR"
-        )
-    if _CONVERTED_FIELD in fields:
-        fields = _untrained_run(fields, path)
-    _check_fields(fields, path)
-    return ConfigDict(fields), folder
-
-
-def run_folder(checkpoint: str) -> str:
-    """Returns the folder of the config.json at a checkpoint or above, "" where there is none."""
-    path = layout.find_above(checkpoint, layout.CONFIG_FILE) if checkpoint else None
-    return storage.parent(path) if path else ""
 
 
 def build_tokenizer(config: ConfigDict, parts: Components, *, workdir: str, checkpoint: str = "") -> Tokenizer:
-    """Builds the tokenizer of trained weights: tokens mean what they meant to the run that the weights are of.
+    """Builds the tokenizer of trained weights, from the vocabulary of the run that trained them.
 
     Args:
-        config: Whose data.vocab is taken where no vocabulary lies beside the weights.
-        parts: What data and models contribute.
-        workdir: Of --workdir.
-        checkpoint: Of --checkpoint, of this run or another; "" = the workdir's own.
+        config: The config, whose data.vocab is used if no vocabulary lies beside the weights.
+        parts: Callables of data and models.
+        workdir: The value of --workdir.
+        checkpoint: The value of --checkpoint, in this run or another; "" = the checkpoints of the workdir.
 
     Raises:
-        ValueError: The vocabulary is made at a run's first start, and there is no run.
+        ValueError: The first start of a run makes the vocabulary, and there is no run.
     """
     path = storage.join(run_folder(checkpoint) or workdir, layout.VOCAB_FILE)
     if storage.is_file(path):
@@ -127,59 +51,19 @@ def build_tokenizer(config: ConfigDict, parts: Components, *, workdir: str, chec
     return parts.build_tokenizer(config.data.vocab)
 
 
-def _check_fields(fields: Mapping[str, Any], path: str) -> None:
-    """Checks that what inference reads out of a run's config is there, and of its type.
-
-    Raises:
-        MalformedFileError: Names the field.
-    """
-    for group, name, kind, is_needed in _READ_FIELDS:
-        found = field(fields, group, dict, path)
-        if is_needed or name in found:
-            field(found, name, kind, f"{path}, {group}")
-    field(fields, "seed", int, path)
-    sets = fields["data"]["eval"]
-    for name in sets:
-        field(sets, name, dict, f"{path}, data.eval")
-    for name in ("decode", "eval"):
-        optional_field(fields, name, dict, path, {})
-
-
-def _untrained_run(fields: dict[str, Any], path: str) -> dict[str, Any]:
-    """Returns the config of a run out of that of a converted folder, as far as inference reads it."""
-    for name in _ARCHITECTURE_FIELDS:
-        if name not in fields:
-            raise MalformedFileError(f"{path} has no {name!r}; convert the model again")
-    # The vocabulary beside it decides about its own size.
-    architecture = {name: value for name, value in fields.items() if name not in (*_ARCHITECTURE_FIELDS, "vocab_size")}
-    recipe = {name: fields[name] for name in _ARCHITECTURE_FIELDS}
-    vocab = storage.join(storage.parent(path), layout.VOCAB_FILE)
-    tokens = layout.read_object(vocab) if storage.is_file(vocab) else {}
-    letters = "".join(token for token in tokens if len(token) == 1)
-    # Transcripts are compared and aligned in the case that the model writes.
-    text_normalization = "unicode" if letters.islower() else "librispeech"
-    return {
-        "seed": 0,
-        "model": {"preset": "auto", "architecture": architecture, "freeze_feature_encoder": False, **recipe},
-        "data": {"on_rate_mismatch": "resample", "text_normalization": text_normalization, "eval": {}},
-        "train": {"precision": "float32"},
-    }
-
-
 def with_architecture(config: ConfigDict, parts: Components, *, init: str = "", run: str = "") -> ConfigDict:
     """Returns the config with `model.architecture` filled in where `model.preset` does not name one.
 
-    So the config that a workdir keeps tells its architecture by itself, when the weights that the run started from are
-    gone.
+    The config in a workdir then describes its architecture even when the initial weights are gone.
 
     Args:
-        config: As configs/base.py.
-        parts: Whose `find_architecture` is asked.
+        config: The config, see configs/base.py.
+        parts: Callables of data and models, of which `find_architecture` is called.
         init: Weights to start from; "" = none.
         run: A workdir, or a checkpoint in one, whose architecture is recorded already.
 
     Raises:
-        ValueError: If none can be found, or the preset and the weights contradict each other.
+        ValueError: No architecture is found, or the preset and the weights contradict each other.
     """
     if config.model.get("source", "native") != "native":
         return config
@@ -188,11 +72,11 @@ def with_architecture(config: ConfigDict, parts: Components, *, init: str = "", 
     return found.lock()
 
 
-def with_text_style(config: ConfigDict, *, run: str) -> ConfigDict:
-    """Returns the config with the text style that "auto" turned out to be in a run.
+def with_text_normalization(config: ConfigDict, *, run: str) -> ConfigDict:
+    """Returns the config with the text normalization that a run chose for "auto".
 
     Args:
-        config: As configs/base.py.
+        config: The config, see configs/base.py.
         run: A workdir, or a checkpoint in one.
 
     Raises:
@@ -206,12 +90,12 @@ def with_text_style(config: ConfigDict, *, run: str) -> ConfigDict:
 
 
 def with_data(config: ConfigDict, data: TrainData, *, run: str = "") -> ConfigDict:
-    """Returns the config with what follows from the training data: the text style, and epochs as updates.
+    """Returns the config with the fields that the training data decides: text normalization, and epochs in updates.
 
     Args:
-        config: As configs/base.py.
+        config: The config, see configs/base.py.
         data: The training data.
-        run: A workdir that is continued; "" = a fresh run.
+        run: The workdir of a run that resumes; "" = a new run.
     """
     found = ConfigDict(config.to_dict())
     if found.data.text_normalization == AUTO:
@@ -220,7 +104,7 @@ def with_data(config: ConfigDict, data: TrainData, *, run: str = "") -> ConfigDi
         if epochs := group.get("every_epochs", 0.0):
             group.every_updates = _count_updates(epochs, data)
     if epochs := found.train.get("num_epochs", 0.0):
-        # Other data have another number of updates, but that is not what is wrong with them: their fingerprint is.
+        # Keep the recorded number even if the data has changed: the check of its fingerprint gives the better error.
         is_recorded = bool(run) and read_run_field(run, "train", "num_epochs", float) == epochs
         found.train.num_updates = (
             read_run_field(run, "train", "num_updates", int) if is_recorded else _count_updates(epochs, data)
@@ -228,43 +112,25 @@ def with_data(config: ConfigDict, data: TrainData, *, run: str = "") -> ConfigDi
     return found.lock()
 
 
-def read_run_field(run: str, group: str, name: str, kind: type[Kind]) -> Kind:
-    """Returns one field of the config that a run has written.
-
-    Args:
-        run: A workdir, or a checkpoint in one.
-        group: Of the field, such as "train".
-        name: Of the field.
-        kind: As `json_files.field`.
-
-    Raises:
-        ValueError: There is no such run or field.
-    """
-    path = layout.find_above(run, layout.CONFIG_FILE)
-    if path is None:
-        raise ValueError(f"{run}: no config.json there or above; give the workdir of a training run")
-    return field(field(layout.read_config(path), group, dict, path), name, kind, f"{path}, {group}")
-
-
 def _count_updates(epochs: float, data: TrainData) -> int:
     return max(1, round(epochs * data.updates_per_epoch))
 
 
 def build_model(config: ConfigDict, parts: Components, *, num_tokens: int) -> AcousticModel:
-    """Builds the model of a config; inside `strategy.scope()`."""
-    # Runs from before a field was there did without it.
-    fields = {name: config.model[name] for name in _ARCHITECTURE_FIELDS if name in config.model}
+    """Builds the model of a config; call it inside `strategy.scope()`."""
+    # Runs of older versions lack newer fields.
+    fields = {name: config.model[name] for name in ARCHITECTURE_FIELDS if name in config.model}
     if fields.get("fused_ops") == "auto" and runtime.is_tpu(tf.distribute.get_strategy()):
-        # A TPU compiles the whole step; regions would only hide the shapes behind them, and compute in float64.
+        # A TPU compiles the whole step; compiled parts inside would only hide shapes, and compute in float64.
         fields["fused_ops"] = "off"
-    # Fresh weights follow the seed on every device and in every process.
+    # Initial weights must depend on the seed alone, on every device and in every process.
     tf_keras.utils.set_random_seed(config.seed)
     return parts.build_model(
-        # Runs from before there were sources do not name theirs.
+        # Runs of older versions have no source.
         source=config.model.get("source", "native"),
         hub_handle=config.model.get("hub_handle", ""),
         preset=config.model.preset,
-        # Runs from before presets could be other than names have none.
+        # Runs of older versions have no architecture: their presets were names.
         architecture=dict(config.model.get("architecture", {})),
         vocab_size=num_tokens,
         precision=config.train.precision,
@@ -274,8 +140,8 @@ def build_model(config: ConfigDict, parts: Components, *, num_tokens: int) -> Ac
 
 
 def with_blank(parts: Components, tokenizer: Tokenizer) -> Components:
-    """Returns the parts with the vocabulary's blank in the loss, the decoders, the aligner and the searches."""
-    if not tokenizer.blank_id:  # what all of them take where nobody gives another
+    """Returns the components with the vocabulary's blank bound to the functions that take one."""
+    if not tokenizer.blank_id:  # their default
         return parts
     bound = {
         name: functools.partial(getattr(parts, name), blank_id=tokenizer.blank_id)
@@ -285,10 +151,10 @@ def with_blank(parts: Components, tokenizer: Tokenizer) -> Components:
 
 
 def normalizes(config: ConfigDict) -> bool:
-    """Returns whether a run's model hears recordings with zero mean and unit variance, or as they are.
+    """Tells whether a run's model takes waveforms with zero mean and unit variance.
 
-    It is part of the model's architecture (`models.wav2vec2.config.Wav2Vec2Config.normalize_waveform`). Those
-    that a preset names have none in the config: they all do. A SavedModel says it beside itself.
+    This is part of the architecture (`models.wav2vec2.config.Wav2Vec2Config.normalize_waveform`). Every named preset
+    normalizes and has no such field in the config. A SavedModel has a file beside it that says so.
     """
     if config.model.get("source", "native") == "hub":
         return hub_normalizes(config.model.hub_handle)
@@ -296,7 +162,7 @@ def normalizes(config: ConfigDict) -> bool:
 
 
 def build_train_data(config: ConfigDict, parts: Components, tokenizer: Tokenizer | None, **more: Any) -> TrainData:
-    """Opens the training corpus of a config, which makes a tokenizer if none is given; `more` goes to it as it is."""
+    """Opens the training corpus of a config; it makes a tokenizer if none is given. `more` is passed through."""
     data = config.data
     return parts.build_train_data(
         tokenizer=tokenizer,
@@ -325,7 +191,7 @@ def build_train_data(config: ConfigDict, parts: Components, tokenizer: Tokenizer
 def build_eval_data(
     config: ConfigDict, parts: Components, tokenizer: Tokenizer, *, num_replicas: int = 1
 ) -> dict[str, EvalData]:
-    """Opens the evaluation sets of a config, by name; batches are rounded up to a multiple of the replicas."""
+    """Opens the evaluation sets of a config by name; batch sizes are rounded up to a multiple of the replicas."""
     return {
         name: build_eval_set(config, parts, tokenizer, name, num_replicas=num_replicas) for name in config.data.eval
     }
@@ -334,7 +200,7 @@ def build_eval_data(
 def build_eval_set(
     config: ConfigDict, parts: Components, tokenizer: Tokenizer, name: str, *, num_replicas: int = 1, **more: Any
 ) -> EvalData:
-    """Opens one evaluation set of a config; `more` goes to it as it is."""
+    """Opens one evaluation set of a config; `more` is passed through."""
     data = config.data
     return parts.build_eval_data(
         tokenizer=tokenizer,
@@ -351,7 +217,7 @@ def build_eval_set(
 
 
 def build_search(config: ConfigDict, parts: Components, tokenizer: Tokenizer) -> Search | None:
-    """Builds the search of `config.decode`; None for greedy.
+    """Builds the search of `config.decode`; None for greedy decoding.
 
     Raises:
         ValueError: Names the field, its value and what was wanted.
@@ -367,7 +233,7 @@ def run_preflight(
     train_data: TrainData,
     eval_data: dict[str, EvalData],
 ) -> None:
-    """Runs the cheap checks of the data.
+    """Runs the checks of the data that need no audio.
 
     Raises:
         ValueError: The data would spoil the run.
@@ -380,6 +246,7 @@ def run_preflight(
         frames_fn=lambda num_samples: model.output_lengths(tf.constant(num_samples)).numpy(),
         speed_factors=config.data.speed_factors,
         allow_train_eval_overlap=config.data.allow_train_eval_overlap,
+        keeps_head=bool(config.model.init) and config.model.init_head,
     )
 
 
@@ -396,7 +263,7 @@ def build_learning_rate(config: ConfigDict) -> WarmupHoldDecay:
         num_updates=train.num_updates,
         warmup_updates=train.warmup_updates,
         hold_updates=train.hold_updates,
-        # Runs from before there were shares have none.
+        # Runs of older versions have no ratios.
         warmup_ratio=train.get("warmup_ratio", 0.0),
         hold_ratio=train.get("hold_ratio", 0.0),
     )
@@ -413,7 +280,7 @@ def build_trainer(
     between_updates: Callable[[], None],
     blank_id: int = 0,
 ) -> Trainer:
-    """Builds optimizer, loss scale and step of a config; inside `strategy.scope()`."""
+    """Builds the optimizer, loss scale and training step of a config; call it inside `strategy.scope()`."""
     train = config.train
     optimizer = build_optimizer(
         name=train.optimizer,
@@ -442,7 +309,7 @@ def build_trainer(
             loss_divisor=train.loss_divisor,
             seed=config.seed,
             blank_id=blank_id,
-            # A TPU would wait for the host between updates; elsewhere the host is fast enough, and notices signals.
+            # On a TPU, updates would wait for the host. Elsewhere the host is fast enough, and can handle signals.
             loop_in_graph=config.runtime.loop_in_graph or runtime.is_tpu(strategy),
         ),
         loss_scale=DynamicLossScale() if train.precision == "mixed_float16" else None,
@@ -462,7 +329,7 @@ def build_evaluators(
     ema: EmaWeights | None = None,
     search: Search | None = None,
 ) -> EvaluatorGroup:
-    """Builds an evaluator for each set, with `search` as `build_search` made it; inside `strategy.scope()`."""
+    """Builds an evaluator for each set, with the search of `build_search`; call it inside `strategy.scope()`."""
     functions = RowFunctions(loss_fn=parts.loss_fn, feasible_fn=parts.feasible_fn, decoder=parts.decoder)
     return EvaluatorGroup(
         {
@@ -485,7 +352,7 @@ def build_evaluators(
 
 
 def report_maker(config: ConfigDict, parts: Components) -> Callable[..., ReportWriter]:
-    """Returns `ReportWriter` with what the config says of reports; the rest is the caller's."""
+    """Returns `ReportWriter` with its arguments from the config bound; the caller passes the others."""
     return functools.partial(
         ReportWriter,
         page_environment=parts.page_environment,

@@ -1,4 +1,4 @@
-"""Which fields of config.decode hold, and a file of them."""
+"""Reads and merges the fields of config.decode from the command line, a file, a run and the defaults."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from common.json_files import describe, is_kind, read_json
 
-# What --mode=tune_lm adds to its file for people.
+# A field that --mode=tune_lm adds to its file for people to read.
 TUNING = "tuning"
 
 
@@ -15,8 +15,8 @@ def read_decode_file(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
     """Reads fields of config.decode from a JSON object, some or all of them.
 
     Args:
-        path: As --mode=tune_lm writes it, or by hand.
-        known: Every field with a value of its type.
+        path: A file that --mode=tune_lm or a user has written.
+        known: Every field of config.decode, with a value of its type.
 
     Raises:
         ValueError: Names the file, the field and what was wanted.
@@ -26,13 +26,13 @@ def read_decode_file(path: str, known: Mapping[str, Any]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"--decode={path}: not a readable JSON file ({error})") from error
     if not isinstance(fields, dict):
-        raise ValueError(f"--decode={path}: not an object of fields of config.decode")
+        raise ValueError(f"--decode={path}: not an object with fields of config.decode")
     found = {}
     for name, value in fields.items():
         if name == TUNING:
             continue
         if name not in known:
-            raise ValueError(f"--decode={path}: config.decode has no field {_shown(name)}, but {', '.join(known)}")
+            raise ValueError(f"--decode={path}: config.decode has no field {_shown(name)}; it has {', '.join(known)}")
         found[name] = _as_type_of(known[name], value, f"--decode={path}: {name}")
     return found
 
@@ -45,41 +45,40 @@ def _as_type_of(example: Any, value: Any, where: str) -> Any:
     wanted = type(example)
     if not is_kind(value, wanted):
         raise ValueError(f"{where}={_shown(value)}: wanted {wanted.__name__}")
-    value = float(value) if wanted is float else value
-    return value
+    return float(value) if wanted is float else value
 
 
 def _shown(value: Any) -> str:
-    """Returns a value for a message, as Python writes it where that is short."""
+    """Returns a value for a message: its repr if that is short, else a description."""
     return repr(value) if isinstance(value, (str, bool, float)) and len(repr(value)) < 100 else describe(value)
 
 
 def give_decode(
     config_fields: Mapping[str, Any], *, known: Mapping[str, Any], path: str, hot_words: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns the fields that the command line gives: of its config, over them of its file, over them its hot words.
+    """Returns the fields that the command line gives; --decode overrides --config, and --hot_words overrides both.
 
     Args:
-        config_fields: Of --config; {} without one.
-        known: As `read_decode_file`.
-        path: As `read_decode_file`; "" = none.
-        hot_words: Of --hot_words.
+        config_fields: The fields of --config; {} without one.
+        known: Every field of config.decode, with a value of its type.
+        path: The file of --decode; "" = none.
+        hot_words: The values of --hot_words.
     """
     given = {**config_fields, **(read_decode_file(path, known) if path else {})}
     if hot_words:
         given["hot_words"] = tuple(hot_words)
-        if given.get("method") == "greedy":  # which searches nothing
+        if given.get("method") == "greedy":  # greedy decoding has no hot words
             given["method"] = "beam"
     return given
 
 
 def choose_decode(defaults: Mapping[str, Any], recorded: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all fields: those given, else those that a run recorded, else the defaults.
+    """Returns every field: as given, else as a run recorded it, else its default.
 
     Args:
-        defaults: Every field.
-        recorded: Of a run's config.json; runs from before there were searches have none.
-        given: As `give_decode`.
+        defaults: Every field of config.decode with its default.
+        recorded: The fields in a run's config.json; runs of older versions have none.
+        given: The fields of `give_decode`.
     """
     chosen = {name: given.get(name, recorded.get(name, default)) for name, default in defaults.items()}
     if given.get("hot_words") and "method" not in given and chosen["method"] == "greedy":

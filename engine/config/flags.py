@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from absl import flags
 
 from common.nearest import name_nearest, nearest_names
+from engine.config.field_flags import fields_named_like
 from engine.config.modes import FLAGS_OF_MODE, RUN_MODES
 
 
@@ -17,7 +18,7 @@ def check_flags(mode: str, given: Iterable[str]) -> None:
 
     Args:
         mode: a key of `engine.config.modes.MODES`.
-        given: names of run.py's flags on the command line, without fields of the config.
+        given: the names of run.py's flags on the command line, without fields of the config.
 
     Raises:
         ValueError: Names the flags, and the modes that read them.
@@ -35,13 +36,13 @@ def check_flags(mode: str, given: Iterable[str]) -> None:
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuses words of the command line that belong to no flag.
+    """Refuses words on the command line that belong to no flag.
 
     Args:
-        arguments: What is left of the command line, without its program.
+        arguments: The words that absl left over, without the program.
 
     Raises:
-        ValueError: Names the first and what was most likely meant.
+        ValueError: Names the first word and what was probably meant.
     """
     if not arguments:
         return
@@ -55,7 +56,7 @@ def check_arguments(arguments: Sequence[str]) -> None:
 
 
 def explain_flag_error(error: Exception, *, names: Iterable[str], fields: Iterable[str]) -> str:
-    """Returns what is wrong with a flag that absl refuses, with the nearest right ones.
+    """Returns the error message for a flag that absl refuses, with the nearest right ones.
 
     Args:
         error: What absl raised.
@@ -64,12 +65,14 @@ def explain_flag_error(error: Exception, *, names: Iterable[str], fields: Iterab
     """
     if isinstance(error, flags.UnrecognizedFlagError):
         name, fields, names = error.flagname, list(fields), list(names)
-        near = nearest_names(name, names)
-        leaves = nearest_names(name.rpartition(".")[2], [field.rpartition(".")[2] for field in fields])
-        near += [field for leaf in leaves for field in fields if field.rpartition(".")[2] == leaf]
+        near = nearest_names(name, names) + fields_named_like(name.rpartition(".")[2], fields)
         hint = f"; did you mean --{' or --'.join(near[:3])}?" if near else f"; there is --{', --'.join(names)}"
         return f"--{name}: no such flag{hint}"
-    text = str(error)
+    return _translate(str(error))
+
+
+def _translate(text: str) -> str:
+    """Returns an error message of absl in the words of this program."""
     if found := re.fullmatch(r"flag --(\w+)=(.*?): value should be one of <(.*)>", text, flags=re.DOTALL):
         return f"--{found[1]}={found[2]}: no such value{name_nearest(found[2], found[3].split('|'))}"
     if found := re.fullmatch(r"flag (--[\w.]+=.*?): (could not convert|invalid literal).*", text, flags=re.DOTALL):

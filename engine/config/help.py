@@ -1,4 +1,4 @@
-"""Composes what --help and --version print: the modes, their flags and examples, and the versions in use."""
+"""Composes the output of --help and --version: the modes, their flags and examples, and the versions in use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from common.nearest import name_nearest
 from engine.common.source_tree import find_commit
-from engine.config.config_file import FlagError, iterate_flags
+from engine.config.field_flags import FlagError, iterate_flags
 from engine.config.modes import MODES
 
 _WIDTH = 110
@@ -51,7 +51,7 @@ def describe_modes(flags: Mapping[str, str]) -> str:
             "",
             "  python run.py --config=configs/NAME.py [--mode=MODE] [--workdir=FOLDER] [--config.FIELD=VALUE ...]",
             "",
-            "Modes; `python run.py --help --mode=MODE` tells more of one:",
+            "Modes; `python run.py --help --mode=MODE` describes one:",
             *_table({name: mode.summary for name, mode in MODES.items()}),
             "",
             "Flags that most commands need:",

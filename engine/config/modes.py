@@ -67,7 +67,7 @@ MODES = {
         example="python run.py --config=configs/base.py --mode=doctor",
     ),
     "verify_resume": Mode(
-        summary="Proves on your config that an interrupted run equals one left alone, bit by bit.",
+        summary="Proves on your config that an interrupted run equals an uninterrupted one, bit by bit.",
         reads="The config and its corpora; it trains twice and interrupts the second run at random moments.",
         writes="Both runs in WORKDIR/verify_resume, and verify_resume.json.",
         flags=_RUN,
@@ -105,14 +105,14 @@ MODES = {
         example="python run.py --mode=export --checkpoint=runs/base --output=exported/base",
     ),
     "serve": Mode(
-        summary="Answers HTTP requests with transcripts until a signal comes.",
+        summary="Answers HTTP requests with transcripts until a signal arrives.",
         reads="A recognizer (--checkpoint), as --mode=transcribe does, and recordings that clients send.",
-        writes="Nothing but answers.",
+        writes="No files, only answers.",
         flags=_DECODE | {"config", "checkpoint", "weights", "window_secs", "serve"},
         example="python run.py --mode=serve --checkpoint=runs/base --serve.port=8501",
     ),
     "report": Mode(
-        summary="Makes the report of one run again, or compares runs.",
+        summary="Writes the report of one run again, or compares runs.",
         reads="The workdirs that --inputs names.",
         writes="report.html in a run, or comparison.html for several; --output names another file.",
         flags=frozenset({"inputs", "output"}),
@@ -120,8 +120,8 @@ MODES = {
     ),
     "config": Mode(
         summary="Prints the config that a command would use, every field with its value.",
-        reads="The config and the flags of any command that takes one; with a workdir, what its run has resolved.",
-        writes="Flags to standard output, one a line; --flagfile=FILE takes them back.",
+        reads="The config and the flags of any command that takes one; with a workdir, the values its run resolved.",
+        writes="Flags to standard output, one a line; --flagfile=FILE reads them back.",
         flags=_RUN | _DECODE | {"checkpoint", "weights", "output"},
         example="python run.py --config=configs/base.py --config.seed=1 --mode=config > base.flags",
     ),

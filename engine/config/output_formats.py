@@ -1,11 +1,11 @@
-"""The formats of transcripts and of exported models, as --output_format and --export_formats name them."""
+"""Lists the formats of transcripts (--output_format) and of exported models (--export_formats)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 TRANSCRIPT_FORMATS = ("jsonl", "tsv", "txt", "srt", "vtt")
-SUBTITLES = ("srt", "vtt")  # one file a recording
+SUBTITLES = ("srt", "vtt")  # one file per recording
 EXPORT_FORMATS = ("tflite_float32", "tflite_float16", "tflite_dynamic", "onnx")
 
 
@@ -13,8 +13,8 @@ def choose_format(output: str, name: str = "") -> str:
     """Returns the format to write.
 
     Args:
-        output: Path; its ending names the format where `name` does not.
-        name: One of `TRANSCRIPT_FORMATS`, or "".
+        output: Path of the output; its suffix names the format if `name` is "".
+        name: A name among `TRANSCRIPT_FORMATS`, or "".
 
     Raises:
         ValueError: Neither names a format.

@@ -27,7 +27,7 @@ def describe_plan(config: ConfigDict, data: TrainData, *, num_replicas: int) -> 
 
 
 def describe_finished(config: ConfigDict, *, workdir: str, step: int) -> str:
-    """Describes that nothing is left to train, and how to train longer."""
+    """Returns that nothing is left to train, and how to train longer."""
     train = config.train
     done = f"{workdir} has done its {step} updates (train.num_updates={train.num_updates}): nothing to train"
     longer = 2 * train.num_updates
@@ -38,7 +38,7 @@ def describe_finished(config: ConfigDict, *, workdir: str, step: int) -> str:
 
 
 def initialized_variables(config: ConfigDict, model: AcousticModel) -> list[tf.Variable]:
-    """Returns the variables of a fresh run that start with loaded values."""
+    """Returns the variables that a new run initializes from loaded weights."""
     if not config.model.init:
         return list(model.pretrained_variables)
     heads = set() if config.model.init_head else {variable.ref() for variable in model.head_variables}

@@ -1,11 +1,9 @@
-"""What can be known to be wrong with a run before anything slow begins: fields, inputs, lengths of rows."""
+"""Checks the config of a run, alone and against its data, weights and vocabulary, before anything slow begins."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,98 +13,14 @@ from ml_collections import ConfigDict
 from common import storage
 from common import workdir_layout as layout
 from common.json_files import MalformedFileError
-from common.near_files import describe_near
-from common.weight_names import is_weight_name, repository_hint
-from engine.config import builders
+from common.weight_names import is_weight_name
+from engine.config import builders, field_rules
+from engine.config.early_checks import TRAIN_FROM_RANDOM, describe_missing_corpus, describe_missing_weights
 from engine.protocols import Tokenizer
 from engine.training.ema import ema_name
-from engine.training.options import LOSS_DIVISORS
 from engine.training.schedules import SCHEDULES
 
-
-@dataclasses.dataclass(frozen=True)
-class _Number:
-    """The numbers that a field may hold.
-
-    Attributes:
-        wanted: Which ones, in words.
-        fits: Whether a finite number is among them.
-        is_whole: Whether it counts something.
-    """
-
-    wanted: str
-    fits: Callable[[float], bool]
-    is_whole: bool = False
-
-    def fault(self, value: object) -> str:
-        """Returns what the value must be and is not, "" where it is."""
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-            return f"a {'whole ' * self.is_whole}number, {self.wanted}"
-        if self.is_whole and value != int(value):
-            return f"a whole number, {self.wanted}"
-        return "" if self.fits(value) else self.wanted
-
-
-_COUNT = _Number("at least 0", lambda value: value >= 0, is_whole=True)
-_SIZE = _Number("at least 1", lambda value: value >= 1, is_whole=True)
-_AMOUNT = _Number("at least 0", lambda value: value >= 0)
-_POSITIVE = _Number("above 0", lambda value: value > 0)
-_RATIO = _Number("from 0 to 1", lambda value: 0 <= value <= 1)
-_DECAY = _Number("from 0 to less than 1", lambda value: 0 <= value < 1)
-_NUMBERS = {
-    "seed": _Number(f"from 0 to {2**32 - 1}", lambda value: 0 <= value < 2**32, is_whole=True),
-    "model.freeze_encoder_updates": _COUNT,
-    "data.max_unreadable_ratio": _RATIO,
-    "train.global_batch_size": _SIZE,
-    "train.accum_steps": _SIZE,
-    "data.train.held_out_ratio": _RATIO,
-    "train.num_updates": _SIZE,
-    "train.num_epochs": _AMOUNT,
-    "train.learning_rate": _POSITIVE,
-    "train.head_learning_rate_factor": _POSITIVE,
-    "train.warmup_updates": _COUNT,
-    "train.hold_updates": _COUNT,
-    "train.warmup_ratio": _RATIO,
-    "train.hold_ratio": _RATIO,
-    "train.beta_1": _DECAY,
-    "train.beta_2": _DECAY,
-    "train.epsilon": _POSITIVE,
-    "train.weight_decay": _AMOUNT,
-    "train.clip_norm": _AMOUNT,
-    "train.ema_decay": _DECAY,
-    "train.max_consecutive_skips": _COUNT,
-    "train.log_every_updates": _SIZE,
-    "eval.every_updates": _COUNT,
-    "eval.every_epochs": _AMOUNT,
-    "eval.batch_size": _SIZE,
-    "eval.early_stopping_patience": _COUNT,
-    "eval.idle_timeout_secs": _AMOUNT,
-    "eval.num_logged": _COUNT,
-    "eval.report_utterances": _COUNT,
-    "eval.report_max_audio_mb": _AMOUNT,
-    "checkpoint.every_updates": _SIZE,
-    "checkpoint.every_epochs": _AMOUNT,
-    "checkpoint.keep": _SIZE,
-    "runtime.stop_within_secs": _AMOUNT,
-    "runtime.num_virtual_devices": _COUNT,
-    "runtime.cluster_start_secs": _POSITIVE,
-    "runtime.heartbeat_secs": _POSITIVE,
-}
-_CHOICES = {
-    "train.precision": ("float32", "mixed_bfloat16", "mixed_float16"),
-    "train.optimizer": ("adam", "adamw"),
-    "train.schedule": SCHEDULES,
-    "train.loss_divisor": LOSS_DIVISORS,
-    "checkpoint.background": (True, False),
-    "runtime.loop_in_graph": (True, False),
-}
-# What is counted in updates or, instead, in epochs.
-_EPOCHS_OF = {
-    "train.num_updates": "train.num_epochs",
-    "eval.every_updates": "eval.every_epochs",
-    "checkpoint.every_updates": "checkpoint.every_epochs",
-}
-# Configs from before there were these fields go on without them.
+# Runs of older versions have no such fields, and continue without them.
 _LATER_FIELDS = (
     "data.train.held_out_ratio", "train.num_epochs", "eval.every_epochs", "checkpoint.every_epochs",
     "train.warmup_ratio", "train.hold_ratio", "train.loss_divisor", "checkpoint.background", "runtime.stop_within_secs",
@@ -115,42 +29,26 @@ _LATER_FIELDS = (
 
 
 def check_values(config: ConfigDict) -> None:
-    """Checks each field of a run by itself, before anything reads it.
+    """Checks that a run has every field of the training loop, and that each field holds an allowed value.
 
     Raises:
         ValueError: Names the field, its value and what was wanted.
     """
-    for name in (*_NUMBERS, *_CHOICES):
-        *groups, field = name.split(".")
-        place: Any = config
-        for group in groups:
-            place = place.get(group) if isinstance(place, ConfigDict) else None
-        if not isinstance(place, ConfigDict) or field not in place:
-            if name in _LATER_FIELDS:
-                continue
-            raise ValueError(f"the config has no field {name}: start it from configs.base.get_config()")
-        value = place[field]
-        if name in _NUMBERS:
-            wanted = _NUMBERS[name].fault(value)
-        else:
-            wanted = "" if value in _CHOICES[name] else f"one of {', '.join(map(str, _CHOICES[name]))}"
-        by_epochs = _EPOCHS_OF.get(name, "")
-        epochs = place.get(by_epochs.rpartition(".")[2], 0.0) if by_epochs else 0.0
-        if value == 0 and not isinstance(value, bool) and epochs:
-            continue
-        if wanted:
-            raise ValueError(f"{name} must be {wanted}, got {value!r}")
-        if epochs:
-            raise ValueError(f"{by_epochs}={epochs:g} and {name}={value} are both set; set one of them to 0")
+    fields = config.to_dict()
+    names = dict(field_rules.flatten(fields))
+    missing = [name for name in field_rules.TRAINING_RULES if name not in names and name not in _LATER_FIELDS]
+    if missing:
+        raise ValueError(f"the config has no field {missing[0]}: start it from configs.base.get_config()")
+    field_rules.check_values(fields, choices={"train.schedule": SCHEDULES})
 
 
 def check_fields(config: ConfigDict, *, num_replicas: int, trains: bool = True) -> None:
-    """Checks fields, and fields against each other, before anything is built.
+    """Checks the fields of a run, and fields against each other, before anything is built.
 
     Args:
-        config: As configs/base.py.
-        num_replicas: Replicas that a batch is shared out to.
-        trains: Whether there will be updates; an evaluation alone has no use for their batch.
+        config: The config of the run, see configs/base.py.
+        num_replicas: Number of replicas that share a batch.
+        trains: Whether the run trains; an evaluation ignores the training batch.
 
     Raises:
         ValueError: Names the field, its value and what was wanted.
@@ -162,7 +60,7 @@ def check_fields(config: ConfigDict, *, num_replicas: int, trains: bool = True) 
         taken = [name for name in config.data.eval if ema_name(name) in config.data.eval]
         if taken:
             raise ValueError(
-                f"data.eval.{ema_name(taken[0])}: with train.ema_decay this is the name of {taken[0]}'s figures of "
+                f"data.eval.{ema_name(taken[0])}: train.ema_decay uses this name for the metrics of {taken[0]} with "
                 "averaged weights; rename the set"
             )
     if config.data.eval and config.eval.best_metric_set not in config.data.eval:
@@ -188,13 +86,13 @@ def _check_training_batch(config: ConfigDict, num_replicas: int) -> None:
 
 
 def can_be_longer(config: ConfigDict, *, before: int, num_updates: int, step: int) -> bool:
-    """Tells whether a run may be made longer: whether the updates done have the rates of the longer run.
+    """Tells whether a run can be extended: whether its updates so far had the learning rates of the longer run.
 
     Args:
-        config: As configs/base.py.
-        before: Number of updates that the run had so far.
-        num_updates: Number that it is to have.
-        step: Updates done.
+        config: The config of the run, see configs/base.py.
+        before: The run's number of updates so far.
+        num_updates: The run's new number of updates.
+        step: Number of updates done.
     """
     schedules = []
     for number in (before, num_updates):
@@ -205,24 +103,24 @@ def can_be_longer(config: ConfigDict, *, before: int, num_updates: int, step: in
 
 
 def how_to_go_on(config: ConfigDict, *, workdir: str) -> str:
-    """Says what to do with a run that cannot be made longer."""
+    """Returns what to do with a run that cannot be extended."""
     return (
-        f"its learning rates are those of a run of that length (train.schedule={config.train.schedule}), so go on from "
-        f"its weights as another run: --workdir=ANOTHER --config.model.init={workdir} --config.model.init_head=True"
+        f"its learning rates are those of a run of that length (train.schedule={config.train.schedule}), so continue "
+        f"from its weights in a new run: --workdir=ANOTHER --config.model.init={workdir} --config.model.init_head=True"
     )
 
 
 def check_longer(saved: Mapping[str, Any], config: ConfigDict, *, workdir: str, step: int) -> tuple[str, ...]:
-    """Returns the fields that may differ from a workdir's config because the run is to be longer.
+    """Returns the fields that may differ from a workdir's config because the run is extended.
 
     Args:
         saved: The config in the workdir.
-        config: That of this process.
-        workdir: For the message.
-        step: Updates done.
+        config: The config of this process.
+        workdir: The folder of the run, for the message.
+        step: Number of updates done.
 
     Raises:
-        ValueError: The run is to be longer, and its learning rates would be those of no run.
+        ValueError: The run cannot be extended, because its learning rates would match no single run.
     """
     train = saved.get("train")
     before, now = train.get("num_updates") if isinstance(train, Mapping) else None, config.train.num_updates
@@ -230,7 +128,7 @@ def check_longer(saved: Mapping[str, Any], config: ConfigDict, *, workdir: str, 
         return ()
     try:
         is_right = can_be_longer(config, before=before, num_updates=now, step=step)
-    except ValueError:  # other fields differ too, and are named
+    except ValueError:  # other fields differ too; the caller names them
         return ()
     if is_right:
         return ("train.num_updates", "train.num_epochs")
@@ -241,10 +139,10 @@ def check_longer(saved: Mapping[str, Any], config: ConfigDict, *, workdir: str, 
 
 
 def check_tpu(config: ConfigDict) -> None:
-    """Checks what a TPU cannot run: it compiles the step for one shape, in float32 or bfloat16.
+    """Refuses fields that a TPU cannot use: it compiles the step for one shape, in float32 or bfloat16.
 
     Raises:
-        ValueError: Names the field and the value that would do.
+        ValueError: Names the field and a value that fits.
     """
     if config.data.num_buckets != 1 and len(config.data.bucket_boundaries_samples) != 1:
         raise ValueError(
@@ -258,28 +156,28 @@ def check_tpu(config: ConfigDict) -> None:
 
 
 def check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:
-    """Says what is missing, and the command that makes it, before anything slow begins.
+    """Checks that the corpora and the initial weights exist.
+
+    Args:
+        config: The config of the run, see configs/base.py.
+        init: The weights to start from; "" = none.
+        evaluate: Whether the run reads its evaluation sets.
 
     Raises:
-        ValueError: If a corpus or the weights to start from are not there.
+        ValueError: Names what is missing, and the command that makes it.
     """
     for fields in (config.data.train, *(config.data.eval.values() if evaluate else ())):
         check_corpus(config, fields)
     if init and not (storage.exists(init) or storage.exists(f"{init}.index")):
-        raise ValueError(
-            f"{init}: no such weights (model.init){repository_hint(init)}; convert a Hugging Face folder with: "
-            "python -m models.convert "
-            f"--input=HF_FOLDER --output={init}; or train the whole model from random weights, which takes far more "
-            "data, with --config.model.init= --config.model.freeze_feature_encoder=False"
-        )
+        raise ValueError(describe_missing_weights(init))
 
 
 def check_frozen(config: ConfigDict, *, is_fresh: bool = True) -> None:
-    """Checks that what is frozen has been trained: random convolutions that stay random make every score meaningless.
+    """Checks that frozen variables are trained ones; a feature encoder that stays random spoils every result.
 
     Args:
-        config: Of the run.
-        is_fresh: Whether the run begins. One that began like this goes on, with a warning.
+        config: The config of the run.
+        is_fresh: Whether the run is new. A run that resumes is warned, not refused.
 
     Raises:
         ValueError: Says what to set.
@@ -298,14 +196,13 @@ def check_frozen(config: ConfigDict, *, is_fresh: bool = True) -> None:
 
 
 def find_frozen_random(config: ConfigDict) -> str:
-    """Returns what is wrong where frozen variables have never been trained and never will be, "" where nothing is."""
+    """Returns the error message for frozen variables that are never trained; "" if there are none."""
     model = config.model
     if model.get("source", "native") != "native":
         return ""  # a SavedModel comes with its weights
     remedy = (
         "set --config.model.init=WEIGHTS, which python -m models.convert --input=HF_FOLDER --output=WEIGHTS makes; or "
-        "train the whole model from random weights, which takes far more data, with --config.model.init= "
-        "--config.model.freeze_feature_encoder=False"
+        f"{TRAIN_FROM_RANDOM}"
     )
     if not model.init and model.freeze_feature_encoder:
         return (
@@ -332,7 +229,7 @@ def find_frozen_random(config: ConfigDict) -> str:
 
 
 def _random_origin(init: str) -> str:
-    """Returns the workdir whose run left the feature encoder as random as it began, among those that led to `init`."""
+    """Returns the workdir of the run, among those behind `init`, that froze a random feature encoder; "" if none."""
     seen: set[str] = set()
     while init and init not in seen:
         seen.add(init)
@@ -342,7 +239,7 @@ def _random_origin(init: str) -> str:
         try:
             model = layout.read_config(path).get("model")
         except (MalformedFileError, OSError):
-            return ""  # whoever reads the weights says so
+            return ""  # reading the weights reports the error
         if not isinstance(model, dict) or model.get("source", "native") != "native":
             return ""
         if not model.get("freeze_feature_encoder"):
@@ -354,11 +251,11 @@ def _random_origin(init: str) -> str:
 
 
 def check_head(init: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[str], Tokenizer]) -> None:
-    """Checks that a head that is taken over speaks the run's alphabet; one of the same size could be another.
+    """Checks that a head taken from model.init has the vocabulary of the run; equal sizes do not prove it.
 
     Args:
-        init: Weights to start from; a vocab.json there, or above a checkpoint, is that of their head.
-        tokenizer: Of the run.
+        init: Weights to start from; the vocabulary of their head is the vocab.json there, or above a checkpoint.
+        tokenizer: The tokenizer of the run.
         build_tokenizer: Reads a vocabulary.
 
     Raises:
@@ -366,7 +263,7 @@ def check_head(init: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[st
     """
     path = layout.find_above(init, layout.VOCAB_FILE)
     if path is None:
-        return  # bare weights: their shape is compared when they are read
+        return  # weights alone: their shape is compared when they are read
     difference = _difference(build_tokenizer(path), tokenizer)
     if difference:
         raise ValueError(
@@ -376,22 +273,22 @@ def check_head(init: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[st
 
 
 def check_same_vocabulary(workdir: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[str], Tokenizer]) -> None:
-    """Checks that a run goes on with the vocabulary that its head was trained on, whatever data.vocab holds by now.
+    """Checks that a run resumes with the vocabulary that its head was trained on, in case data.vocab has changed.
 
     Raises:
-        ValueError: Names both and what to set.
+        ValueError: Names both vocabularies and what to set.
     """
     path = os.path.join(workdir, "vocab.json")
     difference = _difference(build_tokenizer(path), tokenizer) if os.path.isfile(path) else ""
     if difference:
         raise ValueError(
             f"the vocabulary of this run, {path}, {difference}, which is no longer the one that it began with; set "
-            f"data.vocab back, or choose another workdir"
+            "data.vocab back, or choose another workdir"
         )
 
 
 def _difference(theirs: Tokenizer, ours: Tokenizer) -> str:
-    """Returns how a vocabulary differs from that of data.vocab; "" where rows of a head mean the same in both."""
+    """Returns how a vocabulary differs from data.vocab; "" if a head's rows mean the same in both."""
     if theirs.num_tokens != ours.num_tokens:
         return f"has {theirs.num_tokens} tokens and that of data.vocab {ours.num_tokens}"
     if theirs.blank_id != ours.blank_id:
@@ -402,39 +299,34 @@ def _difference(theirs: Tokenizer, ours: Tokenizer) -> str:
 
 
 def check_corpus(config: ConfigDict, fields: ConfigDict) -> None:
-    """Says what makes a set of the config whose corpus is missing, or what lies near a path of the user's own.
+    """Checks that the corpus of a set exists.
+
+    Args:
+        config: The config, whose data.prepare_command may make the corpus.
+        fields: The fields of the set.
 
     Raises:
-        ValueError: If it is.
+        ValueError: It does not; says what makes it, or what lies near.
     """
     if not storage.exists(fields.input):
-        command = config.data.prepare_command
-        hint = f"make it with: {command}" if _makes(command, fields.input) else "check the path"
-        raise ValueError(f"{fields.input}: no such corpus; {hint}{describe_near(fields.input)}")
-
-
-def _makes(command: str, path: str) -> bool:
-    """Returns whether a command makes a path: names it, or names no output at all."""
-    if "--output=" not in command:
-        return bool(command)
-    return re.search(rf"(?<![\w./-]){re.escape(os.path.normpath(path))}(?![\w.-])", command) is not None
+        raise ValueError(f"{fields.input}: {describe_missing_corpus(fields.input, config.data.prepare_command)}")
 
 
 def check_row_lengths(config: ConfigDict, max_samples: int) -> None:
     """Checks that no row can be longer than the model trains on.
 
     Args:
-        config: Whose data limits the rows.
-        max_samples: Longest row; 0 = any.
+        config: The config of the run, whose group `data` limits the rows.
+        max_samples: Number of samples in the longest row that the model trains on; 0 = no limit.
 
     Raises:
-        ValueError: Names the field and the value that would do.
+        ValueError: Names the field and a value that fits.
     """
     if not max_samples:
         return
     limits = {"max_duration_secs": max_samples / 16_000 * min(config.data.speed_factors)}
     if config.data.concat_max_utterances > 1:
-        limits["concat_max_secs"] = max_samples / 16_000  # which is meant at the slowest speed already
+        limits["concat_max_secs"] = max_samples / 16_000  # already holds at the slowest speed
     for name, limit in limits.items():
         if not 0 < config.data[name] <= limit:
             raise ValueError(

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import glob
-import itertools
 import os
 import shutil
 import sys
 import tempfile
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from common.audio_kinds import HEAD_BYTES, AudioKind, conversion_command, identify
+from common.split_paths import STDIN, join_split_paths
 
 AUDIO_EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64")
 # Other extensions of readable recordings, and extensions of unreadable ones whose content is not recognized.
 _RARE_EXTENSIONS = (".oga", ".sph", ".snd", ".wave", ".bwf", ".aifc", ".voc", ".gsm")
 _FOREIGN_EXTENSIONS = (".raw", ".pcm", ".sln", ".vox", ".m4a", ".mp4", ".webm", ".aac", ".amr", ".wma", ".mkv", ".mov")
-STDIN = "-"
-# Separators at which a value may have been split.
-_JOINTS = (",", ", ", " ,", " , ")
-_MOST_COMMAS = 8  # in one file name
 _NUM_NAMED = 5
 
 
@@ -58,48 +54,6 @@ def _expand(path: str) -> list[str]:
     if not matches:
         raise ValueError(f"{path}: no file matches this pattern; check it, and quote it in the shell")
     return matches
-
-
-def join_split_paths(parts: Sequence[str]) -> list[str]:
-    """Rejoins paths that were split at their commas.
-
-    Args:
-        parts: Parts of a value between its commas, without the spaces around them.
-
-    Returns:
-        The parts, neighbors joined where that gives an existing path: the whole value if it is one, else the most
-        paths among the divisions with the fewest missing ones.
-    """
-    if len(parts) > 1 and (whole := _joined(parts)):
-        return [whole]
-    # For each suffix of the parts, shortest first: its number of missing paths and its division.
-    best: list[tuple[int, list[str]]] = [(0, [])]
-    for start in reversed(range(len(parts))):
-        # Without a join: this part is taken for a missing path, unless a shorter join exists.
-        choices = [(best[-1][0] + 1, 0, [parts[start], *best[-1][1]])]
-        for count in range(1, min(_MOST_COMMAS + 1, len(parts) - start) + 1):
-            if path := _joined(parts[start : start + count]):
-                num_missing, rest = best[-count]
-                choices.append((num_missing, -1, [path, *rest]))
-                if not num_missing:
-                    break
-        num_missing, _, division = min(choices, key=lambda choice: choice[:2])
-        best.append((num_missing, division))
-    return best[-1][1]
-
-
-def _joined(parts: Sequence[str]) -> str:
-    """Returns the parts as one path that exists or a pattern that matches something; "" if there is none."""
-    num_commas = len(parts) - 1
-    if num_commas <= 3:
-        joints: Iterable[Sequence[str]] = itertools.product(_JOINTS, repeat=num_commas)
-    else:  # the same separator throughout, to limit the number of file accesses
-        joints = ((joint,) * num_commas for joint in _JOINTS)
-    for between in joints:
-        path = parts[0] + "".join(joint + part for joint, part in zip(between, parts[1:], strict=True))
-        if path == STDIN or os.path.exists(path) or (glob.has_magic(path) and glob.glob(path, recursive=True)):
-            return path
-    return ""
 
 
 def _search(root: str) -> list[str]:

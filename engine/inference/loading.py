@@ -10,7 +10,7 @@ from common import storage
 from common.json_files import field, optional_field
 from common.workdir_layout import VOCAB_FILE
 from engine.checkpointing.restore import restore_weights
-from engine.config import builders
+from engine.config import builders, recorded_run
 from engine.config.decode import choose_decode
 from engine.inference.beam_search import BeamSearchDecoder
 from engine.inference.exported import EXPORT_FILE, ExportedModel, read_export_fields
@@ -24,16 +24,16 @@ def load_trained(
     """Builds the model of a run with its best weights, and its tokenizer.
 
     Args:
-        parts: What data and models contribute.
+        parts: Callables of data and models.
         checkpoint: A workdir, or a checkpoint inside one.
-        weights: As `engine.checkpointing.restore.restore_weights`.
-        precision: As config.train.precision; "" is that of the run.
-        fused_ops: As config.model.fused_ops; "" is that of the run.
+        weights: "raw", "ema", or "" for what the checkpoint holds as the model's weights.
+        precision: A value of config.train.precision; "" = the run's own.
+        fused_ops: A value of config.model.fused_ops; "" = the run's own.
 
     Raises:
-        ValueError: If the run or its weights cannot be used.
+        ValueError: The run or its weights cannot be used.
     """
-    config, workdir = builders.load_run(checkpoint)
+    config, workdir = recorded_run.load_run(checkpoint)
     config.train.precision = precision or config.train.precision
     if fused_ops:
         config.model.fused_ops = fused_ops
@@ -55,24 +55,26 @@ def load_transcriber(
     """Builds a transcriber from a run's config, vocabulary and best weights, or from an exported recognizer.
 
     Args:
-        parts: What data and models contribute.
+        parts: Callables of data and models.
         checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
-        weights: As `engine.checkpointing.restore.restore_weights`; an export has one kind.
-        batch_size: Rows that run together.
-        window_secs: Longest row; what is longer is cut into windows that overlap by a sixth.
+        weights: "raw", "ema", or "" for what the checkpoint holds as the model's weights; "" for an export.
+        batch_size: Number of rows in a batch.
+        window_secs: Longest row in seconds; a longer recording is cut into windows that overlap by a sixth.
         decode: The fields of config.decode; None = greedy.
 
     Raises:
-        ValueError: If the run, its weights or the search cannot be used.
+        ValueError: The run, its weights or the search cannot be used.
     """
     model: InferenceModel
     exported = read_export_fields(checkpoint) if checkpoint else None
     if exported is not None:
         if weights:
-            raise ValueError(f"--weights={weights}: {checkpoint} is an export, which holds one kind; leave it out")
+            raise ValueError(
+                f"--weights={weights}: {checkpoint} is an export, which has only one kind of weights; leave it out"
+            )
         for name in ("on_rate_mismatch", "text_normalization"):
             field(exported, name, str, storage.join(checkpoint, EXPORT_FILE))
-        # Exports from before there was a choice normalize.
+        # Exports of older versions have no such field: they normalize.
         normalize = optional_field(exported, "normalize_waveform", bool, storage.join(checkpoint, EXPORT_FILE), True)
         text_rules = exported
         tokenizer = parts.build_tokenizer(storage.join(checkpoint, VOCAB_FILE))
@@ -80,11 +82,11 @@ def load_transcriber(
         reader = _build_reader(parts, tokenizer, decode)
         model = ExportedModel(checkpoint)
     else:
-        config, workdir = builders.load_run(checkpoint)
+        config, workdir = recorded_run.load_run(checkpoint)
         text_rules, normalize = config.data, builders.normalizes(config)
         tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
         parts = builders.with_blank(parts, tokenizer)
-        # Before the model: it fails sooner.
+        # Before the model, which takes seconds to load: a wrong search is refused at once.
         reader = _build_reader(parts, tokenizer, decode)
         trained, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
         trained.fix_weights()
@@ -108,13 +110,13 @@ def find_decode(
     """Returns the fields of config.decode to read with; None = greedy.
 
     Args:
-        checkpoint: As `load_transcriber`; an export has none of its own.
-        defaults: Fields where neither the run nor `given` has them; None = greedy, whatever the run says.
-        given: Fields that win over those of the run.
+        checkpoint: A workdir, a checkpoint inside one, or an export, which has no fields of its own.
+        defaults: Values of fields that neither the run nor `given` has; None = greedy, whatever the run has.
+        given: Fields that override those of the run.
     """
     if defaults is None:
         return None
-    recorded = {} if read_export_fields(checkpoint) else builders.load_run(checkpoint)[0].get("decode", {})
+    recorded = {} if read_export_fields(checkpoint) else recorded_run.load_run(checkpoint)[0].get("decode", {})
     return choose_decode(defaults, recorded, given or {})
 
 

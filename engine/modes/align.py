@@ -1,4 +1,4 @@
-"""`--mode=align`: finds when each word of known transcripts was said, and which transcripts do not match."""
+"""Runs `--mode=align`: finds when each word of known transcripts was said, and which transcripts do not match."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ TEXTGRID_FOLDER = "textgrid"
 
 
 def run(*, parts: Components, checkpoint: str, inputs: Sequence[str], output: str, weights: str = "") -> int:
-    """Aligns recordings with the transcripts beside them; writes OUTPUT/alignments.jsonl, worst match first, and a
-    Praat TextGrid of each recording under OUTPUT/textgrid; returns the exit status: 2 if any could not be aligned.
+    """Aligns recordings with the transcripts beside them and returns the exit status: 2 if any could not be aligned.
+
+    Writes OUTPUT/alignments.jsonl, worst match first, and a Praat TextGrid of each recording under OUTPUT/textgrid.
 
     Args:
-        parts: what data and models contribute.
+        parts: Callables of data and models.
         checkpoint: a workdir, a checkpoint inside one, or an exported folder.
         inputs: audio files, folders and patterns.
         output: folder to write.
@@ -45,17 +46,10 @@ def run(*, parts: Components, checkpoint: str, inputs: Sequence[str], output: st
         raise ValueError(f"--output={output}: is a file; name the folder to write")
     paths = find_audio(inputs)
     transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights)
-    with_text = [(path, text) for path in paths if (text := transcriber.find_reference(path)) is not None]
-    if not with_text:
-        raise ValueError(
-            f"none of the {len(paths)} recordings has a transcript beside it: put its text into NAME.txt, or its line "
-            "into a *.trans.txt of the folder"
-        )
-    failures = [(path, "no transcript beside it") for path in paths if path not in dict(with_text)]
-    records, refused = _align_files(
-        transcriber, builders.with_blank(parts, transcriber.tokenizer).aligner, with_text, output
-    )
-    failures += refused
+    text_of = _find_transcripts(transcriber, paths)
+    aligner = builders.with_blank(parts, transcriber.tokenizer).aligner
+    records, refused = _align_files(transcriber, aligner, list(text_of.items()), output)
+    failures = [(path, "no transcript beside it") for path in paths if path not in text_of] + refused
     files.write_jsonl_atomic(os.path.join(output, ALIGNMENTS_FILE), records)
     print(f"{len(records)} of {len(paths)} recordings aligned, written to {output}")
     for line in mismatch_lines(records):
@@ -63,6 +57,21 @@ def run(*, parts: Components, checkpoint: str, inputs: Sequence[str], output: st
     for path, reason in failures:
         print(f"error: {path} was skipped: {reason}", file=sys.stderr)
     return 2 if failures else 0
+
+
+def _find_transcripts(transcriber: Transcriber, paths: Sequence[str]) -> dict[str, str]:
+    """Returns {path: transcript} of the recordings that have a transcript beside them.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = {path: text for path in paths if (text := transcriber.find_reference(path)) is not None}
+    if not found:
+        raise ValueError(
+            f"none of the {len(paths)} recordings has a transcript beside it: put its text into NAME.txt, or its line "
+            "into a *.trans.txt of the folder"
+        )
+    return found
 
 
 def _align_files(
@@ -91,7 +100,7 @@ def _align_files(
 
 
 def mismatch_lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yields the transcripts that the model hears otherwise, worst match first; nothing of those that it hears so.
+    """Yields lines about the transcripts that differ from what the model hears, worst match first.
 
     Args:
         records: objects of `align_file`, worst match first.
@@ -126,13 +135,13 @@ def align_file(transcriber: Transcriber, aligner: Aligner, path: str, text: str)
     Raises:
         ValueError: The recording cannot be read, or the transcript does not fit it.
     """
-    pieces = list(transcriber.stream_log_probs(transcriber.stream_audio(path)))
-    if not pieces:
+    chunks = list(transcriber.stream_log_probs(transcriber.stream_audio(path)))
+    if not chunks:
         raise ValueError(f"{path} is too short for one frame")
-    log_probs = np.concatenate([piece.log_probs for piece in pieces])
+    log_probs = np.concatenate([chunk.log_probs for chunk in chunks])
     found = aligner(log_probs, transcriber.tokenizer.encode(text))
     words = find_words(found.spans, transcriber.tokenizer, transcriber.secs_per_frame)
-    heard = transcriber.find_words(pieces)
+    heard = transcriber.find_words(chunks)
     best = float(log_probs.max(axis=-1).sum())
     record = {
         "audio_filepath": path,
@@ -195,7 +204,7 @@ def _secs(value: float) -> str:
 
 
 def _intervals(parts: Sequence[Timed], duration_secs: float) -> list[tuple[float, float, str]]:
-    """Returns intervals from 0 to the end without a gap, as Praat wants them."""
+    """Returns intervals from 0 to the end without a gap, as Praat needs them."""
     found: list[tuple[float, float, str]] = []
     position = 0.0
     for part in parts:

@@ -1,4 +1,4 @@
-"""`--mode=config`: prints the config that a command would use, as flags that --flagfile takes back."""
+"""Runs `--mode=config`: prints the config that a command would use, as flags that --flagfile takes back."""
 
 from __future__ import annotations
 
@@ -8,14 +8,9 @@ from typing import Any
 
 from common import storage
 from common import workdir_layout as layout
+from engine.config.field_rules import EPOCHS_OF, flatten
 
 _AUTO = "auto"
-# Counted in updates or, where that is 0, in epochs.
-_EPOCHS_OF = {
-    "train.num_updates": "train.num_epochs",
-    "eval.every_updates": "eval.every_epochs",
-    "checkpoint.every_updates": "checkpoint.every_epochs",
-}
 
 
 def run(
@@ -25,10 +20,10 @@ def run(
 
     Args:
         config: the fields after all flags.
-        base: the fields of configs/base.py; one that differs from them has their value in a comment above it.
-        eval_set: the fields of an evaluation set that configs/base.py does not have.
+        base: the fields of configs/base.py; a field with another value gets a comment with the value in `base`.
+        eval_set: the fields of configs.base.get_eval_set, the defaults of other evaluation sets.
         source: the value of --config.
-        workdir: the folder of the run. What its run has resolved, such as the text style, stands in comments.
+        workdir: the folder of the run. Values that the run has resolved, such as the vocabulary, appear in comments.
     """
     path = storage.join(workdir, layout.CONFIG_FILE)
     recorded = layout.read_config(path) if storage.is_file(path) else {}
@@ -49,8 +44,8 @@ def config_lines(
     yield "# python run.py --flagfile=FILE takes these lines back; --mode and other flags may follow it."
     yield f"--config={source}"
     yield f"--workdir={workdir}"
-    fields, defaults = dict(_flatten(config)), dict(_flatten(base))
-    resolved = dict(_flatten(recorded))
+    fields, defaults = dict(flatten(config)), dict(flatten(base))
+    resolved = dict(flatten(recorded))
     for name, value in fields.items():
         default = _default_of(name, defaults, eval_set)
         if value != default:
@@ -58,17 +53,9 @@ def config_lines(
         if note := _resolve(name, fields, resolved, workdir):
             yield f"# resolves to {note}"
         line = f"--config.{_flag_of(name)}={_written(value)}"
-        # A run writes its architecture there by itself, and a flag file has one line a flag.
+        # A run writes model.architecture itself. A flag file cannot hold a value of several lines.
         is_flag = name in defaults or name.startswith("data.eval.")
         yield line if is_flag and "\n" not in line else f"# {line!r}"
-
-
-def _flatten(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in fields.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _default_of(name: str, defaults: Mapping[str, Any], eval_set: Mapping[str, Any]) -> Any:
@@ -78,7 +65,7 @@ def _default_of(name: str, defaults: Mapping[str, Any], eval_set: Mapping[str, A
 
 
 def _flag_of(name: str) -> str:
-    """Returns the flag of a field; the name of an evaluation set that is no identifier is written as a key."""
+    """Returns the flag of a field; the name of an evaluation set becomes a key if it is not an identifier."""
     if not name.startswith("data.eval."):
         return name
     set_name, _, field = name.removeprefix("data.eval.").rpartition(".")
@@ -90,11 +77,9 @@ def _written(value: Any) -> str:
 
 
 def _resolve(name: str, fields: Mapping[str, Any], recorded: Mapping[str, Any], workdir: str) -> str:
-    """Returns what a field turns out to be that the data or the weights decide; "" for a field that says it itself."""
-    if epochs := fields.get(_EPOCHS_OF.get(name, ""), 0.0):
-        if recorded.get(_EPOCHS_OF[name]) == epochs and name in recorded:
-            return f"{recorded[name]}, as the run in {workdir} has counted"
-        return f"{epochs:g} epochs, counted when the training data is read"
+    """Returns the value of a field that the data or the weights decide; "" for any other field."""
+    if epochs := fields.get(EPOCHS_OF.get(name, ""), 0.0):
+        return _resolve_epochs(name, epochs, recorded, workdir)
     if fields[name] != _AUTO:
         return ""
     if name == "data.text_normalization":
@@ -105,4 +90,11 @@ def _resolve(name: str, fields: Mapping[str, Any], recorded: Mapping[str, Any], 
         return vocab if recorded else "the characters of the training texts"
     if name == "model.preset":
         return f"the architecture of {fields['model.init']}" if fields["model.init"] else "base"
-    return ""  # the program decides by the device, such as model.fused_ops
+    return ""  # depends on the device, such as model.fused_ops
+
+
+def _resolve_epochs(name: str, epochs: float, recorded: Mapping[str, Any], workdir: str) -> str:
+    """Returns the value of a field that counts updates, where another one counts epochs."""
+    if recorded.get(EPOCHS_OF[name]) == epochs and name in recorded:
+        return f"{recorded[name]}, as the run in {workdir} has counted"
+    return f"{epochs:g} epochs, counted when the training data is read"

@@ -1,4 +1,4 @@
-"""`--mode=continuous_eval`: evaluates the checkpoints of a training in another process as they appear.
+"""Runs `--mode=continuous_eval`: evaluates the checkpoints of a training in another process as they appear.
 
 Training holds its workdir's lock and owns metrics.jsonl, eval/, best/ and tensorboard/ in it. This process reads its
 checkpoints and writes files of the same names to WORKDIR/continuous_eval, under a lock of its own.
@@ -7,7 +7,7 @@ checkpoints and writes files of the same names to WORKDIR/continuous_eval, under
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import orbit
 import tensorflow as tf
@@ -41,7 +41,7 @@ def mark_finished(workdir: str, *, step: int, reason: str) -> None:
 
 
 def mark_running(workdir: str) -> None:
-    """Takes `mark_finished` back."""
+    """Removes the record of `mark_finished`."""
     storage.remove(storage.join(workdir, layout.FINISHED_FILE))
 
 
@@ -89,7 +89,7 @@ def follow_checkpoints(
 
     Args:
         folder: Folder of the checkpoints; need not exist yet.
-        evaluate: (step, path) -> whether it could be evaluated.
+        evaluate: (step, path) -> whether the checkpoint could be evaluated.
         done: Steps evaluated by an earlier process.
         finished: Returns why no further checkpoint will appear, "" while one may.
         idle_timeout_secs: Longest wait for the next checkpoint, in seconds.
@@ -102,14 +102,13 @@ def follow_checkpoints(
     seen, unsealed = set(done), ""
     idle_since = clock()
     while True:
-        reason = finished()  # before the list, so that it has everything that was saved before the end
+        # Before the list: everything saved before the end is then in it.
+        reason = finished()
         paths = layout.list_checkpoints(folder)
-        if paths and not reason and paths[-1] != unsealed and layout.read_manifest(paths[-1]) is None:
-            unsealed = paths.pop()  # the manifest is written last; give the save one more interval
-        found = [(layout.checkpoint_number(path) or 0, path) for path in paths]
-        fresh = [(step, path) for step, path in found if step not in seen]
-        if fresh:
-            step, path = fresh[0]
+        if paths and not reason and _is_half_saved(paths[-1], unsealed):
+            unsealed = paths.pop()
+        step, path = _first_fresh(paths, seen)
+        if path:
             seen.add(step)
             evaluate(step, path)
             idle_since = clock()
@@ -119,6 +118,22 @@ def follow_checkpoints(
             return f"no new checkpoint for {idle_timeout_secs:g} s (eval.idle_timeout_secs)"
         else:
             sleep(min(_POLL_SECS, idle_timeout_secs))
+
+
+def _is_half_saved(path: str, waited_for: str) -> bool:
+    """Tells whether the save of a checkpoint may still be running: it has no manifest, which is written last.
+
+    Args:
+        path: The checkpoint.
+        waited_for: A checkpoint that has had one more interval to get its manifest, and gets no other.
+    """
+    return path != waited_for and layout.read_manifest(path) is None
+
+
+def _first_fresh(paths: Sequence[str], seen: Collection[int]) -> tuple[int, str]:
+    """Returns the step and the path of the first checkpoint whose step is not in `seen`; (0, "") without one."""
+    found = ((layout.checkpoint_number(path) or 0, path) for path in paths)
+    return next(((step, path) for step, path in found if step not in seen), (0, ""))
 
 
 def run(
@@ -179,7 +194,7 @@ class _Follower:
         self._metrics_path = storage.join(output, layout.METRICS_FILE)
         self._run_id = identity.find_run_id(training_workdir)
         identity.claim_output(output, self._run_id)
-        config = builders.with_text_style(config, run=training_workdir)
+        config = builders.with_text_normalization(config, run=training_workdir)
         tokenizer = components.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
         components = builders.with_blank(components, tokenizer)
         config = builders.with_architecture(config, components, run=training_workdir)
@@ -215,7 +230,7 @@ class _Follower:
                 builders.report_maker(config, components)(
                     workdir=output, training_workdir=training_workdir, global_step=step, data=data
                 ),
-                # Last: its lines mark a checkpoint as done; a kill before them repeats it.
+                # Last: its lines mark a checkpoint as done. If the process is killed before, the next one repeats it.
                 writers.MetricsWriter(path=self._metrics_path, global_step=step, set_digests=self._digests),
             ],
         )

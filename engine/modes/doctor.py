@@ -27,7 +27,7 @@ _REACHED, _REACHED_BY_SMALL, _SMALL_FLOPS = (0.4, 0.8), (0.1, 0.8), 5e9
 _MIN_LOOPS = 2  # training loops in metrics.jsonl; the first includes compilation
 
 TimeFn = Callable[[Sequence[tuple[int, int, float]], int], tuple[int, float, float, str] | None]
-"""See `data.doctor.statistics.TimeFn`."""
+"""Predicts the time of a training, see `data.doctor.statistics.TimeFn`."""
 
 
 def run(
@@ -120,11 +120,11 @@ def _measure(config: ConfigDict, tokenizer: Tokenizer, measure_model: Callable[.
 def _open_train(
     config: ConfigDict, parts: Components, tokenizer: Tokenizer | None
 ) -> tuple[Callable[..., Any], ConfigDict, Tokenizer]:
-    """Opens the training set before the others, because its texts decide fields that the config leaves to them.
+    """Opens the training set before the others, because its texts decide fields that are "auto".
 
     Returns:
-        A function that returns the set with its faults or raises the error of opening it; the config with the fields
-        that the texts decide; the tokenizer, as given or made of the texts.
+        A function that reports the issues of the set and returns it, or raises the error of opening it; the config with
+        the fields that the texts decide; the tokenizer, as given or made from the texts.
     """
     faults: list[Any] = []
     data: TrainData | None = None
@@ -135,7 +135,7 @@ def _open_train(
         config = builders.with_data(config, data)
     except (ValueError, OSError) as refused:
         error = refused
-        if config.data.text_normalization == builders.AUTO:  # the other sets are examined anyway
+        if config.data.text_normalization == builders.AUTO:  # the other sets are examined all the same
             config = ConfigDict(config.to_dict())
             config.data.text_normalization = "unicode"
 

@@ -1,4 +1,4 @@
-"""`--mode=eval`: evaluates one checkpoint on all evaluation sets."""
+"""Runs `--mode=eval`: evaluates one checkpoint on all evaluation sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from common import storage
 from common import workdir_layout as layout
 from engine.actions import writers
 from engine.checkpointing.restore import restore_weights, step_of
-from engine.config import builders
+from engine.config import builders, recorded_run
 from engine.console.training_log import without_orbit_prints
 from engine.distributed import cluster
 from engine.protocols import Components
@@ -35,14 +35,14 @@ def run(
         workdir: Folder of the run.
         strategy: Strategy to evaluate under.
         checkpoint: Workdir or checkpoint to evaluate; "" = the workdir's own.
-        weights: Kind of weights, see `engine.checkpointing.restore.restore_weights`.
+        weights: "raw", "ema", or "" for what the checkpoint holds as the model's weights.
 
     Raises:
         ValueError: Config, data and checkpoint do not fit together.
     """
     tokenizer = builders.build_tokenizer(config, components, workdir=workdir, checkpoint=checkpoint)
     components = builders.with_blank(components, tokenizer)
-    config = builders.with_text_style(config, run=checkpoint or workdir)
+    config = builders.with_text_normalization(config, run=checkpoint or workdir)
     search = builders.build_search(config, components, tokenizer)
     config = builders.with_architecture(config, components, run=checkpoint or workdir)
     eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=strategy.num_replicas_in_sync)
@@ -70,7 +70,7 @@ def run(
         ),
         builders.report_maker(config, components)(
             workdir=output,
-            training_workdir=builders.run_folder(checkpoint) or output,
+            training_workdir=recorded_run.run_folder(checkpoint) or output,
             global_step=global_step,
             data=evaluators.data,
         ),

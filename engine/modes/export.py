@@ -1,4 +1,4 @@
-"""`--mode=export`: from a workdir to the folder that `engine.inference.export.saved_model` writes."""
+"""Runs `--mode=export`: exports the model of a run, and compares the export with the run's own model."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from ml_collections import ConfigDict
 
 from common import storage
 from common.model_card import read_evaluations
 from engine.checkpointing.restore import find_weights, step_of
 from engine.common.progress import progress_bar
-from engine.config import builders
+from engine.config import builders, recorded_run
 from engine.inference.export import portable
 from engine.inference.export.model_card import model_card
 from engine.inference.export.portable_check import PortableCheck, Recording, check_portable, count_changed_words
@@ -27,12 +28,85 @@ from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.windows import LogitsChunk
 from engine.protocols import AcousticModel, Components, EvalData, Tokenizer
 
-# A graph with parts that XLA must compile runs only where its compiler is linked in (TensorFlow Serving's GPU server
-# has none), and converts to nothing else.
-_EXPORTED_REGIONS = "off"
-# Share of words that this other order of the same arithmetic may change: half precision rounds otherwise in it.
+# A graph with parts for XLA runs only where XLA is linked in, which TensorFlow Serving's GPU server is not, and does
+# not convert to other formats.
+_EXPORTED_FUSED_OPS = "off"
+# Ratio of words that may change without XLA, which orders the same arithmetic otherwise: half precision rounds then.
 _DIFFERENT_WORDS = {"float32": 0.0, "mixed_bfloat16": 0.02, "mixed_float16": 0.02}
 _NUM_CHECKED = 8  # recordings of each evaluation set, where --inputs names none
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """A trained run to export.
+
+    Attributes:
+        parts: Callables of data and models.
+        checkpoint: A workdir, or a checkpoint inside one.
+        weights: "raw", "ema", or "" for what the checkpoint holds as the model's weights.
+        config: The config of the run.
+        workdir: The folder of the run.
+    """
+
+    parts: Components
+    checkpoint: str
+    weights: str
+    config: ConfigDict
+    workdir: str
+
+    @property
+    def normalizes(self) -> bool:
+        """Returns whether the model takes normalized waveforms."""
+        return builders.normalizes(self.config)
+
+    def load(self, precision: str = "", fused_ops: str = _EXPORTED_FUSED_OPS) -> tuple[AcousticModel, Tokenizer]:
+        """Loads the model, in a precision of its own if one is given, and the tokenizer."""
+        return load_trained(
+            parts=self.parts,
+            checkpoint=self.checkpoint,
+            weights=self.weights,
+            precision=precision,
+            fused_ops=fused_ops,
+        )
+
+    def read_with(self, model: AcousticModel, tokenizer: Tokenizer) -> Transcriber:
+        """Builds a transcriber that reads recordings with a model of the run."""
+        return Transcriber(
+            model=model,
+            span_decoder=self.parts.span_decoder,
+            tokenizer=tokenizer,
+            count_samples=self.parts.count_samples,
+            stream_audio=self.parts.stream_audio,
+            normalize_waveform=self.parts.normalize_waveform if self.normalizes else None,
+        )
+
+    def find_recordings(self, paths: Sequence[str], tokenizer: Tokenizer) -> list[Recording]:
+        """Returns recordings to compare models on: those of the paths, or without any some of the evaluation sets."""
+        if not paths:
+            return list(_from_sets(builders.build_eval_data(self.config, self.parts, tokenizer)))
+        data = self.config.data
+        options = {"on_rate_mismatch": data.on_rate_mismatch, "text_normalization": data.text_normalization}
+        return list(_from_files(self.parts, paths, **options))
+
+    def describe(self, model: AcousticModel, transcriber: Transcriber) -> dict[str, Any]:
+        """Returns the fields of export.json that are known before the export is checked."""
+        tokenizer = transcriber.tokenizer
+        path = find_weights(self.checkpoint, weights=self.weights)
+        return {
+            "num_parameters": sum(int(variable.shape.num_elements()) for variable in model.variables),
+            "num_tokens": tokenizer.num_tokens,
+            "blank_id": tokenizer.blank_id,
+            "delimiter_id": next((i for i, token in enumerate(tokenizer.token_strings) if token.isspace()), None),
+            "normalize_waveform": self.normalizes,
+            "sample_rate": SAMPLE_RATE,
+            "samples_per_frame": transcriber.geometry[1],
+            "text_normalization": self.config.data.text_normalization,
+            "on_rate_mismatch": self.config.data.on_rate_mismatch,
+            "precision": self.config.train.precision,
+            "step": step_of(path),
+            "checkpoint": storage.absolute(path).removeprefix(f"{self.workdir}/"),
+            "tensorflow": tf.__version__,
+        }
 
 
 def run(
@@ -47,16 +121,16 @@ def run(
     """Exports a run's best weights, prints what was written and returns the exit status.
 
     Args:
-        parts: What data and models contribute.
+        parts: Callables of data and models.
         checkpoint: A workdir, or a checkpoint inside one.
-        inputs: Recordings that the export must read as the live model does; empty takes some of the evaluation sets.
+        inputs: Recordings that the export must transcribe as the live model does; empty takes some of the evaluation
+            sets.
         output: New folder.
-        weights: As `engine.checkpointing.restore.restore_weights`.
-        formats: Of `portable.FILES`, to write beside the SavedModel.
+        weights: "raw", "ema", or "" for what the checkpoint holds as the model's weights.
+        formats: Names among `portable.FILES` of the formats to write beside the SavedModel.
 
     Raises:
-        ValueError: If an argument is missing or names nothing, or the exported model, or one of another format, reads
-            otherwise.
+        ValueError: An argument is missing or names nothing, or an exported model differs from the live one.
     """
     if not output:
         raise ValueError("--output is empty: name the folder to write")
@@ -65,130 +139,122 @@ def run(
     paths = find_audio(inputs) if inputs else []
     if read_export_fields(checkpoint) is not None:
         raise ValueError(f"{checkpoint}: exported already; give the workdir that it came from to --checkpoint")
-    config, workdir = builders.load_run(checkpoint)
-
-    normalize = builders.normalizes(config)
-
-    def load(precision: str = "", fused_ops: str = _EXPORTED_REGIONS) -> tuple[AcousticModel, Tokenizer]:
-        return load_trained(
-            parts=parts, checkpoint=checkpoint, weights=weights, precision=precision, fused_ops=fused_ops
-        )
-
-    def read_with(model: AcousticModel) -> Transcriber:
-        return Transcriber(
-            model=model,
-            span_decoder=parts.span_decoder,
-            tokenizer=tokenizer,
-            count_samples=parts.count_samples,
-            stream_audio=parts.stream_audio,
-            normalize_waveform=parts.normalize_waveform if normalize else None,
-        )
-
-    model, tokenizer = load()
-    parts = builders.with_blank(parts, tokenizer)
-    transcriber = read_with(model)
-    path = find_weights(checkpoint, weights=weights)
-    receptive_field, hop_samples = transcriber.geometry
-    fields = {
-        "num_parameters": sum(int(variable.shape.num_elements()) for variable in model.variables),
-        "num_tokens": tokenizer.num_tokens,
-        "blank_id": tokenizer.blank_id,
-        "delimiter_id": next((index for index, piece in enumerate(tokenizer.token_strings) if piece.isspace()), None),
-        "normalize_waveform": normalize,
-        "sample_rate": SAMPLE_RATE,
-        "samples_per_frame": hop_samples,
-        "text_normalization": config.data.text_normalization,
-        "on_rate_mismatch": config.data.on_rate_mismatch,
-        "precision": config.train.precision,
-        "step": step_of(path),
-        "checkpoint": storage.absolute(path).removeprefix(f"{workdir}/"),
-        "tensorflow": tf.__version__,
-    }
+    config, workdir = recorded_run.load_run(checkpoint)
+    trained = _Run(parts, checkpoint, weights, config, workdir)
+    model, tokenizer = trained.load()
+    trained = dataclasses.replace(trained, parts=builders.with_blank(parts, tokenizer))
+    transcriber = trained.read_with(model, tokenizer)
+    fields = trained.describe(model, transcriber)
     portable.check_sizes(formats, num_weights=fields["num_parameters"])
-    recordings = list(
-        _from_files(
-            parts,
-            paths,
-            on_rate_mismatch=config.data.on_rate_mismatch,
-            text_normalization=config.data.text_normalization,
-        )
-        if paths
-        else _from_sets(builders.build_eval_data(config, parts, tokenizer))
-    )
+    recordings = trained.find_recordings(paths, tokenizer)
+    fields["changed"] = _count_changes(trained, transcriber, recordings)
+    with folder_beside(output, purpose="converting") as folder:
+        # These formats have a precision of their own: the mixed one is for training.
+        is_float32 = config.train.precision == "float32" or not formats
+        plain_model = model if is_float32 else trained.load("float32")[0]
+        comparisons = _convert(formats, recordings, folder, model=plain_model, transcriber=transcriber)
+        fields["formats"] = [dataclasses.asdict(comparison) for comparison in comparisons]
+        files = [folder / comparison.file for comparison in comparisons]
+        result = _write(trained, output, fields, model=model, reader=transcriber, recordings=recordings, files=files)
+    _report(output, fields, result, comparisons)
+    return 0
+
+
+def _count_changes(trained: _Run, transcriber: Transcriber, recordings: Sequence[Recording]) -> dict[str, int]:
+    """Returns how many words the model reads differently without the parts that XLA compiles.
+
+    Raises:
+        ValueError: They are too many for rounding.
+    """
+    precision = trained.config.train.precision
+    compiled = trained.read_with(*trained.load(fused_ops=""))
     changes = count_changed_words(
         recordings,
         *(
             [_read(reader, recording.waveform)[0] for recording in _watched(recordings, what)]
-            for reader, what in ((read_with(load(fused_ops="")[0]), "reading"), (transcriber, "reading without XLA"))
+            for reader, what in ((compiled, "reading"), (transcriber, "reading without XLA"))
         ),
-        allowed=_DIFFERENT_WORDS[config.train.precision],
-        who=f"the model without the parts that XLA compiles, in {config.train.precision},",
-        advice="train it longer, or compare with more recordings (--inputs): what it hardly knows changes with every "
-        "rounding",
+        allowed=_DIFFERENT_WORDS[precision],
+        who=f"the model without the parts that XLA compiles, in {precision},",
+        advice="train it longer, or compare with more recordings (--inputs): rounding changes words that the model "
+        "hardly knows",
     )
-    fields["changed"] = {"num_words": changes.num_reference, "num_different_words": changes.num_errors}
+    return {"num_words": changes.num_reference, "num_different_words": changes.num_errors}
+
+
+def _write(
+    trained: _Run,
+    output: str,
+    fields: dict[str, Any],
+    *,
+    model: AcousticModel,
+    reader: Transcriber,
+    recordings: Sequence[Recording],
+    files: Sequence[Path],
+) -> ExportCheck:
+    """Writes the folder of the export once the exported model transcribes as the live one does.
+
+    Args:
+        trained: The run to export.
+        output: New folder.
+        fields: The fields of export.json.
+        model: The live model.
+        reader: A transcriber with the live model.
+        recordings: Recordings to compare on.
+        files: More files for the folder.
+    """
+    receptive_field, hop_samples = reader.geometry
+    tokenizer = reader.tokenizer
 
     def check(folder: Path) -> ExportCheck:
         return compare(
             folder,
             ((recording.name, recording.waveform) for recording in _watched(recordings, "comparing")),
-            read=lambda waveform: _read(transcriber, waveform),
-            precision=config.train.precision,
+            read=lambda waveform: _read(reader, waveform),
+            precision=fields["precision"],
         )
 
-    with folder_beside(output, purpose="converting") as folder:
-        comparisons = _convert(
-            formats,
-            recordings,
-            folder,
-            # Half precision is the training machine's matter; these formats have their own.
-            model=model if config.train.precision == "float32" or not formats else load("float32")[0],
-            transcriber=transcriber,
-        )
-        fields["formats"] = [dataclasses.asdict(comparison) for comparison in comparisons]
-        result = export(
-            exported=build_export(
-                model=model,
-                tokenizer=tokenizer,
-                decoder=parts.span_graph_decoder,
-                receptive_field=receptive_field,
-                hop_samples=hop_samples,
-                normalize=normalize,
-            ),
-            output=output,
-            fields=fields,
-            card=model_card(
-                name=Path(output).name,
-                fields=fields,
-                config=config.to_dict(),
-                tokens=tokenizer.token_strings,
-                evaluations=read_evaluations(workdir, fields["step"]),
-            ),
+    return export(
+        exported=build_export(
+            model=model,
             tokenizer=tokenizer,
-            check=check,
-            more_files=[folder / comparison.file for comparison in comparisons],
-        )
-    _say(output, fields, result, comparisons)
-    return 0
+            decoder=trained.parts.span_graph_decoder,
+            receptive_field=receptive_field,
+            hop_samples=hop_samples,
+            normalize=trained.normalizes,
+        ),
+        output=output,
+        fields=fields,
+        card=model_card(
+            name=Path(output).name,
+            fields=fields,
+            config=trained.config.to_dict(),
+            tokens=tokenizer.token_strings,
+            evaluations=read_evaluations(trained.workdir, fields["step"]),
+        ),
+        tokenizer=tokenizer,
+        check=check,
+        more_files=files,
+    )
 
 
 def _watched(recordings: Sequence[Recording], what: str) -> Iterator[Recording]:
-    """Them one by one, under a progress bar."""
+    """Yields recordings while a progress bar counts them."""
     with progress_bar(total=len(recordings), description=what, unit="recording") as bar:
         for recording in recordings:
             yield recording
             bar.update()
 
 
-def _say(output: str, fields: Mapping[str, Any], result: ExportCheck, comparisons: Sequence[PortableCheck]) -> None:
-    """Prints what was written and how it compares."""
+def _report(output: str, fields: Mapping[str, Any], result: ExportCheck, comparisons: Sequence[PortableCheck]) -> None:
+    """Prints what was written and how it compares with the trained model."""
     print(
         f"{output}: {fields['num_parameters']:,} parameters of update {fields['step']}; {result.num_recordings} "
         f"recordings read as by the trained model (log-probabilities differ by {result.largest_difference:.2g} at most)"
     )
     if fields["changed"]["num_different_words"]:
         print(
-            f"{fields['precision']} rounds otherwise without the parts that XLA compiles: "
+            f"{fields['precision']} rounds differently without the parts that XLA compiles: "
             "{num_different_words} of {num_words} words differ from the run's own".format(**fields["changed"])
         )
     for found in comparisons:
@@ -206,7 +272,7 @@ def _convert(
     model: AcousticModel,
     transcriber: Transcriber,
 ) -> list[PortableCheck]:
-    """Writes the files of other formats to a folder, and says how each compares with the trained model."""
+    """Writes the files of other formats to a folder and compares each with the trained model."""
     if not formats:
         return []
     if not recordings:
@@ -218,7 +284,7 @@ def _convert(
         for name in formats:
             path = folder / portable.FILES[name]
             portable.convert(folder / "plain", name, path)
-            # One at a time: each takes the memory of its weights, some twice.
+            # One at a time: each needs memory for all weights, some formats twice.
             found.append(
                 check_portable(
                     name,
@@ -234,7 +300,7 @@ def _convert(
 
 
 def _read(transcriber: Transcriber, waveform: np.ndarray) -> tuple[str, np.ndarray]:
-    """Text and log-probabilities of the live model, as `transcribe` reads a recording of one window."""
+    """Returns the live model's text and log-probabilities for a recording of one window."""
     (log_probs,) = transcriber.log_probs([transcriber.normalize(waveform)])
     return transcriber.text_of([LogitsChunk(log_probs, 0)]), log_probs
 
@@ -244,14 +310,16 @@ def _from_files(
 ) -> Iterator[Recording]:
     for path in paths:
         blocks = parts.stream_audio(path, on_rate_mismatch=on_rate_mismatch)
-        # A minute shows what hours would.
+        # A minute is enough for the comparison.
         waveform = np.concatenate([np.zeros(0, np.float32), *itertools.islice(blocks, 2)])
         yield Recording(path, waveform, parts.find_reference(path, text_normalization=text_normalization))
 
 
 def _from_sets(sets: Mapping[str, EvalData]) -> Iterator[Recording]:
-    """The first recordings of each evaluation set; where the model hears them normalized, they are so already, and to
-    do it again changes no more than the last digits."""
+    """Yields the first recordings of each evaluation set.
+
+    They are already normalized if the model needs it; normalizing again changes only the last digits.
+    """
     for data in sets.values():
         num_given = 0
         for batch in data.dataset(tf.distribute.InputContext()):

@@ -1,4 +1,4 @@
-"""`--mode=report`: the error report of one workdir made again, or several workdirs compared."""
+"""Runs `--mode=report`: writes the report of one workdir again, or compares several workdirs."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from typing import Any
 from absl import logging
 
 from common import json_files, storage
+from common.split_paths import join_split_paths
 from common.workdir_layout import COMPARISON_FILE, REPORT_FILE, VOCAB_FILE
 from engine.common import files
-from engine.config import builders
-from engine.inference.inputs import join_split_paths
+from engine.config import builders, recorded_run
 from engine.protocols import Components, EvalData
 from engine.report.comparison import compare_runs, describe, read_runs, render_comparison
 from engine.report.page import TEMPLATES
 from engine.report.writer import write_report
 
 _LARGEST_OPTION = 1e6
-_NUM_UTTERANCES, _MAX_AUDIO_MB = 100, 8.0  # of runs from before there were fields for them
+_NUM_UTTERANCES, _MAX_AUDIO_MB = 100, 8.0  # for runs of older versions, which have no such fields
 
 
 def run(*, parts: Components, inputs: Sequence[str], output: str = "") -> int:
-    """Writes the page, says where it is, and returns the exit status.
+    """Writes the page, prints its path and returns the exit status.
 
     Args:
-        parts: What opens the evaluation sets, for their audio, and renders pages.
-        inputs: Workdirs; with one, its report, with several, their comparison.
-        output: Where to; "" = report.html or comparison.html in the first workdir.
+        parts: Callables of data and models, to open the evaluation sets for their audio and to render pages.
+        inputs: Workdirs; one gives its report, several give their comparison.
+        output: File to write; "" = report.html or comparison.html in the first workdir.
 
     Raises:
         ValueError: A workdir holds nothing to report.
@@ -43,10 +43,10 @@ def run(*, parts: Components, inputs: Sequence[str], output: str = "") -> int:
         files.write_text_atomic(path, page)
         print(f"\n{describe(sets)}\n\nwritten to {path}")
         return 0
-    config, workdir = builders.load_run(inputs[0])
+    config, workdir = recorded_run.load_run(inputs[0])
     step, figures = _last_evaluation(runs[0].lines, list(runs[0].predictions))
     if not figures:
-        raise ValueError(f"{workdir}: its metrics.jsonl has no line of an evaluation; evaluate it with --mode=eval")
+        raise ValueError(f"{workdir}: its metrics.jsonl has no evaluation; evaluate it with --mode=eval")
     path = write_report(
         workdir=workdir,
         training_workdir=workdir,
@@ -66,7 +66,7 @@ def run(*, parts: Components, inputs: Sequence[str], output: str = "") -> int:
 
 
 def _option(config: Any, name: str, kind: type, default: Any) -> Any:
-    """Returns eval.NAME of a run; the default where the run has none, or one that a report cannot use."""
+    """Returns eval.NAME of a run; the default if it is missing or a report cannot use it."""
     group = config.to_dict().get("eval")
     value = group.get(name, default) if isinstance(group, dict) else default
     if json_files.is_kind(value, kind) and 0 <= value <= _LARGEST_OPTION:
@@ -77,14 +77,14 @@ def _option(config: Any, name: str, kind: type, default: Any) -> Any:
 
 
 def _open_sets(parts: Components, workdir: str, names: Mapping[str, object]) -> dict[str, EvalData]:
-    """Opens what was evaluated, by the names of the figures; what is not there any more is told and left out."""
+    """Opens the evaluated sets by the names of their metrics; a set that no longer exists is logged and left out."""
     opened: dict[str, EvalData] = {}
     try:
-        config, _ = builders.load_run(workdir)
+        config, _ = recorded_run.load_run(workdir)
         tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
         # Short names first: dev-clean is a set of its own, not a way of decoding dev.
         bases = sorted(config.data.eval, key=len)
-    # Whatever it is, here and below: a page without audio is better than none.
+    # Any error, here and below: a page without audio is better than none.
     except Exception as error:
         logging.warning("no audio in the report: %s", _reason(error))
         return opened
@@ -107,7 +107,7 @@ def _reason(error: Exception) -> str:
 def _last_evaluation(
     lines: Sequence[Mapping[str, Any]], names: Sequence[str]
 ) -> tuple[int, dict[str, Mapping[str, Any]]]:
-    """Returns the update of the last evaluation in metrics.jsonl, and the lines of its sets, which `names` has."""
+    """Returns the update of the last evaluation in metrics.jsonl, and {set: line} of its sets among `names`."""
     last = {line["split"]: line for line in lines if line.get("split") in names}
     if not last:
         return 0, {}

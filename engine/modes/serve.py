@@ -1,4 +1,4 @@
-"""Runs `--mode=serve`: a recognizer behind HTTP, until a signal comes."""
+"""Runs `--mode=serve`: answers HTTP requests with transcripts until a signal arrives."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from engine.common.signals import StopOnSignal
-from engine.config import builders
+from engine.config import builders, field_rules
 from engine.inference.export.saved_model import build_export
 from engine.inference.exported import ExportedModel, read_export_fields
 from engine.inference.loading import find_decode, load_transcriber
@@ -24,10 +24,9 @@ from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.protocols import AcousticModel, Components
 
 _POLL_SECS = 0.1
-# Of the time that a signal leaves, what is kept for the process to go away.
+# Part of the time after a signal that is reserved for the process to exit.
 _MARGIN_SECS = 5.0
 _MB = 1_000_000
-_LARGEST_OPTION = 1e9
 _DTYPES = {tf.float32: "DT_FLOAT", tf.int32: "DT_INT32", tf.string: "DT_STRING"}
 
 
@@ -42,17 +41,17 @@ def run(
     decode_defaults: Mapping[str, Any] | None = None,
     decode_given: Mapping[str, Any] | None = None,
 ) -> int:
-    """Serves until a signal comes, answers what it has taken, and returns the exit status: 143 after SIGTERM.
+    """Serves until a signal arrives, answers the accepted requests, and returns the exit status: 143 after SIGTERM.
 
     Args:
-        parts: What data and models contribute.
+        parts: Callables of data and models.
         checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
         options: The fields of configs.base.get_serve.
         stop: Handler of the signals that end the server.
         weights: "raw", "ema", or "" for what the checkpoint holds as the model's weights.
-        window_secs: Longest row in seconds; what is longer is cut into windows.
-        decode_defaults: Fields of config.decode where neither the run nor `decode_given` has them; None = greedy.
-        decode_given: Fields of config.decode that win over those of the run.
+        window_secs: Longest row in seconds; longer recordings are cut into windows.
+        decode_defaults: Values of config.decode fields that neither the run nor `decode_given` has; None = greedy.
+        decode_given: Fields of config.decode that override those of the run.
 
     Raises:
         ValueError: An option or the checkpoint cannot be used, or the port is taken.
@@ -78,20 +77,20 @@ def run(
         served_model=limits.name,
     )
     page = render_page(parts.page_environment, limits=limits, max_audio_secs=options["max_audio_secs"])
-    # The first run of a graph takes seconds: now, not while somebody waits.
+    # The first run of a graph takes seconds: run it before the first client waits.
     silence = np.zeros(SAMPLE_RATE, np.float32)
     transcriber.log_probs([silence])
     predict(silence[np.newaxis], np.array([len(silence)], np.int32))
     metadata = signature_metadata(signature, name=limits.name, fields=read_export_fields(checkpoint))
     for name in ("tornado.general", "tornado.access"):
         python_logging.getLogger(name).setLevel(python_logging.ERROR)
-    stop.defer(plan="answering what was asked, then leaving", at_stake="requests are left without an answer")
+    stop.defer(plan="answering the accepted requests, then exiting", at_stake="requests are left without an answer")
     timeout_secs = max(stop.within_secs - _MARGIN_SECS, 1.0) if stop.within_secs else 1e9
     is_done = asyncio.run(
         _serve(recognizer, metadata, limits, page, options, until=lambda: stop.requested, timeout_secs=timeout_secs)
     )
     if not is_done:
-        logging.error("not everything was answered within %.0f s", timeout_secs)
+        logging.error("some requests were not answered within %.0f s", timeout_secs)
     return stop.exit_status
 
 
@@ -105,7 +104,7 @@ async def _serve(
     until: Callable[[], bool],
     timeout_secs: float,
 ) -> bool:
-    """Returns whether everything was answered."""
+    """Listens until `until` returns True; returns whether every accepted request was answered."""
     service = Service(answer=recognizer.answer, metadata=metadata, limits=limits, page=page)
     try:
         port = service.listen(host=options["host"], port=options["port"])
@@ -118,21 +117,12 @@ async def _serve(
 
 
 def build_limits(options: Mapping[str, Any]) -> Limits:
-    """Checks the fields of configs.base.get_serve.
+    """Builds the server's limits from the fields of configs.base.get_serve.
 
     Raises:
-        ValueError: Names one that cannot be.
+        ValueError: Names a field with a value that is not allowed.
     """
-    for name in (
-        "batch_size", "max_pending", "max_connections", "max_body_mb", "max_json_mb", "max_audio_secs",
-        "body_timeout_secs", "answer_timeout_secs", "idle_timeout_secs",
-    ):  # fmt: skip
-        if not 0 < options[name] <= _LARGEST_OPTION:
-            raise ValueError(f"--serve.{name}={options[name]}: must be above 0 and at most {_LARGEST_OPTION:g}")
-    if not 0 <= options["port"] <= 65_535:
-        raise ValueError(f"--serve.port={options['port']}: must be from 0 to 65535")
-    if not options["name"] or set("/: ") & set(options["name"]):
-        raise ValueError(f"--serve.name={options['name']!r}: is a part of a URL: no slash, colon or space")
+    field_rules.check_values(options, prefix="serve.")
     return Limits(
         name=options["name"],
         batch_size=options["batch_size"],
@@ -148,7 +138,7 @@ def build_limits(options: Mapping[str, Any]) -> Limits:
 
 
 def find_signature(transcriber: Transcriber, parts: Components) -> Any:
-    """Returns the concrete function that TensorFlow Serving would run: an export's, or what the export would have."""
+    """Returns the concrete function that TensorFlow Serving would run, from the export or from one built here."""
     if isinstance(transcriber.model, ExportedModel):
         return transcriber.model.signature
     receptive_field, hop_samples = transcriber.geometry
@@ -173,7 +163,7 @@ def _predictor(signature: Any) -> Callable[[np.ndarray, np.ndarray], dict[str, n
 
 
 def signature_metadata(signature: Any, *, name: str, fields: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Returns what TensorFlow Serving says at /metadata, and the export's fields under "earshot"."""
+    """Returns the answer of TensorFlow Serving at /metadata, with the export's fields under "earshot"."""
     inputs = {spec.name: spec for spec in _specs(signature.structured_input_signature)}
     described = {
         "inputs": {key: _describe(key, spec) for key, spec in inputs.items()},

@@ -1,4 +1,4 @@
-"""`--mode=train` and `--mode=train_and_eval`: trains a prepared run until its end or a stop."""
+"""Runs `--mode=train` and `--mode=train_and_eval`: trains a prepared run until its end or a signal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from engine.workdir.identity import RunFiles
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The end of a run.
+    """The result of a run.
 
     Attributes:
         exit_status: 0 when done; 143, 130 or 129 when stopped by a signal, with everything saved.
@@ -51,7 +51,7 @@ class PreparedRun:
     """A training run whose config is complete and checked, and whose data and model are ready.
 
     Attributes:
-        config: Config with everything filled in that follows from data and weights.
+        config: Config with the fields that data and weights decide filled in.
         components: Callables of data and models.
         workdir: Folder of the run.
         strategy: Strategy to train under.
@@ -201,7 +201,7 @@ class _Session:
     def _check_signal(self, output: object = None) -> None:
         del output
         self._trainer.settle()
-        # There is an update to save now; before that, a signal ends the process at once.
+        # From now on there is an update to save; until then a signal ends the process at once.
         self._prepared.stop.defer()
         self._leave()
 
@@ -224,7 +224,7 @@ class _Session:
                 global_step=self._global_step,
                 trainer=self._trainer,
                 evaluator=self._evaluators,
-                # To the next multiple: a resumed run ends an interrupted loop where it would have ended.
+                # To the next multiple: a resumed run ends an interrupted loop at the same update.
                 steps_per_loop=lambda step: int(log_every - step % log_every),
                 checkpoint_manager=self._manager,
                 summary_dir=summary_dir,
@@ -253,7 +253,7 @@ class _Session:
         return startup.describe_last_stop(note, step=self._step, reached=reached) if self._step else ""
 
     def prepare_stop(self) -> None:
-        """Lets several workers stop together, and a process that runs out of time note why and rescue its state."""
+        """Makes workers stop together, and lets a process that runs out of time record why and save its state."""
         strategy, stop, manager = self._prepared.strategy, self._prepared.stop, self._manager
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             with_all = preemption.SaveAllIfPreempted(
@@ -275,7 +275,7 @@ class _Session:
             stop.rescue, stop.rescue_secs = rescue, lambda: manager.expected_save_secs
 
     def train(self) -> Outcome:
-        """Runs the outer loop and leaves the workdir ready for the next process, whatever ends it."""
+        """Runs the outer loop and leaves the workdir ready for the next process, however it ends."""
         prepared, stop, num_updates = self._prepared, self._prepared.stop, self._prepared.config.train.num_updates
         with contextlib.ExitStack() as stack:
             stack.callback(_disarm, stop)
@@ -333,5 +333,5 @@ def _initialize(model: AcousticModel, init: str, *, with_head: bool, ema: EmaWei
 
 
 def _disarm(stop: StopOnSignal) -> None:
-    """Keeps the thread of a signal from saving and writing notes after the training."""
+    """Stops the thread of a signal from saving and writing notes after the training."""
     stop.rescue = stop.note = None

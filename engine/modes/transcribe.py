@@ -1,4 +1,4 @@
-"""`--mode=transcribe`: a trained model and audio in, a file of transcripts out."""
+"""Runs `--mode=transcribe`: writes a file of transcripts of recordings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from engine.config.output_formats import SUBTITLES, choose_format
 from engine.inference.formats import subtitle_paths, transcript_record, write_transcripts
 from engine.inference.inputs import find_audio, readable_paths
 from engine.inference.loading import find_decode, load_transcriber
+from engine.inference.transcriber import Transcriber, Transcript
 from engine.protocols import Components
 
 _NUM_SHOWN = 10  # transcripts printed; all are in the output file
@@ -30,19 +31,19 @@ def run(
     """Transcribes files, prints a summary and returns the exit status: 2 if any file could not be read.
 
     Args:
-        parts: What data and models contribute.
+        parts: Callables of data and models.
         checkpoint: a workdir, a checkpoint inside one, or a folder that --mode=export wrote.
         inputs: audio files, folders and patterns, or "-" for standard input.
         output: the file of transcripts to write; a folder for the subtitles of several recordings.
-        output_format: One of `TRANSCRIPT_FORMATS`; "" is what the output's name ends in.
+        output_format: A name among `TRANSCRIPT_FORMATS`; "" = the suffix of the output.
         window_secs: the longest row in seconds; longer recordings are cut into overlapping windows.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
-        decode_defaults: values of config.decode's fields where neither the run nor `decode_given` has them; None
-            decodes greedily, whatever the run says.
-        decode_given: fields of config.decode that win over those of the run.
+        decode_defaults: values of the fields of config.decode that neither the run nor `decode_given` has; None =
+            greedy, whatever the run has.
+        decode_given: fields of config.decode that override those of the run.
 
     Raises:
-        ValueError: If an argument is missing or names nothing.
+        ValueError: An argument is missing or names nothing.
     """
     if not output:
         raise ValueError("--output is empty: name the file to write, such as out.jsonl")
@@ -55,13 +56,9 @@ def run(
     )
     with readable_paths(paths) as readable:
         summary = transcriber.transcribe_files(readable)
-        named = dict(zip(readable, paths, strict=True))
-        target_of = dict(zip(paths, targets, strict=True)) if targets else {}
-        records: list[dict[str, Any]] = []
-        for transcript in summary.transcripts:
-            record = transcript_record(transcript, named[transcript.path])
-            reference = transcriber.find_reference(transcript.path)
-            records.append(record if reference is None else {**record, "reference": reference})
+        name_of = dict(zip(readable, paths, strict=True))
+        records = [_make_record(transcriber, found, name_of[found.path]) for found in summary.transcripts]
+    target_of = dict(zip(paths, targets, strict=True)) if targets else {}
     write_transcripts(
         output,
         format=format,
@@ -76,8 +73,15 @@ def run(
         f"{summary.elapsed_secs:.1f} s (RTFx {speed:.1f}), written to {output}"
     )
     for path, reason in summary.failures:
-        print(f"error: {named[path]} was skipped: {reason}", file=sys.stderr)
+        print(f"error: {name_of[path]} was skipped: {reason}", file=sys.stderr)
     return 2 if summary.failures else 0
+
+
+def _make_record(transcriber: Transcriber, transcript: Transcript, name: str) -> dict[str, Any]:
+    """Returns the object of a transcript, with the reference beside its recording if there is one."""
+    record = transcript_record(transcript, name)
+    reference = transcriber.find_reference(transcript.path)
+    return record if reference is None else {**record, "reference": reference}
 
 
 def _print_first(records: Sequence[Mapping[str, Any]]) -> None:

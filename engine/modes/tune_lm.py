@@ -1,4 +1,4 @@
-"""`--mode=tune_lm`: finds the language model's weight and the word score that give the fewest errors on a set."""
+"""Runs `--mode=tune_lm`: finds the language model's weight and the word score that give the fewest errors on a set."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Utterances = Sequence[tuple[str, np.ndarray]]
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """The errors that one pair of weights makes.
+    """The word errors of one pair of weights.
 
     Attributes:
         lm_weight: value of config.decode.lm_weight.
@@ -53,7 +53,7 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Half:
-    """The errors over one half of the set, without and with the language model.
+    """The word errors over one half of the set, without and with the language model.
 
     Attributes:
         num_utterances: utterances in the half.
@@ -66,7 +66,7 @@ class Half:
     words: ErrorCounts
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the object that decode.json holds."""
+        """Returns the JSON object of this half in decode.json."""
         return {
             "num_utterances": self.num_utterances,
             "num_words": self.greedy.num_reference,
@@ -78,25 +78,27 @@ class Half:
 def run(
     *, config: ConfigDict, parts: Components, workdir: str, checkpoint: str = "", weights: str = "", output: str = ""
 ) -> int:
-    """Tunes `decode.lm_weight` and `decode.word_score` on half of the set `eval.best_metric_set`, reports on
-    both halves, and writes the fields of config.decode with every trial into a JSON file that --decode takes.
+    """Tunes `decode.lm_weight` and `decode.word_score` on half of the set `eval.best_metric_set`.
+
+    Prints the errors on both halves, and writes the fields of config.decode and every trial to a JSON file that
+    --decode reads.
 
     Args:
         config: the fields of configs/base.py, with decode.method=lexicon.
-        parts: what data and models contribute.
+        parts: Callables of data and models.
         workdir: folder of the run.
         checkpoint: weights to use instead of the best of the workdir.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
-        output: file to write; "" is decode.json in the folder of the evaluation.
+        output: file to write; "" = decode.json in the folder of the evaluation.
 
     Raises:
-        ValueError: Something in the config or the data does not fit.
+        ValueError: The config and the data do not fit together.
     """
     _check(config)
     tune, name = config.tune_lm, config.eval.best_metric_set
     tokenizer = builders.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
     parts = builders.with_blank(parts, tokenizer)
-    config = builders.with_text_style(config, run=checkpoint or workdir)
+    config = builders.with_text_normalization(config, run=checkpoint or workdir)
     search = _build_search(config, parts, tokenizer)
     config = builders.with_architecture(config, parts, run=checkpoint or workdir)
     data = builders.build_eval_set(config, parts, tokenizer, name)
@@ -140,7 +142,7 @@ def run(
 
 
 def _check(config: ConfigDict) -> None:
-    """Raises ValueError where a config has nothing to tune, or nothing to tune on."""
+    """Raises ValueError if a config has nothing to tune, or no set to tune on."""
     tune, name = config.tune_lm, config.eval.best_metric_set
     if config.decode.method != "lexicon":
         raise ValueError(
@@ -202,9 +204,9 @@ def compute_log_probs(model: AcousticModel, data: EvalData, *, max_utterances: i
     """Runs a set through a model once.
 
     Args:
-        model: With its weights.
-        data: The set.
-        max_utterances: Evenly spaced rows of it are taken; 0 = all.
+        model: The trained model.
+        data: The evaluation set.
+        max_utterances: Number of evenly spaced utterances to take; 0 = all.
 
     Returns:
         Of each row the reference and float32 [F, V].
@@ -279,7 +281,7 @@ def tune_weights(
 
 
 def count_errors(heard: Utterances, read: Callable[[np.ndarray], str], *, bar: Any = None) -> ErrorCounts:
-    """Adds up the word errors of a way to read log-probabilities."""
+    """Sums the word errors of a function that turns log-probabilities into text."""
     total = ErrorCounts()
     for reference, log_probs in heard:
         total += count_word_errors(reference, read(log_probs))
@@ -310,7 +312,7 @@ def trial_table(trials: Sequence[Trial], best: Trial, baseline: ErrorCounts, nam
 
 
 def halves_table(halves: Sequence[Half], name: str) -> str:
-    """Returns the word error rates over the tuning half and over the other one, without and with the chosen weights."""
+    """Returns a table of the word error rates over both halves, without and with the chosen weights."""
     lines = ["half of " + name + "   utterances  greedy WER %  WER %"]
     width = len("half of " + name)
     for title, half in zip(("tuned on", "held out"), halves, strict=True):
@@ -329,7 +331,7 @@ def _best_text(search: Search | TunableSearch, tokenizer: Tokenizer) -> Callable
 
 
 def _closest_distance(values: Sequence[float]) -> float:
-    """Returns the smallest distance between two values; 0 for a single value, which stays as it is."""
+    """Returns the smallest distance between two values; 0 for a single value."""
     return min((b - a for a, b in itertools.pairwise(sorted(set(values)))), default=0.0)
 
 

@@ -1,4 +1,4 @@
-"""`--mode=verify_resume`: is a run that is stopped and killed the same run as one that is left alone?"""
+"""Runs `--mode=verify_resume`: checks that an interrupted run equals an uninterrupted one bit by bit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from common import storage
 from engine.common import files
-from engine.config import builders
+from engine.config import recorded_run
 from engine.resume_check.interruptions import Interruption, plan_moments, run_interrupted, run_straight
 from engine.resume_check.run_comparison import Check, compare_runs
 
@@ -22,44 +22,36 @@ _SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
 
 
 def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
-    """Trains once straight and once with interruptions, in processes of their own, and compares the two.
+    """Trains once without and once with interruptions, in child processes, and compares the two runs.
 
-    Leaves both runs in WORKDIR/verify_resume, which it empties first, and the outcome in WORKDIR/verify_resume.json.
+    Empties WORKDIR/verify_resume and leaves both runs there; writes the outcome to WORKDIR/verify_resume.json.
 
     Args:
-        config: As configs/base.py; see its group `verify_resume`.
-        command: The command line of this process; what is appended to it wins.
-        workdir: Where to work.
+        config: The config, see configs/base.py and its group `verify_resume`.
+        command: The command line of this process; flags appended to it override its own.
+        workdir: The folder for both runs.
 
     Returns:
-        0 if everything is bit-equal and every stop came in time, else 2.
+        0 if everything is bit-equal and every stop was in time, else 2.
 
     Raises:
         ValueError: A field is wrong, or a run failed.
     """
     fields = config.verify_resume
-    num_updates = fields.num_updates or config.train.num_updates  # 0 = as many as the epochs have
-    # Given beside the config's epochs a number would be refused.
-    in_updates = ["--config.train.num_epochs=0"] if config.train.get("num_epochs", 0.0) else []
-    in_updates += [f"--config.train.num_updates={num_updates}"]
-    unknown = [name for name in fields.signals if name not in _SIGNALS]
-    if unknown or not fields.signals:
-        raise ValueError(f"verify_resume.signals must be among {', '.join(_SIGNALS)}, got {list(fields.signals)}")
-    if fields.num_interruptions < 1:
-        raise ValueError(f"verify_resume.num_interruptions must be at least 1, got {fields.num_interruptions}")
-    if storage.is_remote(workdir):
-        raise ValueError(f"--workdir={workdir}: verify_resume kills processes on this machine; give a local folder")
+    _check_fields(fields, workdir)
     folder = Path(workdir) / "verify_resume"
     shutil.rmtree(folder, ignore_errors=True)
+    num_updates = fields.num_updates or config.train.num_updates  # 0 = the updates of train.num_epochs
+    length = _length_flags(config, num_updates)
 
     def child(name: str) -> dict:
-        extra = ["--mode=train_and_eval", f"--workdir={folder / name}", *(in_updates if num_updates else ())]
+        extra = ["--mode=train_and_eval", f"--workdir={folder / name}", *length]
         return {"command": [*command, *extra], "workdir": folder / name, "log": folder / f"{name}.log"}
 
     logging.info("training %s without interruption", f"{num_updates} updates" if num_updates else "all epochs")
     timeline = run_straight(**child("straight"))
-    # The run has counted them.
-    planned = num_updates or builders.read_run_field(str(folder / "straight"), "train", "num_updates", int)
+    # With epochs, the run without interruptions has recorded its number of updates.
+    planned = num_updates or recorded_run.read_run_field(str(folder / "straight"), "train", "num_updates", int)
     moments = plan_moments(
         count=fields.num_interruptions,
         signals=fields.signals,
@@ -68,7 +60,7 @@ def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
         log_every=config.train.log_every_updates,
         timeline=timeline,
     )
-    logging.info("training them again, ended %d times; a start takes %.1f s", len(moments), timeline.startup_secs)
+    logging.info("training again with %d interruptions; a start takes %.1f s", len(moments), timeline.startup_secs)
     interruptions = run_interrupted(
         **child("interrupted"), moments=moments, startup_secs=timeline.startup_secs, on_interruption=_log
     )
@@ -77,23 +69,45 @@ def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
         _check_stops(interruptions, config.runtime.stop_within_secs),
     ]
     is_equal = not any(check.num_different for check in checks)
-    files.write_json_atomic(
-        Path(workdir) / "verify_resume.json",
-        {
-            "equal": is_equal,
-            "num_updates": planned,
-            "seed": fields.seed,
-            "timeline": dataclasses.asdict(timeline),
-            "interruptions": [dataclasses.asdict(interruption) for interruption in interruptions],
-            "checks": [dataclasses.asdict(check) for check in checks],
-        },
-    )
+    outcome = {
+        "equal": is_equal,
+        "num_updates": planned,
+        "seed": fields.seed,
+        "timeline": dataclasses.asdict(timeline),
+        "interruptions": [dataclasses.asdict(interruption) for interruption in interruptions],
+        "checks": [dataclasses.asdict(check) for check in checks],
+    }
+    files.write_json_atomic(Path(workdir) / "verify_resume.json", outcome)
     print(f"\n{report(checks, interruptions)}\n\nwritten to {os.path.join(workdir, 'verify_resume.json')}")
     return 0 if is_equal else 2
 
 
+def _check_fields(fields: ConfigDict, workdir: str) -> None:
+    """Checks the fields of config.verify_resume, and that the workdir is local.
+
+    Raises:
+        ValueError: Names the field or the flag.
+    """
+    unknown = [name for name in fields.signals if name not in _SIGNALS]
+    if unknown or not fields.signals:
+        raise ValueError(f"verify_resume.signals must be among {', '.join(_SIGNALS)}, got {list(fields.signals)}")
+    if fields.num_interruptions < 1:
+        raise ValueError(f"verify_resume.num_interruptions must be at least 1, got {fields.num_interruptions}")
+    if storage.is_remote(workdir):
+        raise ValueError(f"--workdir={workdir}: verify_resume kills processes on this machine; give a local folder")
+
+
+def _length_flags(config: ConfigDict, num_updates: int) -> list[str]:
+    """Returns the flags that make a run `num_updates` long; none for 0, which leaves the config's epochs."""
+    if not num_updates:
+        return []
+    # A run refuses a number of updates beside a number of epochs.
+    no_epochs = ["--config.train.num_epochs=0"] if config.train.get("num_epochs", 0.0) else []
+    return [*no_epochs, f"--config.train.num_updates={num_updates}"]
+
+
 def report(checks: Sequence[Check], interruptions: Sequence[Interruption]) -> str:
-    """Returns the outcome as a table, with a line for each kind of interruption."""
+    """Returns the outcome as a table, with a line that counts the interruptions of each kind."""
     rows = [("compared", "values", "different", "first difference")]
     rows += [
         (check.name, str(check.num_compared), str(check.num_different), check.first_difference) for check in checks
@@ -112,7 +126,7 @@ def report(checks: Sequence[Check], interruptions: Sequence[Interruption]) -> st
 
 
 def _check_stops(interruptions: Sequence[Interruption], limit_secs: float) -> Check:
-    """Whether the processes that were asked to stop did so in time."""
+    """Checks that the processes that received a signal to stop did so in time."""
     asked = [item for item in interruptions if item.moment.signal_name != "SIGKILL"]
     late = [item for item in asked if limit_secs and item.secs > limit_secs]
     first = f"{late[0].secs:.1f} s after {late[0].moment.signal_name} at update {late[0].reached}" if late else ""

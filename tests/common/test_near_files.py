@@ -28,8 +28,16 @@ def test_another_recording_is_not_near_but_a_misspelled_manifest_is(tmp_path):
     (tmp_path / "train.jsonl").touch()
     (tmp_path / "0002.wav").touch()
     assert FileFinder(tmp_path).describe(tmp_path / "0001.wav") == ""
-    assert describe_near(tmp_path / "trian.jsonl") == f"; {tmp_path / 'train.jsonl'} lies near, with another name"
-    assert describe_near(tmp_path / "unlike.csv") == ""
+    for name in ("trian.jsonl", "train.json", "TRAIN.jsonl"):
+        assert describe_near(tmp_path / name) == f"; did you mean {tmp_path}/train.jsonl?"
+    for name in ("unlike.csv", "zzz.jsonl", "absent/train.jsonl"):
+        assert describe_near(tmp_path / name) == ""
+
+
+def test_a_difference_that_no_screen_shows_is_told(tmp_path):
+    (tmp_path / DECOMPOSED).touch()
+    said = f"; did you mean {tmp_path / DECOMPOSED}? (its name in another Unicode form (NFD, not NFC))"
+    assert describe_near(tmp_path / COMPOSED) == said
 
 
 @pytest.mark.parametrize("path", ["gs://bucket/a.wav", "a\0b.wav", "x" * 5_000, "", "/"])

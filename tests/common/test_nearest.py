@@ -1,10 +1,10 @@
-"""What is offered beside a wrong name or path."""
+"""Names offered beside a wrong one."""
 
 from __future__ import annotations
 
 import pytest
 
-from common.nearest import name_nearest, near_path, nearest_names
+from common.nearest import name_nearest, nearest_names
 
 
 @pytest.mark.parametrize(
@@ -26,11 +26,3 @@ def test_a_name_like_no_other_is_answered_with_all_of_them():
     assert name_nearest("trian", ["train", "eval"]) == "; did you mean train?"
     assert name_nearest("xyz", ["train", "eval"]) == "; there is train, eval"
     assert name_nearest("xyz", []) == ""
-
-
-def test_a_path_is_answered_with_what_lies_beside_it(tmp_path):
-    (tmp_path / "train.jsonl").touch()
-    assert near_path(str(tmp_path / "trian.jsonl")) == f"; did you mean {tmp_path}/train.jsonl?"
-    assert near_path(str(tmp_path / "train.json")) == f"; did you mean {tmp_path}/train.jsonl?"
-    assert near_path(str(tmp_path / "zzz.jsonl")) == ""
-    assert near_path(str(tmp_path / "absent/train.jsonl")) == ""

@@ -24,7 +24,7 @@ from data.corpus.manifest import read_utterances
 from data.open_corpus import open_source
 from data.shards.preparation import write_tfrecords
 from data.text.tokenizer import load_tokenizer
-from engine.config import builders
+from engine.config import recorded_run
 from engine.config.decode import read_decode_file
 from engine.inference.serving import openai_json, tf_serving_json, uploads
 from engine.inference.serving.answers import Answer, RefusedError, one_line
@@ -362,7 +362,7 @@ def build_targets() -> dict[str, Target]:
         "librispeech": Target(_make_librispeech, _read_corpus("librispeech", split="dev"), ("dev/1/2/*.txt",)),
         "index": Target(_make_shards, _read_corpus("tfrecord"), ("index.json",)),
         "shards": Target(_make_shards, _read_corpus("tfrecord"), ("*.tfrecord*",)),
-        "run-config": Target(_make_run, lambda folder: builders.load_run(str(folder)), ("config.json",)),
+        "run-config": Target(_make_run, lambda folder: recorded_run.load_run(str(folder)), ("config.json",)),
         "report": Target(
             _make_run, _read_report, ("config.json", "metrics.jsonl", "eval/dev/*.jsonl", "eval/dev/history/*.jsonl")
         ),

@@ -53,6 +53,23 @@ def test_a_rare_foreign_letter_is_a_warning(caplog):
     assert "t19 (Ü)" in caplog.text
 
 
+def test_a_kept_head_keeps_its_vocabulary(caplog):
+    foreign, rare = make_data([SENTENCE.lower()] * 20), make_data([SENTENCE] * 19 + ["MÜLLER"])
+    with pytest.raises(
+        InputError, match=r"model\.init_head=True keeps the head .* choose data\.text_normalization"
+    ) as kept:
+        check(foreign, text_normalization="none", keeps_head=True)
+    assert "make a vocabulary" not in str(kept.value) and str(kept.value).endswith("--mode=doctor lists them all")
+    with caplog.at_level(logging.WARNING):
+        check(rare, keeps_head=True)
+    assert "t19 (Ü). To do: model.init_head=True keeps the head" in caplog.text
+    assert "make a vocabulary" not in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        check(rare)
+    assert "t19 (Ü). To do: make a vocabulary with python -m data.vocab" in caplog.text
+
+
 def test_transcripts_that_mostly_do_not_fit_are_refused():
     with pytest.raises(InputError, match=r"3 of 20 training utterances .* more labels than frames, first t17"):
         check(make_data([SENTENCE] * 17 + [SENTENCE * 10] * 3))

@@ -3,57 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from types import SimpleNamespace
 
 import pytest
 from ml_collections import ConfigDict
 
-from engine.config import builders
-from models.build import build_model
+from engine.config import builders, recorded_run
 from models.wav2vec2.config import preset
 from tests.helpers.experiment_toys import make_config, make_parts
-
-
-def test_load_run_finds_the_config_of_a_checkpoint_inside_a_workdir(tmp_path):
-    (tmp_path / "run/best").mkdir(parents=True)
-    fields = {**make_config(tmp_path).to_dict(), "seed": 7}
-    (tmp_path / "run/config.json").write_text(json.dumps(fields))
-    for path in ("run", "run/best", "run/best/ckpt-3"):
-        config, workdir = builders.load_run(str(tmp_path / path))
-        assert (config.seed, workdir) == (7, str(tmp_path / "run"))
-    with pytest.raises(ValueError, match="no config.json"):
-        builders.load_run(str(tmp_path / "elsewhere/x/y"))
-    with pytest.raises(ValueError, match="--checkpoint is empty"):
-        builders.load_run("")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "not valid JSON"),
-        ("\xff", "not UTF-8"),
-        ("[]", "not a JSON object"),
-        ("3", "not a JSON object"),
-        ('{"seed": ' + "[" * 100_000, "nested too deeply"),
-        ('{"seed": ' + "9" * 5000 + "}", "too many digits"),
-        ("{}", "config.json has no 'model'"),
-        ({"model": []}, "'model' is a JSON array"),
-        ({"model": {"preset": 3}}, "model: 'preset' is 3, not text"),
-        ({"data": {}}, "data has no 'on_rate_mismatch'"),
-        ({"train": {"precision": None}}, "train: 'precision' is null"),
-        ({"seed": "0"}, "'seed' is \"0\", not a whole number"),
-        ({"decode": 3}, "'decode' is 3, not a JSON object"),
-        ({"a.b": 3}, "is not the config of a run .*dots"),
-    ],
-)
-def test_a_damaged_config_of_a_run_is_one_line(tmp_path, content, message):
-    if not isinstance(content, str):
-        content = json.dumps({**make_config(tmp_path).to_dict(), **content})
-    (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
-    with pytest.raises(ValueError, match=message) as caught:
-        builders.load_run(str(tmp_path))
-    assert str(tmp_path / "config.json") in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_the_blank_of_the_vocabulary_reaches_every_part_that_asks_for_it():
@@ -81,20 +38,13 @@ def test_whether_the_model_hears_normalized_recordings_stands_in_the_architectur
     builders.build_eval_data(config, parts, None)
     # A converted folder says it too.
     (tmp_path / "config.json").write_text(preset("tiny", normalize_waveform=False).to_json())
-    seen.append(builders.normalizes(builders.load_run(str(tmp_path))[0]))
+    seen.append(builders.normalizes(recorded_run.load_run(str(tmp_path))[0]))
     # A SavedModel says it in a file of its own.
     config.model.architecture, config.model.source, config.model.hub_handle = {}, "hub", str(tmp_path)
     assert builders.normalizes(config)
     (tmp_path / "hub_input.json").write_text('{"normalize_waveform": false}')
     seen.append(builders.normalizes(config))
     assert seen == [False] * 4
-
-
-@pytest.mark.parametrize(("tokens", "style"), [("ab'|", "unicode"), ("AB|", "librispeech"), ("Ab", "librispeech")])
-def test_a_converted_folder_reads_transcripts_in_the_case_that_it_writes(tmp_path, tokens, style):
-    (tmp_path / "config.json").write_text(preset("tiny").to_json())
-    (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(["[PAD]", *tokens])}))
-    assert builders.load_run(str(tmp_path))[0].data.text_normalization == style
 
 
 def test_a_run_from_before_there_were_sources_is_native(tmp_path):
@@ -107,20 +57,6 @@ def test_a_run_from_before_there_were_sources_is_native(tmp_path):
     del old.model["source"], old.model["hub_handle"]
     builders.build_model(old, parts, num_tokens=6)
     assert seen == [("hub", "X"), ("native", "")]
-
-
-def test_a_converted_folder_is_a_run_that_was_never_trained(tmp_path):
-    fields = json.loads(preset("tiny", vocab_size=6, layer_drop=0.25).to_json())
-    (tmp_path / "config.json").write_text(json.dumps(fields))
-    config, folder = builders.load_run(str(tmp_path))
-    assert folder == str(tmp_path)
-    found = {}
-    builders.build_model(config, make_parts(build_model=found.update), num_tokens=6)
-    model = build_model(**{**found, "architecture": {**found["architecture"], "num_layers": 1}})
-    assert model.config == preset("tiny", vocab_size=6, layer_drop=0.25, num_layers=1)
-    (tmp_path / "config.json").write_text('{"model_type": "wav2vec2", "hidden_size": 768}')
-    with pytest.raises(ValueError, match=r"of a Hugging Face model; run python -m models.convert --input=\S+ --output"):
-        builders.load_run(str(tmp_path))
 
 
 def test_what_a_preset_turned_out_to_be_stands_in_the_config(tmp_path):
@@ -171,13 +107,13 @@ def test_the_text_style_of_a_run_is_what_it_chose(tmp_path):
     config = make_config(tmp_path)
     data = SimpleNamespace(updates_per_epoch=9, text_normalization="unicode")
     assert builders.with_data(config, data).data.text_normalization == "librispeech"
-    assert builders.with_text_style(config, run=str(tmp_path / "nowhere")) is config
+    assert builders.with_text_normalization(config, run=str(tmp_path / "nowhere")) is config
     config.data.text_normalization = "auto"
     assert builders.with_data(config, data).data.text_normalization == "unicode"
     (tmp_path / "config.json").write_text(json.dumps({"data": {"text_normalization": "none"}}))
-    assert builders.with_text_style(config, run=str(tmp_path / "best/ckpt-3")).data.text_normalization == "none"
+    assert builders.with_text_normalization(config, run=str(tmp_path / "best/ckpt-3")).data.text_normalization == "none"
     with pytest.raises(ValueError, match="no config.json"):
-        builders.with_text_style(config, run=str(tmp_path.parent / "a/b/c"))
+        builders.with_text_normalization(config, run=str(tmp_path.parent / "a/b/c"))
 
 
 def test_trained_weights_read_with_the_vocabulary_they_were_trained_with(tmp_path):
@@ -197,35 +133,11 @@ def test_trained_weights_read_with_the_vocabulary_they_were_trained_with(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"seed": "x"}, "'seed' is \"x\", not a whole number"),
-        ({"model": []}, "'model' is a JSON array, not a JSON object"),
-        ({"model": {"preset": 3}}, "model: 'preset' is 3, not text"),
-        ({"model": {}}, "model has no 'preset'"),
-        ({"train": None}, "'train' is null, not a JSON object"),
-        (
-            {"data": {"text_normalization": "none", "on_rate_mismatch": "refuse", "eval": {"dev": 3}}},
-            "data.eval: 'dev' is 3",
-        ),
-        ({"decode": 3}, "'decode' is 3, not a JSON object"),
-    ],
+    ("init", "init_head", "keeps_head"), [("w", True, True), ("w", False, False), ("", True, False)]
 )
-def test_a_config_that_somebody_has_changed_by_hand_is_one_line(tmp_path, change, message):
-    fields = {**make_config(tmp_path).to_dict(), **change}
-    (tmp_path / "config.json").write_text(json.dumps(fields))
-    with pytest.raises(ValueError, match=re.escape(message)) as caught:
-        builders.load_run(str(tmp_path))
-    assert str(tmp_path / "config.json") in str(caught.value) and "\n" not in str(caught.value)
-    for name in change:
-        del fields[name]
-    (tmp_path / "config.json").write_text(json.dumps(fields))
-    if name != "decode":
-        with pytest.raises(ValueError, match=f"config.json has no '{name}'"):
-            builders.load_run(str(tmp_path))
-
-
-def test_a_config_of_a_converted_folder_without_its_recipe_is_one_line(tmp_path):
-    (tmp_path / "config.json").write_text('{"hidden_size": 3}')
-    with pytest.raises(ValueError, match="config.json has no 'hidden_dropout'; convert the model again"):
-        builders.load_run(str(tmp_path))
+def test_the_check_before_training_knows_whether_the_head_is_kept(tmp_path, init, init_head, keeps_head):
+    config = make_config(tmp_path)
+    config.model.init, config.model.init_head = init, init_head
+    seen = {}
+    builders.run_preflight(config, make_parts(preflight=lambda **fields: seen.update(fields)), None, None, None, {})
+    assert seen["keeps_head"] is keeps_head

@@ -7,15 +7,9 @@ from pathlib import Path
 import pytest
 
 from configs import base
-from configs.base import get_config, get_eval_set, get_serve
-from engine.config.config_file import (
-    ConfigParser,
-    FlagError,
-    check_fields,
-    iterate_fields,
-    list_fields,
-    load_config,
-)
+from configs.base import get_config, get_eval_set
+from engine.config.config_file import ConfigParser, load_config
+from engine.config.field_flags import FlagError
 
 CONFIG = "from configs import base\n\n\ndef get_config():\n    config = base.get_small_config()\n{}    return config\n"
 
@@ -168,18 +162,6 @@ def test_own_sets_take_the_place_of_the_configs(config_path, words):
 def test_tuples_may_be_written_with_commas(config_path, words, meant):
     _, given = prepare(config_path, *(f"--config.data.{word}" for word in words))
     assert given == [f"--config.data.{meant}"]
-
-
-def test_flags_are_found_in_every_spelling():
-    argv = ["run.py", "--serve.port=1", "-serve.name", "x", "--noserve.y", "--other=1", "--", "--serve.host=z"]
-    assert list(iterate_fields("serve", argv)) == [(1, "port", "1"), (2, "name", "x"), (4, "y", "false")]
-
-
-def test_other_groups_are_checked_alike():
-    with pytest.raises(FlagError, match="^--serve.prt: serve has no field 'prt'; did you mean --serve.port?"):
-        check_fields("serve", get_serve(), ["run.py", "--serve.prt=1"])
-    assert check_fields("serve", get_serve(), ["run.py", "--serve.port=1"]) == {}
-    assert {"port", "host", "max_pending"} <= set(list_fields(get_serve()))
 
 
 def test_no_built_in_config_has_a_set_that_a_flag_cannot_name():

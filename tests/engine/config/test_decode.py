@@ -37,7 +37,7 @@ def test_hot_words_need_a_search(fields, recorded, method):
         (None, "not a readable JSON file"),
         ("{", "not a readable JSON file"),
         ("[]", "not an object"),
-        ('{"lm_wieght": 1}', "has no field 'lm_wieght', but beam_size, "),
+        ('{"lm_wieght": 1}', "has no field 'lm_wieght'; it has beam_size, "),
         ('{"beam_size": 2.5}', "beam_size=2.5: wanted int"),
         ('{"beam_size": true}', "beam_size=True: wanted int"),
         ("[" * 100_000, "nested too deeply"),

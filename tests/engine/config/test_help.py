@@ -5,7 +5,7 @@ import shlex
 import pytest
 
 from engine.config import help as help_texts
-from engine.config.config_file import FlagError
+from engine.config.field_flags import FlagError
 from engine.config.modes import MODES
 
 SENTENCES = {name: f"Sentence on {name}." for mode in MODES.values() for name in mode.flags}

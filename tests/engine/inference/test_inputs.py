@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.inference import inputs
-from engine.inference.inputs import find_audio, join_split_paths, readable_paths
+from engine.inference.inputs import find_audio, readable_paths
 
 
 def write(folder, *names):
@@ -111,24 +111,10 @@ def test_a_pipe_among_the_inputs_is_one_line(tmp_path):
 
 def test_a_file_name_with_commas_is_put_together_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write(tmp_path, "Hello, world.wav", "b.wav", "c.wav", "x,y , z.wav", "Hello")
-    assert join_split_paths(["Hello", "world.wav"]) == ["Hello, world.wav"]
-    assert join_split_paths(["Hello", "world.wav", "b.wav"]) == ["Hello, world.wav", "b.wav"]
-    assert join_split_paths(["b.wav", "c.wav"]) == ["b.wav", "c.wav"]
-    assert join_split_paths(["c.wav", "x", "y", "z.wav"]) == ["c.wav", "x,y , z.wav"]  # its commas are of two kinds
-    assert join_split_paths(["c.wav", "Hello", "w*.wav", "-"]) == ["c.wav", "Hello, w*.wav", "-"]
+    write(tmp_path, "Hello, world.wav", "b.wav", "Hello")
     assert find_audio(["Hello", "world.wav", "b.wav"]) == ["Hello, world.wav", "b.wav"]
-    write(tmp_path, "b.wav,c.wav")
-    assert join_split_paths(["b.wav", "c.wav"]) == ["b.wav,c.wav"]  # the whole value is a file
     with pytest.raises(ValueError, match=r"^gone\.wav: no such file"):
         find_audio(["b.wav", "gone.wav", "Hello", "world.wav"])
-
-
-def test_a_long_list_is_divided_at_once(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    many = [f"{index}.wav" for index in range(2000)]
-    write(tmp_path, *many)
-    assert join_split_paths(many) == many
 
 
 def test_standard_input_becomes_a_file_that_is_gone_afterwards(monkeypatch):

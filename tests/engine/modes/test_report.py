@@ -63,5 +63,5 @@ def test_nothing_to_report_is_one_line(workdir):
     with pytest.raises(ValueError, match="--inputs=RUN_A,RUN_B"):
         report.run(parts=make_parts(), inputs=[])
     (workdir / "metrics.jsonl").unlink()
-    with pytest.raises(ValueError, match="no line of an evaluation"):
+    with pytest.raises(ValueError, match="metrics.jsonl has no evaluation"):
         report.run(parts=make_parts(), inputs=[str(workdir)])

@@ -1,0 +1,144 @@
+"""Reads the config that a run recorded in its workdir."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from common import storage
+from common import workdir_layout as layout
+from common.json_files import Kind, MalformedFileError, field, optional_field
+from common.weight_names import repository_hint
+
+# Only the config.json of a converted folder has this field at its top level.
+_CONVERTED_FIELD = "hidden_size"
+ARCHITECTURE_FIELDS = (
+    "hidden_dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "feature_projection_dropout",
+    "final_dropout",
+    "layer_drop",
+    "mask_time_prob",
+    "mask_time_length",
+    "mask_feature_prob",
+    "mask_feature_length",
+    "fused_ops",
+    "gradient_checkpointing",
+)
+_TYPES = {
+    "fused_ops": str,
+    "gradient_checkpointing": bool,
+    "mask_time_length": int,
+    "mask_feature_length": int,
+}  # the others: float
+# The group, name and type of each field of a run's config that inference reads, and whether every version wrote it.
+_READ_FIELDS: tuple[tuple[str, str, type, bool], ...] = (
+    ("model", "preset", str, True),
+    ("model", "source", str, False),
+    ("model", "hub_handle", str, False),
+    ("model", "architecture", dict, False),
+    ("model", "freeze_feature_encoder", bool, True),
+    *(("model", name, _TYPES.get(name, float), False) for name in ARCHITECTURE_FIELDS),
+    ("data", "on_rate_mismatch", str, True),
+    ("data", "text_normalization", str, True),
+    ("data", "eval", dict, True),
+    ("train", "precision", str, True),
+)  # fmt: skip
+
+
+def load_run(checkpoint: str) -> tuple[ConfigDict, str]:
+    """Returns the config of the run that wrote a checkpoint, and the folder of the run.
+
+    A folder written by `python -m models.convert` counts as a run without training.
+
+    Args:
+        checkpoint: A workdir, or a checkpoint inside one; or a converted folder.
+
+    Raises:
+        ValueError: It has no config.json, or a damaged one, or the config.json of a Hugging Face model.
+    """
+    if not checkpoint:
+        raise ValueError("--checkpoint is empty: give the workdir of a training run")
+    path = layout.find_above(checkpoint, layout.CONFIG_FILE)
+    if path is None:
+        raise ValueError(
+            f"{checkpoint}: no config.json there or above; give the workdir of a training run to --checkpoint"
+            f"{repository_hint(checkpoint)}"
+        )
+    folder = storage.parent(path)
+    fields = layout.read_config(path)
+    if "model_type" in fields:
+        raise ValueError(
+            f"{path}: is of a Hugging Face model; run python -m models.convert --input={folder} --output=DIR first "
+            "and give DIR"
+        )
+    if _CONVERTED_FIELD in fields:
+        fields = _untrained_run(fields, path)
+    _check_fields(fields, path)
+    return ConfigDict(fields), folder
+
+
+def run_folder(checkpoint: str) -> str:
+    """Returns the folder of the config.json at a checkpoint or above, "" where there is none."""
+    path = layout.find_above(checkpoint, layout.CONFIG_FILE) if checkpoint else None
+    return storage.parent(path) if path else ""
+
+
+def read_run_field(run: str, group: str, name: str, kind: type[Kind]) -> Kind:
+    """Returns one field of the config that a run recorded.
+
+    Args:
+        run: A workdir, or a checkpoint in one.
+        group: The group of the field, such as "train".
+        name: The name of the field in its group.
+        kind: The type that the field must have.
+
+    Raises:
+        ValueError: There is no such run, or its config has no such field.
+    """
+    path = layout.find_above(run, layout.CONFIG_FILE)
+    if path is None:
+        raise ValueError(f"{run}: no config.json there or above; give the workdir of a training run")
+    return field(field(layout.read_config(path), group, dict, path), name, kind, f"{path}, {group}")
+
+
+def _check_fields(fields: Mapping[str, Any], path: str) -> None:
+    """Checks that a run's config has the fields that inference reads, with the right types.
+
+    Raises:
+        MalformedFileError: Names the field.
+    """
+    for group, name, kind, is_needed in _READ_FIELDS:
+        found = field(fields, group, dict, path)
+        if is_needed or name in found:
+            field(found, name, kind, f"{path}, {group}")
+    field(fields, "seed", int, path)
+    sets = fields["data"]["eval"]
+    for name in sets:
+        field(sets, name, dict, f"{path}, data.eval")
+    for name in ("decode", "eval"):
+        optional_field(fields, name, dict, path, {})
+
+
+def _untrained_run(fields: dict[str, Any], path: str) -> dict[str, Any]:
+    """Returns the config of a run for a converted folder, with the fields that inference reads."""
+    for name in ARCHITECTURE_FIELDS:
+        if name not in fields:
+            raise MalformedFileError(f"{path} has no {name!r}; convert the model again")
+    # The vocab.json beside it has its own size.
+    architecture = {name: value for name, value in fields.items() if name not in (*ARCHITECTURE_FIELDS, "vocab_size")}
+    recipe = {name: fields[name] for name in ARCHITECTURE_FIELDS}
+    vocab = storage.join(storage.parent(path), layout.VOCAB_FILE)
+    tokens = layout.read_object(vocab) if storage.is_file(vocab) else {}
+    letters = "".join(token for token in tokens if len(token) == 1)
+    # Transcripts are compared and aligned in the case that the model writes.
+    text_normalization = "unicode" if letters.islower() else "librispeech"
+    return {
+        "seed": 0,
+        "model": {"preset": "auto", "architecture": architecture, "freeze_feature_encoder": False, **recipe},
+        "data": {"on_rate_mismatch": "resample", "text_normalization": text_normalization, "eval": {}},
+        "train": {"precision": "float32"},
+    }
