@@ -91,11 +91,7 @@ def from_hf(
         try:
             names = canonical_names(list(tensors))
             fresh_head = bool(vocab) or not any(name in names for name in hf_names.HEAD)
-            vocabulary = None
-            if vocab:
-                vocabulary = files.read_vocabulary(vocab)
-            elif fresh_head:
-                vocabulary = files.folder_vocabulary(folder, num_rows=0, config=fields)
+            vocabulary = _new_vocabulary(folder, vocab, fields) if fresh_head else None
             if vocabulary is not None:
                 config = dataclasses.replace(config, vocab_size=len(vocabulary.ids))
             report = match(
@@ -111,11 +107,7 @@ def from_hf(
         if not fresh_head:
             vocabulary = files.folder_vocabulary(folder, num_rows=config.vocab_size, config=fields)
         report.understood.append(f"   audio: {preprocessing}")
-        if vocabulary is not None:
-            report.understood.append(f"    text: {vocabulary.describe()}")
-            report.notes += [*vocabulary.notes, *files.text_notes(folder, vocabulary)]
-        elif not fresh_head:
-            report.notes.append(f"no {files.VOCAB_FILE}, so the tokens of the head are unknown; a run needs data.vocab")
+        _report_text(report, folder, vocabulary, fresh_head=fresh_head)
 
         def value_of(entry: hf_names.Entry) -> np.ndarray | None:
             if entry.theirs[0] not in report.loaded:
@@ -124,6 +116,22 @@ def from_hf(
 
         _write_ours(report, value_of, Path(output), vocabulary, fields["model_type"])
     return report
+
+
+def _new_vocabulary(folder: Path, vocab: str | os.PathLike[str], fields: Mapping[str, Any]) -> files.Vocabulary | None:
+    """Reads the vocabulary of a new head: `vocab`, or else the folder's; None if there is neither."""
+    if vocab:
+        return files.read_vocabulary(vocab)
+    return files.folder_vocabulary(folder, num_rows=0, config=fields)
+
+
+def _report_text(report: Report, folder: Path, vocabulary: files.Vocabulary | None, *, fresh_head: bool) -> None:
+    """Adds to the report which text the model writes."""
+    if vocabulary is not None:
+        report.understood.append(f"    text: {vocabulary.describe()}")
+        report.notes += [*vocabulary.notes, *files.text_notes(folder, vocabulary)]
+    elif not fresh_head:
+        report.notes.append(f"no {files.VOCAB_FILE}, so the tokens of the head are unknown; a run needs data.vocab")
 
 
 def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], model_type: str = "") -> Report:
@@ -146,11 +154,7 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
 
     folder, target = Path(input), Path(output)
     model = Wav2Vec2ForCTC.from_pretrained(folder)
-    if not model_type and (folder / ORIGIN_FILE).is_file():
-        origin = folder / ORIGIN_FILE
-        fields = json_files.read_object(origin)
-        model_type = json_files.optional_field(fields, "model_type", str, os.fspath(origin), "")
-    model_type = model_type or ("wav2vec2" if model.config.feature_projection_norm else "hubert")
+    model_type = model_type or _origin_type(folder / ORIGIN_FILE) or _usual_type(model.config)
     vocab = folder / files.VOCAB_FILE
     vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
     texts = _hf_texts(model.config, vocabulary, model_type)
@@ -181,6 +185,17 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return report
+
+
+def _origin_type(origin: Path) -> str:
+    """Returns the type that the model came as, "" if the file does not exist or does not say."""
+    if not origin.is_file():
+        return ""
+    return json_files.optional_field(json_files.read_object(origin), "model_type", str, os.fspath(origin), "")
+
+
+def _usual_type(config: Wav2Vec2Config) -> str:
+    return "wav2vec2" if config.feature_projection_norm else "hubert"
 
 
 def _hf_texts(config: Wav2Vec2Config, vocabulary: files.Vocabulary | None, model_type: str) -> dict[str, Any]:

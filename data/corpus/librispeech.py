@@ -34,8 +34,7 @@ def list_librispeech(root: str | os.PathLike[str], split: str, report: Report) -
         raise InputError(
             f"no SPEAKER/CHAPTER/*.trans.txt under {folder}: give the folder of one split{_list_splits(root)}"
         )
-    files = [path for path in _visible(storage.glob(folder, "*/*/*")) if suffix(path) in _AUDIO_SUFFIXES]
-    audio = {(os.path.dirname(path), stem(path)): path for path in files}
+    audio = _find_audio(folder)
     without_audio = [(parent, name) for parent, name, _ in transcripts if (parent, name) not in audio]
     if without_audio:
         report(_missing_audio(folder, without_audio, len(transcripts)))
@@ -48,6 +47,12 @@ def list_librispeech(root: str | os.PathLike[str], split: str, report: Report) -
     if without_text:
         report(_missing_transcripts(folder, without_text, len(audio)))
     return sorted(rows)
+
+
+def _find_audio(folder: str) -> dict[tuple[str, str], str]:
+    """Maps (folder, utterance id) to the path of each audio file."""
+    files = [path for path in _visible(storage.glob(folder, "*/*/*")) if suffix(path) in _AUDIO_SUFFIXES]
+    return {(os.path.dirname(path), stem(path)): path for path in files}
 
 
 def _missing_transcripts(folder: str, without_text: Sequence[str], num_files: int) -> Fault:
