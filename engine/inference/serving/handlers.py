@@ -155,7 +155,7 @@ class BodyHandler(Handler):
         return self.refuse(503, "there is no space for the body; try again later")
 
     def prepare(self) -> None:
-        """Opens a file for the body, or refuses the request as soon as its client stops sending."""
+        """Checks the headers, and opens a file for the body or prepares the refusal."""
         if self.answer_preflight():
             return
         if self.request.method != "POST":

@@ -20,7 +20,7 @@ class TranscriptionsHandler(BodyHandler):
     kind = OPENAI
 
     def check_headers(self) -> Answer | None:
-        """Refuses a body that is not a form, beside what every body is refused for."""
+        """Returns the refusal of a body that is not a form, or that no route takes, else None."""
         content_type = self.request.headers.get("Content-Type", "")
         if not uploads.is_form(content_type):
             return self.refuse(

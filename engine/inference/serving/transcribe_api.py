@@ -22,7 +22,7 @@ class PageHandler(Handler):
     """Answers with the page."""
 
     def get(self) -> None:
-        """Sends the page with headers that keep it out of other pages and out of caches."""
+        """Sends the page, which no other page may frame."""
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Cache-Control", "no-cache")
         self.set_header("Referrer-Policy", "no-referrer")
@@ -45,7 +45,7 @@ class TranscribeHandler(BodyHandler):
         self._format = "json"
 
     def check_headers(self) -> Answer | None:
-        """Reads the file's name and the transcript's format; refuses other content and formats."""
+        """Reads the file's name and the transcript's format; returns the refusal of others, else None."""
         headers = self.request.headers
         content_type = headers.get("Content-Type", "")
         if not uploads.is_audio_type(content_type):
@@ -70,7 +70,7 @@ class HealthHandler(Handler):
     """Says whether the server takes requests, and how many wait."""
 
     def get(self) -> None:
-        """Answers with the state of the server, the lengths of its queues and their limits."""
+        """Answers with the state of the server, and how many requests wait and connections are open."""
         service = self.service
         self.set_status(503 if service.is_draining else 200)
         state = {
