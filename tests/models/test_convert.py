@@ -22,7 +22,6 @@ from models import convert
 from models.hugging_face.names import canonical_name
 from models.wav2vec2 import pretrained
 from models.wav2vec2.model import Wav2Vec2ForCTC
-from models.weights.tensor_files import open_tensors
 from tests.helpers.hub_servers import serving
 from tests.helpers.models_parity import (
     SMALL_MODELS,
@@ -236,16 +235,6 @@ def test_missing_transposed_and_double_tensors(tmp_path, golden):
     assert "1 missing" in refusal(tmp_path, write_hf_folder(tmp_path / "d", golden, tensors=half_a_head))
     integers = tensors | {name: tensors[name].astype(np.int32)}
     assert "type int32" in refusal(tmp_path, write_hf_folder(tmp_path / "e", golden, tensors=integers))
-
-
-def test_a_type_that_numpy_does_not_have_is_one_line(tmp_path):
-    header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}).encode()
-    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    with contextlib.ExitStack() as stack:
-        tensors = open_tensors(tmp_path, stack)
-        assert tensors["a"].shape == (8,)
-        with pytest.raises(ValueError, match="model.safetensors: a has type F8_E4M3; supported are float32"):
-            tensors["a"].read()
 
 
 def test_wrong_vocabulary_sizes(tmp_path, golden):
