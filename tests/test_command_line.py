@@ -96,7 +96,7 @@ def test_a_wrong_command_is_a_line_before_tensorflow_is_imported(folder, argumen
 @pytest.mark.parametrize(
     ("module", "arguments", "line"),
     [
-        ("data/prepare.py", ["--sorce=jsonl"], "unrecognized arguments: --sorce; did you mean --source?"),
+        ("data/prepare.py", ["--fromat=jsonl"], "unrecognized arguments: --fromat; did you mean --format?"),
         ("data/prepare.py", ["--format=jsonl", "--input={0}/x", "--output={0}/o"], "no manifest {0}/x"),
         ("data/download.py", ["--split=dev-claen", "--output=x"], "did you mean dev-clean"),
         ("models/convert.py", ["--inptu=x"], "unrecognized arguments: --inptu; did you mean --input?"),
