@@ -35,14 +35,15 @@ def list_librispeech(root: str | os.PathLike[str], split: str, report: Report) -
             f"no SPEAKER/CHAPTER/*.trans.txt under {folder}: give the folder of one split{_list_splits(root)}"
         )
     audio = _find_audio(folder)
-    without_audio = [(parent, name) for parent, name, _ in transcripts if (parent, name) not in audio]
+    rows: list[Row] = []
+    without_audio: list[tuple[str, str]] = []
+    for parent, name, text in transcripts:
+        if (parent, name) in audio:
+            rows.append(Row(name, audio[parent, name], text, os.path.basename(os.path.dirname(parent))))
+        else:
+            without_audio.append((parent, name))
     if without_audio:
         report(_missing_audio(folder, without_audio, len(transcripts)))
-    rows = [
-        Row(name, audio[parent, name], text, os.path.basename(os.path.dirname(parent)))
-        for parent, name, text in transcripts
-        if (parent, name) in audio
-    ]
     without_text = sorted(set(audio.values()) - {row.path for row in rows})
     if without_text:
         report(_missing_transcripts(folder, without_text, len(audio)))
