@@ -133,6 +133,25 @@ def root_name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
+def import_violations(path: str, name: str) -> Iterator[str]:
+    """Yields what is wrong with the import of a name in a file."""
+    part, package = path.split("/")[0].removesuffix(".py"), name.split(".")[0]
+    if package in OURS:
+        if not any(is_inside(name, allowed) for allowed in ALLOWED[part]):
+            yield f"{part} may not import {name}"
+    elif package == "keras" or is_inside(name, "tensorflow.keras"):
+        yield f"imports {name}, which is Keras 3; import tf_keras"
+    elif package not in sys.stdlib_module_names and part != "tests":
+        if package not in HOMES:
+            yield f"{package} has no home; give it one in tests/test_imports.py"
+        elif not any(path == home or part == home for home in HOMES[package]):
+            yield f"{package} belongs in {', '.join(HOMES[package])} alone"
+    if part == "configs" and package not in (*OURS, *HOMES, *sys.stdlib_module_names):
+        yield f"a config may import ml_collections and configs.base, not {name}"
+    if name in ("importlib.import_module", "importlib.util.spec_from_file_location"):
+        yield "imports by a string; pass the object as an argument"
+
+
 def find_violations(path: str, source: str) -> list[str]:
     """What a file does against the rules.
 
@@ -144,24 +163,9 @@ def find_violations(path: str, source: str) -> list[str]:
         Lines "path:line: what is wrong", in the order of the lines.
     """
     tree = ast.parse(source)
-    part = path.split("/")[0].removesuffix(".py")
     found: list[tuple[int, str]] = []
     for line, name in imported_names(path, tree):
-        package = name.split(".")[0]
-        if package in OURS:
-            if not any(is_inside(name, allowed) for allowed in ALLOWED[part]):
-                found.append((line, f"{part} may not import {name}"))
-        elif package == "keras" or is_inside(name, "tensorflow.keras"):
-            found.append((line, f"imports {name}, which is Keras 3; import tf_keras"))
-        elif package not in sys.stdlib_module_names and part != "tests":
-            if package not in HOMES:
-                found.append((line, f"{package} has no home; give it one in tests/test_imports.py"))
-            elif not any(path == home or part == home for home in HOMES[package]):
-                found.append((line, f"{package} belongs in {', '.join(HOMES[package])} alone"))
-        if part == "configs" and package not in (*OURS, *HOMES, *sys.stdlib_module_names):
-            found.append((line, f"a config may import ml_collections and configs.base, not {name}"))
-        if name in ("importlib.import_module", "importlib.util.spec_from_file_location"):
-            found.append((line, "imports by a string; pass the object as an argument"))
+        found += [(line, what) for what in import_violations(path, name)]
     aliases = tensorflow_aliases(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
