@@ -210,7 +210,7 @@ def build_set(
         lengths=lengths,
         speakers=speaker_groups[:_MAX_SPEAKERS],
         num_speakers=len(speaker_groups),
-        matrix=_matrix(found, _count_characters(predictions)),
+        matrix=_matrix(found, predictions),
         confusions=_word_confusions(found, predictions),
         num_aligned=found.num_utterances,
         num_with_errors=len(wrong),
@@ -225,11 +225,6 @@ def _by_speaker(predictions: Sequence[Prediction]) -> list[Group]:
     if not any(speaker_of(record) for record in predictions):
         return []
     return sorted(_group(predictions, speaker_of), key=lambda group: (-group.words.rate, group.name))
-
-
-def _count_characters(predictions: Iterable[Prediction]) -> Counter[str]:
-    """Counts the characters of the references."""
-    return Counter("".join(_spaced(record["reference"]) for record in predictions))
 
 
 def _describe_utterance(record: Prediction, before: Mapping[str, Prediction]) -> Utterance:
@@ -363,7 +358,7 @@ def _range_name(lengths: np.ndarray, digits: int) -> str:
     return shortest if shortest == longest else f"{shortest} to {longest}"
 
 
-def _matrix(found: Confusions, said: Counter[str]) -> Matrix | None:
+def _matrix(found: Confusions, predictions: Iterable[Prediction]) -> Matrix | None:
     errors = {pair: count for pair, count in found.characters.items() if pair[0] != pair[1]}
     weight: Counter[str] = Counter()
     for pair, count in errors.items():
@@ -373,6 +368,8 @@ def _matrix(found: Confusions, said: Counter[str]) -> Matrix | None:
     symbols = sorted(symbol for symbol, _ in weight.most_common(_MAX_CHARACTERS))
     if not symbols:
         return None
+    references = (" ".join(record["reference"].split()) for record in predictions)
+    said = Counter("".join(references).replace(" ", SPACE))
     rows = [(symbol, said[symbol], _matrix_row(symbol, symbols, errors, said[symbol])) for symbol in symbols]
     return Matrix(symbols, rows, [errors.get(("", symbol), 0) for symbol in symbols])
 
@@ -401,7 +398,3 @@ def _word_confusions(found: Confusions, predictions: Iterable[Prediction]) -> li
         )
         for (reference, hypothesis), count in ordered[:_MAX_WORDS]
     ]
-
-
-def _spaced(text: str) -> str:
-    return " ".join(text.split()).replace(" ", SPACE)
