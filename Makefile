@@ -81,8 +81,9 @@ quickstart: install ## Train, evaluate and transcribe on an embedded corpus: ten
 	  '      train on your own data  $(BIN)/python run.py --config=configs/new_language.py:train.jsonl,dev.jsonl' \
 	  '      serve the model         $(BIN)/pip install -e ".[serve]" && $(BIN)/python run.py --mode=serve --checkpoint=$(WORKDIR)'
 
-lint: install ## Check style with ruff.
+lint: install ## Check style and formatting with ruff.
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 typecheck: install ## Check types with mypy.
 	$(BIN)/mypy

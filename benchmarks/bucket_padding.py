@@ -23,6 +23,7 @@ NUM_UTTERANCES, HOURS = 281_241, 960.9
 
 
 def main() -> None:
+    """Runs the benchmark and prints its measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--input", default="../shared/corpora/LibriSpeech", help="folder that holds train-clean-5")
     parser.add_argument("--picture", help="where to draw it")

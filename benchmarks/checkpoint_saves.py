@@ -24,6 +24,7 @@ _WAYS = ("no save", "waits", "background")
 
 
 def main() -> None:
+    """Runs the benchmark and prints its measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--preset", default="base")
     parser.add_argument("--updates", type=int, default=12, help="of each part of a round")

@@ -22,6 +22,7 @@ SPLIT = "train-clean-5"
 
 
 def main() -> None:
+    """Runs the benchmark and prints its measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--input", default="../shared/corpora/LibriSpeech", help="folder that holds train-clean-5")
     parser.add_argument("--epochs", type=int, default=6)

@@ -44,6 +44,7 @@ CASES = [(payload, num_workers) for payload in ("pcm16", "flac") for num_workers
 
 
 def main() -> None:
+    """Runs the benchmark and prints its measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--input", default="../shared/corpora/LibriSpeech", help="folder of the splits")
     parser.add_argument("--repeat", type=int, default=4, help="times the corpus is taken")

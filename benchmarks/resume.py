@@ -40,6 +40,7 @@ CASES: dict[str, dict] = {
 
 
 def main() -> None:
+    """Runs the benchmark and prints its measurements."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--input", default="../shared/corpora/LibriSpeech", help="folder that holds train-clean-5")
     parser.add_argument("--num_utterances", type=int, default=300_000)

@@ -89,6 +89,11 @@ def identify(head: bytes) -> AudioKind | None:
     for start, kind in _STARTS:
         if head.startswith(start):
             return kind
+    return _identify_frames(head)
+
+
+def _identify_frames(head: bytes) -> AudioKind | None:
+    """Returns the kind of a file without a magic by the sync bits of its first frames, or None if it is unknown."""
     if len(head) > 2 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0:  # layer 0, which does not exist in MPEG audio
         return AudioKind("AAC (ADTS)", is_readable=False)
     if len(head) > 188 and head[0] == head[188] == 0x47:

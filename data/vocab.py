@@ -1,6 +1,6 @@
-"""Makes a vocabulary from a corpus's transcripts.
+r"""Makes a vocabulary from a corpus's transcripts.
 
-python -m data.vocab --format=jsonl --input=manifest.jsonl --text_normalization=unicode \\
+python -m data.vocab --format=jsonl --input=manifest.jsonl --text_normalization=unicode \
     --output=vocab.json
 """
 

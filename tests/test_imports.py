@@ -65,7 +65,7 @@ HOMES = {
     "onnxruntime": ("engine/inference/export/portable.py",),
     "orbit": ("engine",),
     "psutil": ("benchmarks",),
-    "safetensors": ("models/convert.py",),
+    "safetensors": ("models/weights/tensor_files.py",),
     "scipy": ("engine/report/statistics.py",),
     "soundfile": ("benchmarks", "data"),
     "soxr": ("data",),
@@ -78,7 +78,7 @@ HOMES = {
         "engine/inference/serving/http_server.py",
         "engine/inference/serving/uploads.py",
     ),
-    "torch": ("benchmarks/reference_worker.py", "models/convert.py"),
+    "torch": ("benchmarks/reference_worker.py", "models/weights/tensor_files.py"),
     "transformers": ("benchmarks/reference_worker.py",),
     "tqdm": ("benchmarks", "data", "engine", "models"),
 }
@@ -136,6 +136,25 @@ def root_name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
+def import_violations(path: str, name: str) -> Iterator[str]:
+    """Yields what is wrong with the import of a name in a file."""
+    part, package = path.split("/")[0].removesuffix(".py"), name.split(".")[0]
+    if package in OURS:
+        if not any(is_inside(name, allowed) for allowed in ALLOWED[part]):
+            yield f"{part} may not import {name}"
+    elif package == "keras" or is_inside(name, "tensorflow.keras"):
+        yield f"imports {name}, which is Keras 3; import tf_keras"
+    elif package not in sys.stdlib_module_names and part != "tests":
+        if package not in HOMES:
+            yield f"{package} has no home; give it one in tests/test_imports.py"
+        elif not any(path == home or part == home for home in HOMES[package]):
+            yield f"{package} belongs in {', '.join(HOMES[package])} alone"
+    if part == "configs" and package not in (*OURS, *HOMES, *sys.stdlib_module_names):
+        yield f"a config may import ml_collections and configs.base, not {name}"
+    if name in ("importlib.import_module", "importlib.util.spec_from_file_location"):
+        yield "imports by a string; pass the object as an argument"
+
+
 def find_violations(path: str, source: str) -> list[str]:
     """What a file does against the rules.
 
@@ -147,24 +166,9 @@ def find_violations(path: str, source: str) -> list[str]:
         Lines "path:line: what is wrong", in the order of the lines.
     """
     tree = ast.parse(source)
-    part = path.split("/")[0].removesuffix(".py")
     found: list[tuple[int, str]] = []
     for line, name in imported_names(path, tree):
-        package = name.split(".")[0]
-        if package in OURS:
-            if not any(is_inside(name, allowed) for allowed in ALLOWED[part]):
-                found.append((line, f"{part} may not import {name}"))
-        elif package == "keras" or is_inside(name, "tensorflow.keras"):
-            found.append((line, f"imports {name}, which is Keras 3; import tf_keras"))
-        elif package not in sys.stdlib_module_names and part != "tests":
-            if package not in HOMES:
-                found.append((line, f"{package} has no home; give it one in tests/test_imports.py"))
-            elif not any(path == home or part == home for home in HOMES[package]):
-                found.append((line, f"{package} belongs in {', '.join(HOMES[package])} alone"))
-        if part == "configs" and package not in (*OURS, *HOMES, *sys.stdlib_module_names):
-            found.append((line, f"a config may import ml_collections and configs.base, not {name}"))
-        if name in ("importlib.import_module", "importlib.util.spec_from_file_location"):
-            found.append((line, "imports by a string; pass the object as an argument"))
+        found += [(line, what) for what in import_violations(path, name)]
     aliases = tensorflow_aliases(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -312,7 +316,7 @@ def test_every_imported_package_is_declared_in_setup_cfg():
         ("models/ctc/loss.py", "from orbit import Controller", "orbit belongs in engine alone"),
         ("models/ctc/loss.py", "import soundfile", "soundfile belongs in benchmarks, data alone"),
         ("models/ctc/loss.py", "import tensorflow_hub as hub", "belongs in models/hub/model.py alone"),
-        ("models/ctc/loss.py", "import safetensors.numpy", "belongs in models/convert.py alone"),
+        ("models/ctc/loss.py", "import safetensors.numpy", "belongs in models/weights/tensor_files.py alone"),
         ("models/ctc/loss.py", "import ml_collections", "ml_collections belongs in configs"),
         ("engine/training/trainer.py", "import data", "engine may not import data"),
         ("engine/training/trainer.py", "import models.ctc as ctc", "engine may not import models.ctc"),
@@ -330,7 +334,11 @@ def test_every_imported_package_is_declared_in_setup_cfg():
         ("run.py", "import benchmarks.step", "run may not import benchmarks.step"),
         ("run.py", "from tests.data import test_text", "run may not import tests.data.test_text"),
         ("run.py", "import orbit", "orbit belongs in engine alone"),
-        ("data/vocab.py", "import torch", "torch belongs in benchmarks/reference_worker.py, models/convert.py alone"),
+        (
+            "data/vocab.py",
+            "import torch",
+            "belongs in benchmarks/reference_worker.py, models/weights/tensor_files.py alone",
+        ),
         ("data/vocab.py", "import transformers", "transformers belongs in benchmarks/reference_worker.py alone"),
         ("models/ctc/loss.py", "import keras", "imports keras, which is Keras 3"),
         ("models/ctc/loss.py", "from tensorflow import keras", "imports tensorflow.keras"),
@@ -360,7 +368,7 @@ def test_checker_finds(path, source, expected):
         ("data/audio/decoding.py", "import soundfile\nimport soxr\nfrom . import errors"),
         ("models/wav2vec2/model.py", "import tf_keras\ntf_keras.Model\nfrom models import ctc"),
         ("models/hub/model.py", "import tensorflow_hub as hub"),
-        ("models/convert.py", "from safetensors.numpy import load_file"),
+        ("models/weights/tensor_files.py", "from safetensors.numpy import load_file"),
         ("engine/experiment.py", "import ml_collections\nimport orbit\nimport jiwer"),
         ("engine/modes/serve.py", "from engine.files import x\nfrom .. import files"),
         ("engine/workdir.py", "import importlib.metadata\nimportlib.metadata.version('x')"),

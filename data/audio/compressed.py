@@ -23,6 +23,7 @@ _KBITS = {
     (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _MPEG_RATES = (44100, 48000, 32000)
+_RATE_SHIFTS = {3: 0, 2: 1, 0: 2}  # by the version's code: MPEG 1, 2 and 2.5
 
 
 def check_ogg(file: BinaryIO, start: int, num_bytes: int) -> Verdict:
@@ -94,26 +95,44 @@ def _flac_end(tail: bytes, max_block: int, num_samples: int) -> int:
 
 def _flac_frame_end(head: bytes, max_block: int) -> int | None:
     """Returns the samples up to the end of the frame with the header `head`, or None if it is not a header."""
-    if len(head) < 6 or head[1] & 0xFE != 0xF8 or head[3] & 1 or head[3] >> 4 > 10:
+    if len(head) < 6 or head[1] & 0xFE != 0xF8 or _has_reserved_code(head):
         return None
     block_code, rate_code = head[2] >> 4, head[2] & 15
     # The number of the frame or of its first sample is coded like a UTF-8 character.
     num_more = next((n for n, (mask, mark) in enumerate(_UTF8_STARTS) if head[4] & mask == mark), -1)
-    if num_more < 0 or block_code == 0 or rate_code == 15:
+    if num_more < 0:
         return None
-    number = head[4] & (0x7F if num_more == 0 else 0xFF >> (num_more + 2))
-    for byte in head[5 : 5 + num_more]:
-        number = number << 6 | byte & 0x3F
     at = 5 + num_more
     size_bytes = {6: 1, 7: 2}.get(block_code, 0)
     length = at + size_bytes + {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
     if len(head) <= length or _crc(head[: length + 1], bits=8, polynomial=0x07):
         return None
-    if size_bytes:
-        block = int.from_bytes(head[at : at + size_bytes], "big") + 1
-    else:
-        block = 192 if block_code == 1 else 576 << (block_code - 2) if block_code < 6 else 256 << (block_code - 8)
-    return (number if head[1] & 1 else number * max_block) + block
+    number = _coded_number(head[4], head[5:at])
+    first = number if head[1] & 1 else number * max_block
+    return first + _block_samples(block_code, head[at : at + size_bytes])
+
+
+def _coded_number(start: int, more: bytes) -> int:
+    """Decodes a number that is coded like a UTF-8 character, from its first byte and the bytes behind it."""
+    number = start & (0xFF >> (len(more) + 2) if more else 0x7F)
+    for byte in more:
+        number = number << 6 | byte & 0x3F
+    return number
+
+
+def _has_reserved_code(head: bytes) -> bool:
+    """Returns whether a FLAC frame header has a code that no encoder writes."""
+    block_code, rate_code, channel_code = head[2] >> 4, head[2] & 15, head[3] >> 4
+    return block_code == 0 or rate_code == 15 or channel_code > 10 or bool(head[3] & 1)
+
+
+def _block_samples(code: int, written: bytes) -> int:
+    """Returns the samples of a FLAC frame by its block code, or as written behind the header."""
+    if written:
+        return int.from_bytes(written, "big") + 1
+    if code == 1:
+        return 192
+    return 576 << (code - 2) if code < 6 else 256 << (code - 8)
 
 
 def _crc(content: bytes, *, bits: int, polynomial: int) -> int:
@@ -137,14 +156,14 @@ def mp3_header(head: bytes) -> tuple[tuple[int, int, int], int] | None:
     Returns:
         ((version, layer, rate in Hz), bytes of the frame), or None if this is not a header.
     """
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+    if len(head) < 4 or int.from_bytes(head[:2], "big") < 0xFFE0:  # eleven bits of sync
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
     kbits_index, rate_index, padding = head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
     if version == 1 or layer == 4 or kbits_index in (0, 15) or rate_index == 3:
         return None
     is_first = version == 3
-    rate = _MPEG_RATES[rate_index] >> (0 if is_first else 1 if version == 2 else 2)
+    rate = _MPEG_RATES[rate_index] >> _RATE_SHIFTS[version]
     kbits = _KBITS[is_first, layer][kbits_index]
     if layer == 1:
         return (version, layer, rate), (12_000 * kbits // rate + padding) * 4
@@ -159,12 +178,7 @@ def check_mp3(file: BinaryIO, start: int, num_bytes: int) -> Verdict:
     header = mp3_header(head[:4])
     if at < 0 or header is None:
         return WHOLE  # the reader refuses a file without a length
-    if head[at : at + 4] == b"VBRI":
-        promised_bytes, promised_frames = struct.unpack(">II", head[at + 10 : at + 18].ljust(8, b"\0"))
-    else:
-        flags, *fields = struct.unpack(">III", head[at + 4 : at + 16].ljust(12, b"\0"))
-        promised_frames = fields[0] if flags & 1 else 0
-        promised_bytes = fields[flags & 1] if flags & 2 else 0
+    promised_bytes, promised_frames = _promised_mp3(head[at : at + 18])
     # A tag at the end, or two frames, are shorter than this.
     if not promised_frames or 0 <= num_bytes - start - promised_bytes < 512:
         return WHOLE
@@ -172,6 +186,15 @@ def check_mp3(file: BinaryIO, start: int, num_bytes: int) -> Verdict:
     if num_frames < promised_frames - 1:
         return Verdict(f"ends early: {num_frames} of {promised_frames} frames; fetch or make it again")
     return Verdict(f"{MORE}; {MORE_ADVICE}") if num_frames > promised_frames + 2 else WHOLE
+
+
+def _promised_mp3(info: bytes) -> tuple[int, int]:
+    """Returns the bytes and the frames that an information frame promises, 0 where it does not say."""
+    if info.startswith(b"VBRI"):
+        num_bytes, num_frames = struct.unpack(">II", info[10:18].ljust(8, b"\0"))
+        return num_bytes, num_frames
+    flags, *fields = struct.unpack(">III", info[4:16].ljust(12, b"\0"))
+    return fields[flags & 1] if flags & 2 else 0, fields[0] if flags & 1 else 0
 
 
 def _count_mp3_frames(content: bytes, kind: tuple[int, int, int]) -> int:

@@ -7,6 +7,7 @@ a broken download and two files in one would both pass as whole.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from data.audio.compressed import check_flac, check_mp3, check_ogg, mp3_header
@@ -34,65 +35,89 @@ def check_container(file: BinaryIO, num_bytes: int, *, walks: bool = True, is_de
     head = read_at(file, start, 16)
     if head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM"):
         return _check_chunks(file, start, num_bytes)
-    if head == _W64_RIFF:
-        return _check_w64(file, num_bytes)
     if head[:4] in (b".snd", b"dns."):
-        offset, size = struct.unpack(">II" if head[:4] == b".snd" else "<II", head[4:12].ljust(8, b"\0"))
-        return WHOLE if _is_streaming(size) else check_span(file, offset, size, num_bytes)
-    if head[:4] == b"caff":
-        return _check_caf(file, num_bytes)
-    if head[:8] == b"NIST_1A\n":
-        return _check_nist(file, num_bytes)
-    if head == b"Creative Voice F":
-        return _check_voc(file, num_bytes)
-    if head[:4] == b"2BIT":
-        return _check_avr(file, num_bytes)
+        return _check_au(file, head, num_bytes)
+    check = next((check for magic, check in _CHECKS if head.startswith(magic)), None)
+    if check is not None:
+        return check(file, num_bytes)
     if head[:4] == b"fLaC":
         return check_flac(file, start, num_bytes, is_decoded=is_decoded)
-    if head[:4] == b"OggS" and walks:
+    if not walks:
+        return WHOLE
+    if head[:4] == b"OggS":
         return check_ogg(file, start, num_bytes)
-    if mp3_header(head[:4]) is not None and walks:
+    if mp3_header(head[:4]) is not None:
         return check_mp3(file, start, num_bytes)
     return WHOLE
 
 
-def _is_streaming(size: int) -> bool:
+def _is_streaming(size: int, *, is_wide: bool = False) -> bool:
+    """Returns whether a size, of 64 bits if it is wide, stands for one that the writer did not know."""
+    if is_wide:
+        return size == 0 or size >= _STREAMING_64
     return size == 0 or any(low <= size < high for low, high in _STREAMING_32)
 
 
 def _check_chunks(file: BinaryIO, start: int, num_bytes: int) -> Verdict:
     """Checks RIFF, RIFX, RF64 and IFF: chunks of a name, a size and padding to an even length."""
-    magic, total_bytes = (head := read_at(file, start, 12))[:4], head[4:8].ljust(4, b"\0")
-    order = ">" if magic in (b"RIFX", b"FORM") else "<"
-    total = struct.unpack(f"{order}I", total_bytes)[0]
+    head = read_at(file, start, 12)
+    order = ">" if head[:4] in (b"RIFX", b"FORM") else "<"
+    samples = _find_samples(file, start + 12, num_bytes, order=order, has_ds64=head[:4] in (b"RF64", b"BW64"))
+    if samples is None:
+        return WHOLE
+    first, size, is_wide = samples
+    total = struct.unpack(f"{order}I", head[4:8].ljust(4, b"\0"))[0]
+    end = start + 8 + total
+    is_known_end = not _is_streaming(total) and end <= num_bytes + 1
+    if size == 0 and not is_wide and is_known_end and end >= num_bytes:
+        # Not a stream, because its length is written, and it is zero.
+        return Verdict("has no samples: remove it or record it again", code="empty_audio")
+    if _is_streaming(size, is_wide=is_wide):
+        return WHOLE
+    known_end = end + total % 2 if is_known_end else -1
+    return check_span(file, first, size, num_bytes, rest=max(known_end, first + size + size % 2))
+
+
+def _find_samples(
+    file: BinaryIO, position: int, num_bytes: int, *, order: str, has_ds64: bool
+) -> tuple[int, int, bool] | None:
+    """Finds the chunk of the samples.
+
+    Args:
+        file: Content of the file.
+        position: Start of the first chunk.
+        num_bytes: Size of the file.
+        order: Byte order of the sizes, in the form of `struct`.
+        has_ds64: Whether a chunk ds64 may hold the size in 64 bits.
+
+    Returns:
+        (start of the samples, their size in bytes, whether ds64 gives it), or None if there is no such chunk.
+    """
     wide: int | None = None
-    is_known_end = not _is_streaming(total) and start + 8 + total <= num_bytes + 1
-    position = start + 12
     for _ in range(_MAX_CHUNKS):
         chunk = read_at(file, position, 8)
         if len(chunk) < 8:
             break
         name, size = chunk[:4], struct.unpack(f"{order}I", chunk[4:])[0]
-        if name == b"ds64":
-            fields = read_at(file, position + 8, 16)
-            wide = struct.unpack("<Q", fields[8:16])[0] if len(fields) == 16 else None
+        if name == b"ds64" and has_ds64:
+            wide = _wide_size(read_at(file, position + 8, 16))
+        if name == b"data" and size == 0xFFFFFFFF and wide is not None:
+            return position + 8, wide, True
         if name in (b"data", b"SSND", b"BODY"):
-            if name == b"data" and magic in (b"RF64", b"BW64") and size == 0xFFFFFFFF and wide is not None:
-                size = wide
-                if size == 0 or size >= _STREAMING_64:
-                    return WHOLE
-            elif size == 0 and is_known_end and start + 8 + total >= num_bytes:
-                # Not a stream, because its length is written, and it is zero.
-                return Verdict("has no samples: remove it or record it again", code="empty_audio")
-            elif _is_streaming(size):
-                return WHOLE
-            known_end = start + 8 + total + total % 2 if is_known_end else -1
-            first = position + 8
-            return check_span(file, first, size, num_bytes, rest=max(known_end, first + size + size % 2))
+            return position + 8, size, False
         position += 8 + size + size % 2
         if position > num_bytes:
             break
-    return WHOLE
+    return None
+
+
+def _wide_size(ds64: bytes) -> int | None:
+    return int.from_bytes(ds64[8:], "little") if len(ds64) == 16 else None
+
+
+def _check_au(file: BinaryIO, head: bytes, num_bytes: int) -> Verdict:
+    offset, size = struct.unpack(">II" if head[:4] == b".snd" else "<II", head[4:12].ljust(8, b"\0"))
+    return WHOLE if _is_streaming(size) else check_span(file, offset, size, num_bytes)
 
 
 def _check_w64(file: BinaryIO, num_bytes: int) -> Verdict:
@@ -168,3 +193,12 @@ def _check_avr(file: BinaryIO, num_bytes: int) -> Verdict:
     is_stereo, bits = struct.unpack(">HH", head[12:16])
     count = struct.unpack(">I", head[26:30])[0]
     return check_span(file, 128, count * (2 if is_stereo else 1) * max(1, bits // 8), num_bytes)
+
+
+_CHECKS: Sequence[tuple[bytes, Callable[[BinaryIO, int], Verdict]]] = (
+    (_W64_RIFF, _check_w64),
+    (b"caff", _check_caf),
+    (b"NIST_1A\n", _check_nist),
+    (b"Creative Voice F", _check_voc),
+    (b"2BIT", _check_avr),
+)

@@ -34,20 +34,26 @@ def list_librispeech(root: str | os.PathLike[str], split: str, report: Report) -
         raise InputError(
             f"no SPEAKER/CHAPTER/*.trans.txt under {folder}: give the folder of one split{_list_splits(root)}"
         )
-    files = [path for path in _visible(storage.glob(folder, "*/*/*")) if suffix(path) in _AUDIO_SUFFIXES]
-    audio = {(os.path.dirname(path), stem(path)): path for path in files}
-    without_audio = [(parent, name) for parent, name, _ in transcripts if (parent, name) not in audio]
+    audio = _find_audio(folder)
+    rows: list[Row] = []
+    without_audio: list[tuple[str, str]] = []
+    for parent, name, text in transcripts:
+        if (parent, name) in audio:
+            rows.append(Row(name, audio[parent, name], text, os.path.basename(os.path.dirname(parent))))
+        else:
+            without_audio.append((parent, name))
     if without_audio:
         report(_missing_audio(folder, without_audio, len(transcripts)))
-    rows = [
-        Row(name, audio[parent, name], text, os.path.basename(os.path.dirname(parent)))
-        for parent, name, text in transcripts
-        if (parent, name) in audio
-    ]
     without_text = sorted(set(audio.values()) - {row.path for row in rows})
     if without_text:
         report(_missing_transcripts(folder, without_text, len(audio)))
     return sorted(rows)
+
+
+def _find_audio(folder: str) -> dict[tuple[str, str], str]:
+    """Maps (folder, utterance id) to the path of each audio file."""
+    files = [path for path in _visible(storage.glob(folder, "*/*/*")) if suffix(path) in _AUDIO_SUFFIXES]
+    return {(os.path.dirname(path), stem(path)): path for path in files}
 
 
 def _missing_transcripts(folder: str, without_text: Sequence[str], num_files: int) -> Fault:

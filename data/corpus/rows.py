@@ -98,20 +98,13 @@ def read_table_records(path: str, delimiter: str, report: Report) -> list[Record
             if header is None:
                 header = _check_header(path, begin, lines[begin], cells, delimiter)
                 continue
-            if not error and not cells:
+            if not error and len(cells) in (0, len(header)):
+                if cells:
+                    place = f"{path}:{begin + 1}"
+                    records.append(Record(place, dict(zip(header, cells, strict=True)), lines[begin]))
                 continue
-            if not error and len(cells) == len(header):
-                place = f"{path}:{begin + 1}"
-                records.append(Record(place, dict(zip(header, cells, strict=True)), lines[begin]))
-                continue
-            opened = begin
-            if error or end > begin:
-                opened = begin + _find_open_quote(lines[begin : end + 1], delimiter, to_end=bool(error))
-            what = (
-                f"is malformed ({error}), close or double the quotation mark"
-                if error
-                else f"has too few or too many columns, {len(cells)} and not the {len(header)} of the header"
-            )
+            opened = begin + _find_open_quote(lines[begin : end + 1], delimiter, to_end=bool(error))
+            what = _describe_bad_row(error, len(cells), len(header))
             report(Record(f"{path}:{opened + 1}", {}, lines[opened]).fault(what))
             if error or end > begin:
                 again = opened + 1
@@ -199,6 +192,12 @@ def _check_header(path: str, number: int, line: str, cells: Sequence[str], delim
             if header.count(name) > 1:
                 raise InputError(f"{path}:{number + 1} has the column {name} twice: {excerpt(line)}")
     return header
+
+
+def _describe_bad_row(error: str, num_cells: int, num_columns: int) -> str:
+    if error:
+        return f"is malformed ({error}), close or double the quotation mark"
+    return f"has too few or too many columns, {num_cells} and not the {num_columns} of the header"
 
 
 def _split_rows(lines: Sequence[str], start: int, delimiter: str) -> Iterator[tuple[int, int, list[str], str]]:

@@ -94,10 +94,7 @@ def find_segment(time: ListedTime, *, num_samples: int, sample_rate: int, is_los
     file_secs = num_samples / sample_rate
     slack = max(_SLACK_SECS, _LOSSY_SLACK_SECS if is_lossy else 0.0)
     if time.offset_secs is None:
-        off = abs((time.duration_secs or 0.0) - file_secs)
-        if time.duration_secs is None or off <= slack or off < time.unit_secs:
-            return Segment(None, num_samples)
-        return Segment(None, num_samples, _describe(time.duration_secs, file_secs))
+        return Segment(None, num_samples, _find_conflict(time, file_secs, slack))
     end_secs = file_secs if time.duration_secs is None else time.offset_secs + time.duration_secs
     if time.offset_secs >= file_secs or end_secs > file_secs + max(slack, time.unit_secs):
         raise ValueError(
@@ -111,6 +108,14 @@ def find_segment(time: ListedTime, *, num_samples: int, sample_rate: int, is_los
     return Segment(start, length)
 
 
+def _find_conflict(time: ListedTime, file_secs: float, slack: float) -> str:
+    """Returns how the listed duration contradicts that of a whole file; "" if it does not."""
+    if time.duration_secs is None:
+        return ""
+    off = abs(time.duration_secs - file_secs)
+    return "" if off <= slack or off < time.unit_secs else _describe(time.duration_secs, file_secs)
+
+
 def _number(record: Mapping[str, object], key: str, *, strict: bool = False) -> tuple[float | None, float]:
     """Returns a value in seconds, or None if there is none, and one unit of its last digit."""
     value = record.get(key)
@@ -118,6 +123,10 @@ def _number(record: Mapping[str, object], key: str, *, strict: bool = False) -> 
         return None, 0.0
     if isinstance(value, float) and 1e-3 <= value < 1e9:  # the usual case; Decimal takes five times as long
         return value, 10.0 ** -len(repr(value).partition(".")[2])
+    return _parse_number(value, key, strict=strict)
+
+
+def _parse_number(value: object, key: str, *, strict: bool) -> tuple[float | None, float]:
     wrong = ValueError(f"has {key} {_short(value)}: give seconds as a number")
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise wrong

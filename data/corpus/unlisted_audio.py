@@ -33,10 +33,13 @@ def unlisted_audio(*, format: str, input: str | os.PathLike[str]) -> dict[str, s
         return {}
     ignored: list[Fault] = []
     listed = {Path(os.path.abspath(audio)) for audio in list_audio(format=format, input=input, report=ignored.append)}
-    found = {}
+    found: dict[str, str] = {}
     for folder in sorted({audio.parent for audio in listed}):
-        for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-            is_hidden = file.name.startswith(".")  # macOS's ._NAME among them
-            if file.suffix.lower() in _AUDIO_SUFFIXES and file not in listed and not is_hidden:
-                found[file.stem] = str(file)
+        found |= {file.stem: str(file) for file in _visible_audio(folder) if file not in listed}
     return found
+
+
+def _visible_audio(folder: Path) -> list[Path]:
+    """Returns the audio files of a folder, sorted, without hidden ones such as macOS's ._NAME."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [file for file in files if file.suffix.lower() in _AUDIO_SUFFIXES and not file.name.startswith(".")]

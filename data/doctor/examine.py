@@ -21,7 +21,7 @@ from data.doctor.audio_checks import CLIPPED_SHARE, MIN_ACTIVE_SHARE, SILENT_PEA
 from data.doctor.clips import collect_clips
 from data.doctor.findings import Finding, allow, find, merge, sort, without_explained
 from data.doctor.preflight import LEAKS
-from data.doctor.report import DoctorReport, SetStatistics
+from data.doctor.report import DoctorReport, Memory, SetStatistics
 from data.doctor.statistics import (
     MemoryFn,
     TimeFn,
@@ -75,10 +75,14 @@ class _Opened:
     findings: list[Finding] = field(default_factory=list)
 
     def measure(self, *, tokenizer: CharTokenizer, text_normalization: str, speed_factors: Sequence[float]) -> None:
-        """Measures the texts of the set."""
+        """Measures the texts of the set; only training has other speeds than 1."""
         source = self.data[0][1].source
         self.corpus = Corpus.measure(
-            self.name, source, tokenizer=tokenizer, text_normalization=text_normalization, speed_factors=speed_factors
+            self.name,
+            source,
+            tokenizer=tokenizer,
+            text_normalization=text_normalization,
+            speed_factors=speed_factors if self.name == TRAIN else (1.0,),
         )
 
 
@@ -121,22 +125,16 @@ def examine(
     opened = _open_all(sets)
     for one in opened:
         if one.data:
-            factors = speed_factors if one.name == TRAIN else (1.0,)
-            one.measure(tokenizer=tokenizer, text_normalization=text_normalization, speed_factors=factors)
+            one.measure(tokenizer=tokenizer, text_normalization=text_normalization, speed_factors=speed_factors)
             one.findings += _check_without_audio(one, tokenizer, frames_fn)
             one.findings += _check_limits(one, min_secs=min_duration_secs, max_secs=max_duration_secs)
     _listen_all(opened, text_normalization=text_normalization, max_hours=max_hours, num_workers=num_workers)
     train = next((one for one in opened if one.name == TRAIN and one.corpus), None)
-    memory = [
-        predict_memory(item.name, data.plan, item.num_parts, memory_fn, available_bytes)
-        for one in opened
-        for item, data in one.data
-    ]
-    findings = _gather_findings(opened, train)
-    findings += find("memory", "config", {item.what: item.describe() for item in memory if item.is_too_much})
-    findings += find("frozen_random", "config", {"model": frozen_random} if frozen_random else {})
-    findings = sort(without_explained(merge(allow(findings, LEAKS) if allow_train_eval_overlap else findings)))
-    corpora = [one.corpus for one in opened if one.corpus]
+    memory = _predict_memory(opened, memory_fn, available_bytes)
+    findings = _gather_findings(opened, train, allow_train_eval_overlap=allow_train_eval_overlap)
+    findings += _check_config(memory, frozen_random)
+    findings = sort(without_explained(merge(findings)))
+    corpora = _corpora(opened)
     plan = plan_statistics(train.data[0][1].plan, frames_fn) if train else None
     return DoctorReport(
         findings=findings,
@@ -150,6 +148,10 @@ def examine(
     )
 
 
+def _corpora(opened: Sequence[_Opened]) -> list[Corpus]:
+    return [one.corpus for one in opened if one.corpus]
+
+
 def _check_limits(one: _Opened, *, min_secs: float, max_secs: float) -> list[Finding]:
     data = one.data[0][1]
     if not isinstance(data, TrainData):
@@ -157,18 +159,35 @@ def _check_limits(one: _Opened, *, min_secs: float, max_secs: float) -> list[Fin
     return text_checks.check_durations(one.name, data.left_out_secs, min_secs=min_secs, max_secs=max_secs)
 
 
-def _gather_findings(opened: Sequence[_Opened], train: _Opened | None) -> list[Finding]:
+def _predict_memory(opened: Sequence[_Opened], memory_fn: MemoryFn, available_bytes: int | None) -> list[Memory]:
+    return [
+        predict_memory(item.name, data.plan, item.num_parts, memory_fn, available_bytes)
+        for one in opened
+        for item, data in one.data
+    ]
+
+
+def _check_config(memory: Sequence[Memory], frozen_random: str) -> list[Finding]:
+    return [
+        *find("memory", "config", {item.what: item.describe() for item in memory if item.is_too_much}),
+        *find("frozen_random", "config", {"model": frozen_random} if frozen_random else {}),
+    ]
+
+
+def _gather_findings(
+    opened: Sequence[_Opened], train: _Opened | None, *, allow_train_eval_overlap: bool
+) -> list[Finding]:
     findings = [item for one in opened for item in one.findings]
     for one in opened:
         if one.corpus and one.sounds:
             findings += _check_sounds(one, one.corpus, one.sounds)
         if train and one.corpus and one is not train:
             findings += _check_leaks(train, one)
-    return findings
+    return allow(findings, LEAKS) if allow_train_eval_overlap else findings
 
 
 def _gather_statistics(opened: Sequence[_Opened], frames_fn: FramesFn) -> list[SetStatistics]:
-    ends = axis_ends([one.corpus for one in opened if one.corpus])
+    ends = axis_ends(_corpora(opened))
     return [
         set_statistics(
             one.corpus,
@@ -225,10 +244,15 @@ def _open(group: Sequence[DatasetSpec], told: set[tuple[str, ...]]) -> _Opened:
         if item is group[0]:
             one.findings += _describe_faults(one, faults, told)
     if fields["format"] == "tfrecord" and one.data:
-        one.findings = [finding for finding in one.findings if finding.code != "damaged_shard"]
-        damaged = verify_shards(fields["input"], split=fields.get("split", ""))
-        one.findings += find("damaged_shard", one.name, damaged)
+        _check_shards(one)
     return one
+
+
+def _check_shards(one: _Opened) -> None:
+    """Finds all damaged shards by their checksums, where opening the set stops at the first."""
+    damaged = verify_shards(one.fields["input"], split=one.fields.get("split", ""))
+    others = [finding for finding in one.findings if finding.code != "damaged_shard"]
+    one.findings = others + find("damaged_shard", one.name, damaged)
 
 
 def _describe_faults(one: _Opened, faults: Sequence[Fault], told: set[tuple[str, ...]]) -> list[Finding]:
@@ -335,14 +359,15 @@ def _check_leaks(train: _Opened, one: _Opened) -> list[Finding]:
     assert train.corpus is not None and one.corpus is not None
     findings = text_checks.check_ids(train.corpus, one.corpus)
     leaked = {key for item in findings if item.code == "id_leak" for key in item.details}
-    trained = {key: places[0] for key, places in _by_key(train).items()}
+    ids, train_ids = one.corpus.source.utterance_ids, train.corpus.source.utterance_ids
+    trained = _by_key(train)
     heard = {
-        one.corpus.source.utterance_ids[index]: f"the audio of {train.corpus.source.utterance_ids[trained[key]]}"
+        ids[index]: f"the audio of {train_ids[trained[key][0]]}"
         for key, places in _by_key(one).items()
-        for index in places
         if key in trained
+        for index in places
+        if ids[index] not in leaked
     }
-    heard = {key: what for key, what in heard.items() if key not in leaked}
     findings += find("audio_leak", one.name, heard)
     return findings + text_checks.check_speakers(train.corpus, one.corpus, leaked | heard.keys())
 

@@ -295,7 +295,28 @@ def _write_index(
     skipped: dict[str, Any],
     max_bad: int,
 ) -> dict[str, Any]:
-    """Joins the notes of the shards, and the parts of the earlier index for shards without a note, to a new index."""
+    """Writes the index of all shards, and adds their bad utterances to `skipped`."""
+    shards, columns = _join_shards(tasks, index, skipped)
+    if len(skipped) > max_bad:
+        raise too_many_bad(skipped, max_bad)
+    if not columns["utterance_id"]:
+        raise InputError("no utterance is left to write: check the corpus")
+    made = {
+        **corpus,
+        "num_utterances": len(columns["utterance_id"]),
+        "skipped": {name: code for name, (code, _) in sorted(skipped.items())},
+        "shards": shards,
+        "columns": columns,
+    }
+    text = json.dumps(made, ensure_ascii=False, separators=(",", ":"))
+    write_text_atomic(storage.join(folder, INDEX_NAME), text + "\n")
+    return made
+
+
+def _join_shards(
+    tasks: Sequence[ShardTask], index: Mapping[str, Any] | None, skipped: dict[str, Any]
+) -> tuple[list[dict[str, Any]], dict[str, list[Any]]]:
+    """Joins the notes of the shards, and the parts of the earlier index for shards without a note."""
     earlier = _parts_of(index) if index else {}
     shards: list[dict[str, Any]] = []
     columns: dict[str, list[Any]] = {key: [] for key in COLUMNS}
@@ -312,20 +333,7 @@ def _write_index(
         shards.append(shard)
         for key in COLUMNS:
             columns[key] += part[key]
-    if len(skipped) > max_bad:
-        raise too_many_bad(skipped, max_bad)
-    if not columns["utterance_id"]:
-        raise InputError("no utterance is left to write: check the corpus")
-    made = {
-        **corpus,
-        "num_utterances": len(columns["utterance_id"]),
-        "skipped": {name: code for name, (code, _) in sorted(skipped.items())},
-        "shards": shards,
-        "columns": columns,
-    }
-    text = json.dumps(made, ensure_ascii=False, separators=(",", ":"))
-    write_text_atomic(storage.join(folder, INDEX_NAME), text + "\n")
-    return made
+    return shards, columns
 
 
 def _skipped_before(task: ShardTask, codes: Mapping[str, str]) -> dict[str, list[str]]:

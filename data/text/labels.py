@@ -88,18 +88,37 @@ def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_norma
         token_counts += counts
         is_repeat = (ids[1:] == ids[:-1]) & (owners[1:] == owners[:-1])
         repeats[chunk] = np.bincount(owners[1:][is_repeat], minlength=len(rows))
-        if tokenizer.unknown_id is None:
-            unknowns[chunk] = [tokenizer.num_unknown(text) for text in normalized]
-        else:
-            unknowns[chunk] = np.bincount(owners[ids == tokenizer.unknown_id], minlength=len(rows))
+        unknowns[chunk] = _count_unknown(tokenizer, normalized, ids, owners)
         for index in np.flatnonzero(unknowns[chunk]):
             unknown[first + int(index)] = "".join(sorted(tokenizer.unknown_characters(normalized[index])))
-    drops_digits = text_normalization == "librispeech"
-    digits = [index for index, text in enumerate(texts) if has_digits(text)] if drops_digits else []
+    digits = _find_digits(texts, text_normalization)
     reread, lost_symbols = _find_reread(texts, text_normalization)
     return Labels(
         lengths, repeats, unknowns, unknown, digits, token_counts, first_texts, num_words, reread, lost_symbols
     )
+
+
+def _count_unknown(
+    tokenizer: CharTokenizer, texts: Sequence[str], ids: np.ndarray, owners: np.ndarray
+) -> Sequence[int] | np.ndarray:
+    """Returns the number of characters without a token in each of N texts, from the texts or from their labels.
+
+    Args:
+        tokenizer: Tokenizer of the model.
+        texts: Normalized texts.
+        ids: int64 [L], labels of all texts.
+        owners: int64 [L], index of the text that each label belongs to.
+    """
+    if tokenizer.unknown_id is None:
+        return [tokenizer.num_unknown(text) for text in texts]
+    return np.bincount(owners[ids == tokenizer.unknown_id], minlength=len(texts))
+
+
+def _find_digits(texts: Sequence[str], text_normalization: str) -> list[int]:
+    """Returns the indices of texts with digits, if the style drops digits."""
+    if text_normalization != "librispeech":
+        return []
+    return [index for index, text in enumerate(texts) if has_digits(text)]
 
 
 def _find_reread(

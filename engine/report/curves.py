@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -72,20 +73,17 @@ def draw(
         colours: Names in the order of the palette, so that a name has the same color in every figure.
         may_be_log: Allows a logarithmic axis for values that are far apart; a linear axis always contains 0.
     """
-    kept = {name: _thin(points) for name, points in series.items()}
-    kept = {name: points for name, points in kept.items() if any(value is not None for _, value in points)}
-    values = [value for points in kept.values() for _, value in points if value is not None]
-    if not values:
+    kept = {name: _thin(points) for name, points in series.items() if _known(points)}
+    if not kept:
         return None
-    axes = _Axes.around(values, [update for points in kept.values() for update, _ in points], may_be_log=may_be_log)
+    axes = _Axes.around(list(itertools.chain(*kept.values())), may_be_log=may_be_log)
     order = [*colours, *(name for name in kept if name not in colours)]
-    x_marks = [mark for mark in _marks(0.0, axes.last_update) if mark <= axes.last_update]
     return Figure(
         title=title,
         y_name=y_name or title,
         lines=[_line(name, points, axes, order.index(name) % _NUM_COLOURS) for name, points in kept.items()],
-        x_ticks=[(axes.x_of(mark), f"{mark:,.0f}") for mark in x_marks if mark == int(mark)],
-        y_ticks=[(axes.y_of(mark), _number(mark)) for mark in axes.y_marks],
+        x_ticks=axes.x_ticks(),
+        y_ticks=axes.y_ticks(),
         is_log=axes.is_log,
     )
 
@@ -99,11 +97,12 @@ class _Axes:
     is_log: bool
 
     @classmethod
-    def around(cls, values: Sequence[float], updates: Sequence[float], *, may_be_log: bool) -> _Axes:
+    def around(cls, points: Points, *, may_be_log: bool) -> _Axes:
+        values = [value for _, value in _known(points)]
         low, high = min(values), max(values)
         is_log = may_be_log and low > 0 and high / low > _LOG_FROM
         y_marks = _log_marks(low, high) if is_log else _marks(min(0.0, low), high)
-        return cls(max(updates) or 1.0, y_marks, is_log)
+        return cls(max(update for update, _ in points) or 1.0, y_marks, is_log)
 
     def x_of(self, update: float) -> float:
         return round(WIDTH * update / self.last_update, 1)
@@ -113,6 +112,15 @@ class _Axes:
         if self.is_log:
             value, low, high = math.log(value), math.log(low), math.log(high)
         return round(HEIGHT * (1 - (value - low) / (high - low)), 1)
+
+    def x_ticks(self) -> list[tuple[float, str]]:
+        """Returns (x, label) of each whole update that is a round number."""
+        marks = [mark for mark in _marks(0.0, self.last_update) if mark <= self.last_update and mark == int(mark)]
+        return [(self.x_of(mark), f"{mark:,.0f}") for mark in marks]
+
+    def y_ticks(self) -> list[tuple[float, str]]:
+        """Returns (y, label) of each mark."""
+        return [(self.y_of(mark), _number(mark)) for mark in self.y_marks]
 
 
 def _line(name: str, points: Points, axes: _Axes, colour: int) -> Line:
@@ -161,12 +169,15 @@ def _thin(points: Points) -> Points:
     thinned: list[tuple[float, float | None]] = []
     for i in range(stretches):
         stretch = points[i * len(points) // stretches : (i + 1) * len(points) // stretches]
-        known = [(update, value) for update, value in stretch if value is not None]
-        if known:
+        if known := _known(stretch):
             thinned += sorted({min(known, key=lambda p: p[1]), max(known, key=lambda p: p[1])})
         else:
             thinned.append((stretch[0][0], None))
     return thinned if thinned[-1] == points[-1] else [*thinned, points[-1]]
+
+
+def _known(points: Points) -> list[tuple[float, float]]:
+    return [(update, value) for update, value in points if value is not None]
 
 
 def _marks(low: float, high: float) -> list[float]:

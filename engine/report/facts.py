@@ -133,19 +133,11 @@ def headline(
         lines: Lines of metrics.jsonl.
         step: Update of the evaluated weights.
     """
-    tiles = []
-    main = facts.field("eval.best_metric_set")
-    one = next((one for one in sets if one.name == main), sets[0] if sets else None)
-    if one is not None and one.num_utterances:
-        tiles += [
-            Tile("WER", f"{100 * one.words.rate:.2f} %", _rate_detail(one.name, one.interval)),
-            Tile("CER", f"{100 * one.char_rate:.2f} %", _rate_detail(one.name, one.char_interval)),
-        ]
     loops = [line for line in lines if line.get("split") == _TRAIN and line["step"] <= step]
     audio, secs = _training_totals(loops)
     speed = f"{rounded(audio / secs)} s of audio per second" if secs else "no training in metrics.jsonl"
     return [
-        *tiles,
+        *_rate_tiles(sets, facts.field("eval.best_metric_set")),
         Tile("Audio", _hours(audio) if audio else UNKNOWN, "trained on, repeats included"),
         Tile("Updates", f"{step:,}", f"of {_count(facts.field('train.num_updates'))}"),
         Tile("Time", duration(secs) if secs else UNKNOWN, f"{speed}, evaluations excluded" if secs else speed),
@@ -180,6 +172,17 @@ def _training_totals(loops: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
             audio += heard
             secs += heard / speed
     return audio, secs
+
+
+def _rate_tiles(sets: Sequence[SetReport], main: object) -> list[Tile]:
+    """Returns the error rates of the main set, or of the first if none has its name; [] if it has no utterances."""
+    one = next((one for one in sets if one.name == main), sets[0] if sets else None)
+    if one is None or not one.num_utterances:
+        return []
+    return [
+        Tile("WER", f"{100 * one.words.rate:.2f} %", _rate_detail(one.name, one.interval)),
+        Tile("CER", f"{100 * one.char_rate:.2f} %", _rate_detail(one.name, one.char_interval)),
+    ]
 
 
 def _parameter_tile(environment: Mapping[str, Any]) -> Tile:

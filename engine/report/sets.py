@@ -192,8 +192,8 @@ def build_set(
     pieces, by_speaker = pieces_of(speakers)
     wrong = [record for record in predictions if record["errors"] or record["char_errors"]]
     found = count_confusions((record["reference"], record["hypothesis"]) for record in wrong[:_MAX_ALIGNED])
-    before = previous[1] if previous else {}
-    speaker_groups = _group(predictions, speaker_of) if any(speakers) else []
+    previous_step, before = previous or (None, {})
+    speaker_groups = _by_speaker(predictions)
     length_unit, lengths = _by_length(predictions)
     return SetReport(
         name=name,
@@ -208,22 +208,31 @@ def build_set(
         by_speaker=by_speaker,
         length_unit=length_unit,
         lengths=lengths,
-        speakers=sorted(speaker_groups, key=lambda group: (-group.words.rate, group.name))[:_MAX_SPEAKERS],
+        speakers=speaker_groups[:_MAX_SPEAKERS],
         num_speakers=len(speaker_groups),
-        matrix=_matrix(found, Counter("".join(_spaced(record["reference"]) for record in predictions))),
+        matrix=_matrix(found, predictions),
         confusions=_word_confusions(found, predictions),
         num_aligned=found.num_utterances,
         num_with_errors=len(wrong),
-        utterances=[
-            Utterance(
-                prediction=record,
-                places=align_words(record["reference"], record["hypothesis"]),
-                errors_before=before[record["utterance_id"]]["errors"] if record["utterance_id"] in before else None,
-            )
-            for record in wrong[:max_utterances]
-        ],
-        previous_step=previous[0] if previous else None,
+        utterances=[_describe_utterance(record, before) for record in wrong[:max_utterances]],
+        previous_step=previous_step,
         change=compare(before, predictions) if previous else None,
+    )
+
+
+def _by_speaker(predictions: Sequence[Prediction]) -> list[Group]:
+    """Groups utterances by speaker, worst first; [] if no utterance has one."""
+    if not any(speaker_of(record) for record in predictions):
+        return []
+    return sorted(_group(predictions, speaker_of), key=lambda group: (-group.words.rate, group.name))
+
+
+def _describe_utterance(record: Prediction, before: Mapping[str, Prediction]) -> Utterance:
+    earlier = before.get(record["utterance_id"])
+    return Utterance(
+        prediction=record,
+        places=align_words(record["reference"], record["hypothesis"]),
+        errors_before=None if earlier is None else earlier["errors"],
     )
 
 
@@ -349,7 +358,7 @@ def _range_name(lengths: np.ndarray, digits: int) -> str:
     return shortest if shortest == longest else f"{shortest} to {longest}"
 
 
-def _matrix(found: Confusions, said: Counter[str]) -> Matrix | None:
+def _matrix(found: Confusions, predictions: Iterable[Prediction]) -> Matrix | None:
     errors = {pair: count for pair, count in found.characters.items() if pair[0] != pair[1]}
     weight: Counter[str] = Counter()
     for pair, count in errors.items():
@@ -359,6 +368,8 @@ def _matrix(found: Confusions, said: Counter[str]) -> Matrix | None:
     symbols = sorted(symbol for symbol, _ in weight.most_common(_MAX_CHARACTERS))
     if not symbols:
         return None
+    references = (" ".join(record["reference"].split()) for record in predictions)
+    said = Counter("".join(references).replace(" ", SPACE))
     rows = [(symbol, said[symbol], _matrix_row(symbol, symbols, errors, said[symbol])) for symbol in symbols]
     return Matrix(symbols, rows, [errors.get(("", symbol), 0) for symbol in symbols])
 
@@ -387,7 +398,3 @@ def _word_confusions(found: Confusions, predictions: Iterable[Prediction]) -> li
         )
         for (reference, hypothesis), count in ordered[:_MAX_WORDS]
     ]
-
-
-def _spaced(text: str) -> str:
-    return " ".join(text.split()).replace(" ", SPACE)

@@ -65,15 +65,21 @@ def read_signature(loaded: Any, handle: str) -> Signature:
 
 def _signature_of(args: Any, kwargs: Any, output: Any) -> Signature | None:
     """Returns the calling convention of one function, or None if it does not map speech to states."""
-    specs = [spec for spec in tf.nest.flatten([args, kwargs]) if isinstance(spec, tf.TensorSpec)]
-    is_pair = len(specs) == 2 and isinstance(args[0], (tuple, list))
-    fits = (len(specs) == 1 or is_pair) and all(spec.shape.rank == 2 for spec in specs)
+    specs = _speech_specs(args, kwargs)
     is_states = isinstance(output, (tf.TensorSpec, tf.Tensor)) and output.shape.rank == 3 and output.shape[-1]
-    if not fits or not is_states:
+    if not specs or not is_states:
         return None
     return Signature(
         num_samples=specs[0].shape[1] or 0,
-        mask_dtype=specs[1].dtype if is_pair else None,
+        mask_dtype=specs[1].dtype if len(specs) == 2 else None,
         num_frames=output.shape[1] or 0,
         output_size=output.shape[2],
     )
+
+
+def _speech_specs(args: Any, kwargs: Any) -> list[tf.TensorSpec]:
+    """Returns the specs of speech, or of speech and attention mask; [] if the function takes other tensors."""
+    specs = [spec for spec in tf.nest.flatten([args, kwargs]) if isinstance(spec, tf.TensorSpec)]
+    is_pair = len(specs) == 2 and isinstance(args[0], (tuple, list))
+    fits = (len(specs) == 1 or is_pair) and all(spec.shape.rank == 2 for spec in specs)
+    return specs if fits else []

@@ -9,7 +9,6 @@ from common.json_files import optional_field, read_object
 from common.model_card import Evaluation, compose_card, read_evaluations
 from common.workdir_layout import CONFIG_FILE
 from models.hugging_face.files import Vocabulary
-from models.wav2vec2 import pretrained
 
 
 def compose_card_of(
@@ -31,6 +30,8 @@ def compose_card_of(
     run = optional_field(config, "model", dict, os.fspath(folder / CONFIG_FILE), {})
     evaluations: list[Evaluation] = []
     if run:
+        from models.wav2vec2 import pretrained  # imports TensorFlow, so not before the flags of a command are checked
+
         step = pretrained.find_run_checkpoint(folder).rpartition("-")[2]
         evaluations = read_evaluations(os.fspath(folder), int(step) if step.isdecimal() else 0)
     loader = "AutoProcessor" if vocabulary is not None else "AutoFeatureExtractor"

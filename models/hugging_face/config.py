@@ -137,10 +137,7 @@ def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2", blank_id: int
     Raises:
         ValueError: If the type is unknown or cannot have this architecture.
     """
-    if model_type not in MODEL_TYPES:
-        raise ValueError(f"model_type is {model_type!r}; supported are {' and '.join(MODEL_TYPES)}")
-    if model_type == "wav2vec2" and not config.feature_projection_norm:
-        raise ValueError("feature_projection_norm=False exists in models of type hubert only")
+    _check_model_type(model_type, config)
     fields: dict[str, Any] = {
         "architectures": ["Wav2Vec2ForCTC" if model_type == "wav2vec2" else "HubertForCTC"],
         "model_type": model_type,
@@ -163,6 +160,13 @@ def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2", blank_id: int
         # Without a positive probability transformers makes no mask embedding and refuses ours.
         fields["mask_time_prob"] = _FIELDS["mask_time_prob"][1]
     return fields
+
+
+def _check_model_type(model_type: str, config: Wav2Vec2Config) -> None:
+    if model_type not in MODEL_TYPES:
+        raise ValueError(f"model_type is {model_type!r}; supported are {' and '.join(MODEL_TYPES)}")
+    if model_type == "wav2vec2" and not config.feature_projection_norm:
+        raise ValueError("feature_projection_norm=False exists in models of type hubert only")
 
 
 def _show(value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,20 +94,28 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
     if num_rows:
         named = {named_token(tokenizer, role, os.fspath(folder / TOKENIZER_FILE)) for role in ROLES}
         special = {*added, *find_special_tokens(ids).values(), *named}
-        without_logits = [token for token, index in ids.items() if index >= num_rows and token in special]
-        ids = {token: index for token, index in ids.items() if token not in without_logits}
-        if len(ids) != num_rows:
-            raise ValueError(
-                f"{path}: {len(ids)} tokens, but the head has {num_rows}; fetch the files that belong to it "
-                f"({TOKENIZER_FILE}, {ADDED_TOKENS_FILE}), or give another vocabulary with --vocab, which gets a new "
-                "head"
-            )
-        if without_logits:
-            notes.append(f"left out, because the head has no row for them: {', '.join(map(repr, without_logits))}")
+        ids = _fit_to_head(path, ids, special, num_rows, notes)
     ids = order_token_ids(path, ids)
     return Vocabulary(
         ids, _special_tokens(folder, ids, tokenizer, config, notes, is_trained=num_rows > 0), tuple(notes)
     )
+
+
+def _fit_to_head(
+    path: Path, ids: Mapping[str, int], special: Container[str | None], num_rows: int, notes: list[str]
+) -> dict[str, int]:
+    """Returns the tokens that have a row of the head; leaves out special ones past the rows, and notes them."""
+    without_logits = [token for token, index in ids.items() if index >= num_rows and token in special]
+    kept = {token: index for token, index in ids.items() if token not in without_logits}
+    if len(kept) != num_rows:
+        raise ValueError(
+            f"{path}: {len(kept)} tokens, but the head has {num_rows}; fetch the files that belong to it "
+            f"({TOKENIZER_FILE}, {ADDED_TOKENS_FILE}), or give another vocabulary with --vocab, which gets a new "
+            "head"
+        )
+    if without_logits:
+        notes.append(f"left out, because the head has no row for them: {', '.join(map(repr, without_logits))}")
+    return kept
 
 
 def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
@@ -165,31 +173,49 @@ def _special_tokens(
     """Returns the roles of a vocabulary's tokens; where files disagree about the blank, the tokenizer's wins."""
     path = os.fspath(folder / TOKENIZER_FILE)
     named = named_token(tokenizer, BLANK, path)
-    pad_id = config.get("pad_token_id")
-    if pad_id is not None and not is_kind(pad_id, int):
-        raise ValueError(f"{folder / 'config.json'}: pad_token_id is {describe(pad_id)}, not a whole number")
-    by_id = {index: token for token, index in ids.items()}
-    # With a new head the id in config.json belongs to another vocabulary.
-    in_config = by_id.get(pad_id) if is_trained and pad_id is not None else None
+    pad_id = _pad_token_id(folder / "config.json", config)
+    if not is_trained:
+        pad_id = None  # with a new head the id in config.json belongs to another vocabulary
+    in_config = next((token for token, index in ids.items() if index == pad_id), None)
     blank = named if named in ids else in_config
     special = find_special_tokens(ids, {**tokenizer, BLANK: blank}, where=path)
     if BLANK not in special:
         raise ValueError(
             f"{folder / VOCAB_FILE}: no token is the CTC blank; name it as pad_token in {TOKENIZER_FILE} beside it"
         )
-    blank = special[BLANK]
-    usual = find_special_tokens(ids, where=path).get(BLANK)
-    if is_trained and pad_id is not None and in_config != blank:
+    if pad_id is not None:
+        notes += _blank_notes(ids, special[BLANK], named=named, pad_id=pad_id, in_config=in_config)
+    return special
+
+
+def _blank_notes(
+    ids: Mapping[str, int], blank: str, *, named: str | None, pad_id: int, in_config: str | None
+) -> list[str]:
+    """Returns remarks on a blank that files disagree about.
+
+    Args:
+        ids: Token -> id.
+        blank: Token of the blank.
+        named: Token that the tokenizer's files name, which the vocabulary may lack.
+        pad_id: pad_token_id of config.json.
+        in_config: Token with this id; None if there is none.
+    """
+    if in_config != blank:
         why = "which the tokenizer's files name" if blank == named else "by its name"
         theirs = "not a row of the head" if in_config is None else repr(in_config)
-        notes.append(
-            f"the blank is {blank!r} (id {ids[blank]}), {why}; pad_token_id of config.json is {pad_id}, {theirs}"
-        )
-    elif named not in ids and in_config == blank and usual not in (None, blank):
-        notes.append(
-            f"the blank is {blank!r}, as pad_token_id of config.json ({pad_id}) says, though there is {usual!r}"
-        )
-    return special
+        return [f"the blank is {blank!r} (id {ids[blank]}), {why}; pad_token_id of config.json is {pad_id}, {theirs}"]
+    usual = find_special_tokens(ids).get(BLANK, blank)
+    if named in ids or usual == blank:
+        return []
+    return [f"the blank is {blank!r}, as pad_token_id of config.json ({pad_id}) says, though there is {usual!r}"]
+
+
+def _pad_token_id(path: Path, config: Mapping[str, Any]) -> int | None:
+    """Returns pad_token_id of a config.json, None if it has none."""
+    pad_id = config.get("pad_token_id")
+    if pad_id is not None and not is_kind(pad_id, int):
+        raise ValueError(f"{path}: pad_token_id is {describe(pad_id)}, not a whole number")
+    return pad_id
 
 
 def read_preprocessing(folder: Path) -> tuple[bool, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from models.hugging_face import names as hf_names
 from models.wav2vec2.config import Wav2Vec2Config
@@ -95,13 +95,8 @@ def match(
     if fresh_head:
         report.dropped |= {name: math.prod(found.pop(name)) for name in hf_names.HEAD if name in found}
     missing, mismatched = _match_wanted(report, wanted, found, may_lack)
-    unexpected = [name for name in found if name not in wanted and not _is_allowed(name, may_drop)]
-    dropped = [name for name in found if name not in wanted and name not in unexpected]
-    report.dropped |= {name: math.prod(found[name]) for name in dropped}
-    # Several tensors can make one variable: it is loaded whole or not at all.
-    for entry in table:
-        fresh = [name for name in entry.theirs if name in report.fresh]
-        missing += fresh if len(fresh) < len(entry.theirs) else []
+    unexpected = _match_unwanted(report, wanted, found, may_drop)
+    missing += _partly_fresh(table, report.fresh)
     _refuse(
         {
             "missing (--allow_missing=NAME,... gives them random values)": missing,
@@ -136,6 +131,34 @@ def _match_wanted(
         else:
             missing.append(name)
     return missing, mismatched
+
+
+def _match_unwanted(
+    report: Report,
+    wanted: Mapping[str, tuple[int, ...]],
+    found: Mapping[str, tuple[int, ...]],
+    may_drop: Sequence[str],
+) -> list[str]:
+    """Adds the tensors to drop to the report, and returns the unexpected ones."""
+    unexpected = []
+    for name, shape in found.items():
+        if name in wanted:
+            continue
+        if _is_allowed(name, may_drop):
+            report.dropped[name] = math.prod(shape)
+        else:
+            unexpected.append(name)
+    return unexpected
+
+
+def _partly_fresh(table: Sequence[hf_names.Entry], fresh: Container[str]) -> list[str]:
+    """Returns the new tensors of variables that are loaded in part; each must be loaded whole or not at all."""
+    found = []
+    for entry in table:
+        new = [name for name in entry.theirs if name in fresh]
+        if len(new) < len(entry.theirs):
+            found += new
+    return found
 
 
 def _is_allowed(name: str, patterns: Sequence[str]) -> bool:

@@ -71,9 +71,9 @@ class Wav2Vec2Config:
         mask_feature_prob: Expected ratio of channels under feature masks, overlaps counted twice; 0 = no masks.
         mask_feature_length: Channels of one feature mask.
         initializer_range: Standard deviation of randomly initialized projection weights.
-        regions: When training runs element-wise parts as fused, XLA-compiled operations (`models.ops.fused`): "auto"
+        fused_ops: When training runs element-wise parts as fused, XLA-compiled operations (`models.ops.fused`): "auto"
             (wide models), "on" or "off"; the results are the same up to rounding.
-        recompute: Gradient checkpointing: whether the backward pass recomputes each transformer layer instead of
+        gradient_checkpointing: Whether the backward pass recomputes each transformer layer instead of
             keeping its tensors. Less memory, a third more time, the same results.
     """
 
@@ -147,19 +147,15 @@ class Wav2Vec2Config:
             name, kind, value = field.name, type(field.default), getattr(self, field.name)
             if kind in _KINDS and not is_kind(value, kind):
                 raise ValueError(f"{name} must be {_KINDS[kind]}, got {describe(value)}")
-            if kind in (int, tuple):
-                most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
-                for number in value if kind is tuple else (value,):
-                    if not 1 <= number <= most:
-                        raise ValueError(f"{name} must be from 1 to {most}, got {number}")
-            if name in _CHOICES and value not in _CHOICES[name]:
+            if kind is tuple:
+                for number in value:
+                    _check_size(name, number)
+            elif kind is int:
+                _check_size(name, value)
+            elif kind is float:
+                _check_rate(name, value)
+            elif name in _CHOICES and value not in _CHOICES[name]:
                 raise ValueError(f"{name} must be {' or '.join(map(repr, _CHOICES[name]))}, got {value[:60]!r}")
-            if name in ("layer_norm_epsilon", "initializer_range") and value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
-            if name.endswith(("_dropout", "layer_drop")) and not 0.0 <= value < 1.0:
-                raise ValueError(f"{name} must be in [0, 1), got {value}")
-            if name.endswith("_prob") and not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1], got {value}")
 
     @property
     def samples_per_frame(self) -> int:
@@ -194,6 +190,21 @@ class Wav2Vec2Config:
         if unknown:
             raise ValueError(f"unknown model config field(s): {', '.join(unknown)[:200]}; known are {sorted(known)}")
         return cls(**fields)
+
+
+def _check_size(name: str, value: int) -> None:
+    most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
+    if not 1 <= value <= most:
+        raise ValueError(f"{name} must be from 1 to {most}, got {value}")
+
+
+def _check_rate(name: str, value: float) -> None:
+    if name in ("layer_norm_epsilon", "initializer_range") and value < 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    if name.endswith(("_dropout", "layer_drop")) and not 0.0 <= value < 1.0:
+        raise ValueError(f"{name} must be in [0, 1), got {value}")
+    if name.endswith("_prob") and not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1], got {value}")
 
 
 def preset(name: str, **overrides: Any) -> Wav2Vec2Config:

@@ -7,7 +7,9 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import tensorflow as tf
 
 from common import storage
 from common.json_files import MalformedFileError, field, optional_field
@@ -16,9 +18,6 @@ from common.workdir_layout import CONFIG_FILE, VOCAB_FILE, WEIGHTS, find_checkpo
 from common.workdir_layout import read_config as read_config_fields
 from models.wav2vec2.config import Wav2Vec2Config, resolve
 from models.wav2vec2.vocab_file import read_vocab
-
-if TYPE_CHECKING:  # it takes seconds to import, which python -m models.convert does not spend on a wrong flag
-    import tensorflow as tf
 
 
 def read_config(folder: str | os.PathLike[str]) -> Wav2Vec2Config:
@@ -103,8 +102,6 @@ def save(
         vocab: vocab.json to copy beside the weights, with the tokenizer_config.json beside it if there is one; "" for
             none, which removes an older one.
     """
-    import tensorflow as tf
-
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=target))
@@ -138,8 +135,6 @@ def restore(model: tf.Module, folder: str | os.PathLike[str], *, checkpoint: str
         FileNotFoundError: If the folder holds no weights.
         ValueError: If they are damaged, or do not match this model exactly.
     """
-    import tensorflow as tf
-
     path = storage.join(folder, WEIGHTS)
     is_run = bool(checkpoint) or not storage.is_file(f"{path}.index")
     if is_run:

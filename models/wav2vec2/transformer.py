@@ -220,7 +220,6 @@ class Encoder(tf_keras.layers.Layer):
         One draw for all rows means that the layer's arithmetic is skipped, and that the result does not depend on
         replicas or microbatches.
         """
-
         if random is None:
             return layer(x, key_bias, random)
         rate = self._config.layer_drop

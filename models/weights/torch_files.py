@@ -73,24 +73,26 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            names = {info.filename: info for info in archive.infolist()}
-            root = next((name[: -len("data.pkl")] for name in names if name.endswith("/data.pkl")), None)
-            if root is None:
-                raise TorchFileError("no data.pkl inside")
-            if names[f"{root}data.pkl"].file_size > _MAX_PICKLE_BYTES:
-                raise TorchFileError("its pickle is too large to hold names and shapes alone")
-            if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-                raise TorchFileError("its numbers are big-endian")
-            with archive.open(f"{root}data.pkl") as file:
-                return _TensorUnpickler(file, Path(path), root, names).load()
-    except TorchFileError:
-        raise
-    except FileNotFoundError:
+            return _load_archive(archive, Path(path))
+    except (TorchFileError, FileNotFoundError):
         raise
     except (OSError, RecursionError, MemoryError) as error:
         raise TorchFileError(f"cannot be read ({type(error).__name__})") from error
     except Exception as error:  # a damaged pickle raises anything: its opcodes are bytes
         raise TorchFileError(f"damaged ({type(error).__name__})") from error
+
+
+def _load_archive(archive: zipfile.ZipFile, path: Path) -> Any:
+    names = {info.filename: info for info in archive.infolist()}
+    root = next((name[: -len("data.pkl")] for name in names if name.endswith("/data.pkl")), None)
+    if root is None:
+        raise TorchFileError("no data.pkl inside")
+    if names[f"{root}data.pkl"].file_size > _MAX_PICKLE_BYTES:
+        raise TorchFileError("its pickle is too large to hold names and shapes alone")
+    if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+        raise TorchFileError("its numbers are big-endian")
+    with archive.open(f"{root}data.pkl") as file:
+        return _TensorUnpickler(file, path, root, names).load()
 
 
 def tensors_of(content: Any) -> dict[str, TorchTensor]:

@@ -35,36 +35,36 @@ def mutate_bytes(rng: random.Random, content: bytes) -> bytes:
 def mutate_json(rng: random.Random, value: Any) -> bytes:
     """Returns JSON text of a value after one or two changes of its types, numbers, texts, keys or depth."""
     value = copy.deepcopy(value)
-    literals = []
+    literals: list[str] = []
     for _ in range(rng.choice((1, 1, 2))):
         places = _places(value)
         if not places:
             break
-        owner, key = rng.choice(places)
-        change = rng.randrange(8)
-        if change == 0 and isinstance(owner, dict):
-            del owner[key]
-        elif change == 0:
-            owner.pop(key)
-        elif change == 1 and isinstance(owner, dict):
-            owner[rng.choice(("", "x", "step", key + " ", key.upper(), "a.b", "\u2028", "0"))] = owner.pop(key)
-        elif change == 2 and isinstance(owner[key], list) and owner[key]:
-            owner[key] = owner[key] * rng.choice((2, 50))
-        elif change == 3 and isinstance(owner[key], (int, float)) and not isinstance(owner[key], bool):
-            owner[key] = rng.choice(
-                (-owner[key], owner[key] * 2**31, owner[key] + 0.5, owner[key] * 1000, str(owner[key]))
-            )
-        elif change == 4:
-            owner[key] = rng.choice(([owner[key]], {"x": owner[key]}))
-        else:
-            literals.append(rng.choice(_LITERALS))
-            owner[key] = _MARK + str(len(literals) - 1)
+        _change_place(rng, *rng.choice(places), literals)
     text = json.dumps(value, ensure_ascii=rng.random() < 0.5)
     for number, literal in enumerate(literals):
         for written in (json.dumps(_MARK + str(number)), json.dumps(_MARK + str(number), ensure_ascii=False)):
             text = text.replace(written, literal)
     content = text.encode("utf-8", "surrogatepass")
     return mutate_bytes(rng, content) if rng.random() < 0.1 else content
+
+
+def _change_place(rng: random.Random, owner: Any, key: Any, literals: list[str]) -> None:
+    """Changes one value or key; adds to `literals` the text that is to replace its mark."""
+    change = rng.randrange(8)
+    if change == 0:
+        del owner[key]
+    elif change == 1 and isinstance(owner, dict):
+        owner[rng.choice(("", "x", "step", key + " ", key.upper(), "a.b", "\u2028", "0"))] = owner.pop(key)
+    elif change == 2 and isinstance(owner[key], list) and owner[key]:
+        owner[key] = owner[key] * rng.choice((2, 50))
+    elif change == 3 and isinstance(owner[key], (int, float)) and not isinstance(owner[key], bool):
+        owner[key] = rng.choice((-owner[key], owner[key] * 2**31, owner[key] + 0.5, owner[key] * 1000, str(owner[key])))
+    elif change == 4:
+        owner[key] = rng.choice(([owner[key]], {"x": owner[key]}))
+    else:
+        literals.append(rng.choice(_LITERALS))
+        owner[key] = _MARK + str(len(literals) - 1)
 
 
 def mutate_lines(rng: random.Random, records: list[dict[str, Any]]) -> bytes:

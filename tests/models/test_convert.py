@@ -237,16 +237,6 @@ def test_missing_transposed_and_double_tensors(tmp_path, golden):
     assert "type int32" in refusal(tmp_path, write_hf_folder(tmp_path / "e", golden, tensors=integers))
 
 
-def test_a_type_that_numpy_does_not_have_is_one_line(tmp_path):
-    header = json.dumps({"a": {"dtype": "F8_E4M3", "shape": [8], "data_offsets": [0, 8]}}).encode()
-    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
-    with contextlib.ExitStack() as stack:
-        tensors = convert.open_tensors(tmp_path, stack)
-        assert tensors["a"].shape == (8,)
-        with pytest.raises(ValueError, match="model.safetensors: a has type F8_E4M3; supported are float32"):
-            tensors["a"].read()
-
-
 def test_wrong_vocabulary_sizes(tmp_path, golden):
     folder = write_hf_folder(tmp_path / "hf", golden, vocab_size=32)
     assert "lm_head.weight [8, 24] instead of [32, 24]" in refusal(tmp_path, folder)

@@ -82,7 +82,7 @@ READ_PICKLE = """
 import contextlib, pathlib, sys
 import numpy as np
 from safetensors.numpy import load_file
-from models.convert import open_tensors
+from models.weights.tensor_files import open_tensors
 folder = pathlib.Path(sys.argv[1])
 with contextlib.ExitStack() as stack:
     found = {name: tensor.read() for name, tensor in open_tensors(folder / "bin", stack).items()}

@@ -54,6 +54,7 @@ class Handler(tornado.web.RequestHandler):
         return self.settings["service"]
 
     def prepare(self) -> None:
+        """Answers a preflight, and limits the size and the time of any other request's body."""
         if self.answer_preflight():
             return
         # Tornado would keep the body in memory, as long as the client likes to send it.
@@ -65,6 +66,7 @@ class Handler(tornado.web.RequestHandler):
         """Drops a piece of the body."""
 
     def set_default_headers(self) -> None:
+        """Sets the headers that every answer has, errors included."""
         self.set_header("Content-Type", answers.JSON_TYPE)
         self.set_header("Server", "earshot")
         self.set_header("X-Content-Type-Options", "nosniff")
@@ -94,6 +96,7 @@ class Handler(tornado.web.RequestHandler):
         return answers.refuse(status, message)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answers with the message of a `ClientError`, or else with the standard reason of the status."""
         error = kwargs.get("exc_info", (None, None, None))[1]
         message = error.message if isinstance(error, ClientError) else self._reason
         self.finish(self.refuse(status_code, message).body)
@@ -118,6 +121,7 @@ class BodyHandler(Handler):
         return self.service.limits.max_body_bytes
 
     def initialize(self) -> None:
+        """Starts without a body, an answer or a place in the queue; Tornado calls it in place of a constructor."""
         self._body: uploads.Body | None = None
         self._refusal: Answer | None = None
         self._num_bytes = 0
@@ -151,6 +155,7 @@ class BodyHandler(Handler):
         return self.refuse(503, "there is no space for the body; try again later")
 
     def prepare(self) -> None:
+        """Checks the headers, and opens a file for the body or prepares the refusal."""
         if self.answer_preflight():
             return
         if self.request.method != "POST":
@@ -175,6 +180,7 @@ class BodyHandler(Handler):
             self._linger()
 
     def data_received(self, chunk: bytes) -> None:
+        """Writes a piece of the body into its file, or drops it once the request is refused."""
         self._num_bytes += len(chunk)
         if self._refusal is not None or self._body is None:
             return
@@ -190,6 +196,7 @@ class BodyHandler(Handler):
         self._linger()
 
     async def post(self, *arguments: str) -> None:
+        """Sends the answer or the refusal of a request whose body has arrived."""
         if self._finished:
             return
         self._stop_timer()
@@ -265,6 +272,7 @@ class BodyHandler(Handler):
             self._timer = None
 
     def on_connection_close(self) -> None:
+        """Cancels the work for a client that has gone."""
         self._is_gone = True
         if self._future is not None:
             self._future.cancel()
@@ -272,6 +280,7 @@ class BodyHandler(Handler):
         self._let_go()
 
     def on_finish(self) -> None:
+        """Releases the file and the timer once the answer is sent."""
         self._let_go()
 
     def _let_go(self) -> None:

@@ -20,6 +20,7 @@ class TranscriptionsHandler(BodyHandler):
     kind = OPENAI
 
     def check_headers(self) -> Answer | None:
+        """Returns the refusal of a body that is not a form, or that no route takes, else None."""
         content_type = self.request.headers.get("Content-Type", "")
         if not uploads.is_form(content_type):
             return self.refuse(
@@ -30,6 +31,7 @@ class TranscriptionsHandler(BodyHandler):
         return super().check_headers()
 
     def refuse(self, status: int, message: str) -> Answer:
+        """Returns an error answer in OpenAI's form."""
         return openai_json.refuse(status, message)
 
 
@@ -37,11 +39,13 @@ class UnknownHandler(Handler):
     """Refuses OpenAI's other routes for audio, so that its clients see the reason."""
 
     def get(self) -> NoReturn:
+        """Names the routes that exist."""
         raise ClientError(404, "nothing is served here; there are POST /v1/audio/transcriptions and GET /v1/models")
 
     head = post = delete = patch = put = options = get
 
     def refuse(self, status: int, message: str) -> Answer:
+        """Returns an error answer in OpenAI's form."""
         return openai_json.refuse(status, message)
 
 
@@ -49,5 +53,6 @@ class ModelsHandler(Handler):
     """Lists the model that is served."""
 
     def get(self) -> None:
+        """Answers with a list of one model."""
         model = openai_json.describe_model(self.service.limits.name, created=self.service.started_secs)
         self.finish(json.dumps({"object": "list", "data": [model]}))

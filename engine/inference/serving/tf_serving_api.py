@@ -20,6 +20,7 @@ class StatusHandler(Handler):
     """Says that the model is served."""
 
     def get(self, name: str, version: str | None) -> None:
+        """Answers with the state of the model's one version."""
         _check_model(self, name, version)
         # OpenAI's clients ask for a model at the same path.
         described = openai_json.describe_model(name, created=self.service.started_secs)
@@ -30,6 +31,7 @@ class MetadataHandler(Handler):
     """Answers with the signature of the model."""
 
     def get(self, name: str, version: str | None) -> None:
+        """Answers with the signature if the model has this name and version."""
         _check_model(self, name, version)
         self.finish(json.dumps(self.service.metadata))
 
@@ -41,9 +43,11 @@ class PredictHandler(BodyHandler):
 
     @property
     def max_bytes(self) -> int:
+        """Largest JSON body."""
         return self.service.limits.max_json_bytes
 
     def prepare(self) -> None:
+        """Refuses a request for another model before its body is read."""
         if self.request.method == "POST":
             _check_model(self, *self.path_args)
         super().prepare()

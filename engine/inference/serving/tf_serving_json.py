@@ -60,34 +60,17 @@ def parse_request(body: bytes, *, max_rows: int, max_samples: int) -> PredictReq
     request = parse_json(body, "the body")
     if not isinstance(request, dict):
         raise ValueError('the body is no object; send {"instances": [{"waveform": [...]}]}')
-    signature = request.get("signature_name") or SIGNATURE
-    if signature != SIGNATURE:
-        name = repr(signature) if isinstance(signature, str) and len(signature) < 100 else describe(signature)
-        raise ValueError(f"signature_name is {name}, which is unknown; this model only has {SIGNATURE!r}")
+    _check_signature(request.get("signature_name") or SIGNATURE)
     if ("instances" in request) == ("inputs" in request):
         raise ValueError('give either "instances" (a list of rows) or "inputs" (an object of columns)')
     by_rows = "instances" in request
     rows, lengths = _from_instances(request["instances"]) if by_rows else _from_inputs(request["inputs"])
     if not rows:
         raise ValueError("there are no rows")
-    longest = max((len(values) for _, values in rows if isinstance(values, list)), default=0)
-    if len(rows) > max_rows or longest > max_samples:
-        raise TooLargeError(
-            f"{len(rows)} rows of {longest / SAMPLE_RATE:.1f} s, and {max_rows} of {max_samples / SAMPLE_RATE:g} s are "
-            "allowed here; send fewer, or long recordings as files to /v1/transcribe"
-        )
-    waveform = np.zeros([len(rows), longest], np.float32)
-    num_samples = []
-    for index, (where, values) in enumerate(rows):
-        row = _to_row(values, where)
-        waveform[index, : len(row)] = row
-        num_samples.append(len(row))
-    lengths = [num if length is _WHOLE_ROW else length for num, length in zip(num_samples, lengths, strict=True)]
-    for index, (num, length) in enumerate(zip(num_samples, lengths, strict=True)):
-        if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= num:
-            shown = length if isinstance(length, bool) else describe(length)
-            raise ValueError(f"row {index}: lengths is {shown}, wanted a whole number from 0 to {num}")
-    return PredictRequest(waveform, np.array(lengths, np.int32), by_rows)
+    waveform, num_samples = _to_waveform(rows, max_rows, max_samples)
+    pairs = enumerate(zip(lengths, num_samples, strict=True))
+    checked = [_to_length(length, num, index) for index, (length, num) in pairs]
+    return PredictRequest(waveform, np.array(checked, np.int32), by_rows)
 
 
 def format_answer(outputs: Mapping[str, np.ndarray], *, by_rows: bool) -> dict[str, Any]:
@@ -127,6 +110,12 @@ _Rows = list[tuple[str, Any]]
 """(where it stands, samples as they came) of each row."""
 
 
+def _check_signature(signature: Any) -> None:
+    if signature != SIGNATURE:
+        name = repr(signature) if isinstance(signature, str) and len(signature) < 100 else describe(signature)
+        raise ValueError(f"signature_name is {name}, which is unknown; this model only has {SIGNATURE!r}")
+
+
 def _from_instances(instances: Any) -> tuple[_Rows, list[Any]]:
     if not isinstance(instances, list):
         raise ValueError('"instances" is no list')
@@ -159,6 +148,33 @@ def _check_names(fields: Mapping[str, Any], where: str) -> None:
         raise ValueError(f"{where}: unknown input {unknown[0][:100]!r}; the inputs are {' and '.join(INPUTS)}")
     if "waveform" not in fields:
         raise ValueError(f"{where}: there is no waveform")
+
+
+def _to_waveform(rows: _Rows, max_rows: int, max_samples: int) -> tuple[np.ndarray, list[int]]:
+    """Returns the padded rows, float32 [B, T], and the samples that came for each of them."""
+    longest = max((len(values) for _, values in rows if isinstance(values, list)), default=0)
+    if len(rows) > max_rows or longest > max_samples:
+        raise TooLargeError(
+            f"{len(rows)} rows of {longest / SAMPLE_RATE:.1f} s, and {max_rows} of {max_samples / SAMPLE_RATE:g} s are "
+            "allowed here; send fewer, or long recordings as files to /v1/transcribe"
+        )
+    waveform = np.zeros([len(rows), longest], np.float32)
+    num_samples = []
+    for index, (where, values) in enumerate(rows):
+        row = _to_row(values, where)
+        waveform[index, : len(row)] = row
+        num_samples.append(len(row))
+    return waveform, num_samples
+
+
+def _to_length(length: Any, num_samples: int, index: int) -> int:
+    """Returns the valid samples of a row, all of them if its sender gives no length."""
+    if length is _WHOLE_ROW:
+        return num_samples
+    if isinstance(length, bool) or not isinstance(length, int) or not 0 <= length <= num_samples:
+        shown = length if isinstance(length, bool) else describe(length)
+        raise ValueError(f"row {index}: lengths is {shown}, wanted a whole number from 0 to {num_samples}")
+    return length
 
 
 def _to_row(values: Any, where: str) -> np.ndarray:

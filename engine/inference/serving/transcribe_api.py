@@ -22,6 +22,7 @@ class PageHandler(Handler):
     """Answers with the page."""
 
     def get(self) -> None:
+        """Sends the page, which no other page may frame."""
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Cache-Control", "no-cache")
         self.set_header("Referrer-Policy", "no-referrer")
@@ -38,11 +39,13 @@ class TranscribeHandler(BodyHandler):
     kind = TRANSCRIBE
 
     def initialize(self) -> None:
+        """Starts with no file name and JSON as the format."""
         super().initialize()
         self._name = ""
         self._format = "json"
 
     def check_headers(self) -> Answer | None:
+        """Reads the file's name and the transcript's format; returns the refusal of others, else None."""
         headers = self.request.headers
         content_type = headers.get("Content-Type", "")
         if not uploads.is_audio_type(content_type):
@@ -59,6 +62,7 @@ class TranscribeHandler(BodyHandler):
         return super().check_headers()
 
     def request_of(self, path: str) -> Request:
+        """Returns the request with the file's name and the transcript's format."""
         return Request(self.kind, path, self.request.headers.get("Content-Type", ""), self._name, self._format)
 
 
@@ -66,6 +70,7 @@ class HealthHandler(Handler):
     """Says whether the server takes requests, and how many wait."""
 
     def get(self) -> None:
+        """Answers with the state of the server, and how many requests wait and connections are open."""
         service = self.service
         self.set_status(503 if service.is_draining else 200)
         state = {
@@ -81,6 +86,7 @@ class UnknownHandler(Handler):
     """Names the routes to a client that asks for another."""
 
     def get(self) -> NoReturn:
+        """Names the routes that exist."""
         raise ClientError(
             404,
             "nothing is served here; there are POST /v1/transcribe, POST /v1/audio/transcriptions, "

@@ -28,7 +28,7 @@ FOLDER = Path(__file__).resolve().parents[3] / "engine/report"
 
 
 def render(sets, *, clips=None, figures=(), title="run", **more):
-    return render_report(**more, 
+    return render_report(**more,
         environment=page_environment(FOLDER), title=title, step=12_345, facts={"model": "<tiny>"}, figures=figures,
         sets=sets, clips=clips or collect_clips(sets, lambda name, utterance_id: None, max_bytes=1),
     )  # fmt: skip

@@ -333,19 +333,19 @@ def test_a_loop_left_in_its_middle_goes_on_as_if_it_had_not_been():
     wanted = [straight.train(tf.constant(3)) for _ in range(2)]
     calls = []
 
-    class Left(Exception):
+    class LeftError(Exception):
         pass
 
     def leave():
         calls.append(int(trainer.global_step.numpy()))
         if len(calls) in (2, 3):
-            raise Left
+            raise LeftError
 
     trainer = make_trainer(between_updates=leave)
     found = []
     for num_updates, is_left in ((3, True), (1, False), (3, True), (2, False)):
         if is_left:
-            with pytest.raises(Left):
+            with pytest.raises(LeftError):
                 trainer.train(tf.constant(num_updates))
         else:
             found.append(trainer.train(tf.constant(num_updates)))

@@ -182,7 +182,9 @@ def test_results_beside_a_training_belong_to_the_run_they_are_of(tmp_path, caplo
         ("save", "another run"),
     ],
 )
-def test_a_workdir_that_goes_away_in_mid_run_ends_it_and_is_not_made_again(tmp_path, monkeypatch, when, how):
+def test_a_workdir_that_goes_away_in_mid_run_ends_it_and_is_not_made_again(  # noqa: C901, each way to go away
+    tmp_path, monkeypatch, when, how
+):
     workdir = tmp_path / "run"
     done = []
 

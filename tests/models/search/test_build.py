@@ -31,7 +31,13 @@ def test_each_method_builds_its_search(tmp_path):
 
 def test_a_beam_without_hot_words_needs_no_space_between_words():
     fields = {"beam_size": 8, "beam_tokens": 0, "beam_threshold": 25.0, "num_hypotheses": 1, "lm": "", "lexicon": ""}
-    fields |= {"lm_weight": 1.0, "word_score": 0.0, "hot_word_score": 4.0, "pieces": ["", "A", "B"], "method": "beam"}
+    fields |= {
+        "lm_weight": 1.0,
+        "word_score": 0.0,
+        "hot_word_score": 4.0,
+        "token_strings": ["", "A", "B"],
+        "method": "beam",
+    }
     log_probs = np.log(np.array([[0.1, 0.8, 0.1], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]))
     assert build_search(**fields, hot_words=())(log_probs)[0].tokens == (1, 2)
     with pytest.raises(ValueError, match="no space between words"):
