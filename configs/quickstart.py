@@ -25,5 +25,6 @@ def get_config(corpus: str = "runs/quickstart-corpus") -> ConfigDict:
     config.data.train.split = "train"
     config.data.eval["unseen_voices"] = base.get_eval_set(format="librispeech", input=corpus, split="eval")
     config.eval.best_metric_set = "unseen_voices"
+    config.eval.every_updates = 800
     config.eval.num_logged = 1
     return config
