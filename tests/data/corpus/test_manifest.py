@@ -454,7 +454,7 @@ def test_what_lies_near_absent_audio_and_manifests_is_named(tmp_path: Path, tree
     path = write_lines(tmp_path / "m.jsonl", {"audio_filepath": "clips/a.wav", "text": "A"})
     with pytest.raises(InputError, match=r"no audio file .*clips/a\.wav: check the path; .*wav/a\.flac lies near"):
         read_jsonl(path)
-    with pytest.raises(InputError, match=r"no manifest .*M\.JSONL: give the path of a file; .*m\.jsonl lies near"):
+    with pytest.raises(InputError, match=r"no manifest .*M\.JSONL: give the path of a file; did you mean .*m\.jsonl"):
         read_jsonl(tmp_path / "M.JSONL")
     (tree / "dev/9/1/9-1-0001.flac").rename(tree / "dev/9/1/9-1-0001.ogg")
     with pytest.raises(InputError, match=r"first 9-1-0001: .*; .*9-1-0001\.ogg lies near, with another suffix"):
