@@ -277,7 +277,7 @@ def test_the_first_compilation_says_nothing_about_itself():
         "import tensorflow as tf\n"
         "from models.ops.keyed_random import UpdateRandom\n"
         "from models.wav2vec2.model import build_model\n"
-        "model = build_model(preset='tiny', vocab_size=32, regions='on')\n"
+        "model = build_model(preset='tiny', vocab_size=32, fused_ops='on')\n"
         "random = UpdateRandom(seed=1, update=tf.constant(5), row_ids=tf.range(2))\n"
         "model(tf.zeros([2, 8000]), tf.constant([8000, 4000]), training=True, random=random)\n"
     )
