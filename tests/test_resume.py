@@ -205,4 +205,4 @@ def test_two_workers_of_which_one_is_killed_or_stopped_make_the_run_of_two_that_
     assert {check.name: check.first_difference for check in checks if check.num_different} == {}
     compared = {check.name: check.num_compared for check in checks}
     assert compared["weights, optimizer and counters"] > 250  # the averages are among them
-    assert compared["order of the data"] == 6 and compared["figures of evaluations"] > 20
+    assert compared["order of the data"] == 6 and compared["metrics of evaluations"] > 20
