@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import gzip
 import hashlib
 import http.client
 import json
+import lzma
 import os
 import sys
 import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -123,6 +126,14 @@ def _download(response: http.client.HTTPResponse, target: Path, url: str) -> str
     return digest.hexdigest()
 
 
+# What unpacking raises for a file that is damaged, encrypted or of another kind. BadGzipFile is an OSError, which would
+# otherwise read as a fault of the disk.
+_DAMAGED = (
+    tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, ValueError,
+    RuntimeError,
+)  # fmt: skip
+
+
 def _unpack(archive: Path, target: Path, url: str) -> None:
     """Unpacks files that stay inside the target; links out of it, devices and absolute names are refused."""
     target.mkdir()
@@ -133,5 +144,8 @@ def _unpack(archive: Path, target: Path, url: str) -> None:
         else:
             with tarfile.open(archive) as file:
                 file.extractall(target, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:
+                # A tar ends before the checksum of the gzip around it: only reading on to the end compares that.
+                while file.fileobj is not None and file.fileobj.read(_BLOCK_BYTES):
+                    pass
+    except _DAMAGED as error:
         raise ValueError(f"{url}: not an archive that can be unpacked ({one_line(error)})") from error

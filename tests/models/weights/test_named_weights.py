@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import random
 import subprocess
 import sys
 import tarfile
@@ -187,17 +188,38 @@ def test_an_archive_of_a_saved_model_is_given_as_it_is(hub):
     assert (folder / "saved_model.pb").read_bytes() == b"graph"
 
 
+def damaged_late(packed):
+    """Returns an archive whose first file is whole and whose data are damaged after it."""
+    middle = len(packed) // 2
+    return packed[:middle] + bytes(255 - byte for byte in packed[middle : middle + 64]) + packed[middle + 64 :]
+
+
+def encrypted(packed):
+    """Returns a zip archive whose flags say that its first file needs a password."""
+    flagged, entry = bytearray(packed), packed.index(b"PK\x01\x02")
+    flagged[6] |= 1
+    flagged[entry + 8] |= 1
+    return bytes(flagged)
+
+
+MANY_BYTES = {"model/config.json": b"{}", "model/weights": random.Random(0).randbytes(300_000)}
+
+
 @pytest.mark.parametrize(
-    ("content", "expected"),
+    ("name", "content"),
     [
-        (b"<html>moved</html>", "not an archive that can be unpacked"),
-        (tar_of({"../outside": b"x"}), "not an archive that can be unpacked"),
-        (tar_of(FILES)[:200], "not an archive that can be unpacked"),
+        ("bad.tar.gz", b"<html>moved</html>"),
+        ("bad.tar.gz", tar_of({"../outside": b"x"})),
+        ("bad.tar.gz", tar_of(FILES)[:200]),
+        ("bad.tar.gz", damaged_late(tar_of(MANY_BYTES))),
+        ("bad.tar.gz", tar_of(MANY_BYTES)[:-4] + b"\0\0\0\0"),
+        ("bad.zip", damaged_late(zip_of(MANY_BYTES))),
+        ("bad.zip", encrypted(zip_of(FILES))),
     ],
 )
-def test_what_is_no_safe_archive_is_one_line(hub, tmp_path, content, expected):
-    hub.plain["/bad.tar.gz"] = content
-    assert expected in refused(f"{hub.url}/bad.tar.gz")
+def test_what_is_no_safe_archive_is_one_line(hub, tmp_path, name, content):
+    hub.plain[f"/{name}"] = content
+    assert "not an archive that can be unpacked" in refused(f"{hub.url}/{name}")
     assert not list(tmp_path.rglob("outside"))
     assert list((tmp_path / "cache" / "archives").iterdir()) == []
 
