@@ -269,6 +269,8 @@ def _compare(found: ConfigDict, wanted: ConfigDict, eval_set: ConfigDict, where:
         full = f"{where}{name}"
         if isinstance(found[name], ConfigDict) != isinstance(wanted[name], ConfigDict):
             raise _ConfigError(f"{full} must {_is_group(wanted[name])}")
+        if found[name] is None:
+            raise _ConfigError(f"sets {full} to None instead of a value such as {type(wanted[name])()!r}")
         if full == EVAL:
             _compare_sets(found[name], eval_set)
         elif isinstance(found[name], ConfigDict) and full != "model.architecture":

@@ -45,6 +45,9 @@ def config_path(tmp_path):
         (CONFIG.format("    del config.decode.method\n"), "", "lacks the field decode.method; start from"),
         (CONFIG.format("    config.data.eval['x'] = 'y'\n"), "", "data.eval.x must be one of configs.base.get_eval_"),
         (CONFIG.format("    config.train.num_updates = 'many'\n"), "", "TypeError: "),
+        (CONFIG.format("    config.model.init = None\n"), "", "sets model.init to None instead of a value such as ''"),
+        (CONFIG.format("    config.data.eval['x'] = base.get_eval_set(speakers=None)\n"), "", "sets data.eval.x.speak"
+         "ers to None instead of a value such as ()"),
     ],
 )  # fmt: skip
 def test_a_config_that_cannot_be_used_is_a_line_with_its_place(tmp_path, content, argument, line):
