@@ -19,7 +19,7 @@ from common.workdir_layout import DECODE_FILE
 from engine.checkpointing.restore import restore_weights
 from engine.common import files
 from engine.common.progress import progress_bar
-from engine.config import builders
+from engine.config import builders, field_rules
 from engine.config.decode import TUNING
 from engine.evaluation.metrics import ErrorCounts, count_word_errors
 from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TunableSearch
@@ -143,7 +143,7 @@ def run(
 
 def _check(config: ConfigDict) -> None:
     """Raises ValueError if a config has nothing to tune, or no set to tune on."""
-    tune, name = config.tune_lm, config.eval.best_metric_set
+    name = config.eval.best_metric_set
     if config.decode.method != "lexicon":
         raise ValueError(
             f"decode.method={config.decode.method}: only lexicon has weights to tune; set "
@@ -151,8 +151,7 @@ def _check(config: ConfigDict) -> None:
         )
     if name not in config.data.eval:
         raise ValueError(f"eval.best_metric_set={name!r} names no evaluation set; it is what tune_lm tunes on")
-    if not tune.lm_weights or not tune.word_scores:
-        raise ValueError("tune_lm.lm_weights and tune_lm.word_scores must name at least one value each")
+    field_rules.check_values({"tune_lm": config.tune_lm.to_dict()})
 
 
 def _build_search(config: ConfigDict, parts: Components, tokenizer: Tokenizer) -> TunableSearch:
