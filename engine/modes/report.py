@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import logging
-from ml_collections import ConfigDict
 
 from common import json_files, storage
 from common.split_paths import join_split_paths
@@ -66,7 +65,7 @@ def run(*, parts: Components, inputs: Sequence[str], output: str = "") -> int:
     return 0
 
 
-def _option(config: ConfigDict, name: str, kind: type, default: Any) -> Any:
+def _option(config: Any, name: str, kind: type, default: Any) -> Any:
     """Returns eval.NAME of a run; the default if it is missing or a report cannot use it."""
     group = config.to_dict().get("eval")
     value = group.get(name, default) if isinstance(group, dict) else default
@@ -77,7 +76,7 @@ def _option(config: ConfigDict, name: str, kind: type, default: Any) -> Any:
     return default
 
 
-def _open_sets(config: ConfigDict, parts: Components, workdir: str, names: Sequence[str]) -> dict[str, EvalData]:
+def _open_sets(config: Any, parts: Components, workdir: str, names: Sequence[str]) -> dict[str, EvalData]:
     """Opens the evaluated sets by the names of their metrics; a set that no longer exists is logged and left out."""
     opened: dict[str, EvalData] = {}
     try:
