@@ -228,7 +228,7 @@ def _train_and_evaluate(run: Mapping[str, Any], trained: Mapping[str, Any], *, m
     outcome = experiment.run(**run, **trained, mode=mode, strategy_name=_STRATEGY.value, tpu=_TPU.value, stop=stop)
     if outcome.metrics:
         print(f"\n{error_table(outcome.metrics)}\n")
-        if storage.is_file(page := storage.join(run["workdir"], REPORT_FILE)):
+        if storage.is_file(page := storage.join(outcome.folder or run["workdir"], REPORT_FILE)):
             print(f"report: {page}\n")
     return outcome.exit_status
 

@@ -59,6 +59,14 @@ def test_a_config_that_cannot_be_used_is_a_line_with_its_place(tmp_path, content
     assert line in str(raised.value)
 
 
+@pytest.mark.parametrize("end", ["config.lock()", "FrozenConfigDict(config)"])
+def test_flags_add_a_set_to_a_config_that_is_locked_or_frozen(config_path, end):
+    content = config_path.read_text().replace("return config\n", f"return {end}\n")
+    config_path.write_text(f"from ml_collections import FrozenConfigDict\n{content}")
+    config, _ = prepare(config_path, "--config.data.eval.new.input=b")
+    assert sorted(config.data.eval) == ["new", "old"] and config.is_locked
+
+
 def test_a_config_that_is_not_there_names_what_lies_near(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs/debug.py").touch()
