@@ -10,7 +10,7 @@ from common import storage
 from common import workdir_layout as layout
 from engine.config.field_rules import EPOCHS_OF, flatten
 
-_AUTO = "auto"
+_AUTO = "auto"  # `engine.config.builders.AUTO`, whose module imports TensorFlow
 
 
 def run(
