@@ -73,11 +73,11 @@ class _Command:
     """Holds what the command line asks for, before TensorFlow is imported.
 
     Attributes:
-        mode: a key of `MODES`.
-        config: the config after all flags; None without --config.
-        workdir: folder of the run; "" where the mode has none.
-        decode_defaults: every field of config.decode with its default.
-        decode_given: the fields of config.decode that the command line gives.
+        mode: A key of `MODES`.
+        config: The config after all flags; None without --config.
+        workdir: Folder of the run; "" where the mode has none.
+        decode_defaults: Every field of config.decode with its default.
+        decode_given: The fields of config.decode that the command line gives.
     """
 
     mode: str
@@ -228,7 +228,7 @@ def _train_and_evaluate(run: Mapping[str, Any], trained: Mapping[str, Any], *, m
     outcome = experiment.run(**run, **trained, mode=mode, strategy_name=_STRATEGY.value, tpu=_TPU.value, stop=stop)
     if outcome.metrics:
         print(f"\n{error_table(outcome.metrics)}\n")
-        if storage.is_file(page := storage.join(run["workdir"], REPORT_FILE)):
+        if storage.is_file(page := storage.join(outcome.folder or run["workdir"], REPORT_FILE)):
             print(f"report: {page}\n")
     return outcome.exit_status
 

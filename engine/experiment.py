@@ -82,14 +82,16 @@ def run(
     strategy = _build_strategy(config, mode, strategy_name, tpu)
     arguments = {"config": config, "workdir": workdir, "strategy": strategy}
     if mode == "continuous_eval":
-        return Outcome(0, continuous_eval.run(**arguments, components=parts, checkpoint=checkpoint))
+        metrics = continuous_eval.run(**arguments, components=parts, checkpoint=checkpoint)
+        return Outcome(0, metrics, storage.join(workdir, continuous_eval.FOLDER))
     with contextlib.ExitStack() as stack:
         stack.enter_context(explained_loss(strategy))
         stack.enter_context(workdirs.storage_faults(workdir))
         if cluster.is_chief(strategy):  # the other workers only read the folder
             stack.enter_context(workdirs.WorkdirLock(workdir))
         if mode == "eval":
-            return Outcome(0, eval.run(**arguments, components=parts, checkpoint=checkpoint, weights=weights))
+            metrics, folder = eval.run(**arguments, components=parts, checkpoint=checkpoint, weights=weights)
+            return Outcome(0, metrics, folder)
         return train.run(_prepare(**arguments, components=parts, evaluate=mode == "train_and_eval", stop=stop))
 
 

@@ -242,8 +242,8 @@ class Components:
         span_decoder: Log-probabilities to tokens with their frames, on the host.
         span_graph_decoder: Logits to tokens with their frames, in the graph.
         aligner: Log-probabilities and a transcript to the frames of each token.
-        build_search: (fields of config.decode, the tokenizer's pieces) -> Search, None for greedy decoding. Raises
-            ValueError.
+        build_search: (fields of config.decode, token_strings of the tokenizer) -> Search, None for greedy decoding.
+            Raises ValueError.
         page_environment: folder of templates -> environment that renders them in the frame that all pages share.
         preflight: keyword arguments -> None. Raises ValueError if the data would spoil the run.
         fetch_weights: name of published weights -> local folder; a path -> itself. Raises ValueError and OSError.

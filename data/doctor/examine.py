@@ -19,7 +19,7 @@ from data.corpus.unlisted_audio import unlisted_audio
 from data.doctor import text_checks
 from data.doctor.audio_checks import CLIPPED_SHARE, MIN_ACTIVE_SHARE, SILENT_PEAK, AudioStatistics, measure_audio
 from data.doctor.clips import collect_clips
-from data.doctor.findings import Finding, allow, find, merge, sort, without_explained
+from data.doctor.findings import Finding, advise, allow, find, merge, sort, without_explained
 from data.doctor.preflight import LEAKS
 from data.doctor.report import DoctorReport, Memory, SetStatistics
 from data.doctor.statistics import (
@@ -102,6 +102,7 @@ def examine(
     max_hours: float = 0.0,
     num_workers: int | None = None,
     frozen_random: str = "",
+    keeps_head: bool = False,
 ) -> DoctorReport:
     """Examines the data of a config.
 
@@ -121,6 +122,7 @@ def examine(
             utterances that share length and text with another, possible duplicates, are added.
         num_workers: Number of threads that decode; None = one for each processor core.
         frozen_random: Message about frozen weights that nothing has trained; "" = none.
+        keeps_head: Whether training starts from a trained head, whose vocabulary the run must keep.
     """
     opened = _open_all(sets)
     for one in opened:
@@ -133,7 +135,7 @@ def examine(
     memory = _predict_memory(opened, memory_fn, available_bytes)
     findings = _gather_findings(opened, train, allow_train_eval_overlap=allow_train_eval_overlap)
     findings += _check_config(memory, frozen_random)
-    findings = sort(without_explained(merge(findings)))
+    findings = sort(without_explained(merge(advise(findings, keeps_head=keeps_head))))
     corpora = _corpora(opened)
     plan = plan_statistics(train.data[0][1].plan, frames_fn) if train else None
     return DoctorReport(

@@ -193,6 +193,12 @@ EXPLAINED_BY = {
     "unlisted_audio": ("missing_transcript",),
 }
 _SHOWN_DETAILS = 3
+# Replaces the advice to make a new vocabulary: the rows of the head belong to the old one.
+_ADVICE_FOR_KEPT_HEAD = (
+    "model.init_head=True keeps the head of model.init, and with it its vocabulary: choose data.text_normalization so "
+    "that the texts use its characters, or spell the words out with them; for other characters train a new head, "
+    "--config.model.init_head=False with a vocabulary of these texts (python -m data.vocab)"
+)
 
 
 @dataclass(frozen=True)
@@ -204,12 +210,14 @@ class Finding:
         where: name of the set, such as "train".
         details: utterance id (or file, line, speaker, shard) -> what is wrong with it.
         severity: severity of the check, unless a config changes it.
+        advice: advice of the check, unless a config changes it.
     """
 
     code: str
     where: str
     details: Mapping[str, str]
     severity: Severity
+    advice: str
 
     @property
     def check(self) -> Check:
@@ -226,12 +234,28 @@ class Finding:
         shown = [f"{name} ({what})" if what else name for name, what in list(self.details.items())[:_SHOWN_DETAILS]]
         more = f" and {self.count - _SHOWN_DETAILS:,} more" if self.count > _SHOWN_DETAILS else ""
         names = " ".join(", ".join(shown).split())  # a file name may contain line feeds
-        return f"{self.where}: {self.count:,}: {self.check.title}: {names}{more}. To do: {self.check.advice}"
+        return f"{self.where}: {self.count:,}: {self.check.title}: {names}{more}. To do: {self.advice}"
 
 
 def find(code: str, where: str, details: Mapping[str, str]) -> list[Finding]:
-    """Returns a finding with the severity of its check; [] without details."""
-    return [Finding(code, where, dict(details), CHECKS[code].severity)] if details else []
+    """Returns a finding with the severity and the advice of its check; [] without details."""
+    check = CHECKS[code]
+    return [Finding(code, where, dict(details), check.severity, check.advice)] if details else []
+
+
+def choose_advice(code: str, *, keeps_head: bool) -> str:
+    """Returns what to do about the findings of a check.
+
+    Args:
+        code: key of `CHECKS`.
+        keeps_head: whether training starts from a trained head, whose vocabulary the run must keep.
+    """
+    return _ADVICE_FOR_KEPT_HEAD if keeps_head and code == "unknown_characters" else CHECKS[code].advice
+
+
+def advise(findings: Iterable[Finding], *, keeps_head: bool) -> list[Finding]:
+    """Returns the findings with the advice of `choose_advice`."""
+    return [replace(item, advice=choose_advice(item.code, keeps_head=keeps_head)) for item in findings]
 
 
 def allow(findings: Iterable[Finding], codes: Iterable[str]) -> list[Finding]:

@@ -10,7 +10,7 @@ from absl import logging
 from data.batches.datasets import EvalData, TrainData
 from data.common.errors import InputError
 from data.doctor import text_checks
-from data.doctor.findings import CHECKS, Finding, Severity, allow, sort, without_explained
+from data.doctor.findings import Finding, Severity, advise, allow, choose_advice, sort, without_explained
 from data.doctor.text_checks import Corpus, FramesFn
 from data.text.labels import most_common_unknown
 from data.text.tokenizer import CharTokenizer
@@ -20,12 +20,6 @@ LEAKS = ("id_leak", "audio_leak", "shared_id", "speaker_leak")
 # characters (names) in an English vocabulary, German text 2 %.
 MAX_UNKNOWN_LABELS = 0.01
 MAX_SPOILED_UTTERANCES = 0.1
-# Replaces the advice to make a new vocabulary: the rows of the head belong to the old one.
-_ADVICE_FOR_KEPT_HEAD = (
-    "model.init_head=True keeps the head of model.init, and with it its vocabulary: choose data.text_normalization so "
-    "that the texts use its characters, or spell the words out with them; for other characters train a new head, "
-    "--config.model.init_head=False with a vocabulary of these texts (python -m data.vocab)"
-)
 
 
 def check_before_training(
@@ -75,26 +69,22 @@ def check_before_training(
         leaks += text_checks.check_speakers(train, corpus, leaked)
         found += [*text_checks.check_texts(corpus), *text_checks.check_listed_durations(corpus)]
         found += [*text_checks.check_fit(corpus, frames_fn), *leaks]
-    findings = sort(without_explained(allow(found, LEAKS) if allow_train_eval_overlap else found))
+    found = advise(allow(found, LEAKS) if allow_train_eval_overlap else found, keeps_head=keeps_head)
+    findings = sort(without_explained(found))
     for item in findings:
         if item.severity != Severity.NOTE:
-            logging.warning("%s", item.line().removesuffix(item.check.advice) + _choose_advice(item.code, keeps_head))
-    _refuse_spoiled(train, findings, keeps_head)
+            logging.warning("%s", item.line())
+    _refuse_spoiled(train, findings, keeps_head=keeps_head)
     return findings
 
 
-def _choose_advice(code: str, keeps_head: bool) -> str:
-    """Returns what to do about the findings of a check."""
-    return _ADVICE_FOR_KEPT_HEAD if keeps_head and code == "unknown_characters" else CHECKS[code].advice
-
-
-def _refuse_spoiled(train: Corpus, findings: Sequence[Finding], keeps_head: bool) -> None:
+def _refuse_spoiled(train: Corpus, findings: Sequence[Finding], *, keeps_head: bool) -> None:
     advice = "; --mode=doctor lists them all"
     if train.labels.unknown_ratio > MAX_UNKNOWN_LABELS:
         raise InputError(
             f"{100 * train.labels.unknown_ratio:.1f} % of the characters of the training set are not in the "
             f"vocabulary ({most_common_unknown(train.labels)}), at most {100 * MAX_UNKNOWN_LABELS:g} % can be learned "
-            f"around: {_choose_advice('unknown_characters', keeps_head)}{advice}"
+            f"around: {choose_advice('unknown_characters', keeps_head=keeps_head)}{advice}"
         )
     spoiled = {
         key

@@ -250,7 +250,7 @@ class DoctorReport:
                 "severity": str(item.severity),
                 "set": item.where,
                 "title": item.check.title,
-                "advice": item.check.advice,
+                "advice": item.advice,
                 "count": item.count,
                 "utterances": [{"id": key, "detail": what} for key, what in item.details.items()],
             }

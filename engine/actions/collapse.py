@@ -8,13 +8,13 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-# Share of the frames that the transcripts need a character in which must not be blank. A model that learns is far above
+# Ratio of the frames that the transcripts need a character in which must not be blank. A model that learns is far above
 # it and one that only writes blanks far below, however much silence the recordings have.
-_MIN_SPOKEN_SHARE = 0.2
+_MIN_SPOKEN_RATIO = 0.2
 # Both rates must be high: in a script without spaces a sentence is one word, and the WER stays near 100 % while the CER
 # falls.
 _MIN_WER, _MIN_CER = 0.95, 0.6
-_MIN_DELETED_SHARE = 0.9  # of the words; above it, the hypotheses are almost empty
+_MIN_DELETED_RATIO = 0.9  # of the words; above it, the hypotheses are almost empty
 _MIN_WINDOW_UPDATES, _MAX_WINDOW_UPDATES = 300, 3_000
 
 _WHAT_TO_TRY = (
@@ -51,7 +51,7 @@ class CollapseWatch:
         step = int(self._global_step.numpy())
         wanted, spoken = float(output["labels_per_frame"]), 1.0 - float(output["blank_ratio"])
         # NaN if no update had a loss. That is reported elsewhere and is not a collapse.
-        if not spoken < _MIN_SPOKEN_SHARE * wanted:
+        if not spoken < _MIN_SPOKEN_RATIO * wanted:
             self._silent_since, self._is_warned = None, False
             self._has_spoken = self._has_spoken or step > self._first_updates + self._window
             return
@@ -80,7 +80,7 @@ class CollapseWatch:
                 continue
             deleted = metrics["deletions"] / max(metrics["num_words"], 1)
             reason = "the model writes text, but not the spoken one"
-            if deleted >= _MIN_DELETED_SHARE:
+            if deleted >= _MIN_DELETED_RATIO:
                 reason = f"it misses {100 * deleted:.0f} % of the words: the model writes almost nothing"
             logging.warning(
                 "after %d updates, %s still has a WER of %.0f %% and a CER of %.0f %%: %s; %s",

@@ -19,7 +19,7 @@ SPLIT = "unreadable"
 # Recordings of similar length often fail together, which makes whole batches of a bucket unreadable; this many
 # consecutive updates come from many buckets.
 _WINDOW_UPDATES = 16
-_WINDOW_SHARE = 0.5
+_WINDOW_RATIO = 0.5
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -123,7 +123,7 @@ class UnreadableRowGuard:
         num_updates = step - self._window_start
         if num_updates < _WINDOW_UPDATES:
             return
-        if num_bad > max(_WINDOW_SHARE, self._max_unreadable_ratio) * num_rows:
+        if num_bad > max(_WINDOW_RATIO, self._max_unreadable_ratio) * num_rows:
             raise StopTraining(
                 f"{num_bad:.0f} of the {num_rows:.0f} training rows of the last {num_updates} updates could not be "
                 "read; metrics.jsonl and the log list them: check that the recordings have not moved and restore them; "

@@ -225,6 +225,11 @@ def build_search(config: ConfigDict, parts: Components, tokenizer: Tokenizer) ->
     return parts.build_search(token_strings=tokenizer.token_strings, **config.decode)
 
 
+def keeps_head(config: ConfigDict) -> bool:
+    """Tells whether a run starts from a trained head, whose vocabulary it must keep."""
+    return bool(config.model.init) and config.model.init_head
+
+
 def run_preflight(
     config: ConfigDict,
     parts: Components,
@@ -246,7 +251,7 @@ def run_preflight(
         frames_fn=lambda num_samples: model.output_lengths(tf.constant(num_samples)).numpy(),
         speed_factors=config.data.speed_factors,
         allow_train_eval_overlap=config.data.allow_train_eval_overlap,
-        keeps_head=bool(config.model.init) and config.model.init_head,
+        keeps_head=keeps_head(config),
     )
 
 

@@ -139,7 +139,7 @@ def _clear_sets(config: ConfigDict, given: Sequence[str]) -> list[str]:
 
 
 def load_config(argument: str) -> ConfigDict:
-    """Runs a config's Python file and returns what its get_config() returns.
+    """Runs a config's Python file and returns what its get_config() returns, unlocked.
 
     Args:
         argument: FILE.py, or FILE.py:ARGUMENT for a get_config that takes one.
@@ -161,7 +161,7 @@ def load_config(argument: str) -> ConfigDict:
             f"--config={argument}: get_config() returns {type(config).__name__}, not a ConfigDict; start from "
             "configs.base.get_config()"
         )
-    return config
+    return ConfigDict(config).unlock()
 
 
 class _ConfigError(ValueError):
@@ -269,6 +269,8 @@ def _compare(found: ConfigDict, wanted: ConfigDict, eval_set: ConfigDict, where:
         full = f"{where}{name}"
         if isinstance(found[name], ConfigDict) != isinstance(wanted[name], ConfigDict):
             raise _ConfigError(f"{full} must {_is_group(wanted[name])}")
+        if found[name] is None:
+            raise _ConfigError(f"sets {full} to None instead of a value such as {type(wanted[name])()!r}")
         if full == EVAL:
             _compare_sets(found[name], eval_set)
         elif isinstance(found[name], ConfigDict) and full != "model.architecture":

@@ -11,14 +11,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common import storage
+from common import workdir_layout as layout
 from common.near_files import describe_near
 from common.nearest import name_nearest
 from common.split_paths import STDIN, join_split_paths
 from common.weight_names import repository_hint
 from engine.config.output_formats import EXPORT_FORMATS, choose_format
+from engine.config.recorded_run import run_folder
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
-_CONFIG_FILE = "config.json"
 _TRAINING_MODES = ("train", "train_and_eval", "verify_resume")
 _EVALUATING_MODES = ("train_and_eval", "verify_resume", "eval", "continuous_eval")
 TRAIN_FROM_RANDOM = (
@@ -56,7 +58,7 @@ def check_run(fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint:
         _check_init(fields["model"]["init"], workdir)
     for name in _evaluated_sets(fields, mode):
         _check_corpus(f"data.eval.{name}", data["eval"][name], data["prepare_command"])
-    _check_vocab(data["vocab"], own="" if trains or mode == "doctor" else os.path.join(workdir, "vocab.json"))
+    _check_vocab(data["vocab"], own="" if trains or mode == "doctor" else _find_own_vocab(workdir, checkpoint))
     if mode in ("eval", "tune_lm"):
         _check_weights(workdir, checkpoint)
 
@@ -94,6 +96,13 @@ def _check_init(init: str, workdir: str) -> None:
     """Checks that initial weights exist; a run that resumes no longer needs them."""
     if init and not has_checkpoints(workdir) and not _is_checkpoint(init):
         raise ValueError(describe_missing_weights(init))
+
+
+def _find_own_vocab(workdir: str, checkpoint: str) -> str:
+    """Returns the vocabulary of the run whose weights are used, as `engine.config.builders.build_tokenizer` does."""
+    # A URL is not searched: that would import TensorFlow.
+    folder = checkpoint if is_url(checkpoint) else run_folder(checkpoint)
+    return storage.join(folder or workdir, layout.VOCAB_FILE)
 
 
 def _check_vocab(vocab: str, *, own: str) -> None:
@@ -189,13 +198,10 @@ def _check_formats(formats: Sequence[str]) -> None:
 
 def _check_has_config(checkpoint: str) -> None:
     """Checks that a checkpoint belongs to a run or an export, as `engine.config.recorded_run.load_run` looks for it."""
-    path = os.path.abspath(checkpoint)
-    places = (path, os.path.dirname(path), os.path.dirname(os.path.dirname(path)))
-    if not is_url(checkpoint) and not any(
-        os.path.isfile(os.path.join(place, name)) for place in places for name in (_CONFIG_FILE, "saved_model.pb")
-    ):
+    names = (layout.CONFIG_FILE, "saved_model.pb")
+    if not is_url(checkpoint) and not any(layout.find_above(checkpoint, name) for name in names):
         raise ValueError(
-            f"--checkpoint={checkpoint}: no {_CONFIG_FILE} there or above; give the workdir of a training run"
+            f"--checkpoint={checkpoint}: no {layout.CONFIG_FILE} there or above; give the workdir of a training run"
         )
 
 
@@ -237,7 +243,7 @@ def check_checkpoint(checkpoint: str) -> None:
     if not _is_checkpoint(checkpoint):
         raise ValueError(
             f"--checkpoint={checkpoint}: no such folder or checkpoint{describe_near(checkpoint)}"
-            f"{repository_hint(checkpoint)}; give the workdir of a training run (it has a {_CONFIG_FILE}), a "
+            f"{repository_hint(checkpoint)}; give the workdir of a training run (it has a {layout.CONFIG_FILE}), a "
             "checkpoint inside one, or an exported folder"
         )
 
@@ -279,7 +285,7 @@ def is_there(path: str) -> bool:
 
 def has_checkpoints(workdir: str) -> bool:
     """Tells whether a run has saved a checkpoint; a URL is assumed to have one."""
-    return is_url(workdir) or bool(glob.glob(os.path.join(glob.escape(workdir), "checkpoints", "*.index")))
+    return is_url(workdir) or bool(layout.list_checkpoints(storage.join(workdir, layout.CHECKPOINTS_FOLDER)))
 
 
 def check_folder(flag: str, path: str) -> None:

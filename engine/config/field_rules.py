@@ -64,10 +64,14 @@ _POSITIVE = Rule(lambda value: value > 0, "a number above 0", "number")
 _RATIO = _up_to(1, number="number")
 _BELOW_1 = Rule(lambda value: 0 <= value < 1, "0 to less than 1", "number")
 _FINITE = Rule(lambda value: True, "a finite number", "number")
+# `data.corpus.held_out` refuses other ratios, after the corpus is read.
+_HELD_OUT = Rule(lambda value: 0 <= value <= 0.5, "0 to 0.5; 0 = none", "number")
 _SERVE_LIMIT = Rule(lambda value: 0 < value <= 1e9, "a number above 0 and at most 1e9", "number")
 
 # The scheme, host and port of a page, without a path: the form in which browsers send an origin.
 _ORIGIN = re.compile(r"https?://[^/?#@,*\s]+")
+
+STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
 
 # Fields counted in updates -> the fields that count them in epochs instead.
 EPOCHS_OF = {
@@ -82,7 +86,7 @@ TRAINING_RULES: dict[str, Rule] = {
     "seed": _up_to(2**32 - 1),
     "model.freeze_encoder_updates": _COUNT,
     "data.max_unreadable_ratio": _RATIO,
-    "data.train.held_out_ratio": _RATIO,
+    "data.train.held_out_ratio": _HELD_OUT,
     "train.global_batch_size": _SIZE,
     "train.accum_steps": _SIZE,
     "train.num_updates": _SIZE,
@@ -155,6 +159,7 @@ _RULES: dict[str, Rule] = {
     "data.doctor_max_hours": _at_least_0("no limit"),
     "data.num_parallel_calls": _SIZE,
     "data.prefetch_batches": _SIZE,
+    "data.eval.*.held_out_ratio": _HELD_OUT,
     "data.eval.*.concat_max_utterances": _SIZE,
     "data.eval.*.concat_gap_secs": _AMOUNT,
     "decode.beam_size": _SIZE,
@@ -164,6 +169,20 @@ _RULES: dict[str, Rule] = {
     "decode.lm_weight": Rule(lambda value: value >= 0, "a number of 0 or more", "number"),
     "decode.word_score": _FINITE,
     "decode.hot_word_score": _FINITE,
+    "tune_lm.lm_weights": Rule(
+        lambda value: bool(value) and all(0 <= weight < math.inf for weight in value),
+        "one or more numbers of 0 or more",
+    ),
+    "tune_lm.word_scores": Rule(
+        lambda value: bool(value) and all(map(math.isfinite, value)), "one or more finite numbers"
+    ),
+    "tune_lm.num_refinements": _COUNT,
+    "tune_lm.max_utterances": _at_least_0("all", number="whole number"),
+    "verify_resume.num_updates": _at_least_0("those of the config", number="whole number"),
+    "verify_resume.num_interruptions": _SIZE,
+    "verify_resume.signals": Rule(
+        lambda value: bool(value) and set(value) <= set(STOP_SIGNALS), f"one or more of {', '.join(STOP_SIGNALS)}"
+    ),
     "serve.host": Rule(bool, "an address, such as 127.0.0.1"),
     "serve.port": _up_to(65_535),
     "serve.name": Rule(

@@ -17,8 +17,8 @@ def check_flags(mode: str, given: Iterable[str]) -> None:
     """Refuses flags that the mode does not read, and a run without its config.
 
     Args:
-        mode: a key of `engine.config.modes.MODES`.
-        given: the names of run.py's flags on the command line, without fields of the config.
+        mode: A key of `engine.config.modes.MODES`.
+        given: The names of run.py's flags on the command line, without fields of the config.
 
     Raises:
         ValueError: Names the flags, and the modes that read them.
@@ -88,8 +88,8 @@ def default_workdir(config_path: str, name: str = "") -> str:
     """Returns runs/NAME for a config of that name, or for configs/NAME.py with or without an argument after a colon.
 
     Args:
-        config_path: the value of --config.
-        name: the config's field `name`; "" = it has none.
+        config_path: The value of --config.
+        name: The config's field `name`; "" = it has none.
     """
     file = os.path.basename(config_path.split(":", maxsplit=1)[0]).removesuffix(".py")
     return os.path.join("runs", name or file)

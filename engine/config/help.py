@@ -24,8 +24,8 @@ def find_answer(argv: Sequence[str], flags: Mapping[str, str]) -> str:
     """Returns the text that --help or --version asks for; "" if the command line has neither.
 
     Args:
-        argv: the command line, its program first.
-        flags: the help sentence of each flag of run.py.
+        argv: The command line, its program first.
+        flags: The help sentence of each flag of run.py.
 
     Raises:
         FlagError: --mode names no mode.
@@ -66,8 +66,8 @@ def describe_mode(name: str, flags: Mapping[str, str]) -> str:
     """Returns the help on one mode: what it reads and writes, its flags, and an example.
 
     Args:
-        name: a key of `MODES`.
-        flags: the help sentence of each flag of run.py.
+        name: A key of `MODES`.
+        flags: The help sentence of each flag of run.py.
     """
     mode = MODES[name]
     known = {f"--{flag}": text for flag, text in flags.items() if flag in mode.flags}

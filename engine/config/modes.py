@@ -14,11 +14,11 @@ class Mode:
     """Describes one value of --mode.
 
     Attributes:
-        summary: one sentence on what the mode does.
-        reads: one sentence on what it reads.
-        writes: one sentence on what it leaves behind.
-        flags: names of the flags that it knows, without --mode.
-        example: a whole command.
+        summary: One sentence on what the mode does.
+        reads: One sentence on what it reads.
+        writes: One sentence on what it leaves behind.
+        flags: Names of the flags that it knows, without --mode.
+        example: A whole command.
     """
 
     summary: str

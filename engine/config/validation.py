@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -278,8 +277,8 @@ def check_same_vocabulary(workdir: str, *, tokenizer: Tokenizer, build_tokenizer
     Raises:
         ValueError: Names both vocabularies and what to set.
     """
-    path = os.path.join(workdir, "vocab.json")
-    difference = _difference(build_tokenizer(path), tokenizer) if os.path.isfile(path) else ""
+    path = storage.join(workdir, layout.VOCAB_FILE)
+    difference = _difference(build_tokenizer(path), tokenizer) if storage.is_file(path) else ""
     if difference:
         raise ValueError(
             f"the vocabulary of this run, {path}, {difference}, which is no longer the one that it began with; set "

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
 
 import tensorflow as tf
@@ -205,7 +205,7 @@ class TrainingLog:
 
 
 @contextlib.contextmanager
-def without_orbit_prints() -> Any:
+def without_orbit_prints() -> Iterator[None]:
     """Keeps Orbit's controller from printing dicts of metrics to stdout; it still logs them, for --verbosity=1."""
     print_and_log = controller._log
     controller._log = logging.info

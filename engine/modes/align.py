@@ -32,9 +32,9 @@ def run(*, parts: Components, checkpoint: str, inputs: Sequence[str], output: st
 
     Args:
         parts: Callables of data and models.
-        checkpoint: a workdir, a checkpoint inside one, or an exported folder.
-        inputs: audio files, folders and patterns.
-        output: folder to write.
+        checkpoint: A workdir, a checkpoint inside one, or an exported folder.
+        inputs: Audio files, folders and patterns.
+        output: Folder to write.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
 
     Raises:
@@ -103,7 +103,7 @@ def mismatch_lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yields lines about the transcripts that differ from what the model hears, worst match first.
 
     Args:
-        records: objects of `align_file`, worst match first.
+        records: Objects of `align_file`, worst match first.
     """
     different = [record for record in records if record["text"] != record["hypothesis"]]
     if not different:
@@ -122,10 +122,10 @@ def align_file(transcriber: Transcriber, aligner: Aligner, path: str, text: str)
     """Aligns one recording with its transcript.
 
     Args:
-        transcriber: computes the log-probabilities.
-        aligner: finds the frames of given labels, blank included.
-        path: the recording.
-        text: its transcript, normalized.
+        transcriber: Computes the log-probabilities.
+        aligner: Finds the frames of given labels, blank included.
+        path: The recording.
+        text: Its transcript, normalized.
 
     Returns:
         An object with audio_filepath, text, hypothesis (what the model hears), duration (s), confidence and score: how

@@ -10,7 +10,7 @@ from common import storage
 from common import workdir_layout as layout
 from engine.config.field_rules import EPOCHS_OF, flatten
 
-_AUTO = "auto"
+_AUTO = "auto"  # `engine.config.builders.AUTO`, whose module imports TensorFlow
 
 
 def run(
@@ -19,11 +19,11 @@ def run(
     """Prints every field of a config with its value, and returns the exit status.
 
     Args:
-        config: the fields after all flags.
-        base: the fields of configs/base.py; a field with another value gets a comment with the value in `base`.
-        eval_set: the fields of configs.base.get_eval_set, the defaults of other evaluation sets.
-        source: the value of --config.
-        workdir: the folder of the run. Values that the run has resolved, such as the vocabulary, appear in comments.
+        config: The fields after all flags.
+        base: The fields of configs/base.py; a field with another value gets a comment with the value in `base`.
+        eval_set: The fields of configs.base.get_eval_set, the defaults of other evaluation sets.
+        source: The value of --config.
+        workdir: The folder of the run. Values that the run has resolved, such as the vocabulary, appear in comments.
     """
     path = storage.join(workdir, layout.CONFIG_FILE)
     recorded = layout.read_config(path) if storage.is_file(path) else {}

@@ -67,7 +67,7 @@ def run(
     given = None if data.vocab == builders.AUTO else parts.build_tokenizer(data.vocab)
     build_train, config, tokenizer = _open_train(config, parts, given)
     data = config.data
-    footprint = _measure(config, tokenizer, measure_model)
+    estimate = _measure(config, tokenizer, measure_model)
 
     def build_eval(name: str) -> Callable[..., Any]:
         def build(report: Callable[..., None]) -> Any:
@@ -84,9 +84,9 @@ def run(
         sets=sets,
         tokenizer=tokenizer,
         text_normalization=data.text_normalization,
-        frames_fn=footprint.num_frames,
-        memory_fn=footprint.memory_bytes,
-        time_fn=_time_fn(config, workdir, footprint.training_flops, replicas),
+        frames_fn=estimate.num_frames,
+        memory_fn=estimate.memory_bytes,
+        time_fn=_time_fn(config, workdir, estimate.training_flops, replicas),
         available_bytes=available_memory(),
         speed_factors=data.speed_factors,
         min_duration_secs=data.min_duration_secs,
@@ -94,6 +94,7 @@ def run(
         allow_train_eval_overlap=data.allow_train_eval_overlap,
         max_hours=data.doctor_max_hours,
         frozen_random=validation.find_frozen_random(config),
+        keeps_head=builders.keeps_head(config),
     )
     write_report(report, workdir, title=os.path.basename(os.path.normpath(workdir)))
     print("\n".join(report.lines()))

@@ -26,8 +26,8 @@ def run(
     strategy: tf.distribute.Strategy,
     checkpoint: str,
     weights: str,
-) -> dict[str, dict[str, float]]:
-    """Evaluates a checkpoint, writes metrics, predictions and report, and returns {set: {metric: value}}.
+) -> tuple[dict[str, dict[str, float]], str]:
+    """Evaluates a checkpoint; returns {set: {metric: value}} and the folder with metrics, predictions and report.
 
     Args:
         config: Config of the run, see configs/base.py.
@@ -83,4 +83,4 @@ def run(
         eval_actions=writing if is_chief else [],
     )
     with without_orbit_prints():
-        return controller.evaluate()
+        return controller.evaluate(), output

@@ -44,8 +44,8 @@ def run(*, parts: Components, inputs: Sequence[str], output: str = "") -> int:
         print(f"\n{describe(sets)}\n\nwritten to {path}")
         return 0
     config, workdir = recorded_run.load_run(inputs[0])
-    step, figures = _last_evaluation(runs[0].lines, list(runs[0].predictions))
-    if not figures:
+    step, metrics = _last_evaluation(runs[0].lines, list(runs[0].predictions))
+    if not metrics:
         raise ValueError(f"{workdir}: its metrics.jsonl has no evaluation; evaluate it with --mode=eval")
     path = write_report(
         workdir=workdir,
@@ -53,9 +53,9 @@ def run(*, parts: Components, inputs: Sequence[str], output: str = "") -> int:
         step=step,
         figures={
             name: {key: value for key, value in line.items() if key not in ("step", "split")}
-            for name, line in figures.items()
+            for name, line in metrics.items()
         },
-        data=_open_sets(parts, workdir, figures),
+        data=_open_sets(config, parts, workdir, list(metrics)),
         page_environment=parts.page_environment,
         max_utterances=_option(config, "report_utterances", int, 0) or _NUM_UTTERANCES,
         max_audio_mb=_option(config, "report_max_audio_mb", float, _MAX_AUDIO_MB),
@@ -76,11 +76,10 @@ def _option(config: Any, name: str, kind: type, default: Any) -> Any:
     return default
 
 
-def _open_sets(parts: Components, workdir: str, names: Mapping[str, object]) -> dict[str, EvalData]:
+def _open_sets(config: Any, parts: Components, workdir: str, names: Sequence[str]) -> dict[str, EvalData]:
     """Opens the evaluated sets by the names of their metrics; a set that no longer exists is logged and left out."""
     opened: dict[str, EvalData] = {}
     try:
-        config, _ = recorded_run.load_run(workdir)
         tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
         # Short names first: dev-clean is a set of its own, not a way of decoding dev.
         bases = sorted(config.data.eval, key=len)

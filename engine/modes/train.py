@@ -40,10 +40,12 @@ class Outcome:
     Attributes:
         exit_status: 0 when done; 143, 130 or 129 when stopped by a signal, with everything saved.
         metrics: The last evaluation, {set: {name: value}}; empty without one.
+        folder: The folder with the files of the evaluation; "" = the workdir.
     """
 
     exit_status: int
     metrics: dict[str, dict[str, float]]
+    folder: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

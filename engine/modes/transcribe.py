@@ -32,15 +32,15 @@ def run(
 
     Args:
         parts: Callables of data and models.
-        checkpoint: a workdir, a checkpoint inside one, or a folder that --mode=export wrote.
-        inputs: audio files, folders and patterns, or "-" for standard input.
-        output: the file of transcripts to write; a folder for the subtitles of several recordings.
+        checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
+        inputs: Audio files, folders and patterns, or "-" for standard input.
+        output: The file of transcripts to write; a folder for the subtitles of several recordings.
         output_format: A name among `TRANSCRIPT_FORMATS`; "" = the suffix of the output.
-        window_secs: the longest row in seconds; longer recordings are cut into overlapping windows.
+        window_secs: The longest row in seconds; longer recordings are cut into overlapping windows.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
-        decode_defaults: values of the fields of config.decode that neither the run nor `decode_given` has; None =
+        decode_defaults: Values of the fields of config.decode that neither the run nor `decode_given` has; None =
             greedy, whatever the run has.
-        decode_given: fields of config.decode that override those of the run.
+        decode_given: Fields of config.decode that override those of the run.
 
     Raises:
         ValueError: An argument is missing or names nothing.

@@ -19,7 +19,7 @@ from common.workdir_layout import DECODE_FILE
 from engine.checkpointing.restore import restore_weights
 from engine.common import files
 from engine.common.progress import progress_bar
-from engine.config import builders
+from engine.config import builders, field_rules
 from engine.config.decode import TUNING
 from engine.evaluation.metrics import ErrorCounts, count_word_errors
 from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TunableSearch
@@ -35,9 +35,9 @@ class Trial:
     """The word errors of one pair of weights.
 
     Attributes:
-        lm_weight: value of config.decode.lm_weight.
-        word_score: value of config.decode.word_score.
-        words: word errors over the tuning half.
+        lm_weight: Value of config.decode.lm_weight.
+        word_score: Value of config.decode.word_score.
+        words: Word errors over the tuning half.
     """
 
     lm_weight: float
@@ -56,9 +56,9 @@ class Half:
     """The word errors over one half of the set, without and with the language model.
 
     Attributes:
-        num_utterances: utterances in the half.
-        greedy: word errors of greedy decoding.
-        words: word errors with the chosen weights.
+        num_utterances: Utterances in the half.
+        greedy: Word errors of greedy decoding.
+        words: Word errors with the chosen weights.
     """
 
     num_utterances: int
@@ -84,12 +84,12 @@ def run(
     --decode reads.
 
     Args:
-        config: the fields of configs/base.py, with decode.method=lexicon.
+        config: The fields of configs/base.py, with decode.method=lexicon.
         parts: Callables of data and models.
-        workdir: folder of the run.
-        checkpoint: weights to use instead of the best of the workdir.
+        workdir: Folder of the run.
+        checkpoint: Weights to use instead of the best of the workdir.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
-        output: file to write; "" = decode.json in the folder of the evaluation.
+        output: File to write; "" = decode.json in the folder of the evaluation.
 
     Raises:
         ValueError: The config and the data do not fit together.
@@ -143,7 +143,7 @@ def run(
 
 def _check(config: ConfigDict) -> None:
     """Raises ValueError if a config has nothing to tune, or no set to tune on."""
-    tune, name = config.tune_lm, config.eval.best_metric_set
+    name = config.eval.best_metric_set
     if config.decode.method != "lexicon":
         raise ValueError(
             f"decode.method={config.decode.method}: only lexicon has weights to tune; set "
@@ -151,8 +151,7 @@ def _check(config: ConfigDict) -> None:
         )
     if name not in config.data.eval:
         raise ValueError(f"eval.best_metric_set={name!r} names no evaluation set; it is what tune_lm tunes on")
-    if not tune.lm_weights or not tune.word_scores:
-        raise ValueError("tune_lm.lm_weights and tune_lm.word_scores must name at least one value each")
+    field_rules.check_values({"tune_lm": config.tune_lm.to_dict()})
 
 
 def _build_search(config: ConfigDict, parts: Components, tokenizer: Tokenizer) -> TunableSearch:
@@ -167,8 +166,8 @@ def split_halves(heard: Utterances, name: str) -> tuple[Utterances, Utterances]:
     """Returns the utterances to tune on and those to report on: every second one, so that speakers are in both.
 
     Args:
-        heard: references and log-probabilities, in the order of the set.
-        name: the set, for the message.
+        heard: References and log-probabilities, in the order of the set.
+        name: The set, for the message.
 
     Raises:
         ValueError: There are fewer than two.
@@ -246,12 +245,12 @@ def tune_weights(
     """Tries every pair of weights, then the neighbours of the best pair at half the distance, and so on.
 
     Args:
-        search: the beam-search decoder to tune.
-        tokenizer: turns its tokens into text.
-        heard: references and log-probabilities of the utterances to tune on.
-        lm_weights: values of lm_weight in the first round.
-        word_scores: values of word_score in the first round.
-        num_refinements: rounds after the first.
+        search: The beam-search decoder to tune.
+        tokenizer: Turns its tokens into text.
+        heard: References and log-probabilities of the utterances to tune on.
+        lm_weights: Values of lm_weight in the first round.
+        word_scores: Values of word_score in the first round.
+        num_refinements: Rounds after the first.
 
     Returns:
         The trials, in the order in which they were made.

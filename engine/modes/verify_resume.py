@@ -14,11 +14,9 @@ from ml_collections import ConfigDict
 
 from common import storage
 from engine.common import files
-from engine.config import recorded_run
+from engine.config import field_rules, recorded_run
 from engine.resume_check.interruptions import Interruption, plan_moments, run_interrupted, run_straight
 from engine.resume_check.run_comparison import Check, compare_runs
-
-_SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
 
 
 def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
@@ -38,7 +36,9 @@ def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
         ValueError: A field is wrong, or a run failed.
     """
     fields = config.verify_resume
-    _check_fields(fields, workdir)
+    field_rules.check_values({"verify_resume": fields.to_dict()})
+    if storage.is_remote(workdir):
+        raise ValueError(f"--workdir={workdir}: verify_resume kills processes on this machine; give a local folder")
     folder = Path(workdir) / "verify_resume"
     shutil.rmtree(folder, ignore_errors=True)
     num_updates = fields.num_updates or config.train.num_updates  # 0 = the updates of train.num_epochs
@@ -80,21 +80,6 @@ def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
     files.write_json_atomic(Path(workdir) / "verify_resume.json", outcome)
     print(f"\n{report(checks, interruptions)}\n\nwritten to {os.path.join(workdir, 'verify_resume.json')}")
     return 0 if is_equal else 2
-
-
-def _check_fields(fields: ConfigDict, workdir: str) -> None:
-    """Checks the fields of config.verify_resume, and that the workdir is local.
-
-    Raises:
-        ValueError: Names the field or the flag.
-    """
-    unknown = [name for name in fields.signals if name not in _SIGNALS]
-    if unknown or not fields.signals:
-        raise ValueError(f"verify_resume.signals must be among {', '.join(_SIGNALS)}, got {list(fields.signals)}")
-    if fields.num_interruptions < 1:
-        raise ValueError(f"verify_resume.num_interruptions must be at least 1, got {fields.num_interruptions}")
-    if storage.is_remote(workdir):
-        raise ValueError(f"--workdir={workdir}: verify_resume kills processes on this machine; give a local folder")
 
 
 def _length_flags(config: ConfigDict, num_updates: int) -> list[str]:

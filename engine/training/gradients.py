@@ -1,8 +1,8 @@
 """Computes the gradient of one update on a replica, independent of how the update is split.
 
 Each replica splits its rows into microbatches and sums their gradients; one all-reduce sums over the replicas. The
-divisor of the loss, the number of valid utterances of the whole update, is known before the first backward pass. So any
-split into replicas and microbatches gives the same gradient.
+divisor of the loss, the number of valid utterances of the whole update or of their labels, is known before the first
+backward pass. So any split into replicas and microbatches gives the same gradient.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -243,6 +244,8 @@ def test_eval_mode_repeats_the_figures_of_the_weights_it_is_told(averaged_run, t
     for name in ("dev", "other"):
         source = wanted[name if weights == "raw" else f"{name}-ema"]
         assert {key: outcome.metrics[name][key] for key in FIGURES} == {key: source[key] for key in FIGURES}
+    assert outcome.folder.startswith(str(tmp_path / "elsewhere/eval_of"))
+    assert (Path(outcome.folder) / "report.html").is_file()
 
 
 @pytest.fixture

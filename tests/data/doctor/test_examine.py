@@ -127,6 +127,15 @@ def clean_sets(folder: Path) -> list[DatasetSpec]:
     ]
 
 
+def test_a_kept_head_changes_the_advice_for_unknown_characters(clean):
+    fields = {"sets": clean_sets(clean), "tokenizer": CharTokenizer(tokens=[*SPECIAL_TOKENS, "|", "Z"])}
+    for keeps_head, advice in ((True, "model.init_head=True keeps the head"), (False, "make a vocabulary with")):
+        found = run(**fields, keeps_head=keeps_head)
+        texts = [item["advice"] for item in found.to_json()["findings"] if item["code"] == "unknown_characters"]
+        assert len(texts) == 2 and all(text.startswith(advice) for text in texts)
+        assert f"To do: {advice}" in "\n".join(found.lines())
+
+
 def test_weights_that_stay_random_are_an_error_of_the_config(clean):
     found = run(sets=clean_sets(clean), frozen_random="model.x=True, but nothing trained it; set model.x=False")
     assert named(found) == {("config", "frozen_random"): {"model"}} and found.num_errors == 1

@@ -68,6 +68,6 @@ def test_a_problem_with_a_known_cause_is_not_told_twice() -> None:
 
 def test_every_check_says_what_is_wrong_and_what_to_do() -> None:
     for code, check in CHECKS.items():
-        assert isinstance(Finding(code, "train", {}, check.severity).check.severity, Severity)
+        assert isinstance(Finding(code, "train", {}, check.severity, check.advice).check.severity, Severity)
         assert check.title and check.advice
         assert not check.title.endswith(".") and not check.advice.endswith(".")

@@ -45,6 +45,9 @@ def config_path(tmp_path):
         (CONFIG.format("    del config.decode.method\n"), "", "lacks the field decode.method; start from"),
         (CONFIG.format("    config.data.eval['x'] = 'y'\n"), "", "data.eval.x must be one of configs.base.get_eval_"),
         (CONFIG.format("    config.train.num_updates = 'many'\n"), "", "TypeError: "),
+        (CONFIG.format("    config.model.init = None\n"), "", "sets model.init to None instead of a value such as ''"),
+        (CONFIG.format("    config.data.eval['x'] = base.get_eval_set(speakers=None)\n"), "", "sets data.eval.x.speak"
+         "ers to None instead of a value such as ()"),
     ],
 )  # fmt: skip
 def test_a_config_that_cannot_be_used_is_a_line_with_its_place(tmp_path, content, argument, line):
@@ -54,6 +57,14 @@ def test_a_config_that_cannot_be_used_is_a_line_with_its_place(tmp_path, content
         prepare(f"{path}{argument}")
     assert str(raised.value).startswith(f"--config={path}")
     assert line in str(raised.value)
+
+
+@pytest.mark.parametrize("end", ["config.lock()", "FrozenConfigDict(config)"])
+def test_flags_add_a_set_to_a_config_that_is_locked_or_frozen(config_path, end):
+    content = config_path.read_text().replace("return config\n", f"return {end}\n")
+    config_path.write_text(f"from ml_collections import FrozenConfigDict\n{content}")
+    config, _ = prepare(config_path, "--config.data.eval.new.input=b")
+    assert sorted(config.data.eval) == ["new", "old"] and config.is_locked
 
 
 def test_a_config_that_is_not_there_names_what_lies_near(tmp_path, monkeypatch):

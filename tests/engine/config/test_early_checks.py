@@ -102,6 +102,14 @@ def test_each_mode_looks_at_the_paths_that_it_reads(run_fields, tmp_path):
     check_run(run_fields, tmp_path, mode="eval")  # a run has its own
     with pytest.raises(ValueError, match="^data.vocab="):
         check_run(run_fields, tmp_path, mode="doctor")
+    # So has the run of --checkpoint, which comes first.
+    other = tmp_path / "other"
+    (other / "best").mkdir(parents=True)
+    (other / "config.json").touch()
+    with pytest.raises(ValueError, match="^data.vocab="):
+        check_run(run_fields, tmp_path, mode="eval", checkpoint=str(other / "best"))
+    (other / "vocab.json").touch()
+    check_run(run_fields, tmp_path, mode="eval", checkpoint=str(other / "best"))
     run_fields.data.eval.dev.input = str(tmp_path / "gone")
     for mode in ("eval", "continuous_eval", "tune_lm"):
         with pytest.raises(ValueError, match="^data.eval.dev.input="):

@@ -48,6 +48,13 @@ def changed(**fields):
         ("decode__beam_threshold", 0.0, "decode.beam_threshold=0.0: wanted a number above 0"),
         ("decode__lm_weight", -1.0, "decode.lm_weight=-1.0: wanted a number of 0 or more"),
         ("decode__word_score", float("inf"), "decode.word_score=inf: wanted a finite number"),
+        ("data__train__held_out_ratio", 0.6, "data.train.held_out_ratio=0.6: wanted 0 to 0.5; 0 = none"),
+        ("data__eval__dev_clean__held_out_ratio", -0.1, "data.eval.dev_clean.held_out_ratio=-0.1: wanted 0 to 0.5"),
+        ("tune_lm__lm_weights", (1.0, -1.0), "tune_lm.lm_weights=(1.0, -1.0): wanted one or more numbers of 0 or more"),
+        ("tune_lm__word_scores", (), "tune_lm.word_scores=(): wanted one or more finite numbers"),
+        ("tune_lm__num_refinements", -1, "tune_lm.num_refinements=-1: wanted 0 or more"),
+        ("tune_lm__max_utterances", -1, "tune_lm.max_utterances=-1: wanted 0 or more; 0 = all"),
+        ("verify_resume__num_updates", -1, "verify_resume.num_updates=-1: wanted 0 or more"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_names_field_value_and_what_was_wanted(field, value, line):

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from common import storage
 from configs import base, debug, hub_tutorial, quickstart
 from engine import experiment
 from engine.config import field_rules, validation
@@ -263,11 +264,12 @@ def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_writte
     validation.check_row_lengths(config, 0)
 
 
-def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
-    class Alphabet:
-        def __init__(self, tokens):
-            self.token_strings, self.num_tokens, self.blank_id = tokens.replace("_", " "), len(tokens), tokens.find("_")
+class Alphabet:
+    def __init__(self, tokens):
+        self.token_strings, self.num_tokens, self.blank_id = tokens.replace("_", " "), len(tokens), tokens.find("_")
 
+
+def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
     def build(path):
         return Alphabet(open(path, encoding="utf-8").read())
 
@@ -290,6 +292,19 @@ def test_a_head_of_another_alphabet_is_not_taken_over(tmp_path):
             validation.check_same_vocabulary(str(run), tokenizer=Alphabet(tokens), build_tokenizer=build)
     validation.check_same_vocabulary(str(tmp_path), tokenizer=Alphabet("_"), build_tokenizer=build)
     validation.check_head(str(tmp_path / "bare" / "x" / "ckpt-1"), tokenizer=Alphabet("_"), build_tokenizer=build)
+
+
+def test_a_run_at_a_url_keeps_its_vocabulary_too(tmp_path):
+    run = f"ram://{tmp_path.name}"
+    storage.make_dirs(run)
+    storage.write_bytes(f"{run}/vocab.json", b"_ABC")
+
+    def build(path):
+        return Alphabet(storage.read_bytes(path).decode())
+
+    validation.check_same_vocabulary(run, tokenizer=Alphabet("_ABC"), build_tokenizer=build)
+    with pytest.raises(ValueError, match="no longer the one that it began with"):
+        validation.check_same_vocabulary(run, tokenizer=Alphabet("_AXC"), build_tokenizer=build)
 
 
 @pytest.mark.parametrize(

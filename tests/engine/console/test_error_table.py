@@ -22,3 +22,8 @@ def test_table_has_a_row_a_set_with_rates_in_per_cent():
     assert dev.split() == ["dev", "12", "200", "5.50", "1.23", "8", "2", "1"]
     assert other.split() == ["a-longer-name", "1", "2", "150.00", "100.00", "2", "0", "1"]
     assert len({len(row) for row in (head, rule, dev, other)}) == 1
+
+
+def test_a_line_of_metrics_that_lacks_values_has_dashes():
+    *_, row = error_table({"dev": {"num_words": 2, "wer": None}}).splitlines()
+    assert row.split() == ["dev", "-", "2", "-", "-", "-", "-", "-"]

@@ -8,9 +8,10 @@ import time
 
 import pytest
 import tensorflow as tf
+from orbit import controller
 
 from engine.console import training_log
-from engine.console.training_log import TrainingLog
+from engine.console.training_log import TrainingLog, without_orbit_prints
 
 
 @pytest.fixture
@@ -131,3 +132,11 @@ def test_a_terminal_has_a_bar(step):
     with TrainingLog(global_step=step, num_updates=100, file=file):
         pass
     assert " 40/100 " in file.getvalue()
+
+
+def test_orbit_logs_but_prints_nothing_within_the_context(capsys, caplog):
+    with without_orbit_prints(), without_orbit_prints():
+        controller._log("train | {'loss': 1.0}")
+    assert capsys.readouterr().out == "" and caplog.messages == ["train | {'loss': 1.0}"]
+    controller._log("after it")
+    assert "after it" in capsys.readouterr().out

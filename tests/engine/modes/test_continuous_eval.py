@@ -94,7 +94,7 @@ def test_its_figures_are_those_of_training_and_lie_beside_them(trained):
     wanted = [line for line in read(workdir / "metrics.jsonl") if line["split"] != "train"]
     assert [(line["step"], line["split"]) for line in found] == [(s, n) for s in (2, 4, 6) for n in ("dev", "dev-ema")]
     assert [[line[name] for name in FIGURES] for line in found] == [[line[name] for name in FIGURES] for line in wanted]
-    assert outcome.exit_status == 0
+    assert (outcome.exit_status, outcome.folder) == (0, str(output))
     assert outcome.metrics["dev"]["loss"] == found[-2]["loss"]
     assert (output / "eval/dev/predictions.jsonl").read_text() == (workdir / "eval/dev/predictions.jsonl").read_text()
     assert json.loads((output / "best/best.json").read_text())["step"] == 2

@@ -101,6 +101,13 @@ def test_random_weights_that_stay_frozen_are_a_finding(tmp_path):
     assert seen["frozen_random"].startswith("model.freeze_feature_encoder=True, but model.init is empty")
 
 
+def test_a_head_that_is_kept_is_known_to_the_examination(tmp_path):
+    config, seen = make_config(tmp_path), {}
+    config.model.init, config.model.init_head = str(tmp_path), True
+    run(config, tmp_path, seen=seen)
+    assert seen["keeps_head"] is True
+
+
 def test_one_process_examines_for_all_workers_and_waits_for_none(tmp_path, monkeypatch):
     workers = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(workers))

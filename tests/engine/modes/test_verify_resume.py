@@ -68,9 +68,12 @@ def test_a_run_that_resumes_rightly_passes_and_one_that_does_not_fails(tmp_path,
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"signals": ("SIGHUP",)}, r"verify_resume.signals must be among SIGTERM, SIGINT, SIGKILL, got \['SIGHUP'\]"),
-        ({"signals": ()}, "verify_resume.signals must be among"),
-        ({"num_interruptions": 0}, "verify_resume.num_interruptions must be at least 1, got 0"),
+        (
+            {"signals": ("SIGHUP",)},
+            r"verify_resume.signals=\('SIGHUP',\): wanted one or more of SIGTERM, SIGINT, SIGKILL",
+        ),
+        ({"signals": ()}, r"verify_resume.signals=\(\): wanted one or more of"),
+        ({"num_interruptions": 0}, "verify_resume.num_interruptions=0: wanted 1 or more"),
     ],
 )
 def test_wrong_fields_are_refused_before_anything_runs(tmp_path, fields, message):
