@@ -35,10 +35,11 @@ _PREFLIGHT_SECS = 600
 class ClientError(tornado.web.HTTPError):
     """An HTTP status with a one-line message for the client."""
 
-    def __init__(self, status: int, message: str) -> None:
-        """Builds the error from its HTTP status code and its message."""
+    def __init__(self, status: int, message: str, *, allow: str = "") -> None:
+        """Builds the error from its HTTP status code, its message and the methods of a 405's Allow header."""
         super().__init__(status)
         self.message = message
+        self.allow = allow
 
 
 @tornado.web.stream_request_body
@@ -98,7 +99,11 @@ class Handler(tornado.web.RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answers with the message of a `ClientError`, or else with the standard reason of the status."""
         error = kwargs.get("exc_info", (None, None, None))[1]
-        message = error.message if isinstance(error, ClientError) else self._reason
+        message = self._reason
+        if isinstance(error, ClientError):
+            message = error.message
+            if error.allow:  # not where it is raised: Tornado drops the headers that were set before an error
+                self.set_header("Allow", error.allow)
         self.finish(self.refuse(status_code, message).body)
 
     def _allowed_origin(self) -> str:
@@ -159,8 +164,7 @@ class BodyHandler(Handler):
         if self.answer_preflight():
             return
         if self.request.method != "POST":
-            self.set_header("Allow", "POST")
-            raise ClientError(405, f"{self.request.method} is not possible here; POST the body")
+            raise ClientError(405, f"{self.request.method} is not possible here; POST the body", allow="POST")
         self._count(1)
         self._refusal = self.check_headers()
         self._timer = IOLoop.current().call_later(self.service.limits.body_timeout_secs, self._end_slow_body)

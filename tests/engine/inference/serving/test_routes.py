@@ -140,6 +140,12 @@ def test_openai_errors_have_its_shape(server, request_fields, status, param, mes
     assert server.service.folder not in text
 
 
+@pytest.mark.parametrize("path", ["/v1/transcribe", OPENAI, "/v1/models/toy:predict"])
+def test_a_wrong_method_is_told_the_right_one(server, path):
+    status, _, headers = call(server, path, method="GET")
+    assert (status, headers["Allow"]) == (405, "POST")
+
+
 def test_openais_other_routes_say_what_there_is(server):
     status, text, _ = call(server, "/v1/audio/translations", body=openai_form("a.wav"), Content_Type=CONTENT_TYPE)
     assert status == 404 and "there are POST /v1/audio/transcriptions" in json.loads(text)["error"]["message"]
