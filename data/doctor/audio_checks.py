@@ -131,12 +131,12 @@ def measure_audio(
         # In chunks: the queued calls of a thousand hours would fill the memory.
         for first in range(0, len(indices), _CHUNK):
             chunk = [int(index) for index in indices[first : first + _CHUNK]]
-            for position, sound in enumerate(pool.map(measure, chunk), start=first):
+            for position, measured in enumerate(pool.map(measure, chunk), start=first):
                 advance(1)
-                if isinstance(sound, InputError):
-                    errors[int(indices[position])] = sound
+                if isinstance(measured, InputError):
+                    errors[int(indices[position])] = measured
                 else:
-                    columns[:, position] = sound[:4]
-                    keys[position], cancels[position] = sound.key, sound.cancels
+                    columns[:, position] = measured[:4]
+                    keys[position], cancels[position] = measured.key, measured.cancels
     peak, level_db, active_ratio, clipped_ratio = columns
     return AudioStatistics(np.asarray(indices), peak, level_db, active_ratio, clipped_ratio, keys, cancels, errors)

@@ -19,6 +19,8 @@ _RAW_TYPES = ("", "application/octet-stream", "application/ogg", "application/mp
 _MEDIA = ("audio/", "video/")
 _LONGEST_NAME = 200
 _CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")
+# The plain `filename`, in which a percent sign is no escape.
+_PLAIN_NAME = re.compile(r'filename\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.IGNORECASE)
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # Ending of the file with the recording out of a form; it lies beside the body's.
 PART_SUFFIX = ".part"
@@ -151,7 +153,7 @@ def name_of(headers_disposition: str) -> str:
         found = message.get_param("filename", "", header="Content-Disposition")
         if isinstance(found, tuple):  # filename*=CHARSET'LANGUAGE'TEXT, its escapes undone into Latin-1
             charset, _, text = found
-            encoded = headers_disposition.lower().partition("filename*")[2]
+            encoded = _PLAIN_NAME.sub("", headers_disposition).lower().partition("filename*")[2]
             # No other: Python also knows character sets that are none, such as idna.
             if (charset or "us-ascii").lower() not in _CHARSETS or _BROKEN_ESCAPE.search(encoded):
                 raise ValueError(f"character set {charset!r} or a broken escape")

@@ -85,17 +85,17 @@ class Recordings:
         return tone(0.05 + index * 1e-4, amplitude=0.1 + 1e-4 * index), 16_000
 
 
-def test_every_recording_is_listened_to_once_and_failures_are_kept() -> None:
+def test_every_recording_is_measured_once_and_failures_are_kept() -> None:
     indices = np.arange(0, 2500, 2)
     calls: list[int] = []
-    sounds = measure_audio(Recordings(), indices, advance=calls.append, num_workers=3)
+    audio = measure_audio(Recordings(), indices, advance=calls.append, num_workers=3)
     bad = {index for index in indices.tolist() if index % 7 == 0}
     assert sum(calls) == len(indices)
-    assert set(sounds.errors) == bad
-    assert str(sounds.errors[0]) == "cannot be read: libsndfile's own"
-    for index, peak, key in zip(indices.tolist(), sounds.peak, sounds.keys, strict=True):
+    assert set(audio.errors) == bad
+    assert str(audio.errors[0]) == "cannot be read: libsndfile's own"
+    for index, peak, key in zip(indices.tolist(), audio.peak, audio.keys, strict=True):
         if index in bad:
             assert np.isnan(peak) and key == b""
         else:
             assert peak == pytest.approx(0.1 + 1e-4 * index, rel=0.1)
-    assert len(set(sounds.keys)) == len(indices) - len(bad) + 1
+    assert len(set(audio.keys)) == len(indices) - len(bad) + 1

@@ -91,6 +91,8 @@ def test_types_and_names():
     assert name_of("attachment; name=\"5%\"; filename*=iso-8859-1'de'%e4.wav") == "ä.wav"
     assert name_of("attachment; filename*0*=utf-8''a%20; filename*1=b.wav") == "a b.wav"
     assert name_of('attachment; filename="100%.wav"') == "100%.wav"
+    for plain in ('"100%; a.wav"', "100%.wav"):  # no escape, even behind a filename*
+        assert name_of(f"attachment; filename*=utf-8''b.wav; filename={plain}") == plain.strip('"')
 
 
 @pytest.mark.parametrize("parameters", BROKEN_NAMES)
