@@ -35,11 +35,10 @@ _PREFLIGHT_SECS = 600
 class ClientError(tornado.web.HTTPError):
     """An HTTP status with a one-line message for the client."""
 
-    def __init__(self, status: int, message: str, *, allow: str = "") -> None:
-        """Builds the error from its HTTP status code, its message and the methods of a 405's Allow header."""
+    def __init__(self, status: int, message: str) -> None:
+        """Builds the error from its HTTP status code and its message."""
         super().__init__(status)
         self.message = message
-        self.allow = allow
 
 
 @tornado.web.stream_request_body
@@ -99,12 +98,16 @@ class Handler(tornado.web.RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Answers with the message of a `ClientError`, or else with the standard reason of the status."""
         error = kwargs.get("exc_info", (None, None, None))[1]
-        message = self._reason
-        if isinstance(error, ClientError):
-            message = error.message
-            if error.allow:  # not where it is raised: Tornado drops the headers that were set before an error
-                self.set_header("Allow", error.allow)
+        message = error.message if isinstance(error, ClientError) else self._reason
+        if status_code == 405:  # not where it is raised: Tornado drops the headers that were set before an error
+            self.set_header("Allow", ", ".join(self._allowed_methods()))
         self.finish(self.refuse(status_code, message).body)
+
+    def _allowed_methods(self) -> list[str]:
+        """Returns the methods that the route has."""
+        base = tornado.web.RequestHandler
+        names = [(method, method.lower()) for method in self.SUPPORTED_METHODS]
+        return [method for method, name in names if getattr(type(self), name) is not getattr(base, name)]
 
     def _allowed_origin(self) -> str:
         """Returns the value of Access-Control-Allow-Origin; "" where the request has no origin that is allowed."""
@@ -164,7 +167,7 @@ class BodyHandler(Handler):
         if self.answer_preflight():
             return
         if self.request.method != "POST":
-            raise ClientError(405, f"{self.request.method} is not possible here; POST the body", allow="POST")
+            raise ClientError(405, f"{self.request.method} is not possible here; POST the body")
         self._count(1)
         self._refusal = self.check_headers()
         self._timer = IOLoop.current().call_later(self.service.limits.body_timeout_secs, self._end_slow_body)

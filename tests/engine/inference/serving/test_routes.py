@@ -140,10 +140,16 @@ def test_openai_errors_have_its_shape(server, request_fields, status, param, mes
     assert server.service.folder not in text
 
 
-@pytest.mark.parametrize("path", ["/v1/transcribe", OPENAI, "/v1/models/toy:predict"])
-def test_a_wrong_method_is_told_the_right_one(server, path):
-    status, _, headers = call(server, path, method="GET")
-    assert (status, headers["Allow"]) == (405, "POST")
+@pytest.mark.parametrize(
+    ("path", "method", "allowed"),
+    [
+        ("/v1/transcribe", "GET", "POST"), (OPENAI, "DELETE", "POST"), ("/v1/models/toy:predict", "GET", "POST"),
+        ("/healthz", "POST", "GET"), ("/v1/models/toy", "PUT", "GET"), ("/", "POST", "GET, HEAD"),
+    ],
+)  # fmt: skip
+def test_a_wrong_method_is_told_the_right_ones(server, path, method, allowed):
+    status, _, headers = call(server, path, method=method)
+    assert (status, headers["Allow"]) == (405, allowed)
 
 
 def test_openais_other_routes_say_what_there_is(server):
