@@ -17,7 +17,7 @@ from data.batches.datasets import EvalData, TrainData
 from data.corpus.faults import Fault, Report
 from data.corpus.unlisted_audio import unlisted_audio
 from data.doctor import text_checks
-from data.doctor.audio_checks import MAX_CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
+from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
 from data.doctor.clips import collect_clips
 from data.doctor.findings import Finding, allow, find, merge, sort, without_explained
 from data.doctor.preflight import LEAKS
@@ -316,7 +316,7 @@ def _check_audio(one: _Opened, corpus: Corpus, audio: AudioStatistics) -> list[F
     """Returns unreadable, silent, clipped and repeated recordings."""
     silent = audio.peak < SILENT_PEAK
     quiet = ~silent & (audio.active_ratio < MIN_ACTIVE_RATIO)
-    clipped = ~silent & (audio.clipped_ratio > MAX_CLIPPED_RATIO)
+    clipped = ~silent & (audio.clipped_ratio > CLIPPED_RATIO)
     position = {int(index): i for i, index in enumerate(audio.indices)}
 
     def tell(code: str, is_found: np.ndarray, what: Callable[[int], str]) -> list[Finding]:

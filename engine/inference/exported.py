@@ -54,8 +54,6 @@ class ExportedModel:
 def read_export_fields(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Returns the content of a folder's export.json, None if the folder is not an exported model.
 
-    Fields of older exports have their new names.
-
     Raises:
         ValueError: The file is damaged.
     """
