@@ -20,11 +20,11 @@ FRAME_SECS = 0.02
 SILENT_PEAK = 1e-3
 # A frame is quiet 40 dB below the loudest one, or below the level of silence.
 _QUIET_RATIO = 0.01
-MIN_ACTIVE_SHARE = 0.1
+MIN_ACTIVE_RATIO = 0.1
 # Ratio of samples that repeat their neighbor at the recording's peak. Clean LibriSpeech has at most 0.00005; quiet
 # recordings of fsdd, whose steps are as coarse as those of 8 bits, 0.002; speech that is amplified 6 dB beyond the
 # limit about 0.01.
-CLIPPED_SHARE = 0.005
+CLIPPED_RATIO = 0.005
 _CHUNK = 1024  # recordings handed to the threads at a time
 
 
@@ -131,12 +131,12 @@ def measure_audio(
         # In chunks: the queued calls of a thousand hours would fill the memory.
         for first in range(0, len(indices), _CHUNK):
             chunk = [int(index) for index in indices[first : first + _CHUNK]]
-            for position, sound in enumerate(pool.map(measure, chunk), start=first):
+            for position, measured in enumerate(pool.map(measure, chunk), start=first):
                 advance(1)
-                if isinstance(sound, InputError):
-                    errors[int(indices[position])] = sound
+                if isinstance(measured, InputError):
+                    errors[int(indices[position])] = measured
                 else:
-                    columns[:, position] = sound[:4]
-                    keys[position], cancels[position] = sound.key, sound.cancels
+                    columns[:, position] = measured[:4]
+                    keys[position], cancels[position] = measured.key, measured.cancels
     peak, level_db, active_ratio, clipped_ratio = columns
     return AudioStatistics(np.asarray(indices), peak, level_db, active_ratio, clipped_ratio, keys, cancels, errors)

@@ -17,7 +17,7 @@ from data.batches.datasets import EvalData, TrainData
 from data.corpus.faults import Fault, Report
 from data.corpus.unlisted_audio import unlisted_audio
 from data.doctor import text_checks
-from data.doctor.audio_checks import CLIPPED_SHARE, MIN_ACTIVE_SHARE, SILENT_PEAK, AudioStatistics, measure_audio
+from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
 from data.doctor.clips import collect_clips
 from data.doctor.findings import Finding, advise, allow, find, merge, sort, without_explained
 from data.doctor.preflight import LEAKS
@@ -71,7 +71,7 @@ class _Opened:
     fields: Mapping[str, Any]
     data: list[tuple[DatasetSpec, TrainData | EvalData]] = field(default_factory=list)
     corpus: Corpus | None = None
-    sounds: AudioStatistics | None = None
+    audio: AudioStatistics | None = None
     findings: list[Finding] = field(default_factory=list)
 
     def measure(self, *, tokenizer: CharTokenizer, text_normalization: str, speed_factors: Sequence[float]) -> None:
@@ -130,7 +130,7 @@ def examine(
             one.measure(tokenizer=tokenizer, text_normalization=text_normalization, speed_factors=speed_factors)
             one.findings += _check_without_audio(one, tokenizer, frames_fn)
             one.findings += _check_limits(one, min_secs=min_duration_secs, max_secs=max_duration_secs)
-    _listen_all(opened, text_normalization=text_normalization, max_hours=max_hours, num_workers=num_workers)
+    _measure_all(opened, text_normalization=text_normalization, max_hours=max_hours, num_workers=num_workers)
     train = next((one for one in opened if one.name == TRAIN and one.corpus), None)
     memory = _predict_memory(opened, memory_fn, available_bytes)
     findings = _gather_findings(opened, train, allow_train_eval_overlap=allow_train_eval_overlap)
@@ -181,8 +181,8 @@ def _gather_findings(
 ) -> list[Finding]:
     findings = [item for one in opened for item in one.findings]
     for one in opened:
-        if one.corpus and one.sounds:
-            findings += _check_sounds(one, one.corpus, one.sounds)
+        if one.corpus and one.audio:
+            findings += _check_audio(one, one.corpus, one.audio)
         if train and one.corpus and one is not train:
             findings += _check_leaks(train, one)
     return allow(findings, LEAKS) if allow_train_eval_overlap else findings
@@ -193,14 +193,14 @@ def _gather_statistics(opened: Sequence[_Opened], frames_fn: FramesFn) -> list[S
     return [
         set_statistics(
             one.corpus,
-            one.sounds,
+            one.audio,
             fields=one.fields,
             frames_fn=frames_fn,
             num_left_out=getattr(one.data[0][1], "num_left_out", 0),
             ends=ends,
         )
         for one in opened
-        if one.corpus and one.sounds
+        if one.corpus and one.audio
     ]
 
 
@@ -267,7 +267,7 @@ def _describe_faults(one: _Opened, faults: Sequence[Fault], told: set[tuple[str,
     return findings
 
 
-def _listen_all(
+def _measure_all(
     opened: Sequence[_Opened], *, text_normalization: str, max_hours: float, num_workers: int | None
 ) -> None:
     corpora = {number: one.corpus for number, one in enumerate(opened) if one.corpus}
@@ -275,7 +275,7 @@ def _listen_all(
     with tqdm(total=sum(map(len, chosen.values())), desc="listening", unit="utt", disable=None) as bar:
         for number, corpus in corpora.items():
             indices = chosen[number]
-            opened[number].sounds = measure_audio(corpus.source, indices, advance=bar.update, num_workers=num_workers)
+            opened[number].audio = measure_audio(corpus.source, indices, advance=bar.update, num_workers=num_workers)
             total, hours = len(corpus.secs), float(corpus.secs[indices].sum()) / 3600
             if len(indices) < total:
                 what = f"{total - len(indices):,} of {total:,}; {hours:.1f} h were listened to"
@@ -314,31 +314,31 @@ def _find_alike(corpora: Mapping[int, Corpus], text_normalization: str) -> dict[
     return more
 
 
-def _check_sounds(one: _Opened, corpus: Corpus, sounds: AudioStatistics) -> list[Finding]:
+def _check_audio(one: _Opened, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
     """Returns unreadable, silent, clipped and repeated recordings."""
-    silent = sounds.peak < SILENT_PEAK
-    quiet = ~silent & (sounds.active_ratio < MIN_ACTIVE_SHARE)
-    clipped = ~silent & (sounds.clipped_ratio > CLIPPED_SHARE)
-    position = {int(index): i for i, index in enumerate(sounds.indices)}
+    silent = audio.peak < SILENT_PEAK
+    quiet = ~silent & (audio.active_ratio < MIN_ACTIVE_RATIO)
+    clipped = ~silent & (audio.clipped_ratio > CLIPPED_RATIO)
+    position = {int(index): i for i, index in enumerate(audio.indices)}
 
     def tell(code: str, is_found: np.ndarray, what: Callable[[int], str]) -> list[Finding]:
-        return corpus.find(code, sounds.indices[is_found], lambda index: what(position[index]))
+        return corpus.find(code, audio.indices[is_found], lambda index: what(position[index]))
 
     return [
-        *_check_readable(one, corpus, sounds),
-        *tell("silent_audio", silent, lambda i: _decibels(sounds.peak[i])),
-        *tell("mostly_silent", quiet, lambda i: f"{100 * sounds.active_ratio[i]:.0f} % of it is sound"),
-        *tell("cancelling_channels", sounds.cancels, lambda i: ""),
-        *tell("clipped_audio", clipped, lambda i: f"{100 * sounds.clipped_ratio[i]:.1f} % of the samples"),
+        *_check_readable(one, corpus, audio),
+        *tell("silent_audio", silent, lambda i: _decibels(audio.peak[i])),
+        *tell("mostly_silent", quiet, lambda i: f"{100 * audio.active_ratio[i]:.0f} % of it is sound"),
+        *tell("cancelling_channels", audio.cancels, lambda i: ""),
+        *tell("clipped_audio", clipped, lambda i: f"{100 * audio.clipped_ratio[i]:.1f} % of the samples"),
         *_check_repeated(one, corpus),
     ]
 
 
-def _check_readable(one: _Opened, corpus: Corpus, sounds: AudioStatistics) -> list[Finding]:
+def _check_readable(one: _Opened, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
     if any(item.code == "damaged_shard" for item in one.findings):
         return []  # that finding names the shards already
     by_code: dict[str, dict[str, str]] = defaultdict(dict)
-    for index, error in sounds.errors.items():
+    for index, error in audio.errors.items():
         by_code[error.code or "unreadable_audio"][corpus.source.utterance_ids[index]] = str(error)
     return [item for code, details in by_code.items() for item in find(code, one.name, details)]
 
@@ -377,8 +377,8 @@ def _check_leaks(train: _Opened, one: _Opened) -> list[Finding]:
 def _by_key(one: _Opened) -> dict[bytes, list[int]]:
     """Maps content keys to utterances; silent recordings are excluded."""
     places: dict[bytes, list[int]] = defaultdict(list)
-    if one.sounds is not None:
-        for index, key, peak in zip(one.sounds.indices.tolist(), one.sounds.keys, one.sounds.peak, strict=True):
+    if one.audio is not None:
+        for index, key, peak in zip(one.audio.indices.tolist(), one.audio.keys, one.audio.peak, strict=True):
             if key and peak >= SILENT_PEAK:
                 places[key].append(index)
     return places

@@ -46,7 +46,7 @@ def axis_ends(corpora: Sequence[Corpus]) -> tuple[float, float]:
 
 def set_statistics(
     corpus: Corpus,
-    sounds: AudioStatistics,
+    audio: AudioStatistics,
     *,
     fields: Mapping[str, Any],
     frames_fn: FramesFn,
@@ -57,7 +57,7 @@ def set_statistics(
 
     Args:
         corpus: utterances of the set.
-        sounds: measurements of the decoded utterances.
+        audio: measurements of the decoded utterances.
         fields: format, input and split of the config.
         frames_fn: returns the model's frames of rows of so many samples.
         num_left_out: utterances outside the allowed durations.
@@ -76,14 +76,14 @@ def set_statistics(
         num_words=labels.num_words,
         num_characters=int(labels.num_labels.sum()),
         num_left_out=num_left_out,
-        num_listened=len(sounds.indices),
+        num_listened=len(audio.indices),
         histograms=[
             Histogram.of("duration, s", corpus.secs, low=0.0, high=ends[0]),
             Histogram.of("characters", labels.num_labels, low=0.0, high=ends[1]),
             Histogram.of("characters a second", rates, low=0.0, high=40.0),
             Histogram.of("labels, % of the frames", 100 * labels.num_needed_frames / frames, low=0.0, high=100.0),
-            Histogram.of("level, dB of full scale", sounds.level_db, low=-60.0, high=0.0),
-            Histogram.of("sound, % of the time", 100 * sounds.active_ratio, low=0.0, high=100.0),
+            Histogram.of("level, dB of full scale", audio.level_db, low=-60.0, high=0.0),
+            Histogram.of("sound, % of the time", 100 * audio.active_ratio, low=0.0, high=100.0),
         ],
     )
 

@@ -79,7 +79,7 @@ def load_transcriber(
         text_rules = exported
         tokenizer = parts.build_tokenizer(storage.join(checkpoint, VOCAB_FILE))
         parts = builders.with_blank(parts, tokenizer)
-        reader = _build_reader(parts, tokenizer, decode)
+        beam_search = _build_beam_search(parts, tokenizer, decode)
         model = ExportedModel(checkpoint)
     else:
         config, workdir = recorded_run.load_run(checkpoint)
@@ -87,7 +87,7 @@ def load_transcriber(
         tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
         parts = builders.with_blank(parts, tokenizer)
         # Before the model, which takes seconds to load: a wrong search is refused at once.
-        reader = _build_reader(parts, tokenizer, decode)
+        beam_search = _build_beam_search(parts, tokenizer, decode)
         trained, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
         trained.fix_weights()
         model = trained
@@ -99,7 +99,7 @@ def load_transcriber(
         stream_audio=functools.partial(parts.stream_audio, on_rate_mismatch=text_rules["on_rate_mismatch"]),
         normalize_waveform=parts.normalize_waveform if normalize else None,
         find_reference=functools.partial(parts.find_reference, text_normalization=text_rules["text_normalization"]),
-        beam_search=reader,
+        beam_search=beam_search,
         options=TranscriberOptions(batch_size=batch_size, window_secs=window_secs, overlap_secs=window_secs / 6),
     )
 
@@ -120,7 +120,7 @@ def find_decode(
     return choose_decode(defaults, recorded, given or {})
 
 
-def _build_reader(
+def _build_beam_search(
     parts: Components, tokenizer: Tokenizer, decode: Mapping[str, Any] | None
 ) -> BeamSearchDecoder | None:
     search = parts.build_search(token_strings=tokenizer.token_strings, **decode) if decode is not None else None

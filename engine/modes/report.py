@@ -51,7 +51,7 @@ def run(*, parts: Components, inputs: Sequence[str], output: str = "") -> int:
         workdir=workdir,
         training_workdir=workdir,
         step=step,
-        figures={
+        metrics={
             name: {key: value for key, value in line.items() if key not in ("step", "split")}
             for name, line in metrics.items()
         },

@@ -129,7 +129,6 @@ class SetReport:
 
     Attributes:
         name: Name of the set in metrics.jsonl.
-        figures: Line of metrics.jsonl.
         num_utterances, num_right: All utterances, and those without a wrong word.
         words: Word errors.
         interval: Confidence interval of the word error rate.
@@ -149,7 +148,6 @@ class SetReport:
     """
 
     name: str
-    figures: Mapping[str, Any]
     num_utterances: int
     num_right: int
     words: ErrorCounts
@@ -175,7 +173,6 @@ def build_set(
     *,
     name: str,
     predictions: Sequence[Prediction],
-    figures: Mapping[str, Any],
     previous: tuple[int, Mapping[str, Prediction]] | None,
     max_utterances: int,
 ) -> SetReport:
@@ -184,7 +181,6 @@ def build_set(
     Args:
         name: Name of the set in metrics.jsonl.
         predictions: Lines of predictions.jsonl, worst first; `speaker_id` and `duration_secs` may be missing.
-        figures: Line of metrics.jsonl; may be empty.
         previous: Update of the previous evaluation, and its lines by utterance; None without one.
         max_utterances: Limit of the listed utterances.
     """
@@ -197,7 +193,6 @@ def build_set(
     length_unit, lengths = _by_length(predictions)
     return SetReport(
         name=name,
-        figures=figures,
         num_utterances=len(predictions),
         num_right=sum(not record["errors"] for record in predictions),
         words=count_words(predictions),

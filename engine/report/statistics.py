@@ -33,7 +33,7 @@ class PairedTest:
     Attributes:
         difference: Error rate of the second system minus that of the first.
         interval: Confidence interval of the difference; None with fewer than two pieces, or if all differ alike.
-        share_better: Ratio of the resamples in which the second has the lower rate; None with fewer than two pieces.
+        better_ratio: Ratio of the resamples in which the second has the lower rate; None with fewer than two pieces.
         p_value: Two-sided p value of the null hypothesis of no difference; None with fewer than two pieces.
         num_pieces: Number of independent pieces, speakers or utterances.
         by_speaker: True if the pieces are speakers.
@@ -41,7 +41,7 @@ class PairedTest:
 
     difference: float
     interval: Interval | None
-    share_better: float | None
+    better_ratio: float | None
     p_value: float | None
     num_pieces: int
     by_speaker: bool
@@ -91,7 +91,7 @@ def compare_errors(
 
     The p value is from the matched-pairs test of Gillick and Cox 1989, "Some statistical issues in the comparison of
     speech recognition algorithms" (ICASSP), with Student's distribution, which approaches their normal distribution
-    as the number of pieces grows. Interval and `share_better` come from resampling both systems together (Bisani and
+    as the number of pieces grows. Interval and `better_ratio` come from resampling both systems together (Bisani and
     Ney 2004, section 4).
 
     Args:
@@ -111,7 +111,7 @@ def compare_errors(
     return PairedTest(
         difference=difference,
         interval=_percentiles(differences),
-        share_better=float((differences < 0).mean()),
+        better_ratio=float((differences < 0).mean()),
         p_value=_matched_pairs(totals[:, 1] - totals[:, 0]),
         num_pieces=len(totals),
         by_speaker=by_speaker,

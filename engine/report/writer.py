@@ -63,7 +63,7 @@ class ReportWriter:
                 workdir=self._workdir,
                 training_workdir=self._training_workdir,
                 step=step,
-                figures=output,
+                metrics=output,
                 data=self._data,
                 page_environment=self._page_environment,
                 max_utterances=self._max_utterances,
@@ -81,7 +81,7 @@ def write_report(
     workdir: str | os.PathLike[str],
     training_workdir: str | os.PathLike[str],
     step: int,
-    figures: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Mapping[str, Any]],
     data: Mapping[str, EvalData],
     page_environment: PageEnvironment,
     max_utterances: int,
@@ -94,19 +94,16 @@ def write_report(
         workdir: Folder with the files of the evaluation.
         training_workdir: Folder with metrics.jsonl and config.json of the training.
         step: Update of the evaluated weights.
-        figures: {set: {metric: value}}, whether or not metrics.jsonl already has them.
+        metrics: {set: {metric: value}}, whether or not metrics.jsonl already has them.
         data: The evaluated sets by name; a set that is absent has no audio.
         page_environment: Returns an environment that renders the templates of a folder.
         max_utterances: Limit of the listed utterances of each set.
         max_audio_mb: Limit of the audio on the page with its waveforms, in megabytes.
         path: Output file; "" = WORKDIR/report.html.
     """
-    reports = [
-        load_set(workdir, name, step=step, figures=values, max_utterances=max_utterances)
-        for name, values in figures.items()
-    ]
+    reports = [load_set(workdir, name, step=step, max_utterances=max_utterances) for name in metrics]
     lines = [*read_metrics(training_workdir), *(read_metrics(workdir) if workdir != training_workdir else [])]
-    lines += [{"step": step, "split": name, **values} for name, values in figures.items()]
+    lines += [{"step": step, "split": name, **values} for name, values in metrics.items()]
     environment, facts = page_environment(TEMPLATES), RunFacts.read(training_workdir)
     page = render_report(
         environment=environment,
@@ -115,7 +112,7 @@ def write_report(
         facts=facts.summary(),
         fields=facts.fields(),
         tiles=headline(facts, reports, lines, step=step),
-        figures=training_figures(lines, list(figures)),
+        figures=training_figures(lines, list(metrics)),
         sets=reports,
         clips=collect_clips(
             reports,
@@ -130,9 +127,7 @@ def write_report(
     return target
 
 
-def load_set(
-    workdir: str | os.PathLike[str], name: str, *, step: int, figures: Mapping[str, Any], max_utterances: int
-) -> SetReport:
+def load_set(workdir: str | os.PathLike[str], name: str, *, step: int, max_utterances: int) -> SetReport:
     """Builds the report of a set from its predictions and history in a workdir."""
     folder = storage.join(workdir, layout.EVAL_FOLDER, name)
     predictions = records.read_predictions(storage.join(folder, layout.PREDICTIONS_FILE))
@@ -144,7 +139,6 @@ def load_set(
     return build_set(
         name=name,
         predictions=predictions,
-        figures=figures,
         previous=previous,
         max_utterances=max_utterances,
     )

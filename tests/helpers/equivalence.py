@@ -174,17 +174,17 @@ def make_evaluator(
 
 def evaluate(evaluator: Evaluator) -> tuple[str, float]:
     """Counts and texts of a whole evaluation, as JSON, and its loss."""
-    figures = evaluator.evaluate_all()
-    counts = {name: figures[name] for name in ("substitutions", "deletions", "insertions", "num_words")}
-    return json.dumps({**counts, "predictions": evaluator.score.predictions()}, sort_keys=True), figures["loss"]
+    metrics = evaluator.evaluate_all()
+    counts = {name: metrics[name] for name in ("substitutions", "deletions", "insertions", "num_words")}
+    return json.dumps({**counts, "predictions": evaluator.score.predictions()}, sort_keys=True), metrics["loss"]
 
 
 def train(strategy, **options) -> tuple[list[np.ndarray], float]:
     """Weights, with `ema_decay` their averages behind them, and loss after five updates."""
     trainer = make_trainer(strategy, **options)
-    figures = trainer.train(tf.constant(NUM_UPDATES))
+    metrics = trainer.train(tf.constant(NUM_UPDATES))
     averages = trainer.ema.shadows if trainer.ema is not None else []
-    return [variable.numpy() for variable in (*trainer.model.trainable_variables, *averages)], figures["loss"]
+    return [variable.numpy() for variable in (*trainer.model.trainable_variables, *averages)], metrics["loss"]
 
 
 def largest_difference(found, wanted) -> float:

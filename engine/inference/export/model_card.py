@@ -30,8 +30,8 @@ def model_card(
     trained_on = "Nothing was trained here: these are converted weights."
     if "train" in data:  # else a folder of models.convert
         trained_on = (
-            f"{data['train']['format']}, {data['train']['input']}, split {data['train']['split'] or 'all'}; text style "
-            f"{data['text_normalization']}. Starting weights: {model['init'] or 'random'}."
+            f"{data['train']['format']}, {data['train']['input']}, split {data['train']['split'] or 'all'}; text "
+            f"normalization {data['text_normalization']}. Starting weights: {model['init'] or 'random'}."
         )
     architecture = model["preset"] if model.get("source", "native") == "native" else model["hub_handle"]
     return compose_card(

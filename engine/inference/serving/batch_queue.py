@@ -11,8 +11,8 @@ from typing import Any
 
 from absl import logging
 
-# Weight of the newest item in the running average of the time that an item takes.
-_AVERAGE_SHARE = 0.1
+# Weight of the newest batch in the running average of the time that an item takes.
+_NEWEST_WEIGHT = 0.1
 
 
 class QueueFullError(Exception):
@@ -119,4 +119,4 @@ class WorkQueue:
                 return
         taken = (time.monotonic() - start_secs) / len(batch)
         before = self._secs_per_item
-        self._secs_per_item = before + _AVERAGE_SHARE * (taken - before) if before else taken
+        self._secs_per_item = before + _NEWEST_WEIGHT * (taken - before) if before else taken

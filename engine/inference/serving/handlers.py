@@ -99,7 +99,15 @@ class Handler(tornado.web.RequestHandler):
         """Answers with the message of a `ClientError`, or else with the standard reason of the status."""
         error = kwargs.get("exc_info", (None, None, None))[1]
         message = error.message if isinstance(error, ClientError) else self._reason
+        if status_code == 405:  # not where it is raised: Tornado drops the headers that were set before an error
+            self.set_header("Allow", ", ".join(self._allowed_methods()))
         self.finish(self.refuse(status_code, message).body)
+
+    def _allowed_methods(self) -> list[str]:
+        """Returns the methods that the route has."""
+        base = tornado.web.RequestHandler
+        names = [(method, method.lower()) for method in self.SUPPORTED_METHODS]
+        return [method for method, name in names if getattr(type(self), name) is not getattr(base, name)]
 
     def _allowed_origin(self) -> str:
         """Returns the value of Access-Control-Allow-Origin; "" where the request has no origin that is allowed."""
@@ -159,7 +167,6 @@ class BodyHandler(Handler):
         if self.answer_preflight():
             return
         if self.request.method != "POST":
-            self.set_header("Allow", "POST")
             raise ClientError(405, f"{self.request.method} is not possible here; POST the body")
         self._count(1)
         self._refusal = self.check_headers()

@@ -19,6 +19,8 @@ _RAW_TYPES = ("", "application/octet-stream", "application/ogg", "application/mp
 _MEDIA = ("audio/", "video/")
 _LONGEST_NAME = 200
 _CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")
+# A plain `filename`, which is for recipients that cannot read the `filename*` beside it (RFC 6266).
+_PLAIN_NAME = re.compile(r'filename\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.IGNORECASE)
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # Ending of the file with the recording out of a form; it lies beside the body's.
 PART_SUFFIX = ".part"
@@ -136,22 +138,25 @@ def extract_file(body: bytes, content_type: str) -> tuple[str, bytes]:
     return files[0].name, files[0].content
 
 
-def name_of(headers_disposition: str) -> str:
+def name_of(disposition: str) -> str:
     """Returns the file name of a Content-Disposition header; "" without one.
 
     Raises:
         ValueError: the header cannot be read: `filename*` has an unknown or unsuitable character set, a broken escape
             or bytes that are no text. One line for the sender.
     """
-    if not headers_disposition:
+    if not disposition:
         return ""
+    without_plain = _PLAIN_NAME.sub("", disposition)
+    if "filename*" in without_plain.lower():
+        disposition = without_plain
     message = Message()
-    message["Content-Disposition"] = headers_disposition
+    message["Content-Disposition"] = disposition
     try:
         found = message.get_param("filename", "", header="Content-Disposition")
         if isinstance(found, tuple):  # filename*=CHARSET'LANGUAGE'TEXT, its escapes undone into Latin-1
             charset, _, text = found
-            encoded = headers_disposition.lower().partition("filename*")[2]
+            encoded = disposition.lower().partition("filename*")[2]
             # No other: Python also knows character sets that are none, such as idna.
             if (charset or "us-ascii").lower() not in _CHARSETS or _BROKEN_ESCAPE.search(encoded):
                 raise ValueError(f"character set {charset!r} or a broken escape")

@@ -96,10 +96,10 @@ def test_words_time_and_audio_are_on_the_page_and_escaped(tmp_path: Path) -> Non
     assert page.count("v16") == 80  # the square root of 0.25, of 32
 
 
-def test_the_template_travels_with_an_installed_package() -> None:
+def test_every_template_travels_with_an_installed_package() -> None:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    assert config["options.package_data"]["data.doctor"] == "*.jinja"
-    assert (ROOT / "data/doctor/doctor.html.jinja").is_file()
-    assert config["options.package_data"]["engine.report"] == "*.jinja"
-    assert (ROOT / "engine/report/report.html.jinja").is_file()
+    templates = [path.relative_to(ROOT) for name in ("data", "engine") for path in (ROOT / name).rglob("*.jinja")]
+    assert {"doctor.html.jinja", "report.html.jinja", "server_page.html.jinja"} <= {path.name for path in templates}
+    for path in templates:
+        assert config["options.package_data"][".".join(path.parent.parts)] == "*.jinja"

@@ -1,4 +1,4 @@
-"""Padding, memory and vocabulary figures, against plain counting."""
+"""Padding, memory and vocabulary statistics, against plain counting."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def test_shapes_add_up_to_the_plan(max_batch_samples) -> None:
         num_samples=lengths, global_batch_size=4, seed=0, bucket_boundaries=3, max_batch_samples=max_batch_samples,
         row_multiple=1,
     )  # fmt: skip
-    figures = plan_statistics(plan, lambda n: n // 320)
+    found = plan_statistics(plan, lambda n: n // 320)
     batches = [plan.batch(update) for update in range(plan.updates_per_epoch)]
-    assert figures.updates_per_epoch == len(batches) == sum(shape.num_batches for shape in figures.shapes)
-    for shape in figures.shapes:
+    assert found.updates_per_epoch == len(batches) == sum(shape.num_batches for shape in found.shapes)
+    for shape in found.shapes:
         samples = round(shape.padded_secs * 16_000)
         mine = [batch for batch in batches if batch.padded_samples == samples]
         rows = [row for batch in mine for row in batch.rows]

@@ -1,4 +1,4 @@
-"""Searches over recordings of one piece and of several."""
+"""Beam search over recordings of one chunk and of several."""
 
 import numpy as np
 import pytest
@@ -17,12 +17,12 @@ class Letters:
         return " ".join("".join(PIECES[i] for i in ids).split())
 
 
-def read(pieces, *, beam_size=20, num_alternatives=0):
+def read(chunks, *, beam_size=20, num_alternatives=0):
     search = PrefixBeamSearch(beam_size=beam_size, num_hypotheses=max(num_alternatives, 1))
     decoder = BeamSearchDecoder(
         search=search, aligner=forced_align, tokenizer=Letters(), num_alternatives=num_alternatives
     )
-    return decoder.decode(pieces, secs_per_frame=0.02)
+    return decoder.decode(chunks, secs_per_frame=0.02)
 
 
 def split(log_probs, *cuts):
@@ -41,7 +41,7 @@ def test_times_and_confidences_are_those_of_the_alignment_and_at_a_beam_of_one_t
 
 
 @pytest.mark.parametrize("cut", [3, 8, 9, 11])
-def test_a_word_across_two_pieces_is_searched_in_one(cut):
+def test_a_word_across_two_chunks_is_searched_in_one(cut):
     log_probs = emissions("THE CAT SAT", unsure={9: ("O", 0.3)})
     whole, best = read([LogitsChunk(log_probs, 0)], num_alternatives=3)
     words, alternatives = read(split(log_probs, cut, 18), num_alternatives=3)

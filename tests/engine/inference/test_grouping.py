@@ -10,7 +10,7 @@ from engine.inference.grouping import ON_ACCELERATOR, ON_CPU, Grouping, group_by
 
 
 @pytest.mark.parametrize(
-    ("share", "expected"),
+    ("ratio", "expected"),
     [
         (0.0, [[2], [0, 4], [3], [1]]),
         # 100 + 90 + 90 of 300 are 6.7 % padding; with the 50, 17.5 %; 50 + 40 of 100 would be 10 %.
@@ -18,8 +18,8 @@ from engine.inference.grouping import ON_ACCELERATOR, ON_CPU, Grouping, group_by
         (1.0, [[2, 0, 4, 3, 1]]),
     ],
 )
-def test_groups_hold_no_more_padding_than_allowed(share, expected):
-    assert group_by_length([90, 40, 100, 50, 90], Grouping(max_padding_ratio=share)) == expected
+def test_groups_hold_no_more_padding_than_allowed(ratio, expected):
+    assert group_by_length([90, 40, 100, 50, 90], Grouping(max_padding_ratio=ratio)) == expected
 
 
 def test_no_rows_are_no_groups():

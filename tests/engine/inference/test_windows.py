@@ -46,11 +46,11 @@ def test_every_frame_once(num_samples, block, window, step_ratio):
     assert windows[-1].waveform[-1] == num_samples - 1
     if window - step < FIELD + HOP:
         return  # too small an overlap for a frame of both windows
-    pieces = list(join_windows(map(frames_of, windows)))
-    found = np.concatenate([piece.log_probs[:, 1] for piece in pieces]) if pieces else np.zeros(0)
+    chunks = list(join_windows(map(frames_of, windows)))
+    found = np.concatenate([chunk.log_probs[:, 1] for chunk in chunks]) if chunks else np.zeros(0)
     np.testing.assert_array_equal(found, np.arange(output_lengths(num_samples)) * HOP)
-    ends = [piece.start_frame + len(piece.log_probs) for piece in pieces]
-    assert [piece.start_frame for piece in pieces[1:]] == ends[:-1]
+    ends = [chunk.start_frame + len(chunk.log_probs) for chunk in chunks]
+    assert [chunk.start_frame for chunk in chunks[1:]] == ends[:-1]
 
 
 def test_windows_meet_in_the_pause():

@@ -9,7 +9,7 @@ from engine.report.statistics import MIN_SPEAKERS
 from tests.engine.report.toys import build, make_predictions
 
 
-def test_figures_of_a_set_are_those_of_its_score():
+def test_rates_of_a_set_are_those_of_its_score():
     texts = [("a b c", "a x c"), ("a b", "a"), ("c", "c d e"), ("a", "a")] * 5
     found = build(make_predictions(texts, speakers=["p", "q", "p", "q"] * 5, secs=[3.0, 2.0, 1.0, 0.5] * 5))
     assert (found.num_utterances, found.num_right, found.num_with_errors) == (20, 5, 15)

@@ -53,8 +53,8 @@ def test_matched_pairs_give_the_p_value_of_the_normal_test_where_pieces_are_many
     assert found.p_value == pytest.approx(math.erfc(abs(z) / math.sqrt(2)), rel=0.05)
     assert found.difference == pytest.approx(difference.sum() / 10_000)
     assert found.interval.low < found.difference < found.interval.high
-    # The share of resamples below zero is the normal's beyond z.
-    assert found.share_better == pytest.approx(0.5 * math.erfc(z / math.sqrt(2)), abs=0.02)
+    # The ratio of resamples below zero is the normal's beyond z.
+    assert found.better_ratio == pytest.approx(0.5 * math.erfc(z / math.sqrt(2)), abs=0.02)
     assert found.is_significant == (found.p_value < 0.05)
 
 

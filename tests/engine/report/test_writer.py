@@ -46,14 +46,14 @@ def writer(workdir, **fields):
     )  # fmt: skip
 
 
-def test_the_report_stands_on_the_files_of_the_workdir_and_on_figures_that_are_not_there_yet(workdir):
-    writer(workdir)({"dev": {"wer": 1 / 3, "cer": 0.25, "loss": 1.5}})
+def test_the_report_stands_on_the_files_of_the_workdir_and_on_metrics_that_are_not_there_yet(workdir):
+    writer(workdir)({"dev": {"wer": 1 / 3, "cer": 0.4, "loss": 1.5}})
     page = (workdir / "report.html").read_text()
     check_page(page)
     assert "Error report: run" in page and "Weights of update 20" in page
     assert "<dt>Model</dt><dd>tiny</dd>" in page and "<dt>Updates</dt><dd>2,000</dd>" in page
     assert "<td>train.num_updates</td><td><code>2000</code></td>" in page
-    assert ">33.33<" in page and ">25.00<" in page
+    assert ">33.33<" in page and ">40.00<" in page
     assert "dev, update 10: 75" in page and "dev, update 20: 33.33" in page
     assert "Against update 10: WER -100.00 points" in page
     assert page.count("<audio") == 1  # the other cannot be read

@@ -21,6 +21,4 @@ def make_predictions(texts, *, speakers=None, secs=None):
 
 
 def build(predictions, **fields):
-    return build_set(
-        **{"name": "dev", "predictions": predictions, "figures": {}, "previous": None, "max_utterances": 3, **fields}
-    )
+    return build_set(**{"name": "dev", "predictions": predictions, "previous": None, "max_utterances": 3, **fields})

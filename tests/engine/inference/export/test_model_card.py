@@ -25,7 +25,7 @@ def test_card():
         in card
     )
     assert "| dev | 12.34 % | 5.00 % | 100 | 7 |" in card
-    assert "jsonl, my.jsonl, split all; text style unicode. Starting weights: random." in card
+    assert "jsonl, my.jsonl, split all; text normalization unicode. Starting weights: random." in card
     assert "Not measured" in model_card(fields=fields, **{**given, "evaluations": []})
     assert "## Other formats" not in card
     compared = {

@@ -140,6 +140,18 @@ def test_openai_errors_have_its_shape(server, request_fields, status, param, mes
     assert server.service.folder not in text
 
 
+@pytest.mark.parametrize(
+    ("path", "method", "allowed"),
+    [
+        ("/v1/transcribe", "GET", "POST"), (OPENAI, "DELETE", "POST"), ("/v1/models/toy:predict", "GET", "POST"),
+        ("/healthz", "POST", "GET"), ("/v1/models/toy", "PUT", "GET"), ("/", "POST", "GET, HEAD"),
+    ],
+)  # fmt: skip
+def test_a_wrong_method_is_told_the_right_ones(server, path, method, allowed):
+    status, _, headers = call(server, path, method=method)
+    assert (status, headers["Allow"]) == (405, allowed)
+
+
 def test_openais_other_routes_say_what_there_is(server):
     status, text, _ = call(server, "/v1/audio/translations", body=openai_form("a.wav"), Content_Type=CONTENT_TYPE)
     assert status == 404 and "there are POST /v1/audio/transcriptions" in json.loads(text)["error"]["message"]

@@ -91,6 +91,10 @@ def test_types_and_names():
     assert name_of("attachment; name=\"5%\"; filename*=iso-8859-1'de'%e4.wav") == "ä.wav"
     assert name_of("attachment; filename*0*=utf-8''a%20; filename*1=b.wav") == "a b.wav"
     assert name_of('attachment; filename="100%.wav"') == "100%.wav"
+    # The plain name is for those who cannot read the other one, and its percent sign is no escape.
+    for plain in ('"100%; a.wav"', "100%.wav", '"a\\"b.wav"'):
+        assert name_of(f"attachment; filename*=utf-8''%c3%a4.wav; filename={plain}") == "ä.wav"
+        assert name_of(f"attachment; filename={plain}; filename*=utf-8''%c3%a4.wav") == "ä.wav"
 
 
 @pytest.mark.parametrize("parameters", BROKEN_NAMES)
