@@ -20,11 +20,11 @@ FRAME_SECS = 0.02
 SILENT_PEAK = 1e-3
 # A frame is quiet 40 dB below the loudest one, or below the level of silence.
 _QUIET_RATIO = 0.01
-MIN_ACTIVE_SHARE = 0.1
+MIN_ACTIVE_RATIO = 0.1
 # Ratio of samples that repeat their neighbor at the recording's peak. Clean LibriSpeech has at most 0.00005; quiet
 # recordings of fsdd, whose steps are as coarse as those of 8 bits, 0.002; speech that is amplified 6 dB beyond the
 # limit about 0.01.
-CLIPPED_SHARE = 0.005
+CLIPPED_RATIO = 0.005
 _CHUNK = 1024  # recordings handed to the threads at a time
 
 

@@ -17,7 +17,7 @@ from data.batches.datasets import EvalData, TrainData
 from data.corpus.faults import Fault, Report
 from data.corpus.unlisted_audio import unlisted_audio
 from data.doctor import text_checks
-from data.doctor.audio_checks import CLIPPED_SHARE, MIN_ACTIVE_SHARE, SILENT_PEAK, AudioStatistics, measure_audio
+from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
 from data.doctor.clips import collect_clips
 from data.doctor.findings import Finding, allow, find, merge, sort, without_explained
 from data.doctor.preflight import LEAKS
@@ -315,8 +315,8 @@ def _find_alike(corpora: Mapping[int, Corpus], text_normalization: str) -> dict[
 def _check_sounds(one: _Opened, corpus: Corpus, sounds: AudioStatistics) -> list[Finding]:
     """Returns unreadable, silent, clipped and repeated recordings."""
     silent = sounds.peak < SILENT_PEAK
-    quiet = ~silent & (sounds.active_ratio < MIN_ACTIVE_SHARE)
-    clipped = ~silent & (sounds.clipped_ratio > CLIPPED_SHARE)
+    quiet = ~silent & (sounds.active_ratio < MIN_ACTIVE_RATIO)
+    clipped = ~silent & (sounds.clipped_ratio > CLIPPED_RATIO)
     position = {int(index): i for i, index in enumerate(sounds.indices)}
 
     def tell(code: str, is_found: np.ndarray, what: Callable[[int], str]) -> list[Finding]:

@@ -228,7 +228,7 @@ class DoctorReport:
 
     def lines(self) -> list[str]:
         """Returns the lines for a terminal: sets, batches, memory, time, words, findings and the verdict."""
-        lines = [_describe_set(figures) for figures in self.sets]
+        lines = [_describe_set(one) for one in self.sets]
         if self.plan:
             shapes = ", ".join(f"{shape.padded_secs:.1f} s x {shape.num_batches:,}" for shape in self.plan.shapes)
             lines.append(
@@ -280,11 +280,11 @@ def verdict(num_errors: int, num_warnings: int) -> str:
     return f"{num_errors} error{'s' * (num_errors != 1)}, {num_warnings} warning{'s' * (num_warnings != 1)}"
 
 
-def _describe_set(figures: SetStatistics) -> str:
-    speakers = f"{figures.num_speakers:,} speakers" if figures.num_speakers else "speakers unknown"
+def _describe_set(one: SetStatistics) -> str:
+    speakers = f"{one.num_speakers:,} speakers" if one.num_speakers else "speakers unknown"
     return (
-        f"{figures.name} ({figures.corpus}): {figures.num_utterances:,} utterances, {figures.hours:.2f} h, {speakers}, "
-        f"{figures.num_words:,} words; {figures.num_listened:,} listened to"
+        f"{one.name} ({one.corpus}): {one.num_utterances:,} utterances, {one.hours:.2f} h, {speakers}, "
+        f"{one.num_words:,} words; {one.num_listened:,} listened to"
     )
 
 

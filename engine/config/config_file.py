@@ -228,8 +228,8 @@ def _rename_fields(config: ConfigDict, prefix: str = "config.") -> None:
     """Gives the new names to fields that a config sets by their old ones, and reports each."""
     for name, value in list(config.items(preserve_field_references=True)):
         if isinstance(value, ConfigDict):
-            _rename_fields(value, f"{prefix}{name}.")
-        if name in renamed.FIELDS:
+            _rename_fields(value, f"{prefix}{name}.")  # a group keeps its name: a set may be called "regions"
+        elif name in renamed.FIELDS:
             new = renamed.FIELDS[name]
             renamed.tell(f"{prefix}{name}", f"{prefix}{new}")
             with config.unlocked():

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from common import storage
 from common.json_files import MalformedFileError
+from common.renamed import rename_fields
 from common.workdir_layout import read_object
 
 EXPORT_FILE = "export.json"
@@ -60,6 +61,6 @@ def read_export_fields(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     if not storage.is_file(path) or not storage.is_file(storage.join(folder, "saved_model.pb")):
         return None
     try:
-        return read_object(path)
+        return rename_fields(read_object(path))
     except MalformedFileError as error:
         raise ValueError(f"{error}; export the model again") from error

@@ -76,6 +76,22 @@ def test_files_of_earlier_runs_are_read_under_the_new_names(tmp_path):
     assert Wav2Vec2Config.from_dict({"regions": "off", "recompute": True}).gradient_checkpointing
 
 
+def test_an_evaluation_set_may_be_called_like_an_old_field(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        OLD_CONFIG.replace('eval.best_of = ""', "data.eval.regions = get_eval_set()").replace(
+            "import debug", "import debug\nfrom configs.base import get_eval_set"
+        )
+    )
+    reader = make_reader()
+    reader.prepare(["run.py", f"--config={path}", "--config.data.eval.regions.split=north"])
+    assert "regions" in reader.parse("").data.eval
+    assert "regions" not in capsys.readouterr().err
+    written = tmp_path / "config.json"
+    written.write_text('{"data": {"eval": {"regions": {"join_gap_secs": 0.5}}}}')
+    assert read_config(written) == {"data": {"eval": {"regions": {"concat_gap_secs": 0.5}}}}
+
+
 @pytest.mark.parametrize("path", ["data.text_style", "text_style"])
 def test_a_path_gets_its_last_part_renamed(path):
     assert renamed.rename_path(path) == path.replace("text_style", "text_normalization")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data.common.errors import InputError
-from data.doctor.audio_checks import CLIPPED_SHARE, MIN_ACTIVE_SHARE, SILENT_PEAK, measure_audio, measure_recording
+from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, measure_audio, measure_recording
 
 
 def tone(secs: float = 1.0, amplitude: float = 0.5, rate: int = 16_000) -> np.ndarray:
@@ -18,7 +18,7 @@ def test_a_tone_has_its_peak_and_its_level() -> None:
     assert sound.peak == pytest.approx(0.5, abs=1e-3)
     assert sound.level_db == pytest.approx(20 * np.log10(0.5 / np.sqrt(2)), abs=0.01)
     assert sound.active_ratio == 1.0
-    assert sound.clipped_ratio < CLIPPED_SHARE
+    assert sound.clipped_ratio < CLIPPED_RATIO
 
 
 def test_an_offset_is_no_sound() -> None:
@@ -29,21 +29,21 @@ def test_silence_around_a_tone_is_measured() -> None:
     padded = np.concatenate([tone(0.5), np.zeros((16_000 * 19 // 2, 1), np.float32)])
     sound = measure_recording(padded, 16_000)
     assert sound.active_ratio == pytest.approx(0.05, abs=0.002)
-    assert sound.active_ratio < MIN_ACTIVE_SHARE
+    assert sound.active_ratio < MIN_ACTIVE_RATIO
 
 
 @pytest.mark.parametrize("gain_after", [1.0, 0.3])
 @pytest.mark.parametrize("rate", [8_000, 16_000])
 def test_clipping_shows_at_any_level_and_rate(gain_after: float, rate: int) -> None:
     speech_like = tone(rate=rate) * np.random.default_rng(0).uniform(0.2, 1.0, (rate, 1)).astype(np.float32)
-    assert measure_recording(speech_like, rate).clipped_ratio < CLIPPED_SHARE
+    assert measure_recording(speech_like, rate).clipped_ratio < CLIPPED_RATIO
     clipped = np.clip(speech_like * 4, -1, 1) * np.float32(gain_after)
-    assert measure_recording(clipped, rate).clipped_ratio > 10 * CLIPPED_SHARE
+    assert measure_recording(clipped, rate).clipped_ratio > 10 * CLIPPED_RATIO
 
 
 def test_one_clipped_channel_of_two_shows() -> None:
     both = np.concatenate([np.clip(tone() * 8, -1, 1), tone()], axis=1)
-    assert measure_recording(both, 16_000).clipped_ratio > CLIPPED_SHARE
+    assert measure_recording(both, 16_000).clipped_ratio > CLIPPED_RATIO
 
 
 def test_the_key_is_that_of_the_16_bit_content() -> None:
@@ -71,7 +71,7 @@ def test_what_is_lost_in_the_mix_is_not_heard() -> None:
 
 def test_sound_beyond_full_scale_is_measured_as_it_is() -> None:
     sound = measure_recording(tone(amplitude=4.0), 16_000)
-    assert sound.peak == pytest.approx(4.0, abs=0.01) and sound.clipped_ratio < CLIPPED_SHARE
+    assert sound.peak == pytest.approx(4.0, abs=0.01) and sound.clipped_ratio < CLIPPED_RATIO
     # The key is that of the shard, which holds it scaled.
     assert sound.key == measure_recording(tone(amplitude=4.0) / np.abs(tone(amplitude=4.0)).max(), 16_000).key
 

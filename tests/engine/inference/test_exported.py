@@ -51,6 +51,12 @@ def test_the_folder_says_what_it_is(folder):
         ExportedModel(folder.parent)
 
 
+def test_fields_of_an_earlier_export_have_their_new_names(tmp_path):
+    (tmp_path / "saved_model.pb").touch()
+    (tmp_path / "export.json").write_text('{"text_style": "none", "sample_rate": 16000}')
+    assert read_export_fields(tmp_path) == {"text_normalization": "none", "sample_rate": 16_000}
+
+
 @pytest.mark.parametrize(
     "content", [b"{", b"[]", b'{"text_normalization": "\xff"}', b"[" * 100_000, b'{"a": "\\ud800"}']
 )
