@@ -53,7 +53,7 @@ def normalize_transcript(text: str, style: str = "librispeech") -> str:
     if style == "none":
         return text
     if style not in TEXT_NORMALIZATIONS:
-        raise ValueError(f"text style is {style!r}, wanted one of {', '.join(TEXT_NORMALIZATIONS)}")
+        raise ValueError(f"text normalization is {style!r}, wanted one of {', '.join(TEXT_NORMALIZATIONS)}")
     upper = style == "librispeech"
     if text.isascii():
         return _normalize_ascii(text, upper)

@@ -133,7 +133,7 @@ def test_weights_that_stay_random_are_an_error_of_the_config(clean):
     assert "model (model.x=True, but nothing trained it; set model.x=False)" in "\n".join(found.lines())
 
 
-def test_a_clean_corpus_gets_figures_and_no_findings(clean):
+def test_a_clean_corpus_gets_statistics_and_no_findings(clean):
     found = run(sets=clean_sets(clean), memory_fn=lambda rows, samples, training: 1000 * rows + 2**20 * training)
     assert named(found, notes=True) == {}
     train, dev = found.sets

@@ -77,7 +77,7 @@ def test_the_audio_is_no_part_of_the_json() -> None:
     assert "clips" not in found.to_json()
 
 
-def test_json_holds_every_finding_and_figure() -> None:
+def test_json_holds_every_finding_and_statistic() -> None:
     fields = json.loads(json.dumps(make_report().to_json(title="a run")))
     assert (fields["title"], fields["num_errors"], fields["num_warnings"]) == ("a run", 1, 1)
     assert fields["findings"][1]["utterances"] == [{"id": "b", "detail": "31 s"}]

@@ -121,7 +121,7 @@ def test_vocabulary_of_a_text_covers_it(raw: str) -> None:
 
 def test_none_style_changes_nothing_and_others_are_refused() -> None:
     assert normalize_transcript(" As  is\u2019", "none") == " As  is\u2019"
-    with pytest.raises(ValueError, match="text style is 'whisper'"):
+    with pytest.raises(ValueError, match="text normalization is 'whisper'"):
         normalize_transcript("a", "whisper")
 
 
