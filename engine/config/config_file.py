@@ -63,7 +63,10 @@ class ConfigParser(flags.ArgumentParser):
         if not paths or paths[-1] is None:
             return given
         self._config = config = load_config(paths[-1])
-        _rename_fields(config)
+        try:
+            _rename_fields(config)
+        except TypeError as error:
+            raise FlagError(f"--config={paths[-1]}: {error}") from error
         _check_shape(paths[-1], config, self._template, self._new_eval_set())
         given = _clear_sets(config, given)
         for position, name, _ in iterate_fields("config", given):

@@ -9,6 +9,7 @@ from common.arguments import Parser
 from common.workdir_layout import read_config
 from configs.base import get_config, get_eval_set
 from engine.config.config_file import ConfigParser
+from engine.config.field_flags import FlagError
 from models.wav2vec2.config import Wav2Vec2Config
 
 OLD_CONFIG = """
@@ -53,6 +54,19 @@ def test_a_config_file_that_sets_old_fields_still_works(tmp_path, capsys):
     assert (config.data.prepare_command, config.eval.best_metric_set) == ("make it", "")
     assert "make_command" not in config.data
     assert "config.eval.best_of is now spelled config.eval.best_metric_set" in capsys.readouterr().err
+
+
+def test_an_old_field_of_the_wrong_type_is_named_with_its_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(OLD_CONFIG.replace('"make it"', "3"))
+    with pytest.raises(FlagError, match=r"mine\.py: .*'prepare_command'.* <class 'int'>"):
+        make_reader().prepare(["run.py", f"--config={path}"])
+
+
+def test_of_an_old_and_a_new_spelling_the_last_counts_as_for_any_flag_given_twice():
+    given = ["run.py", "--config=configs/debug.py", "--config.data.text_style=unicode"]
+    given = make_reader().prepare([*given, "--config.data.text_normalization=none"])
+    assert given[-2:] == ["--config.data.text_normalization=unicode", "--config.data.text_normalization=none"]
 
 
 def test_an_old_flag_of_a_command_sets_the_new_one(capsys):
