@@ -38,7 +38,7 @@ SHORT_SECS = (1.0, 6.0)
 LONG_SECS = (1.0, 30.0)
 GAP_SECS = (0.0, 0.6)
 # Ratio of rows that are an utterance alone.
-_ALONE_SHARE = 0.2
+_ALONE_RATIO = 0.2
 _NUM_TRIALS = 40
 # No attention, so a frame depends on 0.3 s on either side only.
 _ALIGNER = {"hidden_size": 192, "num_layers": 0, "pos_conv_kernel": 24, "pos_conv_groups": 4}
@@ -155,7 +155,7 @@ def write_rows(folder: Path, rows: Iterable[tuple[np.ndarray, str]]) -> list[Utt
 def _write_lists(output: Path, *, num_rows: int) -> None:
     """Writes short.jsonl and long.jsonl for training, and tried.jsonl with the whole utterances for evaluation."""
     utterances = read_alignments(output / "aligned" / "alignments.jsonl")
-    num_copies = -(-round(num_rows * _ALONE_SHARE) // len(utterances))
+    num_copies = -(-round(num_rows * _ALONE_RATIO) // len(utterances))
 
     def cut(name: str, num_rows: int, row_secs: tuple[float, float], seed: int) -> list[Utterance]:
         rng = np.random.default_rng(seed)

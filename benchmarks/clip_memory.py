@@ -1,7 +1,7 @@
 """Measures ways to save memory in training and their cost, and the longest clip that fits.
 
     python -m benchmarks.clip_memory savers [--precision=bf16] [--repeats=2]
-    python -m benchmarks.clip_memory longest [--precision=bf16] [--recompute] [--limit_gib=16] [--step_secs=10]
+    python -m benchmarks.clip_memory longest [--precision=bf16] [--gradient_checkpointing] [--limit_gib=16]
 
 `savers` runs an update of two rows of 246,000 samples: plain, with gradient checkpointing, in two microbatches, and
 with both. `longest` finds the longest clip by bisection, in processes that are killed when they exceed the limit.
@@ -138,7 +138,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.clip_memory", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("question", choices=["savers", "longest"])
     parser.add_argument("--precision", default="bf16", choices=list(measure.PRECISIONS))
-    parser.add_argument("--recompute", action="store_true", help="of the longest clip")
+    parser.add_argument("--gradient_checkpointing", action="store_true", help="of the longest clip")
     parser.add_argument("--limit_gib", type=float, default=16.0)
     parser.add_argument("--step_secs", type=int, default=10, help="how exactly the longest clip is found")
     parser.add_argument("--from_secs", type=int, default=10, help="shortest clip tried")

@@ -105,9 +105,9 @@ def main() -> None:
     words = read_words("", language_model)
     spoken = [word for text, _ in test_heard for word in text.split()]
     unknown = sum(word not in set(words) for word in set(spoken))
-    share = sum(word not in set(words) for word in spoken) / len(spoken)
+    ratio = sum(word not in set(words) for word in spoken) / len(spoken)
     print(f"strength {flags.strength:g}: {len(spoken)} words in {len(test)} utterances, {audio_secs:.0f} s")
-    print(f"not in the lexicon: {unknown} different words, {share:.1%} of those spoken")
+    print(f"not in the lexicon: {unknown} different words, {ratio:.1%} of those spoken")
 
     defaults = get_config().decode.to_dict()
     tuned = {}

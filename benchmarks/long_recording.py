@@ -151,9 +151,9 @@ def _peak_memory(checkpoint: str, recording: Path, output: Path) -> tuple[float,
 
 def _read(transcriber: Transcriber, path: Path) -> tuple[list[tuple[str, float]], list[float]]:
     """Returns words with their times, and the times of the window boundaries."""
-    pieces = list(transcriber.stream_log_probs(transcriber.stream_audio(str(path))))
-    joints = [piece.start_frame * transcriber.secs_per_frame for piece in pieces[1:]]
-    return [(word.text, word.start_secs) for word in transcriber.find_words(pieces)], joints
+    chunks = list(transcriber.stream_log_probs(transcriber.stream_audio(str(path))))
+    joints = [chunk.start_frame * transcriber.secs_per_frame for chunk in chunks[1:]]
+    return [(word.text, word.start_secs) for word in transcriber.find_words(chunks)], joints
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ import dataclasses
 from models.wav2vec2.config import Wav2Vec2Config, preset
 
 SAMPLE_RATE = 16_000
-REACHED_SHARE = 0.3  # fraction of the peak, an assumption
+REACHED_RATIO = 0.3  # fraction of the peak, an assumption
 ROW_SECS = 15.0
 ROWS_PER_REPLICA = 4  # of one microbatch
 
@@ -103,7 +103,7 @@ def rows() -> list[tuple[str, ...]]:
         trained = count_parameters(config)["trained"]
         total = sum(count_parameters(config).values())
         for machine in MACHINES:
-            row_secs = flops_per_row(config, ROW_SECS) / (machine.peak_tflops * 1e12 * REACHED_SHARE)
+            row_secs = flops_per_row(config, ROW_SECS) / (machine.peak_tflops * 1e12 * REACHED_RATIO)
             step_secs = ROWS_PER_REPLICA * row_secs
             sent = 2 * (machine.replicas - 1) / machine.replicas * 4 * trained
             reduce_secs = sent / (machine.link_gbytes * 1e9)

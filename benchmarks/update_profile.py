@@ -44,7 +44,6 @@ _CONTENTS = (
     ("norms, residuals", r"norm_(forward|backward)|add_forward|_drop_"),
 )
 _PRODUCT = re.compile(r"MatMul|Conv2D|Einsum")
-_CALLS = re.compile(r"PartitionedCall|XlaLaunch|_XlaRun|XlaLocalLaunch|While|^_?If$|StatelessIf")
 _OPERATION = re.compile(r"^([\w/\-.]+):([A-Za-z_]\w*)$")
 
 

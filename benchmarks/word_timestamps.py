@@ -27,7 +27,7 @@ from data.audio.decoding import SAMPLE_RATE, load_audio
 
 DIGITS_OF_A_ROW = 5
 GAP_SECS = 0.1
-_ONSET_SHARE = 0.01  # ratio of the energy of the loudest 10 ms
+_ONSET_RATIO = 0.01  # ratio of the energy of the loudest 10 ms
 _ONSET_SAMPLES = SAMPLE_RATE // 100
 
 
@@ -35,7 +35,7 @@ def find_onset(waveform: np.ndarray) -> float:
     """Returns the time (s) at which the energy first exceeds a hundredth of that of the loudest 10 ms."""
     blocks = waveform[: len(waveform) // _ONSET_SAMPLES * _ONSET_SAMPLES].reshape(-1, _ONSET_SAMPLES)
     energies = np.square(blocks - waveform.mean()).mean(axis=1)
-    return float(np.argmax(energies > _ONSET_SHARE * energies.max()) * _ONSET_SAMPLES / SAMPLE_RATE)
+    return float(np.argmax(energies > _ONSET_RATIO * energies.max()) * _ONSET_SAMPLES / SAMPLE_RATE)
 
 
 def write_rows(corpus: Path, speakers: Sequence[str], folder: Path) -> dict[str, tuple[list[str], np.ndarray]]:

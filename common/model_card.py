@@ -1,4 +1,4 @@
-"""Composes the README.md of a model that leaves this project: metadata that the Hugging Face Hub reads, then text."""
+"""Composes the README.md of an exported model: metadata that the Hugging Face Hub reads, then text."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_evaluations(workdir: str, step: int) -> list[Evaluation]:
         step: update of the weights.
 
     Raises:
-        MalformedFileError: names a line that no evaluation wrote.
+        MalformedFileError: If a line is damaged; names the line.
     """
     path = storage.join(workdir, METRICS_FILE)
     found: dict[str, Evaluation] = {}

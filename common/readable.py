@@ -1,4 +1,4 @@
-"""Writes numbers and durations as a person reads them."""
+"""Formats numbers and durations for people."""
 
 from __future__ import annotations
 

@@ -29,11 +29,17 @@ def tell(old: str, new: str) -> None:
 
 
 def rename_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns nested fields, such as those of a config.json, under their new names."""
-    return {
-        FIELDS.get(name, name): rename_fields(value) if isinstance(value, Mapping) else value
-        for name, value in fields.items()
-    }
+    """Returns nested fields, such as those of a config.json, under their new names.
+
+    A group of fields keeps its name: an evaluation set may be called "regions".
+    """
+    renamed: dict[str, Any] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            renamed[name] = rename_fields(value)
+        else:
+            renamed[FIELDS.get(name, name)] = value
+    return renamed
 
 
 def rename_path(path: str) -> str:

@@ -1,14 +1,20 @@
-"""Keeps a program running when its standard output or standard error is closed, hung up or on a full disk."""
+"""Keeps a program running when a standard stream is closed, hung up or on a full disk, and silences libraries."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 # Errors of a stream that nobody reads any more.
 _IS_GONE = {errno.EPIPE, errno.EIO, errno.EBADF, errno.ECONNRESET, errno.ENXIO}
+
+# Two threads at a time would each save the other's null device, and leave it in place.
+_SILENCE = threading.Lock()
 
 
 class LastingStream:
@@ -65,3 +71,22 @@ def outlive_readers() -> None:
         if stream is None:
             stream = os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
         setattr(sys, name, LastingStream(stream))
+
+
+@contextlib.contextmanager
+def silence_stderr() -> Iterator[None]:
+    """Drops what libraries written in C++ print to standard error.
+
+    The descriptor belongs to the whole process: lines of other threads are lost too, so keep the block short.
+    """
+    with _SILENCE, contextlib.ExitStack() as stack:
+        try:
+            kept = os.dup(2)
+        except OSError:  # closed: nobody would read it
+            yield
+            return
+        stack.callback(os.close, kept)
+        with open(os.devnull, "wb") as nowhere:
+            stack.callback(os.dup2, kept, 2)
+            os.dup2(nowhere.fileno(), 2)
+        yield

@@ -23,7 +23,7 @@ def get_eval_set(**fields) -> ConfigDict:
     config.speakers = ()  # only these speakers; empty = all
     config.exclude_speakers = ()  # all but these
     config.held_out_ratio = 0.0  # only what a training set over the same corpus leaves out with this ratio; 0 = all
-    config.concat_max_utterances = 1  # utterances of one speaker joined into a row, 1 to this many; 1 = none
+    config.concat_max_utterances = 1  # utterances of one speaker concatenated into a row, 1 to this many; 1 = none
     config.concat_gap_secs = 0.0  # silence between them
     config.update(fields)
     return config
@@ -84,9 +84,7 @@ def get_config() -> ConfigDict:
     model.freeze_feature_encoder = True  # leaves the convolutions as they are
     model.freeze_encoder_updates = 0  # first updates that train the CTC head alone
     model.fused_ops = "auto"  # element-wise parts of training compiled by XLA: auto (wide models) | on | off
-    model.gradient_checkpointing = (
-        False  # computes each layer again in the backward pass: less memory, a third more time
-    )
+    model.gradient_checkpointing = False  # recomputes layers in the backward pass: less memory, a third more time
     model.hidden_dropout = 0.0  # after embeddings, attention and feed-forward blocks
     model.attention_dropout = 0.0  # of attention probabilities
     model.activation_dropout = 0.1  # inside feed-forward blocks
@@ -112,17 +110,15 @@ def get_config() -> ConfigDict:
     data.bucket_boundaries_samples = ()  # these lengths instead of chosen ones
     data.min_duration_secs = 0.1  # shorter training utterances are left out, and counted
     data.max_duration_secs = 20.0  # so are longer ones; 0 = no limit
-    data.concat_max_utterances = 1  # utterances of one speaker joined into a row, anew in each epoch; 1 = none
-    data.concat_max_secs = 0.0  # longest joined row; 0 = no limit
-    data.concat_gap_secs = 0.0  # silence between joined utterances
+    data.concat_max_utterances = 1  # utterances of one speaker concatenated into a row, anew in each epoch; 1 = none
+    data.concat_max_secs = 0.0  # longest concatenated row; 0 = no limit
+    data.concat_gap_secs = 0.0  # silence between concatenated utterances
     data.speed_factors = (1.0,)  # playing speeds to draw from
     data.max_batch_secs = 0.0  # most audio of one update, with padding, over all replicas; 0 = train.global_batch_size
     data.row_multiple = 8  # with max_batch_secs: rows are a multiple of this, itself one of replicas x accum_steps
     data.allow_train_eval_overlap = False  # lets evaluation utterances be in training; else such a run is refused
     data.doctor_max_hours = 100.0  # of audio that --mode=doctor decodes of a set; beyond, a sample; 0 = no limit
-    data.max_unreadable_ratio = (
-        0.01  # largest share of unreadable training rows; a run that is sure of more stops, saved
-    )
+    data.max_unreadable_ratio = 0.01  # largest ratio of unreadable training rows; a run sure of more stops, saved
     data.num_parallel_calls = 2  # batches decoded at the same time
     data.prefetch_batches = 4  # decoded batches kept ready
 
@@ -167,9 +163,7 @@ def get_config() -> ConfigDict:
     evaluation.every_epochs = 0.0  # the interval in epochs; then every_updates must be 0
     evaluation.batch_size = 16  # rows of a batch, over all replicas; rounded up to a multiple of them
     evaluation.best_metric_set = "dev_clean"  # evaluation set whose WER decides about best/
-    evaluation.early_stopping_patience = (
-        0  # evaluations without a lower WER of best_metric_set that end the run; 0 = never
-    )
+    evaluation.early_stopping_patience = 0  # evaluations without a lower WER of best_metric_set to stop at; 0 = never
     evaluation.idle_timeout_secs = 3_600.0  # continuous_eval ends when no new checkpoint comes for this long
     evaluation.num_logged = 3  # sample predictions in the log
     evaluation.report_utterances = 100  # worst utterances of each set listed in report.html; 0 = no report

@@ -65,11 +65,7 @@ def _prepare(flags: argparse.Namespace) -> None:
         raise InputError("--num_shards and --shard_mb contradict each other: give one of them")
     if not 0 <= flags.max_unreadable_ratio < 1:
         raise InputError(f"--max_unreadable_ratio is {flags.max_unreadable_ratio}, wanted 0 or more and less than 1")
-    runner = (
-        BeamRunner(options=shlex.split(flags.beam_options))
-        if flags.runner == "beam"
-        else LocalRunner(num_workers=flags.num_workers)
-    )
+    runner = _make_runner(flags)
     faults: dict[str, tuple[str, str]] = {}
 
     def note(fault: Fault) -> None:
@@ -106,6 +102,16 @@ def _prepare(flags: argparse.Namespace) -> None:
         runner=runner,
     )
     _print_summary(flags, prepared)
+
+
+def _make_runner(flags: argparse.Namespace) -> BeamRunner | LocalRunner:
+    if flags.runner == "local":
+        return LocalRunner(num_workers=flags.num_workers)
+    try:
+        options = shlex.split(flags.beam_options)
+    except ValueError as error:
+        raise InputError(f"--beam_options={flags.beam_options!r} cannot be split into flags: {error}") from error
+    return BeamRunner(options=options)
 
 
 def _warn_of_texts(utterances: Sequence[Utterance], normalization: str) -> None:

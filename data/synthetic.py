@@ -273,13 +273,13 @@ def write_synthetic_corpus(
     partial.mkdir()
     try:
         durations = {}
-        for split, share in (("train", telephone_ratio), ("eval", 0.0)):
+        for split, ratio in (("train", telephone_ratio), ("eval", 0.0)):
             durations[split] = write_split(
                 folder=partial,
                 split=split,
                 num_utterances=parameters[f"num_{split}"],
                 num_speakers=parameters[f"num_{split}_speakers"],
-                telephone_ratio=share,
+                telephone_ratio=ratio,
                 seed=seed,
             )
         described = {**parameters, "sample_rate": SAMPLE_RATE, "duration_secs": durations}
@@ -305,6 +305,7 @@ def _holds_corpus(output: Path, parameters: dict[str, Any]) -> bool:
         return False
     try:
         found = read_object(output / "corpus.json")
+        found.setdefault("telephone_ratio", found.get("telephone_share"))  # its name in earlier versions
         differing = [
             f"{name} {found.get(name)} not {value}" for name, value in parameters.items() if found.get(name) != value
         ]

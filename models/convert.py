@@ -236,7 +236,7 @@ def _write_ours(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, or 2 after one line on stderr."""
     parser = Parser(prog="models.convert", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--input", required=True, help="folder to read")
+    parser.add_argument("--input", required=True, help="folder to read, or hf://OWNER/NAME")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--to_hf", action="store_true", help="convert a folder of ours to Hugging Face")
     parser.add_argument("--model_type", default="", choices=("", *hf_config.MODEL_TYPES), help="used with --to_hf")

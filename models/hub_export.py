@@ -92,7 +92,12 @@ def write_saved_model(target: Path, save: Callable[[Path], None]) -> None:
 
     Raises:
         ValueError: If the target exists and is not empty.
+        OSError: If it cannot be written.
     """
+    import tensorflow as tf
+
+    from models.wav2vec2 import pretrained
+
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"{target}: is not empty; give --output a new folder")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -100,6 +105,8 @@ def write_saved_model(target: Path, save: Callable[[Path], None]) -> None:
     try:
         save(temporary / "model")
         os.replace(temporary / "model", target)
+    except tf.errors.OpError as error:
+        raise pretrained.write_error(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

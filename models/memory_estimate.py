@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.build import build_model
+from models.hugging_face.names import name_table, num_parameters
 from models.wav2vec2.config import Wav2Vec2Config, resolve
 
 _MAPS_PER_CONVOLUTION = 3.0  # feature maps that training keeps of each convolution
@@ -145,8 +146,10 @@ class MemoryEstimate:
 
     def _weight_bytes(self, config: Wav2Vec2Config, training: bool) -> int:
         """Returns the bytes of weights and, in training, of gradients, moments, averages and the copy to save."""
-        total = count_parameters(config)
-        trained = total - _count_convolutions(config) if self.freeze_feature_encoder else total
+        total = num_parameters(config)
+        trained = total
+        if self.freeze_feature_encoder:
+            trained -= sum(entry.size for entry in name_table(config) if entry.ours.startswith("feature_encoder/"))
         num_bytes = (4 if self.precision == "float32" else 6) * total  # float32 weights and their half-precision copies
         if training:
             # Two moments, the gradient of this microbatch and the sum over microbatches.
@@ -203,24 +206,3 @@ def _feature_maps(config: Wav2Vec2Config, num_rows: int, num_samples: int) -> li
         length = max(0, (length - kernel) // stride + 1)
         maps.append(num_rows * length * width)
     return maps
-
-
-def count_parameters(config: Wav2Vec2Config) -> int:
-    """Returns the number of parameters of the native model, CTC head included."""
-    d, inner = config.hidden_size, config.intermediate_size
-    features = config.conv_dim[-1]
-    projection = (2 * features if config.feature_projection_norm else 0) + features * d + d
-    positions = config.pos_conv_kernel * (d // config.pos_conv_groups) * d + config.pos_conv_kernel + d
-    layer = 4 * (d * d + d) + 2 * d * inner + inner + d + 4 * d
-    ends = 2 * d + d  # the norm before or after the layers, and the embedding of masked frames
-    head = d * config.vocab_size + config.vocab_size
-    return _count_convolutions(config) + projection + positions + config.num_layers * layer + ends + head
-
-
-def _count_convolutions(config: Wav2Vec2Config) -> int:
-    total, width_before = 0, 1
-    for i, (kernel, width) in enumerate(zip(config.conv_kernel, config.conv_dim, strict=True)):
-        has_norm = config.feature_norm == "layer" or i == 0
-        total += kernel * width_before * width + (width if config.conv_bias else 0) + (2 * width if has_norm else 0)
-        width_before = width
-    return total

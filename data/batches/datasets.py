@@ -25,7 +25,7 @@ from data.text.tokenizer import (
     AUTO,
     CharTokenizer,
     build_vocab,
-    choose_text_style,
+    choose_text_normalization,
     normalize_transcript,
 )
 
@@ -88,7 +88,7 @@ class TrainData:
             source = SubsetSource(source=source, indices=kept)
         self.text_normalization = options.text_normalization
         if self.text_normalization == AUTO:
-            self.text_normalization = choose_text_style(source.texts)
+            self.text_normalization = choose_text_normalization(source.texts)
         self.made_vocab = tokenizer is None
         self.tokenizer = _make_tokenizer(source.texts, self.text_normalization) if tokenizer is None else tokenizer
         self.left_out_secs: dict[str, float] = {}

@@ -158,7 +158,7 @@ class BatchMaker:
         self._normalize = normalize
         self.unreadable = UnreadableUtterances() if unreadable is None else unreadable
         self._tokenizer = tokenizer
-        self._text_style = text_normalization
+        self._text_normalization = text_normalization
         self._delimiter = np.array(tokenizer.encode(" "), dtype=np.int32)
         # Only count them: making 281,000 label sequences would take seconds before the first batch.
         labels = (tokenizer.num_labels(normalize_transcript(text, text_normalization)) for text in source.texts)
@@ -240,7 +240,7 @@ class BatchMaker:
     def _row_labels(self, row: PlannedRow) -> np.ndarray:
         parts: list[np.ndarray] = []
         for index in row.members:
-            text = normalize_transcript(self._source.texts[index], self._text_style)
+            text = normalize_transcript(self._source.texts[index], self._text_normalization)
             labels = np.array(self._tokenizer.encode(text), dtype=np.int32)
             if labels.size:  # no delimiter beside an empty text
                 parts += [self._delimiter, labels] if parts else [labels]

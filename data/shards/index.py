@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from common import storage
 from common.json_files import MalformedFileError, describe, field, is_kind, optional_field, parse_object
+from common.renamed import FIELDS
 from data.common.errors import InputError
 from data.shards.records import PAYLOADS
 
@@ -68,7 +69,8 @@ def read_index(folder: str | os.PathLike[str], *, whole: bool = False) -> dict[s
     """
     path = storage.join(folder, INDEX_NAME)
     try:
-        index = parse_object(storage.read_bytes(path), path)
+        # Not nested: an utterance that was skipped may be called like an old field.
+        index = {FIELDS.get(name, name): value for name, value in parse_object(storage.read_bytes(path), path).items()}
         version = field(index, "format_version", int, path)
         if version == FORMAT_VERSION:
             _check_index(index, path, whole=whole)

@@ -53,7 +53,7 @@ def normalize_transcript(text: str, style: str = "librispeech") -> str:
     if style == "none":
         return text
     if style not in TEXT_NORMALIZATIONS:
-        raise ValueError(f"text style is {style!r}, wanted one of {', '.join(TEXT_NORMALIZATIONS)}")
+        raise ValueError(f"text normalization is {style!r}, wanted one of {', '.join(TEXT_NORMALIZATIONS)}")
     upper = style == "librispeech"
     if text.isascii():
         return _normalize_ascii(text, upper)
@@ -79,7 +79,7 @@ def _normalize_ascii(text: str, upper: bool) -> str:
     return " ".join(word for word in words if word.strip("'"))
 
 
-def choose_text_style(texts: Iterable[str]) -> str:
+def choose_text_normalization(texts: Iterable[str]) -> str:
     """Returns the style that keeps all letters of a corpus: "librispeech" if all are A to Z, else "unicode"."""
     has_letters = False
     for text in texts:
@@ -182,11 +182,11 @@ class CharTokenizer:
         delimiter = self.special_tokens.get(roles.WORD_DELIMITER)
         silent = {*SPECIAL_TOKENS, *self.special_tokens.values()} - {delimiter}
         self._ids = ids
-        self._pieces = ["" if token in silent else token for token in self.tokens]
+        self._token_strings = ["" if token in silent else token for token in self.tokens]
         # Without special tokens: the blank may look like a character and is not a label.
         self._labels = {token: index for token, index in ids.items() if token not in silent}
         if delimiter is not None:
-            self._pieces[ids[delimiter]] = " "
+            self._token_strings[ids[delimiter]] = " "
             self._labels[" "] = ids[delimiter]
         self._long = _long_pattern(self._labels)
 
@@ -236,7 +236,7 @@ class CharTokenizer:
     @property
     def token_strings(self) -> tuple[str, ...]:
         """The text of each token: its characters, a space for the word delimiter, "" for special tokens."""
-        return tuple(self._pieces)
+        return tuple(self._token_strings)
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a normalized text, taking the longest matching token first."""
@@ -264,9 +264,9 @@ class CharTokenizer:
         texts = []
         for index in ids:
             # Checked here, because a negative id would silently count from the end.
-            if not 0 <= index < len(self._pieces):
-                raise ValueError(f"token id {index}, wanted 0 to {len(self._pieces) - 1}")
-            texts.append(self._pieces[index])
+            if not 0 <= index < len(self._token_strings):
+                raise ValueError(f"token id {index}, wanted 0 to {len(self._token_strings) - 1}")
+            texts.append(self._token_strings[index])
         return " ".join("".join(texts).split())
 
     def unknown_characters(self, text: str) -> set[str]:

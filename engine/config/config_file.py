@@ -63,7 +63,10 @@ class ConfigParser(flags.ArgumentParser):
         if not paths or paths[-1] is None:
             return given
         self._config = config = load_config(paths[-1])
-        _rename_fields(config)
+        try:
+            _rename_fields(config)
+        except TypeError as error:
+            raise FlagError(f"--config={paths[-1]}: {error}") from error
         _check_shape(paths[-1], config, self._template, self._new_eval_set())
         given = _clear_sets(config, given)
         for position, name, _ in iterate_fields("config", given):
@@ -228,8 +231,8 @@ def _rename_fields(config: ConfigDict, prefix: str = "config.") -> None:
     """Gives the new names to fields that a config sets by their old ones, and reports each."""
     for name, value in list(config.items(preserve_field_references=True)):
         if isinstance(value, ConfigDict):
-            _rename_fields(value, f"{prefix}{name}.")
-        if name in renamed.FIELDS:
+            _rename_fields(value, f"{prefix}{name}.")  # a group keeps its name: a set may be called "regions"
+        elif name in renamed.FIELDS:
             new = renamed.FIELDS[name]
             renamed.tell(f"{prefix}{name}", f"{prefix}{new}")
             with config.unlocked():

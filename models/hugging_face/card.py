@@ -17,14 +17,14 @@ def compose_card_of(
     """Returns the README.md of a folder that `transformers` loads, with the error rates that a run has measured.
 
     Args:
-        folder: a converted folder or a workdir, which the model comes from.
-        name: name of the model.
-        vocabulary: tokens of the head; None where nothing tells them.
+        folder: Converted folder or workdir that the model comes from.
+        name: Name of the model.
+        vocabulary: Tokens of the head; None if they are unknown.
         model_type: "wav2vec2" or "hubert".
-        num_parameters: parameters of the model.
+        num_parameters: Number of parameters of the model.
 
     Raises:
-        ValueError: config.json or metrics.jsonl is damaged.
+        ValueError: If config.json or metrics.jsonl is damaged.
     """
     config = read_object(folder / CONFIG_FILE) if (folder / CONFIG_FILE).is_file() else {}
     run = optional_field(config, "model", dict, os.fspath(folder / CONFIG_FILE), {})

@@ -12,18 +12,18 @@ _NO_WORDS = ("<s>", "</s>", "<unk>", "<UNK>")
 class Spelling:
     """Spells words as token ids, taking the longest matching token first, as the labels of training do."""
 
-    def __init__(self, pieces: Sequence[str]) -> None:
+    def __init__(self, token_strings: Sequence[str]) -> None:
         """Indexes the vocabulary.
 
         Args:
-            pieces: Text of each token; a space for the word delimiter, "" for special tokens.
+            token_strings: Text of each token; a space for the word delimiter, "" for special tokens.
 
         Raises:
             ValueError: If no token is a word delimiter.
         """
-        self._ids = {text: index for index, text in enumerate(pieces) if text and not text.isspace()}
+        self._ids = {text: index for index, text in enumerate(token_strings) if text and not text.isspace()}
         self._longest = max(map(len, self._ids), default=1)
-        spaces = [index for index, text in enumerate(pieces) if text.isspace()]
+        spaces = [index for index, text in enumerate(token_strings) if text.isspace()]
         if not spaces:
             raise ValueError("the vocabulary has no space between words, set decode.method=greedy")
         self.delimiter_id = spaces[0]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import os
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from common.streams import silence_stderr
 from models.search.hypotheses import IMPOSSIBLE, Hypothesis, finite_log_probs
 from models.search.lexicon import Spelling
 from models.search.options import SearchOptions
@@ -23,7 +22,8 @@ _NATS = math.log(10)  # KenLM's scores are decimal logarithms
 class LexiconBeamSearch:
     """Beam search restricted to the words of a lexicon; paths of the same words are summed.
 
-    search = LexiconBeamSearch(options=options, spelling=Spelling(pieces), num_tokens=len(pieces), words=words)
+    spelling = Spelling(tokenizer.token_strings)
+    search = LexiconBeamSearch(options=options, spelling=spelling, num_tokens=tokenizer.num_tokens, words=words)
     best, *others = search(log_probs)  # float [F, V]
     text = tokenizer.decode(best.tokens)
     """
@@ -199,7 +199,7 @@ def _load_language_model(flashlight: Any, path: str, dictionary: Any) -> Any:
     if not os.path.isfile(path):
         raise ValueError(f"{path}: no such language model (decode.lm); check the path")
     try:
-        with _quiet_stderr():
+        with silence_stderr():  # from KenLM's progress bar
             return flashlight.KenLM(path, dictionary)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().split("\n")[-1]
@@ -221,16 +221,3 @@ def _with_bonuses(flashlight: Any, model: Any, bonuses: dict[int, float]) -> Any
             return model.finish(state)
 
     return WithBonuses()
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Hides the progress bar that KenLM writes to the standard error of the process."""
-    saved = os.dup(2)
-    try:
-        with tempfile.TemporaryFile() as sink:
-            os.dup2(sink.fileno(), 2)
-            yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)

@@ -101,12 +101,18 @@ def save(
         folder: Folder to write, made if absent; unrelated files in it stay.
         vocab: vocab.json to copy beside the weights, with the tokenizer_config.json beside it if there is one; "" for
             none, which removes an older one.
+
+    Raises:
+        OSError: If the folder cannot be written.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=target))
     try:
-        tf.train.Checkpoint(model=model).write(os.fspath(temporary / WEIGHTS))
+        try:
+            tf.train.Checkpoint(model=model).write(os.fspath(temporary / WEIGHTS))
+        except tf.errors.OpError as error:
+            raise write_error(target, error) from error
         (temporary / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
         if vocab:
             shutil.copyfile(vocab, temporary / VOCAB_FILE)
@@ -120,6 +126,12 @@ def save(
             os.replace(path, target / path.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_error(target: Path, error: tf.errors.OpError) -> OSError:
+    """Returns the error of one line for a folder that TensorFlow cannot write, such as one on a full disk."""
+    reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
+    return OSError(f"{target}: cannot be written ({reason}); make room, or choose another folder")
 
 
 def restore(model: tf.Module, folder: str | os.PathLike[str], *, checkpoint: str | os.PathLike[str] = "") -> None:

@@ -31,7 +31,7 @@ _TIMEOUT_SECS = 60.0  # of a silent server
 
 
 def fetch_archive(url: str) -> Path:
-    """Downloads and unpacks an archive; its content names the folder, the URL and its ETag find it again."""
+    """Downloads and unpacks an archive into a folder named by its hash; the URL and its ETag find it again."""
     cache = cache_folder() / "archives"
     note = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.json"
     known = _read_note(note, cache)
@@ -126,8 +126,8 @@ def _download(response: http.client.HTTPResponse, target: Path, url: str) -> str
     return digest.hexdigest()
 
 
-# What unpacking raises for a file that is damaged, encrypted or of another kind. BadGzipFile is an OSError, which would
-# otherwise read as a fault of the disk.
+# Errors of unpacking a file that is damaged, encrypted or not an archive. BadGzipFile is an OSError, which would
+# otherwise be reported as an error of the disk.
 _DAMAGED = (
     tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError, ValueError,
     RuntimeError,

@@ -1,4 +1,4 @@
-"""Keeps fetched and converted weights: where the cache lies, how a folder gets its name, what a full disk is told."""
+"""Manages the cache of fetched and converted weights: its place, atomic folders and errors of its disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """Gives a folder beside those of the cache, and removes what is left of it."""
+    """Yields a temporary folder beside those of the cache, and removes what is left of it."""
     parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=parent))
     try:
@@ -37,7 +37,7 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
 
 
 def keep(made: Path, target: Path) -> Path:
-    """Gives a finished folder its name; where another process was faster, its folder stands."""
+    """Renames a finished folder to its final name; if another process was faster, that one's folder is kept."""
     try:
         os.rename(made, target)
     except OSError:
@@ -47,17 +47,17 @@ def keep(made: Path, target: Path) -> Path:
 
 
 def inner_folder(folder: Path) -> Path:
-    """Steps into the one folder that an archive holds, as most do."""
+    """Returns the only folder inside a folder, as most archives have one, or else the folder itself."""
     children = list(folder.iterdir()) if folder.is_dir() else []
     return children[0] if len(children) == 1 and children[0].is_dir() else folder
 
 
 @contextlib.contextmanager
 def quiet(library: str) -> Iterator[None]:
-    """Leaves a library its progress bars, and keeps its log lines and warnings back: one line here says what is wrong.
+    """Silences the log lines and warnings of a library, whose errors are reported in one line; progress bars stay.
 
     Args:
-        library: name of its logger. It has to be imported before: many set the level of their logger as they start.
+        library: Name of its logger. Import the library first, because many set the level of their logger on import.
     """
     logger = logging.getLogger(library)
     level = logger.level
@@ -71,14 +71,14 @@ def quiet(library: str) -> Iterator[None]:
 
 
 def storage_error(name: str, error: OSError) -> OSError:
-    """Returns one line for a fault of the disk under the cache.
+    """Returns an error of one line for a disk error in the cache.
 
     Args:
-        name: the weights that were to be stored.
-        error: the fault.
+        name: Weights that were to be stored.
+        error: Error of the disk.
     """
     elsewhere = f"move the cache ({CACHE_VARIABLE}, HF_HOME, KAGGLEHUB_CACHE)"
-    # Without its number: OSError would write that before the name.
+    # Without errno, which OSError would print before the name.
     if error.errno in _FULL:
         return OSError(f"{name}: no room on the disk of {error.filename or cache_folder()}; free some, or {elsewhere}")
     if error.errno in _CLOSED:
@@ -87,7 +87,7 @@ def storage_error(name: str, error: OSError) -> OSError:
 
 
 def is_full_or_closed(error: Exception) -> TypeGuard[OSError]:
-    """Tells whether an error means that the disk has no room or cannot be written."""
+    """Returns whether an error means that the disk is full or cannot be written."""
     return isinstance(error, OSError) and error.errno in (*_FULL, *_CLOSED)
 
 

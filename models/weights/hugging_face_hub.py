@@ -71,10 +71,10 @@ def _download(name: str, repository: str, revision: str) -> Path:
 
 
 def _explain(error: Exception, name: str, repository: str, revision: str) -> OSError:
-    """Returns one line for what the library raises: what is wrong, and what to do."""
+    """Returns an error of one line for an error of the library: what is wrong, and what to do."""
     from huggingface_hub import constants, errors
 
-    # A kind stands before the kinds that it is one of.
+    # Subclasses come before their base classes.
     reasons = {
         errors.GatedRepoError: f"its owner asks for consent; accept the terms on {constants.ENDPOINT}/{repository}, "
         "then log in with `hf auth login` or set HF_TOKEN",
@@ -94,7 +94,7 @@ def _explain(error: Exception, name: str, repository: str, revision: str) -> OSE
 
 
 def _cached_model(name: str, repository: str, revision: str) -> Path:
-    """Returns what an earlier download left whole, without the network."""
+    """Returns the folder of a model that an earlier download completed, without the network."""
     from huggingface_hub import errors as hub_errors
     from huggingface_hub import snapshot_download
 
@@ -121,7 +121,7 @@ def _needed_files(files: Sequence[str], name: str) -> list[str]:
 
 
 def _is_unreachable(error: Exception) -> bool:
-    """Tells whether a server did not answer, rather than answered with a refusal."""
+    """Returns whether a server did not answer, as opposed to refusing the request."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status is None or status >= 500
 

@@ -1,4 +1,4 @@
-"""Fetches models of Kaggle, where those of TensorFlow Hub have moved, through its library."""
+"""Fetches models of Kaggle, to which those of TensorFlow Hub have moved, through kagglehub."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fetch_model(name: str) -> Path:
 
 
 def _explain(error: Exception, name: str, handle: str) -> Exception:
-    """Returns one line for what the library raises: what is wrong, and what to do."""
+    """Returns an error of one line for an error of the library: what is wrong, and what to do."""
     from kagglehub import exceptions
 
     if isinstance(error, exceptions.UnauthenticatedError):

@@ -18,7 +18,7 @@ from common.weight_names import HUGGING_FACE, KAGGLE, is_weight_name
 from models.weights import archives, hugging_face_hub, kaggle
 from models.weights.cache import cache_folder, keep, storage_error, temporary_folder
 
-_FORMAT = 1  # of converted folders: raised when the converter writes other numbers, so that old ones are left alone
+_FORMAT = 1  # of converted folders; raise it when the converter writes other numbers, so that old folders are not used
 _CONTENT_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 Convert = Callable[[Path, Path], None]
@@ -28,12 +28,12 @@ def local_folder(name: str, *, convert: Convert) -> str:
     """Returns a local folder of weights that a model can start from; a path is returned as it is.
 
     Args:
-        name: a path, or one of the forms above.
-        convert: writes a folder of ours from a Hugging Face folder: `convert(input, output)`.
+        name: Path, or one of the forms above.
+        convert: Writes a folder of ours from a Hugging Face folder: `convert(input, output)`.
 
     Raises:
-        ValueError: the name is malformed, or what it stands for cannot be used.
-        OSError: it cannot be fetched or stored. Both are one line that says what to do.
+        ValueError: If the name is malformed, or the weights cannot be used.
+        OSError: If they cannot be fetched or stored. Both are one line that says what to do.
     """
     if not is_weight_name(name):
         return name
@@ -44,7 +44,7 @@ def local_folder(name: str, *, convert: Convert) -> str:
 
 
 def fetch(name: str) -> Path:
-    """Downloads what a name stands for, unless the cache has it, and returns the folder as it was published."""
+    """Downloads the weights of a name, unless the cache has them, and returns the folder as it was published."""
     if name.startswith(HUGGING_FACE):
         return hugging_face_hub.fetch_model(name)
     if name.startswith(KAGGLE):
@@ -53,7 +53,7 @@ def fetch(name: str) -> Path:
 
 
 def _converted(name: str, folder: Path, convert: Convert) -> Path:
-    """Converts a Hugging Face folder once; the same content is found again whatever it was called."""
+    """Converts a Hugging Face folder once; equal content is found again under any name."""
     target = cache_folder() / "converted" / f"{_FORMAT}-{_content_key(folder)}"
     if target.is_dir():
         return target

@@ -57,8 +57,15 @@ def open_tensors(folder: Path, stack: contextlib.ExitStack) -> dict[str, StoredT
 
 
 def save_tensors(tensors: Mapping[str, np.ndarray], folder: Path) -> None:
-    """Writes the weights of a Hugging Face folder; not atomically."""
-    save_file(dict(tensors), folder / _SAFETENSORS, metadata={"format": "pt"})
+    """Writes the weights of a Hugging Face folder; not atomically.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    try:
+        save_file(dict(tensors), folder / _SAFETENSORS, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{folder}: cannot be written ({error}); make room, or choose another folder") from error
 
 
 def _open_safetensors(path: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:

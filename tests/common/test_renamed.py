@@ -9,6 +9,7 @@ from common.arguments import Parser
 from common.workdir_layout import read_config
 from configs.base import get_config, get_eval_set
 from engine.config.config_file import ConfigParser
+from engine.config.field_flags import FlagError
 from models.wav2vec2.config import Wav2Vec2Config
 
 OLD_CONFIG = """
@@ -55,6 +56,19 @@ def test_a_config_file_that_sets_old_fields_still_works(tmp_path, capsys):
     assert "config.eval.best_of is now spelled config.eval.best_metric_set" in capsys.readouterr().err
 
 
+def test_an_old_field_of_the_wrong_type_is_named_with_its_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(OLD_CONFIG.replace('"make it"', "3"))
+    with pytest.raises(FlagError, match=r"mine\.py: .*'prepare_command'.* <class 'int'>"):
+        make_reader().prepare(["run.py", f"--config={path}"])
+
+
+def test_of_an_old_and_a_new_spelling_the_last_counts_as_for_any_flag_given_twice():
+    given = ["run.py", "--config=configs/debug.py", "--config.data.text_style=unicode"]
+    given = make_reader().prepare([*given, "--config.data.text_normalization=none"])
+    assert given[-2:] == ["--config.data.text_normalization=unicode", "--config.data.text_normalization=none"]
+
+
 def test_an_old_flag_of_a_command_sets_the_new_one(capsys):
     parser = Parser()
     parser.add_argument("--format")
@@ -74,6 +88,22 @@ def test_files_of_earlier_runs_are_read_under_the_new_names(tmp_path):
     path.write_text('{"data": {"text_style": "none"}, "eval": {"best_of": "dev"}}')
     assert read_config(path) == {"data": {"text_normalization": "none"}, "eval": {"best_metric_set": "dev"}}
     assert Wav2Vec2Config.from_dict({"regions": "off", "recompute": True}).gradient_checkpointing
+
+
+def test_an_evaluation_set_may_be_called_like_an_old_field(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        OLD_CONFIG.replace('eval.best_of = ""', "data.eval.regions = get_eval_set()").replace(
+            "import debug", "import debug\nfrom configs.base import get_eval_set"
+        )
+    )
+    reader = make_reader()
+    reader.prepare(["run.py", f"--config={path}", "--config.data.eval.regions.split=north"])
+    assert "regions" in reader.parse("").data.eval
+    assert "regions" not in capsys.readouterr().err
+    written = tmp_path / "config.json"
+    written.write_text('{"data": {"eval": {"regions": {"join_gap_secs": 0.5}}}}')
+    assert read_config(written) == {"data": {"eval": {"regions": {"concat_gap_secs": 0.5}}}}
 
 
 @pytest.mark.parametrize("path", ["data.text_style", "text_style"])

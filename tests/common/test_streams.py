@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from common.streams import LastingStream
+from common.streams import LastingStream, silence_stderr
 
 ROOT = Path(__file__).resolve().parents[2]
 # Prints more than a pipe or a buffer holds, through every way in which a run prints, and leaves a file at its end.
@@ -89,3 +90,25 @@ def test_a_disk_that_has_room_again_is_written_to(tmp_path):
 def test_what_is_no_fault_of_the_stream_is_raised(tmp_path):
     with (tmp_path / "log").open("w", encoding="ascii") as file, pytest.raises(UnicodeEncodeError):
         LastingStream(file).write("ü")
+
+
+def test_standard_error_is_silent_in_a_block_and_whole_after_blocks_of_many_threads(capfd):
+    def print_within(number: int) -> None:
+        with silence_stderr():
+            os.write(2, b"within %d\n" % number)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(print_within, range(200)))
+    with pytest.raises(ValueError, match="broken"), silence_stderr():
+        raise ValueError("broken")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+
+
+def test_standard_error_that_is_closed_stays_closed():
+    program = "from common.streams import silence_stderr\nwith silence_stderr():\n    print('within')\n"
+    program += "import os\nos.write(2, b'x')"
+    ended = subprocess.run(
+        ["bash", "-c", 'exec "$0" -c "$1" 2>&-', sys.executable, program], cwd=ROOT, capture_output=True, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (1, b"within\n")

@@ -233,6 +233,7 @@ def test_segments_are_written_as_they_are_read(
         (["--num_shards=2", "--shard_mb=1"], "--num_shards and --shard_mb contradict each other"),
         (["--shard_mb=0"], "shard_mb is 0.0, wanted more than 0"),
         (["--max_unreadable_ratio=1"], "--max_unreadable_ratio is 1.0, wanted 0 or more and less than 1"),
+        (["--runner=beam", "--beam_options='--x"], '--beam_options="\'--x" cannot be split into flags: No closing'),
         (["--payload=mp3"], "argument --payload: invalid choice: 'mp3'"),
         (["--num_workers=0"], "num_workers is 0, wanted at least 1"),
         (["--output=foo://bucket/x"], "cannot write to foo://bucket/x (cannot use foo://bucket/x: File system scheme"),

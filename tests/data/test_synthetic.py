@@ -123,9 +123,9 @@ def test_only_telephone_chapters_of_train_are_band_limited(corpus):
     assert share_above_band([waveform for _, waveform in evaluation.values()]) > 1e-3
 
 
-@pytest.mark.parametrize(("share", "chapter"), [(0.0, "1"), (1.0, "2")])
-def test_telephone_share_of_none_and_of_all(tmp_path, share, chapter):
-    folder = make(tmp_path / "a", telephone_ratio=share)
+@pytest.mark.parametrize(("ratio", "chapter"), [(0.0, "1"), (1.0, "2")])
+def test_telephone_ratios_of_none_and_of_all(tmp_path, ratio, chapter):
+    folder = make(tmp_path / "a", telephone_ratio=ratio)
     assert {path.name for path in (folder / "train").glob("*/*")} == {chapter}
     assert {path.name for path in (folder / "eval").glob("*/*")} == {"1"}
 
@@ -178,6 +178,16 @@ def test_a_finished_corpus_is_reused_and_one_with_other_parameters_refused(tmp_p
     with pytest.raises(InputError, match="num_train 12 not 13.*seed 0 not 5|seed 0 not 5.*12 not 13"):
         make(tmp_path / "a", num_train=13, seed=5)
     assert digests(folder) == before
+
+
+def test_a_corpus_of_an_earlier_version_is_reused(tmp_path):
+    path = make(tmp_path / "a") / "corpus.json"
+    path.write_text(path.read_text().replace("telephone_ratio", "telephone_share"))
+    made = path.stat().st_mtime_ns
+    make(tmp_path / "a")
+    assert path.stat().st_mtime_ns == made
+    with pytest.raises(InputError, match=r"telephone_ratio 0\.\d+ not 0\.9"):
+        make(tmp_path / "a", telephone_ratio=0.9)
 
 
 def test_a_folder_with_other_things_is_refused_and_left_alone(tmp_path):

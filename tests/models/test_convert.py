@@ -22,6 +22,7 @@ from models import convert
 from models.hugging_face.names import canonical_name
 from models.wav2vec2 import pretrained
 from models.wav2vec2.model import Wav2Vec2ForCTC
+from tests.helpers.full_disk import small_files_only
 from tests.helpers.hub_servers import serving
 from tests.helpers.models_parity import (
     SMALL_MODELS,
@@ -292,6 +293,17 @@ def test_a_name_is_fetched_and_converted_like_its_folder(tmp_path, golden, monke
         assert Path(folder, name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert convert.main(["--input=someone/some-model", f"--output={tmp_path / 'c'}"]) == 2
     assert "write hf://someone/some-model" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, golden, capsys):
+    write_hf_folder(tmp_path / "hf", golden)
+    convert.from_hf(input=tmp_path / "hf", output=tmp_path / "ours")
+    for source, *flags in (("hf",), ("ours", "--to_hf")):
+        with small_files_only():
+            assert convert.main([f"--input={tmp_path / source}", f"--output={tmp_path / 'new'}", *flags]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "File too large" in error and "make room, or choose another folder" in error
+        assert list((tmp_path / "new").iterdir()) == []
 
 
 def snippet_of(folder):

@@ -19,6 +19,7 @@ from models.ctc import loss as ctc
 from models.hub.model import HubForCTC
 from models.wav2vec2.config import preset
 from models.wav2vec2.model import Wav2Vec2ForCTC
+from tests.helpers.full_disk import small_files_only
 from tests.helpers.saved_graphs import functions_to_compile, read_graph
 
 SIZE = 8_000
@@ -237,6 +238,14 @@ def test_wrong_input_is_one_line_and_status_2(saved, tmp_path, capsys):
         assert line.startswith("models.hub_export: ")
         assert message in line
     assert not (tmp_path / "x").exists()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(saved, tmp_path, capsys):
+    with small_files_only():
+        assert hub_export.main([f"--input={saved / 'model'}", f"--output={tmp_path / 'new'}"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "make room, or choose another folder" in error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_export_that_differs_from_the_live_model_is_refused(tmp_path, monkeypatch):

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from models.build import build_model
-from models.memory_estimate import count_parameters, measure_model
+from models.hugging_face.names import num_parameters
+from models.memory_estimate import measure_model
 from models.wav2vec2.config import preset
 
 
@@ -22,7 +23,7 @@ def test_frames_and_parameters_are_those_of_the_model():
     model = build_model(source="native", preset="tiny", hub_handle="", vocab_size=32)
     lengths = np.array([0, 255, 256, 399, 400, 16_000, 246_000])
     np.testing.assert_array_equal(measure("tiny").num_frames(lengths), model.output_lengths(lengths).numpy())
-    assert count_parameters(preset("tiny")) == sum(int(np.prod(v.shape)) for v in model.variables)
+    assert num_parameters(preset("tiny")) == sum(int(np.prod(v.shape)) for v in model.variables)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def test_frames_and_parameters_are_those_of_the_model():
     [("base", 94.40), ("large", 315.46), ("large_lv60", 315.47)],
 )
 def test_parameters_of_the_published_sizes(name, millions):
-    assert count_parameters(preset(name)) / 1e6 == pytest.approx(millions, abs=0.02)
+    assert num_parameters(preset(name)) / 1e6 == pytest.approx(millions, abs=0.02)
 
 
 def test_an_architecture_of_its_own_is_followed():
@@ -51,14 +52,14 @@ def test_memory_grows_with_rows_seconds_training_and_precision():
 
 def test_averaged_weights_are_a_float32_copy_of_the_trained_ones():
     more = measure(frozen=False, keep_average=True).memory_bytes(1, 160_000, True)
-    assert more - measure(frozen=False).memory_bytes(1, 160_000, True) == 4 * count_parameters(preset("base"))
+    assert more - measure(frozen=False).memory_bytes(1, 160_000, True) == 4 * num_parameters(preset("base"))
 
 
 @pytest.mark.parametrize(("averages", "values_each"), [(False, 3), (True, 4)])
 def test_a_checkpoint_written_beside_the_training_is_a_copy_of_weights_moments_and_averages(averages, values_each):
     more = measure(frozen=False, keep_average=averages, keep_copy=True).memory_bytes(1, 160_000, True)
     less = measure(frozen=False, keep_average=averages).memory_bytes(1, 160_000, True)
-    assert more - less == 4 * values_each * count_parameters(preset("base"))
+    assert more - less == 4 * values_each * num_parameters(preset("base"))
     one_pass = [measure(keep_copy=copy).memory_bytes(1, 160_000, False) for copy in (False, True)]
     assert one_pass[0] == one_pass[1]
 
@@ -104,7 +105,7 @@ def test_long_clips_are_foreseen_rather_too_large_than_too_small(secs, precision
     assert measured < found < 1.25 * measured
 
 
-def test_without_regions_more_is_kept():
+def test_without_fused_operations_more_is_kept():
     fused, without = (
         measure(precision="mixed_bfloat16", fused_ops=fused_ops).memory_bytes(1, 640_000, True)
         for fused_ops in ("on", "off")

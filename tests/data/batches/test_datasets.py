@@ -107,7 +107,7 @@ def test_evaluation_has_every_row_with_id_and_normalized_reference(manifest):
     assert sorted(seen.tolist()) == [-1, 0, 1, 2, 3, 4]
 
 
-def test_joined_evaluation_rows_join_texts_and_ids_of_one_speaker(manifest):
+def test_concatenated_evaluation_rows_join_texts_and_ids_of_one_speaker(manifest):
     data = eval_data(
         tokenizer=TOKENIZER, text_normalization="librispeech", format="jsonl", input=manifest, batch_size=2,
         concat_max_utterances=3, concat_gap_secs=0.25, speakers=("a",),

@@ -125,7 +125,7 @@ def test_labels_are_the_published_vocabularys_ids():
     assert batch["labels"][0].tolist() == list(range(32, 432))
 
 
-def test_joined_rows_are_concatenated_with_gaps_and_normalized_once():
+def test_concatenated_rows_have_gaps_and_are_normalized_once():
     texts = ["one", "two", "...", "be"]
     source = MemorySource([50, 60, 70, 80], texts)
     plan = make_plan(source, global_batch_size=1, concat_max_utterances=4, concat_gap_samples=7)
@@ -162,7 +162,7 @@ def test_speed_changes_length_and_pitch(speed, samples, hertz):
     assert waveform.std() == pytest.approx(1.0, abs=1e-3)
 
 
-def test_joined_rows_at_several_speeds_have_the_planned_lengths():
+def test_concatenated_rows_at_several_speeds_have_the_planned_lengths():
     source = MemorySource([1000 + 13 * index for index in range(24)])
     speeds = (0.9, 1.0, 1.1)
     plan = make_plan(source, speed_factors=speeds, concat_max_utterances=3, concat_gap_samples=11)
@@ -285,7 +285,7 @@ def test_an_unreadable_utterance_has_weight_0_and_is_logged_once(bad, caplog):
     assert found.before(first) == []
 
 
-def test_one_unreadable_member_takes_its_joined_row_out():
+def test_one_unreadable_member_takes_its_concatenated_row_out():
     source = MemorySource([600] * 6)
     source.bad[4] = InputError("gone")
     plan = make_plan(source, concat_max_utterances=3)

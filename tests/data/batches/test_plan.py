@@ -153,7 +153,7 @@ def test_shares_of_1_to_16_hosts_are_disjoint_and_complete(arguments, update, nu
 
 
 @for_all(plan_arguments(), st.integers(0, 5))
-def test_joined_rows_keep_to_the_speaker_the_sizes_and_the_limit(arguments, epoch):
+def test_concatenated_rows_keep_to_the_speaker_the_sizes_and_the_limit(arguments, epoch):
     plan = batch_plan(**arguments)
     most, limit = arguments.get("concat_max_utterances", 1), arguments.get("concat_max_samples", 0)
     speakers = arguments.get("speaker_ids") or [""] * len(arguments["num_samples"])

@@ -31,6 +31,6 @@ def test_manifests_side_by_side_share_their_folders(tmp_path: Path) -> None:
     assert unlisted_audio(format="jsonl", input=path) == {}
 
 
-def test_trees_and_shards_have_no_such_orphans(tmp_path: Path) -> None:
+def test_trees_and_shards_have_no_unlisted_audio(tmp_path: Path) -> None:
     assert unlisted_audio(format="librispeech", input=tmp_path) == {}
     assert unlisted_audio(format="tfrecord", input=tmp_path) == {}

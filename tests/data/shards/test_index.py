@@ -127,6 +127,13 @@ def test_a_damaged_index_is_refused_with_what_is_wrong(tmp_path: Path, place: st
     assert str(caught.value).endswith(": delete it and run python -m data.prepare again")
 
 
+def test_an_index_with_the_old_name_of_a_field_is_read(tmp_path: Path) -> None:
+    index = {**whole_index(), "skipped": {"text_style": "missing_audio"}}
+    old = {"text_style" if name == "text_normalization" else name: value for name, value in index.items()}
+    (tmp_path / "index.json").write_text(json.dumps(old))
+    assert read_index(tmp_path, whole=True) == index
+
+
 @pytest.mark.parametrize("name", ["columns", "shards", "payload", "skipped", "text_normalization"])
 def test_an_index_without_a_part_will_do_for_its_split_alone(tmp_path: Path, name: str) -> None:
     index = whole_index()

@@ -15,7 +15,7 @@ from data.text.tokenizer import (
     FACEBOOK_TOKENS,
     CharTokenizer,
     build_vocab,
-    choose_text_style,
+    choose_text_normalization,
     normalize_transcript,
 )
 
@@ -121,7 +121,7 @@ def test_vocabulary_of_a_text_covers_it(raw: str) -> None:
 
 def test_none_style_changes_nothing_and_others_are_refused() -> None:
     assert normalize_transcript(" As  is\u2019", "none") == " As  is\u2019"
-    with pytest.raises(ValueError, match="text style is 'whisper'"):
+    with pytest.raises(ValueError, match="text normalization is 'whisper'"):
         normalize_transcript("a", "whisper")
 
 
@@ -327,13 +327,13 @@ def test_load_tokenizer_reads_a_file_or_takes_the_published_tokens(tmp_path: Pat
     ],
 )
 def test_the_style_that_loses_nothing_of_a_corpus_is_chosen(texts: list[str], style: str) -> None:
-    assert choose_text_style(texts) == style
+    assert choose_text_normalization(texts) == style
 
 
 @given(st.lists(st.text(max_size=20), max_size=5))
 def test_the_chosen_style_drops_no_letter_and_no_digit(texts: list[str]) -> None:
-    style = choose_text_style(texts)
-    assert choose_text_style(reversed(texts)) == style
+    style = choose_text_normalization(texts)
+    assert choose_text_normalization(reversed(texts)) == style
     for text in texts if style == "librispeech" else ():
         kept = normalize_transcript(text, style)
         assert [c for c in kept if c.isalnum()] == [c for c in text if c.isalnum()]

@@ -1,4 +1,4 @@
-"""Compiled regions against the plain versions they stand for: values, gradients, whole models, replicas."""
+"""Fused operations against the plain versions they stand for: values, gradients, whole models, replicas."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def make_random(num_rows=2):
     return UpdateRandom(seed=1, update=tf.constant(5), row_ids=tf.range(num_rows))
 
 
-def compare(region, plain, inputs, dtype):
+def compare(fused_op, plain, inputs, dtype):
     """Values and the gradients of all inputs, for one upstream gradient."""
     found = []
-    for function in (region, plain):
+    for function in (fused_op, plain):
         with tf.GradientTape() as tape:
             tape.watch(inputs)
             result = function(*inputs)
@@ -180,7 +180,7 @@ def twins(name, one, other, *, freeze=False, precision="float32"):
 @pytest.mark.parametrize(
     ("name", "freeze"), [("base", False), ("base", True), ("large_lv60", False)], ids=["base", "frozen", "large_lv60"]
 )
-def test_a_model_of_regions_trains_like_a_plain_one(name, freeze):
+def test_a_model_of_fused_operations_trains_like_a_plain_one(name, freeze):
     plain, compiled = twins(name, {"fused_ops": "off"}, {"fused_ops": "on"}, freeze=freeze)
     loss, wanted = gradients_of(plain)
     found_loss, found = gradients_of(compiled)
@@ -201,9 +201,9 @@ def test_a_model_of_regions_trains_like_a_plain_one(name, freeze):
         ("large_lv60", "float32", {"fused_ops": "on", "layer_drop": 0.0}, None),
         ("base", "float32", {"fused_ops": "off"}, True),  # as on a TPU
     ],
-    ids=["plain", "regions-bfloat16", "regions-pre-norm", "compiled"],
+    ids=["plain", "fused-bfloat16", "fused-pre-norm", "compiled"],
 )
-def test_recomputed_layers_give_the_same_gradients(monkeypatch, name, precision, fields, jit_compile):
+def test_gradient_checkpointing_gives_the_same_gradients(monkeypatch, name, precision, fields, jit_compile):
     kept, recomputed = twins(name, fields, {**fields, "gradient_checkpointing": True}, precision=precision)
     traced, call = [], TransformerLayer.call
     monkeypatch.setattr(TransformerLayer, "call", lambda self, *inputs: traced.append(self) or call(self, *inputs))
@@ -233,7 +233,7 @@ def test_the_folded_group_norm_is_exact_where_samples_are_nearly_equal():
         np.testing.assert_allclose(b[row, :count], a[row, :count], atol=5e-3 if row == 0 else 2e-4)
 
 
-def test_regions_run_in_wide_models_alone_unless_asked_for():
+def test_fused_operations_run_in_wide_models_alone_unless_asked_for():
     assert preset("base").uses_fused_ops and preset("xls_r_300m").uses_fused_ops
     assert not preset("tiny").uses_fused_ops
     assert preset("tiny", fused_ops="on").uses_fused_ops and not preset("base", fused_ops="off").uses_fused_ops
@@ -242,7 +242,7 @@ def test_regions_run_in_wide_models_alone_unless_asked_for():
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
-def test_two_replicas_run_regions(two_replicas, gradient_checkpointing):
+def test_two_replicas_run_fused_operations(two_replicas, gradient_checkpointing):
     config = small_preset("base", **RANDOM, fused_ops="on", gradient_checkpointing=gradient_checkpointing)
     with two_replicas.scope():
         model = Wav2Vec2ForCTC(config=config)
