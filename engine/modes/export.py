@@ -27,6 +27,7 @@ from engine.inference.loading import load_trained
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.windows import LogitsChunk
 from engine.protocols import AcousticModel, Components, EvalData, Tokenizer
+from engine.workdir.folder import storage_faults
 
 # A graph with parts for XLA runs only where XLA is linked in, which TensorFlow Serving's GPU server is not, and does
 # not convert to other formats.
@@ -148,7 +149,8 @@ def run(
     portable.check_sizes(formats, num_weights=fields["num_parameters"])
     recordings = trained.find_recordings(paths, tokenizer)
     fields["changed"] = _count_changes(trained, transcriber, recordings)
-    with folder_beside(output, purpose="converting") as folder:
+    advice = "make room, or name another folder"
+    with storage_faults(output, advice=advice), folder_beside(output, purpose="converting") as folder:
         # These formats have a precision of their own: the mixed one is for training.
         is_float32 = config.train.precision == "float32" or not formats
         plain_model = model if is_float32 else trained.load("float32")[0]

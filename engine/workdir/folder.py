@@ -24,6 +24,10 @@ from engine.common import files
 from engine.common.source_tree import find_commit
 
 # The system's words for storage errors, which libraries pass on.
+_CONTINUE = (
+    "existing checkpoints are intact: make room or change the permissions, and the same command continues from the "
+    "newest one"
+)
 _STORAGE_WORDS = (
     "No space left on device",
     "Disk quota exceeded",
@@ -220,8 +224,12 @@ def package_versions() -> dict[str, str | None]:
 
 
 @contextlib.contextmanager
-def storage_faults(workdir: str | os.PathLike[str]) -> Iterator[None]:
+def storage_faults(workdir: str | os.PathLike[str], *, advice: str = _CONTINUE) -> Iterator[None]:
     """Turns Python's and TensorFlow's many errors for a full or read-only disk into one line.
+
+    Args:
+        workdir: Folder that is written, which the line names.
+        advice: What the line says after the reason.
 
     Raises:
         WorkdirError: Something could not be written.
@@ -229,14 +237,12 @@ def storage_faults(workdir: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        where, reason = "", str(error)
+        # TensorFlow puts the place in its graph around the reason.
+        where, reason = "", re.sub(r"^\{\{.*?\}\} | \[Op:.*", "", str(error))
         if isinstance(error, OSError):
             where, reason = f" ({error.filename})" if error.filename else "", error.strerror or reason
         # Each remote service has its own words; an error that names the workdir is about it.
         is_about_url = storage.is_remote(workdir) and not isinstance(error, OSError) and os.fspath(workdir) in reason
         if not is_about_url and not any(word in reason for word in _STORAGE_WORDS):
             raise
-        raise WorkdirError(
-            f"{workdir}: cannot be written{where}: {reason.splitlines()[0]}; existing checkpoints are intact: make "
-            "room or change the permissions, and the same command continues from the newest one"
-        ) from error
+        raise WorkdirError(f"{workdir}: cannot be written{where}: {reason.splitlines()[0]}; {advice}") from error

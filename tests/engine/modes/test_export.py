@@ -25,6 +25,7 @@ from models.wav2vec2.model import build_model
 from tests.engine.inference.export.test_saved_model import Letters
 from tests.engine.inference.test_loading import make_parts, trained  # noqa: F401 - a fixture
 from tests.helpers.engine_toys import NUM_SAMPLES
+from tests.helpers.full_disk import small_files_only
 from tests.helpers.saved_graphs import functions_to_compile, read_graph
 
 WAVEFORM = np.random.default_rng(0).uniform(-1, 1, NUM_SAMPLES).astype(np.float32)
@@ -139,6 +140,15 @@ def test_recordings_of_ones_own_are_read_instead(trained, parts, tmp_path):  # n
     assert json.loads((output / "export.json").read_text())["checked"]["num_recordings"] == 1
     with pytest.raises(ValueError, match="exported already"):
         export.run(parts=parts, checkpoint=str(output), inputs=[], output=str(tmp_path / "again"))
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(trained, parts, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(builders, "build_eval_data", lambda *arguments: {"dev": Set()})
+    arguments = {"parts": parts, "checkpoint": trained[0], "inputs": [], "output": str(tmp_path / "out")}
+    with pytest.raises(ValueError, match="out: cannot be written.*; make room, or name") as told, small_files_only():
+        export.run(**arguments)
+    assert not re.search(r"\n|function_node|\[Op:", str(told.value))
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_output_must_be_named(trained, parts):  # noqa: F811
