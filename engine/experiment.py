@@ -201,7 +201,10 @@ def _claim_workdir(
             workdir,
             config.to_dict(),
             allowed=RESUMABLE_FIELDS,
-            may_change=lambda before: validation.check_longer(before, config, workdir=workdir, step=step),
+            may_change=lambda before: (
+                *validation.check_longer(before, config, workdir=workdir, step=step),
+                *validation.list_later_groups(before, config),
+            ),
         )
     run_id = identity.begin_run(workdir, is_fresh=is_fresh, keep=init)
     if is_fresh:

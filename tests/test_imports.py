@@ -66,7 +66,7 @@ HOMES = {
     "orbit": ("engine",),
     "psutil": ("benchmarks",),
     "safetensors": ("models/weights/tensor_files.py",),
-    "scipy": ("engine/report/statistics.py",),
+    "scipy": ("data/augmentation/filters.py", "data/augmentation/noise.py", "engine/report/statistics.py"),
     "soundfile": ("benchmarks", "data"),
     "soxr": ("data",),
     "tensorflow": _SHARED,
