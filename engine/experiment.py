@@ -35,6 +35,8 @@ RESUMABLE_FIELDS = (
     "checkpoint",
     "data.eval",
     "data.train.input",  # the corpus may have moved; its fingerprint is compared
+    "data.augment.noise_source",  # so may noises and impulse responses; the fingerprint has their names
+    "data.augment.room_source",
     "data.num_parallel_calls",
     "data.prefetch_batches",
     "data.max_unreadable_ratio",

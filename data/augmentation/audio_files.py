@@ -15,6 +15,7 @@ from common.near_files import describe_near
 from data.audio.decoding import (
     SAMPLE_RATE,
     fit_length,
+    read_audio,
     read_header,
     read_segment,
     resample,
@@ -65,8 +66,8 @@ class AudioFiles:
         """Returns a digest of the names, which does not depend on where the collection lies."""
         return hashlib.sha256("\n".join(map(self.name, self.paths)).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
-    def check_readable(self, where: str) -> None:
-        """Raises InputError if none of the first recordings can be opened; `where` is the field with its value."""
+    def check_readable(self, field: str) -> None:
+        """Raises InputError if none of the first recordings can be opened; `field` is that of the collection."""
         errors = []
         for path in self.paths[:_NUM_TRIED]:
             try:
@@ -74,9 +75,8 @@ class AudioFiles:
                 return
             except (ValueError, RuntimeError, OSError) as error:
                 errors.append(str(error))
-        raise InputError(
-            f"{where}: the first {len(errors)} of {len(self.paths)} recordings cannot be read: {errors[0]}"
-        )
+        which = f"none of the first {len(errors)} of {len(self.paths)} recordings can be read"
+        raise InputError(f"{field}={self._root}: {which}: {errors[0]}")
 
     def read(self, number: int, *, unit: float, num_samples: int) -> np.ndarray:
         """Returns a stretch of a recording; one that is too short is repeated.
@@ -114,8 +114,7 @@ class AudioFiles:
             if number in self._cache:
                 self._cache.move_to_end(number)
                 return self._cache[number]
-        length, _ = self._headers[number]
-        channels, rate = read_segment(self.paths[number], start=0, num_samples=length)
+        channels, rate = read_audio(self.paths[number])
         samples = to_int16(to_mono(channels, rate, SAMPLE_RATE))
         with self._lock:
             if number not in self._cache:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -83,6 +84,7 @@ class Augmenter:
         talkers = None
         if options.noise_source and (options.noise_prob or options.babble_prob):
             self._files["noise"], talkers = open_noise(options.noise_source)
+            self._files.update({"talkers": talkers} if talkers else {})
             self._noise = RecordedNoise(self._files["noise"])
         self._babble: Babble | RecordedBabble | None = None
         if options.babble_prob:
@@ -95,12 +97,14 @@ class Augmenter:
             self._files["room"] = AudioFiles(paths, root=options.room_source)
             self._rooms = RecordedRooms(self._files["room"])
         for name, files in self._files.items():
-            files.check_readable(f"augment.{name}_source={getattr(options, f'{name}_source')}")
+            files.check_readable("augment.room_source" if name == "room" else "augment.noise_source")
         self._steps = tuple(self._list_steps())
 
-    def describe(self) -> dict[str, Any]:
-        """Returns what decides the altered samples: fields, and the names of noises and impulse responses."""
-        return {**self.options.describe(), **{f"{kind}_files": files.digest() for kind, files in self._files.items()}}
+    def digest(self) -> str:
+        """Returns a digest of what decides the altered samples: fields, and the names of noises and responses."""
+        files = {f"{kind}_files": found.digest() for kind, found in self._files.items()}
+        described = json.dumps({**self.options.describe(), **files}, sort_keys=True)
+        return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     @property
     def max_silence_samples(self) -> int:

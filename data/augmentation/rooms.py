@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from data.common.errors import InputError
 
 NUM_ROOMS = 500
 MAX_RESPONSE_SECS = 2.0
+_MAX_KEPT = 2000  # recorded responses in memory, at most 256 MB
 _SPEED_OF_SOUND = 343.0  # meters a second
 _ROOM_METERS = ((3.0, 9.0), (3.0, 7.0), (2.4, 3.6))
 _MIN_DISTANCE = 0.3  # from the mouth to the microphone
@@ -88,6 +90,7 @@ class RecordedRooms:
         self._files = files
         self.num_responses = len(files.paths)
         self._made: dict[int, tuple[np.ndarray, str]] = {}
+        self._lock = threading.Lock()
 
     def response(self, number: int) -> tuple[np.ndarray, str]:
         """Returns a response as `SimulatedRooms.response` does.
@@ -95,13 +98,18 @@ class RecordedRooms:
         Raises:
             InputError: If the file cannot be read, or is silent.
         """
-        if number not in self._made:
-            path = self._files.paths[number]
-            channels, rate = read_audio(path)
-            # One microphone: the mix of an array is a comb filter.
-            made = align_response(resample(channels[:, 0], rate, SAMPLE_RATE), path)
-            self._made[number] = made, self._files.name(path)
-        return self._made[number]
+        with self._lock:
+            if number in self._made:
+                return self._made[number]
+        path = self._files.paths[number]
+        channels, rate = read_audio(path)
+        # One microphone: the mix of an array is a comb filter.
+        made = align_response(resample(channels[:, 0], rate, SAMPLE_RATE), path), self._files.name(path)
+        with self._lock:
+            while len(self._made) >= _MAX_KEPT:
+                del self._made[next(iter(self._made))]
+            self._made[number] = made
+        return made
 
 
 def align_response(recorded: np.ndarray, path: str) -> np.ndarray:

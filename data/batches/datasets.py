@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -121,6 +120,8 @@ class TrainData:
         self.rows_per_epoch = self.plan.num_rows
         self.num_utterances = len(source.utterance_ids)
         self.fingerprint = fingerprint(source)
+        if self.augmenter is not None:
+            self.fingerprint["augment"] = self.augmenter.digest()
         self.duration_secs = float(source.num_samples.sum()) / SAMPLE_RATE
         self._options = options
         self._unreadable = UnreadableUtterances()
@@ -239,7 +240,7 @@ class EvalData:
         ids, references = list(self.utterance_ids.values()), list(self.references.values())
         if self.augmenter is not None:
             ids, references = [*ids, "augment"], [*references, ""]
-            lengths.append((json.dumps(self.augmenter.describe(), sort_keys=True),))
+            lengths.append((self.augmenter.digest(),))
         self.digest = digest_rows(ids, lengths, references)
 
     def _add_row(self, members: tuple[int, ...]) -> int:
