@@ -158,15 +158,18 @@ def list_audio_files(source: str, field: str) -> list[str]:
     return found
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _walk(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yields the audio files of a folder; a link to a folder above it is not followed."""
+    above = (*above, storage.real(folder))
     for name in sorted(storage.list_names(folder)):
         path = storage.join(folder, name)
         if name.startswith("."):
             continue
         if name.lower().endswith(AUDIO_SUFFIXES):
             yield path
-        elif "." not in name and storage.is_dir(path):
-            yield from _walk(path)
+        # Behind a URL, each question is a request.
+        elif not os.path.splitext(name)[1] and storage.is_dir(path) and storage.real(path) not in above:
+            yield from _walk(path, above)
 
 
 def _read_list(path: str) -> Iterator[str]:

@@ -79,6 +79,7 @@ class RecordedNoise:
     def __init__(self, files: AudioFiles):
         """Stores the files; they are read when they are drawn."""
         self._files = files
+        self._unreadable: dict[int, str] = {}
 
     def draw(self, units: np.ndarray, num_samples: int, on_bad: OnBad) -> tuple[np.ndarray, str]:
         """See `Noise.draw`; a recording that cannot be read or is silent is reported, and the next one drawn.
@@ -90,15 +91,15 @@ class RecordedNoise:
         first, reason = int(units[0] * len(files.paths)), ""
         for step in range(len(files.paths)):
             number = (first + step) % len(files.paths)
-            path = files.paths[number]
-            try:
-                waveform = files.read(number, unit=float(units[1]), num_samples=num_samples)
-            except (ValueError, RuntimeError, OSError) as error:
-                reason = str(error)
-            else:
-                if power(waveform) > SILENT_POWER and np.isfinite(waveform).all():
-                    return waveform, files.name(path)
-                reason = f"{path} is silent where it was drawn"
+            path, reason = files.paths[number], self._unreadable.get(number, "")
+            if not reason:
+                try:
+                    waveform = files.read(number, unit=float(units[1]), num_samples=num_samples)
+                    if power(waveform) > SILENT_POWER:
+                        return waveform, files.name(path)
+                    reason = f"{path} is silent where it was drawn"
+                except (ValueError, RuntimeError, OSError) as error:
+                    reason = self._unreadable[number] = str(error)
             on_bad(files.name(path), reason)
         raise InputError(f"no noise can be read, of {len(files.paths)} recordings; the last one: {reason}")
 

@@ -28,6 +28,8 @@ BATCH_DTYPES = {
     "utterance_index": np.int64,
 }
 
+_MAX_NAMED = 20  # noises in the log that cannot be used
+
 
 def build_dataset(
     maker: BatchMaker,
@@ -244,7 +246,8 @@ class BatchMaker:
         assert self._augmenter is not None
 
         def report(name: str, reason: str) -> None:
-            if self.unreadable.add(update=update, utterance_id=name, reason=reason):
+            is_new = self.unreadable.add(update=update, utterance_id=name, reason=reason)
+            if is_new and len(self.unreadable) <= _MAX_NAMED:  # metrics.jsonl has them all
                 logging.warning("%s is not mixed into speech, it cannot be used: %s", name, reason)
 
         try:

@@ -95,6 +95,7 @@ def noises(tmp_path):
         soundfile.write(tmp_path / name, samples, rate)
     (tmp_path / ".hidden.wav").write_bytes(b"")
     (tmp_path / "README").write_text("no audio")
+    (tmp_path / "a/loop").symlink_to(tmp_path)
     return tmp_path
 
 
