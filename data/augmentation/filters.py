@@ -36,9 +36,7 @@ def convolve(waveform: np.ndarray, kernel: np.ndarray, *, origin: int = 0) -> np
     Returns:
         float32 [T]: sum over k of kernel[k] * waveform[t - k + origin].
     """
-    size = _MIN_BLOCK
-    while size < 4 * len(kernel):
-        size *= 2
+    size = max(_MIN_BLOCK, 1 << (2 * len(kernel) - 1).bit_length())
     hop = size - len(kernel) + 1
     count = -(-(len(waveform) + origin) // hop)
     blocks = np.zeros((count, hop), dtype=np.float32)

@@ -21,6 +21,7 @@ from data.corpus.sources import Source
 GENERATED = ("white", "pink", "brown", "hum")
 # A loop holds whole periods of 50 and 60 Hz, so that its end fits its start.
 _LOOP_SAMPLES = 30 * SAMPLE_RATE
+_TALKER_RMS = 0.05  # of each talker, whose peaks then hardly ever reach full scale
 _POOL_SIZE = 128  # utterances that babble is made of; some 60 MB
 # Below this power a recording counts as silent: half a step of 16 bits.
 SILENT_POWER = (0.5 / 32768) ** 2
@@ -133,9 +134,7 @@ class Babble:
         for who, where in units:
             samples = self._talker(int(who * len(self._pool)), without, on_bad)
             if samples is not None:
-                part = take_looped(samples, int(where * len(samples)), num_samples)
-                if (loudness := power(part)) > SILENT_POWER:
-                    total += part * np.float32(1.0 / np.sqrt(loudness))
+                total += take_looped(samples, int(where * len(samples)), num_samples)
         return total
 
     def _talker(self, first: int, without: Sequence[int], on_bad: OnBad) -> np.ndarray | None:
@@ -148,7 +147,8 @@ class Babble:
                     waveform = self._source.read_waveform(index)
                     if not len(waveform) or not np.isfinite(waveform).all():
                         raise InputError("it is empty or holds values that are not finite")
-                    self._read[index] = to_int16(waveform)
+                    gain = _TALKER_RMS / np.sqrt(max(power(waveform), SILENT_POWER))
+                    self._read[index] = to_int16(waveform * np.float32(gain))
                 except (ValueError, RuntimeError, OSError) as error:
                     on_bad(self._source.utterance_ids[index], str(error))
                     continue
