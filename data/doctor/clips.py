@@ -61,8 +61,9 @@ def collect_examples(
         count = NUM_EXAMPLES if isinstance(data, TrainData) else CLIPS_PER_FINDING
         for example in make_examples(data.source, data.augmenter, where=name, count=count, max_secs=MAX_EXAMPLE_SECS):
             max_bytes -= len(example.original) + len(example.altered)
-            if max_bytes >= 0:
-                found.append(example)
+            if max_bytes < 0:
+                return found
+            found.append(example)
     return found
 
 
