@@ -17,7 +17,7 @@ MAX_RESPONSE_SECS = 2.0
 _MAX_KEPT = 2000  # recorded responses in memory, at most 256 MB
 _SPEED_OF_SOUND = 343.0  # meters a second
 _ROOM_METERS = ((3.0, 9.0), (3.0, 7.0), (2.4, 3.6))
-_MIN_DISTANCE = 0.3  # from the mouth to the microphone
+_DISTANCE_METERS = (0.2, 3.0)  # from the mouth to the microphone, as likely between 0.2 and 0.4 as between 1 and 2
 
 
 class SimulatedRooms:
@@ -38,10 +38,10 @@ class SimulatedRooms:
     def response(self, number: int) -> tuple[np.ndarray, str]:
         """Returns the response of a room, float32 [K] with 1 for the direct sound at its start, and its name."""
         if number not in self._made:
-            units = self._draws.uniform("room", number, count=10)
-            decay_secs = between(self._decay_secs, float(units[9]))
+            units = self._draws.uniform("simulated room", number, count=11)
+            decay_secs = between(self._decay_secs, float(units[10]))
             noise = self._draws.normal("room tail", number, count=round(decay_secs * SAMPLE_RATE))
-            made = simulate_room(units[:9], noise, decay_secs=decay_secs)
+            made = simulate_room(units[:10], noise, decay_secs=decay_secs)
             self._made[number] = made, f"a simulated room, {decay_secs:.2f} s"
         return self._made[number]
 
@@ -53,7 +53,8 @@ def simulate_room(units: np.ndarray, noise: np.ndarray, *, decay_secs: float) ->
     mouth and from the critical distance of the room, 0.057 sqrt(volume / decay time) meters.
 
     Args:
-        units: [9] in [0, 1): size of the room, place of the mouth and of the microphone.
+        units: [10] in [0, 1): size of the room, place of the microphone, a place in the direction of the mouth, and
+            the distance of the mouth.
         noise: float32 [K] of unit variance.
         decay_secs: Time in which the sound falls by 60 dB.
 
@@ -61,8 +62,11 @@ def simulate_room(units: np.ndarray, noise: np.ndarray, *, decay_secs: float) ->
         float32 [K], the direct sound at its start with amplitude 1.
     """
     size = np.array([between(ends, float(unit)) for ends, unit in zip(_ROOM_METERS, units, strict=False)])
-    mouth, microphone = size * (0.1 + 0.8 * units[3:6]), size * (0.1 + 0.8 * units[6:9])
-    distance = max(float(np.linalg.norm(mouth - microphone)), _MIN_DISTANCE)
+    microphone, direction = size * (0.1 + 0.8 * units[3:6]), size * (0.1 + 0.8 * units[6:9])
+    near, far = _DISTANCE_METERS
+    farthest = max(float(np.linalg.norm(direction - microphone)), near)
+    distance = min(near * (far / near) ** float(units[9]), farthest)
+    mouth = microphone + (direction - microphone) * (distance / farthest)
     volume, surface = float(np.prod(size)), 2.0 * float(np.prod(size) * (1.0 / size).sum())
     # Sabine: how much of the energy a wall must absorb for this decay.
     absorbed = min(0.161 * volume / (surface * decay_secs), 0.99)
