@@ -142,6 +142,7 @@ def _prepare(
     init = find_checkpoint(init) if init else ""
     with strategy.scope():
         model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)
+    validation.check_losses(config, model)
     validation.check_row_lengths(config, model.max_training_samples)
     if not run_before:  # a continued run has passed this check
         builders.run_preflight(config, components, tokenizer, model, train_data, eval_data)

@@ -23,6 +23,7 @@ ARCHITECTURE_FIELDS = (
     "layer_drop",
     "mask_time_prob",
     "mask_time_length",
+    "mask_time_min_spans",
     "mask_feature_prob",
     "mask_feature_length",
     "fused_ops",
@@ -32,6 +33,7 @@ _TYPES = {
     "fused_ops": str,
     "gradient_checkpointing": bool,
     "mask_time_length": int,
+    "mask_time_min_spans": int,
     "mask_feature_length": int,
 }  # the others: float
 # The group, name and type of each field of a run's config that inference reads, and whether every version wrote it.
