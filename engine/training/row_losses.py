@@ -87,7 +87,8 @@ class TrainingLoss:
         total = ctc = losses[-1]
         auxiliary = []
         if num_views > 1:
-            auxiliary.append(consistency_loss(*tf.split(logits[-1], num_views), num_frames, valid))
+            first, second = tf.split(logits[-1], num_views)
+            auxiliary.append(consistency_loss(first, second, num_frames, valid))
         if options.intermediate_ctc_layers:
             intermediate, weight = tf.reduce_mean(losses[:-1], axis=0), options.intermediate_ctc_weight
             auxiliary.append(intermediate)
