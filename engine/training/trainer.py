@@ -203,7 +203,13 @@ class Trainer(orbit.StandardTrainer):
         Returns:
             Tensors that exist once all changes are made; empty if no other thread may save.
         """
+        pieces, statistics = statistics[-data_digest.NUM_PIECES :], statistics[: -data_digest.NUM_PIECES]
         is_loss_finite = tf.math.is_finite(statistics[0])
+        of_auxiliary = None
+        if self.auxiliary_losses is not None:
+            num_auxiliary = self.auxiliary_losses.shape[0]
+            of_auxiliary, statistics = statistics[-num_auxiliary:], statistics[:-num_auxiliary]
+            is_loss_finite &= tf.reduce_all(tf.math.is_finite(of_auxiliary))
         is_finite = tf.math.is_finite(norm) & is_loss_finite
         # A loss or gradient that is not finite must not reach the weights: the update is skipped and counted. So is an
         # update without a row that has a loss: weight decay and Adam's moments would move the weights.
@@ -218,13 +224,9 @@ class Trainer(orbit.StandardTrainer):
         clip_norm = self._options.clip_norm
         clipped = tf.cast(is_finite & (norm > clip_norm), tf.float32) if clip_norm else 0.0
         update = tf.stack([tf.where(is_finite, norm, 0.0), clipped, num_skipped, 1.0])
-        pieces = statistics[-data_digest.NUM_PIECES :]
         self.data_digest.assign(data_digest.next_digest(self.data_digest, pieces))
-        statistics = statistics[: -data_digest.NUM_PIECES]
         if self.auxiliary_losses is not None:
-            num_auxiliary = self.auxiliary_losses.shape[0]
-            of_auxiliary, statistics = statistics[-num_auxiliary:], statistics[:-num_auxiliary]
-            self.auxiliary_losses.assign_add(tf.where(is_finite, of_auxiliary, 0.0))
+            self.auxiliary_losses.assign_add(tf.where(is_loss_finite, of_auxiliary, 0.0))
         of_loss = tf.where(is_loss_finite, statistics[: loop_statistics.NUM_LOSS_STATISTICS], 0.0)
         others = statistics[loop_statistics.NUM_LOSS_STATISTICS :]
         self.statistics.assign_add(tf.concat([of_loss, others, update], axis=0))
