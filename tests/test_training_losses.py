@@ -123,86 +123,89 @@ def test_gradients_equal_those_of_the_definition_in_float64(pre_norm):
     assert statistics[5] == 2.0  # rows with a loss
 
 
-@pytest.mark.parametrize("fields", [{"gradient_checkpointing": True}, {"fused_ops": "on"}])
-def test_recomputed_layers_and_fused_operations_have_the_same_gradient(fields):
-    model, other = make_model(), make_model(**fields)
-    other.set_weights(model.get_weights())
-    (wanted, figures), (found, others) = (gradients_of(x, make_batch(), **BOTH) for x in (model, other))
-    assert others == pytest.approx(figures, rel=1e-4)
-    largest = max(float(tf.reduce_max(tf.abs(gradient))) for gradient in wanted)
-    for a, b in zip(found, wanted, strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5 * largest)
+@pytest.fixture(scope="module")
+def plain():
+    """A model, the gradients of its variables by name, and the statistics."""
+    model = make_model()
+    gradients, statistics = gradients_of(model, make_batch(), **BOTH)
+    return model, {v.name: g.numpy() for v, g in zip(model.trainable_variables, gradients, strict=True)}, statistics
+
+
+def like(model, **fields):
+    """A model with the same weights."""
+    other = make_model(**fields)
+    values = {variable.name: variable for variable in model.variables}
+    for variable in other.variables:
+        variable.assign(values[variable.name])
+    return other
+
+
+@pytest.mark.parametrize(
+    "fields", [{"gradient_checkpointing": True}, {"fused_ops": "on"}, {"freeze_feature_encoder": True}]
+)
+def test_recomputed_fused_and_frozen_layers_have_the_same_gradient(plain, fields):
+    other = like(plain[0], **fields)
+    found, figures = gradients_of(other, make_batch(), **BOTH)
+    assert figures == pytest.approx(plain[2], rel=1e-4)
+    largest = max(float(np.abs(gradient).max()) for gradient in plain[1].values())
+    for variable, gradient in zip(other.trainable_variables, found, strict=True):
+        np.testing.assert_allclose(gradient, plain[1][variable.name], atol=2e-5 * largest)
+    is_frozen = not any(variable.name.startswith("feature_encoder") for variable in other.trainable_variables)
+    assert is_frozen == ("freeze_feature_encoder" in fields)
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_has_nearly_the_same_losses_and_finite_gradients(precision):
-    model, half = make_model(), make_model(precision=precision)
-    half.set_weights(model.get_weights())
-    _, figures = gradients_of(model, make_batch(), **BOTH)
+def test_half_precision_has_nearly_the_same_losses_and_finite_gradients(plain, precision):
+    half = like(plain[0], precision=precision)
     loss_scale = DynamicLossScale(initial_scale=1024.0) if precision == "mixed_float16" else None
-    found, others = gradients_of(half, make_batch(), loss_scale=loss_scale, **BOTH)
-    assert others[0] == pytest.approx(figures[0], rel=0.02)
-    assert others[-5:-3] == pytest.approx(figures[-5:-3], rel=0.15)
+    found, figures = gradients_of(half, make_batch(), loss_scale=loss_scale, **BOTH)
+    assert figures[0] == pytest.approx(plain[2][0], rel=0.02)
+    assert figures[-5:-3] == pytest.approx(plain[2][-5:-3], rel=0.15)
     assert all(np.isfinite(gradient).all() for gradient in found)
 
 
-def test_frozen_convolutions_are_shared_by_the_views_and_get_no_gradient():
-    model = make_model(freeze_feature_encoder=True)
-    found, _ = gradients_of(model, make_batch(), **BOTH)
-    whole = make_model()
-    whole.set_weights(model.get_weights())
-    by_name = {
-        v.name: g for v, g in zip(whole.trainable_variables, gradients_of(whole, make_batch(), **BOTH)[0], strict=True)
-    }
-    assert not any(variable.name.startswith("feature_encoder") for variable in model.trainable_variables)
-    for variable, gradient in zip(model.trainable_variables, found, strict=True):
-        np.testing.assert_allclose(gradient, by_name[variable.name], rtol=1e-4, atol=1e-6)
+def make_trainer(strategy, **options):
+    """A trainer, and all of its state that a checkpoint has."""
+    trainer = equivalence.make_trainer(strategy, ema_decay=0.5, freeze_encoder_updates=1, **BOTH, **options)
+    state = tf.train.Checkpoint(
+        model=trainer.model, optimizer=trainer.optimizer, global_step=trainer.global_step, ema=trainer.ema,
+        statistics=trainer.statistics, auxiliary_losses=trainer.auxiliary_losses,
+    )  # fmt: skip
+    return trainer, state
+
+
+def weights_of(trainer):
+    return [variable.numpy() for variable in (*trainer.model.trainable_variables, *trainer.ema.shadows)]
 
 
 @pytest.fixture(scope="module")
-def alone():
-    """One device, one microbatch, all rows padded to the longest."""
-    return trained(tf.distribute.OneDeviceStrategy("/cpu:0"), is_bucketed=False)
+def alone(tmp_path_factory):
+    """One device, one microbatch, all rows padded to the longest: trainer, metrics, and a checkpoint of update 2."""
+    trainer, state = make_trainer(tf.distribute.OneDeviceStrategy("/cpu:0"), is_bucketed=False)
+    path = str(tmp_path_factory.mktemp("state") / "state")
 
+    def save():
+        if int(trainer.global_step) == 2:
+            state.write(path)
 
-def trained(strategy, **options):
-    trainer = equivalence.make_trainer(strategy, ema_decay=0.5, freeze_encoder_updates=1, **BOTH, **options)
-    figures = trainer.train(tf.constant(equivalence.NUM_UPDATES))
-    return [v.numpy() for v in (*trainer.model.trainable_variables, *trainer.ema.shadows)], figures
+    trainer._between_updates = save
+    return trainer, trainer.train(tf.constant(equivalence.NUM_UPDATES)), path
 
 
 def test_replicas_accumulation_and_padding_change_no_weight_average_or_loss(alone, two_replicas):
-    weights, figures = trained(two_replicas, accum_steps=2)
-    assert equivalence.largest_difference(weights, alone[0]) < TOLERANCE
+    trainer, _ = make_trainer(two_replicas, accum_steps=2)
+    figures = trainer.train(tf.constant(equivalence.NUM_UPDATES))
+    assert equivalence.largest_difference(weights_of(trainer), weights_of(alone[0])) < TOLERANCE
     for name in ("loss", "consistency_loss", "intermediate_ctc_loss", "blank_ratio", "num_rows"):
         assert figures[name] == pytest.approx(alone[1][name], rel=1e-5), name
     assert figures["consistency_loss"] > 1e-3
 
 
-def test_a_run_resumed_in_the_middle_of_a_loop_is_the_same_to_the_last_bit(tmp_path):
-    def make():
-        trainer = equivalence.make_trainer(tf.distribute.OneDeviceStrategy("/cpu:0"), **BOTH)
-        state = tf.train.Checkpoint(
-            model=trainer.model, optimizer=trainer.optimizer, global_step=trainer.global_step,
-            statistics=trainer.statistics, auxiliary_losses=trainer.auxiliary_losses,
-        )  # fmt: skip
-        return trainer, state
-
-    def stop_after_two():
-        if int(interrupted.global_step) == 2:
-            raise KeyboardInterrupt
-
-    straight, _ = make()
-    wanted = straight.train(tf.constant(4))
-    interrupted, state = make()
-    interrupted._between_updates = stop_after_two
-    with pytest.raises(KeyboardInterrupt):
-        interrupted.train(tf.constant(4))
-    path = state.write(str(tmp_path / "state"))
-    resumed, state = make()
-    state.read(path).assert_existing_objects_matched()
-    found = resumed.train(tf.constant(2))
-    for a, b in zip(resumed.model.trainable_variables, straight.model.trainable_variables, strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
-    for name in ("loss", "consistency_loss", "intermediate_ctc_loss"):
-        assert found[name] == wanted[name], name
+def test_a_run_resumed_in_the_middle_of_a_loop_is_the_same_to_the_last_bit(alone):
+    trainer, state = make_trainer(tf.distribute.OneDeviceStrategy("/cpu:0"), is_bucketed=False)
+    state.read(alone[2]).assert_existing_objects_matched()
+    figures = trainer.train(tf.constant(equivalence.NUM_UPDATES - 2))
+    for found, wanted in zip(weights_of(trainer), weights_of(alone[0]), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    for name in ("loss", "consistency_loss", "intermediate_ctc_loss", "num_rows"):
+        assert figures[name] == alone[1][name], name
