@@ -27,6 +27,12 @@ _LATER_FIELDS = (
     "train.intermediate_ctc_layers", "train.intermediate_ctc_weight",
 )  # fmt: skip
 
+# What tells two views of a row apart.
+_RANDOM_FIELDS = (
+    "mask_time_prob", "mask_feature_prob", "hidden_dropout", "attention_dropout", "activation_dropout",
+    "feature_projection_dropout", "final_dropout",
+)  # fmt: skip
+
 
 def check_values(config: ConfigDict) -> None:
     """Checks that a run has every field of the training loop, and that each field holds an allowed value.
@@ -320,8 +326,12 @@ def check_losses(config: ConfigDict, model: AcousticModel) -> None:
     """
     train = config.train
     layers = train.get("intermediate_ctc_layers", ())
-    if train.get("cr_ctc_scale", 0.0) and (fault := model.explain_unsupported(num_views=2, layers=())):
-        raise ValueError(f"train.cr_ctc_scale={train.cr_ctc_scale:g}: {fault}; set it to 0")
+    if train.get("cr_ctc_scale", 0.0):
+        where = f"train.cr_ctc_scale={train.cr_ctc_scale:g}"
+        if fault := model.explain_unsupported(num_views=2, layers=()):
+            raise ValueError(f"{where}: {fault}; set it to 0")
+        if not any(config.model.get(name) for name in _RANDOM_FIELDS):
+            raise ValueError(f"{where}: the two views of a row would be the same; set a model.mask_time_prob above 0")
     if layers and (fault := model.explain_unsupported(num_views=1, layers=layers)):
         raise ValueError(f"train.intermediate_ctc_layers={tuple(layers)}: {fault}; name others, or () for none")
 

@@ -225,6 +225,10 @@ def test_losses_that_the_model_cannot_serve_are_named_before_anything_is_written
                 workdir=str(tmp_path / "run"), mode="train",
             )  # fmt: skip
         assert not (tmp_path / "run/config.json").exists()
+    config = make_config(tmp_path, cr_ctc_scale=0.2)
+    config.model.mask_time_prob = 0.0
+    with pytest.raises(ValueError, match="the two views of a row would be the same; set a model.mask_time_prob above"):
+        experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
 
 
 FIGURES = ("loss", "wer", "cer", "num_words", "num_utterances")
