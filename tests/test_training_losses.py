@@ -166,7 +166,7 @@ def test_half_precision_has_nearly_the_same_losses_and_finite_gradients(plain, p
 
 def make_trainer(strategy, **options):
     """A trainer, and all of its state that a checkpoint has."""
-    trainer = equivalence.make_trainer(strategy, ema_decay=0.5, freeze_encoder_updates=1, **BOTH, **options)
+    trainer = equivalence.make_trainer(strategy, ema_decay=0.5, **BOTH, **options)
     state = tf.train.Checkpoint(
         model=trainer.model, optimizer=trainer.optimizer, global_step=trainer.global_step, ema=trainer.ema,
         statistics=trainer.statistics, auxiliary_losses=trainer.auxiliary_losses,
