@@ -119,8 +119,8 @@ def get_config() -> ConfigDict:
     data.allow_train_eval_overlap = False  # lets evaluation utterances be in training; else such a run is refused
     data.doctor_max_hours = 100.0  # of audio that --mode=doctor decodes of a set; beyond, a sample; 0 = no limit
     data.max_unreadable_ratio = 0.01  # largest ratio of unreadable training rows; a run sure of more stops, saved
-    data.num_parallel_calls = 2  # batches decoded at the same time
-    data.prefetch_batches = 4  # decoded batches kept ready
+    data.num_parallel_calls = 0  # batches decoded at the same time; 0 = as many as the processor has cores
+    data.prefetch_batches = 0  # decoded batches of one replica kept ready; 0 = those of two updates, at least four
 
     data.train = train_set = ConfigDict()
     train_set.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv
