@@ -7,16 +7,14 @@ python run.py --mode=transcribe --checkpoint=WORKDIR --inputs=a.wav,b.flac,dir/ 
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-# Before TensorFlow starts: its notes on CUDA libraries that a CPU machine lacks would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# TensorFlow imports the Keras that `tf.keras` would be: Keras 3, and with it scikit-learn, for nobody.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+from common.tensorflow_environment import set_tensorflow_defaults
+
+set_tensorflow_defaults()
 
 from absl import app, flags, logging
 from ml_collections import config_flags

@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from common.tensorflow_environment import set_tensorflow_defaults
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -58,7 +60,10 @@ class Worker:
         Raises:
             RuntimeError: If it dies; the message has the end of its output.
         """
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        set_tensorflow_defaults()
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        # TensorFlow itself may stand in a folder of the path.
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         if arguments.get("device") == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         self._process = subprocess.Popen(
