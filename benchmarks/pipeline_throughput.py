@@ -6,7 +6,8 @@ In one process it reads train-clean-5 as raw FLAC files and as shards with `pcm1
 in batches of 32 rows in eight buckets, at one speed and at three, with one and with two batches made at a time. Files
 are in the page cache. Resident memory is read after the first and the last epoch. Then base (mixed_bfloat16, frozen
 feature encoder) trains on rows of 13 to 15.4 s, two per update; `--updates=0` leaves that out. Both sides count audio
-without padding. On a shared machine, seconds of audio for each processor-second carry over and wall-clock speeds do not.
+without padding. On a shared machine, seconds of audio for each processor-second carry over,
+wall-clock speeds do not.
 
 What a machine with more cores feeds has two limits: the cores, and Python's interpreter lock, which one thread at a
 time holds. Decoders, the resampler and NumPy let it go; the rest is the cost of a row without audio, measured with
@@ -42,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         corpora = _corpora({"format": "librispeech", "input": flags.input, "split": flags.split}, f"{folder}/whole")
         short = _corpora(_write_short(folder), f"{folder}/short")
-        print("| source | speeds | audio-s/s, 1 thread | 2 threads | audio-s per processor-s | us of a row under the lock "
+        print("| source | speeds | audio-s/s, 1 thread | 2 threads | audio-s per processor-s | us of a row locked "
               f"| {flags.cores} cores feed | memory, MB |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
         fastest = {}
         for name, corpus in corpora.items():
@@ -52,8 +53,8 @@ def main() -> None:
                 locked_secs = _row_secs(short[name], speeds)
                 most = min(flags.cores * one.per_processor_sec, one.secs_per_row / locked_secs)
                 fastest[name] = max(fastest.get(name, 0.0), two.speed)
-                print(f"| {name} | {len(speeds)} | {one.speed:,.0f} | {two.speed:,.0f} | {one.per_processor_sec:,.0f} | "
-                      f"{1e6 * locked_secs:,.0f} | {most:,.0f} | {two.memory_mb[0]:.0f} to {two.memory_mb[1]:.0f} |",
+                print(f"| {name} | {len(speeds)} | {one.speed:,.0f} | {two.speed:,.0f} | {one.per_processor_sec:,.0f} "
+                      f"| {1e6 * locked_secs:,.0f} | {most:,.0f} | {two.memory_mb[0]:.0f} to {two.memory_mb[1]:.0f} |",
                       flush=True)  # fmt: skip
         if flags.updates:
             trained, stall_ratio = _train(corpora["pcm16"], flags.updates)

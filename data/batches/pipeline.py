@@ -85,7 +85,7 @@ def build_dataset(
 
     def make_batch(element: tf.Tensor) -> dict[str, tf.Tensor]:
         dtypes = [tf.as_dtype(dtype) for dtype in BATCH_DTYPES.values()]
-        # A batch depends on its number alone. Said to have a state, it would be made one at a time under op determinism.
+        # A batch depends on its number alone. With a state, it would be made one at a time under op determinism.
         tensors = tf.numpy_function(make_arrays, [element], dtypes, stateful=False)
         batch = dict(zip(BATCH_DTYPES, tensors, strict=True))
         for key, tensor in batch.items():
@@ -198,9 +198,7 @@ class BatchMaker:
             "waveform": (len(planned.rows), planned.padded_samples),
             "labels": (len(planned.rows), self._label_widths[planned.padded_samples]),
         }
-        batch = {
-            key: aligned_zeros(sizes.get(key, (len(planned.rows),)), dtype) for key, dtype in BATCH_DTYPES.items()
-        }
+        batch = {key: aligned_zeros(sizes.get(key, (len(planned.rows),)), dtype) for key, dtype in BATCH_DTYPES.items()}
         for i, row in enumerate(planned.rows):
             batch["utterance_index"][i] = row.members[0] if row.members else -1
             waveform = self._read_row(row, update) if row.members else None
@@ -279,7 +277,7 @@ class BatchMaker:
         return dict.fromkeys(widths, max_label_length)
 
 
-def aligned_zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+def aligned_zeros(shape: tuple[int, ...], dtype: type) -> np.ndarray:
     """Returns zeros that TensorFlow takes as they are, instead of copying them while it holds the interpreter lock.
 
     NumPy aligns large arrays to 16 bytes. Copying a batch took three times as long as reading it from `pcm16` shards

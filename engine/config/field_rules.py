@@ -125,6 +125,7 @@ TRAINING_RULES: dict[str, Rule] = {
     "runtime.cluster_start_secs": _POSITIVE,
     "runtime.heartbeat_secs": _POSITIVE,
     "runtime.loop_in_graph": _one_of(True, False),
+    "runtime.deterministic": _one_of(True, False),
 }
 _RULES: dict[str, Rule] = {
     **TRAINING_RULES,

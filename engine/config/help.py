@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import importlib.metadata
-import os
 import platform
 import textwrap
 from collections.abc import Mapping, Sequence

@@ -23,7 +23,7 @@ from engine.training.schedules import SCHEDULES
 _LATER_FIELDS = (
     "data.train.held_out_ratio", "train.num_epochs", "eval.every_epochs", "checkpoint.every_epochs",
     "train.warmup_ratio", "train.hold_ratio", "train.loss_divisor", "checkpoint.background", "runtime.stop_within_secs",
-    "runtime.loop_in_graph",
+    "runtime.loop_in_graph", "runtime.deterministic",
 )  # fmt: skip
 
 

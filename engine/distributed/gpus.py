@@ -76,7 +76,7 @@ def _find_old_build(gpu: tf.config.PhysicalDevice) -> str:
     return (
         f"{name} has compute capability {capability[0]}.{capability[1]}, for which TensorFlow {tf.__version__} has no "
         "kernels: others report CUDA_ERROR_INVALID_PTX and CUDA_ERROR_INVALID_HANDLE "
-        "(https://github.com/tensorflow/tensorflow/issues/89272); use a TensorFlow that was built for this GPU, such as "
+        "(https://github.com/tensorflow/tensorflow/issues/89272); use a TensorFlow built for this GPU, such as "
         "NVIDIA's container, another GPU, or CUDA_VISIBLE_DEVICES=-1"
     )
 
@@ -88,7 +88,12 @@ def ask_nvidia_smi(*arguments: str) -> list[str]:
         return []
     try:
         done = subprocess.run(
-            [program, *arguments], capture_output=True, text=True, timeout=_SMI_SECS, check=False, stdin=subprocess.DEVNULL
+            [program, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_SMI_SECS,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.SubprocessError):
         return []

@@ -30,5 +30,5 @@ def test_every_program_that_may_use_a_gpu_sets_it_before_tensorflow_starts(progr
     text = (ROOT / program).read_text(encoding="utf-8")
     call = re.search(r"^ *(set_tensorflow_defaults)\(", text, flags=re.M)
     assert call
-    if program == "run.py":  # the others import TensorFlow without a log level to set, or not at all
-        assert call.start() < text.index("from absl import")
+    if program == "run.py":  # at the import, before anything that imports TensorFlow
+        assert text[call.start() - 1] == "\n" and call.start() < text.index("_MODE = ")
