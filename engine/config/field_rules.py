@@ -232,6 +232,10 @@ def _check_together(values: Mapping[str, Any]) -> None:
     for name, by_epochs in EPOCHS_OF.items():
         if (number := values.get(name)) and (epochs := values.get(by_epochs)):
             raise ValueError(f"{by_epochs}={epochs:g} and {name}={number} are both set; set one of them to 0")
+    if values.get("runtime.deterministic") and values.get("model.source") == "hub":
+        raise ValueError(
+            "runtime.deterministic=True: the SavedModel of model.source=hub draws random numbers of its own; set False"
+        )
     low, high = (values.get(f"data.{name}_duration_secs", 0) for name in ("min", "max"))
     if 0 < high < low:
         raise ValueError(

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 from tensorflow.python.eager import context as eager_context
+from tensorflow.python.framework import config as framework_config
 
 from engine.distributed import gpus
 from engine.distributed.cluster import Task, read_task
@@ -58,6 +59,11 @@ def configure_devices(*, num_virtual_devices: int, deterministic: bool = False) 
             raise ValueError(
                 f"runtime.num_virtual_devices={num_virtual_devices} must be set before TensorFlow starts: {error}"
             ) from error
+
+
+def is_deterministic() -> bool:
+    """Returns whether op determinism is on."""
+    return framework_config.is_op_determinism_enabled()
 
 
 def build_strategy(

@@ -45,7 +45,8 @@ def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
     num_updates = fields.num_updates or config.train.num_updates  # 0 = the updates of train.num_epochs
     length = _length_flags(config, num_updates)
     # On a GPU, two uninterrupted runs differ without it.
-    determinism = ["--config.runtime.deterministic=True"] if tf.config.list_physical_devices("GPU") else []
+    needs_determinism = config.model.get("source", "native") == "native" and tf.config.list_physical_devices("GPU")
+    determinism = ["--config.runtime.deterministic=True"] if needs_determinism else []
 
     def child(name: str) -> dict:
         extra = ["--mode=train_and_eval", f"--workdir={folder / name}", *length, *determinism]

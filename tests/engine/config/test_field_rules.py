@@ -64,6 +64,14 @@ def test_a_wrong_value_names_field_value_and_what_was_wanted(field, value, line)
     assert str(raised.value).startswith(line)
 
 
+def test_a_saved_model_with_random_numbers_of_its_own_is_never_deterministic():
+    fields = changed(runtime__deterministic=True)
+    field_rules.check_values(fields, choices=CHOICES)
+    fields["model"]["source"] = "hub"
+    with pytest.raises(ValueError, match="runtime.deterministic=True: the SavedModel of model.source=hub"):
+        field_rules.check_values(fields, choices=CHOICES)
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
