@@ -81,7 +81,9 @@ def test_a_gpu_is_split_with_a_limit_for_each_part(monkeypatch):
     seen = []
     gpu = SimpleNamespace(device_type="GPU", name="GPU:0")
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [gpu])
-    monkeypatch.setattr(tf.config, "set_logical_device_configuration", lambda device, parts: seen.append((device, parts)))
+    monkeypatch.setattr(
+        tf.config, "set_logical_device_configuration", lambda device, parts: seen.append((device, parts))
+    )
     monkeypatch.setattr(gpus, "memory_bytes", lambda: 80 * 2**30)
     runtime.configure_devices(num_virtual_devices=2)
     ((device, parts),) = seen

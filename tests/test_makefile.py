@@ -57,7 +57,7 @@ def test_what_pip_says_of_its_index_does_not_drown_the_installation(interpreter)
 def installed(interpreter):
     """Extras that the stand-in was asked to install, one list for each installation."""
     log = Path(f"{interpreter}.log")
-    interpreter.write_text(f"#!/bin/sh\ncase \"$*\" in *'-m pip install'*) echo \"$*\" >> {log} ;; esac\n")
+    interpreter.write_text(f'#!/bin/sh\ncase "$*" in *\'-m pip install\'*) echo "$*" >> {log} ;; esac\n')
 
     def read():
         lines = log.read_text().splitlines() if log.exists() else []

@@ -51,9 +51,7 @@ def test_a_training_says_how_many_rows_are_foreseen(tmp_path, monkeypatch):
     config.model.preset = "base"
     command = program._Command("train", config, str(tmp_path), {}, {})
     said = program._advise(command, False)
-    rows = re.search(
-        r"train.microbatch_rows \(the doctor foresees at most (\d+) rows of 20 s in 80.0 GiB\), set", said
-    )
+    rows = re.search(r"train.microbatch_rows \(the doctor foresees at most (\d+) rows of 20 s in 80.0 GiB\), set", said)
     assert rows and 8 < int(rows[1]) < 200
     evaluating = program._advise(command, True)
     found = re.search(r"eval.batch_size \(the doctor foresees at most (\d+) rows", evaluating)

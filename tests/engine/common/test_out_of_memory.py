@@ -44,7 +44,10 @@ def error_of(kind, text):
         ),
         (error_of(INTERNAL, "cudaSetDevice() failed: CUDA_ERROR_OUT_OF_MEMORY: out of memory"), "out of memory on the"),
         (error_of(INTERNAL, "cublas error: CUBLAS_STATUS_ALLOC_FAILED"), "out of memory on the GPU"),
-        (MemoryError("Unable to allocate 512. TiB for an array"), "out of memory on this machine (512. TiB did not fit"),
+        (
+            MemoryError("Unable to allocate 512. TiB for an array"),
+            "out of memory on this machine (512. TiB did not fit",
+        ),
         (RuntimeError("std::bad_alloc"), "out of memory on this machine"),
     ],
 )
@@ -84,9 +87,9 @@ def test_other_errors_stay_what_they_are(error):
     ids=["operation", "compiled", "numpy", "input pipeline"],
 )
 def test_what_the_libraries_raise_here_is_known(use_up):
-    with pytest.raises(OutOfMemoryError, match="^out of memory on this machine .*; lower it"):
-        with explained_out_of_memory(lambda _: "lower it"):
-            use_up()
+    wanted = pytest.raises(OutOfMemoryError, match="^out of memory on this machine .*; lower it")
+    with wanted, explained_out_of_memory(lambda _: "lower it"):
+        use_up()
 
 
 def test_a_training_that_runs_out_of_memory_continues_with_the_same_command(tmp_path):

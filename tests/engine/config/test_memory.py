@@ -86,8 +86,16 @@ def test_the_memory_is_that_of_the_gpu_where_there_is_one(monkeypatch):
 @pytest.mark.parametrize(
     ("mode", "evaluates", "words"),
     [
-        ("train", False, ["lower --config.train.microbatch_rows (at most 5), set --config.model.gradient_checkpointing"]),
-        ("train", False, ["data.max_duration_secs", "checkpoints are intact, and the same command with the lower value"]),
+        (
+            "train",
+            False,
+            ["lower --config.train.microbatch_rows (at most 5), set --config.model.gradient_checkpointing"],
+        ),
+        (
+            "train",
+            False,
+            ["data.max_duration_secs", "checkpoints are intact, and the same command with the lower value"],
+        ),
         ("train_and_eval", True, ["lower --config.eval.batch_size (at most 5)", "checkpoints are intact"]),
         ("eval", True, ["lower --config.eval.batch_size (at most 5)"]),
         ("continuous_eval", False, ["lower --config.eval.batch_size (at most 5)"]),
