@@ -74,7 +74,7 @@ class Worker:
         if arguments.get("device") == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
         # Not a pipe, which is read after the end only: compilers can say more than one holds.
-        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             [str(python), "-m", module], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=self._log if not sys.stderr.isatty() else None, text=True,

@@ -55,7 +55,8 @@ def test_inference_is_measured_beside_the_reference(tmp_path):
 def test_training_is_measured_beside_the_reference_with_and_without_compilation(tmp_path):
     arguments = ["--cases=full", "--references", "eager", "compiled", f"--reference_python={REFERENCE}"]
     sides = [record["side"] for record in records_of(train_throughput, tmp_path, *arguments)["records"]]
-    assert sides in (["ours", "reference", "reference, compiled"], ["ours", "reference"])  # compiling needs a C++ compiler
+    # Compiling needs a C++ compiler.
+    assert sides in (["ours", "reference", "reference, compiled"], ["ours", "reference"])
 
 
 def test_a_gpu_has_its_own_cases(monkeypatch):
@@ -101,9 +102,7 @@ class Trial:
 def test_the_rows_that_fit_are_foreseen_and_tried(monkeypatch, extra, most, tried):
     monkeypatch.setattr(Trial, "tried", [])
     monkeypatch.setattr(Trial, "extra", extra)
-    monkeypatch.setattr(
-        measure.Setup, "start", lambda self, side, case, folder: Trial(side, len(case.ours[0].lengths))
-    )
+    monkeypatch.setattr(measure.Setup, "start", lambda self, side, case, folder: Trial(side, len(case.ours[0].lengths)))
     batch = cases.noise_batch(num_rows=4, num_samples=800)
     case = measure.Case(name="four", task="train", precision="float32", ours=[batch], theirs=[batch], flops=1.0)
     config, model = measure.benchmark_config("tiny")

@@ -142,6 +142,12 @@ def test_weights_that_stay_random_are_an_error_of_the_config(clean):
     assert "model (model.x=True, but nothing trained it; set model.x=False)" in "\n".join(found.lines())
 
 
+def test_gpus_that_are_not_used_are_a_warning(clean):
+    found = run(sets=clean_sets(clean), device_faults=["this machine has 1 NVIDIA GPU, but TensorFlow sees none"])
+    assert named(found) == {("machine", "unused_gpu"): {"this machine has 1 NVIDIA GPU, but TensorFlow sees none"}}
+    assert found.num_errors == 0
+
+
 def test_a_clean_corpus_gets_statistics_and_no_findings(clean):
     found = run(sets=clean_sets(clean), memory_fn=lambda rows, samples, training: 1000 * rows + 2**20 * training)
     assert named(found, notes=True) == {}
