@@ -1,5 +1,6 @@
 # `make help` lists the targets: the sentence after ## is its help.
 # Another interpreter: make install PYTHON=/path/to/python3.12
+# More than is needed here, such as CUDA's libraries and the server: make install EXTRAS=gpu,serve
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -7,7 +8,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BYTECODE := $(VENV)/.bytecode
-EXTRAS := quickstart,test,dev
+# Extras of setup.cfg: those that the targets need, those asked for, and those that are there already.
+NEEDED := quickstart test dev
+EXTRAS :=
+comma := ,
+ASKED := $(sort $(subst $(comma), ,$(EXTRAS)))
+THERE := $(shell cat $(INSTALLED) 2>/dev/null)
+ADDED := $(sort $(THERE) $(ASKED))
+KNOWN := $(shell sed -n '/^\[options.extras_require\]/,/^\[tool/s/^\([a-z]*\) =$$/\1/p' setup.cfg)
+UNKNOWN := $(filter-out $(KNOWN),$(ASKED))
+empty :=
+space := $(empty) $(empty)
 
 CORPUS := runs/quickstart-corpus
 WORKDIR := runs/quickstart
@@ -20,13 +31,18 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # As run.py: without it every process imports Keras 3 too.
 export TF_USE_LEGACY_KERAS ?= 1
 
-.PHONY: help install quickstart test test-slow test-full lint typecheck clean check-python
+.PHONY: help install quickstart test test-slow test-full lint typecheck clean check-python ask-more
 
 help: ## List these targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Every mode of the program: $(BIN)/python run.py --help"
 
-install: $(INSTALLED) $(BYTECODE) ## Make the environment in .venv: 3.6 GB, most of it TensorFlow.
+install: $(INSTALLED) $(BYTECODE) ## Make the environment in .venv: 3.6 GB, most of it TensorFlow; EXTRAS=gpu for CUDA.
+
+# What is asked for and not there is installed, although nothing has changed.
+$(if $(filter-out $(THERE),$(ASKED)),$(INSTALLED): ask-more)
+ask-more:
+	@[ -z "$(UNKNOWN)" ] || { echo "make install: EXTRAS=$(EXTRAS): no extra $(UNKNOWN); setup.cfg has $(KNOWN)" >&2; exit 1; }
 
 # An environment of another version than the one asked for would be used in its place.
 check-python:
@@ -58,11 +74,11 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt | check-python
 	  echo "making $(VENV) with $$("$$python" --version)"; \
 	  "$$python" -m venv --clear $(VENV) || { echo "make install: '$$python -m venv' failed" >&2; exit 1; }; \
 	fi
-	@echo "installing (about 3.6 GB, most of it TensorFlow)"
+	@echo "installing (about 3.6 GB, most of it TensorFlow)$(if $(ADDED), with $(ADDED))"
 # -qq: errors alone; a mirror of the package index may cause a warning for each package.
-	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e '.[$(EXTRAS)]' || { \
+	@$(BIN)/python -m pip install -qq --no-compile -c constraints.txt -e '.[$(subst $(space),$(comma),$(strip $(NEEDED) $(ADDED)))]' || { \
 	  echo "make install: pip failed (its message is above); check the network and the free disk space (4 GB), then run it again" >&2; exit 1; }
-	@touch $@
+	@echo "$(ADDED)" > $@
 
 # Without --no-compile pip would compile everything, half of its time, and most is never imported. What every process
 # imports is compiled here: where PYTHONDONTWRITEBYTECODE is set, as in many containers, each would take 9 s for it.

@@ -7,21 +7,16 @@ python run.py --mode=transcribe --checkpoint=WORKDIR --inputs=a.wav,b.flac,dir/ 
 from __future__ import annotations
 
 import dataclasses
-import os
 import signal
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-# Before TensorFlow starts: its notes on CUDA libraries that a CPU machine lacks would bury ours.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# TensorFlow imports the Keras that `tf.keras` would be: Keras 3, and with it scikit-learn, for nobody.
-os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
-
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from common.streams import outlive_readers
+from common.tensorflow_environment import set_tensorflow_defaults
 from configs.base import get_config, get_decode, get_eval_set, get_serve
 from engine.common.signals import StopOnSignal
 from engine.config import config_file, early_checks, field_flags, field_rules
@@ -33,6 +28,8 @@ from engine.console.log import configure_logging
 
 if TYPE_CHECKING:
     from engine.protocols import Components
+
+set_tensorflow_defaults()  # nothing above imports TensorFlow
 
 _MODE = flags.DEFINE_enum("mode", "train_and_eval", list(MODES), "What to do.")
 _WORKDIR = flags.DEFINE_string("workdir", "", "Folder of the run; by default runs/NAME of the config.")
@@ -64,6 +61,8 @@ _STRATEGY = flags.DEFINE_enum(
     "strategy", "auto", _STRATEGIES, "Devices: auto takes a TPU if one answers, else all GPUs, else the CPU."
 )
 _TPU = flags.DEFINE_string("tpu", "", "TPU to run on: its name, HOST:PORT, or local.")
+# The doctor has the same lines in its report; the others compute nothing themselves.
+_MODES_WITHOUT_DEVICES = ("doctor", "report", "verify_resume")
 _CONFIG_HELP = "Config file, FILE.py or FILE.py:ARGUMENT; --config.FIELD=VALUE changes a field."
 _SERVE_HELP = "Fields of configs.base.get_serve, set one by one: --serve.port=8501."
 
@@ -97,7 +96,31 @@ def main(argv: list[str], stop: StopOnSignal) -> int:
     if command.mode == "config":
         return _print_config(command)
     # A wrong flag, value or path does not wait for TensorFlow: nothing above imports it.
-    return _run_mode(command, _build_parts(), stop)
+    parts = _build_parts()
+    from engine.common.out_of_memory import explained_out_of_memory
+    from engine.distributed.gpus import find_gpu_faults
+
+    if command.mode not in _MODES_WITHOUT_DEVICES:
+        for line in find_gpu_faults():
+            logging.warning("%s", line)
+    with explained_out_of_memory(lambda evaluates: _advise(command, evaluates)):
+        return _run_mode(command, parts, stop)
+
+
+def _advise(command: _Command, evaluates: bool) -> str:
+    """Returns what to lower where memory is used up, and the largest batch that is foreseen."""
+    from engine.config import memory
+    from models.memory_estimate import measure_model
+
+    foreseen = ""
+    if command.config is not None and command.mode in RUN_MODES:
+        foreseen = memory.foresee(
+            command.config,
+            run=_CHECKPOINT.value or command.workdir,
+            training=memory.is_training(command.mode, evaluates=evaluates),
+            measure_model=measure_model,
+        )
+    return memory.advise(command.mode, evaluates=evaluates, foreseen=foreseen)
 
 
 def _read_command() -> _Command:

@@ -2,8 +2,12 @@
 
     python -m benchmarks.inference_throughput [--quick] [--output=F.json]
 
-It transcribes utterances of a LibriSpeech split, one by one and in batches of similar lengths, and optionally two full
-rows of 246,000 samples, from padded waveforms in memory to the best token of each frame.
+It transcribes utterances of a LibriSpeech split, one by one and in batches of similar lengths, and optionally full rows
+of 246,000 samples, from padded waveforms in memory to the best token of each frame.
+
+    python -m benchmarks.inference_throughput --device=gpu --full --batch_sizes [--reference_python=python3]
+
+compares full rows on a GPU, 1, 8 and 32 at a time, without a corpus. Seconds of audio a second are the RTFx.
 """
 
 from __future__ import annotations
@@ -20,18 +24,27 @@ from engine.inference import grouping
 from engine.inference.row_runner import PADDING_SAMPLES
 from models.wav2vec2.config import Wav2Vec2Config
 
-_FULL_SAMPLES = 246_000
+_GPU_SIZES = [1, 8, 32]
 
 
 def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[measure.Case]:
     """Returns the cases that the flags select."""
     batches: list[tuple[str, list[cases.Batch], list[cases.Batch]]] = []
     if arguments.full:
-        full = [cases.noise_batch(num_rows=2, num_samples=_FULL_SAMPLES)]
-        batches.append((f"2 rows of {_FULL_SAMPLES:,} samples", full, full))
-    if arguments.batch_sizes:
-        count = 8 if arguments.quick else 24
-        for size in arguments.batch_sizes:
+        for rows_at_once in arguments.rows or (_GPU_SIZES if arguments.device == "gpu" else [2]):
+            # As many rows with any size, so that a pass takes long enough to be timed.
+            num_batches = _GPU_SIZES[-1] // rows_at_once if arguments.device == "gpu" else 1
+            full = [
+                cases.noise_batch(num_rows=rows_at_once, num_samples=arguments.num_samples, seed=seed)
+                for seed in range(max(num_batches, 1))
+            ]
+            batches.append((f"{rows_at_once} rows of {arguments.num_samples:,} samples", full, full))
+    sizes = arguments.batch_sizes
+    if sizes is None:
+        sizes = _GPU_SIZES if arguments.device == "gpu" else [1, 8]
+    if sizes:
+        for size in sizes:
+            count = max(8 if arguments.quick else 24, size)
             rows, labels, _ = speech.load_rows(
                 root=arguments.corpus, split=arguments.split, count=count, batch_size=size
             )
@@ -73,8 +86,13 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks.inference_throughput", description=__doc__)
     add_common_flags(parser)
-    parser.add_argument("--batch_sizes", nargs="*", type=int, default=[1, 8])
-    parser.add_argument("--full", action="store_true", help="the two full rows as well")
+    parser.add_argument(
+        "--batch_sizes",
+        nargs="*",
+        type=int,
+        help="of the real case; by default 1 8, on a GPU 1 8 32; none leaves it out",
+    )
+    parser.add_argument("--full", action="store_true", help="full rows as well")
     parser.add_argument("--split", default="test-clean", help="split of the utterances")
     add_profile_flags(parser)
     arguments = parser.parse_args(argv)
@@ -84,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
         if arguments.profile:
             return profile(arguments, made)
         return run(arguments, made, argv, "inference_throughput")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

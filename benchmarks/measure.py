@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import platform
@@ -16,10 +17,12 @@ from typing import Any
 from benchmarks import cases, protocol, reference
 from engine.common import files
 from engine.common.progress import progress_bar
+from engine.distributed import gpus
 from models.hugging_face import config as hf_config
 from models.wav2vec2.config import Wav2Vec2Config, preset
 
-OURS, THEIRS = "ours", "reference"
+OURS, THEIRS, COMPILED = "ours", "reference", "reference, compiled"
+REFERENCES = {"eager": THEIRS, "compiled": COMPILED}  # without and with torch.compile
 PRECISIONS = {"float32": "float32", "bf16": "mixed_bfloat16"}
 
 
@@ -44,64 +47,139 @@ class Case:
     flops: float
 
 
-def measure(
-    case: Case, *, config: Wav2Vec2Config, model: Mapping[str, Any], device: str, num_repeats: int, with_reference: bool
-) -> list[dict[str, Any]]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How the cases are measured.
+
+    Attributes:
+        config: Architecture.
+        model: Fields of `models.wav2vec2.model.build_model` for it.
+        device: "cpu" or "gpu".
+        num_repeats: Timed passes of each side.
+        references: Variants of the reference, of `REFERENCES`; empty measures ours alone.
+        reference_python: Interpreter of the reference; "" makes an environment for it.
+    """
+
+    config: Wav2Vec2Config
+    model: Mapping[str, Any]
+    device: str
+    num_repeats: int
+    references: Sequence[str]
+    reference_python: str = ""
+
+    def start(self, side: str, case: Case, folder: str) -> protocol.Worker:
+        """Starts the process of a side and prints its command.
+
+        Raises:
+            RuntimeError: The side cannot be built.
+        """
+        path = str(Path(folder) / f"{side.replace(', ', '-')}.npz")
+        cases.save(path, case.ours if side == OURS else case.theirs)
+        spec = protocol.Spec(
+            task=case.task,
+            precision=case.precision,
+            device=self.device,
+            batches=path,
+            model=dict(self.model) if side == OURS else hf_config.to_hf(self.config),
+            compile=side == COMPILED,
+        )
+        if side == OURS:
+            python, module = sys.executable, "benchmarks.our_worker"
+        else:
+            python = self.reference_python or str(reference.reference_python())
+            module = "benchmarks.reference_worker"
+        precision = case.precision.removeprefix("mixed_")
+        print(
+            f"{side}: {python} -m {module}: {case.task}, {precision}, {self.device}, compile={spec.compile}", flush=True
+        )
+        return protocol.Worker(python=python, module=module, arguments=dataclasses.asdict(spec))
+
+
+def measure(case: Case, setup: Setup) -> list[dict[str, Any]]:
     """Returns the record of each side that `summarize` makes.
 
-    Both sides are built and run once; then they take turns, so that other load on the machine affects both. A turn is
-    two passes, of which the second is timed.
+    All sides are built and run once, which compiles; then they take turns, so that other load on the machine affects
+    all. A turn is two passes, of which the second is timed. A variant of the reference that cannot be built or compiled
+    is left out, with a line.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         sides: dict[str, protocol.Worker] = {}
-        try:
-            for side, batches in ((OURS, case.ours), (THEIRS, case.theirs)):
-                if side == THEIRS and not with_reference:
-                    continue
-                path = str(Path(folder) / f"{side}.npz")
-                cases.save(path, batches)
-                fields = dict(model) if side == OURS else hf_config.to_hf(config)
-                spec = protocol.Spec(
-                    task=case.task, precision=case.precision, device=device, batches=path, model=fields
-                )
-                python, module = _interpreter(side)
-                sides[side] = protocol.Worker(python=python, module=module, arguments=dataclasses.asdict(spec))
-            passes: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-            with progress_bar(total=(1 + 2 * num_repeats) * len(sides), description=case.name, unit="pass") as bar:
-
-                def run(worker: protocol.Worker) -> dict[str, float]:
-                    answer = worker.ask("run_once")
-                    bar.update(1)
-                    return answer
-
-                for worker in sides.values():
-                    run(worker)
-                for _ in range(num_repeats):
-                    for side, worker in sides.items():
-                        # Training runs without pauses, but a side that waited for the other finds its caches cold.
-                        run(worker)
-                        passes[side].append(run(worker))
-            ceilings = {side: worker.ask("ceiling") for side, worker in sides.items()}
-            return [
-                summarize(
+        for side in (OURS, *setup.references):
+            try:
+                worker = stack.enter_context(setup.start(side, case, folder))
+                worker.ask("run_once")
+                sides[side] = worker
+            except RuntimeError as error:
+                if side != COMPILED:
+                    raise
+                print(f"{side} is left out: {' '.join(str(error).split())[-300:]}", file=sys.stderr)
+        passes: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+        with progress_bar(total=2 * setup.num_repeats * len(sides), description=case.name, unit="pass") as bar:
+            for _ in range(setup.num_repeats):
+                for side, worker in sides.items():
+                    # Training runs without pauses, but a side that waited for the other finds its caches cold.
+                    worker.ask("run_once")
+                    passes[side].append(worker.ask("run_once"))
+                    bar.update(2)
+        # Before the products, which need memory of their own.
+        peaks = {side: worker.ask("peak_memory") for side, worker in sides.items()}
+        ceilings = {side: worker.ask("ceiling") for side, worker in sides.items()}
+        return [
+            {
+                **summarize(
                     case=case,
                     side=side,
                     passes=passes[side],
-                    peak_memory_bytes=worker.ask("peak_memory"),
+                    peak_memory_bytes=peaks[side],
                     ceiling=max(ceilings.values()),
                     versions=worker.ask("versions"),
-                )
-                for side, worker in sides.items()
-            ]
-        finally:
-            for worker in sides.values():
-                worker.close()
+                ),
+                "own_matrix_product_flops_per_sec": ceilings[side],
+                "device": setup.device,
+            }
+            for side, worker in sides.items()
+        ]
 
 
-def _interpreter(side: str) -> tuple[str, str]:
-    if side == OURS:
-        return sys.executable, "benchmarks.our_worker"
-    return str(reference.reference_python()), "benchmarks.reference_worker"
+def find_most_rows(case: Case, setup: Setup, *, limit_bytes: int) -> list[dict[str, Any]]:
+    """Returns for each side the most rows of the first batch's length that an update was found to fit.
+
+    The peak memory of an update with as many rows as the batch has, and with twice as many, says how many should fit;
+    these are tried, then a tenth fewer at a time. Each trial is a process of its own, alone on the device.
+
+    Args:
+        case: Case whose first batch has rows of one length.
+        setup: How to run it.
+        limit_bytes: Memory of the device.
+    """
+    num_rows, num_samples = case.ours[0].waveform.shape
+
+    def peak(side: str, rows: int) -> int | None:
+        batch = [cases.noise_batch(num_rows=rows, num_samples=num_samples)]
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                trial = dataclasses.replace(case, ours=batch, theirs=batch)
+                with setup.start(side, trial, folder) as worker:
+                    worker.ask("run_once")
+                    return worker.ask("peak_memory")
+        except RuntimeError as error:
+            print(f"{side}: {rows} rows do not fit: {' '.join(str(error).split())[-200:]}", file=sys.stderr)
+            return None
+
+    records = []
+    for side in (OURS, *setup.references):
+        low, high = peak(side, num_rows), peak(side, 2 * num_rows)
+        most = 0 if low is None else num_rows
+        if low is not None and high is not None:
+            most = 2 * num_rows
+            expected = num_rows + int((limit_bytes - low) * num_rows / max(high - low, 1))
+            for rows in (expected, int(0.9 * expected), int(0.81 * expected)):
+                if rows > most and peak(side, rows) is not None:
+                    most = rows
+                    break
+        records.append({"case": case.name, "precision": case.precision, "side": side, "rows_that_fit": most})
+        print(f"{case.name}, {case.precision.removeprefix('mixed_')}, {side}: {most} rows fit", flush=True)
+    return records
 
 
 def summarize(
@@ -150,17 +228,18 @@ def summarize(
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the records as a Markdown table with the ratio of medians in our rows."""
+    """Returns the records as a Markdown table; our rows have the ratio of medians to the better reference."""
     lines = [
         "| case | precision | side | audio-s/s (slowest to fastest) | ratio | audio-s per processor-s | ratio "
         "| peak memory | share of ceiling |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    by_side = {(r["case"], r["precision"], r["side"]): r for r in records}
 
     def ratio(record: Mapping[str, Any], name: str) -> str:
-        theirs = by_side.get((record["case"], record["precision"], THEIRS))
-        return f"**{record[name] / theirs[name]:.2f}**" if theirs and record["side"] == OURS else ""
+        """Returns ours as a multiple of the best variant of the reference."""
+        key = (record["case"], record["precision"])
+        theirs = [one[name] for one in records if (one["case"], one["precision"]) == key and one["side"] != OURS]
+        return f"**{record[name] / max(theirs):.2f}**" if theirs and record["side"] == OURS else ""
 
     for record in records:
         lines.append(
@@ -173,8 +252,14 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def report(records: Sequence[Mapping[str, Any]], *, output: str, command: Sequence[str]) -> None:
-    """Prints the table, and writes records, machine and commit to `output` as JSON unless it is empty."""
+def report(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    output: str,
+    command: Sequence[str],
+    most_rows: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Prints the table, and writes all records, machine and commit to `output` as JSON unless it is empty."""
     print(table(records))
     if not output:
         return
@@ -187,8 +272,14 @@ def report(records: Sequence[Mapping[str, Any]], *, output: str, command: Sequen
             "command": " ".join(command),
             "date": datetime.date.today().isoformat(),
             "commit": commit,
-            "machine": {"system": platform.platform(), "processor": _processor(), "python": platform.python_version()},
+            "machine": {
+                "system": platform.platform(),
+                "processor": _processor(),
+                "gpus": gpus.ask_nvidia_smi("--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"),
+                "python": platform.python_version(),
+            },
             "records": list(records),
+            "most_rows": list(most_rows),
         },
     )
 

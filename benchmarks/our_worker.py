@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import tensorflow as tf
 import tf_keras
 
 from benchmarks import cases, protocol
+from data.batches.pipeline import aligned_zeros
 from engine.distributed import strategy
 from engine.inference.grouping import suitable_grouping
 from engine.inference.row_runner import RowRunner
@@ -28,7 +28,7 @@ class Side:
 
     def __init__(
         self, *, task: str, precision: str, device: str, batches: str, model: dict[str, Any], accum_steps: int = 1,
-        num_replicas: int = 1, num_threads: int = 0,
+        num_replicas: int = 1, num_threads: int = 0, compile: bool = False,
     ) -> None:  # fmt: skip
         """Builds the model.
 
@@ -41,7 +41,14 @@ class Side:
             accum_steps: Microbatches of an update.
             num_replicas: Logical CPUs to train on.
             num_threads: Threads of TensorFlow's kernels; 0 = one for each processor.
+            compile: Unused here.
+
+        Raises:
+            RuntimeError: If TensorFlow sees no GPU and `device` is "gpu".
         """
+        del compile
+        if device == "gpu" and not tf.config.list_physical_devices("GPU"):
+            raise RuntimeError("TensorFlow sees no GPU")
         if num_threads:
             tf.config.threading.set_inter_op_parallelism_threads(num_threads)
             tf.config.threading.set_intra_op_parallelism_threads(num_threads)
@@ -75,24 +82,32 @@ class Side:
             "utterance_index": tf.TensorSpec([rows], tf.int64),
         }
 
-        def endless() -> Iterator[dict[str, np.ndarray]]:
-            while True:
-                for batch in self._batches:
-                    for first in range(0, batch.waveform.shape[0], rows):
-                        part = slice(first, first + rows)
-                        yield {
-                            "waveform": batch.waveform[part],
-                            "waveform_lengths": batch.lengths[part],
-                            "labels": batch.labels[part],
-                            "label_lengths": batch.label_lengths[part],
-                            "weight": np.ones(rows, np.float32),
-                            "utterance_index": np.arange(first, first + rows),
-                        }
+        parts = [
+            [
+                batch.waveform[first : first + rows],
+                batch.lengths[first : first + rows],
+                batch.labels[first : first + rows],
+                batch.label_lengths[first : first + rows],
+                np.ones(rows, np.float32),
+                np.arange(first, first + rows),
+            ]
+            for batch in self._batches
+            for first in range(0, batch.waveform.shape[0], rows)
+        ]
+
+        def read(number: np.int64) -> list[np.ndarray]:
+            return [_aligned_copy(array) for array in parts[int(number) % len(parts)]]
+
+        def make(number: tf.Tensor) -> dict[str, tf.Tensor]:
+            tensors = tf.numpy_function(read, [number], [spec.dtype for spec in signature.values()], stateful=False)
+            return {key: tf.ensure_shape(x, signature[key].shape) for key, x in zip(signature, tensors, strict=True)}
 
         def dataset_fn(context: tf.distribute.InputContext, start_update: int) -> tf.data.Dataset:
             options = tf.data.Options()
             options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-            return tf.data.Dataset.from_generator(endless, output_signature=signature).with_options(options)
+            numbers = tf.data.Dataset.range(np.iinfo(np.int64).max)
+            # As in the pipeline of a run: batches are made beside the training.
+            return numbers.map(make, num_parallel_calls=2).with_options(options).prefetch(4)
 
         with self._strategy.scope():
             return Trainer(
@@ -125,9 +140,14 @@ class Side:
         with tf.profiler.experimental.Profile(folder):
             return self.run_once()
 
+    def peak_device_bytes(self) -> int | None:
+        """Returns the peak memory of the GPU; None on a CPU."""
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] if self._device == "gpu" else None
+
     def ceiling(self) -> float:
         """Returns the best rate of a large matrix product in this precision, in FLOP/s."""
-        size = 8192 if self._device == "gpu" else 2048
+        # On a GPU several products are queued, because starting one and waiting for it takes time as well.
+        size, count = (8192, 16) if self._device == "gpu" else (2048, 1)
         dtype = tf.bfloat16 if self._precision == "mixed_bfloat16" else tf.float32
         with tf.device(f"/{self._device}:0"):
             a = tf.cast(tf.random.normal([size, size]), dtype)
@@ -136,10 +156,17 @@ class Side:
 
             def once() -> float:
                 start = time.perf_counter()
-                product().numpy()
-                return time.perf_counter() - start
+                results = [product() for _ in range(count)]
+                results[-1].numpy()
+                return (time.perf_counter() - start) / count
 
             return 2.0 * size**3 / min(once() for _ in range(8))
+
+
+def _aligned_copy(array: np.ndarray) -> np.ndarray:
+    copy = aligned_zeros(array.shape, array.dtype.type)
+    copy[...] = array
+    return copy
 
 
 def _versions() -> str:

@@ -13,9 +13,12 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
+
+from common.tensorflow_environment import set_tensorflow_defaults
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,6 +33,7 @@ class Spec:
         device: "cpu" or "gpu".
         batches: .npz file of `cases.save`.
         model: Fields of `models.wav2vec2.model.build_model`, or of the reference's config.
+        compile: Whether the reference runs through `torch.compile`; ours has XLA where the config says so.
     """
 
     task: str
@@ -37,6 +41,7 @@ class Spec:
     device: str
     batches: str
     model: Mapping[str, Any]
+    compile: bool = False
 
 
 class Side(Protocol):
@@ -48,6 +53,9 @@ class Side(Protocol):
     def ceiling(self) -> float:
         """Returns the measured FLOP/s of a large matrix product."""
 
+    def peak_device_bytes(self) -> int | None:
+        """Returns the peak memory of the GPU; None on a CPU, where the peak of the process counts."""
+
 
 class Worker:
     """A process that answers questions, seen from the benchmark."""
@@ -58,12 +66,18 @@ class Worker:
         Raises:
             RuntimeError: If it dies; the message has the end of its output.
         """
-        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        set_tensorflow_defaults()
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+        # TensorFlow itself may stand in a folder of the path, which another interpreter has no use for.
+        path = os.environ.get("PYTHONPATH") if str(python) == sys.executable else None
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), path]))
         if arguments.get("device") == "cpu":
             environment["CUDA_VISIBLE_DEVICES"] = ""
+        # Not a pipe, which is read after the end only: compilers can say more than one holds.
+        self._log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             [str(python), "-m", module], cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE if not sys.stderr.isatty() else None, text=True,
+            stderr=self._log if not sys.stderr.isatty() else None, text=True,
         )  # fmt: skip
         try:
             self.ask("build", **arguments)
@@ -87,7 +101,9 @@ class Worker:
                     return json.loads(line)["answer"]
         except BrokenPipeError:
             pass
-        stderr = self._process.stderr.read()[-2000:] if self._process.stderr else ""
+        self._process.wait()
+        self._log.seek(0)
+        stderr = self._log.read()[-2000:]
         raise RuntimeError(f"the process of {' '.join(map(str, self._process.args))} has died\n{stderr}")
 
     def resident_bytes(self) -> int:
@@ -104,7 +120,7 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process."""
-        for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
+        for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream:
                 # The buffer may still hold a question that a dead process never read.
                 with contextlib.suppress(BrokenPipeError):
@@ -130,8 +146,8 @@ def serve(side_class: Callable[..., Side], *, versions: Callable[[], str]) -> No
             answer: Any = True
         elif question == "versions":
             answer = json.loads(versions())
-        elif question == "peak_memory":
-            answer = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        elif question == "peak_memory" and side is not None:
+            answer = side.peak_device_bytes() or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         elif question == "ceiling" and side is not None:
             answer = side.ceiling()
         elif question == "profile" and side is not None:

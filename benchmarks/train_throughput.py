@@ -2,8 +2,15 @@
 
     python -m benchmarks.train_throughput [--quick] [--output=F.json]
 
-The cases are two full rows of 246,000 samples (the published fixed size), and utterances of a LibriSpeech split in
-batches of similar lengths, padded to buckets (ours) or to the longest row (the reference).
+The cases are full rows of 246,000 samples (the published fixed size), two on a CPU and eight on a GPU unless --rows
+says otherwise, and utterances of a LibriSpeech split in batches of similar lengths, padded to buckets (ours) or to the
+longest row (the reference).
+
+    python -m benchmarks.train_throughput --device=gpu --cases full --rows 8 32 --fit [--reference_python=python3]
+
+compares on a GPU: the reference runs with and without torch.compile, and the better one counts; --fit also finds how
+many rows fit into its memory. Peak memory is then the GPU's. The share of the ceiling is the rate of the operations
+that the model needs, by that of a lone matrix product, the faster of both sides'.
 
     python -m benchmarks.train_throughput --profile=FOLDER [--tensorboard] [--cases full] [--precisions bf16]
 
@@ -20,6 +27,7 @@ from pathlib import Path
 
 from benchmarks import cases, flops, measure, speech, update_profile
 from engine.common import files
+from engine.config.memory import available_memory
 from models.wav2vec2.config import Wav2Vec2Config
 
 _FULL_SAMPLES = 246_000
@@ -30,8 +38,9 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
     made = []
     batches: list[tuple[str, list[cases.Batch], list[cases.Batch]]] = []
     if "full" in arguments.cases:
-        full = [cases.noise_batch(num_rows=2, num_samples=arguments.num_samples)]
-        batches.append((f"2 rows of {arguments.num_samples:,} samples", full, full))
+        for rows in arguments.rows or [8 if arguments.device == "gpu" else 2]:
+            full = [cases.noise_batch(num_rows=rows, num_samples=arguments.num_samples)]
+            batches.append((f"{rows} rows of {arguments.num_samples:,} samples", full, full))
     if "real" in arguments.cases:
         count = arguments.batch_size * (2 if arguments.quick else 4)
         rows, labels, lengths = speech.load_rows(
@@ -67,7 +76,18 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precisions", nargs="+", default=["bf16", "float32"], choices=list(measure.PRECISIONS))
     parser.add_argument("--repeats", type=int, default=0, help="timed passes of each side; 0 = 5, with --quick 2")
     parser.add_argument("--quick", action="store_true", help="fewer utterances and passes")
+    parser.add_argument(
+        "--references",
+        nargs="*",
+        choices=list(measure.REFERENCES),
+        help="variants of the reference; none = ours alone; by default eager, and on a GPU compiled too",
+    )
     parser.add_argument("--no_reference", action="store_true", help="ours alone")
+    parser.add_argument(
+        "--reference_python", default="", help="interpreter with PyTorch; by default an environment of its own"
+    )
+    parser.add_argument("--rows", nargs="*", type=int, default=[], help="rows of the batches of the full case")
+    parser.add_argument("--num_samples", type=int, default=_FULL_SAMPLES, help="of a row of the full case")
     parser.add_argument("--corpus", default="../shared/corpora/LibriSpeech", help="LibriSpeech tree of the real case")
     parser.add_argument("--output", default="", help="JSON file")
 
@@ -75,17 +95,26 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, made: Sequence[measure.Case], argv: Sequence[str], name: str) -> int:
     """Measures the cases and reports."""
     config, model = measure.benchmark_config(arguments.preset)
-    records = []
-    for case in made:
-        records += measure.measure(
-            case,
-            config=config,
-            model=model,
-            device=arguments.device,
-            num_repeats=arguments.repeats or (2 if arguments.quick else 5),
-            with_reference=not arguments.no_reference,
-        )
-    measure.report(records, output=arguments.output, command=["python", "-m", f"benchmarks.{name}", *argv])
+    variants = arguments.references
+    if variants is None:
+        variants = ["eager", "compiled"] if arguments.device == "gpu" else ["eager"]
+    setup = measure.Setup(
+        config=config,
+        model=model,
+        device=arguments.device,
+        num_repeats=arguments.repeats or (2 if arguments.quick else 5),
+        references=[] if arguments.no_reference else [measure.REFERENCES[name] for name in variants],
+        reference_python=arguments.reference_python,
+    )
+    records = [record for case in made for record in measure.measure(case, setup)]
+    most_rows = []
+    if getattr(arguments, "fit", False):
+        limit_bytes = round(arguments.fit_gib * 2**30) or available_memory()
+        if limit_bytes is None:
+            raise ValueError("--fit: the memory of the GPU is unknown here; give --fit_gib")
+        most_rows = measure.find_most_rows(made[0], setup, limit_bytes=limit_bytes)
+    command = ["python", "-m", f"benchmarks.{name}", *argv]
+    measure.report(records, output=arguments.output, command=command, most_rows=most_rows)
     return 0
 
 
@@ -120,7 +149,8 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.train_throughput", description=__doc__)
     add_common_flags(parser)
     parser.add_argument("--cases", nargs="+", default=["full", "real"], choices=["full", "real"])
-    parser.add_argument("--num_samples", type=int, default=_FULL_SAMPLES, help="of a row of the full case")
+    parser.add_argument("--fit", action="store_true", help="find how many rows of the first case fit")
+    parser.add_argument("--fit_gib", type=float, default=0.0, help="memory for --fit; 0 = that of the GPU")
     parser.add_argument("--split", default="train-clean-5", help="split of the real case")
     parser.add_argument("--batch_size", type=int, default=4, help="rows of a batch of the real case")
     add_profile_flags(parser)
@@ -131,7 +161,7 @@ def main(argv: Sequence[str]) -> int:
         if arguments.profile:
             return profile(arguments, made)
         return run(arguments, made, argv, "train_throughput")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

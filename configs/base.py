@@ -154,8 +154,8 @@ def get_config() -> ConfigDict:
     data.allow_train_eval_overlap = False  # lets evaluation utterances be in training; else such a run is refused
     data.doctor_max_hours = 100.0  # of audio that --mode=doctor decodes of a set; beyond, a sample; 0 = no limit
     data.max_unreadable_ratio = 0.01  # largest ratio of unreadable training rows; a run sure of more stops, saved
-    data.num_parallel_calls = 2  # batches decoded at the same time
-    data.prefetch_batches = 4  # decoded batches kept ready
+    data.num_parallel_calls = 0  # batches decoded at the same time; 0 = as many as the processor has cores
+    data.prefetch_batches = 0  # decoded batches of one replica kept ready; 0 = those of two updates, at least four
 
     data.train = train_set = ConfigDict()
     train_set.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv
@@ -231,7 +231,8 @@ def get_config() -> ConfigDict:
 
     config.runtime = runtime = ConfigDict()
     runtime.stop_within_secs = 30.0  # from SIGTERM, SIGHUP or Ctrl-C to the end, saved or not; 0 = as long as it takes
-    runtime.num_virtual_devices = 0  # splits the CPU into logical devices, to try a strategy on one machine
+    runtime.num_virtual_devices = 0  # splits the first GPU, or the CPU, into logical devices, to try a strategy
+    runtime.deterministic = False  # same results in every run on GPUs too, where some operations are slower for it
     runtime.loop_in_graph = False  # updates in a loop in the graph, two seconds of them at a time; always so on a TPU
     runtime.cluster_start_secs = 600.0  # how long the workers of --strategy=multi_worker wait for each other
     runtime.heartbeat_secs = 20.0  # a worker silent for so long is given up, and the others stop

@@ -10,11 +10,11 @@ finished shards whose checksums are right, and writes nothing if all are finishe
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
 
+from common.tensorflow_environment import set_tensorflow_defaults
 from data.audio.decoding import SAMPLE_RATE
 from data.command import Parser, add_corpus_flags, check_normalization, comma_list, run_command
 from data.common.errors import InputError
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _prepare(flags: argparse.Namespace) -> None:
     # Set before the first shard imports TensorFlow, whose messages on stderr do not help.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    set_tensorflow_defaults(log_level="2")
     if flags.num_shards is not None and flags.shard_mb is not None:
         raise InputError("--num_shards and --shard_mb contradict each other: give one of them")
     if not 0 <= flags.max_unreadable_ratio < 1:

@@ -108,7 +108,11 @@ def run(
 
 def _build_strategy(config: ConfigDict, mode: str, name: str, tpu: str) -> tf.distribute.Strategy:
     """Builds the strategy and checks that the config fits it."""
-    runtime.configure_devices(num_virtual_devices=config.runtime.num_virtual_devices)
+    runtime.configure_devices(
+        num_virtual_devices=config.runtime.num_virtual_devices,
+        # Runs of older versions have no such field.
+        deterministic=config.runtime.get("deterministic", False),
+    )
     strategy = runtime.build_strategy(
         name,
         tpu=tpu,

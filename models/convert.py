@@ -21,6 +21,7 @@ import numpy as np
 from common import json_files
 from common.arguments import Parser
 from common.special_tokens import TOKENIZER_FILE
+from common.tensorflow_environment import set_tensorflow_defaults
 from common.weight_names import is_weight_name, repository_hint
 from models.hugging_face import config as hf_config
 from models.hugging_face import files
@@ -243,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--vocab", default="", help="vocab.json of a new alphabet, which gets a new head")
     parser.add_argument("--allow_missing", default="", help="comma-separated names or patterns that may be missing")
     parser.add_argument("--allow_unexpected", default="", help="comma-separated names or patterns to drop")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    set_tensorflow_defaults()
     try:
         flags = parser.parse_args(argv)
         if flags.to_hf:

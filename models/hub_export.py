@@ -27,6 +27,7 @@ import numpy as np
 from common.arguments import Parser
 from common.hub_input import INPUT_FILE, hub_normalizes
 from common.near_files import describe_near
+from common.tensorflow_environment import set_tensorflow_defaults
 from models.wav2vec2.config import PRECISIONS
 
 # Functions import TensorFlow themselves, so that a wrong flag or path is reported at once.
@@ -254,6 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--attention_mask", action="store_true", help="take (speech, attention_mask) as input")
     parser.add_argument("--precision", choices=PRECISIONS, help="precision of the exported graph; default float32")
     parser.add_argument("--checkpoint", default="", help="other weights of the run: a checkpoint or its folder")
+    set_tensorflow_defaults()
     try:
         flags = parser.parse_args(argv)
         said = _run(flags)

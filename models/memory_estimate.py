@@ -12,6 +12,7 @@ from models.build import build_model
 from models.hugging_face.names import name_table, num_parameters
 from models.wav2vec2.config import Wav2Vec2Config, resolve
 
+_MOST_ROWS_POWER = 12  # of `largest_batch`, as a power of two
 _MAPS_PER_CONVOLUTION = 3.0  # feature maps that training keeps of each convolution
 # Bytes per number in the feature encoder and in plain layers. In half precision a CPU keeps float32 copies of most
 # tensors, so the measured size is close to float32.
@@ -118,6 +119,25 @@ class MemoryEstimate:
         if config.uses_fused_ops:  # the tensors of frozen convolutions are freed before the layers start
             return int(fixed + max(map_bytes * max(maps), layers))
         return int(fixed + map_bytes * max(maps) + layers)
+
+    def largest_batch(self, num_samples: int, available_bytes: int, training: bool) -> int | None:
+        """Returns the most rows whose predicted memory fits; 0 if not even one does, None for a SavedModel.
+
+        Args:
+            num_samples: Samples of each row.
+            available_bytes: Memory of the device.
+            training: As in `memory_bytes`.
+        """
+        if self.config is None:
+            return None
+
+        def fits(num_rows: int) -> bool:
+            return (self.memory_bytes(num_rows, num_samples, training) or 0) <= available_bytes
+
+        rows = 0
+        for step in (2**power for power in range(_MOST_ROWS_POWER, -1, -1)):
+            rows += step * fits(rows + step)
+        return rows
 
     def training_flops(self, num_samples: int) -> float | None:
         """Counts the floating-point operations of training on one row, in matrix products and convolutions.

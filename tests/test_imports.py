@@ -78,7 +78,7 @@ HOMES = {
         "engine/inference/serving/http_server.py",
         "engine/inference/serving/uploads.py",
     ),
-    "torch": ("benchmarks/reference_worker.py", "models/weights/tensor_files.py"),
+    "torch": ("benchmarks/plain_torch.py", "benchmarks/reference_worker.py", "models/weights/tensor_files.py"),
     "transformers": ("benchmarks/reference_worker.py",),
     "tqdm": ("benchmarks", "data", "engine", "models"),
 }
@@ -337,7 +337,7 @@ def test_every_imported_package_is_declared_in_setup_cfg():
         (
             "data/vocab.py",
             "import torch",
-            "belongs in benchmarks/reference_worker.py, models/weights/tensor_files.py alone",
+            "belongs in benchmarks/plain_torch.py, benchmarks/reference_worker.py, models/weights/tensor_files.py",
         ),
         ("data/vocab.py", "import transformers", "transformers belongs in benchmarks/reference_worker.py alone"),
         ("models/ctc/loss.py", "import keras", "imports keras, which is Keras 3"),

@@ -43,7 +43,7 @@ def test_plain_make_lists_every_target_with_a_sentence():
     assert done.returncode == 0 and done.stdout == make("help").stdout
     listed = dict(re.findall(r"^make (\S+) +(.+\.)$", done.stdout, flags=re.MULTILINE))
     (phony,) = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    assert listed.keys() == set(phony.split()) - {"check-python"}
+    assert listed.keys() == set(phony.split()) - {"check-python", "ask-more"}
 
 
 def test_what_pip_says_of_its_index_does_not_drown_the_installation(interpreter):
@@ -51,6 +51,47 @@ def test_what_pip_says_of_its_index_does_not_drown_the_installation(interpreter)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["installing (about 3.6 GB, most of it TensorFlow)"]
+
+
+@pytest.fixture
+def installed(interpreter):
+    """Extras that the stand-in was asked to install, one list for each installation."""
+    log = Path(f"{interpreter}.log")
+    interpreter.write_text(f'#!/bin/sh\ncase "$*" in *\'-m pip install\'*) echo "$*" >> {log} ;; esac\n')
+
+    def read():
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [re.search(r"\.\[(.*)\]", line)[1].split(",") for line in lines]
+
+    return read
+
+
+@pytest.mark.parametrize("given", ["gpu,serve", "gpu serve"])
+def test_extras_are_added_to_what_is_needed_and_stay(interpreter, installed, given):
+    venv, needed = f"VENV={interpreter.parents[1]}", ["quickstart", "test", "dev"]
+    done = make("install", venv, f"EXTRAS={given}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["installing (about 3.6 GB, most of it TensorFlow) with gpu serve"]
+    assert installed() == [[*needed, "gpu", "serve"]]
+    # Nothing more to do, whoever asks; another extra comes to those that are there.
+    for arguments in ([], ["EXTRAS=serve"], ["EXTRAS=gpu,serve"]):
+        assert make("install", venv, *arguments).stdout == ""
+    assert make("install", venv, "EXTRAS=lm").returncode == 0
+    assert installed()[1:] == [[*needed, "gpu", "lm", "serve"]]
+
+
+def test_extras_can_be_added_to_an_environment_that_exists(interpreter, installed):
+    venv = f"VENV={interpreter.parents[1]}"
+    assert make("install", venv).returncode == 0
+    assert make("install", venv, "EXTRAS=gpu").returncode == 0
+    assert [extras[3:] for extras in installed()] == [[], ["gpu"]]
+
+
+def test_a_misspelled_extra_is_named_with_those_that_exist(interpreter, installed):
+    done = make("install", f"VENV={interpreter.parents[1]}", "EXTRAS=gup,serve")
+    assert done.returncode != 0 and installed() == []
+    assert "make install: EXTRAS=gup,serve: no extra gup; setup.cfg has quickstart lm serve tflite" in done.stderr
+    assert not (interpreter.parents[1] / ".installed").exists()
 
 
 def test_a_failed_installation_keeps_what_pip_said_and_what_to_do(interpreter):

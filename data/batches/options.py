@@ -27,8 +27,8 @@ class DataOptions:
         num_buckets: Number of lengths to pad batches to.
         concat_max_utterances: Most utterances of one speaker to concatenate into a row; 1 = no concatenation.
         concat_gap_secs: Silence between concatenated utterances.
-        num_parallel_calls: Batches made at the same time.
-        prefetch_batches: Finished batches to keep ready.
+        num_parallel_calls: Batches made at the same time; 0 = as many as the processor has cores.
+        prefetch_batches: Finished batches to keep ready; 0 = those of two updates, at least four.
         normalize: Whether rows get zero mean and unit variance, as most models expect.
         augment: Fields of `data.augmentation.options.AugmentOptions`; {} = nothing is altered.
     """

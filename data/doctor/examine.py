@@ -102,6 +102,7 @@ def examine(
     max_hours: float = 0.0,
     num_workers: int | None = None,
     frozen_random: str = "",
+    device_faults: Sequence[str] = (),
     keeps_head: bool = False,
 ) -> DoctorReport:
     """Examines the data of a config.
@@ -122,6 +123,7 @@ def examine(
             utterances that share length and text with another, possible duplicates, are added.
         num_workers: Number of threads that decode; None = one for each processor core.
         frozen_random: Message about frozen weights that nothing has trained; "" = none.
+        device_faults: Messages about GPUs that TensorFlow cannot use.
         keeps_head: Whether training starts from a trained head, whose vocabulary the run must keep.
     """
     opened = _open_all(sets)
@@ -135,6 +137,7 @@ def examine(
     memory = _predict_memory(opened, memory_fn, available_bytes)
     findings = _gather_findings(opened, train, allow_train_eval_overlap=allow_train_eval_overlap)
     findings += _check_config(memory, frozen_random)
+    findings += find("unused_gpu", "machine", {message: "" for message in device_faults})
     findings = sort(without_explained(merge(advise(findings, keeps_head=keeps_head))))
     corpora = _corpora(opened)
     plan = plan_statistics(train.data[0][1].plan, frames_fn) if train else None

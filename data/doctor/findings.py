@@ -172,6 +172,7 @@ CHECKS: dict[str, Check] = {
         "the largest batch is predicted to need more memory than is available",
         "raise train.accum_steps, lower data.max_duration_secs or train.global_batch_size",
     ),
+    "unused_gpu": Check(_W, "GPUs that TensorFlow cannot use", "do what the line says, or expect the speed of a CPU"),
     "frozen_random": Check(_E, "frozen weights that nothing has trained", "set the fields that the line names"),
     "sampled": Check(
         _N,

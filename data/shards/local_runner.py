@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from common.cores import count_cores
 from data.common.errors import InputError
 from data.common.files import Lock, join_writer
 from data.shards.writer import ShardTask, too_many_bad, write_shard
@@ -35,8 +36,7 @@ class LocalRunner:
         """
         if num_workers is not None and num_workers < 1:
             raise InputError(f"num_workers is {num_workers}, wanted at least 1")
-        is_linux = hasattr(os, "sched_getaffinity")  # which respects the limits of a container
-        self._num_workers = num_workers or (len(os.sched_getaffinity(0)) if is_linux else os.cpu_count() or 1)
+        self._num_workers = num_workers or count_cores()
 
     def __call__(self, tasks: Sequence[ShardTask], *, folder: str, lock: Lock, bar: tqdm, max_bad: int) -> None:
         """Writes every shard and its note; the first error stops the others, and finished shards stay.

@@ -135,6 +135,7 @@ TRAINING_RULES: dict[str, Rule] = {
     "runtime.cluster_start_secs": _POSITIVE,
     "runtime.heartbeat_secs": _POSITIVE,
     "runtime.loop_in_graph": _one_of(True, False),
+    "runtime.deterministic": _one_of(True, False),
 }
 _RULES: dict[str, Rule] = {
     **TRAINING_RULES,
@@ -168,8 +169,8 @@ _RULES: dict[str, Rule] = {
     "data.max_batch_secs": _at_least_0("train.global_batch_size rows instead"),
     "data.row_multiple": _SIZE,
     "data.doctor_max_hours": _at_least_0("no limit"),
-    "data.num_parallel_calls": _SIZE,
-    "data.prefetch_batches": _SIZE,
+    "data.num_parallel_calls": _at_least_0("as many as the processor has cores", number="whole number"),
+    "data.prefetch_batches": _at_least_0("those of two updates, at least four", number="whole number"),
     "data.eval.*.held_out_ratio": _HELD_OUT,
     "data.eval.*.concat_max_utterances": _SIZE,
     "data.eval.*.concat_gap_secs": _AMOUNT,
@@ -242,6 +243,10 @@ def _check_together(values: Mapping[str, Any]) -> None:
     for name, by_epochs in EPOCHS_OF.items():
         if (number := values.get(name)) and (epochs := values.get(by_epochs)):
             raise ValueError(f"{by_epochs}={epochs:g} and {name}={number} are both set; set one of them to 0")
+    if values.get("runtime.deterministic") and values.get("model.source") == "hub":
+        raise ValueError(
+            "runtime.deterministic=True: the SavedModel of model.source=hub draws random numbers of its own; set False"
+        )
     low, high = (values.get(f"data.{name}_duration_secs", 0) for name in ("min", "max"))
     if 0 < high < low:
         raise ValueError(

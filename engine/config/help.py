@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 import importlib.metadata
-import os
 import platform
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from common.cores import count_cores
 from common.nearest import name_nearest
 from engine.common.source_tree import find_commit
 from engine.config.field_flags import FlagError, iterate_flags
@@ -116,7 +116,7 @@ def _installed(package: str) -> str:
 
 def _describe_devices() -> str:
     """Returns the devices that TensorFlow can use; it is imported only where the machine has an accelerator."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = count_cores()
     found = [f"CPU ({cores} {'core' if cores == 1 else 'cores'})"]
     if glob.glob("/dev/nvidia[0-9]*") or glob.glob("/dev/accel*") or glob.glob("/dev/kfd"):
         found += _list_accelerators()

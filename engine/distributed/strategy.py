@@ -14,33 +14,56 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 from tensorflow.python.eager import context as eager_context
+from tensorflow.python.framework import config as framework_config
 
+from engine.distributed import gpus
 from engine.distributed.cluster import Task, read_task
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 _TPU_ANSWER_SECS = 60.0
+_XLA_DETERMINISM = "--xla_gpu_deterministic_ops=true"
+# Logical GPUs need a limit each. CUDA's libraries and other programs take the rest.
+_GPU_RATIO = 0.9
+_UNKNOWN_GPU_BYTES = 8 * 2**30
 _T = TypeVar("_T")
 
 
-def configure_devices(*, num_virtual_devices: int) -> None:
-    """Splits the CPU into logical devices; call before TensorFlow initializes its devices.
+def configure_devices(*, num_virtual_devices: int, deterministic: bool = False) -> None:
+    """Splits a device into logical ones and sets op determinism; call before TensorFlow initializes its devices.
 
     Args:
-        num_virtual_devices: Number of logical CPUs; 0 or 1 leaves the CPU whole.
+        num_virtual_devices: Number of logical devices that the first GPU becomes, or the CPU without one; 0 or 1 leaves
+            it whole.
+        deterministic: Whether every operation gives the same result in every run, on a GPU too.
 
     Raises:
         ValueError: TensorFlow has already initialized another number of devices.
     """
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+        # What XLA compiles follows a flag of its own, which it reads when it first compiles.
+        if _XLA_DETERMINISM not in (given := os.environ.get("XLA_FLAGS", "")):
+            os.environ["XLA_FLAGS"] = f"{given} {_XLA_DETERMINISM}".strip()
     if num_virtual_devices <= 1:
         return
-    cpu = tf.config.list_physical_devices("CPU")[0]
+    physical = (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU"))[0]
+    limit = None
+    if physical.device_type == "GPU":
+        total = gpus.memory_bytes() or _UNKNOWN_GPU_BYTES
+        limit = int(_GPU_RATIO * total / num_virtual_devices / 2**20)
+    parts = [tf.config.LogicalDeviceConfiguration(memory_limit=limit)] * num_virtual_devices
     try:
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_virtual_devices)
+        tf.config.set_logical_device_configuration(physical, parts)
     except RuntimeError as error:
-        if len(tf.config.list_logical_devices("CPU")) != num_virtual_devices:
+        if len(tf.config.list_logical_devices(physical.device_type)) != num_virtual_devices:
             raise ValueError(
                 f"runtime.num_virtual_devices={num_virtual_devices} must be set before TensorFlow starts: {error}"
             ) from error
+
+
+def is_deterministic() -> bool:
+    """Returns whether op determinism is on."""
+    return framework_config.is_op_determinism_enabled()
 
 
 def build_strategy(

@@ -22,6 +22,7 @@ from engine.actions import writers
 from engine.checkpointing.best import BestCheckpoint
 from engine.checkpointing.compatibility import check_matches
 from engine.common import files
+from engine.common.out_of_memory import is_out_of_memory
 from engine.config import builders
 from engine.console.training_log import without_orbit_prints
 from engine.protocols import Components
@@ -246,6 +247,8 @@ class _Follower:
             with self._strategy.scope():
                 self._state.read(path).expect_partial()
         except (WorkdirError, tf.errors.OpError) as error:
+            if is_out_of_memory(error):  # so would be every other one
+                raise
             # Training keeps the newest few; it may have removed this one while another was evaluated.
             is_gone = not storage.is_file(f"{path}.index")
             reason = "training removed it before its turn; raise checkpoint.keep" if is_gone else str(error)

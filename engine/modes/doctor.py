@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 
 from common import storage
 from common import workdir_layout as layout
-from engine.config import builders, validation
-from engine.distributed import strategy
+from engine.config import builders, memory, validation
+from engine.distributed import gpus, strategy
 from engine.protocols import Components, Tokenizer, TrainData
 from engine.workdir.records import read_metrics
 
@@ -67,7 +67,7 @@ def run(
     given = None if data.vocab == builders.AUTO else parts.build_tokenizer(data.vocab)
     build_train, config, tokenizer = _open_train(config, parts, given)
     data = config.data
-    estimate = _measure(config, tokenizer, measure_model)
+    estimate = memory.measure(config, num_tokens=tokenizer.num_tokens, measure_model=measure_model)
 
     def build_eval(name: str) -> Callable[..., Any]:
         def build(report: Callable[..., None]) -> Any:
@@ -87,7 +87,8 @@ def run(
         frames_fn=estimate.num_frames,
         memory_fn=estimate.memory_bytes,
         time_fn=_time_fn(config, workdir, estimate.training_flops, replicas),
-        available_bytes=available_memory(),
+        available_bytes=memory.available_memory(),
+        device_faults=gpus.find_gpu_faults(),
         speed_factors=data.speed_factors,
         min_duration_secs=data.min_duration_secs,
         max_duration_secs=data.max_duration_secs,
@@ -99,24 +100,6 @@ def run(
     write_report(report, workdir, title=os.path.basename(os.path.normpath(workdir)))
     print("\n".join(report.lines()))
     return 2 if report.num_errors else 0
-
-
-def _measure(config: ConfigDict, tokenizer: Tokenizer, measure_model: Callable[..., Any]) -> Any:
-    """Returns frames, memory and operations of the config's model, which is not built."""
-    return measure_model(
-        source=config.model.source,
-        preset=config.model.preset,
-        architecture=dict(config.model.get("architecture", {})),
-        hub_handle=config.model.hub_handle,
-        vocab_size=tokenizer.num_tokens,
-        precision=config.train.precision,
-        freeze_feature_encoder=config.model.freeze_feature_encoder,
-        keep_average=config.train.ema_decay > 0,
-        keep_copy=config.checkpoint.background,
-        num_views=2 if config.train.get("cr_ctc_scale", 0.0) else 1,
-        fused_ops=config.model.fused_ops,
-        gradient_checkpointing=config.model.gradient_checkpointing,
-    )
 
 
 def _open_train(
@@ -151,13 +134,6 @@ def _open_train(
     if tokenizer is None:
         tokenizer = data.tokenizer if data is not None else parts.build_tokenizer("")
     return build, config, tokenizer
-
-
-def available_memory() -> int | None:
-    """Returns the bytes of the machine's memory; None with an accelerator, whose own memory is not queried."""
-    if _has_accelerator():
-        return None
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _has_accelerator() -> bool:

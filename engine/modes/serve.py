@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging as python_logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from engine.common.out_of_memory import explained_out_of_memory
 from engine.common.signals import StopOnSignal
-from engine.config import builders, field_rules
+from engine.config import builders, field_rules, memory
 from engine.inference.export.saved_model import build_export
 from engine.inference.exported import ExportedModel, read_export_fields
 from engine.inference.loading import find_decode, load_transcriber
+from engine.inference.serving.answers import Answer, Request
 from engine.inference.serving.http_server import Limits, Service
 from engine.inference.serving.page import render_page
 from engine.inference.serving.recognizer import Recognizer
@@ -105,7 +107,12 @@ async def _serve(
     timeout_secs: float,
 ) -> bool:
     """Listens until `until` returns True; returns whether every accepted request was answered."""
-    service = Service(answer=recognizer.answer, metadata=metadata, limits=limits, page=page)
+
+    def answer(requests: Sequence[Request]) -> list[Answer]:
+        with explained_out_of_memory(lambda evaluates: memory.advise("serve", evaluates=evaluates, foreseen="")):
+            return recognizer.answer(requests)
+
+    service = Service(answer=answer, metadata=metadata, limits=limits, page=page)
     try:
         port = service.listen(host=options["host"], port=options["port"])
         print(f"serving {limits.name} on http://{options['host']}:{port}", flush=True)

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import tensorflow as tf
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -43,9 +44,12 @@ def run(*, config: ConfigDict, command: Sequence[str], workdir: str) -> int:
     shutil.rmtree(folder, ignore_errors=True)
     num_updates = fields.num_updates or config.train.num_updates  # 0 = the updates of train.num_epochs
     length = _length_flags(config, num_updates)
+    # On a GPU, two uninterrupted runs differ without it.
+    needs_determinism = config.model.get("source", "native") == "native" and tf.config.list_physical_devices("GPU")
+    determinism = ["--config.runtime.deterministic=True"] if needs_determinism else []
 
     def child(name: str) -> dict:
-        extra = ["--mode=train_and_eval", f"--workdir={folder / name}", *length]
+        extra = ["--mode=train_and_eval", f"--workdir={folder / name}", *length, *determinism]
         return {"command": [*command, *extra], "workdir": folder / name, "log": folder / f"{name}.log"}
 
     logging.info("training %s without interruption", f"{num_updates} updates" if num_updates else "all epochs")

@@ -343,9 +343,16 @@ def _counter(name: str) -> tf.Variable:
 
 def _timed_next(iterator: tf.data.Iterator) -> tuple[Batch, tf.Tensor]:
     """Returns the next batch and the seconds until it came; graph, cross-replica context."""
-    start = tf.timestamp()
+    start = _now_secs()
     with tf.control_dependencies([start]):
         batch = next(iterator)
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-        waited_secs = tf.timestamp() - start
+        waited_secs = _now_secs() - start
     return batch, tf.cast(waited_secs, tf.float32)
+
+
+def _now_secs() -> tf.Tensor:
+    """Returns the time of a clock, in seconds; graph."""
+    if runtime.is_deterministic():  # then TensorFlow refuses its own clock
+        return tf.numpy_function(time.time, [], tf.float64)
+    return tf.timestamp()

@@ -11,6 +11,8 @@ from typing import Any
 
 from absl import logging
 
+from engine.common.out_of_memory import OutOfMemoryError
+
 # Weight of the newest batch in the running average of the time that an item takes.
 _NEWEST_WEIGHT = 0.1
 
@@ -109,7 +111,10 @@ class WorkQueue:
                 future.set_result(result)
         except Exception as error:
             if len(batch) == 1:
-                logging.exception("a request failed")
+                if isinstance(error, OutOfMemoryError):
+                    logging.error("a request failed: %s", error)
+                else:
+                    logging.exception("a request failed")
                 if not batch[0][1].done():
                     batch[0][1].set_exception(error)
             else:

@@ -16,6 +16,7 @@ import tornado.web
 from absl import logging
 from tornado.ioloop import IOLoop
 
+from engine.common.out_of_memory import OutOfMemoryError
 from engine.inference.serving import answers, uploads
 from engine.inference.serving.answers import Answer, Request
 from engine.inference.serving.batch_queue import QueueFullError
@@ -236,6 +237,8 @@ class BodyHandler(Handler):
             if not self._is_gone:
                 raise
             return self.refuse(503, "the client has gone")
+        except OutOfMemoryError:
+            return self.refuse(503, "there is not enough memory here for this request; send a shorter recording")
         except Exception:  # logged by the queue
             return self.refuse(500, "the request failed here; the server's log says why")
 

@@ -99,7 +99,7 @@ def test_every_planted_fault_is_named_and_nothing_else(planted, policy):
     # What is about a whole set, a config or the machine has tests of its own.
     assert set(CHECKS) - told == {
         "resampled", "sampled", "memory", "unrelated_transcripts", "labels_fit_slow_only", "bad_segment",
-        "frozen_random",
+        "frozen_random", "unused_gpu",
         "wrong_duration", "lost_symbols", "markup", "missing_cells", "line_breaks", "read_otherwise", "unspaced_text",
         "rare_characters",
     }  # fmt: skip
@@ -140,6 +140,12 @@ def test_weights_that_stay_random_are_an_error_of_the_config(clean):
     found = run(sets=clean_sets(clean), frozen_random="model.x=True, but nothing trained it; set model.x=False")
     assert named(found) == {("config", "frozen_random"): {"model"}} and found.num_errors == 1
     assert "model (model.x=True, but nothing trained it; set model.x=False)" in "\n".join(found.lines())
+
+
+def test_gpus_that_are_not_used_are_a_warning(clean):
+    found = run(sets=clean_sets(clean), device_faults=["this machine has 1 NVIDIA GPU, but TensorFlow sees none"])
+    assert named(found) == {("machine", "unused_gpu"): {"this machine has 1 NVIDIA GPU, but TensorFlow sees none"}}
+    assert found.num_errors == 0
 
 
 def test_a_clean_corpus_gets_statistics_and_no_findings(clean):

@@ -49,8 +49,8 @@ def changed(**fields):
         ("data__speed_factors", (1.0, 0.0), "data.speed_factors=(1.0, 0.0): wanted one or more numbers above 0"),
         ("data__max_batch_secs", -1.0, "data.max_batch_secs=-1.0: wanted 0 or more"),
         ("data__row_multiple", 0, "data.row_multiple=0: wanted 1 or more"),
-        ("data__num_parallel_calls", 0, "data.num_parallel_calls=0: wanted 1 or more"),
-        ("data__prefetch_batches", 0, "data.prefetch_batches=0: wanted 1 or more"),
+        ("data__num_parallel_calls", -1, "data.num_parallel_calls=-1: wanted 0 or more; 0 = as many as"),
+        ("data__prefetch_batches", -1, "data.prefetch_batches=-1: wanted 0 or more; 0 = those of two"),
         ("decode__beam_size", 0, "decode.beam_size=0: wanted 1 or more"),
         ("decode__beam_threshold", 0.0, "decode.beam_threshold=0.0: wanted a number above 0"),
         ("decode__lm_weight", -1.0, "decode.lm_weight=-1.0: wanted a number of 0 or more"),
@@ -69,6 +69,14 @@ def test_a_wrong_value_names_field_value_and_what_was_wanted(field, value, line)
     with pytest.raises(ValueError) as raised:
         field_rules.check_values(changed(**{field: value}), choices=CHOICES)
     assert str(raised.value).startswith(line)
+
+
+def test_a_saved_model_with_random_numbers_of_its_own_is_never_deterministic():
+    fields = changed(runtime__deterministic=True)
+    field_rules.check_values(fields, choices=CHOICES)
+    fields["model"]["source"] = "hub"
+    with pytest.raises(ValueError, match="runtime.deterministic=True: the SavedModel of model.source=hub"):
+        field_rules.check_values(fields, choices=CHOICES)
 
 
 @pytest.mark.parametrize(

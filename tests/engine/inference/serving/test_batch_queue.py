@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from engine.common.out_of_memory import OutOfMemoryError
 from engine.inference.serving.batch_queue import QueueFullError, WorkQueue
 
 
@@ -80,3 +81,20 @@ def test_the_end_finishes_what_was_taken_and_takes_nothing_more(gated):
     gated.permits.release(2)
     assert queue.close(timeout_secs=10)
     assert [future.result(0) for future in futures] == [2, 4] and queue.num_pending == 0
+
+
+def test_an_item_too_large_for_the_memory_costs_one_line_and_the_others_nothing(caplog):
+    def do_batch(items):
+        if "huge" in items:
+            raise OutOfMemoryError("out of memory on GPU 0; lower --serve.batch_size")
+        return items
+
+    queue = WorkQueue(do_batch=do_batch, batch_size=4, max_pending=8)
+    futures = [queue.submit(item) for item in ("a", "huge", "b")]
+    with pytest.raises(OutOfMemoryError):
+        futures[1].result(timeout=10)
+    assert [futures[0].result(timeout=10), futures[2].result(timeout=10)] == ["a", "b"]
+    assert queue.close(timeout_secs=10)
+    (record,) = caplog.records
+    assert record.getMessage() == "a request failed: out of memory on GPU 0; lower --serve.batch_size"
+    assert not record.exc_info

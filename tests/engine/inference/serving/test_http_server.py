@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
+from engine.common.out_of_memory import OutOfMemoryError
 from engine.inference.serving.answers import Answer
 from engine.inference.serving.http_server import Limits, Service
 from engine.inference.serving.recognizer import Recognizer
@@ -50,6 +51,8 @@ class Running:
         assert self.gate.wait(20)
         if any(request.name == "fault" for request in requests):
             raise RuntimeError("planted")
+        if any(request.name == "huge" for request in requests):
+            raise OutOfMemoryError("out of memory on GPU 0; lower --serve.batch_size")
         sizes = [os.path.getsize(request.path) for request in requests]
         self.sizes += sizes
         return [Answer(200, str(size).encode()) for size in sizes]
@@ -158,6 +161,7 @@ def test_health_and_metadata(server):
         ({"Content_Length": "9" * 5000}, 413, "larger than the 0.1 MB"),
         ({"Content_Disposition": f"attachment; {BROKEN_NAMES[0]}"}, 400, "filename* cannot be read"),
         ({"Content_Disposition": "attachment; filename=fault"}, 500, "the server's log says why"),
+        ({"Content_Disposition": "attachment; filename=huge"}, 503, "not enough memory here for this request"),
     ],
 )
 def test_what_cannot_be_answered_is_told_in_one_line(server, request_fields, status, message):
