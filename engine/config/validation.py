@@ -23,7 +23,8 @@ from engine.training.schedules import SCHEDULES
 _LATER_FIELDS = (
     "data.train.held_out_ratio", "train.num_epochs", "eval.every_epochs", "checkpoint.every_epochs",
     "train.warmup_ratio", "train.hold_ratio", "train.loss_divisor", "checkpoint.background", "runtime.stop_within_secs",
-    "runtime.loop_in_graph", "runtime.deterministic", "train.cr_ctc_scale", "train.cr_ctc_warmup_updates", "train.cr_ctc_mask_factor",
+    "runtime.loop_in_graph", "runtime.deterministic",
+    "train.cr_ctc_scale", "train.cr_ctc_warmup_updates", "train.cr_ctc_mask_factor",
     "train.intermediate_ctc_layers", "train.intermediate_ctc_weight",
 )  # fmt: skip
 
