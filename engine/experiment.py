@@ -44,6 +44,14 @@ RESUMABLE_FIELDS = (
     "train.log_every_updates",
     "train.max_consecutive_skips",
 )
+# Fields that decide how an update is computed and what memory it takes, but not its result beyond rounding. They may
+# differ too; the workdir's config then takes the new values.
+MEMORY_FIELDS = (
+    "model.fused_ops",
+    "model.gradient_checkpointing",
+    "train.microbatch_rows",
+    "train.microbatch_secs",
+)
 _TRAINING_MODES = ("train", "train_and_eval")
 
 
@@ -106,9 +114,8 @@ def _build_strategy(config: ConfigDict, mode: str, name: str, tpu: str) -> tf.di
     )
     if runtime.is_tpu(strategy):
         validation.check_tpu(config)
-    trains = mode in _TRAINING_MODES
-    validation.check_fields(config, num_replicas=strategy.num_replicas_in_sync, trains=trains)
-    if trains and config.train.num_updates:
+    validation.check_fields(config)
+    if mode in _TRAINING_MODES and config.train.num_updates:
         builders.build_learning_rate(config)  # refuses contradictory fields
     return strategy
 
@@ -201,7 +208,10 @@ def _claim_workdir(
             workdir,
             config.to_dict(),
             allowed=RESUMABLE_FIELDS,
-            may_change=lambda before: validation.check_longer(before, config, workdir=workdir, step=step),
+            may_change=lambda before: (
+                *validation.check_longer(before, config, workdir=workdir, step=step),
+                *MEMORY_FIELDS,
+            ),
         )
     run_id = identity.begin_run(workdir, is_fresh=is_fresh, keep=init)
     if is_fresh:
