@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from configs import base
 from engine import experiment
@@ -139,6 +140,7 @@ def main(folder: Path) -> None:
     """Prints what came out as JSON."""
     runtime.configure_devices(num_virtual_devices=8)
     conftest._stop_tuning(tf)
+    logging.set_verbosity(logging.INFO)
     found = {"splits": train_on_every_split(), "resumed": resume_on_others(folder)}
     found["evaluated"] = {number: evaluate(folder, number) for number in (3, 8)}
     print(json.dumps(found))
