@@ -65,9 +65,9 @@ def test_compiled_as_for_a_tpu_it_trains_the_same_weights_and_hears_the_same_tex
     assert find_faults(update) == []
 
     trainer.model.head.bias.assign(tf.one_hot(0, 32) * -9.0)  # five updates teach blanks: without them there is a text
-    plain = equivalence.make_evaluator(strategy, trainer.model, batch_size=8)
+    plain = equivalence.make_evaluator(strategy, trainer.model, batch_size=6)
     whole = equivalence.make_evaluator(
-        strategy, trainer.model, batch_size=8, bucket_boundaries=equivalence.BOUNDARIES[-1:]
+        strategy, trainer.model, batch_size=6, bucket_boundaries=equivalence.BOUNDARIES[-1:]
     )
     whole._transcribe = compiled(whole._transcribe)
     texts, loss = equivalence.evaluate(plain)
