@@ -20,14 +20,20 @@ from pathlib import Path
 from benchmarks import cases, measure, protocol
 from models.memory_estimate import measure_model
 
-_SAVERS = ((False, 1), (True, 1), (False, 2), (True, 2))
+_SAVERS = ((False, 2), (True, 2), (False, 1), (True, 1))  # gradient checkpointing, rows of a microbatch
 
 
 class Watched:
     """Runs our side of a benchmark under a limit of resident memory."""
 
     def __init__(
-        self, *, batch: cases.Batch, precision: str, gradient_checkpointing: bool, accum_steps: int, limit_bytes: float
+        self,
+        *,
+        batch: cases.Batch,
+        precision: str,
+        gradient_checkpointing: bool,
+        microbatch_rows: int,
+        limit_bytes: float,
     ):
         """Starts a process that trains on `batch` and is killed when it exceeds `limit_bytes`."""
         self._folder = tempfile.TemporaryDirectory()
@@ -41,7 +47,7 @@ class Watched:
             batches=path,
             model={**model, "gradient_checkpointing": gradient_checkpointing},
         )
-        arguments = {**dataclasses.asdict(spec), "accum_steps": accum_steps}
+        arguments = {**dataclasses.asdict(spec), "microbatch_rows": microbatch_rows}
         self.worker = protocol.Worker(python=sys.executable, module="benchmarks.our_worker", arguments=arguments)
         self._done = threading.Event()
         self._limit_bytes = limit_bytes
@@ -87,7 +93,7 @@ def _longest(flags: argparse.Namespace) -> None:
             batch=batch,
             precision=flags.precision,
             gradient_checkpointing=flags.gradient_checkpointing,
-            accum_steps=1,
+            microbatch_rows=1,
             limit_bytes=limit,
         ) as side:
             try:
@@ -118,12 +124,12 @@ def _longest(flags: argparse.Namespace) -> None:
 def _savers(flags: argparse.Namespace) -> None:
     batch = cases.noise_batch(num_rows=2, num_samples=246_000)
     print("| update | peak memory | processor-s | audio-s per processor-s |\n|---|---|---|---|")
-    for gradient_checkpointing, accum_steps in _SAVERS:
+    for gradient_checkpointing, microbatch_rows in _SAVERS:
         how = "gradient checkpointing" if gradient_checkpointing else "plain"
-        name = f"{how}, {accum_steps} microbatch{'es' if accum_steps > 1 else ''}"
+        name = f"{how}, {'1 microbatch' if microbatch_rows > 1 else '2 microbatches'}"
         with Watched(
             batch=batch, precision=flags.precision, gradient_checkpointing=gradient_checkpointing,
-            accum_steps=accum_steps,
+            microbatch_rows=microbatch_rows,
             limit_bytes=flags.limit_gib * 2**30,
         ) as side:  # fmt: skip
             side.worker.ask("run_once")

@@ -60,7 +60,8 @@ def measure_update(
         spec = protocol.Spec(
             task="train", precision=measure.PRECISIONS[precision], device="cpu", batches=path, model=model
         )
-        arguments = {**dataclasses.asdict(spec), "accum_steps": parts, "num_replicas": replicas}
+        arguments = {**dataclasses.asdict(spec), "microbatch_rows": rows // (parts * replicas)}
+        arguments["num_replicas"] = replicas
         with protocol.Worker(python=sys.executable, module="benchmarks.our_worker", arguments=arguments) as worker:
             worker.ask("run_once")
             passes = [worker.ask("run_once") for _ in range(num_repeats)]

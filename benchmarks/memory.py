@@ -47,7 +47,7 @@ def peak_bytes(corpus: str, setting: tuple[str, int, float, str, bool]) -> int:
                 f"--workdir={workdir}/run", "--mode=train", *start,
                 f"--config.model.preset={preset}", f"--config.train.precision={precision}",
                 f"--config.model.freeze_feature_encoder={frozen}", f"--config.train.global_batch_size={2 * rows}",
-                "--config.train.accum_steps=2", "--config.train.num_updates=2",
+                f"--config.train.microbatch_rows={rows}", "--config.train.num_updates=2",
                 f"--config.data.bucket_boundaries_samples=({samples},)",
                 f"--config.data.max_duration_secs={secs}", f"--config.data.min_duration_secs={max(0.1, secs - 4)}",
             ],

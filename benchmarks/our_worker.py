@@ -27,7 +27,7 @@ class Side:
     """A model with its batches."""
 
     def __init__(
-        self, *, task: str, precision: str, device: str, batches: str, model: dict[str, Any], accum_steps: int = 1,
+        self, *, task: str, precision: str, device: str, batches: str, model: dict[str, Any], microbatch_rows: int = 0,
         num_replicas: int = 1, num_threads: int = 0, compile: bool = False,
     ) -> None:  # fmt: skip
         """Builds the model.
@@ -38,7 +38,7 @@ class Side:
             device: "cpu" or "gpu".
             batches: .npz file of `cases.save`.
             model: Fields of `models.wav2vec2.model.build_model`.
-            accum_steps: Microbatches of an update.
+            microbatch_rows: Rows that a replica computes at a time; 0 = all.
             num_replicas: Logical CPUs to train on.
             num_threads: Threads of TensorFlow's kernels; 0 = one for each processor.
             compile: Unused here.
@@ -62,7 +62,7 @@ class Side:
             self._model = build_model(precision=precision, freeze_feature_encoder=True, **model)
         self.trainer: Trainer | None = None
         if task == "train":
-            self.trainer = self._make_trainer(accum_steps, num_replicas)
+            self.trainer = self._make_trainer(microbatch_rows, num_replicas)
         else:
             self._model.fix_weights()
             infer = tf.function(self._decode, input_signature=[
@@ -71,7 +71,7 @@ class Side:
             # As in the transcriber: groups of rows, as many at once as suits the device.
             self._rows = RowRunner(infer, suitable_grouping())
 
-    def _make_trainer(self, accum_steps: int, num_replicas: int) -> Trainer:
+    def _make_trainer(self, microbatch_rows: int, num_replicas: int) -> Trainer:
         rows = self._batches[0].waveform.shape[0] // num_replicas
         signature = {
             "waveform": tf.TensorSpec([rows, None], tf.float32),
@@ -118,7 +118,7 @@ class Side:
                 dataset_fn=dataset_fn,
                 loss_fn=loss.ctc_loss,
                 feasible_fn=loss.feasible,
-                options=TrainerOptions(accum_steps=accum_steps),
+                options=TrainerOptions(microbatch_rows=microbatch_rows),
             )
 
     def _decode(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -179,7 +179,7 @@ def _train(corpus: dict[str, Any], num_updates: int) -> tuple[float, float]:
             dataset_fn=data.dataset,
             loss_fn=loss.ctc_loss,
             feasible_fn=loss.feasible,
-            options=TrainerOptions(accum_steps=2),
+            options=TrainerOptions(microbatch_rows=1),
         )
     trainer.train(tf.constant(1))  # tracing
     begin = time.monotonic()

@@ -1,10 +1,18 @@
-"""Renamed config fields and flags: the old spelling works and is answered with one line that names the new one."""
+"""Renamed config fields and flags: the old spelling works and is answered with one line that names the new one.
+
+train.accum_steps is not a rename: it counted the microbatches of a replica, which now follow from the rows that the
+memory of one device holds and from the number of devices. A command or a config that sets it is told what to write; in
+the records of older runs it is replaced.
+"""
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from typing import Any
+
+from common.json_files import is_kind
 
 # Old name -> new name. A field's name is unique among all sections, so the last part of its path is enough.
 FIELDS = {
@@ -40,6 +48,37 @@ def rename_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         else:
             renamed[FIELDS.get(name, name)] = value
     return renamed
+
+
+def replace_accum_steps(fields: dict[str, Any]) -> dict[str, Any]:
+    """Returns the nested fields of a config with what train.accum_steps meant on one device in its place."""
+    train = fields.get("train")
+    if not isinstance(train, Mapping) or "accum_steps" not in train:
+        return fields
+    name, value, _ = _find_microbatch(fields)
+    kept = {other: old for other, old in train.items() if other != "accum_steps"}
+    return {**fields, "train": {**kept, name: value} if value else kept}
+
+
+def explain_accum_steps(fields: Mapping[str, Any], prefix: str = "") -> str:
+    """Returns what a config that sets train.accum_steps has to set in its place; `prefix` goes before the field."""
+    name, value, what = _find_microbatch(fields)
+    return (
+        "how many microbatches an update has now follows from the devices; write "
+        f"{prefix}train.{name}={f'{value:g}' if value else 'N'} instead, the {what} that one device computes at a time"
+    )
+
+
+def _find_microbatch(fields: Mapping[str, Any]) -> tuple[str, float, str]:
+    """Returns the field that replaces train.accum_steps, its value on one device (0 = unknown), and what it counts."""
+    train, data = fields["train"], fields.get("data")
+    count, secs = train["accum_steps"], data.get("max_batch_secs", 0) if isinstance(data, Mapping) else 0
+    is_by_secs = is_kind(secs, float) and secs > 0
+    name, what = ("microbatch_secs", "seconds of audio") if is_by_secs else ("microbatch_rows", "rows")
+    whole: Any = secs if is_by_secs else train.get("global_batch_size")
+    if not is_kind(count, float) or not is_kind(whole, float) or not 1 <= count < 1e9 or not 0 < whole < 1e9:
+        return name, 0, what
+    return name, whole / count if is_by_secs else math.ceil(whole / count), what
 
 
 def rename_path(path: str) -> str:

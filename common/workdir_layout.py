@@ -14,7 +14,7 @@ from absl import logging
 
 from common import storage
 from common.json_files import MalformedFileError, optional_field, parse_object
-from common.renamed import rename_fields
+from common.renamed import rename_fields, replace_accum_steps
 
 PathLike = str | os.PathLike[str]
 
@@ -94,7 +94,7 @@ def read_config(path: PathLike) -> dict[str, Any]:
             stack.extend((child, depth + 1) for child in value.values())
         elif isinstance(value, list):
             stack.extend((child, depth + 1) for child in value)
-    return rename_fields(fields)
+    return replace_accum_steps(rename_fields(fields))
 
 
 def read_run_id(workdir: PathLike) -> str:

@@ -150,7 +150,7 @@ def get_config() -> ConfigDict:
     data.speed_factors = (1.0,)  # playing speeds to draw from
     data.augment = get_augment()  # of training rows, anew in each epoch
     data.max_batch_secs = 0.0  # most audio of one update, with padding, over all replicas; 0 = train.global_batch_size
-    data.row_multiple = 8  # with max_batch_secs: rows are a multiple of this, itself one of replicas x accum_steps
+    data.row_multiple = 8  # with max_batch_secs: rows are a multiple of this; no padding rows on devices that divide it
     data.allow_train_eval_overlap = False  # lets evaluation utterances be in training; else such a run is refused
     data.doctor_max_hours = 100.0  # of audio that --mode=doctor decodes of a set; beyond, a sample; 0 = no limit
     data.max_unreadable_ratio = 0.01  # largest ratio of unreadable training rows; a run sure of more stops, saved
@@ -171,7 +171,8 @@ def get_config() -> ConfigDict:
 
     config.train = train = ConfigDict()
     train.global_batch_size = 32  # rows of one update, over all replicas (the published recipe: about 400 s of audio)
-    train.accum_steps = 8  # microbatches per update and replica
+    train.microbatch_rows = 4  # rows that one device computes at a time: what its memory holds; changes no result
+    train.microbatch_secs = 0.0  # most audio at a time instead, with padding, or one row; 0 = train.microbatch_rows
     train.num_updates = 80_000  # optimizer updates; a run may be made longer as long as its decay has not begun
     train.num_epochs = 0.0  # passes over the training data; then num_updates must be 0
     train.loss_divisor = "utterances"  # utterances | label_tokens: what an update's summed loss is divided by
@@ -260,7 +261,7 @@ def get_small_config() -> ConfigDict:
     config.data.eval = ConfigDict()
 
     config.train.global_batch_size = 16
-    config.train.accum_steps = 1
+    config.train.microbatch_rows = 16
     config.train.num_updates = 1_600
     config.train.precision = "float32"
     config.train.optimizer = "adamw"

@@ -38,7 +38,7 @@ def get_config(handle: str = "https://tfhub.dev/vasudevgupta7/wav2vec2/1") -> Co
     )
 
     config.train.global_batch_size = 2
-    config.train.accum_steps = 1
+    config.train.microbatch_rows = 2
     config.train.num_updates = 4_000  # three epochs
     config.train.precision = "float32"
     config.train.optimizer = "adam"

@@ -47,7 +47,7 @@ def get_config(manifests: str = "datasets/new_language/train.jsonl") -> ConfigDi
     if not dev:
         config.data.train.held_out_ratio = config.data.eval["dev"].held_out_ratio = HELD_OUT_RATIO
 
-    config.train.accum_steps = 4  # 20 s of audio at a time
+    config.train.microbatch_secs = 20.0
     config.train.num_updates = 0
     config.train.num_epochs = 30.0
     config.train.optimizer = "adamw"

@@ -55,6 +55,14 @@ LATER_FIELDS = {
     "train.intermediate_ctc_layers": (),
     "train.intermediate_ctc_weight": 0.3,
 }
+# Fields that decide how an update is computed and what memory it takes, but not its result beyond rounding. They may
+# differ too; the workdir's config then takes the new values.
+MEMORY_FIELDS = (
+    "model.fused_ops",
+    "model.gradient_checkpointing",
+    "train.microbatch_rows",
+    "train.microbatch_secs",
+)
 _TRAINING_MODES = ("train", "train_and_eval")
 
 
@@ -121,9 +129,8 @@ def _build_strategy(config: ConfigDict, mode: str, name: str, tpu: str) -> tf.di
     )
     if runtime.is_tpu(strategy):
         validation.check_tpu(config)
-    trains = mode in _TRAINING_MODES
-    validation.check_fields(config, num_replicas=strategy.num_replicas_in_sync, trains=trains)
-    if trains and config.train.num_updates:
+    validation.check_fields(config)
+    if mode in _TRAINING_MODES and config.train.num_updates:
         builders.build_learning_rate(config)  # refuses contradictory fields
     return strategy
 
@@ -222,6 +229,7 @@ def _claim_workdir(
             later=LATER_FIELDS,
             may_change=lambda before: (
                 *validation.check_longer(before, config, workdir=workdir, step=step),
+                *MEMORY_FIELDS,
                 *validation.list_later_groups(before, config),
             ),
         )

@@ -1,9 +1,10 @@
-"""The same weights and the same transcripts for any replicas, accumulation, padding and number of processes.
+"""The same weights and the same transcripts for any replicas, microbatches, padding and number of processes.
 
 Also if every step is compiled whole, as a TPU needs it (what else it needs: tests/test_tpu.py).
 
-The default tier runs a core of the matrix; the slow one all of it: (1, 2, 4 logical CPUs) x (accumulation 1, 2, 4) x
-(bucketed or padded to the longest), and evaluation with (1, 2, 4 replicas) x (batch 1, 3, 8).
+The default tier runs a core of the matrix (and tests/engine/test_any_devices.py more of it, with a toy model); the slow
+one all of it: (1, 2, 3, 4, 8 logical CPUs) x (microbatches of 16, 3, 1 rows) x (bucketed or padded to the longest), and
+evaluation with (1, 2, 3, 4, 8 replicas) x (batch 1, 3, 8).
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ def load(path):
 
 @pytest.fixture(scope="module")
 def mirrored(two_replicas):
-    """Two replicas in this process, two microbatches each, padded to the bucket; averages behind the weights."""
-    return equivalence.train(two_replicas, accum_steps=2, ema_decay=EMA_DECAY)
+    """Two replicas here, microbatches of 3, 3 and 2 rows, padded to the bucket; averages behind the weights."""
+    return equivalence.train(two_replicas, microbatch_rows=3, ema_decay=EMA_DECAY)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def alone():
     return equivalence.train(tf.distribute.OneDeviceStrategy("/cpu:0"), is_bucketed=False)
 
 
-def test_replicas_accumulation_and_padding_change_no_weight(mirrored, alone):
+def test_replicas_microbatches_and_padding_change_no_weight(mirrored, alone):
     before = equivalence.make_trainer(tf.distribute.OneDeviceStrategy("/cpu:0")).model.trainable_variables
     moved = [np.abs(a - b.numpy()).max() for a, b in zip(alone[0], before, strict=True)]
     assert np.median(moved) > 1e-3  # five updates of learning rate 0.01: a thousand times the tolerance
@@ -51,10 +52,10 @@ def test_replicas_accumulation_and_padding_change_no_weight(mirrored, alone):
 
 
 def test_compiled_as_for_a_tpu_it_trains_the_same_weights_and_hears_the_same_texts(alone):
-    """Loop in the graph, two microbatches; the whole update and the whole evaluation step an XLA program."""
+    """Loop in the graph, microbatches of 6, 6 and 4; the whole update and the whole evaluation step an XLA program."""
     strategy = tf.distribute.OneDeviceStrategy("/cpu:0")
     trainer = equivalence.make_trainer(
-        strategy, accum_steps=2, is_bucketed=False, loop_in_graph=True, ema_decay=0.9, max_consecutive_skips=2,
+        strategy, microbatch_rows=6, is_bucketed=False, loop_in_graph=True, ema_decay=0.9, max_consecutive_skips=2,
     )  # fmt: skip
     trainer.update = compiled(trainer.update)
     figures = trainer.train(tf.constant(equivalence.NUM_UPDATES))
@@ -64,9 +65,9 @@ def test_compiled_as_for_a_tpu_it_trains_the_same_weights_and_hears_the_same_tex
     assert find_faults(update) == []
 
     trainer.model.head.bias.assign(tf.one_hot(0, 32) * -9.0)  # five updates teach blanks: without them there is a text
-    plain = equivalence.make_evaluator(strategy, trainer.model, batch_size=8)
+    plain = equivalence.make_evaluator(strategy, trainer.model, batch_size=6)
     whole = equivalence.make_evaluator(
-        strategy, trainer.model, batch_size=8, bucket_boundaries=equivalence.BOUNDARIES[-1:]
+        strategy, trainer.model, batch_size=6, bucket_boundaries=equivalence.BOUNDARIES[-1:]
     )
     whole._transcribe = compiled(whole._transcribe)
     texts, loss = equivalence.evaluate(plain)
@@ -82,19 +83,19 @@ def compiled(step):
 
 def test_two_processes_equal_two_replicas_of_one(mirrored, two_replicas, tmp_path):
     """multi_worker over the loopback: weights, their averages, loss, and an evaluation that both know all of."""
-    module = ["-m", "tests.helpers.equivalence", "--strategy=multi_worker", "--cases=2:bucketed", "--eval_batches=3"]
+    module = ["-m", "tests.helpers.equivalence", "--strategy=multi_worker", "--cases=3:bucketed", "--eval_batches=3"]
     module += [f"--ema_decay={EMA_DECAY}"]
     run_workers([[*module, f"--output={tmp_path}/{index}.npz"] for index in range(2)], tmp_path)
     first, second = load(tmp_path / "0.npz"), load(tmp_path / "1.npz")
     assert first["num_replicas"] == second["num_replicas"] == 2
-    found = [first[f"2:bucketed/{i}"] for i in range(len(mirrored[0]))]
+    found = [first[f"3:bucketed/{i}"] for i in range(len(mirrored[0]))]
     middle = len(found) // 2
     assert equivalence.largest_difference(found[:middle], found[middle:]) > 1e-2  # averages lag behind
     assert equivalence.largest_difference(found, mirrored[0]) < TOLERANCE
     assert all((first[name] == second[name]).all() for name in first)  # bit by bit: they hold one model
     assert first["heard"].tolist() == [15]  # a handler of ours has outlived the start of the cluster
     assert first["any_worker"].tolist() == [False, True, False]  # what is so on the second is known to the first
-    assert float(first["2:bucketed/loss"]) == pytest.approx(mirrored[1], rel=1e-5)
+    assert float(first["3:bucketed/loss"]) == pytest.approx(mirrored[1], rel=1e-5)
     model = equivalence.make_trainer(two_replicas).model
     counts, _ = equivalence.evaluate(equivalence.make_evaluator(two_replicas, model, batch_size=3))
     assert str(first["eval/3"]) == counts
@@ -103,9 +104,9 @@ def test_two_processes_equal_two_replicas_of_one(mirrored, two_replicas, tmp_pat
 
 @pytest.mark.slow
 def test_the_whole_matrix(tmp_path):
-    cases = [f"{accum}:{padding}" for accum in (1, 2, 4) for padding in ("bucketed", "padded")]
+    cases = [f"{rows}:{padding}" for rows in (16, 3, 1) for padding in ("bucketed", "padded")]
     results = {}
-    for replicas in (1, 2, 4):
+    for replicas in (1, 2, 3, 4, 8):
         output = tmp_path / f"{replicas}.npz"
         command = [
             sys.executable, "-m", "tests.helpers.equivalence", f"--output={output}", f"--replicas={replicas}",
@@ -115,16 +116,16 @@ def test_the_whole_matrix(tmp_path):
         results[replicas] = load(output)
         assert results[replicas]["num_replicas"] == replicas
     wanted = results[1]
-    num_weights = sum(name.startswith("1:bucketed/") for name in wanted) - 1
-    plain = [wanted[f"1:bucketed/{i}"] for i in range(num_weights)]
+    num_weights = sum(name.startswith("16:bucketed/") for name in wanted) - 1
+    plain = [wanted[f"16:bucketed/{i}"] for i in range(num_weights)]
     differences = {}
     for replicas, result in results.items():
         for case in cases:
             found = [result[f"{case}/{i}"] for i in range(num_weights)]
             differences[replicas, case] = equivalence.largest_difference(found, plain)
-            assert float(result[f"{case}/loss"]) == pytest.approx(float(wanted["1:bucketed/loss"]), rel=1e-5)
+            assert float(result[f"{case}/loss"]) == pytest.approx(float(wanted["16:bucketed/loss"]), rel=1e-5)
     print(differences)
-    assert len(differences) == 18
+    assert len(differences) == 30
     assert max(differences.values()) < TOLERANCE, differences
     texts = {str(result[f"eval/{size}"]) for result in results.values() for size in (1, 3, 8)}
     assert len(texts) == 1  # S, D, I and every hypothesis

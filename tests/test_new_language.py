@@ -48,7 +48,7 @@ def make_config(manifests, **train):
     config.model.update({"init": "", "preset": "tiny", "freeze_feature_encoder": False})
     # Two rows of 0.2 s: six updates an epoch of twelve utterances.
     config.data.update({"max_batch_secs": 0.4, "row_multiple": 2})
-    config.train.update({"accum_steps": 1, "precision": "float32", "num_epochs": 2.0, "log_every_updates": 2, **train})
+    config.train.update({"precision": "float32", "num_epochs": 2.0, "log_every_updates": 2, **train})
     config.eval.update({"every_epochs": 1.0, "batch_size": 2})
     return config
 

@@ -322,7 +322,10 @@ def test_training_needs_no_extra_and_modes_that_do_name_it(corpus, tmp_path):
     [
         (["--config=configs/base.py"], "python -m data.prepare"),
         (["--config=configs/quickstart.py:nowhere"], "python -m data.synthetic"),
-        (["--config=configs/debug.py:configs", "--config.train.accum_steps=3"], "train.accum_steps"),
+        (
+            ["--config=configs/debug.py", "--config.train.accum_steps=3"],
+            "write --config.train.microbatch_rows=3 instead",
+        ),
         (["--mode=transcribe", "--inputs=README.md", "--output=o.jsonl"], "--checkpoint is empty"),
         (["--mode=transcribe", "--checkpoint=nowhere", "--inputs=README.md", "--output=o.jsonl"], "config.json"),
         (["--mode=transcribe", "--workdir=run"], "--mode=transcribe does not read --workdir"),

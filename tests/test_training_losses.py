@@ -192,8 +192,8 @@ def alone(tmp_path_factory):
     return trainer, trainer.train(tf.constant(equivalence.NUM_UPDATES)), path
 
 
-def test_replicas_accumulation_and_padding_change_no_weight_average_or_loss(alone, two_replicas):
-    trainer, _ = make_trainer(two_replicas, accum_steps=2)
+def test_replicas_microbatches_and_padding_change_no_weight_average_or_loss(alone, two_replicas):
+    trainer, _ = make_trainer(two_replicas, microbatch_rows=2)
     figures = trainer.train(tf.constant(equivalence.NUM_UPDATES))
     assert equivalence.largest_difference(weights_of(trainer), weights_of(alone[0])) < TOLERANCE
     for name in ("loss", "consistency_loss", "intermediate_ctc_loss", "blank_ratio", "num_rows"):

@@ -56,7 +56,7 @@ def rows_within(boundaries: np.ndarray, *, max_batch_samples: int, row_multiple:
     Args:
         boundaries: [K] increasing lengths in samples that the rows of each bucket are padded to.
         max_batch_samples: Largest number of samples of a batch, padding included.
-        row_multiple: Divides the number of rows, so that replicas and microbatches can share them.
+        row_multiple: Divides the number of rows, so that common numbers of replicas share them without padding rows.
 
     Returns:
         int64 [K], not increasing.

@@ -63,7 +63,7 @@ class TrainOptions(DataOptions):
         concat_max_secs: Longest concatenated row; 0 = no limit.
         speed_factors: Playing speeds to draw from.
         max_batch_secs: Most audio of one update, padding included; 0 = `global_batch_size` rows.
-        row_multiple: Divides the rows of an update with `max_batch_secs`; the number of replicas must divide it.
+        row_multiple: Divides the rows of an update with `max_batch_secs`.
     """
 
     global_batch_size: int

@@ -144,7 +144,7 @@ class BatchMaker:
             plan: Utterances of each update.
             tokenizer: Converts transcripts to labels.
             text_normalization: Style of `normalize_transcript`.
-            num_replicas: Number of replicas over all hosts; divides the rows of every update.
+            num_replicas: Number of replicas over all hosts; padding rows fill up their shares of an update.
             max_label_length: Length to pad all labels to; None = the most that the rows of a bucket can need.
             on_bad: "skip" gives the row of an unreadable utterance weight 0 and logs its id once; "raise" ends the
                 iteration with `tf.errors.InvalidArgumentError`.
@@ -156,11 +156,8 @@ class BatchMaker:
             InputError: If labels do not fit `max_label_length`.
             ValueError: If an argument is out of range, or the plan was made for another source.
         """
-        if num_replicas < 1 or plan.row_multiple % num_replicas:
-            raise ValueError(
-                f"the rows of an update, a multiple of {plan.row_multiple}, cannot be shared out evenly "
-                f"among {num_replicas} replicas: the number of replicas must divide that multiple"
-            )
+        if num_replicas < 1:
+            raise ValueError(f"{num_replicas=} must be >= 1")
         if on_bad not in ("skip", "raise"):
             raise ValueError(f"on_bad is {on_bad!r}, wanted skip or raise")
         if not np.array_equal(plan.utterance_samples, source.num_samples):
@@ -179,7 +176,8 @@ class BatchMaker:
         labels = (tokenizer.num_labels(normalize_transcript(text, text_normalization)) for text in source.texts)
         self._label_lengths = np.fromiter(labels, dtype=np.int64, count=len(source.texts))
         self._label_widths = self._find_label_widths(max_label_length)
-        batch_size = plan.bucket_rows[0] // num_replicas if len(set(plan.bucket_rows)) == 1 else None
+        batch_sizes = {-(-rows // num_replicas) for rows in plan.bucket_rows}
+        batch_size = batch_sizes.pop() if len(batch_sizes) == 1 else None
         samples = plan.bucket_boundaries[0] if len(plan.bucket_boundaries) == 1 else None
         widths = set(self._label_widths.values())
         self.static_shapes: dict[str, tuple[int | None, ...]] = {

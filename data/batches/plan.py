@@ -139,7 +139,7 @@ class BatchPlan:
         bucket_boundaries: Lengths in samples that batches are padded to.
         bucket_rows: Rows of a full batch of each bucket over all replicas.
         global_batch_size: Largest of `bucket_rows`.
-        row_multiple: Divides the rows of every update; the number of replicas must divide it.
+        row_multiple: Divides the rows of every update.
 
     Raises:
         InputError: If there is no utterance, an empty one, a row longer than the last boundary, or `max_batch_samples`
@@ -219,20 +219,20 @@ class BatchPlan:
         return boundaries
 
     def batch(self, update: int, *, replica: int = 0, num_replicas: int = 1) -> PlannedBatch:
-        """Returns the rows of an update, or the equal, contiguous share of one replica.
+        """Returns the rows of an update, or the contiguous share of one replica.
+
+        All shares have as many rows. The last ones are filled up with padding rows, or consist of them.
 
         Args:
             update: Number of the update, counted from 0 over all epochs.
             replica: Index of the share, in [0, num_replicas).
-            num_replicas: Number of shares; must divide `row_multiple`.
+            num_replicas: Number of shares; may be more than the rows.
         """
         if not 0 <= replica < num_replicas:
             raise ValueError(f"{replica=} must be in [0, {num_replicas})")
-        if self.row_multiple % num_replicas:
-            raise ValueError(f"{num_replicas=} must divide the rows, a multiple of {self.row_multiple}")
         epoch_number, position = self.locate(update)
         epoch = self._epoch(epoch_number)
-        count = int(epoch.batch_rows[position]) // num_replicas
+        count = -(-int(epoch.batch_rows[position]) // num_replicas)
         first = int(epoch.starts[position]) + replica * count
         last = min(first + count, int(epoch.starts[position + 1]))
         rows = []

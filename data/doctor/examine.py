@@ -24,6 +24,7 @@ from data.doctor.preflight import LEAKS
 from data.doctor.report import DoctorReport, Memory, SetStatistics
 from data.doctor.statistics import (
     MemoryFn,
+    RowsFn,
     TimeFn,
     axis_ends,
     plan_statistics,
@@ -48,13 +49,13 @@ class DatasetSpec:
         name: name of the evaluation set, "" for the training set.
         fields: config fields format, input, split, speakers, exclude_speakers and held_out_ratio.
         build: opens the set and reports its faults.
-        num_parts: microbatches of an update, over all replicas.
+        rows_at_once: returns the rows of an update that one device computes at a time.
     """
 
     name: str
     fields: Mapping[str, Any]
     build: Callable[[Report], TrainData | EvalData]
-    num_parts: int
+    rows_at_once: RowsFn
 
     @property
     def utterances_key(self) -> tuple[str, ...]:
@@ -167,7 +168,7 @@ def _check_limits(one: _Opened, *, min_secs: float, max_secs: float) -> list[Fin
 
 def _predict_memory(opened: Sequence[_Opened], memory_fn: MemoryFn, available_bytes: int | None) -> list[Memory]:
     return [
-        predict_memory(item.name, data.plan, item.num_parts, memory_fn, available_bytes)
+        predict_memory(item.name, data.plan, item.rows_at_once, memory_fn, available_bytes)
         for one in opened
         for item, data in one.data
     ]

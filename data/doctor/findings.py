@@ -170,7 +170,8 @@ CHECKS: dict[str, Check] = {
     "memory": Check(
         _W,
         "the largest batch is predicted to need more memory than is available",
-        "raise train.accum_steps, lower data.max_duration_secs or train.global_batch_size",
+        "lower train.microbatch_rows (or train.microbatch_secs), set model.gradient_checkpointing, or lower "
+        "data.max_duration_secs",
     ),
     "unused_gpu": Check(_W, "GPUs that TensorFlow cannot use", "do what the line says, or expect the speed of a CPU"),
     "frozen_random": Check(_E, "frozen weights that nothing has trained", "set the fields that the line names"),

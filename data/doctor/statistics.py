@@ -29,6 +29,9 @@ from data.text.tokenizer import CharTokenizer, normalize_transcript
 MemoryFn = Callable[[int, int, bool], int | None]
 """(rows, samples of a row, training) -> bytes; None if there is no estimate for the model."""
 
+RowsFn = Callable[[int, int], int]
+"""(rows of an update over all replicas, samples of a row) -> rows that one device computes at a time."""
+
 TimeFn = Callable[[Sequence[tuple[int, int, float]], int], tuple[int, float, float, str] | None]
 """((rows, samples of a padded row, seconds of audio in them) of each shape of an epoch, updates of an epoch) ->
 updates of the run, lowest and highest time in seconds, how it was predicted; None if it cannot be predicted."""
@@ -110,19 +113,19 @@ def plan_statistics(plan: BatchPlan, frames_fn: FramesFn) -> PlanStatistics:
 
 
 def predict_memory(
-    name: str, plan: BatchPlan, num_parts: int, memory_fn: MemoryFn, available_bytes: int | None
+    name: str, plan: BatchPlan, rows_at_once: RowsFn, memory_fn: MemoryFn, available_bytes: int | None
 ) -> Memory:
     """Predicts the memory of a set's largest microbatch.
 
     Args:
         name: name of the evaluation set, "" for training.
         plan: batches of the set.
-        num_parts: microbatches of an update, over all replicas.
+        rows_at_once: returns the rows of an update that one device computes at a time.
         memory_fn: predicts the memory of a batch.
         available_bytes: memory of the machine; None if unknown.
     """
     shapes = [
-        (max(1, rows // num_parts), samples)
+        (rows_at_once(rows, samples), samples)
         for rows, samples in zip(plan.bucket_rows, plan.bucket_boundaries, strict=True)
     ]
     # Where batches go by seconds, a bucket of shorter rows can hold more samples than the last one.

@@ -20,6 +20,7 @@ from engine.distributed import strategy as runtime
 from engine.evaluation.evaluator import Evaluator, EvaluatorGroup, RowFunctions
 from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TrainData
 from engine.report.writer import ReportWriter
+from engine.training import microbatches
 from engine.training.ema import EmaWeights
 from engine.training.optimizer import DynamicLossScale, build_optimizer
 from engine.training.options import TrainerOptions
@@ -264,6 +265,29 @@ def run_preflight(
     )
 
 
+def divide_update(config: ConfigDict, num_rows: int, num_samples: int, *, num_replicas: int) -> tuple[int, int]:
+    """Returns the microbatches of a replica in an update, and the rows of each.
+
+    Args:
+        config: The config of the run.
+        num_rows: Rows of the update over all replicas.
+        num_samples: Samples of each row, padding included.
+        num_replicas: Number of replicas.
+    """
+    limits = _microbatch_limits(config)
+    return microbatches.divide(
+        microbatches.rows_of_replica(num_rows, num_replicas),
+        num_samples,
+        max_rows=limits["microbatch_rows"],
+        max_secs=limits["microbatch_secs"],
+    )
+
+
+def _microbatch_limits(config: ConfigDict) -> dict[str, Any]:
+    # Configs of older versions have neither.
+    return {name: config.train.get(name, 0) for name in ("microbatch_rows", "microbatch_secs")}
+
+
 def build_learning_rate(config: ConfigDict) -> WarmupHoldDecay:
     """Builds the learning-rate schedule of a config.
 
@@ -315,7 +339,7 @@ def build_trainer(
         loss_fn=parts.loss_fn,
         feasible_fn=parts.feasible_fn,
         options=TrainerOptions(
-            accum_steps=train.accum_steps,
+            **_microbatch_limits(config),
             clip_norm=train.clip_norm,
             freeze_encoder_updates=config.model.freeze_encoder_updates,
             max_consecutive_skips=train.max_consecutive_skips,

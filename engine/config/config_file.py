@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import sys
@@ -68,6 +69,7 @@ class ConfigParser(flags.ArgumentParser):
             _rename_fields(config)
         except TypeError as error:
             raise FlagError(f"--config={paths[-1]}: {error}") from error
+        _refuse_accum_steps(paths[-1], config, given)
         _check_shape(paths[-1], config, self._template, self._new_eval_set())
         given = _clear_sets(config, given)
         for position, name, _ in iterate_fields("config", given):
@@ -239,6 +241,27 @@ def _rename_fields(config: ConfigDict, prefix: str = "config.") -> None:
             with config.unlocked():
                 del config[name]
                 config[new] = value
+
+
+def _refuse_accum_steps(path: str, config: ConfigDict, given: Sequence[str]) -> None:
+    """Refuses train.accum_steps, in the config or as a flag, and says what to write for the config with its flags.
+
+    Raises:
+        FlagError: Names the field that replaces it.
+    """
+    fields = config.to_dict()
+    flag_values = {name: value or "" for _, name, value in iterate_fields("config", given)}
+    is_flag = "train.accum_steps" in flag_values
+    if not isinstance(fields.get("train"), dict) or not (is_flag or "accum_steps" in fields["train"]):
+        return
+    for name in ("train.accum_steps", "train.global_batch_size", "data.max_batch_secs"):
+        group, _, field = name.partition(".")
+        if name in flag_values and isinstance(fields.get(group), dict):
+            with contextlib.suppress(ValueError):  # a wrong value has an error of its own, once this one is mended
+                fields[group][field] = float(flag_values[name])
+    value = flag_values.get("train.accum_steps", fields["train"].setdefault("accum_steps", None))
+    where = f"--config.train.accum_steps={value}:" if is_flag else f"--config={path}: sets train.accum_steps={value};"
+    raise FlagError(f"{where} {renamed.explain_accum_steps(fields, '--config.' if is_flag else 'config.')}")
 
 
 def _describe(error: Exception, path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 from ml_collections import ConfigDict
 
-from engine.config import validation
+from engine.config import builders, validation
 from engine.protocols import AcousticModel, TrainData
 
 
@@ -47,9 +47,16 @@ def initialized_variables(config: ConfigDict, model: AcousticModel) -> list[tf.V
 
 def _describe_batch(config: ConfigDict, num_replicas: int) -> str:
     train, data = config.train, config.data
-    split = f"{num_replicas} replicas x {train.accum_steps} microbatches"
+    rows = train.global_batch_size
+    if not (data.max_batch_secs or train.microbatch_secs):
+        count, size = builders.divide_update(config, rows, 0, num_replicas=num_replicas)
+        filled = size * num_replicas * count - rows
+        less = f" less {filled} padding rows" if filled else ""
+        return f"global batch {rows} = {size} rows x {num_replicas} replicas x {count} microbatches{less}"
+    batch = str(rows)
     if data.max_batch_secs:
-        multiple = f"its rows a multiple of {data.row_multiple}"
-        return f"global batch up to {data.max_batch_secs:g} s with padding, {multiple}, over {split}"
-    rows = train.global_batch_size // (num_replicas * train.accum_steps)
-    return f"global batch {train.global_batch_size} = {rows} rows x {split}"
+        batch = f"up to {data.max_batch_secs:g} s with padding, its rows a multiple of {data.row_multiple}"
+    at_once = f"{train.microbatch_rows} rows (train.microbatch_secs counts audio instead)"
+    if train.microbatch_secs:
+        at_once = f"{train.microbatch_secs:g} s with padding, or of one row"
+    return f"global batch {batch}, over {num_replicas} replicas, in microbatches of at most {at_once}"

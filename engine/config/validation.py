@@ -9,7 +9,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from common import storage
+from common import renamed, storage
 from common import workdir_layout as layout
 from common.json_files import MalformedFileError
 from common.weight_names import is_weight_name
@@ -23,7 +23,7 @@ from engine.training.schedules import SCHEDULES
 _LATER_FIELDS = (
     "data.train.held_out_ratio", "train.num_epochs", "eval.every_epochs", "checkpoint.every_epochs",
     "train.warmup_ratio", "train.hold_ratio", "train.loss_divisor", "checkpoint.background", "runtime.stop_within_secs",
-    "runtime.loop_in_graph", "runtime.deterministic",
+    "runtime.loop_in_graph", "runtime.deterministic", "train.microbatch_rows", "train.microbatch_secs",
     "train.cr_ctc_scale", "train.cr_ctc_warmup_updates", "train.cr_ctc_mask_factor",
     "train.intermediate_ctc_layers", "train.intermediate_ctc_weight",
 )  # fmt: skip
@@ -43,26 +43,21 @@ def check_values(config: ConfigDict) -> None:
     """
     fields = config.to_dict()
     names = dict(field_rules.flatten(fields))
+    if "train.accum_steps" in names:
+        raise ValueError(f"train.accum_steps={names['train.accum_steps']}: {renamed.explain_accum_steps(fields)}")
     missing = [name for name in field_rules.TRAINING_RULES if name not in names and name not in _LATER_FIELDS]
     if missing:
         raise ValueError(f"the config has no field {missing[0]}: start it from configs.base.get_config()")
     field_rules.check_values(fields, choices={"train.schedule": SCHEDULES})
 
 
-def check_fields(config: ConfigDict, *, num_replicas: int, trains: bool = True) -> None:
+def check_fields(config: ConfigDict) -> None:
     """Checks the fields of a run, and fields against each other, before anything is built.
-
-    Args:
-        config: The config of the run, see configs/base.py.
-        num_replicas: Number of replicas that share a batch.
-        trains: Whether the run trains; an evaluation ignores the training batch.
 
     Raises:
         ValueError: Names the field, its value and what was wanted.
     """
     check_values(config)
-    if trains:
-        _check_training_batch(config, num_replicas)
     if config.train.ema_decay:
         taken = [name for name in config.data.eval if ema_name(name) in config.data.eval]
         if taken:
@@ -74,21 +69,6 @@ def check_fields(config: ConfigDict, *, num_replicas: int, trains: bool = True) 
         raise ValueError(
             f"eval.best_metric_set={config.eval.best_metric_set!r} names no evaluation set; data.eval has "
             f"{', '.join(sorted(config.data.eval))}"
-        )
-
-
-def _check_training_batch(config: ConfigDict, num_replicas: int) -> None:
-    train = config.train
-    if config.data.max_batch_secs:
-        if config.data.row_multiple % (num_replicas * train.accum_steps):
-            raise ValueError(
-                f"data.row_multiple={config.data.row_multiple} must be a multiple of replicas x train.accum_steps = "
-                f"{num_replicas} x {train.accum_steps}, as data.max_batch_secs is set"
-            )
-    elif train.global_batch_size % (num_replicas * train.accum_steps):
-        raise ValueError(
-            f"train.global_batch_size={train.global_batch_size} must be a multiple of replicas x train.accum_steps = "
-            f"{num_replicas} x {train.accum_steps}"
         )
 
 

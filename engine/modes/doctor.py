@@ -18,6 +18,7 @@ from common import workdir_layout as layout
 from engine.config import builders, memory, validation
 from engine.distributed import gpus, strategy
 from engine.protocols import Components, Tokenizer, TrainData
+from engine.training import microbatches
 from engine.workdir.records import read_metrics
 
 _PRODUCT_SIZE, _PRODUCT_SECS = 1024, 0.3
@@ -61,7 +62,7 @@ def run(
     """
     strategy.configure_devices(num_virtual_devices=config.runtime.num_virtual_devices)
     replicas = strategy.count_replicas(strategy_name)
-    validation.check_fields(config, num_replicas=replicas)
+    validation.check_fields(config)
     config = builders.with_architecture(config, parts, init=parts.fetch_weights(config.model.init))
     data = config.data
     given = None if data.vocab == builders.AUTO else parts.build_tokenizer(data.vocab)
@@ -76,10 +77,18 @@ def run(
 
         return build
 
-    num_parts = replicas * config.train.accum_steps
-    sets = [set_type(name="", fields=data.train.to_dict(), build=build_train, num_parts=num_parts)]
+    def rows_in_training(num_rows: int, num_samples: int) -> int:
+        return builders.divide_update(config, num_rows, num_samples, num_replicas=replicas)[1]
+
+    def rows_in_evaluation(num_rows: int, num_samples: int) -> int:
+        del num_samples
+        return microbatches.rows_of_replica(num_rows, replicas)
+
+    sets = [set_type(name="", fields=data.train.to_dict(), build=build_train, rows_at_once=rows_in_training)]
     for name, fields in data.eval.items():
-        sets.append(set_type(name=name, fields=fields.to_dict(), build=build_eval(name), num_parts=replicas))
+        sets.append(
+            set_type(name=name, fields=fields.to_dict(), build=build_eval(name), rows_at_once=rows_in_evaluation)
+        )
     report = examine(
         sets=sets,
         tokenizer=tokenizer,

@@ -13,17 +13,18 @@ _MIX_ROW, _MIX_POSITION, _MIX_UPDATE = -0x61C8864680B583EB, 0x2545F4914F6CDD1D, 
 def digest_pieces(utterance_index: tf.Tensor, replica: tf.Tensor | int) -> list[tf.Tensor]:
     """Hashes which utterance is where in the global batch, as sums over this replica's rows; graph.
 
-    The pieces are integers small enough for float32 to sum those of a thousand rows exactly in any order.
+    Padding rows count for nothing, because how many there are depends on the number of replicas. The pieces are
+    integers small enough for float32 to sum those of a thousand rows exactly in any order.
 
     Args:
-        utterance_index: int64 [B].
-        replica: Number of this replica; every replica has B rows.
+        utterance_index: int64 [B]; negative for padding rows, which follow the update's last row.
+        replica: Number of this replica; every replica has B rows, so a row's place in the update follows from it.
     """
     size = tf.shape(utterance_index, tf.int64)[0]
     position = tf.cast(replica, tf.int64) * size + tf.range(size) + 1
     mixed = (utterance_index + 2) * tf.constant(_MIX_ROW, tf.int64) + position * tf.constant(_MIX_POSITION, tf.int64)
     mixed = tf.bitwise.bitwise_xor(mixed, tf.bitwise.right_shift(mixed, tf.constant(29, tf.int64)))
-    mixed *= tf.constant(_MIX_ROW, tf.int64)
+    mixed = tf.where(utterance_index >= 0, mixed * tf.constant(_MIX_ROW, tf.int64), 0)
     mask = tf.constant((1 << _PIECE_BITS) - 1, tf.int64)
     return [
         tf.reduce_sum(tf.cast(tf.bitwise.bitwise_and(tf.bitwise.right_shift(mixed, shift), mask), tf.float32))

@@ -1,19 +1,21 @@
 """Computes the gradient of one update on a replica, independent of how the update is split.
 
-Each replica splits its rows into microbatches and sums their gradients; one all-reduce sums over the replicas. The
-divisor of the loss, the number of valid utterances of the whole update or of their labels, is known before the first
-backward pass. So any split into replicas and microbatches gives the same gradient.
+Each replica splits its rows into microbatches, the last of which is filled up with padding rows, and sums their
+gradients; one all-reduce sums over the replicas. The divisor of the loss, the number of valid utterances of the whole
+update or of their labels, is known before the first backward pass. So any split into replicas and microbatches gives
+the same gradient.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
 from engine.training.data_digest import digest_pieces
+from engine.training.microbatches import divide
 from engine.training.optimizer import DynamicLossScale, clip_by_global_norm
 from engine.training.options import TrainerOptions
 from engine.training.row_losses import TrainingLoss
@@ -78,16 +80,16 @@ class UpdateGradients:
         num_auxiliary = len(self.options.auxiliary_losses)
         sums, of_auxiliary = tf.split(sums, [self._loss.num_sums - num_auxiliary, num_auxiliary])
         is_row = tf.cast(batch["utterance_index"] >= 0, tf.float32)
-        shape = tf.cast(tf.shape(batch["waveform"]), tf.float32)
+        num_rows = tf.reduce_sum(is_row)
         statistics = tf.stack(
             [
                 *tf.unstack(sums),
                 tf.reduce_sum(valid),
-                tf.reduce_sum(is_row),
+                num_rows,
                 tf.reduce_sum(weight * (1.0 - is_feasible)),
                 tf.reduce_sum(is_row * (1.0 - weight)),
                 tf.reduce_sum(tf.cast(batch["waveform_lengths"], tf.float32)),
-                shape[0] * shape[1],
+                num_rows * tf.cast(tf.shape(batch["waveform"])[1], tf.float32),
                 *tf.unstack(of_auxiliary),
                 *digest_pieces(batch["utterance_index"], context.replica_id_in_sync_group),
             ]
@@ -96,34 +98,25 @@ class UpdateGradients:
 
     def _accumulate(self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Sums gradients, losses and frame statistics over this replica's microbatches."""
-        accum_steps = self.options.accum_steps
-        if accum_steps == 1:
+        num_rows, num_samples = (
+            tf.shape(batch["waveform"])[axis] if size is None else size
+            for axis, size in enumerate(batch["waveform"].shape)
+        )
+        options = self.options
+        count, size = divide(num_rows, num_samples, max_rows=options.microbatch_rows, max_secs=options.microbatch_secs)
+        if not tf.is_tensor(count) and count == 1:
             return self._microbatch_gradients(batch, valid, row_scale)
-        num_rows = batch["weight"].shape[0]
-        if num_rows is None:  # varies from update to update; data.row_multiple makes it divisible
-            num_rows = tf.shape(batch["weight"])[0]
-            tf.debugging.assert_equal(num_rows % accum_steps, 0, "train.accum_steps must divide the rows")
-        elif num_rows % accum_steps:
-            raise ValueError(f"train.accum_steps={accum_steps} must divide the {num_rows} rows of one replica")
-        size = num_rows // accum_steps
-
-        def rows_of(i: tf.Tensor) -> Callable[[tf.Tensor], tf.Tensor]:
-            # x[i * size : (i + 1) * size] would have an unknown number of rows, which a TPU refuses.
-            def rows(x: tf.Tensor) -> tf.Tensor:
-                zeros = [0] * (x.shape.rank - 1)
-                return tf.slice(x, [i * size, *zeros], tf.concat([[size], tf.shape(x)[1:]], axis=0))
-
-            return rows
+        parts = _cut({**batch, "valid": valid, "row_scale": row_scale}, count, size, count * size - num_rows)
 
         def body(i: tf.Tensor, total: list[tf.Tensor], sums: tf.Tensor) -> tuple:
-            micro = tf.nest.map_structure(rows_of(i), (batch, valid, row_scale))
-            gradients, micro_sums = self._microbatch_gradients(*micro)
+            micro = {key: x[i] for key, x in parts.items()}
+            gradients, micro_sums = self._microbatch_gradients(micro, micro.pop("valid"), micro.pop("row_scale"))
             return i + 1, [a + b for a, b in zip(total, gradients, strict=True)], sums + micro_sums
 
         zeros = [tf.zeros(v.shape, tf.float32) for v in self.variables]
         # Parallel iterations would need the memory that microbatches are there to save.
         _, gradients, sums = tf.while_loop(
-            lambda i, *_: i < accum_steps,
+            lambda i, *_: i < count,
             body,
             (tf.constant(0), zeros, tf.zeros([self._loss.num_sums])),
             parallel_iterations=1,
@@ -169,3 +162,24 @@ class UpdateGradients:
                 loss = self.loss_scale.scale_loss(loss)
         gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return gradients, self._loss.sums(rows, batch, valid)
+
+
+def _cut(batch: Batch, count: Any, size: Any, num_missing: Any) -> Batch:
+    """Reshapes the tensors [B, ...] of a batch to [count, size, ...], with padding rows at the end; graph.
+
+    Reshaped, because x[i * size : (i + 1) * size] would have an unknown number of rows, which a TPU refuses.
+
+    Args:
+        batch: Tensors whose first axis is the rows.
+        count: Number of microbatches.
+        size: Rows of each.
+        num_missing: Padding rows to add; integers or int32 scalars, as the two before.
+    """
+    cut = {}
+    for key, x in batch.items():
+        if tf.is_tensor(num_missing) or num_missing:
+            padding = [[0, num_missing], *([0, 0] for _ in x.shape[1:])]
+            x = tf.pad(x, padding, constant_values=-1 if key == "utterance_index" else 0)
+        shape = [count, size, *(tf.shape(x)[axis] if n is None else n for axis, n in enumerate(x.shape[1:], start=1))]
+        cut[key] = tf.reshape(x, shape)
+    return cut

@@ -17,7 +17,7 @@ STATISTICS = (
     "num_infeasible",  # rows whose labels do not fit into their frames
     "num_bad",  # rows whose audio could not be read
     "valid_samples",
-    "padded_samples",  # valid samples and padding
+    "padded_samples",  # valid samples and their padding, without padding rows
     "gradient_norm_sum",  # over applied updates
     "num_clipped",
     "num_skipped_updates",  # loss or gradient not finite, or no row with a loss

@@ -12,8 +12,9 @@ class TrainerOptions:
     """Options of `Trainer`. The defaults switch everything off; those of a run are in configs/base.py.
 
     Attributes:
-        accum_steps: Microbatches per update and replica. Must divide the rows of a replica, whose number may vary from
-            update to update.
+        microbatch_rows: Most rows that a replica computes at a time; 0 = all.
+        microbatch_secs: Most audio, padding included, that a replica computes at a time, at least one row; 0 =
+            `microbatch_rows` instead.
         clip_norm: Largest global gradient norm; 0 = no clipping.
         freeze_encoder_updates: Number of first updates that train `model.head_variables` only.
         max_consecutive_skips: Number of consecutive skipped updates that stops the run; 0 = never.
@@ -31,7 +32,8 @@ class TrainerOptions:
             each.
     """
 
-    accum_steps: int = 1
+    microbatch_rows: int = 0
+    microbatch_secs: float = 0.0
     clip_norm: float = 0.0
     freeze_encoder_updates: int = 0
     max_consecutive_skips: int = 0
@@ -52,8 +54,9 @@ class TrainerOptions:
         Raises:
             ValueError: Names the config field, its value and what is allowed.
         """
-        if self.accum_steps < 1:
-            raise ValueError(f"train.accum_steps must be at least 1, got {self.accum_steps}")
+        for name in ("microbatch_rows", "microbatch_secs"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"train.{name} must be at least 0, got {getattr(self, name)}")
         if self.loss_divisor not in LOSS_DIVISORS:
             allowed = ", ".join(LOSS_DIVISORS)
             raise ValueError(f"train.loss_divisor must be one of {allowed}, got {self.loss_divisor!r}")

@@ -125,8 +125,8 @@ def save_config(
         config: Nested fields of JSON values.
         allowed: Dotted names of fields or groups that may differ; the file keeps the first values.
         replace: Whether to replace an existing config because its run never produced a checkpoint.
-        may_change: Maps the existing config to dotted names of further fields that may differ; the file takes their new
-            values.
+        may_change: Maps the existing config to dotted names (group.field) of further fields that may differ; the file
+            takes their new values, which are logged.
         later: See `compare_config`.
 
     Raises:
@@ -140,17 +140,23 @@ def save_config(
         saved = read_config(path)
     except MalformedFileError as error:
         raise WorkdirError(f"{error}; repair it or choose another workdir") from error
-    changed = may_change(saved)
-    differences = compare_config(saved, config, allowed=(*allowed, *changed), later=later)
+    allowed, changed = tuple(allowed), tuple(may_change(saved))
+    every, differences = (
+        compare_config(saved, config, allowed=names, later=later) for names in (allowed, (*allowed, *changed))
+    )
     if differences:
         raise WorkdirError(
             f"{path}: the workdir was made with another config: {'; '.join(differences)};"
             " undo the change or choose another workdir"
         )
-    if changed:
+    if every:
         for group, _, field in (name.partition(".") for name in changed):
-            saved[group][field] = config[group][field]
+            if field in config[group]:
+                saved[group][field] = config[group][field]
         files.write_json_atomic(path, saved)
+        # An older version, which lacked a field, behaved as its default does.
+        if news := [difference for difference in every if " was absent, " not in difference]:
+            logging.info("%s continues with other values: %s", workdir, "; ".join(news))
 
 
 def compare_config(

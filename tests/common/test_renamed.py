@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from common import renamed
@@ -109,3 +111,59 @@ def test_an_evaluation_set_may_be_called_like_an_old_field(tmp_path, capsys):
 @pytest.mark.parametrize("path", ["data.text_style", "text_style"])
 def test_a_path_gets_its_last_part_renamed(path):
     assert renamed.rename_path(path) == path.replace("text_style", "text_normalization")
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (["--config=configs/base.py", "--config.train.accum_steps=8"], "--config.train.microbatch_rows=4 instead"),
+        (
+            ["--config=configs/base.py", "--config.train.global_batch_size=10", "--config.train.accum_steps", "4"],
+            "--config.train.microbatch_rows=3 instead",
+        ),
+        (
+            ["--config=configs/base.py", "--config.train.accum_steps=3", "--config.data.max_batch_secs=60"],
+            "--config.train.microbatch_secs=20 instead",
+        ),
+        (["--config=configs/new_language.py", "--config.train.accum_steps=8"], "--config.train.microbatch_secs=10 in"),
+        (["--config=configs/base.py", "--config.train.accum_steps=many"], "--config.train.microbatch_rows=N instead"),
+        (["--config=configs/base.py", "--config.train.accum_steps=0"], "--config.train.microbatch_rows=N instead"),
+    ],
+)
+def test_a_flag_that_counts_microbatches_is_told_what_to_write_for_the_config_with_its_flags(flags, wanted):
+    with pytest.raises(FlagError, match=f"^--config.train.accum_steps=.*: how many .*; write {wanted}") as caught:
+        make_reader().prepare(["run.py", *flags])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("train.accum_steps = 2", "sets train.accum_steps=2; how many .* write config.train.microbatch_rows=4 instead"),
+        ("train.accum_steps = None", "sets train.accum_steps=None; .* write config.train.microbatch_rows=N instead"),
+    ],
+)
+def test_a_config_file_that_counts_microbatches_is_told_what_to_write(tmp_path, line, wanted):
+    path = tmp_path / "mine.py"
+    path.write_text(OLD_CONFIG.replace('eval.best_of = ""', line))
+    with pytest.raises(FlagError, match=rf"mine\.py: {wanted}"):
+        make_reader().prepare(["run.py", f"--config={path}"])
+
+
+@pytest.mark.parametrize(
+    ("train", "data", "wanted"),
+    [
+        ({"global_batch_size": 32, "accum_steps": 8}, {"max_batch_secs": 0.0}, {"microbatch_rows": 4}),
+        ({"global_batch_size": 5, "accum_steps": 2}, {}, {"microbatch_rows": 3}),
+        ({"global_batch_size": 32, "accum_steps": 4}, {"max_batch_secs": 80.0}, {"microbatch_secs": 20.0}),
+        ({"global_batch_size": 2, "accum_steps": 10**400}, {}, {}),
+        ({"global_batch_size": "2", "accum_steps": 1}, {}, {}),
+        ({"global_batch_size": 2, "accum_steps": 0}, {"max_batch_secs": float("nan")}, {}),
+    ],
+)
+def test_the_record_of_an_older_run_holds_the_microbatch_of_one_device(tmp_path, train, data, wanted):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"train": train, "data": data}))
+    found = read_config(path)["train"]
+    del found["global_batch_size"]
+    assert found == wanted

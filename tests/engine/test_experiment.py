@@ -436,6 +436,36 @@ def test_a_finished_run_says_so_and_a_constant_one_goes_on_as_if_it_had_been_lon
     assert train_toy(tmp_path, "run", num_updates=10, **constant).exit_status == 0
 
 
+@pytest.mark.parametrize(
+    ("recorded", "limits"), [({"accum_steps": 2}, {}), ({"accum_steps": 1}, {"microbatch_rows": 3})]
+)
+def test_a_workdir_that_counted_microbatches_goes_on_and_is_evaluated(tmp_path, caplog, recorded, limits):
+    """Written by an older version: no limit of rows or seconds, and four rows in `accum_steps` microbatches."""
+    caplog.set_level("INFO", logger="absl")
+    fields = {"schedule": "constant", "hold_updates": 0, **limits}
+    parts = make_parts(build_eval_data=ToyEvalData)
+    workdir = tmp_path / "run"
+    run = {"parts": parts, "workdir": str(workdir), "strategy_name": "one_device"}
+    experiment.run(config=make_config(tmp_path, num_updates=2, **fields), mode="train", **run)
+    path = workdir / "config.json"
+    older = json.loads(path.read_text())
+    for name in ("microbatch_rows", "microbatch_secs"):
+        del older["train"][name]
+    older["train"].update(recorded)
+    path.write_text(json.dumps(older))
+
+    config = make_config(tmp_path, num_updates=4, **fields)
+    config.data.eval["dev"] = base.get_eval_set(input=str(tmp_path))
+    config.eval.best_metric_set = "dev"
+    assert experiment.run(config=config, mode="eval", **run).metrics["dev"]["num_utterances"] > 0
+    assert experiment.run(config=config, mode="train", **run).exit_status == 0
+    assert [line["step"] for line in lines(workdir) if line["split"] == "train"] == [2, 4]
+    assert json.loads(path.read_text())["train"]["microbatch_rows"] == config.train.microbatch_rows
+    assert "accum_steps" not in json.loads(path.read_text())["train"]
+    rows = 4 // recorded["accum_steps"]
+    assert f"train.microbatch_rows was {rows}, is {config.train.microbatch_rows}" in caplog.text
+
+
 def test_a_run_of_a_version_without_augmentation_goes_on_as_long_as_it_is_off(tmp_path):
     constant = {"schedule": "constant", "hold_updates": 0}
     train_toy(tmp_path, "run", num_updates=4, **constant)

@@ -26,7 +26,7 @@ def uneven_batch(update, num_rows):
 
 
 def test_label_tokens_as_divisor_are_counted_over_all_replicas_and_microbatches(two_replicas):
-    """Every microbatch has one row and its own number of tokens, three of the eight none that count."""
+    """Microbatches of one row, three of the eight without a token that counts, and of three."""
     data = toy_dataset_fn(NUM_ROWS, make=uneven_batch)
     model, batch = make_trainer().model, {key: x[:5] for key, x in uneven_batch(0, NUM_ROWS).items()}
     random = model.make_random(seed=0, update=0, row_ids=batch["utterance_index"])
@@ -37,9 +37,9 @@ def test_label_tokens_as_divisor_are_counted_over_all_replicas_and_microbatches(
         loss = tf.reduce_sum(losses) / 9.0
     gradients = tape.gradient(loss, model.trainable_variables)
     wanted = [v.numpy() - g.numpy() for v, g in zip(model.trainable_variables, gradients, strict=True)]
-    for strategy, accum_steps in ((None, 8), (two_replicas, 4)):
+    for strategy, microbatch_rows in ((None, 1), (two_replicas, 1), (None, 3)):
         trainer = make_trainer(
-            strategy, dataset_fn=data, accum_steps=accum_steps, loss_divisor="label_tokens",
+            strategy, dataset_fn=data, microbatch_rows=microbatch_rows, loss_divisor="label_tokens",
             optimizer=lambda: tf_keras.optimizers.SGD(1.0),
         )  # fmt: skip
         weights, figures = train(trainer, 1)
@@ -57,9 +57,9 @@ def test_an_update_without_any_row_that_has_a_loss_changes_no_weight_and_is_coun
             batch["weight"][4:] = 0.0  # unreadable
         return batch
 
-    for strategy, accum_steps in ((None, 1), (two_replicas, 2)):
+    for strategy, microbatch_rows in ((None, 0), (two_replicas, 2)):
         trainer = make_trainer(
-            strategy, dataset_fn=toy_dataset_fn(NUM_ROWS, make=at_first_full), accum_steps=accum_steps,
+            strategy, dataset_fn=toy_dataset_fn(NUM_ROWS, make=at_first_full), microbatch_rows=microbatch_rows,
             max_consecutive_skips=1, ema_decay=0.5,
         )  # fmt: skip
         before, _ = train(trainer, 1)
@@ -84,7 +84,7 @@ def test_an_update_is_one_all_reduce_of_the_gradients_and_two_of_a_few_numbers()
     )
     strategy = tf.distribute.MirroredStrategy(devices, cross_device_ops=collectives)
     specs = {key: tf.TensorSpec([4, *x.shape[1:]], x.dtype) for key, x in toy_batch(0, 8).items()}
-    trainer = make_trainer(strategy, accum_steps=4, clip_norm=1.0, ema_decay=0.5)
+    trainer = make_trainer(strategy, microbatch_rows=1, clip_norm=1.0, ema_decay=0.5)
 
     def update(*rows):
         trainer.update(strategy.experimental_distribute_values_from_function(

@@ -91,16 +91,27 @@ def toy_batch(update: int, num_rows: int, *, num_real: int | None = None) -> dic
     }
 
 
+def share(batch, num_replicas):
+    """The contiguous shares of the replicas, the last ones filled up with padding rows, as the input pipeline does."""
+    num_rows = len(batch["weight"])
+    size = -(-num_rows // num_replicas)
+    filled = {}
+    for key, x in batch.items():
+        padding = np.full(
+            (size * num_replicas - num_rows, *x.shape[1:]), -1 if key == "utterance_index" else 0, x.dtype
+        )
+        filled[key] = np.concatenate([x, padding])
+    parts = (slice(replica * size, (replica + 1) * size) for replica in range(num_replicas))
+    return [{key: x[part] for key, x in filled.items()} for part in parts]
+
+
 def toy_dataset_fn(num_rows: int, *, make=toy_batch, num_updates: int = 50):
     """(input_context, start_update) -> dataset of replica batches, as the trainer wants it."""
 
     def dataset_fn(context, start_update):
-        size = num_rows // context.num_replicas_in_sync
         batches = []
         for update in range(start_update, num_updates):
-            whole = make(update, num_rows)
-            for replica in range(context.num_replicas_in_sync):
-                batches.append({key: x[replica * size : (replica + 1) * size] for key, x in whole.items()})
+            batches += share(make(update, num_rows), context.num_replicas_in_sync)
         stacked = {key: np.stack([batch[key] for batch in batches]) for key in batches[0]}
         options = tf.data.Options()
         options.autotune.enabled = False
@@ -116,10 +127,7 @@ def toy_varying_dataset_fn(rows_of_update, *, make=toy_batch, num_updates=50):
     def dataset_fn(context, start_update):
         def replica_batches():
             for update in range(start_update, num_updates):
-                size = rows_of_update(update) // context.num_replicas_in_sync
-                whole = make(update, rows_of_update(update))
-                for replica in range(context.num_replicas_in_sync):
-                    yield {key: x[replica * size : (replica + 1) * size] for key, x in whole.items()}
+                yield from share(make(update, rows_of_update(update)), context.num_replicas_in_sync)
 
         signature = {key: tf.TensorSpec([None, *x.shape[1:]], x.dtype) for key, x in make(0, 1).items()}
         options = tf.data.Options()

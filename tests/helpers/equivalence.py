@@ -2,7 +2,7 @@
 
 As a program it does so in a process of its own, with as many logical CPUs as asked for, or as one of several workers:
 
-    python -m tests.helpers.equivalence --output=FILE.npz --replicas=4 --cases=1:bucketed,4:padded --eval_batches=1,3,8
+    python -m tests.helpers.equivalence --output=FILE.npz --replicas=4 --cases=16:bucketed,3:padded --eval_batches=1,3,8
     TF_CONFIG=... python -m tests.helpers.equivalence --output=FILE.npz --strategy=multi_worker --cases=2:bucketed
 """
 
@@ -101,7 +101,7 @@ def make_dataset_fn(*, is_bucketed: bool, num_rows: int = GLOBAL_BATCH):
 
 
 def make_trainer(
-    strategy, *, accum_steps: int = 1, is_bucketed: bool = True, precision: str = "float32", model=MODEL, **options
+    strategy, *, microbatch_rows: int = 0, is_bucketed: bool = True, precision: str = "float32", model=MODEL, **options
 ):
     """A trainer with everything on that could depend on the split: dropout, masks, layer drop, clipping."""
     with strategy.scope():
@@ -117,7 +117,7 @@ def make_trainer(
             dataset_fn=options.pop("dataset_fn", None) or make_dataset_fn(is_bucketed=is_bucketed),
             loss_fn=options.pop("loss_fn", ctc.ctc_loss),
             feasible_fn=ctc.feasible,
-            options=TrainerOptions(**{"accum_steps": accum_steps, "clip_norm": 1.0, "seed": 7, **options}),
+            options=TrainerOptions(**{"microbatch_rows": microbatch_rows, "clip_norm": 1.0, "seed": 7, **options}),
         )
 
 
@@ -212,10 +212,10 @@ def main(argv: list[str]) -> None:
         "heard": np.array(heard),
     }
     for case in filter(None, arguments.cases.split(",")):
-        accum_steps, padding = case.split(":")
+        microbatch_rows, padding = case.split(":")
         weights, loss = train(
             strategy,
-            accum_steps=int(accum_steps),
+            microbatch_rows=int(microbatch_rows),
             is_bucketed=padding == "bucketed",
             ema_decay=arguments.ema_decay,
         )

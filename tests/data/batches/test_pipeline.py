@@ -211,18 +211,24 @@ def test_memory_stays_flat_over_epochs():
     assert marks[1] - marks[0] < 40
 
 
-def test_hosts_and_replicas_share_the_rows_out():
+@pytest.mark.parametrize(("num_local", "num_rows"), [(2, 2), (3, 2), (1, 4), (5, 1)])
+def test_hosts_and_replicas_share_the_rows_out(num_local, num_rows):
+    """Eight rows: two replicas of ten, and one of six, have none."""
     source = MemorySource([900 + 31 * index for index in range(21)])
     plan = make_plan(source, global_batch_size=8)
     whole = one_epoch(source, plan)
-    pod = {"num_replicas": 4, "num_input_pipelines": 2}
+    pod = {"num_replicas": 2 * num_local, "num_input_pipelines": 2}
     hosts = [one_epoch(source, plan, input_pipeline_id=host, **pod) for host in range(2)]
-    assert [len(elements) for elements in hosts] == [2 * plan.updates_per_epoch] * 2
+    assert [len(elements) for elements in hosts] == [num_local * plan.updates_per_epoch] * 2
     for update, expected in enumerate(whole):
-        shares = [share for host in hosts for share in host[2 * update : 2 * update + 2]]
-        assert {len(share["weight"]) for share in shares} == {2}
+        shares = [share for host in hosts for share in host[num_local * update : num_local * (update + 1)]]
+        assert {len(share["weight"]) for share in shares} == {num_rows}
         joined = {key: np.concatenate([share[key] for share in shares]) for key in BATCH_DTYPES}
-        np.testing.assert_equal(joined, expected)
+        np.testing.assert_equal({key: x[:8] for key, x in joined.items()}, expected)
+        assert not joined["weight"][8:].any() and not joined["waveform"][8:].any()
+        assert set(joined["utterance_index"][8:]) <= {-1}
+    dataset = make_dataset(source, plan, **pod)
+    assert dataset.element_spec["weight"].shape.as_list() == [num_rows]
 
 
 def test_batches_by_seconds_have_a_number_of_rows_for_every_bucket_and_are_the_same_on_16_hosts():
@@ -347,8 +353,7 @@ def test_labels_that_cannot_fit_are_refused_before_the_first_batch():
 def test_arguments_that_do_not_fit_are_refused():
     source = MemorySource([500] * 4)
     for words, changed in {
-        "a multiple of 4, cannot be shared out evenly among 3 replicas": {"num_replicas": 3},
-        "among 0 replicas": {"num_replicas": 0},
+        "num_replicas=0 must be >= 1": {"num_replicas": 0},
         "num_input_pipelines=4": {"num_replicas": 2, "num_input_pipelines": 4},
         "input_pipeline_id=1": {"num_replicas": 2, "input_pipeline_id": 1},
         "start_update=-1": {"start_update": -1},

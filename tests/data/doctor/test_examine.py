@@ -41,7 +41,7 @@ def make_set(name: str, *, policy: str = "resample", **fields: object) -> Datase
             return eval_data(**options, batch_size=4, num_buckets=3, report=report)
         return train_data(**options, **LIMITS, global_batch_size=4, seed=0, num_buckets=3, report=report)
 
-    return DatasetSpec(name=name, fields=fields, build=build, num_parts=2)
+    return DatasetSpec(name=name, fields=fields, build=build, rows_at_once=lambda rows, samples: -(-rows // 2))
 
 
 run = partial(examine, tokenizer=TOKENIZER, text_normalization="librispeech", frames_fn=frames_of_base, **LIMITS)
@@ -287,7 +287,7 @@ def test_rare_characters_of_a_vocabulary_made_of_the_texts_are_named(tmp_path):
             global_batch_size=1, seed=0,
         )  # fmt: skip
         fields = {"format": "jsonl", "input": str(tmp_path / "m.jsonl")}
-        sets = [DatasetSpec(name="", fields=fields, build=lambda report: data, num_parts=1)]
+        sets = [DatasetSpec(name="", fields=fields, build=lambda report: data, rows_at_once=lambda rows, samples: rows)]
         found = examine(sets=sets, tokenizer=data.tokenizer, text_normalization="unicode", frames_fn=lambda n: n // 320)
         return [dict(item.details) for item in found.findings if item.code == "rare_characters"]
 

@@ -34,10 +34,16 @@ def test_shapes_add_up_to_the_plan(max_batch_samples) -> None:
 
 
 def test_the_largest_microbatch_is_the_one_that_takes_most() -> None:
+    def quarter(rows: int, samples: int) -> int:
+        return rows // 4
+
+    def memory_fn(rows: int, samples: int, training: bool) -> int:
+        return rows * samples * (2 if training else 1)
+
     plan = BatchPlan(num_samples=[16_000] * 9 + [32_000], global_batch_size=8, seed=0, bucket_boundaries=2)
-    memory = predict_memory("", plan, 4, lambda rows, samples, training: rows * samples * (2 if training else 1), None)
+    memory = predict_memory("", plan, quarter, memory_fn, None)
     assert (memory.what, memory.num_rows, memory.secs, memory.predicted_bytes) == ("training", 2, 2.0, 128_000)
-    assert predict_memory("dev", plan, 2, lambda *_: None, None).predicted_bytes is None
+    assert predict_memory("dev", plan, quarter, lambda *_: None, None).predicted_bytes is None
 
 
 def test_the_vocabulary_tells_what_is_unused_unknown_and_new() -> None:

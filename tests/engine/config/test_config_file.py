@@ -98,7 +98,7 @@ def test_a_config_that_is_not_there_names_what_lies_near(tmp_path, monkeypatch):
         ("data.eval.new=x", "a new set is made by setting its fields: --config.data.eval.new.input=PATH"),
         ("data.eval.my-set.input=x", "letters, digits and underscores alone: --config.data.eval.my_set.input=PATH"),
         ("data.eval.old.inptu=x", "config.data.eval.old has no field 'inptu'; did you mean --config.data.eval.old.in"),
-        ("train=1", "is a group of fields; set them one by one: --config.train.accum_steps, "),
+        ("train=1", "is a group of fields; set them one by one: --config.train.beta_1, "),
         ("data.eval=x", "is a group of fields; set them one by one: --config.data.eval.old"),
         ("train.num_updates=abc", "wanted a whole number, such as 1600"),
         ("train.num_updates=1.5", "wanted a whole number, such as 1600"),

@@ -18,7 +18,6 @@ from tests.helpers.experiment_toys import make_config, make_parts
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("train.global_batch_size", 5, "train.global_batch_size=5 must be a multiple of replicas x train.accum_steps"),
         ("eval.batch_size", 0, "eval.batch_size=0: wanted 1 or more"),
         ("train.num_updates", 0, "train.num_updates=0: wanted 1 or more"),
         ("train.log_every_updates", 0, "train.log_every_updates=0: wanted 1 or more"),
@@ -31,11 +30,10 @@ from tests.helpers.experiment_toys import make_config, make_parts
 )
 def test_fields_that_do_not_fit_each_other_are_named(field, value, message):
     config = base.get_config()
-    config.train.accum_steps = 1
-    validation.check_fields(config, num_replicas=2)
+    validation.check_fields(config)
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError, match=message):
-        validation.check_fields(config, num_replicas=2)
+        validation.check_fields(config)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +42,8 @@ def test_fields_that_do_not_fit_each_other_are_named(field, value, message):
         ("train.num_updates", "many", "train.num_updates='many': wanted a whole number, 1 or more"),
         ("train.num_updates", 2.5, "train.num_updates=2.5: wanted a whole number, 1 or more"),
         ("train.num_updates", True, "train.num_updates=True: wanted a whole number, 1 or more"),
-        ("train.accum_steps", 0, "train.accum_steps=0: wanted 1 or more"),
+        ("train.microbatch_rows", 0, "train.microbatch_rows=0: wanted 1 or more"),
+        ("train.microbatch_secs", -1.0, "train.microbatch_secs=-1.0: wanted 0 or more; 0 = train.microbatch_rows rows"),
         ("train.learning_rate", float("nan"), "train.learning_rate=nan: wanted a number above 0"),
         ("train.learning_rate", -1.0, "train.learning_rate=-1.0: wanted a number above 0"),
         ("train.learning_rate", float("inf"), "train.learning_rate=inf: wanted a number above 0"),
@@ -97,7 +96,7 @@ def test_a_config_without_a_field_or_a_group_is_told_where_to_get_it(tmp_path):
         with pytest.raises(ValueError, match=f"the config has no field {name}: start it from configs.base.get_config"):
             validation.check_values(config)
     config = make_config(tmp_path)
-    for name in ("warmup_ratio", "hold_ratio", "loss_divisor"):
+    for name in ("warmup_ratio", "hold_ratio", "loss_divisor", "microbatch_rows", "microbatch_secs"):
         del config.train[name]
     del config.runtime["stop_within_secs"]
     validation.check_values(config)  # as older configs are
@@ -112,23 +111,11 @@ def test_every_number_of_a_run_is_checked():
                 assert f"{group}.{name}" in {"train.schedule", *field_rules.TRAINING_RULES}, name
 
 
-@pytest.mark.parametrize("num_replicas", [1, 2, 3, 5])
-def test_an_evaluation_has_no_use_for_the_training_batch(num_replicas):
+def test_a_config_object_that_counts_microbatches_is_told_what_counts_now():
     config = base.get_config()
-    config.train.accum_steps = 7
-    validation.check_fields(config, num_replicas=num_replicas, trains=False)
-    with pytest.raises(ValueError, match=f"train.global_batch_size=32 must be a multiple .* {num_replicas} x 7"):
-        validation.check_fields(config, num_replicas=num_replicas)
-
-
-def test_batches_by_seconds_need_a_multiple_that_can_be_shared_out():
-    config = base.get_config()
-    config.train.accum_steps, config.data.max_batch_secs, config.data.row_multiple = 2, 400.0, 8
-    config.train.global_batch_size = 5  # not used
-    validation.check_fields(config, num_replicas=4)
-    config.data.row_multiple = 6
-    with pytest.raises(ValueError, match="data.row_multiple=6 must be a multiple of replicas x .* = 4 x 2"):
-        validation.check_fields(config, num_replicas=4)
+    config.train.accum_steps = 8
+    with pytest.raises(ValueError, match="^train.accum_steps=8: how many .*; write train.microbatch_rows=4 instead"):
+        validation.check_values(config)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -133,20 +130,6 @@ def test_training_that_goes_on_takes_its_end_back(tmp_path):
     continuous_eval.mark_running(workdir)
     continuous_eval.mark_running(workdir)
     assert continuous_eval.finished_reason(workdir) == ""
-
-
-def test_three_replicas_evaluate_what_a_batch_of_four_and_a_training_batch_of_another_shape_leave_over(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.engine.three_replicas", str(tmp_path)],
-        cwd=Path(__file__).resolve().parents[3], capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["batch_sizes"] == [6, 6, 6]
-    # The same rows and, from the weights of the same update or of the best one, losses that are numbers.
-    assert found["train_and_eval"] == found["continuous_eval"]
-    assert found["eval"][0] == found["train_and_eval"][0] == 12
-    assert "train.global_batch_size=6 must be a multiple of replicas x train.accum_steps = 3 x 7" in found["refused"]
 
 
 def test_the_newest_checkpoint_without_a_manifest_waits_for_one_more_look(tmp_path):

@@ -41,13 +41,13 @@ def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"
 @pytest.mark.parametrize(("num_errors", "status"), [(0, 0), (3, 2)])
 def test_errors_end_with_status_2(tmp_path, capsys, num_errors, status):
     seen = {}
-    config = make_config(tmp_path, accum_steps=2, cr_ctc_scale=0.2)
+    config = make_config(tmp_path, microbatch_rows=2, cr_ctc_scale=0.2)
     config.model.fused_ops, config.model.gradient_checkpointing = "off", True
     assert run(config, tmp_path, num_errors=num_errors, seen=seen) == status
     assert capsys.readouterr().out.splitlines() == ["a line", f"{num_errors} errors"]
     assert (seen["folder"], seen["title"]) == (str(tmp_path / "run"), "run")
     (train,) = seen["sets"]
-    assert (train.name, train.num_parts, train.fields["input"]) == ("", 2, str(tmp_path))
+    assert (train.name, train.rows_at_once(5, 40), train.fields["input"]) == ("", 2, str(tmp_path))
     assert seen["frames_fn"] == "frames"
     assert seen["memory_fn"] == {
         "keep_copy": True, "fused_ops": "off", "gradient_checkpointing": True, "num_views": 2
@@ -116,8 +116,8 @@ def test_one_process_examines_for_all_workers_and_waits_for_none(tmp_path, monke
     workers = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
     monkeypatch.setenv("TF_CONFIG", json.dumps(workers))
     seen = {}
-    assert run(make_config(tmp_path, accum_steps=2), tmp_path, seen=seen, strategy_name="multi_worker") == 0
-    assert seen["sets"][0].num_parts == 4  # microbatches of an update, over both
+    assert run(make_config(tmp_path, microbatch_rows=2), tmp_path, seen=seen, strategy_name="multi_worker") == 0
+    assert seen["sets"][0].rows_at_once(2, 40) == 1  # of a share of an update, over both
 
 
 def test_a_missing_corpus_is_the_sets_own_fault_and_names_the_command(tmp_path):

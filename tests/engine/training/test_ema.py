@@ -46,7 +46,9 @@ def test_the_average_follows_the_recursion_and_a_skipped_update_changes_nothing(
 
     strategy = two_replicas if replicas == 2 else None
     dataset_fn = toy_dataset_fn(NUM_ROWS, make=poisoned)
-    trainer = make_trainer(strategy, ema_decay=DECAY, accum_steps=2, dataset_fn=dataset_fn, freeze_encoder_updates=1)
+    trainer = make_trainer(
+        strategy, ema_decay=DECAY, microbatch_rows=3, dataset_fn=dataset_fn, freeze_encoder_updates=1
+    )
     history = [values(trainer.model.trainable_variables)]
     for update in range(11):
         weights, figures = train(trainer, 1)

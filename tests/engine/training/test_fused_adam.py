@@ -172,8 +172,8 @@ def test_a_sparse_gradient_is_the_dense_one():
     assert found[0][0, 0] < 0.9 < found[0][2, 0] < found[0][1, 0] == 1.0
 
 
-@pytest.mark.parametrize(("replicas", "accum_steps"), [(1, 1), (1, 2), (2, 1)])
-def test_a_skipped_update_counts_for_no_variable(two_replicas, replicas, accum_steps):
+@pytest.mark.parametrize(("replicas", "microbatch_rows"), [(1, 0), (1, 3), (2, 0)])
+def test_a_skipped_update_counts_for_no_variable(two_replicas, replicas, microbatch_rows):
     """Of seven updates the first three train the head alone; one of these and one of the others is not finite."""
 
     def make(update, num_rows):
@@ -183,7 +183,7 @@ def test_a_skipped_update_counts_for_no_variable(two_replicas, replicas, accum_s
         return batch
 
     trainer = make_trainer(
-        two_replicas if replicas == 2 else None, accum_steps=accum_steps, freeze_encoder_updates=3,
+        two_replicas if replicas == 2 else None, microbatch_rows=microbatch_rows, freeze_encoder_updates=3,
         dataset_fn=toy_dataset_fn(8, make=make),
     )  # fmt: skip
     train(trainer, 7)

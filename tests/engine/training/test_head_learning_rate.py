@@ -72,7 +72,7 @@ def test_the_schedule_is_shared():
 def test_replicas_accumulation_and_freezing_keep_the_weights_the_same(two_replicas):
     options = {"head_factor": FACTOR, "freeze_encoder_updates": 2}
     wanted, _ = train(make_trainer(**options))
-    weights, _ = train(make_trainer(two_replicas, accum_steps=2, **options))
+    weights, _ = train(make_trainer(two_replicas, microbatch_rows=2, **options))
     assert_same(weights, wanted)
     plain, _ = train(make_trainer(freeze_encoder_updates=2))
     assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(wanted, plain, strict=True))

@@ -124,9 +124,9 @@ def test_rows_without_a_loss_count_for_nothing(two_replicas):
         return {key: x[:5] for key, x in toy_batch(update, 8).items()}
 
     wanted, figures = train(make_trainer(dataset_fn=toy_dataset_fn(5, make=without), **TWO_VIEWS))
-    for strategy, accum_steps in ((None, 1), (two_replicas, 2)):
+    for strategy, microbatch_rows in ((None, 0), (two_replicas, 3)):
         trainer = make_trainer(
-            strategy, dataset_fn=toy_dataset_fn(NUM_ROWS, make=spoiled), accum_steps=accum_steps, **TWO_VIEWS
+            strategy, dataset_fn=toy_dataset_fn(NUM_ROWS, make=spoiled), microbatch_rows=microbatch_rows, **TWO_VIEWS
         )
         weights, others = train(trainer)
         assert_same(weights, wanted)

@@ -80,18 +80,20 @@ def plain():
     return weights, figures
 
 
-@pytest.mark.parametrize("accum_steps", [2, 4, 8])
-def test_accumulation_gives_the_same_weights(plain, accum_steps):
-    weights, figures = train(make_trainer(accum_steps=accum_steps))
+@pytest.mark.parametrize(
+    "limit", [{"microbatch_rows": rows} for rows in (1, 2, 3, 7, 9)] + [{"microbatch_secs": 0.0075}]
+)
+def test_microbatches_give_the_same_weights(plain, limit):
+    weights, figures = train(make_trainer(**limit))
     assert_same(weights, plain[0])
     names = ("loss", "gradient_norm", "audio_secs", "padding_ratio", "num_rows", "blank_ratio", "mean_confidence")
     for name in names:
         assert figures[name] == pytest.approx(plain[1][name], rel=1e-5)
 
 
-@pytest.mark.parametrize("accum_steps", [1, 2])
-def test_two_replicas_give_the_same_weights(plain, two_replicas, accum_steps):
-    weights, figures = train(make_trainer(two_replicas, accum_steps=accum_steps))
+@pytest.mark.parametrize("microbatch_rows", [4, 3])
+def test_two_replicas_give_the_same_weights(plain, two_replicas, microbatch_rows):
+    weights, figures = train(make_trainer(two_replicas, microbatch_rows=microbatch_rows))
     assert_same(weights, plain[0])
     assert figures["num_rows"] == 5 * NUM_ROWS
     for name in ("loss", "blank_ratio", "mean_confidence"):
@@ -120,8 +122,8 @@ def test_padding_rows_change_nothing(two_replicas):
     uneven = toy_dataset_fn(NUM_ROWS, make=lambda update, rows: toy_batch(update, rows, num_real=5))
     five = toy_dataset_fn(5, make=lambda update, rows: toy_batch(update, rows))
     wanted, wanted_figures = train(make_trainer(dataset_fn=five))
-    for strategy, accum_steps in ((None, 1), (None, 4), (two_replicas, 1), (two_replicas, 4)):
-        weights, figures = train(make_trainer(strategy, dataset_fn=uneven, accum_steps=accum_steps))
+    for strategy, microbatch_rows in ((None, 8), (None, 2), (None, 3), (two_replicas, 4), (two_replicas, 1)):
+        weights, figures = train(make_trainer(strategy, dataset_fn=uneven, microbatch_rows=microbatch_rows))
         assert_same(weights, wanted)
         assert figures["num_rows"] == 25
         assert figures["loss"] == pytest.approx(wanted_figures["loss"], rel=1e-5)
@@ -277,33 +279,31 @@ def test_a_loop_in_the_graph_equals_calls_from_python(plain):
     assert figures["loss"] == pytest.approx(plain[1]["loss"], rel=1e-6)
 
 
-def test_accumulation_that_does_not_divide_the_rows_is_refused():
-    with pytest.raises(ValueError, match="accum_steps=3 must divide"):
-        train(make_trainer(accum_steps=3), 1)
-    with pytest.raises(ValueError, match="at least 1"):
-        make_trainer(accum_steps=0)
+def test_a_microbatch_of_less_than_nothing_is_refused():
+    for name in ("microbatch_rows", "microbatch_secs"):
+        with pytest.raises(ValueError, match=f"train.{name} must be at least 0, got -1"):
+            make_trainer(**{name: -1})
 
 
 def test_updates_of_different_numbers_of_rows_give_the_same_weights_on_any_split(two_replicas):
-    sizes = [8, 4, 12, 8, 4]
-    wanted, wanted_figures = train(make_trainer(dataset_fn=toy_varying_dataset_fn(sizes.__getitem__, num_updates=5)))
+    sizes = [8, 5, 11, 8, 1]
+    whole = make_trainer(dataset_fn=toy_varying_dataset_fn(sizes.__getitem__, num_updates=5))
+    wanted, wanted_figures = train(whole)
     one_by_one = make_trainer(dataset_fn=toy_dataset_fn(8, num_updates=1))
     train(one_by_one, 1)
-    for strategy, accum_steps in ((None, 4), (two_replicas, 1), (two_replicas, 2)):
+    one = {"microbatch_secs": 1e-6}  # less than any row
+    for strategy, limit in ((None, {"microbatch_rows": 3}), (None, one), (two_replicas, {}), (two_replicas, one)):
         data = toy_varying_dataset_fn(sizes.__getitem__, num_updates=5)
-        weights, figures = train(make_trainer(strategy, dataset_fn=data, accum_steps=accum_steps))
+        trainer = make_trainer(strategy, dataset_fn=data, **limit)
+        weights, figures = train(trainer)
         assert_same(weights, wanted)
-        assert figures["num_rows"] == wanted_figures["num_rows"] == 36
-        assert figures["loss"] == pytest.approx(wanted_figures["loss"], rel=1e-5)
+        assert figures["num_rows"] == wanted_figures["num_rows"] == sum(sizes)
+        for name in ("loss", "padding_ratio", "blank_ratio"):
+            assert figures[name] == pytest.approx(wanted_figures[name], rel=1e-5)
+        assert int(trainer.data_digest.numpy()) == int(whole.data_digest.numpy()) != 0
     # The first update's rows are those of a batch of a static size: its divisor is its own number of rows.
     first, _ = train(make_trainer(dataset_fn=toy_varying_dataset_fn(sizes.__getitem__, num_updates=5)), 1)
     assert_same(first, [variable.numpy() for variable in one_by_one.model.trainable_variables])
-
-
-def test_rows_that_vary_and_do_not_divide_end_with_their_name():
-    trainer = make_trainer(dataset_fn=toy_varying_dataset_fn(lambda update: 6), accum_steps=4)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="accum_steps must divide the rows"):
-        train(trainer, 1)
 
 
 @pytest.mark.parametrize("delay_secs", [0.0, 0.1])
@@ -369,6 +369,7 @@ def test_digest_pieces_tell_rows_and_their_places_apart_but_not_how_they_are_spl
     assert pieces(index, 2) == pieces(index, 4) == whole
     others = [pieces(other) for other in ([3, 5, *index[2:]], [*index[:7], 8], [5, 3, -1, 281_240, 0, 1, 9, 2])]
     assert len({whole, *others}) == 4
+    assert pieces([*index, -1, -1, -1, -1], 3) == whole  # padding rows fill up uneven shares
     # Of a thousand rows every sum is still exact in float32.
     many = pieces(np.arange(1000))
     assert all(value == int(value) < 2**24 for value in many)
@@ -376,13 +377,14 @@ def test_digest_pieces_tell_rows_and_their_places_apart_but_not_how_they_are_spl
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("accum_steps", [1, 4])
+@pytest.mark.parametrize("microbatch_rows", [0, 2])
 def test_nothing_of_a_checkpoint_changes_before_the_flag_is_up_or_after_the_step_is_counted(
-    replicas, accum_steps, two_replicas
+    replicas, microbatch_rows, two_replicas
 ):
     """In the graph: who assigns to what, and what that waits for."""
     strategy = two_replicas if replicas == 2 else tf.distribute.OneDeviceStrategy("/cpu:0")
-    trainer = make_trainer(strategy, accum_steps=accum_steps, ema_decay=0.5, clip_norm=1.0, max_consecutive_skips=3)
+    options = {"ema_decay": 0.5, "clip_norm": 1.0, "max_consecutive_skips": 3}
+    trainer = make_trainer(strategy, microbatch_rows=microbatch_rows, **options)
     trainer.train(tf.constant(1))  # opens the data
     graph = tf.function(trainer.train_step).get_concrete_function(trainer._train_iter).graph
     captured = {id(inner): outer for outer, inner in graph.captures}
