@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from typing import Any
 
 import tensorflow as tf
 from absl import logging
@@ -83,4 +84,7 @@ def choose_loss(config: ConfigDict, parts: Components, strategy: tf.distribute.S
     if backend == "cudnn" and not runtime.is_gpu(strategy):
         logging.warning("runtime.ctc_backend=cudnn: this run uses no GPU; the loss is computed by auto instead")
         backend = "auto"
-    return parts.loss_fn if backend == "auto" else functools.partial(parts.loss_fn, backend=backend)
+    if backend == "cudnn":
+        logging.info("runtime.ctc_backend=cudnn: a batch with a row of more than 256 labels takes blocks instead")
+    loss_fn: Any = parts.loss_fn  # takes the keyword, which `LossFn` does not show
+    return parts.loss_fn if backend == "auto" else functools.partial(loss_fn, backend=backend)

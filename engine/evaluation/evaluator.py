@@ -80,7 +80,8 @@ class Evaluator(orbit.StandardEvaluator):
         self._data = data
         self._functions = functions
         if functions.jit_compile:
-            self._transcribe = tf.function(self._transcribe, jit_compile=True, autograph=False)  # type: ignore[method-assign]
+            compiled = tf.function(self._transcribe, jit_compile=True, autograph=False)
+            self._transcribe = compiled  # type: ignore[method-assign]
         self._tokenizer = tokenizer
         self._num_logged = num_logged
         self._between_batches = between_batches

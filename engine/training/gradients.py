@@ -48,8 +48,9 @@ class UpdateGradients:
         self.is_head = [variable.ref() in head for variable in self.variables]
 
     def compile_passes(self) -> None:
-        """Lets XLA compile all passes of a replica as a whole, without the collectives, which it cannot on every device."""
-        self._accumulate = tf.function(self._accumulate, jit_compile=True, autograph=False)  # type: ignore[method-assign]
+        """Lets XLA compile all passes of a replica as a whole; the collectives stay outside."""
+        passes = tf.function(self._accumulate, jit_compile=True, autograph=False)
+        self._accumulate = passes  # type: ignore[method-assign]
 
     def compute(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Returns the gradient of the whole update, its statistics and its norm before clipping.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -148,7 +149,7 @@ def _log_normalizer(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor],
     return tf.math.log1p(others)[:, :, 0], lambda upstream: upstream[:, :, tf.newaxis] * exps / (1.0 + others)
 
 
-def _with_gradient(logits: tf.Tensor, *rows: tf.Tensor, **options: object) -> tuple[tf.Tensor, tf.Tensor]:
+def _with_gradient(logits: tf.Tensor, *rows: tf.Tensor, **options: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the losses, and the gradient of each row's, [B, F, V]."""
     with tf.GradientTape() as tape:
         tape.watch(logits)
@@ -157,8 +158,10 @@ def _with_gradient(logits: tf.Tensor, *rows: tf.Tensor, **options: object) -> tu
 
 
 def _on_host(*rows: tf.Tensor, blank_id: int) -> tuple[tf.Tensor, tf.Tensor]:
+    # What is inside a function has no device of its own.
+    sum_paths_fn = sum_paths if tf.executing_eagerly() else sum_paths.python_function
     with tf.device("CPU:0"):
-        return _with_gradient(*map(tf.identity, rows), blank_id=blank_id, sum_paths_fn=sum_paths)
+        return _with_gradient(*map(tf.identity, rows), blank_id=blank_id, sum_paths_fn=sum_paths_fn)
 
 
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
