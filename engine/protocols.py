@@ -242,7 +242,7 @@ class Components:
     """The callables of data and models that an experiment is built from; run.py passes them in.
 
     `loss_fn`, the decoders, `aligner` and `build_search` take the keyword `blank_id` (default 0), which
-    `engine.config.builders.with_blank` binds.
+    `engine.config.builders.with_blank` binds. `loss_fn` takes `backend` too, a value of runtime.ctc_backend.
 
     Attributes:
         build_tokenizer: (path of a vocab.json, "" = the default vocabulary) -> Tokenizer.

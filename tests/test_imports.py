@@ -44,6 +44,7 @@ HOMES = {
     "ml_collections": (
         "configs",
         "engine/config/builders.py",
+        "engine/config/compilation.py",
         "engine/config/config_file.py",
         "engine/config/field_flags.py",
         "engine/config/plan.py",

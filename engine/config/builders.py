@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from common import storage
 from common import workdir_layout as layout
 from common.hub_input import hub_normalizes
+from engine.config.compilation import choose_loss, compiles_steps
 from engine.config.recorded_run import ARCHITECTURE_FIELDS, read_run_field, run_folder
 from engine.distributed import strategy as runtime
 from engine.evaluation.evaluator import Evaluator, EvaluatorGroup, RowFunctions
@@ -128,8 +129,10 @@ def build_model(config: ConfigDict, parts: Components, *, num_tokens: int) -> Ac
     """Builds the model of a config; call it inside `strategy.scope()`."""
     # Runs of older versions lack newer fields.
     fields = {name: config.model[name] for name in ARCHITECTURE_FIELDS if name in config.model}
-    if fields.get("fused_ops") == "auto" and runtime.is_tpu(tf.distribute.get_strategy()):
-        # A TPU compiles the whole step; compiled parts inside would only hide shapes, and compute in float64.
+    strategy = tf.distribute.get_strategy()  # the default one in inference
+    compiles = runtime.is_tpu(strategy) or (tf.distribute.has_strategy() and compiles_steps(config, strategy))
+    if fields.get("fused_ops") == "auto" and compiles:
+        # Where the whole step is compiled, compiled parts inside would only hide shapes, and compute in float64.
         fields["fused_ops"] = "off"
     # Initial weights must depend on the seed alone, on every device and in every process.
     tf_keras.utils.set_random_seed(config.seed)
@@ -336,7 +339,7 @@ def build_trainer(
         optimizer=optimizer,
         global_step=global_step,
         dataset_fn=train_data.dataset,
-        loss_fn=parts.loss_fn,
+        loss_fn=choose_loss(config, parts, strategy),
         feasible_fn=parts.feasible_fn,
         options=TrainerOptions(
             **_microbatch_limits(config),
@@ -350,6 +353,7 @@ def build_trainer(
             blank_id=blank_id,
             # On a TPU, updates would wait for the host. Elsewhere the host is fast enough, and can handle signals.
             loop_in_graph=config.runtime.loop_in_graph or runtime.is_tpu(strategy),
+            jit_compile=compiles_steps(config, strategy),
         ),
         loss_scale=DynamicLossScale() if train.precision == "mixed_float16" else None,
         between_updates=between_updates,
@@ -369,7 +373,12 @@ def build_evaluators(
     search: Search | None = None,
 ) -> EvaluatorGroup:
     """Builds an evaluator for each set, with the search of `build_search`; call it inside `strategy.scope()`."""
-    functions = RowFunctions(loss_fn=parts.loss_fn, feasible_fn=parts.feasible_fn, decoder=parts.decoder)
+    functions = RowFunctions(
+        loss_fn=choose_loss(config, parts, strategy),
+        feasible_fn=parts.feasible_fn,
+        decoder=parts.decoder,
+        jit_compile=compiles_steps(config, strategy),
+    )
     return EvaluatorGroup(
         {
             name: Evaluator(

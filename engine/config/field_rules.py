@@ -140,6 +140,8 @@ TRAINING_RULES: dict[str, Rule] = {
 }
 _RULES: dict[str, Rule] = {
     **TRAINING_RULES,
+    "runtime.ctc_backend": _one_of("auto", "scan", "host", "xla", "blocks", "cudnn"),
+    "runtime.jit_compile": _one_of("auto", "on", "off"),
     "model.source": _one_of("native", "hub"),
     "model.fused_ops": _one_of("auto", "on", "off"),
     "model.hidden_dropout": _BELOW_1,

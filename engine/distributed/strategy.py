@@ -123,6 +123,16 @@ def is_tpu(strategy: tf.distribute.Strategy) -> bool:
     return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
+def is_gpu(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether the step runs on GPUs."""
+    return "GPU" in str(strategy.extended.worker_devices[0]).upper()
+
+
+def is_one_device(strategy: tf.distribute.Strategy) -> bool:
+    """Returns whether the whole step runs on one device of this process, without a collective."""
+    return isinstance(strategy, tf.distribute.OneDeviceStrategy)
+
+
 def is_one_host(strategy: tf.distribute.Strategy) -> bool:
     """Returns whether this process holds all variables, in its memory or on its GPUs."""
     return not (is_tpu(strategy) or isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy))

@@ -33,11 +33,13 @@ class RowFunctions:
         loss_fn: Loss of each row.
         feasible_fn: Rows that can have a loss.
         decoder: Logits to tokens, in the graph.
+        jit_compile: Whether XLA compiles the step with these functions and the model as a whole.
     """
 
     loss_fn: LossFn
     feasible_fn: FeasibleFn
     decoder: Decoder
+    jit_compile: bool = False
 
 
 class Evaluator(orbit.StandardEvaluator):
@@ -77,6 +79,9 @@ class Evaluator(orbit.StandardEvaluator):
         self._model = model
         self._data = data
         self._functions = functions
+        if functions.jit_compile:
+            compiled = tf.function(self._transcribe, jit_compile=True, autograph=False)
+            self._transcribe = compiled  # type: ignore[method-assign]
         self._tokenizer = tokenizer
         self._num_logged = num_logged
         self._between_batches = between_batches
@@ -114,7 +119,8 @@ class Evaluator(orbit.StandardEvaluator):
     @tf.autograph.experimental.do_not_convert  # see `Trainer.train_step`
     def eval_step(self, iterator: tf.data.Iterator) -> dict[str, tf.Tensor]:
         """Transcribes one batch per replica; graph, cross-replica context."""
-        return self._strategy.run(self._transcribe, args=(next(iterator),))
+        # A compiled function is called by an ordinary one: a strategy would compile all replicas together.
+        return self._strategy.run(lambda batch: self._transcribe(batch), args=(next(iterator),))
 
     def _transcribe(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Computes tokens and losses of a batch; graph, replica context."""

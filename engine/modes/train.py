@@ -22,6 +22,7 @@ from engine.checkpointing.manager import CheckpointManager
 from engine.checkpointing.restore import restore_model
 from engine.common.signals import StopOnSignal, StopTraining
 from engine.config import builders, plan
+from engine.config.compilation import describe_compilation
 from engine.console import startup
 from engine.console.training_log import without_orbit_prints
 from engine.distributed import cluster, preemption
@@ -242,7 +243,10 @@ class _Session:
             model=prepared.model,
             loaded=plan.initialized_variables(config, prepared.model),
             precision=config.train.precision,
-            plan=plan.describe_plan(config, prepared.train_data, num_replicas=prepared.strategy.num_replicas_in_sync),
+            plan=[
+                *plan.describe_plan(config, prepared.train_data, num_replicas=prepared.strategy.num_replicas_in_sync),
+                *filter(None, [describe_compilation(config, prepared.strategy)]),
+            ],
             step=self._step,
             num_updates=config.train.num_updates,
             last_stop=self._settle_records() if prepared.is_chief else "",

@@ -52,6 +52,11 @@ class UpdateGradients:
         head = {variable.ref() for variable in self.model.head_variables}
         self.is_head = [variable.ref() in head for variable in self.variables]
 
+    def compile_passes(self) -> None:
+        """Lets XLA compile all passes of a replica as a whole; the collectives stay outside."""
+        passes = tf.function(self._accumulate, jit_compile=True, autograph=False)
+        self._accumulate = passes  # type: ignore[method-assign]
+
     def compute(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Returns the gradient of the whole update, its statistics and its norm before clipping.
 

@@ -30,6 +30,7 @@ class TrainerOptions:
         blank_id: Index of the CTC blank for the blank statistics.
         loop_in_graph: Whether updates run in a tf.while_loop (TPU) for about two seconds at a time, or by one call
             each.
+        jit_compile: Whether XLA compiles the update as a whole; with several replicas, the passes of each replica.
     """
 
     microbatch_rows: int = 0
@@ -47,6 +48,7 @@ class TrainerOptions:
     seed: int = 0
     blank_id: int = 0
     loop_in_graph: bool = False
+    jit_compile: bool = False
 
     def __post_init__(self) -> None:
         """Validates the options.

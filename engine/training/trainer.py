@@ -106,6 +106,22 @@ class Trainer(orbit.StandardTrainer):
         # Not part of the checkpoint: the clock of an interrupted loop is lost.
         self._input_wait_secs = tf.Variable(0.0, trainable=False, name="input_wait_secs")
         self._loop_start_secs = self._samples_before = 0.0
+        if options.jit_compile:
+            self._compile()
+
+    def _compile(self) -> None:
+        """Lets XLA compile the update, or what of it needs no other replica."""
+        if not runtime.is_one_device(self.strategy):
+            self._gradients.compile_passes()
+            return
+        compiled = tf.function(self.update, jit_compile=True, autograph=False)
+        device = self.strategy.extended.worker_devices[0]
+
+        def update(batch: Batch) -> None:
+            with tf.device(device):
+                compiled(batch)
+
+        self.update = update  # type: ignore[method-assign]
 
     def create_train_loop_fn(self) -> Callable[..., None]:
         """Returns orbit's loop with calls of `between_updates`."""

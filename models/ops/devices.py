@@ -5,6 +5,11 @@ from __future__ import annotations
 import tensorflow as tf
 
 
+def device_type() -> str:
+    """Returns "TPU", "GPU" or "CPU", the kind of device that training uses where it is visible."""
+    return next((kind for kind in ("TPU", "GPU") if tf.config.list_logical_devices(kind)), "CPU")
+
+
 def on_cpu() -> bool:
     """Returns whether no accelerator is visible."""
-    return not (tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU"))
+    return device_type() == "CPU"

@@ -156,7 +156,7 @@ class NoiseEvalData:
 
 
 def make_evaluator(
-    strategy, model, *, batch_size: int, bucket_boundaries=BOUNDARIES, loss_fn=ctc.ctc_loss
+    strategy, model, *, batch_size: int, bucket_boundaries=BOUNDARIES, loss_fn=ctc.ctc_loss, jit_compile=False
 ) -> Evaluator:
     """Over `NoiseEvalData`; the batch is rounded up to a multiple of the replicas as engine/config/builders.py does."""
     replicas = strategy.num_replicas_in_sync
@@ -166,7 +166,9 @@ def make_evaluator(
             strategy=strategy,
             model=model,
             data=NoiseEvalData(-(-batch_size // replicas) * replicas, bucket_boundaries),
-            functions=RowFunctions(loss_fn=loss_fn, feasible_fn=ctc.feasible, decoder=greedy.greedy_decode),
+            functions=RowFunctions(
+                loss_fn=loss_fn, feasible_fn=ctc.feasible, decoder=greedy.greedy_decode, jit_compile=jit_compile
+            ),
             tokenizer=load_tokenizer(""),
             num_logged=0,
         )

@@ -24,6 +24,8 @@ def changed(**fields):
     [
         ("model__source", "hubb", "model.source='hubb': wanted one of native, hub"),
         ("model__fused_ops", "of", "model.fused_ops='of': wanted one of auto, on, off"),
+        ("runtime__ctc_backend", "sparse", "runtime.ctc_backend='sparse': wanted one of auto, scan, host, xla, blocks"),
+        ("runtime__jit_compile", "yes", "runtime.jit_compile='yes': wanted one of auto, on, off"),
         ("model__hidden_dropout", 1.0, "model.hidden_dropout=1.0: wanted 0 to less than 1"),
         ("model__layer_drop", -0.1, "model.layer_drop=-0.1: wanted 0 to less than 1"),
         ("model__mask_time_prob", 1.5, "model.mask_time_prob=1.5: wanted 0 to 1"),

@@ -124,6 +124,7 @@ def test_a_config_object_that_counts_microbatches_is_told_what_counts_now():
         ("data.num_buckets", 8, "data.num_buckets=8: a TPU needs rows of one length; set data.num_buckets=1"),
         ("train.precision", "mixed_float16", "a TPU has no float16; set mixed_bfloat16 or float32"),
         ("model.fused_ops", "on", "model.fused_ops=on: a TPU compiles the step as a whole; set auto or off"),
+        ("runtime.ctc_backend", "host", "runtime.ctc_backend=host: a TPU cannot compute it; set auto, scan or blocks"),
     ],
 )
 def test_what_a_tpu_cannot_run_is_refused(field, value, message):
