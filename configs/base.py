@@ -177,6 +177,19 @@ def get_config() -> ConfigDict:
     tune.num_refinements = 2  # times that the neighbours of the best are tried, each time at half the distance
     tune.max_utterances = 500  # of the set; 0 = all
 
+    config.pseudo_label = pseudo = ConfigDict()  # of --mode=pseudo_label (docs/guide/pseudo_labels.md); 0 = no bound
+    pseudo.min_confidence = 0.9  # geometric mean of the characters' probabilities
+    pseudo.min_chars_per_sec = 2.0  # characters a second, without spaces
+    pseudo.max_chars_per_sec = 30.0
+    pseudo.min_words_per_sec = 0.0  # words a second, for languages with spaces
+    pseudo.max_words_per_sec = 0.0
+    pseudo.min_duration_secs = 0.1  # of a label
+    pseudo.max_duration_secs = 20.0  # longer recordings are cut at the longest pauses between words
+    pseudo.second_speed = 1.0  # playing speed of a second view, such as 1.1, whose text must agree; 1 = none
+    pseudo.second_checkpoint = ""  # recognizer of the second view; empty = that of --checkpoint
+    pseudo.max_disagreement = 0.1  # CER of the second view's text against the first; 0 = the same text
+    pseudo.batch_size = 8  # recordings of a replica that run together
+
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every_updates = 500  # a multiple of train.log_every_updates saves at exactly these updates
     checkpoint.every_epochs = 0.0  # the interval in epochs; then every_updates must be 0

@@ -46,7 +46,8 @@ class _LoggedProgress(tqdm.tqdm):
         if msg == "" or not 0 < self.n < self.total:
             return
         state = self.format_dict
-        rate = self.n / max(state["elapsed"], 1e-9)
+        # Not with the steps of an earlier process, which took none of this one's time.
+        rate = max(self.n - self.initial, 1e-9) / max(state["elapsed"], 1e-9)
         left = (self.total - self.n) / rate
         logging.info(
             "%s: %s/%s %s, %.3g %s/s, ETA %s",

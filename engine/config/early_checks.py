@@ -16,7 +16,7 @@ from common import workdir_layout as layout
 from common.near_files import describe_near
 from common.nearest import name_nearest
 from common.split_paths import STDIN, join_split_paths
-from common.weight_names import repository_hint
+from common.weight_names import is_weight_name, repository_hint
 from engine.config.output_formats import EXPORT_FORMATS, choose_format
 from engine.config.recorded_run import run_folder
 
@@ -165,7 +165,7 @@ def check_use(
     """Checks the paths of a mode that uses a trained model, and the extras that it needs.
 
     Args:
-        mode: transcribe, align, export, serve or report.
+        mode: transcribe, pseudo_label, align, export, serve or report.
         checkpoint: The value of --checkpoint.
         inputs: The values of --inputs.
         output: The value of --output.
@@ -181,11 +181,39 @@ def check_use(
     if mode != "report":
         check_checkpoint(checkpoint)
         _check_has_config(checkpoint)
-    if mode in ("transcribe", "align") and not inputs:
+    if mode in ("transcribe", "align", "pseudo_label") and not inputs:
         raise ValueError("--inputs is empty: give audio files or folders, separated by commas, or - for standard input")
     for path in join_split_paths(inputs):
         _check_input(path, wanted="workdirs" if mode == "report" else "audio files or folders")
     _check_output(mode, output, output_format)
+
+
+def check_pseudo_label(fields: Mapping[str, Any], *, strategy: str, inputs: Sequence[str], output: str) -> None:
+    """Checks what --mode=pseudo_label has beside the other modes that use a trained model.
+
+    Args:
+        fields: The fields of config.pseudo_label; {} without a config.
+        strategy: The value of --strategy.
+        inputs: The values of --inputs.
+        output: The value of --output.
+
+    Raises:
+        ValueError: Names the flag or the field, and what to do.
+    """
+    if strategy in ("multi_worker", "tpu"):
+        raise ValueError(f"--strategy={strategy}: --mode=pseudo_label runs on the devices of one host; give mirrored")
+    if os.path.splitext(output)[1].lower() != ".jsonl" or is_url(output):
+        raise ValueError(f"--output={output}: wanted a local file with the suffix .jsonl, a manifest to train on")
+    if STDIN in inputs:
+        raise ValueError("--inputs=-: a manifest cannot name standard input; save the recording to a file")
+    if any(os.path.exists(path) and os.path.realpath(path) == os.path.realpath(output) for path in inputs):
+        raise ValueError(f"--output={output}: is one of --inputs, which it would replace; name another file")
+    second = fields.get("second_checkpoint", "")
+    if second and not _is_checkpoint(second) and not is_weight_name(second):
+        raise ValueError(
+            f"pseudo_label.second_checkpoint={second}: no such folder or checkpoint{describe_near(second)}"
+            f"{repository_hint(second)}"
+        )
 
 
 def _check_formats(formats: Sequence[str]) -> None:
@@ -217,8 +245,8 @@ def _check_input(path: str, *, wanted: str) -> None:
 
 def _check_output(mode: str, output: str, output_format: str) -> None:
     """Checks that --output is given where the mode needs it, and can be written."""
-    if not output and mode in ("transcribe", "align", "export"):
-        wanted = "file to write, such as out.jsonl" if mode == "transcribe" else "folder to write"
+    if not output and mode in ("transcribe", "align", "export", "pseudo_label"):
+        wanted = "folder to write" if mode in ("align", "export") else "file to write, such as out.jsonl"
         raise ValueError(f"--output is empty: name the {wanted}")
     if not output:
         return
