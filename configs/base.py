@@ -11,7 +11,12 @@ table 10); no weights can be had where this project is built, so that figure is 
 Every field stands here once, with its meaning. Other configs start from this one and change what they need.
 """
 
+import os
+import re
+
 from ml_collections import ConfigDict
+
+_MANIFEST_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
 
 def get_eval_set(**fields) -> ConfigDict:
@@ -247,3 +252,24 @@ def get_small_config() -> ConfigDict:
     config.eval.batch_size = 32
     config.checkpoint.every_updates = 100
     return config
+
+
+def point_at(corpus: ConfigDict, path: str) -> None:
+    """Makes a set read a manifest (.jsonl, .csv, .tsv) or a folder of `python -m data.prepare`."""
+    is_folder = os.path.isdir(path) or not os.path.splitext(path)[1]
+    format = "tfrecord" if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
+    corpus.update(format=format, input=path, split="")
+
+
+def name_after(path: str) -> str:
+    """Returns the path without its suffix as one word: two manifests have two, wherever they lie."""
+    path = os.path.normpath(path)
+    # Letters of any script, with their marks; the rest parts words.
+    words = re.findall(r"[^\s/\\:,\"'`$&|;<>*?!(){}\[\]~#]+", path[: len(path) - len(_manifest_suffix(path))])
+    return "-".join(word for word in words if word.strip("."))[-100:]
+
+
+def _manifest_suffix(path: str) -> str:
+    """Returns the suffix of a manifest, "" where there is another: a folder may be called v1.0."""
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix if suffix in _MANIFEST_FORMATS else ""

@@ -13,11 +13,12 @@ from engine.inference.words import Timed, mean_confidence
 UNREADABLE = "unreadable"
 NO_TEXT = "no_text"
 TOO_SHORT = "too_short"
+TOO_LONG = "too_long"
 TOO_SLOW = "too_slow"
 TOO_FAST = "too_fast"
 LOW_CONFIDENCE = "low_confidence"
 VIEWS_DISAGREE = "views_disagree"
-REASONS = (NO_TEXT, TOO_SHORT, TOO_SLOW, TOO_FAST, LOW_CONFIDENCE, VIEWS_DISAGREE, UNREADABLE)
+REASONS = (NO_TEXT, TOO_SHORT, TOO_LONG, TOO_SLOW, TOO_FAST, LOW_CONFIDENCE, VIEWS_DISAGREE, UNREADABLE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Label:
         duration_secs: Duration of the part, in seconds.
         is_whole: Whether the part is the whole recording.
         second_text: What the second view heard in this part; None = there was none.
+        is_torn: Whether the part begins or ends within a word, because a long recording has no pause there.
     """
 
     words: tuple[Timed, ...]
@@ -37,6 +39,7 @@ class Label:
     duration_secs: float
     is_whole: bool
     second_text: str | None = None
+    is_torn: bool = False
 
     @property
     def text(self) -> str:
@@ -97,6 +100,8 @@ class LabelFilter:
             return NO_TEXT
         if label.duration_secs < self.min_duration_secs:
             return TOO_SHORT
+        if label.is_torn:
+            return TOO_LONG
         if label.chars_per_sec < self.min_chars_per_sec or label.words_per_sec < self.min_words_per_sec:
             return TOO_SLOW
         if label.chars_per_sec > (self.max_chars_per_sec or float("inf")):
@@ -138,6 +143,7 @@ def make_labels(
                 duration_secs=end - start,
                 is_whole=len(edges) == 2,
                 second_text=None if second is None else " ".join(word.text for word in heard),
+                is_torn=any(word.start_secs < edge < word.end_secs for word in words for edge in (start, end)),
             )
         )
     return labels
@@ -146,14 +152,15 @@ def make_labels(
 def cut_at_pauses(words: Sequence[Timed], *, duration_secs: float, max_secs: float) -> list[float]:
     """Returns the edges of the parts of a recording, in seconds, its begin and end included.
 
-    A part ends in the middle of the longest pause between two words in its second half. Where no pause is there it is
-    as long as it may be.
+    A part ends in the middle of the longest pause between two words in its second half, or of the last pause before
+    that. Without any pause it is as long as it may be.
     """
     edges = [0.0]
     pauses = [(before.end_secs, after.start_secs) for before, after in zip(words, words[1:], strict=False)]
     while 0 < max_secs < duration_secs - edges[-1]:
-        low, high = edges[-1] + max_secs / 2, edges[-1] + max_secs
-        inside = [pause for pause in pauses if low <= sum(pause) / 2 <= high]
-        longest = max(inside, key=lambda pause: pause[1] - pause[0], default=(high, high))
-        edges.append(round(sum(longest) / 2, 4))
+        half, high = edges[-1] + max_secs / 2, edges[-1] + max_secs
+        inside = [pause for pause in pauses if edges[-1] < sum(pause) / 2 <= high]
+        late = [pause for pause in inside if half <= sum(pause) / 2]
+        before = inside[-1] if inside else (high, high)
+        edges.append(round(sum(max(late, key=lambda pause: pause[1] - pause[0], default=before)) / 2, 4))
     return [*edges, duration_secs]

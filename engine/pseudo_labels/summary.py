@@ -14,12 +14,20 @@ _THRESHOLDS = (0.0, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95)
 
 
 @dataclasses.dataclass
-class _Bin:
-    """Labels with transcripts within a range of confidence."""
+class _Compared:
+    """Sums over labels whose recordings have transcripts."""
 
     secs: float = 0.0
     errors: int = 0
     characters: int = 0
+
+    def __add__(self, other: _Compared) -> _Compared:
+        return _Compared(self.secs + other.secs, self.errors + other.errors, self.characters + other.characters)
+
+    @property
+    def cer(self) -> str:
+        """The character error rate in percent; "" without transcripts."""
+        return f"{100 * self.errors / self.characters:.2f}" if self.characters else ""
 
 
 class Summary:
@@ -30,7 +38,8 @@ class Summary:
         self.counts: Counter[str] = Counter()  # reason, "" = kept -> labels
         self.secs: Counter[str] = Counter()
         self._confidence = 0.0
-        self._bins = [_Bin() for _ in range(_NUM_BINS + 1)]
+        self._by_reason: dict[str, _Compared] = {}
+        self._by_confidence = [_Compared() for _ in range(_NUM_BINS + 1)]
 
     def add(self, label: Mapping[str, Any]) -> None:
         """Adds a label as the journal holds it."""
@@ -40,10 +49,9 @@ class Summary:
         if not reason:
             self._confidence += label["confidence"]
         if "reference_chars" in label:
-            found = self._bins[int(label["confidence"] * _NUM_BINS)]
-            found.secs += secs
-            found.errors += label["reference_errors"]
-            found.characters += label["reference_chars"]
+            compared = _Compared(secs, label["reference_errors"], label["reference_chars"])
+            self._by_reason[reason] = self._by_reason.get(reason, _Compared()) + compared
+            self._by_confidence[int(label["confidence"] * _NUM_BINS)] += compared
 
     @property
     def num_kept(self) -> int:
@@ -57,19 +65,26 @@ class Summary:
 
     def lines(self) -> Iterator[str]:
         """Yields the table of what is kept and left out, and that of confidence against transcripts."""
-        mean = f", mean confidence {self._confidence / self.num_kept:.3f}" if self.num_kept else ""
-        yield f"kept            {self.num_kept:9}  {self.secs[''] / 3600:9.2f} h{mean}"
-        for reason in REASONS:
-            if self.counts[reason]:
-                yield f"{reason:14}  {self.counts[reason]:9}  {self.secs[reason] / 3600:9.2f} h"
-        if any(found.characters for found in self._bins):
-            yield ""
-            yield "the input has transcripts; with a confidence of at least"
-            yield "  min_confidence    hours  share  CER %"
-            total = sum(found.secs for found in self._bins)
-            for threshold in _THRESHOLDS:
-                kept = self._bins[round(threshold * _NUM_BINS) :]
-                secs, characters = sum(found.secs for found in kept), sum(found.characters for found in kept)
-                if characters:
-                    rate = 100 * sum(found.errors for found in kept) / characters
-                    yield f"  {threshold:14.2f}  {secs / 3600:7.2f}  {100 * secs / total:4.0f} %  {rate:5.2f}"
+        has_texts = any(compared.characters for compared in self._by_confidence)
+        yield f"                   labels      hours{'  CER %' if has_texts else ''}"
+        for name, reason in (("kept", ""), *((reason, reason) for reason in REASONS)):
+            if self.counts[reason] or not reason:
+                cer = self._by_reason.get(reason, _Compared()).cer
+                row = f"{name:14}  {self.counts[reason]:9}  {self.secs[reason] / 3600:9.2f}  {cer:>5}"
+                yield row.rstrip()
+        if self.num_kept:
+            yield f"mean confidence of what is kept: {self._confidence / self.num_kept:.3f}"
+        if has_texts:
+            yield from self._thresholds()
+
+    def _thresholds(self) -> Iterator[str]:
+        yield ""
+        yield "the input has transcripts; with pseudo_label.min_confidence alone"
+        yield "min_confidence      hours  share  CER %"
+        total = sum(self._by_confidence, _Compared())
+        for threshold in _THRESHOLDS:
+            kept = sum(self._by_confidence[round(threshold * _NUM_BINS) :], _Compared())
+            if kept.characters:
+                yield (
+                    f"{threshold:14.2f}  {kept.secs / 3600:9.2f}  {100 * kept.secs / total.secs:3.0f} %  {kept.cer:>5}"
+                )
