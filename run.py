@@ -200,6 +200,7 @@ def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:
                 options=config.pseudo_label.to_dict(),
                 strategy_name=_STRATEGY.value,
                 num_virtual_devices=config.runtime.num_virtual_devices,
+                stop=stop,
             )
         case "serve":
             from engine.modes import serve  # its web server is an extra

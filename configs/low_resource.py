@@ -25,19 +25,19 @@ HELD_OUT_RATIO = 0.1
 # hours, and time masks of 0.75 for 10 minutes and 1 hour, 0.65 for 10 hours and 0.5 for 100 hours.
 _FIELDS = (
     "num_updates", "learning_rate", "mask_time_prob", "mask_feature_prob", "layer_drop", "freeze_encoder_updates",
-    "num_buckets",
+    "max_batch_secs", "num_buckets",
 )  # fmt: skip
 RECIPES = {
     name: dict(zip(_FIELDS, values, strict=True))
     for name, values in {
-        "10m": (13_000, 5e-5, 0.65, 0.25, 0.1, 10_000, 1),
-        "1h": (13_000, 5e-5, 0.65, 0.25, 0.1, 10_000, 2),
-        "10h": (20_000, 5e-5, 0.65, 0.5, 0.05, 10_000, 8),
-        "100h": (80_000, 3e-5, 0.65, 0.5, 0.1, 0, 8),
-        "10m-large": (13_000, 1e-4, 0.65, 0.25, 0.1, 10_000, 1),
-        "1h-large": (13_000, 3e-4, 0.75, 0.25, 0.1, 10_000, 2),
-        "10h-large": (20_000, 1e-4, 0.75, 0.25, 0.1, 10_000, 8),
-        "100h-large": (80_000, 3e-5, 0.5, 0.5, 0.1, 10_000, 8),
+        "10m": (13_000, 5e-5, 0.65, 0.25, 0.1, 10_000, 1_000.0, 1),
+        "1h": (13_000, 5e-5, 0.65, 0.25, 0.1, 10_000, 1_600.0, 1),
+        "10h": (20_000, 5e-5, 0.65, 0.5, 0.05, 10_000, 1_600.0, 8),
+        "100h": (80_000, 3e-5, 0.65, 0.5, 0.1, 0, 1_600.0, 8),
+        "10m-large": (13_000, 1e-4, 0.65, 0.25, 0.1, 10_000, 1_000.0, 1),
+        "1h-large": (13_000, 3e-4, 0.75, 0.25, 0.1, 10_000, 1_600.0, 1),
+        "10h-large": (20_000, 1e-4, 0.75, 0.25, 0.1, 10_000, 1_600.0, 8),
+        "100h-large": (80_000, 3e-5, 0.5, 0.5, 0.1, 10_000, 1_600.0, 8),
     }.items()
 }
 
@@ -60,9 +60,10 @@ def get_config(arguments: str = "1h") -> ConfigDict:
 
     config.data.prepare_command = ""
     config.data.max_duration_secs = 30.0  # of so few utterances none is left out for a long sentence
-    # 3.2 million samples x 2 GPUs x 4 for BASE and 1.28 million x 4 x 5 for LARGE: 1,600 s of audio an update, which
-    # is more than ten minutes have. Rows of one update have one bucket, so that little data needs few of them.
-    config.data.max_batch_secs = 1_600.0
+    # 3.2 million samples x 2 GPUs x 4 for BASE and 1.28 million x 4 x 5 for LARGE: 1,600 s of audio an update. Ten
+    # minutes are one update, with padding; more would be rows of weight 0. The rows of an update are of one bucket, so
+    # that with several of them a small corpus would have small updates.
+    config.data.max_batch_secs = recipe["max_batch_secs"]
     config.data.row_multiple = 8
     config.data.num_buckets = recipe["num_buckets"]
     base.point_at(config.data.train, train)

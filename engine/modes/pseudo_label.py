@@ -18,6 +18,7 @@ from common.split_paths import join_split_paths
 from engine.checkpointing.restore import find_checkpoint
 from engine.common import files
 from engine.common.progress import progress_bar
+from engine.common.signals import StopOnSignal
 from engine.config import recorded_run
 from engine.distributed import strategy as runtime
 from engine.inference.exported import read_export_fields
@@ -46,6 +47,7 @@ def run(
     num_virtual_devices: int = 0,
     decode_defaults: Mapping[str, Any] | None = None,
     decode_given: Mapping[str, Any] | None = None,
+    stop: StopOnSignal | None = None,
 ) -> int:
     """Labels recordings, prints what was kept, and returns the exit status: 2 if any could not be read or none is kept.
 
@@ -65,10 +67,13 @@ def run(
         num_virtual_devices: Logical CPUs to make before TensorFlow starts; 0 = none.
         decode_defaults: See `engine.modes.transcribe.run`.
         decode_given: See `engine.modes.transcribe.run`.
+        stop: Listens for signals, which end this mode at once; None = nothing does.
 
     Raises:
         ValueError: An argument is missing or names nothing, or OUTPUT.partial belongs to another command.
     """
+    if stop is not None:
+        stop.at_once = f"the labels so far are in {output}{SUFFIX}, and the same command continues there"
     runtime.configure_devices(num_virtual_devices=num_virtual_devices)
     strategy = _build_strategy(strategy_name)
     second = parts.fetch_weights(options["second_checkpoint"]) if options["second_checkpoint"] else ""
@@ -179,18 +184,13 @@ def _skip_done(rows: Iterator[Any], journal: Journal, num_rows: int) -> Iterator
 def _label_all(labeller: Labeller, rows: Iterator[Any], journal: Journal, *, num_rows: int) -> None:
     """Labels the rows that are left and keeps them in the journal; a signal may end this at any time."""
     start_secs, audio_secs = time.monotonic(), 0.0
-    try:
-        with progress_bar(total=num_rows, description="pseudo_label", unit="utt", initial=journal.num_rows) as bar:
-            for some in labeller.split(rows):
-                done = labeller.label(some)
-                journal.append(done)
-                audio_secs += sum(row["audio_secs"] for row in done)
-                bar.set_postfix_str(f"RTFx {audio_secs / (time.monotonic() - start_secs):.1f}", refresh=False)
-                bar.update(len(done))
-    except (SystemExit, KeyboardInterrupt):
-        left = f"{journal.num_rows} of {num_rows} rows are in {journal.path}"
-        print(f"{left}: the same command continues there", file=sys.stderr)
-        raise
+    with progress_bar(total=num_rows, description="pseudo_label", unit="utt", initial=journal.num_rows) as bar:
+        for some in labeller.split(rows):
+            done = labeller.label(some)
+            journal.append(done)
+            audio_secs += sum(row["audio_secs"] for row in done)
+            bar.set_postfix_str(f"RTFx {audio_secs / (time.monotonic() - start_secs):.1f}", refresh=False)
+            bar.update(len(done))
     elapsed_secs = time.monotonic() - start_secs
     print(f"{audio_secs / 3600:.2f} h of audio in {elapsed_secs:.0f} s (RTFx {audio_secs / elapsed_secs:.1f})")
 

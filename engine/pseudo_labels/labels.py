@@ -156,11 +156,14 @@ def cut_at_pauses(words: Sequence[Timed], *, duration_secs: float, max_secs: flo
     that. Without any pause it is as long as it may be.
     """
     edges = [0.0]
-    pauses = [(before.end_secs, after.start_secs) for before, after in zip(words, words[1:], strict=False)]
+    pauses: list[tuple[float, float]] = [
+        (before.end_secs, after.start_secs) for before, after in zip(words, words[1:], strict=False)
+    ]
     while 0 < max_secs < duration_secs - edges[-1]:
         half, high = edges[-1] + max_secs / 2, edges[-1] + max_secs
         inside = [pause for pause in pauses if edges[-1] < sum(pause) / 2 <= high]
         late = [pause for pause in inside if half <= sum(pause) / 2]
         before = inside[-1] if inside else (high, high)
-        edges.append(round(sum(max(late, key=lambda pause: pause[1] - pause[0], default=before)) / 2, 4))
+        begin, end = max(late, key=lambda pause: pause[1] - pause[0], default=before)
+        edges.append(round((begin + end) / 2, 4))
     return [*edges, duration_secs]

@@ -117,9 +117,8 @@ def test_bounds_that_keep_nothing_say_so(parts, workdir, manifest, tmp_path, cap
     assert "error: no label was kept: lower the bounds" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("ending", [SystemExit, KeyboardInterrupt])
 def test_a_signal_loses_nothing_that_was_written_and_the_same_command_continues(
-    parts, workdir, manifest, straight, tmp_path, monkeypatch, capsys, ending
+    parts, workdir, manifest, straight, tmp_path, monkeypatch, capsys
 ):
     output = tmp_path / "pseudo.jsonl"
     label_rows, num_calls = Labeller.label, 0
@@ -128,15 +127,14 @@ def test_a_signal_loses_nothing_that_was_written_and_the_same_command_continues(
         nonlocal num_calls
         num_calls += 1
         if num_calls == 3:
-            raise ending(143)
+            raise SystemExit(143)
         return label_rows(self, rows)
 
     monkeypatch.setattr("engine.pseudo_labels.labeller._BATCHES_AT_ONCE", 1)
     with monkeypatch.context() as patched:
         patched.setattr(Labeller, "label", interrupted)
-        with pytest.raises(ending):
+        with pytest.raises(SystemExit):
             label(parts, workdir, manifest, output)
-    assert "4 of 9 rows are in" in capsys.readouterr().err
     assert not output.exists()
     with pytest.raises(ValueError, match=r"other settings \(second_speed was 1.0, is 1.1\)"):
         label(parts, workdir, manifest, output, options={"second_speed": 1.1})
