@@ -95,20 +95,28 @@ def iterate_json_records(path: str, report: Report) -> Iterator[Record]:
     """
     with storage.open_binary(path) as file:
         _refuse_document(path, file.read(_HEAD_BYTES).decode("utf-8-sig", "replace"))
+    for number, content in iterate_lines(path):
+        try:
+            line = content.decode("utf-8")
+        except UnicodeDecodeError:
+            shown = content.decode("ascii", "replace")
+            report(Record(f"{path}:{number}", {}, shown).fault("is not UTF-8 text, convert it"))
+            continue
+        record = _parse_line(path, number, line)
+        if isinstance(record, Record):
+            yield record
+        else:
+            report(record)
+
+
+def iterate_lines(path: str) -> Iterator[tuple[int, bytes]]:
+    """Yields the number and the content of each line of a text file that is not blank, holding one line in memory."""
     with storage.open_binary(path) as file:
         for number, content in enumerate(file, start=1):
-            try:
-                line = content.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError:
-                shown = content.decode("ascii", "replace")
-                report(Record(f"{path}:{number}", {}, shown).fault("is not UTF-8 text, convert it"))
-                continue
-            if line:
-                record = _parse_line(path, number, line)
-                if isinstance(record, Record):
-                    yield record
-                else:
-                    report(record)
+            if number == 1:
+                content = content.removeprefix(b"\xef\xbb\xbf")
+            if content.decode("utf-8", "replace").strip():
+                yield number, content.strip()
 
 
 def read_table_records(path: str, delimiter: str, report: Report, *, needs_text: bool = True) -> list[Record]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from common import storage
 from data.corpus.faults import Fault
 from data.corpus.manifest import iterate_rows
-from data.corpus.rows import read_table_records
+from data.corpus.rows import iterate_lines, read_table_records
 from data.corpus.utterance import Row, stem, suffix
 from data.shards.index import INDEX_NAME
 from data.shards.source import TFRecordSource
@@ -85,8 +85,7 @@ class UnlabelledCorpus:
         if delimiter := _MANIFESTS[kind]:
             faults: list[Fault] = []
             return len(read_table_records(path, delimiter, faults.append, needs_text=False)) + len(faults)
-        with storage.open_binary(path) as file:
-            return sum(not line.isspace() for line in file)
+        return sum(1 for _ in iterate_lines(path))
 
     def _list(self, path: str) -> Iterator[Recording | Unusable]:
         if is_shards(path):

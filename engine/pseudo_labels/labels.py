@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,26 +129,36 @@ def make_labels(
         second: Words of the second view, in the time of the first; None = there is none.
     """
     edges = cut_at_pauses(words, duration_secs=duration_secs, max_secs=max_secs)
+    torn = _torn_edges(words, edges)
+    inside = _share_out(words, edges)
+    heard = [None] * len(inside) if second is None else _share_out(second, edges)
     labels = []
-    for start, end in zip(edges, edges[1:], strict=False):
-        # A word belongs where its middle is: the two views do not agree about a word's edges.
-        inside, heard = (
-            tuple(word for word in view if start <= (word.start_secs + word.end_secs) / 2 < end)
-            for view in (words, second or ())
-        )
-        if len(edges) == 2:
-            inside, heard = tuple(words), tuple(second or ())
+    for start, end, own, other in zip(edges, edges[1:], inside, heard, strict=False):
         labels.append(
             Label(
-                words=inside,
+                words=own,
                 start_secs=start,
                 duration_secs=end - start,
                 is_whole=len(edges) == 2,
-                second_text=None if second is None else " ".join(word.text for word in heard),
-                is_torn=any(word.start_secs < edge < word.end_secs for word in words for edge in (start, end)),
+                second_text=None if other is None else " ".join(word.text for word in other),
+                is_torn=not torn.isdisjoint((start, end)),
             )
         )
     return labels
+
+
+def _share_out(words: Sequence[Timed], edges: Sequence[float]) -> list[tuple[Timed, ...]]:
+    """Returns the words of each part; a word belongs where its middle is, as two views do not agree about its edges."""
+    middles = [(word.start_secs + word.end_secs) / 2 for word in words]
+    cuts = [0, *(bisect.bisect_left(middles, edge) for edge in edges[1:-1]), len(words)]
+    return [tuple(words[first:last]) for first, last in zip(cuts, cuts[1:], strict=False)]
+
+
+def _torn_edges(words: Sequence[Timed], edges: Sequence[float]) -> set[float]:
+    """Returns the edges within a word."""
+    starts = [word.start_secs for word in words]
+    before = [(edge, bisect.bisect_left(starts, edge) - 1) for edge in edges]
+    return {edge for edge, index in before if index >= 0 and edge < words[index].end_secs} - {edges[-1]}
 
 
 def cut_at_pauses(words: Sequence[Timed], *, duration_secs: float, max_secs: float) -> list[float]:
@@ -156,14 +168,11 @@ def cut_at_pauses(words: Sequence[Timed], *, duration_secs: float, max_secs: flo
     that. Without any pause it is as long as it may be.
     """
     edges = [0.0]
-    pauses: list[tuple[float, float]] = [
-        (before.end_secs, after.start_secs) for before, after in zip(words, words[1:], strict=False)
-    ]
+    pauses = [((a.end_secs + b.start_secs) / 2, b.start_secs - a.end_secs) for a, b in itertools.pairwise(words)]
+    middles = [middle for middle, _ in pauses]
     while 0 < max_secs < duration_secs - edges[-1]:
-        half, high = edges[-1] + max_secs / 2, edges[-1] + max_secs
-        inside = [pause for pause in pauses if edges[-1] < sum(pause) / 2 <= high]
-        late = [pause for pause in inside if half <= sum(pause) / 2]
-        before = inside[-1] if inside else (high, high)
-        begin, end = max(late, key=lambda pause: pause[1] - pause[0], default=before)
-        edges.append(round((begin + end) / 2, 4))
+        first, half, last = (bisect.bisect_right(middles, edges[-1] + secs) for secs in (0.0, max_secs / 2, max_secs))
+        late = pauses[half:last] or pauses[first:last][-1:] or [(edges[-1] + max_secs, 0.0)]
+        # Not rounded: an edge just before its pause would be found again, for ever.
+        edges.append(max(late, key=lambda pause: pause[1])[0])
     return [*edges, duration_secs]

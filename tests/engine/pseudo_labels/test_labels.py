@@ -89,6 +89,12 @@ def test_a_recording_without_pauses_is_cut_where_it_must_be_and_the_torn_parts_a
     assert [keep.find_reason(label) for label in labels] == ["no_text", "too_long", "no_text", ""]
 
 
+def test_an_edge_is_not_found_twice():
+    words = [word("A", 0.0, 8.5), word("B", 9.00009, 30.0)]
+    edges = cut_at_pauses(words, duration_secs=30.0, max_secs=10.0)
+    assert edges == [0.0, pytest.approx(8.750045), pytest.approx(18.750045), pytest.approx(28.750045), 30.0]
+
+
 def test_every_word_is_in_one_part_and_the_second_view_is_cut_with_the_first():
     words = [word(f"W{i}", i * 1.5, i * 1.5 + 1.0) for i in range(40)]
     second = [word(f"W{i}", i * 1.5 + 0.1, i * 1.5 + 1.1) for i in range(40)]
