@@ -294,7 +294,9 @@ def check_early(command: _Command) -> None:
             output_format=_OUTPUT_FORMAT.value,
         )
     if mode == "pseudo_label":
-        early_checks.check_pseudo_label(
+        from engine.pseudo_labels.early_checks import check_pseudo_label
+
+        check_pseudo_label(
             {} if config is None else config.pseudo_label.to_dict(),
             strategy=_STRATEGY.value,
             inputs=_INPUTS.value,

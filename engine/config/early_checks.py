@@ -16,7 +16,7 @@ from common import workdir_layout as layout
 from common.near_files import describe_near
 from common.nearest import name_nearest
 from common.split_paths import STDIN, join_split_paths
-from common.weight_names import is_weight_name, repository_hint
+from common.weight_names import repository_hint
 from engine.config.output_formats import EXPORT_FORMATS, choose_format
 from engine.config.recorded_run import run_folder
 
@@ -94,7 +94,7 @@ def _check_handle(handle: str) -> None:
 
 def _check_init(init: str, workdir: str) -> None:
     """Checks that initial weights exist; a run that resumes no longer needs them."""
-    if init and not has_checkpoints(workdir) and not _is_checkpoint(init):
+    if init and not has_checkpoints(workdir) and not is_checkpoint(init):
         raise ValueError(describe_missing_weights(init))
 
 
@@ -188,34 +188,6 @@ def check_use(
     _check_output(mode, output, output_format)
 
 
-def check_pseudo_label(fields: Mapping[str, Any], *, strategy: str, inputs: Sequence[str], output: str) -> None:
-    """Checks what --mode=pseudo_label has beside the other modes that use a trained model.
-
-    Args:
-        fields: The fields of config.pseudo_label; {} without a config.
-        strategy: The value of --strategy.
-        inputs: The values of --inputs.
-        output: The value of --output.
-
-    Raises:
-        ValueError: Names the flag or the field, and what to do.
-    """
-    if strategy in ("multi_worker", "tpu"):
-        raise ValueError(f"--strategy={strategy}: --mode=pseudo_label runs on the devices of one host; give mirrored")
-    if os.path.splitext(output)[1].lower() != ".jsonl" or is_url(output):
-        raise ValueError(f"--output={output}: wanted a local file with the suffix .jsonl, a manifest to train on")
-    if STDIN in inputs:
-        raise ValueError("--inputs=-: a manifest cannot name standard input; save the recording to a file")
-    if any(os.path.exists(path) and os.path.realpath(path) == os.path.realpath(output) for path in inputs):
-        raise ValueError(f"--output={output}: is one of --inputs, which it would replace; name another file")
-    second = fields.get("second_checkpoint", "")
-    if second and not _is_checkpoint(second) and not is_weight_name(second):
-        raise ValueError(
-            f"pseudo_label.second_checkpoint={second}: no such folder or checkpoint{describe_near(second)}"
-            f"{repository_hint(second)}"
-        )
-
-
 def _check_formats(formats: Sequence[str]) -> None:
     """Checks that the formats of an export exist and that their converters are installed."""
     for name in formats:
@@ -268,7 +240,7 @@ def check_checkpoint(checkpoint: str) -> None:
     """
     if not checkpoint:
         raise ValueError("--checkpoint is empty: give the workdir of a training run")
-    if not _is_checkpoint(checkpoint):
+    if not is_checkpoint(checkpoint):
         raise ValueError(
             f"--checkpoint={checkpoint}: no such folder or checkpoint{describe_near(checkpoint)}"
             f"{repository_hint(checkpoint)}; give the workdir of a training run (it has a {layout.CONFIG_FILE}), a "
@@ -356,7 +328,8 @@ def _check_writable(flag: str, path: str, folder: str) -> None:
         raise ValueError(f"{flag}={path}: {above} cannot be written ({reason}); name another folder") from error
 
 
-def _is_checkpoint(path: str) -> bool:
+def is_checkpoint(path: str) -> bool:
+    """Tells whether a path is a folder or a checkpoint; a URL is assumed to be one."""
     return is_there(path) or os.path.exists(f"{path}.index")
 
 
