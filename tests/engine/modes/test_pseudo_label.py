@@ -20,6 +20,7 @@ from engine.checkpointing.best import BestCheckpoint
 from engine.config import builders
 from engine.modes import pseudo_label
 from engine.pseudo_labels.labeller import Labeller
+from engine.workdir.folder import compare_config
 
 OPEN = {"min_confidence": 0.0, "min_chars_per_sec": 0.0, "max_chars_per_sec": 0.0, "batch_size": 2}
 
@@ -176,6 +177,12 @@ def test_a_second_checkpoint_must_agree(parts, workdir, manifest, tmp_path):
     label(parts, workdir, manifest, tmp_path / "fast.jsonl", options={"second_speed": 1.3, "max_disagreement": 0.0})
     # A random model hears something else in faster noise.
     assert "views_disagree" in {line["reason"] for line in read(tmp_path / "fast.left_out.jsonl")}
+
+
+def test_a_run_of_an_older_version_has_no_such_fields_and_resumes():
+    now = base.get_small_config().to_dict()
+    before = {name: value for name, value in now.items() if name != "pseudo_label"}
+    assert compare_config(before, now, allowed=experiment.RESUMABLE_FIELDS) == []
 
 
 def test_a_pseudo_labelled_manifest_trains(parts, straight, tmp_path):
