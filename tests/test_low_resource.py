@@ -35,7 +35,7 @@ def manifest(tmp_path_factory):
 def test_a_recipe_is_complete_valid_and_has_a_plan(recipe, manifest):
     config = config_file.load_config(f"configs/low_resource.py:{recipe},{manifest}")
     config_file._check_shape("low_resource.py", config, base.get_config(), base.get_eval_set())
-    validation.check_fields(config, num_replicas=1)
+    validation.check_values(config)
     validation.check_frozen(config)
     data = builders.build_train_data(config, PARTS, load_tokenizer(""))
     # A tenth of the speakers is held out, and so little is one update.
