@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.batches.buckets import checked_lengths, choose_bucket_boundaries, cut_batches, rows_within
+from data.batches.buckets import checked_lengths, checked_speeds, choose_bucket_boundaries, cut_batches, rows_within
+from data.batches.row_padding import RowPadding
 from data.common.errors import InputError
 
 # Ids of the random streams, one for each choice so that choices are independent.
@@ -127,6 +128,7 @@ class BatchPlan:
         max_batch_samples: Most samples of one update over all replicas, padding included; 0 = `global_batch_size` rows.
         row_multiple: Divides the rows of an update with `max_batch_samples`. It is fixed instead of the number of
             replicas, so that the plan does not depend on the devices.
+        padding: Samples that augmentation adds to rows; None = none.
 
     Attributes:
         utterance_samples: int64 [N], the given `num_samples`.
@@ -158,12 +160,13 @@ class BatchPlan:
         speed_factors: Sequence[float] = (1.0,),
         max_batch_samples: int = 0,
         row_multiple: int = 1,
+        padding: RowPadding | None = None,
     ):
         if seed < 0 or global_batch_size < 1:
             raise ValueError(f"{seed=} must be >= 0 and {global_batch_size=} >= 1")
         if max_batch_samples < 0 or row_multiple < 1:
             raise ValueError(f"{max_batch_samples=} must be >= 0 and {row_multiple=} >= 1")
-        self._speeds = _checked_speeds(speed_factors)
+        self._speeds = checked_speeds(speed_factors)
         self.utterance_samples = checked_lengths(num_samples)
         self.concatenation = concatenation
         self.speed_factors = tuple(self._speeds.tolist())
@@ -176,6 +179,8 @@ class BatchPlan:
         self.max_row_samples = int(slowest.max())
         if concatenation.max_utterances > 1:
             self._cells, self._offsets, self.max_row_samples = _join(slowest, concatenation, speaker_ids)
+        self._padding = padding
+        self.max_row_samples += padding.max_samples if padding else 0
         self.num_rows = len(self._offsets) - 1
         self._boundaries = self._choose_boundaries(bucket_boundaries)
         self.bucket_boundaries = tuple(self._boundaries.tolist())
@@ -189,7 +194,7 @@ class BatchPlan:
         self.global_batch_size = max(self.bucket_rows)
         # The smallest bucket whose batches have as many rows; a batch may be padded to the boundary of that one.
         self._first_alike = np.searchsorted(-self._bucket_rows, -self._bucket_rows)
-        varies = concatenation.max_utterances > 1 or len(set(self.speed_factors)) > 1
+        varies = concatenation.max_utterances > 1 or len(set(self.speed_factors)) > 1 or padding is not None
         self._epochs_differ = all((max_batch_samples, shuffle, varies))
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
         self._lock = threading.RLock()
@@ -332,7 +337,10 @@ class BatchPlan:
         speeds = np.repeat(self._speeds[speed_ids], sizes)
         samples = samples_at_speed(self.utterance_samples[members], speeds)
         row_samples = np.add.reduceat(samples, self._offsets[:-1])
-        return members, speed_ids, row_samples + (sizes - 1) * self.concatenation.gap_samples
+        row_samples += (sizes - 1) * self.concatenation.gap_samples
+        if self._padding:
+            row_samples += self._padding.samples(number)[members[self._offsets[:-1]]]
+        return members, speed_ids, row_samples
 
     def _bits(self, epoch: int, stream: int, count: int) -> np.ndarray:
         """Returns random uint64 [count] that depend on the seed, the epoch and the stream only."""
@@ -344,13 +352,6 @@ def padding_ratio(plan: BatchPlan, epoch: int) -> float:
     """Returns the ratio of padding in an epoch's padded samples, padding rows included, in [0, 1)."""
     padded = int((plan.padded_samples(epoch) * plan.batch_rows(epoch)).sum())
     return 1.0 - int(plan.row_samples(epoch).sum()) / padded
-
-
-def _checked_speeds(speed_factors: Sequence[float]) -> np.ndarray:
-    speeds = np.array(speed_factors, dtype=np.float64)
-    if not speeds.size or not np.all(np.isfinite(speeds) & (speeds > 0)):
-        raise ValueError(f"{speed_factors=} must be one or more positive numbers")
-    return speeds
 
 
 def _join(

@@ -18,7 +18,7 @@ from data.corpus.faults import Fault, Report
 from data.corpus.unlisted_audio import unlisted_audio
 from data.doctor import text_checks
 from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
-from data.doctor.clips import collect_clips
+from data.doctor.clips import collect_clips, collect_examples
 from data.doctor.findings import Finding, advise, allow, find, merge, sort, without_explained
 from data.doctor.preflight import LEAKS
 from data.doctor.report import DoctorReport, Memory, SetStatistics
@@ -147,6 +147,7 @@ def examine(
         words=set_words(corpora, text_normalization=text_normalization, trained=train.corpus if train else None),
         time=predict_time(plan, time_fn) if plan else None,
         clips=collect_clips(findings, corpora),
+        examples=collect_examples([(item.name or TRAIN, data) for one in opened for item, data in one.data]),
     )
 
 

@@ -22,6 +22,7 @@ from engine.config.field_flags import (
     check_fields,
     iterate_fields,
     iterate_flags,
+    list_fields,
     split_name,
     write_tuples,
 )
@@ -82,11 +83,11 @@ class ConfigParser(flags.ArgumentParser):
             flag: The word of the command line.
         """
         parts = split_name(name)
-        if ".".join(parts[:2]) != EVAL or len(parts) != 4:
+        if ".".join(parts[:2]) != EVAL or len(parts) < 4:
             return flag
-        set_name, field = parts[2:]
+        set_name, field = parts[2], ".".join(parts[3:])
         if set_name not in config.data.eval:
-            if set_name.isidentifier() and field in self._new_eval_set():
+            if set_name.isidentifier() and field in list_fields(self._new_eval_set()):
                 config.data.eval[set_name] = self._new_eval_set()
         elif not set_name.isidentifier():
             # ml_collections reads a hyphen in a name as a minus; written as a key it is part of the name.

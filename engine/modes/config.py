@@ -60,7 +60,7 @@ def config_lines(
 
 def _default_of(name: str, defaults: Mapping[str, Any], eval_set: Mapping[str, Any]) -> Any:
     if name not in defaults and name.startswith("data.eval."):
-        return eval_set.get(name.rpartition(".")[2])
+        return dict(flatten(eval_set)).get(_split_set(name)[1])
     return defaults.get(name)
 
 
@@ -68,8 +68,14 @@ def _flag_of(name: str) -> str:
     """Returns the flag of a field; the name of an evaluation set becomes a key if it is not an identifier."""
     if not name.startswith("data.eval."):
         return name
-    set_name, _, field = name.removeprefix("data.eval.").rpartition(".")
+    set_name, field = _split_set(name)
     return name if set_name.isidentifier() else f"data.eval[{set_name!r}].{field}"
+
+
+def _split_set(name: str) -> tuple[str, str]:
+    """Splits data.eval.NAME.FIELD into NAME and FIELD, which may be in a group of the set."""
+    set_name, _, field = name.removeprefix("data.eval.").partition(".")
+    return set_name, field
 
 
 def _written(value: Any) -> str:

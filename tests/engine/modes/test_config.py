@@ -71,3 +71,11 @@ def test_a_set_whose_name_is_no_identifier_is_written_as_the_parser_takes_it(cap
     lines = printed(config, capsys)
     assert "--config.data.eval['dev-other'].input=x" in lines
     assert above(lines, "--config.data.eval['dev-other'].speakers=('1', '2')") == "# configs/base.py: ()"
+
+
+def test_a_group_of_a_set_is_compared_with_its_defaults_and_written_as_the_parser_takes_it(capsys):
+    config = base.get_config()
+    config.data.eval["dev-other"] = base.get_eval_set(augment=base.get_augment(noise_prob=1.0))
+    lines = printed(config, capsys)
+    assert above(lines, "--config.data.eval['dev-other'].augment.noise_prob=1.0") == "# configs/base.py: 0.0"
+    assert sum(line.startswith("# configs/base.py: ") for line in lines) == 1
