@@ -87,7 +87,7 @@ def collect_clips(
 
 
 def training_figures(lines: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> list[Figure]:
-    """Returns the curves of loss, word error rate, learning rate and throughput that metrics.jsonl has.
+    """Returns the curves of losses, word error rate, learning rate and throughput that metrics.jsonl has.
 
     Args:
         lines: Lines of metrics.jsonl.
@@ -98,8 +98,13 @@ def training_figures(lines: Sequence[Mapping[str, Any]], sets: Sequence[str]) ->
         return {split: series_of(lines, split, name, factor=factor) for split in splits}
 
     names = [_TRAIN, *sets]
+    auxiliary = {
+        "consistency": series_of(lines, _TRAIN, "consistency_loss"),
+        "intermediate CTC": series_of(lines, _TRAIN, "intermediate_ctc_loss"),
+    }
     found = [
         draw("Loss per utterance", of(names, "loss"), y_name="loss, nats", colours=names),
+        draw("Auxiliary losses per utterance", auxiliary, y_name="loss, nats"),
         draw("Word error rate, %", of(sets, "wer", 100.0), y_name="WER, %", colours=names, may_be_log=False),
         draw("Learning rate", of([_TRAIN], "learning_rate"), y_name="rate", colours=names, may_be_log=False),
         draw(
