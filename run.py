@@ -40,7 +40,10 @@ _WEIGHTS = flags.DEFINE_enum(
     "weights", "", ["", "raw", "ema"], "Weights of a checkpoint that has both; by default raw, or those of best/."
 )
 _INPUTS = flags.DEFINE_list(
-    "inputs", [], "Audio files, folders and patterns, with commas between; - for standard input. Workdirs for report."
+    "inputs",
+    [],
+    "Audio files, folders and patterns, with commas between; - for standard input. Workdirs for report. For "
+    "pseudo_label manifests (.jsonl, .csv, .tsv) and folders of prepared shards too.",
 )
 _OUTPUT = flags.DEFINE_string("output", "", "File or folder to write.")
 _OUTPUT_FORMAT = flags.DEFINE_string(
@@ -159,6 +162,7 @@ def _build_parts() -> Components:
     from data.corpus.references import find_reference
     from data.doctor.preflight import check_before_training
     from data.text.tokenizer import load_tokenizer
+    from data.unlabelled.listing import UnlabelledCorpus
     from engine.protocols import Components
     from models.architecture import find_architecture
     from models.build import build_model
@@ -185,13 +189,14 @@ def _build_parts() -> Components:
         page_environment=page_environment,
         build_search=build_search,
         preflight=check_before_training,
+        open_unlabelled=UnlabelledCorpus,
         fetch_weights=fetch_weights,
     )
 
 
 def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:
     """Calls the mode that is asked for: engine/modes/NAME.py, or for training and evaluation engine/experiment.py."""
-    from engine.modes import align, export, report, transcribe, tune_lm, verify_resume
+    from engine.modes import align, export, pseudo_label, report, transcribe, tune_lm, verify_resume
 
     checkpoint = parts.fetch_weights(_CHECKPOINT.value)
     files: dict[str, Any] = {"inputs": _INPUTS.value, "output": _OUTPUT.value}
@@ -209,6 +214,17 @@ def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:
             return export.run(**trained, **files, formats=_EXPORT_FORMATS.value)
         case "transcribe":
             return transcribe.run(**trained, **files, **reading, output_format=_OUTPUT_FORMAT.value)
+        case "pseudo_label":
+            config = get_config() if command.config is None else command.config
+            return pseudo_label.run(
+                **trained,
+                **files,
+                **reading,
+                options=config.pseudo_label.to_dict(),
+                strategy_name=_STRATEGY.value,
+                num_virtual_devices=config.runtime.num_virtual_devices,
+                stop=stop,
+            )
         case "serve":
             from engine.modes import serve  # its web server is an extra
 
@@ -303,6 +319,15 @@ def check_early(command: _Command) -> None:
             output=_OUTPUT.value,
             formats=_EXPORT_FORMATS.value,
             output_format=_OUTPUT_FORMAT.value,
+        )
+    if mode == "pseudo_label":
+        from engine.pseudo_labels.early_checks import check_pseudo_label
+
+        check_pseudo_label(
+            {} if config is None else config.pseudo_label.to_dict(),
+            strategy=_STRATEGY.value,
+            inputs=_INPUTS.value,
+            output=_OUTPUT.value,
         )
 
 

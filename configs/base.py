@@ -11,7 +11,12 @@ table 10); no weights can be had where this project is built, so that figure is 
 Every field stands here once, with its meaning. Other configs start from this one and change what they need.
 """
 
+import os
+import re
+
 from ml_collections import ConfigDict
+
+_MANIFEST_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
 
 def get_augment(**fields) -> ConfigDict:
@@ -218,6 +223,19 @@ def get_config() -> ConfigDict:
     tune.num_refinements = 2  # times that the neighbours of the best are tried, each time at half the distance
     tune.max_utterances = 500  # of the set; 0 = all
 
+    config.pseudo_label = pseudo = ConfigDict()  # of --mode=pseudo_label (docs/guide/pseudo_labels.md); 0 = no bound
+    pseudo.min_confidence = 0.9  # geometric mean of the characters' probabilities
+    pseudo.min_chars_per_sec = 2.0  # characters a second, without spaces
+    pseudo.max_chars_per_sec = 30.0
+    pseudo.min_words_per_sec = 0.0  # words a second, for languages with spaces
+    pseudo.max_words_per_sec = 0.0
+    pseudo.min_duration_secs = 0.1  # of a label
+    pseudo.max_duration_secs = 20.0  # longer recordings are cut at the longest pauses between words
+    pseudo.second_speed = 1.0  # playing speed of a second view, such as 1.1, whose text must agree; 1 = none
+    pseudo.second_checkpoint = ""  # recognizer of the second view; empty = that of --checkpoint
+    pseudo.max_disagreement = 0.1  # CER of the second view's text against the first; 0 = the same text
+    pseudo.batch_size = 8  # recordings of a replica that run together
+
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every_updates = 500  # a multiple of train.log_every_updates saves at exactly these updates
     checkpoint.every_epochs = 0.0  # the interval in epochs; then every_updates must be 0
@@ -281,3 +299,24 @@ def get_small_config() -> ConfigDict:
     config.eval.batch_size = 32
     config.checkpoint.every_updates = 100
     return config
+
+
+def point_at(corpus: ConfigDict, path: str) -> None:
+    """Makes a set read a manifest (.jsonl, .csv, .tsv) or a folder of `python -m data.prepare`."""
+    is_folder = os.path.isdir(path) or not os.path.splitext(path)[1]
+    format = "tfrecord" if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
+    corpus.update(format=format, input=path, split="")
+
+
+def name_after(path: str) -> str:
+    """Returns the path without its suffix as one word: two manifests have two, wherever they lie."""
+    path = os.path.normpath(path)
+    # Letters of any script, with their marks; the rest parts words.
+    words = re.findall(r"[^\s/\\:,\"'`$&|;<>*?!(){}\[\]~#]+", path[: len(path) - len(_manifest_suffix(path))])
+    return "-".join(word for word in words if word.strip("."))[-100:]
+
+
+def _manifest_suffix(path: str) -> str:
+    """Returns the suffix of a manifest, "" where there is another: a folder may be called v1.0."""
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix if suffix in _MANIFEST_FORMATS else ""

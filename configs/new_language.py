@@ -11,15 +11,11 @@ Meant for 1 to 100 hours on one GPU of 16 to 24 GB (docs/guide/own_data.md). Tha
 published weights and no GPU. What is measured, a small model on two cores, stands in docs/results/0162.
 """
 
-import os
-import re
-
 from ml_collections import ConfigDict
 
 from configs import base
 
 HELD_OUT_RATIO = 0.1
-_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
 
 def get_config(manifests: str = "datasets/new_language/train.jsonl") -> ConfigDict:
@@ -27,7 +23,7 @@ def get_config(manifests: str = "datasets/new_language/train.jsonl") -> ConfigDi
     train, _, dev = (part.strip() for part in manifests.partition(","))
     config = base.get_config()
     # Two languages, two workdirs.
-    config.name = f"new_language-{_slug(train)}"
+    config.name = f"new_language-{base.name_after(train)}"
     config.model.init = "hf://facebook/wav2vec2-xls-r-300m"
     config.model.layer_drop = 0.0
     config.model.activation_dropout = 0.0
@@ -41,9 +37,10 @@ def get_config(manifests: str = "datasets/new_language/train.jsonl") -> ConfigDi
     config.data.text_normalization = "auto"
     config.data.max_batch_secs = 80.0
     config.data.row_multiple = 4
-    config.data.train = _corpus(config.data.train, train)
+    base.point_at(config.data.train, train)
     config.data.eval = ConfigDict()
-    config.data.eval["dev"] = _corpus(base.get_eval_set(), dev or train)
+    config.data.eval["dev"] = base.get_eval_set()
+    base.point_at(config.data.eval["dev"], dev or train)
     if not dev:
         config.data.train.held_out_ratio = config.data.eval["dev"].held_out_ratio = HELD_OUT_RATIO
 
@@ -65,23 +62,3 @@ def get_config(manifests: str = "datasets/new_language/train.jsonl") -> ConfigDi
     config.checkpoint.every_updates = 0
     config.checkpoint.every_epochs = 1.0
     return config
-
-
-def _corpus(fields: ConfigDict, path: str) -> ConfigDict:
-    is_folder = os.path.isdir(path) or not os.path.splitext(path)[1]
-    fields.update(format="tfrecord" if is_folder else _FORMATS.get(_suffix(path), "jsonl"), input=path, split="")
-    return fields
-
-
-def _suffix(path: str) -> str:
-    """Returns the suffix of a manifest, "" where there is another: a folder may be called v1.0."""
-    suffix = os.path.splitext(path)[1].lower()
-    return suffix if suffix in _FORMATS else ""
-
-
-def _slug(path: str) -> str:
-    """Returns the path without its suffix as one word: two manifests have two, wherever they lie."""
-    path = os.path.normpath(path)
-    # Letters of any script, with their marks; the rest parts words.
-    words = re.findall(r"[^\s/\\:,\"'`$&|;<>*?!(){}\[\]~#]+", path[: len(path) - len(_suffix(path))])
-    return "-".join(word for word in words if word.strip("."))[-100:]

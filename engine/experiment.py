@@ -32,6 +32,7 @@ RESUMABLE_FIELDS = (
     "eval",
     "decode",
     "tune_lm",
+    "pseudo_label",
     "checkpoint",
     "data.eval",
     "data.train.input",  # the corpus may have moved; its fingerprint is compared

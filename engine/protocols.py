@@ -220,6 +220,36 @@ class TrainData(Protocol):
         """Returns the ids of an update's rows over all replicas, without reading audio."""
 
 
+class UnlabelledRecording(Protocol):
+    """A recording without a transcript."""
+
+    name: str  # for messages
+    utterance_id: str  # unique within its corpus
+    speaker_id: str  # "" if unknown
+    reference: str  # normalized transcript, "" where there is none
+
+    def count_samples(self, speed: float = 1.0) -> int:
+        """Returns the number of samples at 16 kHz when played at a speed; ValueError for unusable recordings."""
+
+    def stream(self, speed: float = 1.0) -> Iterator[np.ndarray]:
+        """Yields blocks float32 [N] at 16 kHz, played at a speed; ValueError for unusable recordings."""
+
+    def manifest_fields(
+        self, output: str, start_secs: float, duration_secs: float | None, *, is_kept: bool = True
+    ) -> dict[str, Any]:
+        """Returns audio_filepath, duration and perhaps offset of a part in a manifest; None = the whole recording."""
+
+
+class UnlabelledCorpus(Protocol):
+    """Recordings without transcripts, in order."""
+
+    def count(self) -> int:
+        """Returns the number of rows."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yields an `UnlabelledRecording` of each row; of a row without one its `name` and `reason`."""
+
+
 class EvalData(Protocol):
     """A named evaluation set."""
 
@@ -264,6 +294,7 @@ class Components:
             Raises ValueError.
         page_environment: folder of templates -> environment that renders them in the frame that all pages share.
         preflight: keyword arguments -> None. Raises ValueError if the data would spoil the run.
+        open_unlabelled: (inputs, find_audio, text_normalization, on_rate_mismatch) -> UnlabelledCorpus.
         fetch_weights: name of published weights -> local folder; a path -> itself. Raises ValueError and OSError.
     """
 
@@ -285,4 +316,5 @@ class Components:
     page_environment: Callable[[str | os.PathLike[str]], jinja2.Environment]
     build_search: Callable[..., Search | None] = lambda **fields: None
     preflight: Callable[..., Any] = lambda **fields: None
+    open_unlabelled: Callable[..., Any] = lambda inputs, **fields: None
     fetch_weights: Callable[[str], str] = lambda path: path

@@ -341,3 +341,47 @@ def test_bad_usage_is_one_line_and_status_2(tmp_path, arguments, message):
     assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     assert not os.path.exists(tmp_path / "run/config.json")
+
+
+@pytest.mark.slow
+def test_a_run_labels_audio_without_transcripts_and_another_trains_on_the_labels(corpus, straight, tmp_path):
+    rows = [{"audio_filepath": str(path)} for path in sorted(corpus.glob("train/*/*/*.flac"))]
+    (tmp_path / "unlabelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    label = command(
+        f"--config={ROOT}/configs/debug.py:{corpus}",
+        "--mode=pseudo_label",
+        f"--checkpoint={straight}",
+        f"--inputs={tmp_path}/unlabelled.jsonl",
+        f"--output={tmp_path}/out/pseudo.jsonl",
+        # After thirty updates a recognizer is sure of nothing, and often hears nothing.
+        "--config.pseudo_label.min_confidence=0",
+        "--config.pseudo_label.min_chars_per_sec=0",
+        "--config.runtime.num_virtual_devices=2",
+        "--strategy=mirrored",
+    )
+    done = subprocess.run(label, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    found = [
+        json.loads(line)
+        for name in ("pseudo.jsonl", "pseudo.left_out.jsonl")
+        for line in (tmp_path / "out" / name).read_text().splitlines()
+    ]
+    assert done.returncode in (0, 2) and len(found) == len(rows), done.stderr[-2000:]
+    assert {line.get("reason", "") for line in found} <= {"", "no_text", "too_fast"}
+    # The labels of a recognizer that hears something train; with these, whatever it heard.
+    for line in found:
+        line["text"] = line["text"] or "A"
+    (tmp_path / "out/train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in found), encoding="utf-8")
+    run(
+        command(
+            f"--config={ROOT}/configs/debug.py:{corpus}",
+            "--mode=train",
+            f"--workdir={tmp_path}/run",
+            "--config.train.num_updates=2",
+            "--config.train.warmup_updates=0",
+            "--config.train.hold_updates=0",
+            "--config.data.train.format=jsonl",
+            f"--config.data.train.input={tmp_path}/out/train.jsonl",
+            "--config.data.train.split=",
+        )
+    )
+    assert (tmp_path / "run/checkpoints/ckpt-2.index").exists()

@@ -23,11 +23,12 @@ from data.corpus.rows import (
     AUDIO_COLUMNS,
     TEXT_COLUMNS,
     Record,
+    iterate_json_records,
     read_json_records,
     read_table_records,
 )
 from data.corpus.segments import read_time
-from data.corpus.utterance import Row, Utterance, stem
+from data.corpus.utterance import Row, Utterance, stem, suffix
 
 MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
@@ -88,7 +89,7 @@ def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -
     lines = [
         json.dumps(
             {
-                "audio_filepath": _relative(utterance.audio_filepath, folder),
+                "audio_filepath": relative_path(utterance.audio_filepath, folder),
                 "text": utterance.text,
                 **_time_fields(utterance),
                 "utterance_id": utterance.utterance_id,
@@ -213,29 +214,52 @@ def _locate(path: str | os.PathLike[str], split: str, suffix: str) -> tuple[str,
     return located, split
 
 
-def _rows_of(records: Sequence[Record], path: str, split: str, report: Report) -> Iterator[Row]:
+def iterate_rows(path: str, report: Report) -> Iterator[Row]:
+    """Yields the rows of a manifest of audio without transcripts, a row at a time.
+
+    A .jsonl manifest of any length is read line by line; a table (.csv, .tsv) is held in memory.
+
+    Args:
+        path: Manifest, whose suffix names its format. A row without a text has the text "".
+        report: Called with each fault of a row when it is reached; the row is left out when it returns.
+
+    Raises:
+        InputError: If the manifest as a whole cannot be read.
+    """
+    delimiter = _DELIMITERS.get(suffix(path).removeprefix("."))
+    records = (
+        iterate_json_records(path, report)
+        if delimiter is None
+        else read_table_records(path, delimiter, report, needs_text=False)
+    )
+    return _rows_of(records, path, "", report, needs_text=False)
+
+
+def _rows_of(
+    records: Iterable[Record], path: str, split: str, report: Report, *, needs_text: bool = True
+) -> Iterator[Row]:
     if split:
-        records = _select_split(records, path, split)
+        records = _select_split(list(records), path, split)
     folder = os.path.dirname(path)
     # Common Voice keeps audio in clips/. Two listings, because behind a URL each check of a single file is a request.
     in_clips = set(storage.list_names(storage.join(folder, "clips") if folder else "clips"))
     in_clips -= set(storage.list_names(folder or ".")) if in_clips else set()
     for record in records:
-        row = _read_row(record)
+        row = _read_row(record, needs_text=needs_text)
         if isinstance(row, Fault):
             report(row)
         else:
             yield row._replace(path=storage.join(folder, "clips" if row.path in in_clips else "", row.path))
 
 
-def _read_row(record: Record) -> Row | Fault:
+def _read_row(record: Record, *, needs_text: bool) -> Row | Fault:
     """Reads a record, with its path as listed."""
     fields = record.fields
     audio, text = _field(fields, *AUDIO_COLUMNS), _field(fields, *TEXT_COLUMNS)
     utterance_id = _name(fields, "utterance_id")
     if not audio or audio in _NOT_A_NUMBER:
         return record.fault("has no audio_filepath, add it")
-    if text is None:
+    if text is None and needs_text:
         return record.fault("has no text, add it", code="missing_transcript", key=utterance_id or stem(audio))
     try:
         time = read_time(fields)
@@ -244,7 +268,7 @@ def _read_row(record: Record) -> Row | Fault:
     # Segments of one file are told apart by their start in milliseconds.
     part = f"-{round(time.offset_secs * 1000):07d}" if time.offset_secs else ""
     speaker_id = _name(fields, "speaker", "speaker_id", "client_id")
-    return Row(utterance_id or f"{stem(audio)}{part}", audio, text, speaker_id, time, record.place)
+    return Row(utterance_id or f"{stem(audio)}{part}", audio, text or "", speaker_id, time, record.place)
 
 
 def _select_split(records: Sequence[Record], path: str, split: str) -> list[Record]:
@@ -277,10 +301,16 @@ def _name(fields: Mapping[str, object], *names: str) -> str:
     return "" if value in _NOT_A_NUMBER else value
 
 
-def _relative(path: str, folder: str) -> str:
-    """Returns a path relative to `folder`, or the full path if they are on different file systems."""
+def relative_path(path: str, folder: str) -> str:
+    """Returns a path relative to `folder`, or the full path if they are on different file systems.
+
+    Links are resolved in both folders: from a folder that is a link, ".." leads to the parent of its target.
+    """
     if storage.is_remote(path) and path.startswith(f"{folder}/"):
         return path[len(folder) + 1 :]
     if storage.is_remote(path):
         return path
-    return os.path.abspath(path) if storage.is_remote(folder) else os.path.relpath(path, folder)
+    if storage.is_remote(folder):
+        return os.path.abspath(path)
+    parent, name = os.path.split(path)
+    return os.path.relpath(os.path.join(os.path.realpath(parent), name), os.path.realpath(folder))

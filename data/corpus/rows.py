@@ -15,6 +15,7 @@ from data.corpus.faults import Fault, Report
 AUDIO_COLUMNS = ("audio_filepath", "path")
 TEXT_COLUMNS = ("text", "sentence")
 _SHOWN_CHARACTERS = 80
+_HEAD_BYTES = 2**20  # of a manifest, enough to recognize a document that is no list of lines
 _DELIMITERS = {",": "commas", "\t": "tabs"}
 
 
@@ -55,17 +56,11 @@ def read_json_records(path: str, report: Report) -> list[Record]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        record = Record(f"{path}:{number}", {}, line)
-        try:
-            value = parse_json(line, record.place)
-        except MalformedFileError as error:
-            reason = str(error).removeprefix(f"{record.place} ").replace("not valid JSON", "not JSON")
-            faults.append(record.fault(f"{reason}, correct the line"))
-            continue
-        if isinstance(value, dict):
-            records.append(record._replace(fields=value))
+        record = _parse_line(path, number, line)
+        if isinstance(record, Record):
+            records.append(record)
         else:
-            faults.append(record.fault("is not a JSON object, correct the line"))
+            faults.append(record)
     if len(faults) > 1 and not records:
         raise InputError(
             f"{faults[0].message} (so are all its {len(faults)} lines: is it another format?)", code="bad_record"
@@ -75,7 +70,56 @@ def read_json_records(path: str, report: Report) -> list[Record]:
     return records
 
 
-def read_table_records(path: str, delimiter: str, report: Report) -> list[Record]:
+def _parse_line(path: str, number: int, line: str) -> Record | Fault:
+    """Parses a line of a manifest."""
+    record = Record(f"{path}:{number}", {}, line)
+    try:
+        value = parse_json(line, record.place)
+    except MalformedFileError as error:
+        reason = str(error).removeprefix(f"{record.place} ").replace("not valid JSON", "not JSON")
+        return record.fault(f"{reason}, correct the line")
+    if isinstance(value, dict):
+        return record._replace(fields=value)
+    return record.fault("is not a JSON object, correct the line")
+
+
+def iterate_json_records(path: str, report: Report) -> Iterator[Record]:
+    """Yields the records of a manifest with one JSON object per line, holding one line in memory.
+
+    Args:
+        path: File or URL.
+        report: Called with each line that is not UTF-8 or not a JSON object.
+
+    Raises:
+        InputError: If the file is one JSON document over several lines.
+    """
+    with storage.open_binary(path) as file:
+        _refuse_document(path, file.read(_HEAD_BYTES).decode("utf-8-sig", "replace"))
+    for number, content in iterate_lines(path):
+        try:
+            line = content.decode("utf-8")
+        except UnicodeDecodeError:
+            shown = content.decode("ascii", "replace")
+            report(Record(f"{path}:{number}", {}, shown).fault("is not UTF-8 text, convert it"))
+            continue
+        record = _parse_line(path, number, line)
+        if isinstance(record, Record):
+            yield record
+        else:
+            report(record)
+
+
+def iterate_lines(path: str) -> Iterator[tuple[int, bytes]]:
+    """Yields the number and the content of each line of a text file that is not blank, holding one line in memory."""
+    with storage.open_binary(path) as file:
+        for number, content in enumerate(file, start=1):
+            if number == 1:
+                content = content.removeprefix(b"\xef\xbb\xbf")
+            if content.decode("utf-8", "replace").strip():
+                yield number, content.strip()
+
+
+def read_table_records(path: str, delimiter: str, report: Report, *, needs_text: bool = True) -> list[Record]:
     """Reads a table with a header line.
 
     An unclosed quotation mark would swallow the rows below it, so reading resumes at the line after it.
@@ -84,6 +128,7 @@ def read_table_records(path: str, delimiter: str, report: Report) -> list[Record
         path: File or URL.
         delimiter: "," or a tab. With tabs, as in Common Voice, quotation marks are part of the text.
         report: Called with each row that cannot be read.
+        needs_text: Whether the table must have a column of transcripts.
 
     Raises:
         InputError: If the file is not UTF-8 text, or its header lacks a column.
@@ -96,7 +141,7 @@ def read_table_records(path: str, delimiter: str, report: Report) -> list[Record
         again = len(lines)
         for begin, end, cells, error in _split_rows(lines, start, delimiter):
             if header is None:
-                header = _check_header(path, begin, lines[begin], cells, delimiter)
+                header = _check_header(path, begin, lines[begin], cells, delimiter, needs_text=needs_text)
                 continue
             if not error and len(cells) in (0, len(header)):
                 if cells:
@@ -179,11 +224,13 @@ def _starts_with_value(text: str) -> bool:
     return "\n" in text[:end]
 
 
-def _check_header(path: str, number: int, line: str, cells: Sequence[str], delimiter: str) -> list[str]:
+def _check_header(
+    path: str, number: int, line: str, cells: Sequence[str], delimiter: str, *, needs_text: bool
+) -> list[str]:
     header = [cell.strip() for cell in cells]
     for names in (AUDIO_COLUMNS, TEXT_COLUMNS):
         present = [name for name in names if name in header]
-        if not present:
+        if not present and (needs_text or names is AUDIO_COLUMNS):
             raise InputError(
                 f"{path}:{number + 1} has no column {' or '.join(names)}, with {_DELIMITERS[delimiter]} between the "
                 f"columns: {excerpt(line) or 'an empty line'}"

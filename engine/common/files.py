@@ -24,10 +24,15 @@ def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
+    write_parts_atomic(path, [text])
+
+
+def write_parts_atomic(path: str | os.PathLike[str], parts: Iterable[str]) -> None:
+    """Writes a text like `write_text_atomic`, part by part; only behind a URL is it whole in memory."""
     if storage.is_remote(path):
         storage.make_dirs(storage.parent(path))
         temporary_url = f"{os.fspath(path)}.tmp"
-        storage.write_bytes(temporary_url, text.encode("utf-8"))
+        storage.write_bytes(temporary_url, "".join(parts).encode("utf-8"))
         storage.replace(temporary_url, path)
         return
     target = Path(path)
@@ -37,7 +42,7 @@ def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with storage.named_errors(target), open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
@@ -68,7 +73,7 @@ def append_jsonl(path: str | os.PathLike[str], *records: Mapping[str, Any]) -> N
 
 def write_jsonl_atomic(path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]]) -> None:
     """Writes `records` as lines of JSON; an interruption leaves the old file as it was."""
-    write_text_atomic(path, "".join(json_line(record) for record in records))
+    write_parts_atomic(path, (json_line(record) for record in records))
 
 
 def json_line(record: Mapping[str, Any]) -> str:

@@ -43,10 +43,11 @@ class _LoggedProgress(tqdm.tqdm):
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Logs progress, rate and remaining time in place of drawing."""
         # At its end a bar is erased with an empty message.
-        if msg == "" or not 0 < self.n < self.total:
+        if msg == "" or not self.initial < self.n < self.total:
             return
         state = self.format_dict
-        rate = self.n / max(state["elapsed"], 1e-9)
+        # Not with the steps of an earlier process, which took none of this one's time.
+        rate = (self.n - self.initial) / max(state["elapsed"], 1e-9)
         left = (self.total - self.n) / rate
         logging.info(
             "%s: %s/%s %s, %.3g %s/s, ETA %s",

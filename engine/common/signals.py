@@ -54,6 +54,7 @@ class StopOnSignal:
         within_secs: Time from the signal to the end of the process, in seconds; 0 = no limit.
         rescue: Saves what can be saved without the main thread, in a separate thread; None = nothing.
         rescue_secs: Returns the time that `rescue` may take, in seconds.
+        at_once: What is said of the work when a signal ends the process at once.
         note: Called in a separate thread with a description when a signal comes after `defer` and when the process is
             forced to exit; None = nothing is noted.
     """
@@ -76,6 +77,7 @@ class StopOnSignal:
         """
         self.signal_number: int | None = None
         self.within_secs = within_secs
+        self.at_once = "nothing was to be saved"
         self.rescue: Callable[[], object] | None = None
         self.rescue_secs: Callable[[], float] = lambda: 0.0
         self.note: Callable[[str], object] | None = None
@@ -159,7 +161,7 @@ class StopOnSignal:
         if self._is_deferred:
             _say(f"{name}: {self._plan}; once more to stop at once")
         else:
-            _say(f"{name}: stopped; nothing was to be saved")
+            _say(f"{name}: stopped; {self.at_once}")
             raise SystemExit(self.exit_status)
 
     def _watch(self, pipe: int) -> None:
@@ -181,7 +183,7 @@ class StopOnSignal:
         if self.rescue is not None and not self._finishes_by(moment, pipe):
             threading.Thread(target=self._rescue, name="rescue", daemon=True).start()
         if not self._finishes_by(start + limit, pipe):
-            what = self._at_stake if self._is_deferred else "nothing was to be saved"
+            what = self._at_stake if self._is_deferred else self.at_once
             _say(f"{name}: not done after {limit:g} s, leaving now; {what}")
             if self._is_deferred:
                 self._write_note(f"{name} (not done after {limit:g} s)")

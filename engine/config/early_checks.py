@@ -94,7 +94,7 @@ def _check_handle(handle: str) -> None:
 
 def _check_init(init: str, workdir: str) -> None:
     """Checks that initial weights exist; a run that resumes no longer needs them."""
-    if init and not has_checkpoints(workdir) and not _is_checkpoint(init):
+    if init and not has_checkpoints(workdir) and not is_checkpoint(init):
         raise ValueError(describe_missing_weights(init))
 
 
@@ -165,7 +165,7 @@ def check_use(
     """Checks the paths of a mode that uses a trained model, and the extras that it needs.
 
     Args:
-        mode: transcribe, align, export, serve or report.
+        mode: transcribe, pseudo_label, align, export, serve or report.
         checkpoint: The value of --checkpoint.
         inputs: The values of --inputs.
         output: The value of --output.
@@ -181,7 +181,7 @@ def check_use(
     if mode != "report":
         check_checkpoint(checkpoint)
         _check_has_config(checkpoint)
-    if mode in ("transcribe", "align") and not inputs:
+    if mode in ("transcribe", "align", "pseudo_label") and not inputs:
         raise ValueError("--inputs is empty: give audio files or folders, separated by commas, or - for standard input")
     for path in join_split_paths(inputs):
         _check_input(path, wanted="workdirs" if mode == "report" else "audio files or folders")
@@ -217,8 +217,8 @@ def _check_input(path: str, *, wanted: str) -> None:
 
 def _check_output(mode: str, output: str, output_format: str) -> None:
     """Checks that --output is given where the mode needs it, and can be written."""
-    if not output and mode in ("transcribe", "align", "export"):
-        wanted = "file to write, such as out.jsonl" if mode == "transcribe" else "folder to write"
+    if not output and mode in ("transcribe", "align", "export", "pseudo_label"):
+        wanted = "folder to write" if mode in ("align", "export") else "file to write, such as out.jsonl"
         raise ValueError(f"--output is empty: name the {wanted}")
     if not output:
         return
@@ -240,7 +240,7 @@ def check_checkpoint(checkpoint: str) -> None:
     """
     if not checkpoint:
         raise ValueError("--checkpoint is empty: give the workdir of a training run")
-    if not _is_checkpoint(checkpoint):
+    if not is_checkpoint(checkpoint):
         raise ValueError(
             f"--checkpoint={checkpoint}: no such folder or checkpoint{describe_near(checkpoint)}"
             f"{repository_hint(checkpoint)}; give the workdir of a training run (it has a {layout.CONFIG_FILE}), a "
@@ -328,7 +328,8 @@ def _check_writable(flag: str, path: str, folder: str) -> None:
         raise ValueError(f"{flag}={path}: {above} cannot be written ({reason}); name another folder") from error
 
 
-def _is_checkpoint(path: str) -> bool:
+def is_checkpoint(path: str) -> bool:
+    """Tells whether a path is a folder or a checkpoint; a URL is assumed to be one."""
     return is_there(path) or os.path.exists(f"{path}.index")
 
 

@@ -193,6 +193,17 @@ _RULES: dict[str, Rule] = {
     ),
     "tune_lm.num_refinements": _COUNT,
     "tune_lm.max_utterances": _at_least_0("all", number="whole number"),
+    "pseudo_label.min_confidence": _RATIO,
+    **{
+        f"pseudo_label.{name}": _at_least_0("no bound")
+        for name in (
+            "min_chars_per_sec", "max_chars_per_sec", "min_words_per_sec", "max_words_per_sec", "min_duration_secs",
+            "max_duration_secs",
+        )
+    },
+    "pseudo_label.second_speed": Rule(lambda value: 0.5 <= value <= 2, "0.5 to 2; 1 = no second view", "number"),
+    "pseudo_label.max_disagreement": _AMOUNT,
+    "pseudo_label.batch_size": _SIZE,
     "verify_resume.num_updates": _at_least_0("those of the config", number="whole number"),
     "verify_resume.num_interruptions": _SIZE,
     "verify_resume.signals": Rule(
@@ -215,6 +226,9 @@ _RULES: dict[str, Rule] = {
         )
     },
 }  # fmt: skip
+
+
+_BOUNDED = ("duration_secs", "chars_per_sec", "words_per_sec")  # fields of config.pseudo_label with min_ and max_
 
 
 def check_values(
@@ -250,11 +264,13 @@ def _check_together(values: Mapping[str, Any]) -> None:
         raise ValueError(
             "runtime.deterministic=True: the SavedModel of model.source=hub draws random numbers of its own; set False"
         )
-    low, high = (values.get(f"data.{name}_duration_secs", 0) for name in ("min", "max"))
-    if 0 < high < low:
-        raise ValueError(
-            f"data.max_duration_secs={high:g} is less than data.min_duration_secs={low:g}: no utterance is between them"
-        )
+    for name in ("data.*_duration_secs", *(f"pseudo_label.*_{kind}" for kind in _BOUNDED)):
+        low, high = (values.get(name.replace("*", end), 0) for end in ("min", "max"))
+        if 0 < high < low:
+            raise ValueError(
+                f"{name.replace('*', 'max')}={high:g} is less than {name.replace('*', 'min')}={low:g}: no utterance is "
+                "between them"
+            )
 
 
 def _is_in_epochs(name: str, values: Mapping[str, Any]) -> bool:

@@ -90,6 +90,16 @@ MODES = {
         flags=_USE | _DECODE | {"config", "window_secs", "output_format"},
         example="python run.py --mode=transcribe --checkpoint=runs/base --inputs=a.wav,folder/ --output=out.jsonl",
     ),
+    "pseudo_label": Mode(
+        summary="Transcribes audio without transcripts into a manifest to train on, filtered.",
+        reads="Audio or manifests of it (--inputs), a recognizer (--checkpoint) as --mode=transcribe does, and "
+        "config.pseudo_label, if a config is given.",
+        writes="A manifest of format jsonl at --output, and OUTPUT.left_out.jsonl with the reasons; the same command "
+        "continues an interrupted one.",
+        flags=_USE | _DECODE | {"config", "window_secs", "strategy"},
+        example="python run.py --mode=pseudo_label --checkpoint=runs/base --inputs=unlabelled.jsonl "
+        "--output=datasets/pseudo.jsonl",
+    ),
     "align": Mode(
         summary="Finds when each word of known transcripts was said, and which transcripts do not match the audio.",
         reads="Audio (--inputs) with transcripts beside it, and a recognizer (--checkpoint).",

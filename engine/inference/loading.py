@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
+
+import tensorflow as tf
 
 from common import storage
 from common.json_files import field, optional_field
@@ -51,6 +55,7 @@ def load_transcriber(
     batch_size: int = 8,
     window_secs: float = 30.0,
     decode: Mapping[str, Any] | None = None,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Transcriber:
     """Builds a transcriber from a run's config, vocabulary and best weights, or from an exported recognizer.
 
@@ -61,10 +66,13 @@ def load_transcriber(
         batch_size: Number of rows in a batch.
         window_secs: Longest row in seconds; a longer recording is cut into windows that overlap by a sixth.
         decode: The fields of config.decode; None = greedy.
+        strategy: Strategy whose replicas share each batch; None = one device.
 
     Raises:
         ValueError: The run, its weights or the search cannot be used.
     """
+    scope: AbstractContextManager[Any] = contextlib.nullcontext() if strategy is None else strategy.scope()
+    is_shared = strategy is not None and strategy.num_replicas_in_sync > 1
     model: InferenceModel
     exported = read_export_fields(checkpoint) if checkpoint else None
     if exported is not None:
@@ -80,7 +88,8 @@ def load_transcriber(
         tokenizer = parts.build_tokenizer(storage.join(checkpoint, VOCAB_FILE))
         parts = builders.with_blank(parts, tokenizer)
         beam_search = _build_beam_search(parts, tokenizer, decode)
-        model = ExportedModel(checkpoint)
+        with scope:
+            model = ExportedModel(checkpoint)
     else:
         config, workdir = recorded_run.load_run(checkpoint)
         text_rules, normalize = config.data, builders.normalizes(config)
@@ -88,8 +97,10 @@ def load_transcriber(
         parts = builders.with_blank(parts, tokenizer)
         # Before the model, which takes seconds to load: a wrong search is refused at once.
         beam_search = _build_beam_search(parts, tokenizer, decode)
-        trained, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
-        trained.fix_weights()
+        with scope:
+            trained, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
+        if not is_shared:  # the copies would lie on the first device alone
+            trained.fix_weights()
         model = trained
     return Transcriber(
         model=model,
@@ -100,7 +111,9 @@ def load_transcriber(
         normalize_waveform=parts.normalize_waveform if normalize else None,
         find_reference=functools.partial(parts.find_reference, text_normalization=text_rules["text_normalization"]),
         beam_search=beam_search,
-        options=TranscriberOptions(batch_size=batch_size, window_secs=window_secs, overlap_secs=window_secs / 6),
+        options=TranscriberOptions(
+            batch_size=batch_size, window_secs=window_secs, overlap_secs=window_secs / 6, strategy=strategy
+        ),
     )
 
 

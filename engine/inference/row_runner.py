@@ -24,7 +24,7 @@ class RowRunner:
         """Starts no thread yet.
 
         Args:
-            step: The step; called from `grouping.num_at_once` threads. Its results have `numpy()`.
+            step: The step; called from `grouping.num_at_once` threads.
             grouping: Options of the grouping.
         """
         self._step = step
@@ -58,4 +58,4 @@ class RowRunner:
         for row, waveform in enumerate(waveforms):
             padded[row, : len(waveform)] = waveform
         found, num_frames = self._step(padded, lengths)
-        return [row[:count] for row, count in zip(found.numpy(), num_frames.numpy(), strict=True)]
+        return [row[:count] for row, count in zip(np.asarray(found), np.asarray(num_frames), strict=True)]

@@ -14,8 +14,9 @@ from absl import logging
 
 from engine.common.progress import progress_bar
 from engine.inference.beam_search import Alternative, BeamSearchDecoder
-from engine.inference.grouping import Grouping, suitable_grouping
-from engine.inference.row_runner import RowRunner
+from engine.inference.grouping import ON_ACCELERATOR, Grouping, suitable_grouping
+from engine.inference.replicas import ReplicaStep
+from engine.inference.row_runner import RowRunner, Step
 from engine.inference.windows import LogitsChunk, Window, cut_windows, join_windows, measure_hop
 from engine.inference.words import Timed, find_words, mean_confidence
 from engine.protocols import InferenceModel, SpanDecoder, Tokenizer, TokenSpan
@@ -76,12 +77,14 @@ class TranscriberOptions:
         window_secs: Longest row, in seconds; longer recordings are cut into windows of this length.
         overlap_secs: Overlap of consecutive windows, in seconds.
         grouping: Groups of a batch that are padded together; None = suitable for the device.
+        strategy: The strategy in whose scope the model was built, if several replicas share a batch.
     """
 
     batch_size: int = 8
     window_secs: float = 30.0
     overlap_secs: float = 5.0
     grouping: Grouping | None = None
+    strategy: tf.distribute.Strategy | None = None
 
 
 class Transcriber:
@@ -152,7 +155,12 @@ class Transcriber:
             input_signature=[tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)],
             autograph=False,
         )
-        self._rows = RowRunner(self._step, options.grouping or suitable_grouping())
+        step: Step = self._step
+        grouping = options.grouping or suitable_grouping()
+        if options.strategy is not None and options.strategy.num_replicas_in_sync > 1:
+            # Each batch goes to all replicas, of which groups of a few rows would leave some idle.
+            step, grouping = ReplicaStep(self._log_probs, options.strategy), options.grouping or ON_ACCELERATOR
+        self._rows = RowRunner(step, grouping)
 
     @property
     def secs_per_frame(self) -> float:
@@ -220,13 +228,13 @@ class Transcriber:
         """Longest row, in seconds; longer recordings are cut into windows."""
         return self._window_samples / SAMPLE_RATE
 
-    def transcribe_files(self, paths: Sequence[str], *, quiet: bool = False) -> Summary:
+    def transcribe_files(self, paths: Sequence[Any], *, quiet: bool = False) -> Summary:
         """Transcribes files, those of similar length together.
 
         A file that cannot be read is reported in the log and in the summary; the others are transcribed.
 
         Args:
-            paths: Paths of audio files.
+            paths: Paths of audio files, or whatever `count_samples` and `stream_audio` take in their place.
             quiet: Whether to show neither progress nor errors.
         """
         start_secs = time.monotonic()

@@ -20,16 +20,20 @@ import soundfile
 from configs.base import get_decode
 from data.audio.decoding import load_waveform, read_header
 from data.audio.streaming import stream_audio
+from data.common.errors import InputError
 from data.corpus.manifest import read_utterances
 from data.open_corpus import open_source
 from data.shards.preparation import write_tfrecords
 from data.text.tokenizer import load_tokenizer
+from data.unlabelled.listing import UnlabelledCorpus, Unusable
 from engine.config import recorded_run
 from engine.config.decode import read_decode_file
+from engine.inference.inputs import find_audio
 from engine.inference.serving import openai_json, tf_serving_json, uploads
 from engine.inference.serving.answers import Answer, RefusedError, one_line
 from engine.inference.serving.http_server import Limits, Service
 from engine.modes import report as command
+from engine.pseudo_labels.journal import Journal
 from engine.report.history import write_history
 from models import convert
 from models.hugging_face import config as hf_config
@@ -156,6 +160,27 @@ def _read_corpus(format: str, name: str = "", split: str = "") -> Reader:
             source.read_waveform(index)
 
     return read
+
+
+def _read_unlabelled(folder: Path) -> None:
+    (path,) = folder.glob("m.*")
+    corpus = UnlabelledCorpus([str(path)], find_audio=find_audio, text_normalization="unicode")
+    rows = list(corpus)
+    assert len(rows) == corpus.count()
+    for row in rows:
+        if not isinstance(row, Unusable):
+            with contextlib.suppress(InputError):  # which costs this row alone
+                assert sum(map(len, row.stream())) == row.count_samples()
+
+
+def _make_journal(folder: Path) -> None:
+    with Journal(str(folder / "o.partial"), {"inputs": ["a"]}) as journal:
+        journal.append([{"name": f"{number}.wav", "labels": []} for number in range(4)])
+
+
+def _read_journal(folder: Path) -> None:
+    with Journal(str(folder / "o.partial"), {"inputs": ["a"]}) as journal:
+        assert len(list(journal.rows())) == journal.num_rows
 
 
 def _make_shards(folder: Path) -> None:
@@ -359,6 +384,9 @@ def build_targets() -> dict[str, Target]:
         "manifest-jsonl": Target(_make_jsonl, _read_corpus("jsonl", "m.jsonl"), ("m.jsonl",)),
         "manifest-csv": Target(_make_table("m.csv", ","), _read_corpus("csv", "m.csv"), ("m.csv",)),
         "manifest-tsv": Target(_make_table("m.tsv", "\t"), _read_corpus("tsv", "m.tsv"), ("m.tsv",)),
+        "unlabelled-jsonl": Target(_make_jsonl, _read_unlabelled, ("m.jsonl",)),
+        "unlabelled-csv": Target(_make_table("m.csv", ","), _read_unlabelled, ("m.csv",)),
+        "pseudo-label-journal": Target(_make_journal, _read_journal, ("o.partial",)),
         "librispeech": Target(_make_librispeech, _read_corpus("librispeech", split="dev"), ("dev/1/2/*.txt",)),
         "index": Target(_make_shards, _read_corpus("tfrecord"), ("index.json",)),
         "shards": Target(_make_shards, _read_corpus("tfrecord"), ("*.tfrecord*",)),

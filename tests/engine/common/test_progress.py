@@ -44,6 +44,15 @@ def test_a_long_job_in_a_pipe_logs_how_far_it_is(capsys, caplog, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
+def test_the_steps_of_an_earlier_process_took_no_time_of_this_one(caplog, monkeypatch):
+    monkeypatch.setattr(progress, "LINE_SECS", 0.0)
+    with progress_bar(total=2_000, description="work", unit="row", initial=1_000) as bar:
+        bar.start_t -= 10.0
+        bar.update(10)
+    (line,) = caplog.messages  # none at the start, where there is no rate yet
+    assert line.startswith("work: 1010/2000 row, 1 row/s, ETA 16:")
+
+
 def test_quiet_means_neither(capsys, caplog, monkeypatch):
     monkeypatch.setattr(progress, "LINE_SECS", 0.0)
     with progress_bar(total=3, description="work", unit="file", quiet=True) as bar:

@@ -180,6 +180,8 @@ def test_what_is_empty_or_of_no_format_is_told(tmp_path):
         ("align", {"output": ""}, "--output is empty: name the folder"),
         ("export", {"output": ""}, "--output is empty: name the folder"),
         ("align", {"inputs": []}, "--inputs is empty: give audio files or folders"),
+        ("pseudo_label", {"inputs": []}, "--inputs is empty: give audio files or folders"),
+        ("pseudo_label", {"output": ""}, "--output is empty: name the file to write, such as out.jsonl"),
         ("export", {"output": str(tmp_path)}, f"--output={tmp_path}: is not empty; give --output a new folder"),
         ("transcribe", {"output": "o.doc"}, "--output=o.doc: no format of transcripts"),
         ("transcribe", {"output_format": "docx"}, f"--output={tmp_path}/o.txt: no format of transcripts"),

@@ -63,6 +63,12 @@ def changed(**fields):
         ("tune_lm__word_scores", (), "tune_lm.word_scores=(): wanted one or more finite numbers"),
         ("tune_lm__num_refinements", -1, "tune_lm.num_refinements=-1: wanted 0 or more"),
         ("tune_lm__max_utterances", -1, "tune_lm.max_utterances=-1: wanted 0 or more; 0 = all"),
+        ("pseudo_label__min_confidence", 1.5, "pseudo_label.min_confidence=1.5: wanted 0 to 1"),
+        ("pseudo_label__max_chars_per_sec", -1.0, "pseudo_label.max_chars_per_sec=-1.0: wanted 0 or more; 0 = no b"),
+        ("pseudo_label__max_chars_per_sec", 1.0, "pseudo_label.max_chars_per_sec=1 is less than pseudo_label.min"),
+        ("pseudo_label__second_speed", 3.0, "pseudo_label.second_speed=3.0: wanted 0.5 to 2; 1 = no second"),
+        ("pseudo_label__max_disagreement", -0.1, "pseudo_label.max_disagreement=-0.1: wanted 0 or more"),
+        ("pseudo_label__batch_size", 0, "pseudo_label.batch_size=0: wanted 1 or more"),
         ("verify_resume__num_updates", -1, "verify_resume.num_updates=-1: wanted 0 or more"),
     ],
 )  # fmt: skip

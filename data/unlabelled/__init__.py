@@ -1,0 +1,1 @@
+"""Lists recordings without transcripts, for pseudo-labels."""

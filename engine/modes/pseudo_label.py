@@ -1,0 +1,233 @@
+"""Runs `--mode=pseudo_label`: transcribes audio without transcripts into a manifest to train on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from common import storage
+from common.split_paths import join_split_paths
+from engine.checkpointing.restore import find_checkpoint
+from engine.common import files
+from engine.common.progress import progress_bar
+from engine.common.signals import StopOnSignal
+from engine.config import recorded_run
+from engine.distributed import strategy as runtime
+from engine.inference.exported import read_export_fields
+from engine.inference.inputs import find_audio
+from engine.inference.loading import find_decode, load_transcriber
+from engine.protocols import Components
+from engine.pseudo_labels import labeller as labellers
+from engine.pseudo_labels.journal import SUFFIX, Journal
+from engine.pseudo_labels.labeller import Labeller
+from engine.pseudo_labels.labels import UNREADABLE
+from engine.pseudo_labels.summary import Summary
+
+_NUM_SHOWN = 10  # unreadable recordings printed; all are in the file of what was left out
+
+
+def run(
+    *,
+    parts: Components,
+    checkpoint: str,
+    inputs: Sequence[str],
+    output: str,
+    options: Mapping[str, Any],
+    window_secs: float = 30.0,
+    weights: str = "",
+    strategy_name: str = "auto",
+    num_virtual_devices: int = 0,
+    decode_defaults: Mapping[str, Any] | None = None,
+    decode_given: Mapping[str, Any] | None = None,
+    stop: StopOnSignal | None = None,
+) -> int:
+    """Labels recordings, prints what was kept, and returns the exit status: 2 if any could not be read or none is kept.
+
+    The labels that are kept go to `output`, a manifest of format jsonl, and the others with the reason to the file of
+    `left_out_path`, both at the end. Until then what is done is in OUTPUT.partial, from which the same command
+    continues.
+
+    Args:
+        parts: Callables of data and models.
+        checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
+        inputs: Manifests, folders of prepared shards, audio files, folders and patterns.
+        output: The manifest to write, with the suffix .jsonl.
+        options: The fields of config.pseudo_label.
+        window_secs: The longest row in seconds; longer recordings are cut into overlapping windows.
+        weights: "raw", "ema" or "" for the checkpoint's own choice.
+        strategy_name: "auto", "one_device" or "mirrored".
+        num_virtual_devices: Logical CPUs to make before TensorFlow starts; 0 = none.
+        decode_defaults: See `engine.modes.transcribe.run`.
+        decode_given: See `engine.modes.transcribe.run`.
+        stop: Listens for signals, which end this mode at once; None = nothing does.
+
+    Raises:
+        ValueError: An argument is missing or names nothing, or OUTPUT.partial belongs to another command.
+    """
+    if stop is not None:
+        stop.at_once = f"the labels so far are in {output}{SUFFIX}, and the same command continues there"
+    runtime.configure_devices(num_virtual_devices=num_virtual_devices)
+    strategy = _build_strategy(strategy_name)
+    second = parts.fetch_weights(options["second_checkpoint"]) if options["second_checkpoint"] else ""
+    decode = find_decode(checkpoint, decode_defaults, decode_given)
+    corpus = parts.open_unlabelled(join_split_paths(inputs), find_audio=find_audio, **_text_rules(checkpoint))
+    num_rows = corpus.count()
+    load = functools.partial(
+        _load,
+        parts,
+        checkpoint=checkpoint,
+        second_checkpoint=second,
+        weights=weights,
+        options=options,
+        output=output,
+        strategy=strategy,
+        reading={"window_secs": window_secs, "decode": decode},
+    )
+    settings = {
+        **{name: value for name, value in options.items() if name != "batch_size"},
+        "inputs": list(inputs),
+        "checkpoint": _identify(checkpoint, weights),
+        "second_checkpoint": _identify(second),
+        "window_secs": window_secs,
+        "decode": decode,
+    }
+    with Journal(f"{output}{SUFFIX}", files.to_json_value(settings)) as journal:
+        rows = _skip_done(iter(corpus), journal, num_rows)
+        if journal.num_rows < num_rows:
+            _label_all(load(), rows, journal, num_rows=num_rows)
+        return _finish(journal, output)
+
+
+def _build_strategy(name: str) -> tf.distribute.Strategy:
+    """Builds the strategy of all local devices, or of one."""
+    if name == "auto":
+        # On a TPU, which "auto" would take, rows of any length would be compiled one by one.
+        name = "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "one_device"
+    return runtime.build_strategy(name)
+
+
+def _text_rules(checkpoint: str) -> dict[str, str]:
+    """Returns how the run of a checkpoint reads audio and texts."""
+    exported = read_export_fields(checkpoint)
+    rules = exported if exported is not None else recorded_run.load_run(checkpoint)[0].data
+    return {name: rules[name] for name in ("text_normalization", "on_rate_mismatch")}
+
+
+def _identify(checkpoint: str, weights: str = "") -> str:
+    """Returns a name of weights that changes when a training replaces the best ones; "" for none."""
+    if not checkpoint:
+        return ""
+    if read_export_fields(checkpoint) is not None:
+        return storage.absolute(checkpoint)
+    return f"{storage.absolute(find_checkpoint(checkpoint))} {weights}".strip()
+
+
+def _load(
+    parts: Components,
+    *,
+    checkpoint: str,
+    second_checkpoint: str,
+    weights: str,
+    options: Mapping[str, Any],
+    output: str,
+    strategy: tf.distribute.Strategy,
+    reading: Mapping[str, Any],
+) -> Labeller:
+    """Loads the recognizers of one view or two."""
+    views: dict[str, Any] = {"count_samples": labellers.count_samples, "stream_audio": labellers.stream_audio}
+    load = functools.partial(
+        load_transcriber,
+        parts=dataclasses.replace(parts, **views),
+        batch_size=options["batch_size"] * strategy.num_replicas_in_sync,
+        strategy=strategy,
+        **reading,
+    )
+    first = load(checkpoint=checkpoint, weights=weights)
+    second = first if options["second_speed"] != 1.0 else None
+    return Labeller(
+        transcriber=first,
+        second=load(checkpoint=second_checkpoint) if second_checkpoint else second,
+        options=options,
+        output=output,
+        num_replicas=strategy.num_replicas_in_sync,
+    )
+
+
+def _skip_done(rows: Iterator[Any], journal: Journal, num_rows: int) -> Iterator[Any]:
+    """Returns the rows that the journal does not hold yet.
+
+    Raises:
+        ValueError: The inputs are not those of the journal's rows.
+    """
+    done = journal.num_rows
+    name = ""
+    for row in itertools.islice(rows, done):
+        name = row.name
+    if done > num_rows or name != journal.last_name:
+        raise ValueError(
+            f"{journal.path} holds {done} rows up to {journal.last_name}, and --inputs has other rows now: give the "
+            "same inputs again, or delete the file to begin anew"
+        )
+    if done:
+        print(f"continues behind row {done} of {num_rows}, {journal.last_name}")
+    return rows
+
+
+def _label_all(labeller: Labeller, rows: Iterator[Any], journal: Journal, *, num_rows: int) -> None:
+    """Labels the rows that are left and keeps them in the journal; a signal may end this at any time."""
+    start_secs, audio_secs = time.monotonic(), 0.0
+    with progress_bar(total=num_rows, description="pseudo_label", unit="utt", initial=journal.num_rows) as bar:
+        for some in labeller.split(rows):
+            done = labeller.label(some)
+            journal.append(done)
+            audio_secs += sum(row["audio_secs"] for row in done)
+            bar.set_postfix_str(f"RTFx {audio_secs / (time.monotonic() - start_secs):.1f}", refresh=False)
+            bar.update(len(done))
+    elapsed_secs = time.monotonic() - start_secs
+    print(f"{audio_secs / 3600:.2f} h of audio in {elapsed_secs:.0f} s (RTFx {audio_secs / elapsed_secs:.1f})")
+
+
+def left_out_path(output: str) -> str:
+    """Returns the file of the labels that are left out: OUTPUT.jsonl -> OUTPUT.left_out.jsonl."""
+    return f"{os.path.splitext(output)[0]}.left_out.jsonl"
+
+
+def _finish(journal: Journal, output: str) -> int:
+    """Writes both files from the journal, prints the summary, and returns the exit status."""
+    summary = Summary()
+    unreadable: list[str] = []
+    for row in journal.rows():
+        for label in row["labels"]:
+            summary.add(label)
+            if label["reason"] == UNREADABLE and len(unreadable) < _NUM_SHOWN:
+                unreadable.append(f"{label['audio_filepath']} was skipped: {label['detail']}")
+    left_out = left_out_path(output)
+    files.write_jsonl_atomic(left_out, _labels(journal, kept=False))
+    files.write_jsonl_atomic(output, _labels(journal, kept=True))
+    os.unlink(journal.path)
+    print("\n".join(summary.lines()))
+    print(f"\nkept: {output}\nleft out, with the reason: {left_out}")
+    if summary.num_unreadable > _NUM_SHOWN:
+        unreadable.append(f"and {summary.num_unreadable - _NUM_SHOWN} more are in {left_out}")
+    if not summary.num_kept:
+        unreadable.append("no label was kept: lower the bounds of config.pseudo_label, or train the recognizer longer")
+    for line in unreadable:
+        print(f"error: {line}", file=sys.stderr)
+    return 2 if unreadable else 0
+
+
+def _labels(journal: Journal, *, kept: bool) -> Iterator[dict[str, Any]]:
+    """Yields the lines of the manifest, or those of the file of what was left out."""
+    hidden = {"reference_errors", "reference_chars"} | ({"reason"} if kept else set())
+    for row in journal.rows():
+        for label in row["labels"]:
+            if kept == (not label["reason"]):
+                yield {name: value for name, value in label.items() if name not in hidden}

@@ -1,0 +1,1 @@
+"""Makes, filters and records pseudo-labels."""
