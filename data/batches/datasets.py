@@ -12,7 +12,8 @@ from absl import logging
 from data.audio.decoding import SAMPLE_RATE
 from data.batches.options import DataOptions, EvalOptions, TrainOptions
 from data.batches.pipeline import BatchMaker, build_dataset
-from data.batches.plan import BatchPlan, Concatenation
+from data.batches.plan import BatchPlan
+from data.batches.rows import Concatenation
 from data.batches.unreadable import UnreadableUtterance, UnreadableUtterances
 from data.common.errors import InputError
 from data.corpus.faults import Report, refuse

@@ -11,7 +11,8 @@ import tensorflow as tf
 from absl import logging
 
 from data.audio.decoding import SAMPLE_RATE, fit_length, normalize_waveform, resample
-from data.batches.plan import BatchPlan, PlannedRow, samples_at_speed
+from data.batches.plan import BatchPlan, PlannedRow
+from data.batches.rows import samples_at_speed
 from data.batches.unreadable import UnreadableUtterances
 from data.common.errors import InputError
 from data.corpus.sources import Source

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data.audio.decoding import SAMPLE_RATE
-from data.batches.plan import samples_at_speed
+from data.batches.rows import samples_at_speed
 from data.corpus.sources import Source, duration_conflicts
 from data.doctor.findings import Finding, find
 from data.text.labels import Labels, measure_labels
