@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from common.streams import outlive_readers
-from configs.base import get_config, get_decode, get_eval_set, get_serve
+from configs.base import get_config, get_decode, get_eval_set, get_serve, get_train_set
 from engine.common.signals import StopOnSignal
 from engine.config import config_file, early_checks, field_flags, field_rules
 from engine.config.decode import give_decode
@@ -121,7 +121,7 @@ def _print_config(command: _Command) -> int:
     return config.run(
         config=command.config.to_dict(),
         base=get_config().to_dict(),
-        eval_set=get_eval_set().to_dict(),
+        sets={field_flags.EVAL: get_eval_set().to_dict(), field_flags.MORE_TRAIN: get_train_set().to_dict()},
         source=flags.FLAGS["config"].config_filename,
         workdir=command.workdir,
     )
@@ -248,6 +248,7 @@ def check_early(command: _Command) -> None:
     choices = {
         "data.text_normalization": ("auto", *TEXT_NORMALIZATIONS),
         "data.train.format": FORMATS,
+        "data.more_train.*.format": FORMATS,
         "data.eval.*.format": FORMATS,
     }
     field_rules.check_values({"decode": command.decode_given}, choices={"decode.method": METHODS})
@@ -303,7 +304,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         if answer := find_answer(given, _flag_help()):
             print(answer)
             sys.exit(0)
-        parser = config_file.ConfigParser(template=template, new_eval_set=get_eval_set)
+        parser = config_file.ConfigParser(template=template, new_eval_set=get_eval_set, new_train_set=get_train_set)
         given = parser.prepare(given)
         field_flags.check_fields("serve", get_serve(), given)
         # Not where the other flags are: ml_collections reads the command line where it defines these.

@@ -21,6 +21,7 @@ from data.common.errors import InputError
 
 # Ids of the random streams, one for each choice so that choices are independent. `data.batches.rows` has the others.
 _ROWS, _BATCHES = 2, 3
+_NO_CONCATENATION = Concatenation()
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class BatchPlan:
         seed: int,
         bucket_boundaries: Sequence[int] | int,
         shuffle: bool = True,
-        concatenation: Concatenation = Concatenation(),
+        concatenation: Concatenation = _NO_CONCATENATION,
         speaker_ids: Sequence[str] | None = None,
         speed_factors: Sequence[float] = (1.0,),
         max_batch_samples: int = 0,

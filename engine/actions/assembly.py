@@ -99,7 +99,7 @@ def build_actions(
         path=metrics_path,
         global_step=step,
         set_digests={name: one.digest for name, one in data.items()},
-        extra=lambda: {"data_digest": f"{int(trainer.data_digest.numpy()) % 2**64:016x}"},
+        extra=lambda: _describe_data(trainer, train_data, int(step.numpy())),
     )
     unreadable = UnreadableReport(path=metrics_path, global_step=step, unreadable_fn=train_data.unreadable)
     log = TrainingLog(
@@ -158,3 +158,10 @@ def build_actions(
         early=early,
         report_unreadable=report_unreadable,
     )
+
+
+def _describe_data(trainer: Trainer, train_data: TrainData, num_updates: int) -> dict[str, Any]:
+    """Returns the fields about the data so far in a line of metrics.jsonl: its digest, and the rows of each corpus."""
+    rows = train_data.corpus_rows(num_updates)
+    digest = f"{int(trainer.data_digest.numpy()) % 2**64:016x}"
+    return {"data_digest": digest, **({"corpus_rows": rows} if rows else {})}

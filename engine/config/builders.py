@@ -162,12 +162,13 @@ def normalizes(config: ConfigDict) -> bool:
 
 
 def build_train_data(config: ConfigDict, parts: Components, tokenizer: Tokenizer | None, **more: Any) -> TrainData:
-    """Opens the training corpus of a config; it makes a tokenizer if none is given. `more` is passed through."""
+    """Opens the training corpora of a config; it makes a tokenizer if none is given. `more` is passed through."""
     data = config.data
     return parts.build_train_data(
         tokenizer=tokenizer,
         text_normalization=data.text_normalization,
         **data.train.to_dict(),
+        **_more_corpora(data),
         on_rate_mismatch=data.on_rate_mismatch,
         global_batch_size=config.train.global_batch_size,
         seed=config.seed,
@@ -186,6 +187,14 @@ def build_train_data(config: ConfigDict, parts: Components, tokenizer: Tokenizer
         normalize=normalizes(config),
         **more,
     )
+
+
+def _more_corpora(data: ConfigDict) -> dict[str, Any]:
+    """Returns the arguments of the corpora beside data.train; {} without any, as runs of older versions have it."""
+    if not (more := data.get("more_train", {})):
+        return {}
+    fields = {name: one.to_dict() for name, one in more.items()}
+    return {"more": fields, "sampling_alpha": data.sampling_alpha}
 
 
 def build_eval_data(

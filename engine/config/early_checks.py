@@ -53,6 +53,8 @@ def check_run(fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint:
     data, trains = fields["data"], mode in _TRAINING_MODES
     if trains:
         _check_corpus("data.train", data["train"], data["prepare_command"])
+        for name, one in data.get("more_train", {}).items():
+            _check_corpus(f"data.more_train.{name}", one, data["prepare_command"])
     if trains or mode == "doctor":  # the doctor reports a missing corpus among its findings
         _check_model(fields["model"], presets)
         _check_init(fields["model"]["init"], workdir)

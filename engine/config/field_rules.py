@@ -87,6 +87,8 @@ TRAINING_RULES: dict[str, Rule] = {
     "model.freeze_encoder_updates": _COUNT,
     "data.max_unreadable_ratio": _RATIO,
     "data.train.held_out_ratio": _HELD_OUT,
+    "data.train.weight": _POSITIVE,
+    "data.sampling_alpha": _RATIO,
     "train.global_batch_size": _SIZE,
     "train.accum_steps": _SIZE,
     "train.num_updates": _SIZE,
@@ -159,6 +161,8 @@ _RULES: dict[str, Rule] = {
     "data.doctor_max_hours": _at_least_0("no limit"),
     "data.num_parallel_calls": _SIZE,
     "data.prefetch_batches": _SIZE,
+    "data.more_train.*.held_out_ratio": _HELD_OUT,
+    "data.more_train.*.weight": _POSITIVE,
     "data.eval.*.held_out_ratio": _HELD_OUT,
     "data.eval.*.concat_max_utterances": _SIZE,
     "data.eval.*.concat_gap_secs": _AMOUNT,
@@ -217,7 +221,7 @@ def check_values(
     """
     values = {f"{prefix}{name}": value for name, value in flatten(fields)}
     for name, value in values.items():
-        pattern = re.sub(r"^data\.eval\.[^.]+\.", "data.eval.*.", name)
+        pattern = re.sub(r"^(data\.(?:eval|more_train))\.[^.]+\.", r"\1.*.", name)
         allowed = (choices or {}).get(pattern)
         if allowed is not None and value not in allowed:
             raise ValueError(f"{name}={value!r}: no such value{name_nearest(str(value), allowed)}")

@@ -23,7 +23,7 @@ from engine.training.schedules import SCHEDULES
 _LATER_FIELDS = (
     "data.train.held_out_ratio", "train.num_epochs", "eval.every_epochs", "checkpoint.every_epochs",
     "train.warmup_ratio", "train.hold_ratio", "train.loss_divisor", "checkpoint.background", "runtime.stop_within_secs",
-    "runtime.loop_in_graph",
+    "runtime.loop_in_graph", "data.train.weight", "data.sampling_alpha",
 )  # fmt: skip
 
 
@@ -53,6 +53,8 @@ def check_fields(config: ConfigDict, *, num_replicas: int, trains: bool = True) 
         ValueError: Names the field, its value and what was wanted.
     """
     check_values(config)
+    if "train" in config.data.get("more_train", {}):
+        raise ValueError("data.more_train.train: data.train has this name among the corpora; choose another name")
     if trains:
         _check_training_batch(config, num_replicas)
     if config.train.ema_decay:
@@ -165,7 +167,8 @@ def check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:
     Raises:
         ValueError: Names what is missing, and the command that makes it.
     """
-    for fields in (config.data.train, *(config.data.eval.values() if evaluate else ())):
+    more = config.data.get("more_train", {})  # runs of older versions have one corpus
+    for fields in (config.data.train, *more.values(), *(config.data.eval.values() if evaluate else ())):
         check_corpus(config, fields)
     if init and not (storage.exists(init) or storage.exists(f"{init}.index")):
         raise ValueError(describe_missing_weights(init))

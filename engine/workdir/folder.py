@@ -116,6 +116,7 @@ def save_config(
     allowed: Iterable[str] = (),
     replace: bool = False,
     may_change: Callable[[Mapping[str, Any]], Collection[str]] = lambda saved: (),
+    later: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes config.json once; for a continued run, checks that its config is the same.
 
@@ -126,6 +127,7 @@ def save_config(
         replace: Whether to replace an existing config because its run never produced a checkpoint.
         may_change: Maps the existing config to dotted names of further fields that may differ; the file takes their new
             values.
+        later: See `compare_config`.
 
     Raises:
         WorkdirError: Other fields differ; names them.
@@ -139,7 +141,7 @@ def save_config(
     except MalformedFileError as error:
         raise WorkdirError(f"{error}; repair it or choose another workdir") from error
     changed = may_change(saved)
-    differences = compare_config(saved, config, allowed=(*allowed, *changed))
+    differences = compare_config(saved, config, allowed=(*allowed, *changed), later=later)
     if differences:
         raise WorkdirError(
             f"{path}: the workdir was made with another config: {'; '.join(differences)};"
@@ -156,6 +158,7 @@ def compare_config(
     current: Mapping[str, Any],
     *,
     allowed: Iterable[str] = (),
+    later: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Lists the fields that differ, each as "group.field was OLD, is NEW", sorted by name.
 
@@ -163,8 +166,13 @@ def compare_config(
         saved: Config read from JSON.
         current: Config of this process; compared as JSON (tuples as lists).
         allowed: Dotted names of fields or groups that may differ.
+        later: {dotted name: value} of fields that older versions did not have, with the value that does what they did;
+            it counts as recorded where the field is absent.
     """
     before, after = flatten_config(files.to_json_value(saved)), flatten_config(files.to_json_value(current))
+    for name, value in (later or {}).items():
+        if name in after and not any(known == name or known.startswith(f"{name}.") for known in before):
+            before[name] = json.dumps(files.to_json_value(value), ensure_ascii=False)
     ignored = tuple(allowed)
     differences = []
     for name in sorted(before.keys() | after.keys()):

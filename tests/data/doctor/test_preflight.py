@@ -16,15 +16,14 @@ SENTENCE = "THE QUICK BROWN FOX"
 
 
 def make_data(texts, *, secs=2.0, prefix="t", speakers=None):
-    return SimpleNamespace(
-        source=SimpleNamespace(
-            utterance_ids=[f"{prefix}{i}" for i in range(len(texts))],
-            texts=texts,
-            speaker_ids=speakers or [""] * len(texts),
-            num_samples=np.full(len(texts), round(secs * 16_000)),
-            sample_rates=np.full(len(texts), 16_000),
-        )
+    source = SimpleNamespace(
+        utterance_ids=[f"{prefix}{i}" for i in range(len(texts))],
+        texts=texts,
+        speaker_ids=speakers or [""] * len(texts),
+        num_samples=np.full(len(texts), round(secs * 16_000)),
+        sample_rates=np.full(len(texts), 16_000),
     )
+    return SimpleNamespace(source=source, corpora={"train": SimpleNamespace(source=source)}, made_vocab=False)
 
 
 def check(train, **options):

@@ -51,7 +51,9 @@ def build(workdir, *, is_chief, guard=None, said=None):
             skip_counter=SkipCounter(limit=0),
         ),
         train_data=types.SimpleNamespace(
-            unreadable=lambda before_update: [(before_update - 1, "u1", "cut")], utterance_ids_of=None
+            unreadable=lambda before_update: [(before_update - 1, "u1", "cut")],
+            utterance_ids_of=None,
+            corpus_rows=lambda num_updates: {},
         ),
         evaluators=types.SimpleNamespace(scores={}, data={}),
         make_report=functools.partial(ReportWriter, page_environment=None, max_utterances=0, max_audio_mb=0.0),

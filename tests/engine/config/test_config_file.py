@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs import base
-from configs.base import get_config, get_eval_set
+from configs.base import get_config, get_eval_set, get_train_set
 from engine.config.config_file import ConfigParser, load_config
 from engine.config.field_flags import FlagError
 
@@ -15,7 +15,7 @@ CONFIG = "from configs import base\n\n\ndef get_config():\n    config = base.get
 
 
 def prepare(path, *words):
-    parser = ConfigParser(template=get_config(), new_eval_set=get_eval_set)
+    parser = ConfigParser(template=get_config(), new_eval_set=get_eval_set, new_train_set=get_train_set)
     given = parser.prepare(["run.py", f"--config={path}", *words])
     return parser.parse(str(path)), given[2:]
 
@@ -133,7 +133,7 @@ def test_a_set_of_the_config_may_have_a_hyphen(tmp_path, flag):
 
 
 def test_fields_need_a_config_that_stands_before_them(config_path):
-    parser = ConfigParser(template=get_config(), new_eval_set=get_eval_set)
+    parser = ConfigParser(template=get_config(), new_eval_set=get_eval_set, new_train_set=get_train_set)
     with pytest.raises(FlagError, match="^--config.seed: changes a field of a config, and --config is missing: for"):
         parser.prepare(["run.py", "--config.seed=1"])
     with pytest.raises(FlagError, match="^--config.seed=1: stands before the config that it changes; put --config"):

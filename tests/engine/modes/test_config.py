@@ -5,14 +5,14 @@ import json
 from configs import base
 from engine.modes.config import run
 
-EVAL_SET = base.get_eval_set().to_dict()
+SETS = {"data.eval": base.get_eval_set().to_dict(), "data.more_train": base.get_train_set().to_dict()}
 
 
 def printed(config, capsys, *, workdir="runs/none"):
     status = run(
         config=config.to_dict(),
         base=base.get_config().to_dict(),
-        eval_set=EVAL_SET,
+        sets=SETS,
         source="configs/x.py",
         workdir=str(workdir),
     )
