@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from configs.base import get_config, get_eval_set
+from configs.base import get_config, get_eval_set, get_train_set
 from engine.config import early_checks
 
 PRESETS = ("auto", "base", "tiny")
@@ -50,6 +50,18 @@ def test_a_missing_path_names_its_field_and_what_lies_near(run_fields, tmp_path,
     with pytest.raises(ValueError) as raised:
         check_run(run_fields, tmp_path)
     assert str(raised.value).startswith(f"{field}={tmp_path / name}: {line.format(tmp_path)}")
+
+
+def test_every_training_corpus_must_be_there(run_fields, tmp_path):
+    run_fields.data.more_train.calls = get_train_set(input=str(tmp_path / "trian.jsonl"))
+    with pytest.raises(
+        ValueError, match=r"^data\.more_train\.calls\.input=.*no such corpus; did you mean .*train\.jsonl"
+    ):
+        check_run(run_fields, tmp_path, mode="train")
+    run_fields.data.more_train.calls.input = ""
+    with pytest.raises(ValueError, match=r"--config\.data\.more_train\.calls\.input=PATH"):
+        check_run(run_fields, tmp_path)
+    check_run(run_fields, tmp_path, mode="doctor")  # which reports it among its findings
 
 
 def test_a_new_set_without_its_corpus_says_which_flag_names_one(run_fields, tmp_path):

@@ -115,6 +115,22 @@ def test_differences(saved, current, expected):
     assert compare_config(saved, current) == expected
 
 
+@pytest.mark.parametrize(
+    ("saved", "current", "expected"),
+    [
+        ({"data": {"z": 1}}, {"data": {"z": 1, "alpha": 1.0, "more": {}}}, []),
+        ({"data": {"z": 1}}, {"data": {"z": 1, "alpha": 0.5, "more": {}}}, ["data.alpha was 1.0, is 0.5"]),
+        ({"data": {"z": 1, "alpha": 0.5}}, {"data": {"z": 1, "alpha": 1.0}}, ["data.alpha was 0.5, is 1.0"]),
+        ({"data": {"z": 1}}, {"data": {"z": 1, "more": {"x": {"a": 1}}}}, ["data.more.x.a was absent, is 1"]),
+        ({"data": {"z": 1, "more": {"x": {"a": 1}}}}, {"data": {"z": 1, "more": {}}}, [
+            "data.more was absent, is {}", "data.more.x.a was 1, is absent"]),
+        ({"data": {"z": 1, "alpha": 1.0}}, {"data": {"z": 1}}, ["data.alpha was 1.0, is absent"]),
+    ],
+)  # fmt: skip
+def test_a_field_that_an_older_version_did_not_record_counts_as_what_that_version_did(saved, current, expected):
+    assert compare_config(saved, current, later={"data.alpha": 1.0, "data.more": {}}) == expected
+
+
 def test_broken_config_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(WorkdirError, match=r"config\.json is not valid JSON .*; repair it") as caught:
