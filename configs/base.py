@@ -173,8 +173,9 @@ def get_config() -> ConfigDict:
     evaluation.every_updates = 2_000  # 0 = only at the end
     evaluation.every_epochs = 0.0  # the interval in epochs; then every_updates must be 0
     evaluation.batch_size = 16  # rows of a batch, over all replicas; rounded up to a multiple of them
-    evaluation.best_metric_set = "dev_clean"  # evaluation set whose WER decides about best/
-    evaluation.early_stopping_patience = 0  # evaluations without a lower WER of best_metric_set to stop at; 0 = never
+    evaluation.best_metric_set = "dev_clean"  # evaluation set whose error rate decides about best/
+    evaluation.best_metric = "auto"  # wer | cer, the rate that decides; auto: wer, or cer if its texts have no spaces
+    evaluation.early_stopping_patience = 0  # evaluations without a lower rate of best_metric_set to stop at; 0 = never
     evaluation.idle_timeout_secs = 3_600.0  # continuous_eval ends when no new checkpoint comes for this long
     evaluation.num_logged = 3  # sample predictions in the log
     evaluation.report_utterances = 100  # worst utterances of each set listed in report.html; 0 = no report

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
+from absl import logging
 from ml_collections import ConfigDict
 
 from common import storage
@@ -17,6 +18,7 @@ from common import workdir_layout as layout
 from common.hub_input import hub_normalizes
 from engine.config.recorded_run import ARCHITECTURE_FIELDS, read_run_field, run_folder
 from engine.distributed import strategy as runtime
+from engine.evaluation.best_metric import choose_metric
 from engine.evaluation.evaluator import Evaluator, EvaluatorGroup, RowFunctions
 from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TrainData
 from engine.report.writer import ReportWriter
@@ -223,6 +225,16 @@ def build_eval_set(
         normalize=normalizes(config),
         **more,
     )
+
+
+def choose_best_metric(config: ConfigDict, eval_data: Mapping[str, EvalData]) -> str:
+    """Returns the error rate that decides about checkpoints, "wer" or "cer"; the texts of its set decide "auto"."""
+    name = config.eval.best_metric_set
+    given = config.eval.get("best_metric", AUTO)  # runs of older versions have no such field
+    metric = choose_metric(given, eval_data[name].references.values() if name in eval_data else ())
+    if metric != given and metric != "wer":
+        logging.info("eval.best_metric=%s is %s: the texts of %s have no spaces between words", given, metric, name)
+    return metric
 
 
 def build_search(config: ConfigDict, parts: Components, tokenizer: Tokenizer) -> Search | None:

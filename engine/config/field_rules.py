@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from common.nearest import name_nearest
+from engine.evaluation.best_metric import AUTO, METRICS
 from engine.training.options import LOSS_DIVISORS
 
 
@@ -130,6 +131,7 @@ TRAINING_RULES: dict[str, Rule] = {
 }
 _RULES: dict[str, Rule] = {
     **TRAINING_RULES,
+    "eval.best_metric": _one_of(*METRICS, AUTO),
     "model.source": _one_of("native", "hub"),
     "model.fused_ops": _one_of("auto", "on", "off"),
     "model.hidden_dropout": _BELOW_1,

@@ -179,10 +179,11 @@ def _rate_tiles(sets: Sequence[SetReport], main: object) -> list[Tile]:
     one = next((one for one in sets if one.name == main), sets[0] if sets else None)
     if one is None or not one.num_utterances:
         return []
-    return [
+    tiles = [
         Tile("WER", f"{100 * one.words.rate:.2f} %", _rate_detail(one.name, one.interval)),
         Tile("CER", f"{100 * one.char_rate:.2f} %", _rate_detail(one.name, one.char_interval)),
     ]
+    return sorted(tiles, key=lambda tile: tile.name.lower() != one.metric)  # the rate that decides comes first
 
 
 def _parameter_tile(environment: Mapping[str, Any]) -> Tile:

@@ -54,7 +54,7 @@ def test_the_best_pair_is_found_by_halving_the_distance():
     )
     best = tune_lm.choose_middle(trials)
     # Steps 0.5 and 2 halve to 0.25 and 1, and so on: (1, 1), then (1.25, 1) or (1, 0), then (1.25, 0.5).
-    assert (best.lm_weight, best.word_score, best.words.num_errors) == (1.25, 0.5, 0)
+    assert (best.lm_weight, best.word_score, best.errors.num_errors) == (1.25, 0.5, 0)
     assert len(search.tried) == len(set(search.tried)) == len(trials)  # none tried twice
     assert min(weight for weight, _ in search.tried) >= 0
 
@@ -116,7 +116,7 @@ def test_weights_of_the_real_search_share_its_model_and_change_its_text(tmp_path
     trials = tune_lm.tune_weights(
         search=search, tokenizer=Letters(), heard=heard, lm_weights=(0.0, 1.0), word_scores=(0.0,), num_refinements=0
     )
-    assert [(trial.lm_weight, trial.words.num_errors) for trial in trials] == [(0.0, 1), (1.0, 0)]
+    assert [(trial.lm_weight, trial.errors.num_errors) for trial in trials] == [(0.0, 1), (1.0, 0)]
     hot = LexiconBeamSearch(options=lexicon_options(hot_words=["CAR"], hot_word_score=1.0), **fields)
     with pytest.raises(ValueError, match="tune without them"):
         hot.with_weights(lm_weight=2.0, word_score=0.0)
@@ -154,7 +154,7 @@ def test_log_probs_are_of_evenly_spaced_rows_without_their_padding():
 def test_the_file_is_json_of_all_fields_and_all_trials(tmp_path):
     config = make_config(tmp_path)
     trials = [tune_lm.Trial(1.0, 0.0, ErrorCounts(hits=3, deletions=1))]
-    tuned = tune_lm.Half(2, ErrorCounts(hits=2, deletions=2), trials[0].words)
+    tuned = tune_lm.Half(2, ErrorCounts(hits=2, deletions=2), trials[0].errors)
     held_out = tune_lm.Half(3, ErrorCounts(hits=2, deletions=2), ErrorCounts(hits=4))
     report = tune_lm._report("dev", "ckpt-1", [tuned, held_out], trials)
     assert json.loads(json.dumps(report))["trials"] == [{"lm_weight": 1.0, "word_score": 0.0, "wer": 0.25}]
