@@ -43,7 +43,10 @@ _WEIGHTS = flags.DEFINE_enum(
     "weights", "", ["", "raw", "ema"], "Weights of a checkpoint that has both; by default raw, or those of best/."
 )
 _INPUTS = flags.DEFINE_list(
-    "inputs", [], "Audio files, folders and patterns, with commas between; - for standard input. Workdirs for report."
+    "inputs",
+    [],
+    "Audio files, folders and patterns, with commas between; - for standard input. Workdirs for report; last:N, "
+    "best:N or checkpoints for average.",
 )
 _OUTPUT = flags.DEFINE_string("output", "", "File or folder to write.")
 _OUTPUT_FORMAT = flags.DEFINE_string(
@@ -168,7 +171,7 @@ def _build_parts() -> Components:
 
 def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:
     """Calls the mode that is asked for: engine/modes/NAME.py, or for training and evaluation engine/experiment.py."""
-    from engine.modes import align, export, report, transcribe, tune_lm, verify_resume
+    from engine.modes import align, average, export, report, transcribe, tune_lm, verify_resume
 
     checkpoint = parts.fetch_weights(_CHECKPOINT.value)
     files: dict[str, Any] = {"inputs": _INPUTS.value, "output": _OUTPUT.value}
@@ -180,6 +183,8 @@ def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:
         "decode_given": command.decode_given,
     }
     match command.mode:
+        case "average":
+            return average.run(**trained, **files)
         case "align":
             return align.run(**trained, **files)
         case "export":

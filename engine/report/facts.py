@@ -79,7 +79,7 @@ class RunFacts:
             "commit": _text(self.environment.get("commit")),
             "model": _text(self.field("model.preset")),
             "started from": _text(self.field("model.init"), empty="random weights"),
-            "trained on": _text(self.field("data.train.input")),
+            "trained on": self._corpora(),
             "learning rate": self._learning_rate(),
             "batch": self._batch(),
             "updates": updates,
@@ -94,6 +94,12 @@ class RunFacts:
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             return UNKNOWN
         return shorten(shlex.join(["python", *words]))
+
+    def _corpora(self) -> str:
+        more = self.field("data.more_train")  # runs of older versions have one corpus
+        found = [_member(fields, "input") for fields in more.values()] if isinstance(more, Mapping) else []
+        inputs = [self.field("data.train.input"), *found]
+        return _text(", ".join(text for text in inputs if isinstance(text, str)))
 
     def _learning_rate(self) -> str:
         peak, schedule = self.field("train.learning_rate"), self.field("train.schedule")

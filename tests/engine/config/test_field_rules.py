@@ -52,6 +52,7 @@ def changed(**fields):
         ("decode__beam_threshold", 0.0, "decode.beam_threshold=0.0: wanted a number above 0"),
         ("decode__lm_weight", -1.0, "decode.lm_weight=-1.0: wanted a number of 0 or more"),
         ("decode__word_score", float("inf"), "decode.word_score=inf: wanted a finite number"),
+        ("eval__best_metric", "per", "eval.best_metric='per': wanted one of wer, cer, auto"),
         ("data__train__weight", 0.0, "data.train.weight=0.0: wanted a number above 0"),
         ("data__more_train", {"x": {"weight": -1.0}}, "data.more_train.x.weight=-1.0: wanted a number above 0"),
         ("data__more_train", {"x": {"format": "jsnol"}}, "data.more_train.x.format='jsnol': no such value"),

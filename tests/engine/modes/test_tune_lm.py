@@ -168,3 +168,29 @@ def test_the_file_is_json_of_all_fields_and_all_trials(tmp_path):
     halves = tune_lm.halves_table([tuned, held_out], "dev")
     assert [line.split()[2:] for line in halves.splitlines()[1:]] == [["2", "50.00", "25.00"], ["3", "50.00", "0.00"]]
     assert config.tune_lm.max_utterances == 500
+
+
+def test_where_the_texts_have_no_spaces_characters_are_counted():
+    class Twice:
+        """A search that is nearest to the reference at weight 1, though each of its sentences has an error."""
+
+        def with_weights(self, *, lm_weight, word_score):
+            return lambda log_probs: [type("Found", (), {"tokens": [0 if lm_weight == 1.0 else 1]})()]
+
+    class Sentences:
+        def decode(self, tokens):
+            return ("你好世人", "不不不不")[tokens[0]]
+
+    heard = [("你好世界", np.zeros([1, 1]))]
+    fields = {"search": Twice(), "tokenizer": Sentences(), "heard": heard, "word_scores": (0.0,), "num_refinements": 0}
+    weights = (0.0, 1.0, 2.0)
+    by_words = tune_lm.tune_weights(**fields, lm_weights=weights)
+    by_chars = tune_lm.tune_weights(**fields, lm_weights=weights, metric="cer")
+    assert [trial.errors.num_errors for trial in by_words] == [1, 1, 1]
+    assert [trial.errors.num_errors for trial in by_chars] == [4, 1, 4]
+    half = tune_lm.Half(1, ErrorCounts(substitutions=4), by_chars[1].errors, "cer")
+    assert half.to_dict() == {"num_utterances": 1, "num_chars": 4, "greedy_cer": 1.0, "cer": 0.25}
+    report = tune_lm._report("dev", "ckpt-1", [half, half], by_chars)
+    assert report["trials"][0] == {"lm_weight": 1.0, "word_score": 0.0, "cer": 0.25}
+    assert "CER %" in tune_lm.trial_table(by_chars, by_chars[1], half.greedy, "dev", metric="cer")
+    assert "greedy CER %  CER %" in tune_lm.halves_table([half, half], "dev")
