@@ -192,12 +192,24 @@ def test_what_is_empty_or_of_no_format_is_told(tmp_path):
         ("align", {"output": ""}, "--output is empty: name the folder"),
         ("export", {"output": ""}, "--output is empty: name the folder"),
         ("align", {"inputs": []}, "--inputs is empty: give audio files or folders"),
+        ("average", {"inputs": []}, "--inputs is empty: name the checkpoints to average, last:5, best:5, or their"),
+        ("average", {"inputs": ["lst:5"]}, "--inputs=lst:5: no such checkpoint; write last:5, best:5, or the paths"),
+        ("average", {"inputs": ["last:5"], "output": ""}, "--output is empty: name the folder"),
+        ("average", {"inputs": ["last:5"], "output": str(tmp_path)}, f"--output={tmp_path}: is not empty"),
         ("export", {"output": str(tmp_path)}, f"--output={tmp_path}: is not empty; give --output a new folder"),
         ("transcribe", {"output": "o.doc"}, "--output=o.doc: no format of transcripts"),
         ("transcribe", {"output_format": "docx"}, f"--output={tmp_path}/o.txt: no format of transcripts"),
     ):
         with pytest.raises(ValueError, match=f"^{line}"):
             early_checks.check_use(mode=mode, **{**arguments, **changes})
+
+
+def test_checkpoints_to_average_are_the_last_the_best_or_named(tmp_path):
+    (tmp_path / "config.json").touch()
+    (tmp_path / "ckpt-5.index").touch()
+    for inputs in (["last:5"], ["best:2"], [str(tmp_path / "ckpt-5"), str(tmp_path / "ckpt-5.index")]):
+        output = str(tmp_path / "average")
+        early_checks.check_use(mode="average", checkpoint=str(tmp_path), inputs=inputs, output=output)
 
 
 def test_what_cannot_be_written_is_told(tmp_path):
