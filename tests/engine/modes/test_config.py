@@ -71,3 +71,11 @@ def test_a_set_whose_name_is_no_identifier_is_written_as_the_parser_takes_it(cap
     lines = printed(config, capsys)
     assert "--config.data.eval['dev-other'].input=x" in lines
     assert above(lines, "--config.data.eval['dev-other'].speakers=('1', '2')") == "# configs/base.py: ()"
+
+
+def test_a_further_training_corpus_is_written_with_the_defaults_of_its_own_kind(capsys):
+    config = base.get_config()
+    config.data.more_train["calls"] = base.get_train_set(input="x", weight=2.0)
+    lines = printed(config, capsys)
+    assert above(lines, "--config.data.more_train.calls.weight=2.0") == "# configs/base.py: 1.0"
+    assert "--config.data.more_train.calls.format=tfrecord" in lines

@@ -11,6 +11,8 @@ import sys
 import pytest
 import tensorflow as tf
 
+from configs import base
+from engine import experiment
 from engine.workdir import folder as workdir
 from engine.workdir.folder import WorkdirError, WorkdirLock, compare_config, save_config
 
@@ -215,3 +217,15 @@ def test_what_a_service_says_of_a_url_is_one_line():
         raise error
     with pytest.raises(tf.errors.UnavailableError), workdir.storage_faults("gs://other/run"):
         raise error
+
+
+def test_a_workdir_of_a_version_with_one_corpus_goes_on_as_it_was(tmp_path):
+    recorded, now = base.get_config().to_dict(), base.get_config().to_dict()
+    del recorded["data"]["train"]["weight"], recorded["data"]["more_train"], recorded["data"]["sampling_alpha"]
+    del recorded["eval"]["best_metric"]
+    save_config(tmp_path, recorded)
+    options = {"allowed": experiment.RESUMABLE_FIELDS, "later": experiment.LATER_FIELDS}
+    save_config(tmp_path, now, **options)
+    now["data"]["more_train"] = {"calls": base.get_train_set().to_dict()}
+    with pytest.raises(WorkdirError, match=r"data\.more_train\.calls\.format was absent, is"):
+        save_config(tmp_path, now, **options)
