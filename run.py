@@ -244,6 +244,7 @@ def check_early(command: _Command) -> None:
     Raises:
         ValueError: Something cannot be used as given.
     """
+    from data.augmentation.options import augment_groups, check_augment
     from data.open_corpus import FORMATS
     from data.text.tokenizer import TEXT_NORMALIZATIONS
     from models.search.options import METHODS
@@ -258,7 +259,10 @@ def check_early(command: _Command) -> None:
     }
     field_rules.check_values({"decode": command.decode_given}, choices={"decode.method": METHODS})
     if config is not None:
-        field_rules.check_values(config.to_dict(), choices=choices)
+        fields = config.to_dict()
+        field_rules.check_values(fields, choices=choices)
+        for group, augment in augment_groups(fields):
+            check_augment(augment, group)
     if mode == "config":  # which opens nothing
         return
     early_checks.check_decode(command.decode_given)

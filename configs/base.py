@@ -14,6 +14,38 @@ Every field stands here once, with its meaning. Other configs start from this on
 from ml_collections import ConfigDict
 
 
+def get_augment(**fields) -> ConfigDict:
+    """Returns how audio is altered, for `config.data.augment` and `config.data.eval.NAME.augment`.
+
+    Each kind has a probability for a row, and a range that its strength is drawn from; equal ends are a fixed strength.
+    docs/guide/augmentation.md explains the kinds, in the order in which they are applied.
+    """
+    config = ConfigDict()
+    config.silence_prob = 0.0  # silence before and after a row
+    config.silence_secs = (0.0, 0.5)  # at each end
+    config.room_prob = 0.0  # reverberation
+    config.room_source = ""  # folder or list of impulse responses; empty = simulated rooms
+    config.room_decay_secs = (0.1, 0.5)  # time in which the sound of a simulated room falls by 60 dB
+    config.noise_prob = 0.0  # noise
+    config.noise_source = ""  # folder or list of recordings, MUSAN's layout too; empty = white, pink, brown noise, hum
+    config.noise_snr_db = (5.0, 30.0)  # ratio of speech to noise
+    config.babble_prob = 0.0  # other people: rows of the same set, or speech/ of a noise_source in MUSAN's layout
+    config.babble_talkers = (3, 7)  # number of them
+    config.babble_snr_db = (10.0, 25.0)  # ratio of speech to babble
+    config.equalizer_prob = 0.0  # random frequency response
+    config.equalizer_gain_db = (-10.0, 10.0)  # of each octave
+    config.low_pass_prob = 0.0  # loss of high frequencies
+    config.low_pass_hz = (2_000.0, 7_000.0)  # above this one
+    config.gain_prob = 0.0  # another level; without effect on models that normalize
+    config.gain_db = (-15.0, 10.0)
+    config.clip_prob = 0.0  # clipping
+    config.clip_db = (0.0, 15.0)  # how far below the peak
+    config.telephone_prob = 0.0  # 8 kHz, 300 to 3,400 Hz
+    config.telephone_codecs = ("none", "mulaw", "gsm")  # one of them, each as likely
+    config.update(fields)
+    return config
+
+
 def get_eval_set(**fields) -> ConfigDict:
     """Returns one evaluation set for `config.data.eval.NAME`."""
     config = ConfigDict()
@@ -25,6 +57,7 @@ def get_eval_set(**fields) -> ConfigDict:
     config.held_out_ratio = 0.0  # only what a training set over the same corpus leaves out with this ratio; 0 = all
     config.concat_max_utterances = 1  # utterances of one speaker concatenated into a row, 1 to this many; 1 = none
     config.concat_gap_secs = 0.0  # silence between them
+    config.augment = get_augment()  # the same alteration at each evaluation, whatever the run's seed
     config.update(fields)
     return config
 
@@ -128,6 +161,7 @@ def get_config() -> ConfigDict:
     data.concat_max_secs = 0.0  # longest concatenated row; 0 = no limit
     data.concat_gap_secs = 0.0  # silence between concatenated utterances
     data.speed_factors = (1.0,)  # playing speeds to draw from
+    data.augment = get_augment()  # of training rows, anew in each epoch
     data.max_batch_secs = 0.0  # most audio of one update, with padding, over all replicas; 0 = train.global_batch_size
     data.row_multiple = 8  # with max_batch_secs: rows are a multiple of this, itself one of replicas x accum_steps
     data.allow_train_eval_overlap = False  # lets evaluation utterances be in training; else such a run is refused

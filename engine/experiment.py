@@ -35,6 +35,8 @@ RESUMABLE_FIELDS = (
     "checkpoint",
     "data.eval",
     "data.train.input",  # the corpus may have moved; its fingerprint is compared
+    "data.augment.noise_source",  # so may noises and impulse responses; the fingerprint has their names
+    "data.augment.room_source",
     "data.num_parallel_calls",
     "data.prefetch_batches",
     "data.max_unreadable_ratio",
@@ -205,7 +207,10 @@ def _claim_workdir(
             config.to_dict(),
             allowed=(*RESUMABLE_FIELDS, *moved),
             later=LATER_FIELDS,
-            may_change=lambda before: validation.check_longer(before, config, workdir=workdir, step=step),
+            may_change=lambda before: (
+                *validation.check_longer(before, config, workdir=workdir, step=step),
+                *validation.list_later_groups(before, config),
+            ),
         )
     run_id = identity.begin_run(workdir, is_fresh=is_fresh, keep=init)
     if is_fresh:

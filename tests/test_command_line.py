@@ -67,6 +67,12 @@ def folder(tmp_path: Path) -> Path:
         (["--mode=transcribe", "--inputs=a.wav", "b.wav"], "unexpected argument b.wav: every option is --NAME=VALUE"),
         (["--mode=train"], "--config is missing: for example --config=configs/base.py"),
         (["--config=configs/debgu.py"], "--config=configs/debgu.py: no such file; did you mean configs/debug.py?"),
+        ([DEBUG, "--config.data.augment.noise_prob=1.5"], "data.augment.noise_prob=1.5: wanted a number, 0 to 1"),
+        (
+            [DEBUG, "--config.data.eval.unseen_voices.augment.noise_snr_db=9,3"],
+            "data.eval.unseen_voices.augment.noise_snr_db=(9.0, 3.0): the lower end comes first: (3, 9)",
+        ),
+        ([DEBUG, "--config.data.augment.room_source={0}/rms"], "room_source={0}/rms: no such folder or list"),
         ([DEBUG, "--config.train.lr=1"], "did you mean --config.train.learning_rate?"),
         ([DEBUG, "--config.train.num_updates=abc"], "num_updates=abc: wanted a whole number, such as 20"),
         ([DEBUG, "--config.data.num_buckets=0"], "data.num_buckets=0: wanted 1 or more"),

@@ -66,7 +66,7 @@ HOMES = {
     "orbit": ("engine",),
     "psutil": ("benchmarks",),
     "safetensors": ("models/weights/tensor_files.py",),
-    "scipy": ("engine/report/statistics.py",),
+    "scipy": ("data/augmentation/filters.py", "data/augmentation/noise.py", "engine/report/statistics.py"),
     "soundfile": ("benchmarks", "data"),
     "soxr": ("data",),
     "tensorflow": _SHARED,
@@ -188,7 +188,7 @@ def project_files() -> list[Path]:
 
 # Modules that belong to no package: public commands, which keep their paths, and the entries to a root.
 FLAT = {
-    "data": {"command", "download", "open_corpus", "prepare", "synthetic", "vocab"},
+    "data": {"augment_examples", "command", "download", "open_corpus", "prepare", "synthetic", "vocab"},
     "models": {"architecture", "build", "convert", "hub_export", "memory_estimate"},
     "engine": {"experiment", "protocols"},
 }

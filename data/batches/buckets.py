@@ -103,3 +103,11 @@ def checked_lengths(num_samples: np.ndarray | Sequence[int]) -> np.ndarray:
     if empty.size:
         raise InputError(f"{empty.size} utterances are empty, first index {empty[0]}: drop them")
     return lengths
+
+
+def checked_speeds(speed_factors: Sequence[float]) -> np.ndarray:
+    """Returns playing speeds as float64; raises ValueError unless there are some, all positive and finite."""
+    speeds = np.array(speed_factors, dtype=np.float64)
+    if not speeds.size or not np.all(np.isfinite(speeds) & (speeds > 0)):
+        raise ValueError(f"{speed_factors=} must be one or more positive numbers")
+    return speeds

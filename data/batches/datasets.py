@@ -10,6 +10,9 @@ import tensorflow as tf
 from absl import logging
 
 from data.audio.decoding import SAMPLE_RATE
+from data.augmentation.augmenter import Augmenter
+from data.augmentation.draws import EVALUATION, TRAINING
+from data.augmentation.options import AugmentOptions
 from data.batches.corpora import (
     JoinedSource,
     SubsetSource,
@@ -23,6 +26,7 @@ from data.batches.corpora import (
 from data.batches.options import DataOptions, EvalOptions, TrainOptions
 from data.batches.pipeline import BatchMaker, build_dataset
 from data.batches.plan import BatchPlan
+from data.batches.row_padding import RowPadding
 from data.batches.rows import Concatenation, Mixture
 from data.batches.unreadable import UnreadableUtterance, UnreadableUtterances
 from data.corpus.faults import Report, refuse
@@ -55,6 +59,7 @@ class TrainData:
         source: Utterances of all corpora; of several, ids and speakers are "NAME:ID".
         passes: How often an epoch goes through each corpus.
         left_out_secs: Utterance id -> duration of each utterance that is too short or too long.
+        augmenter: Alters the rows; None = nothing does.
     """
 
     def __init__(self, options: TrainOptions, *, tokenizer: CharTokenizer | None, report: Report = refuse):
@@ -79,6 +84,7 @@ class TrainData:
         self.corpora = {corpus.name: corpus for corpus in limited}
         self.source, mixture = self._join(limited, options)
         source = self.source
+        self.augmenter = _build_augmenter(options, source, seed=options.seed, purpose=TRAINING)
         self.plan = BatchPlan(
             num_samples=source.num_samples,
             global_batch_size=options.global_batch_size,
@@ -94,6 +100,7 @@ class TrainData:
             max_batch_samples=round(options.max_batch_secs * SAMPLE_RATE),
             row_multiple=options.row_multiple,
             mixture=mixture,
+            padding=_padding_of(self.augmenter),
         )
         self.updates_per_epoch = self.plan.updates_per_epoch
         self.rows_per_epoch = self.plan.num_rows
@@ -101,6 +108,8 @@ class TrainData:
         self.fingerprint: dict[str, Any] = dict(fingerprint(source))
         if mixture is not None:
             self.fingerprint["corpora"] = {one.name: fingerprint(one.source) for one in limited}
+        if self.augmenter is not None:
+            self.fingerprint["augment"] = self.augmenter.digest()
         self.duration_secs = float(source.num_samples.sum()) / SAMPLE_RATE
         self._options = options
         self._unreadable = UnreadableUtterances()
@@ -155,6 +164,7 @@ class TrainData:
             num_replicas=context.num_replicas_in_sync,
             unreadable=self._unreadable,
             normalize=self._options.normalize,
+            augmenter=self.augmenter,
         )
         return _build(maker, context, self._options, start_update=start_update)
 
@@ -198,6 +208,7 @@ class EvalData:
             _, held_out = split(source, options)
             source = SubsetSource(source=source, indices=held_out)
         self.source = source
+        self.augmenter = _build_augmenter(options, source, seed=0, purpose=EVALUATION)
         # A fixed seed, because concatenated rows are part of the set's definition and must not follow the run's seed.
         self.plan = BatchPlan(
             num_samples=source.num_samples,
@@ -209,6 +220,7 @@ class EvalData:
                 max_utterances=options.concat_max_utterances, gap_samples=round(options.concat_gap_secs * SAMPLE_RATE)
             ),
             speaker_ids=source.speaker_ids,
+            padding=_padding_of(self.augmenter),
         )
         self.num_batches = self.plan.updates_per_epoch
         self.utterance_ids: dict[int, str] = {}
@@ -225,7 +237,11 @@ class EvalData:
                 if row.members:
                     num_samples = self._add_row(row.members)
                     lengths.append((num_samples, *(described[i] for i in row.members)))
-        self.digest = digest_rows(self.utterance_ids.values(), lengths, self.references.values())
+        ids, references = list(self.utterance_ids.values()), list(self.references.values())
+        if self.augmenter is not None:
+            ids, references = [*ids, "augment"], [*references, ""]
+            lengths.append((self.augmenter.digest(),))
+        self.digest = digest_rows(ids, lengths, references)
 
     def _add_row(self, members: tuple[int, ...]) -> int:
         """Lists a row of these utterances and returns its number of samples."""
@@ -233,6 +249,8 @@ class EvalData:
         texts = [normalize_transcript(source.texts[i], self._options.text_normalization) for i in members]
         num_samples = int(source.num_samples[list(members)].sum())
         num_samples += (len(members) - 1) * self.plan.concatenation.gap_samples
+        if self.augmenter is not None:
+            num_samples += int(self.augmenter.silence_samples(0)[first].sum())
         self._members[first] = members
         self.utterance_ids[first] = "+".join(source.utterance_ids[i] for i in members)
         self.references[first] = " ".join(text for text in texts if text)
@@ -249,11 +267,12 @@ class EvalData:
             text_normalization=self._options.text_normalization,
             num_replicas=context.num_replicas_in_sync,
             normalize=self._options.normalize,
+            augmenter=self.augmenter,
         )
         return _build(maker, context, self._options, num_updates=self.num_batches)
 
     def read_flac(self, index: int) -> bytes:
-        """Returns the audio of a row as a FLAC file at 16 kHz.
+        """Returns the audio of a row as a FLAC file at 16 kHz, altered as the model hears it.
 
         Raises:
             InputError, RuntimeError, OSError: If the audio cannot be read.
@@ -262,7 +281,10 @@ class EvalData:
         parts: list[np.ndarray] = []
         for member in self._members[index]:
             parts += [gap, self.source.read_waveform(member)]
-        return encode_flac(np.concatenate(parts[1:]))
+        waveform = np.concatenate(parts[1:])
+        if self.augmenter is not None:
+            waveform = self.augmenter.apply(waveform, epoch=0, members=self._members[index])
+        return encode_flac(waveform)
 
 
 def build_train_data(*, tokenizer: CharTokenizer | None, report: Report = refuse, **fields: Any) -> TrainData:
@@ -273,6 +295,17 @@ def build_train_data(*, tokenizer: CharTokenizer | None, report: Report = refuse
 def build_eval_data(*, tokenizer: CharTokenizer, report: Report = refuse, **fields: Any) -> EvalData:
     """Builds `EvalData` from the fields of `EvalOptions`."""
     return EvalData(EvalOptions(**fields), tokenizer=tokenizer, report=report)
+
+
+def _build_augmenter(options: DataOptions, source: Source, *, seed: int, purpose: str) -> Augmenter | None:
+    fields = AugmentOptions(**options.augment)
+    return Augmenter(options=fields, source=source, seed=seed, purpose=purpose) if fields.is_on else None
+
+
+def _padding_of(augmenter: Augmenter | None) -> RowPadding | None:
+    if augmenter is None or not augmenter.max_silence_samples:
+        return None
+    return RowPadding(augmenter.max_silence_samples, lambda epoch: augmenter.silence_samples(epoch).sum(axis=1))
 
 
 def _build(

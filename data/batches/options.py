@@ -30,6 +30,7 @@ class DataOptions:
         num_parallel_calls: Batches made at the same time.
         prefetch_batches: Finished batches to keep ready.
         normalize: Whether rows get zero mean and unit variance, as most models expect.
+        augment: Fields of `data.augmentation.options.AugmentOptions`; {} = nothing is altered.
     """
 
     format: str
@@ -46,6 +47,7 @@ class DataOptions:
     num_parallel_calls: int
     prefetch_batches: int
     normalize: bool = True
+    augment: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from data.audio.decoding import SAMPLE_RATE, fit_length, normalize_waveform, resample
+from data.augmentation.augmenter import Augmenter
 from data.batches.plan import BatchPlan, PlannedRow
 from data.batches.rows import samples_at_speed
 from data.batches.unreadable import UnreadableUtterances
@@ -27,6 +28,8 @@ BATCH_DTYPES = {
     "weight": np.float32,
     "utterance_index": np.int64,
 }
+
+_MAX_NAMED = 20  # noises in the log that cannot be used
 
 
 def build_dataset(
@@ -124,6 +127,7 @@ class BatchMaker:
         on_bad: str = "skip",
         unreadable: UnreadableUtterances | None = None,
         normalize: bool = True,
+        augmenter: Augmenter | None = None,
     ):
         """Counts the labels of all transcripts.
 
@@ -138,6 +142,7 @@ class BatchMaker:
                 iteration with `tf.errors.InvalidArgumentError`.
             unreadable: Collects the skipped utterances.
             normalize: Whether rows get zero mean and unit variance, as most models expect.
+            augmenter: Alters the rows; the one whose silence `plan` knows. None = nothing does.
 
         Raises:
             InputError: If labels do not fit `max_label_length`.
@@ -157,6 +162,7 @@ class BatchMaker:
         self.num_replicas = num_replicas
         self._on_bad = on_bad
         self._normalize = normalize
+        self._augmenter = augmenter
         self.unreadable = UnreadableUtterances() if unreadable is None else unreadable
         self._tokenizer = tokenizer
         self._text_normalization = text_normalization
@@ -216,6 +222,11 @@ class BatchMaker:
                 self._report_bad(index, update, error)
                 return None
         waveform = np.concatenate(parts[1:])
+        if self._augmenter is not None:
+            augmented = self._augment(waveform, row, update)
+            if augmented is None:
+                return None
+            waveform = augmented
         return normalize_waveform(waveform) if self._normalize else waveform
 
     def _read_utterance(self, index: int, speed: float) -> np.ndarray:
@@ -230,6 +241,22 @@ class BatchMaker:
         # Fewer samples at the same rate play faster; the pitch changes with the speed.
         waveform = resample(waveform, round(SAMPLE_RATE * speed), SAMPLE_RATE)
         return fit_length(waveform, int(samples_at_speed(wanted, speed)))
+
+    def _augment(self, waveform: np.ndarray, row: PlannedRow, update: int) -> np.ndarray | None:
+        """Returns the altered waveform of a row, or None if no noise can be read any more."""
+        assert self._augmenter is not None
+
+        def report(name: str, reason: str) -> None:
+            is_new = self.unreadable.add(update=update, utterance_id=name, reason=reason)
+            if is_new and len(self.unreadable) <= _MAX_NAMED:  # metrics.jsonl has them all
+                logging.warning("%s is not mixed into speech, it cannot be used: %s", name, reason)
+
+        try:
+            # The visit is the epoch with one corpus; of several, an utterance may come more than once an epoch.
+            return self._augmenter.apply(waveform, epoch=row.visit, members=row.members, on_bad=report)
+        except InputError as error:
+            self._report_bad(row.members[0], update, error)
+            return None
 
     def _report_bad(self, index: int, update: int, error: Exception) -> None:
         utterance_id = self._source.utterance_ids[index]

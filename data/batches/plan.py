@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.batches.buckets import checked_lengths, choose_bucket_boundaries, cut_batches, rows_within
+from data.batches.buckets import checked_lengths, checked_speeds, choose_bucket_boundaries, cut_batches, rows_within
+from data.batches.row_padding import RowPadding
 from data.batches.rows import Concatenation, Mixture, RowMaker, Rows, random_bits
 from data.common.errors import InputError
 
@@ -101,6 +102,7 @@ class BatchPlan:
         row_multiple: Divides the rows of an update with `max_batch_samples`. It is fixed instead of the number of
             replicas, so that the plan does not depend on the devices.
         mixture: Corpora that the utterances belong to, and how often an epoch goes through each; None = one corpus.
+        padding: Samples that augmentation adds to rows; None = none.
 
     Attributes:
         utterance_samples: int64 [N], the given `num_samples`.
@@ -134,12 +136,13 @@ class BatchPlan:
         max_batch_samples: int = 0,
         row_multiple: int = 1,
         mixture: Mixture | None = None,
+        padding: RowPadding | None = None,
     ):
         if seed < 0 or global_batch_size < 1:
             raise ValueError(f"{seed=} must be >= 0 and {global_batch_size=} >= 1")
         if max_batch_samples < 0 or row_multiple < 1:
             raise ValueError(f"{max_batch_samples=} must be >= 0 and {row_multiple=} >= 1")
-        self._speeds = _checked_speeds(speed_factors)
+        self._speeds = checked_speeds(speed_factors)
         self.utterance_samples = checked_lengths(num_samples)
         self.concatenation = concatenation
         self.speed_factors = tuple(self._speeds.tolist())
@@ -153,6 +156,7 @@ class BatchPlan:
             concatenation=concatenation,
             speaker_ids=speaker_ids,
             mixture=mixture,
+            padding=padding,
         )
         self.max_row_samples = self._rows.max_row_samples
         self.num_rows, self.corpus_rows = self._rows.num_rows, self._rows.corpus_rows
@@ -312,10 +316,3 @@ def padding_ratio(plan: BatchPlan, epoch: int) -> float:
     """Returns the ratio of padding in an epoch's padded samples, padding rows included, in [0, 1)."""
     padded = int((plan.padded_samples(epoch) * plan.batch_rows(epoch)).sum())
     return 1.0 - int(plan.row_samples(epoch).sum()) / padded
-
-
-def _checked_speeds(speed_factors: Sequence[float]) -> np.ndarray:
-    speeds = np.array(speed_factors, dtype=np.float64)
-    if not speeds.size or not np.all(np.isfinite(speeds) & (speeds > 0)):
-        raise ValueError(f"{speed_factors=} must be one or more positive numbers")
-    return speeds

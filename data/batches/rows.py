@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.batches.row_padding import RowPadding
+
 # Ids of the random streams of rows, one for each choice so that choices are independent. `data.batches.plan` has 2, 3.
 _JOIN, _SPEED, _TURNS = 0, 1, 4
 
@@ -107,6 +109,7 @@ class RowMaker:
         concatenation: Concatenation,
         speaker_ids: Sequence[str] | None,
         mixture: Mixture | None = None,
+        padding: RowPadding | None = None,
     ):
         """Groups the utterances of each corpus into rows.
 
@@ -117,6 +120,7 @@ class RowMaker:
             concatenation: Utterance concatenation, which never crosses corpora.
             speaker_ids: Speakers for concatenation, [N]; None = all utterances are of one speaker.
             mixture: Corpora and their passes; None = one corpus, once an epoch.
+            padding: Samples that augmentation adds to rows, by the pass over their corpus; None = none.
 
         Raises:
             ValueError: If the arguments differ in length.
@@ -137,6 +141,7 @@ class RowMaker:
                 speeds=speeds,
                 concatenation=concatenation,
                 speaker_ids=None if speaker_ids is None else speaker_ids[end - size : end],
+                padding=padding,
             )
             for number, (size, end) in enumerate(zip(sizes, ends, strict=True))
         ]
@@ -147,7 +152,7 @@ class RowMaker:
         )
         self.num_rows = sum(self.corpus_rows)
         in_part = any(rows % corpus.num_rows for rows, corpus in zip(self.corpus_rows, self._corpora, strict=True))
-        self.varies = concatenation.max_utterances > 1 or len(np.unique(speeds)) > 1 or in_part
+        self.varies = concatenation.max_utterances > 1 or len(np.unique(speeds)) > 1 or in_part or padding is not None
 
     def make(self, epoch: int) -> Rows:
         """Returns the rows of an epoch, in no particular order."""
@@ -177,16 +182,18 @@ class _CorpusRows:
         speeds: np.ndarray,
         concatenation: Concatenation,
         speaker_ids: Sequence[str] | None,
+        padding: RowPadding | None,
     ):
         """Groups the utterances; the first one has the index `first`, and `key` tells corpora apart."""
         self._num_samples, self._first, self._seed, self._key = num_samples, first, seed, key
-        self._speeds, self._gap_samples = speeds, concatenation.gap_samples
+        self._speeds, self._gap_samples, self._padding = speeds, concatenation.gap_samples, padding
         slowest = samples_at_speed(num_samples, speeds.min())
         self._cells: np.ndarray | None = None
         self._offsets = np.arange(len(slowest) + 1)
         self.max_row_samples = int(slowest.max())
         if concatenation.max_utterances > 1:
             self._cells, self._offsets, self.max_row_samples = _join(slowest, concatenation, speaker_ids)
+        self.max_row_samples += padding.max_samples if padding else 0
         self.num_rows = len(self._offsets) - 1
 
     def take(self, start: int, stop: int) -> list[Rows]:
@@ -213,6 +220,8 @@ class _CorpusRows:
         speeds = np.repeat(self._speeds[speed_ids], sizes)
         samples = samples_at_speed(self._num_samples[members], speeds)
         row_samples = np.add.reduceat(samples, self._offsets[:-1]) + (sizes - 1) * self._gap_samples
+        if self._padding:
+            row_samples += self._padding.samples(number)[members[self._offsets[:-1]] + self._first]
         passes = np.full(self.num_rows, number, dtype=np.int64)
         return Rows(members + self._first, self._offsets, speed_ids, row_samples, passes)
 

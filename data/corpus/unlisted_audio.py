@@ -8,7 +8,7 @@ from pathlib import Path
 from data.corpus.faults import Fault
 from data.corpus.manifest import list_audio
 
-_AUDIO_SUFFIXES = (
+AUDIO_SUFFIXES = (
     ".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"
 )  # fmt: skip
 
@@ -42,4 +42,4 @@ def unlisted_audio(*, format: str, input: str | os.PathLike[str]) -> dict[str, s
 def _visible_audio(folder: Path) -> list[Path]:
     """Returns the audio files of a folder, sorted, without hidden ones such as macOS's ._NAME."""
     files = sorted(folder.iterdir()) if folder.is_dir() else []
-    return [file for file in files if file.suffix.lower() in _AUDIO_SUFFIXES and not file.name.startswith(".")]
+    return [file for file in files if file.suffix.lower() in AUDIO_SUFFIXES and not file.name.startswith(".")]

@@ -1,4 +1,4 @@
-"""Collects the audio of a few utterances of each finding for the doctor's page."""
+"""Collects the audio of a few utterances of each finding, and of augmentation, for the doctor's page."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import functools
 from collections.abc import Sequence
 
 from data.audio.decoding import SAMPLE_RATE, to_mono
+from data.augmentation.examples import NUM_EXAMPLES, Example, make_examples
+from data.batches.datasets import EvalData, TrainData
 from data.doctor.findings import Finding
 from data.doctor.text_checks import Corpus
 from data.shards.records import encode_flac
 
 CLIPS_PER_FINDING = 3
 MAX_CLIP_SECS = 30
+MAX_EXAMPLE_SECS = 5.0
+MAX_EXAMPLE_BYTES = 6_000_000  # of the examples, beside those
 MAX_BYTES = 3_000_000  # of FLAC on the page, where base64 makes them a third more
 
 
@@ -39,6 +43,28 @@ def collect_clips(
                 max_bytes -= len(content)
                 clips[item.where, utterance_ids[rank]] = content
     return clips
+
+
+def collect_examples(
+    sets: Sequence[tuple[str, TrainData | EvalData]], *, max_bytes: int = MAX_EXAMPLE_BYTES
+) -> list[Example]:
+    """Returns examples of the augmentation of each set that has one: twenty of training, three of any other.
+
+    Args:
+        sets: (name of the set, its data), the training set first.
+        max_bytes: Limit of all files together.
+    """
+    found: list[Example] = []
+    for name, data in sets:
+        if data.augmenter is None:
+            continue
+        count = NUM_EXAMPLES if isinstance(data, TrainData) else CLIPS_PER_FINDING
+        for example in make_examples(data.source, data.augmenter, where=name, count=count, max_secs=MAX_EXAMPLE_SECS):
+            max_bytes -= len(example.original) + len(example.altered)
+            if max_bytes < 0:
+                return found
+            found.append(example)
+    return found
 
 
 class _Indices:

@@ -20,7 +20,7 @@ from data.corpus.sources import Source
 from data.corpus.unlisted_audio import unlisted_audio
 from data.doctor import text_checks
 from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
-from data.doctor.clips import collect_clips
+from data.doctor.clips import collect_clips, collect_examples
 from data.doctor.findings import Finding, advise, allow, find, merge, sort, without_explained
 from data.doctor.preflight import LEAKS, TRAIN, train_name
 from data.doctor.report import DoctorReport, Memory, SetStatistics
@@ -166,6 +166,15 @@ def examine(
         words=set_words(spoken, text_normalization=text_normalization, trained=trained),
         time=predict_time(plan, time_fn) if plan else None,
         clips=collect_clips(findings, _corpora(opened)),
+        examples=collect_examples(
+            # The corpora of a training have one augmentation.
+            [
+                (item.name or TRAIN, data)
+                for one in opened
+                for item, data in one.data
+                if item.name or item.corpus == FIRST
+            ]
+        ),
     )
 
 

@@ -42,6 +42,9 @@ def render_page(report: DoctorReport, *, title: str, created: str) -> str:
         created: Time in ISO format.
     """
     places = list(report.clips)
+    audio = [report.clips[place] for place in places]
+    first_example = len(audio)  # an example has two clips
+    audio += [content for example in report.examples for content in (example.original, example.altered)]
     return (
         page_environment(Path(__file__).parent)
         .get_template(_TEMPLATE)
@@ -55,8 +58,9 @@ def render_page(report: DoctorReport, *, title: str, created: str) -> str:
             ticks=ticks,
             count_ticks=count_ticks,
             clip_of={place: number for number, place in enumerate(places)},
-            clips=[base64.b64encode(report.clips[place]).decode("ascii") for place in places],
-            waves=[wave_path(report.clips[place]) for place in places],
+            first_example=first_example,
+            clips=[base64.b64encode(content).decode("ascii") for content in audio],
+            waves=[wave_path(content) for content in audio],
             width=_WIDTH,
             height=_HEIGHT,
         )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from common.readable import duration
+from data.augmentation.examples import Example
 from data.doctor.findings import Finding, Severity, count
 
 _BINS = 40
@@ -205,6 +206,7 @@ class DoctorReport:
         words: words of each set.
         time: predicted training time; None if it cannot be predicted.
         clips: (set, utterance id) -> FLAC file of an utterance with a finding; not part of the JSON.
+        examples: utterances of the sets that are altered, to listen to; their audio is not part of the JSON.
     """
 
     findings: list[Finding]
@@ -215,6 +217,7 @@ class DoctorReport:
     words: list[SetWords] = dataclasses.field(default_factory=list)
     time: TrainingTime | None = None
     clips: Mapping[tuple[str, str], bytes] = dataclasses.field(default_factory=dict)
+    examples: list[Example] = dataclasses.field(default_factory=list)
 
     @property
     def num_errors(self) -> int:
@@ -239,6 +242,8 @@ class DoctorReport:
         if self.time:
             lines.append(f"time, {self.time.describe()}")
         lines += [_describe_unseen(words) for words in self.words if words.num_unseen]
+        if self.examples:
+            lines.append(f"augmentation: doctor.html has {len(self.examples)} examples to listen to")
         lines += [f"{item.severity.upper():7} {item.line()}" for item in self.findings]
         return [*lines, verdict(self.num_errors, self.num_warnings)]
 
@@ -256,7 +261,8 @@ class DoctorReport:
             }
             for item in self.findings
         ]
-        names = [field.name for field in dataclasses.fields(self) if field.name not in ("findings", "clips")]
+        apart = ("findings", "clips", "examples")
+        names = [field.name for field in dataclasses.fields(self) if field.name not in apart]
         fields = {name: _plain(getattr(self, name)) for name in names}
         return {
             **more,
@@ -264,6 +270,9 @@ class DoctorReport:
             "num_warnings": self.num_warnings,
             "findings": findings,
             **fields,
+            "augmentation": [
+                {"set": example.where, "id": example.utterance_id, "what": example.what} for example in self.examples
+            ],
         }
 
 

@@ -15,6 +15,7 @@ _DATA_WORDS = {
     "ids": "ids or their order",
     "lengths": "durations",
     "texts": "transcripts",
+    "augment": "the strengths of data.augment, or the names of its noises and impulse responses",
 }
 
 

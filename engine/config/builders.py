@@ -187,6 +187,8 @@ def build_train_data(config: ConfigDict, parts: Components, tokenizer: Tokenizer
         num_parallel_calls=data.num_parallel_calls,
         prefetch_batches=data.prefetch_batches,
         normalize=normalizes(config),
+        # Runs of older versions alter nothing.
+        augment=data.get("augment", ConfigDict()).to_dict(),
         **more,
     )
 

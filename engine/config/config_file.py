@@ -24,6 +24,7 @@ from engine.config.field_flags import (
     check_fields,
     iterate_fields,
     iterate_flags,
+    list_fields,
     split_name,
     write_tuples,
 )
@@ -89,12 +90,12 @@ class ConfigParser(flags.ArgumentParser):
         """
         parts = split_name(name)
         sets = ".".join(parts[:2])
-        if sets not in self._new_set or len(parts) != 4:
+        if sets not in self._new_set or len(parts) < 4:
             return flag
-        set_name, field = parts[2:]
+        set_name, field = parts[2], ".".join(parts[3:])
         known = config.data[parts[1]]
         if set_name not in known:
-            if set_name.isidentifier() and field in (new := self._new_set[sets]()):
+            if set_name.isidentifier() and field in list_fields(new := self._new_set[sets]()):
                 known[set_name] = new
         elif not set_name.isidentifier():
             # ml_collections reads a hyphen in a name as a minus; written as a key it is part of the name.

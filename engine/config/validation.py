@@ -139,6 +139,14 @@ def check_longer(saved: Mapping[str, Any], config: ConfigDict, *, workdir: str, 
     )
 
 
+def list_later_groups(saved: Mapping[str, Any], config: ConfigDict) -> tuple[str, ...]:
+    """Returns the groups that a workdir of an older version lacks, if they change nothing in this config."""
+    augment = config.data.get("augment", ConfigDict())
+    is_off = not any(value for name, value in augment.items() if name.endswith("_prob"))
+    data = saved.get("data")
+    return ("data.augment",) if is_off and isinstance(data, Mapping) and "augment" not in data else ()
+
+
 def check_tpu(config: ConfigDict) -> None:
     """Refuses fields that a TPU cannot use: it compiles the step for one shape, in float32 or bfloat16.
 
@@ -326,9 +334,12 @@ def check_row_lengths(config: ConfigDict, max_samples: int) -> None:
     """
     if not max_samples:
         return
-    limits = {"max_duration_secs": max_samples / 16_000 * min(config.data.speed_factors)}
+    augment = config.data.get("augment", {})
+    silence_secs = 2 * augment["silence_secs"][1] if augment.get("silence_prob") else 0.0
+    row_secs = max_samples / 16_000 - silence_secs
+    limits = {"max_duration_secs": row_secs * min(config.data.speed_factors)}
     if config.data.concat_max_utterances > 1:
-        limits["concat_max_secs"] = max_samples / 16_000  # already holds at the slowest speed
+        limits["concat_max_secs"] = row_secs  # already holds at the slowest speed
     for name, limit in limits.items():
         if not 0 < config.data[name] <= limit:
             raise ValueError(

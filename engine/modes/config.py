@@ -65,17 +65,23 @@ def config_lines(
 
 
 def _default_of(name: str, defaults: Mapping[str, Any], sets: Mapping[str, Mapping[str, Any]]) -> Any:
-    group = ".".join(name.split(".")[:2])
-    return sets[group].get(name.rpartition(".")[2]) if name not in defaults and group in sets else defaults.get(name)
+    group, _, field = _split_set(name)
+    return dict(flatten(sets[group])).get(field) if group and name not in defaults else defaults.get(name)
 
 
 def _flag_of(name: str) -> str:
     """Returns the flag of a field; the name of a set becomes a key if it is not an identifier."""
-    group = next((group for group in SET_GROUPS if name.startswith(f"{group}.")), "")
+    group, set_name, field = _split_set(name)
     if not group:
         return name
-    set_name, _, field = name.removeprefix(f"{group}.").rpartition(".")
     return name if set_name.isidentifier() else f"{group}[{set_name!r}].{field}"
+
+
+def _split_set(name: str) -> tuple[str, str, str]:
+    """Splits data.eval.NAME.FIELD into data.eval, NAME and FIELD, which may be in a group; "" for other fields."""
+    group = next((group for group in SET_GROUPS if name.startswith(f"{group}.")), "")
+    set_name, _, field = name.removeprefix(f"{group}.").partition(".")
+    return (group, set_name, field) if group else ("", "", "")
 
 
 def _written(value: Any) -> str:

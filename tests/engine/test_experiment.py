@@ -390,6 +390,24 @@ def test_a_finished_run_says_so_and_a_constant_one_goes_on_as_if_it_had_been_lon
     assert train_toy(tmp_path, "run", num_updates=10, **constant).exit_status == 0
 
 
+def test_a_run_of_a_version_without_augmentation_goes_on_as_long_as_it_is_off(tmp_path):
+    constant = {"schedule": "constant", "hold_updates": 0}
+    train_toy(tmp_path, "run", num_updates=4, **constant)
+    path = tmp_path / "run/config.json"
+    recorded = json.loads(path.read_text())
+    del recorded["data"]["augment"]
+    path.write_text(json.dumps(recorded))
+    config = make_config(tmp_path, num_updates=6, **constant)
+    config.data.augment.noise_prob = 0.5
+    run = {"parts": make_parts(), "workdir": str(tmp_path / "run"), "mode": "train", "strategy_name": "one_device"}
+    with pytest.raises(WorkdirError, match="data.augment.noise_prob was absent, is 0.5"):
+        experiment.run(config=config, **run)
+    assert train_toy(tmp_path, "run", num_updates=6, **constant).exit_status == 0
+    assert json.loads(path.read_text())["data"]["augment"]["noise_prob"] == 0.0
+    config.data.augment.update({"noise_prob": 0.0, "noise_source": "moved"})
+    assert experiment.run(config=config, **run).exit_status == 0
+
+
 def test_a_run_whose_decay_has_begun_is_not_made_longer_and_one_whose_has_not_is(tmp_path, caplog):
     schedule = {"schedule": "tri_stage", "warmup_updates": 1, "hold_updates": 2}
     train_toy(tmp_path, "run", num_updates=6, **schedule)

@@ -207,3 +207,20 @@ def test_the_joined_source_finds_recordings_and_segments_in_their_own_source(cor
     for index, source, place in ((11, one, 11), (12, other, 0), (15, other, 3)):
         np.testing.assert_array_equal(joined.read_waveform(index), source.read_waveform(place))
         np.testing.assert_array_equal(joined.read_recording(index)[0], source.read_recording(place)[0])
+
+
+def test_an_utterance_that_comes_more_than_once_in_an_epoch_is_altered_anew_and_resumes_alike(corpora):
+    options = {"weights": (9.0,), "augment": {"noise_prob": 1.0, "silence_prob": 0.5}}
+
+    def rows(start):
+        data = make_train(corpora, more=("small",), **options)
+        found = []
+        for update, batch in enumerate(data.dataset(CONTEXT, start).take(data.updates_per_epoch - start), start):
+            names = data.utterance_ids_of(update)
+            found += [(name, batch["waveform"][i].numpy().tobytes()) for i, name in enumerate(names)]
+        return found
+
+    straight = rows(0)
+    heard = [content for name, content in straight if name == "small:u0"]
+    assert len(heard) > 2 and len(set(heard)) == len(heard)
+    assert rows(3) == straight[6:]

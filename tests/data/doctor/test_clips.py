@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
 import soundfile
 
-from data.doctor.clips import collect_clips
+from data.doctor.clips import collect_clips, collect_examples
 from data.doctor.findings import find
 from data.doctor.text_checks import Corpus
+from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer
+from tests.helpers.augment_toys import white
+from tests.helpers.data_toys import eval_data, train_data
 
 SECS = {"a": 1.0, "b": 2.0, "c": 0.5, "d": 0.5, "long": 40.0, "broken": 1.0}
 
@@ -54,3 +58,20 @@ def test_an_utterance_with_two_findings_is_read_once_and_all_files_are_bounded(c
     assert list(collect_clips(findings, [corpus], max_bytes=sum(sizes))) == list(clips)
     assert list(collect_clips(findings, [corpus], max_bytes=sum(sizes) - 1)) == [("train", "a")]
     assert collect_clips(findings, [corpus], max_bytes=min(sizes) - 1) == {}
+
+
+def test_training_has_twenty_examples_of_its_augmentation_and_an_evaluation_set_three(tmp_path):
+    lines = []
+    for index in range(6):
+        soundfile.write(tmp_path / f"u{index}.wav", white(12_000, seed=index), 16_000)
+        lines.append(json.dumps({"audio_filepath": f"u{index}.wav", "text": "a"}) + "\n")
+    (tmp_path / "m.jsonl").write_text("".join(lines))
+    fields = {"format": "jsonl", "input": str(tmp_path / "m.jsonl"), "text_normalization": "none",
+              "tokenizer": CharTokenizer(tokens=FACEBOOK_TOKENS)}  # fmt: skip
+    noise = {"noise_prob": 1.0}
+    train = train_data(**fields, global_batch_size=2, seed=0, augment=noise)
+    noisy, plain = eval_data(**fields, batch_size=2, augment=noise), eval_data(**fields, batch_size=2)
+    examples = collect_examples([("train", train), ("noisy", noisy), ("plain", plain)])
+    assert [example.where for example in examples] == ["train"] * 20 + ["noisy"] * 3
+    size = sum(len(example.original) + len(example.altered) for example in examples[:7])
+    assert collect_examples([("train", train), ("noisy", noisy)], max_bytes=size + 1000) == examples[:7]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import configparser
 import dataclasses
 import json
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.augmentation.examples import Example
 from data.doctor.findings import find, sort
 from data.doctor.html_report import bars, count_ticks, ticks, write_report
 from data.doctor.report import (
@@ -103,3 +105,24 @@ def test_every_template_travels_with_an_installed_package() -> None:
     assert {"doctor.html.jinja", "report.html.jinja", "server_page.html.jinja"} <= {path.name for path in templates}
     for path in templates:
         assert config["options.package_data"][".".join(path.parent.parts)] == "*.jinja"
+
+
+def test_examples_of_augmentation_have_players_of_original_and_altered_audio(tmp_path: Path) -> None:
+    tones = [encode_flac(np.full(1600, level, np.float32)) for level in (0.1, 0.2, 0.3)]
+    report = dataclasses.replace(
+        make_report(),
+        clips={("train", "u0"): tones[0]},
+        examples=[Example("train", "u<1>", "white noise at 10.0 dB", tones[1], tones[2])],
+    )
+    write_report(report, tmp_path, title="run")
+    page = (tmp_path / "doctor.html").read_text()
+    check_page(page)
+    assert "u&lt;1&gt;" in page and "white noise at 10.0 dB" in page
+    assert 'data-clip="1"' in page and 'data-clip="2"' in page
+    clips = json.loads(page.split('id="clips">')[1].split("</script>")[0])
+    assert [base64.b64decode(clip) for clip in clips] == tones
+    written = json.loads((tmp_path / "doctor.json").read_text())["augmentation"]
+    assert written == [{"set": "train", "id": "u<1>", "what": "white noise at 10.0 dB"}]
+    assert any("1 examples to listen to" in line for line in report.lines())
+    write_report(make_report(), tmp_path, title="run")
+    assert "Augmentation" not in (tmp_path / "doctor.html").read_text()

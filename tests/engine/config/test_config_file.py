@@ -148,6 +148,25 @@ def test_setting_fields_of_a_new_set_makes_it_and_leaves_the_others(config_path)
     assert given == ["--config.data.eval.mine.format=jsonl", "--config.data.eval.mine.input", "x"]
 
 
+def test_a_field_in_a_group_of_a_new_set_makes_it_too(config_path):
+    config, given = prepare(
+        config_path,
+        "--config.data.eval.mine.augment.noise_snr_db=10,10",
+        "--config.data.eval.mine.augment.noise_prob=1",
+    )
+    assert config.data.eval.mine.to_dict() == get_eval_set().to_dict()
+    assert given[0] == "--config.data.eval.mine.augment.noise_snr_db=(10.0, 10.0)"
+    with pytest.raises(FlagError, match="a new set is made by its fields, and 'augment.nose_prob' is none"):
+        prepare(config_path, "--config.data.eval.mine.augment.nose_prob=1")
+
+
+def test_a_set_with_a_hyphen_has_groups_too(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(CONFIG.format('    config.data.eval["dev-clean"] = base.get_eval_set()\n'))
+    _, given = prepare(path, "--config.data.eval.dev-clean.augment.noise_prob=1")
+    assert given == ["--config.data.eval['dev-clean'].augment.noise_prob=1"]
+
+
 @pytest.mark.parametrize("words", [["--config.data.eval={}"], ["--config.data.eval", "{}"]])
 def test_own_sets_take_the_place_of_the_configs(config_path, words):
     config, given = prepare(config_path, *words, "--config.data.eval.mine.input=x")

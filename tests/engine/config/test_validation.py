@@ -258,6 +258,11 @@ def test_rows_that_the_model_cannot_take_are_ruled_out_before_anything_is_writte
         validation.check_row_lengths(config, 246_000)
     config.data.concat_max_secs = 15.0
     validation.check_row_lengths(config, 246_000)
+    # The silence of augmentation is part of the row.
+    config.data.augment.update({"silence_prob": 0.1, "silence_secs": (0.0, 0.5)})
+    with pytest.raises(ValueError, match="data.max_duration_secs=13.8: .*set 12.937 or less"):
+        validation.check_row_lengths(config, 246_000)
+    config.data.augment.silence_prob = 0.0
     config.data.max_duration_secs = 0.0
     with pytest.raises(ValueError, match="data.max_duration_secs=0:"):
         validation.check_row_lengths(config, 246_000)

@@ -79,3 +79,11 @@ def test_a_further_training_corpus_is_written_with_the_defaults_of_its_own_kind(
     lines = printed(config, capsys)
     assert above(lines, "--config.data.more_train.calls.weight=2.0") == "# configs/base.py: 1.0"
     assert "--config.data.more_train.calls.format=tfrecord" in lines
+
+
+def test_a_group_of_a_set_is_compared_with_its_defaults_and_written_as_the_parser_takes_it(capsys):
+    config = base.get_config()
+    config.data.eval["dev-other"] = base.get_eval_set(augment=base.get_augment(noise_prob=1.0))
+    lines = printed(config, capsys)
+    assert above(lines, "--config.data.eval['dev-other'].augment.noise_prob=1.0") == "# configs/base.py: 0.0"
+    assert sum(line.startswith("# configs/base.py: ") for line in lines) == 1
