@@ -140,6 +140,7 @@ def get_config() -> ConfigDict:
     model.layer_drop = 0.1  # probability that an update skips a transformer layer
     model.mask_time_prob = 0.65  # share of frames under time masks, overlaps counted twice
     model.mask_time_length = 10  # frames of a time mask
+    model.mask_time_min_spans = 2  # fewest time masks of a row that has room for them
     model.mask_feature_prob = 0.5  # share of channels under feature masks
     model.mask_feature_length = 64  # channels of a feature mask
 
@@ -185,6 +186,11 @@ def get_config() -> ConfigDict:
     train.num_updates = 80_000  # optimizer updates; a run may be made longer as long as its decay has not begun
     train.num_epochs = 0.0  # passes over the training data; then num_updates must be 0
     train.loss_divisor = "utterances"  # utterances | label_tokens: what an update's summed loss is divided by
+    train.cr_ctc_scale = 0.0  # weight of the divergence between two differently masked views of a row; 0 = one view
+    train.cr_ctc_warmup_updates = 0  # first updates in which that weight rises from 0
+    train.cr_ctc_mask_factor = 2.5  # of model.mask_time_prob, with two views
+    train.intermediate_ctc_layers = ()  # transformer layers, from 1, whose outputs have a CTC loss too
+    train.intermediate_ctc_weight = 0.3  # of the mean of these losses; the last layer has the rest of 1
     train.precision = "mixed_bfloat16"  # float32 | mixed_bfloat16 | mixed_float16
     train.optimizer = "adam"  # adam | adamw
     train.learning_rate = 3e-5  # peak
@@ -255,6 +261,7 @@ def get_small_config() -> ConfigDict:
     config.model.layer_drop = 0.0
     config.model.mask_time_prob = 0.05
     config.model.mask_time_length = 5
+    config.model.mask_time_min_spans = 0
     config.model.mask_feature_prob = 0.0
     config.model.mask_feature_length = 16
 

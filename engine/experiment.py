@@ -13,7 +13,7 @@ from common import storage
 from common import workdir_layout as layout
 from engine.checkpointing.restore import find_checkpoint
 from engine.common import signals
-from engine.config import builders, validation
+from engine.config import builders, recorded_run, validation
 from engine.console.model_summary import count_parameters
 from engine.distributed import cluster
 from engine.distributed import strategy as runtime
@@ -47,7 +47,17 @@ RESUMABLE_FIELDS = (
     "train.max_consecutive_skips",
 )
 # Fields that runs of older versions did not record, with the values that do what those versions did.
-LATER_FIELDS = {"data.train.weight": 1.0, "data.more_train": {}, "data.sampling_alpha": 1.0}
+LATER_FIELDS = {
+    "data.train.weight": 1.0,
+    "data.more_train": {},
+    "data.sampling_alpha": 1.0,
+    "model.mask_time_min_spans": 0,
+    "train.cr_ctc_scale": 0.0,
+    "train.cr_ctc_warmup_updates": 0,
+    "train.cr_ctc_mask_factor": 2.5,
+    "train.intermediate_ctc_layers": (),
+    "train.intermediate_ctc_weight": 0.3,
+}
 _TRAINING_MODES = ("train", "train_and_eval")
 
 
@@ -146,6 +156,7 @@ def _prepare(
     init = find_checkpoint(init) if init else ""
     with strategy.scope():
         model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)
+    validation.check_losses(config, model)
     validation.check_row_lengths(config, model.max_training_samples)
     if not run_before:  # a continued run has passed this check
         builders.run_preflight(config, components, tokenizer, model, train_data, eval_data)
@@ -178,7 +189,9 @@ def _open_train_data(
     elif run_before:
         tokenizer = components.build_tokenizer(storage.join(run_before, layout.VOCAB_FILE))
     if run_before:
-        config = builders.with_text_normalization(config, run=run_before)
+        config = builders.with_text_normalization(
+            recorded_run.with_recorded_masks(config, run=run_before), run=run_before
+        )
     # Before the data: the architecture decides whether recordings are normalized.
     config = builders.with_architecture(config, components, init=init, run=run_before)
     train_data = builders.build_train_data(config, components, tokenizer)

@@ -53,8 +53,26 @@ class AcousticModel(Protocol):
     def fix_weights(self) -> None:
         """Prepares for inference with the current weights; later changes may have no effect. Not for export."""
 
-    def make_random(self, *, seed: int, update: tf.Tensor, row_ids: tf.Tensor) -> Any:
-        """Returns the random numbers of one update, keyed by row; opaque to the engine."""
+    def make_random(self, *, seed: int, update: tf.Tensor, row_ids: tf.Tensor, num_views: int = 1) -> Any:
+        """Returns the random numbers of one update, keyed by row and view; opaque to the engine."""
+
+    def training_logits(
+        self,
+        waveform: tf.Tensor,
+        waveform_lengths: tf.Tensor,
+        *,
+        random: Any,
+        mask_time_factor: float = 1.0,
+        layers: Sequence[int] = (),
+    ) -> list[tf.Tensor]:
+        """Returns float32 logits [num_views * B, F, V] of some layers, numbered from 1, and last those of the last one.
+
+        The rows are the first views of all rows of the batch, then the second views. `mask_time_factor` says how many
+        times as many time masks there are.
+        """
+
+    def explain_unsupported(self, *, num_views: int, layers: Sequence[int]) -> str:
+        """Returns why `training_logits` cannot serve so many views and these layers; "" if it can."""
 
     def __call__(
         self, waveform: tf.Tensor, waveform_lengths: tf.Tensor, training: bool = False, random: Any = None

@@ -64,6 +64,7 @@ class MemoryEstimate:
         freeze_feature_encoder: Whether the convolutions stay untrained.
         keep_average: Whether training keeps averaged weights beside the raw ones.
         keep_copy: Whether training continues while a checkpoint is written from a copy.
+        num_views: Number of views of each row in training, which share the convolutions.
     """
 
     config: Wav2Vec2Config | None
@@ -72,6 +73,7 @@ class MemoryEstimate:
     freeze_feature_encoder: bool
     keep_average: bool = False
     keep_copy: bool = False
+    num_views: int = 1
 
     def num_frames(self, num_samples: np.ndarray) -> np.ndarray:
         """Returns the frames, int64 [N], of rows of `num_samples` samples, integers [N]."""
@@ -97,9 +99,10 @@ class MemoryEstimate:
         maps = _feature_maps(config, num_rows, num_samples)
         map_bytes = _MAPS_PER_CONVOLUTION * _PLAIN_BYTES[self.precision]
         fixed = kept.program + self._weight_bytes(config, training)
-        frames = num_rows * int(self.num_frames(np.array([num_samples]))[0])
+        frames_of_row = int(self.num_frames(np.array([num_samples]))[0])
+        frames = num_rows * (self.num_views if training else 1) * frames_of_row
         # One attention matrix with all its heads.
-        scores = kept.num_bytes * frames * config.num_heads * (frames // num_rows)
+        scores = kept.num_bytes * frames * config.num_heads * frames_of_row
         layer = kept.num_bytes * frames * (kept.wide * config.hidden_size + kept.inner * config.intermediate_size)
         layer += kept.scores * scores
         if not training:
@@ -140,8 +143,8 @@ class MemoryEstimate:
         positions = 2.0 * config.pos_conv_kernel * (d // config.pos_conv_groups) * d * length
         ends = 2.0 * length * d * (width_before + config.vocab_size)
         forward_passes = 4 if config.gradient_checkpointing else 3
-        return (
-            (1 if self.freeze_feature_encoder else 3) * convolutions + forward_passes * layers + 3 * (positions + ends)
+        return (1 if self.freeze_feature_encoder else 3) * convolutions + self.num_views * (
+            forward_passes * layers + 3 * (positions + ends)
         )
 
     def _weight_bytes(self, config: Wav2Vec2Config, training: bool) -> int:
@@ -170,6 +173,7 @@ def measure_model(
     architecture: Mapping[str, Any] | None = None,
     keep_average: bool = False,
     keep_copy: bool = False,
+    num_views: int = 1,
     **overrides: Any,
 ) -> MemoryEstimate:
     """Estimates the model that `models.build.build_model` would build; only a SavedModel is loaded for it.
@@ -184,6 +188,7 @@ def measure_model(
         architecture: Fields of `Wav2Vec2Config` that replace `preset` where it is not a name.
         keep_average: Whether training keeps averaged weights beside the raw ones.
         keep_copy: Whether training continues while a checkpoint is written from a copy.
+        num_views: Number of views of each row in training.
         **overrides: Fields of `Wav2Vec2Config` of a native model.
 
     Raises:
@@ -196,7 +201,7 @@ def measure_model(
         model = build_model(
             source=source, preset=preset, hub_handle=hub_handle, vocab_size=vocab_size, precision=precision
         )
-    return MemoryEstimate(config, model, precision, freeze_feature_encoder, keep_average, keep_copy)
+    return MemoryEstimate(config, model, precision, freeze_feature_encoder, keep_average, keep_copy, num_views)
 
 
 def _feature_maps(config: Wav2Vec2Config, num_rows: int, num_samples: int) -> list[int]:

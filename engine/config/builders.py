@@ -30,6 +30,13 @@ from engine.training.trainer import Trainer
 
 # The value of data.text_normalization and data.vocab that leaves the choice to the training texts.
 AUTO = "auto"
+_LOSS_FIELDS = (
+    "cr_ctc_scale",
+    "cr_ctc_warmup_updates",
+    "cr_ctc_mask_factor",
+    "intermediate_ctc_layers",
+    "intermediate_ctc_weight",
+)
 
 
 def build_tokenizer(config: ConfigDict, parts: Components, *, workdir: str, checkpoint: str = "") -> Tokenizer:
@@ -335,6 +342,7 @@ def build_trainer(
             max_consecutive_skips=train.max_consecutive_skips,
             ema_decay=train.ema_decay,
             loss_divisor=train.loss_divisor,
+            **{name: train[name] for name in _LOSS_FIELDS if name in train},  # runs of older versions have none
             seed=config.seed,
             blank_id=blank_id,
             # On a TPU, updates would wait for the host. Elsewhere the host is fast enough, and can handle signals.

@@ -15,7 +15,7 @@ from ml_collections.config_flags import config_path
 from common.nearest import nearest_names
 
 # Fields with an empty default, which does not show the type of their elements.
-_ELEMENTS: dict[str, type] = {"bucket_boundaries_samples": int}
+_ELEMENTS: dict[str, type] = {"bucket_boundaries_samples": int, "intermediate_ctc_layers": int}
 # Groups of named sets, which flags can add to.
 EVAL, MORE_TRAIN = "data.eval", "data.more_train"
 SET_GROUPS = (EVAL, MORE_TRAIN)

@@ -97,6 +97,16 @@ TRAINING_RULES: dict[str, Rule] = {
     "train.precision": _one_of("float32", "mixed_bfloat16", "mixed_float16"),
     "train.optimizer": _one_of("adam", "adamw"),
     "train.loss_divisor": _one_of(*LOSS_DIVISORS),
+    "train.cr_ctc_scale": _AMOUNT,
+    "train.cr_ctc_warmup_updates": _COUNT,
+    "train.cr_ctc_mask_factor": _POSITIVE,
+    "train.intermediate_ctc_layers": Rule(
+        lambda value: (
+            all(type(layer) is int for layer in value) and all(a < b for a, b in zip((0, *value), value, strict=False))
+        ),
+        "rising numbers of layers, from 1",
+    ),
+    "train.intermediate_ctc_weight": _BELOW_1,
     "train.learning_rate": _POSITIVE,
     "train.head_learning_rate_factor": _POSITIVE,
     "train.warmup_updates": _COUNT,
@@ -142,6 +152,7 @@ _RULES: dict[str, Rule] = {
     "model.layer_drop": _BELOW_1,
     "model.mask_time_prob": _RATIO,
     "model.mask_time_length": _SIZE,
+    "model.mask_time_min_spans": _COUNT,
     "model.mask_feature_prob": _RATIO,
     "model.mask_feature_length": _SIZE,
     "data.on_rate_mismatch": _one_of("resample", "refuse"),

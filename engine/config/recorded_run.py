@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from common import storage
@@ -23,15 +24,19 @@ ARCHITECTURE_FIELDS = (
     "layer_drop",
     "mask_time_prob",
     "mask_time_length",
+    "mask_time_min_spans",
     "mask_feature_prob",
     "mask_feature_length",
     "fused_ops",
     "gradient_checkpointing",
 )
+# Folders converted by older versions lack them.
+_LATER_ARCHITECTURE_FIELDS = ("mask_time_min_spans",)
 _TYPES = {
     "fused_ops": str,
     "gradient_checkpointing": bool,
     "mask_time_length": int,
+    "mask_time_min_spans": int,
     "mask_feature_length": int,
 }  # the others: float
 # The group, name and type of each field of a run's config that inference reads, and whether every version wrote it.
@@ -105,6 +110,25 @@ def read_run_field(run: str, group: str, name: str, kind: type[Kind]) -> Kind:
     return field(field(layout.read_config(path), group, dict, path), name, kind, f"{path}, {group}")
 
 
+def with_recorded_masks(config: ConfigDict, *, run: str) -> ConfigDict:
+    """Returns the config without a fewest number of masks if that of a run, of an older version, has no such field.
+
+    Args:
+        config: The config, whose default draws masks in another way than the run did until now.
+        run: A workdir that resumes.
+    """
+    path = layout.find_above(run, layout.CONFIG_FILE)
+    name = "mask_time_min_spans"
+    if path is None or not config.model.get(name) or name in field(layout.read_config(path), "model", dict, path):
+        return config
+    logging.info(
+        "%s: of a version without model.%s, so the run continues with 0 in place of %d", path, name, config.model[name]
+    )
+    found = ConfigDict(config.to_dict())
+    found.model[name] = 0
+    return found.lock()
+
+
 def _check_fields(fields: Mapping[str, Any], path: str) -> None:
     """Checks that a run's config has the fields that inference reads, with the right types.
 
@@ -126,11 +150,11 @@ def _check_fields(fields: Mapping[str, Any], path: str) -> None:
 def _untrained_run(fields: dict[str, Any], path: str) -> dict[str, Any]:
     """Returns the config of a run for a converted folder, with the fields that inference reads."""
     for name in ARCHITECTURE_FIELDS:
-        if name not in fields:
+        if name not in fields and name not in _LATER_ARCHITECTURE_FIELDS:
             raise MalformedFileError(f"{path} has no {name!r}; convert the model again")
     # The vocab.json beside it has its own size.
     architecture = {name: value for name, value in fields.items() if name not in (*ARCHITECTURE_FIELDS, "vocab_size")}
-    recipe = {name: fields[name] for name in ARCHITECTURE_FIELDS}
+    recipe = {name: fields[name] for name in ARCHITECTURE_FIELDS if name in fields}
     vocab = storage.join(storage.parent(path), layout.VOCAB_FILE)
     tokens = layout.read_object(vocab) if storage.is_file(vocab) else {}
     letters = "".join(token for token in tokens if len(token) == 1)

@@ -15,7 +15,7 @@ from common.json_files import MalformedFileError
 from common.weight_names import is_weight_name
 from engine.config import builders, field_rules
 from engine.config.early_checks import TRAIN_FROM_RANDOM, describe_missing_corpus, describe_missing_weights
-from engine.protocols import Tokenizer
+from engine.protocols import AcousticModel, Tokenizer
 from engine.training.ema import ema_name
 from engine.training.schedules import SCHEDULES
 
@@ -23,7 +23,14 @@ from engine.training.schedules import SCHEDULES
 _LATER_FIELDS = (
     "data.train.held_out_ratio", "train.num_epochs", "eval.every_epochs", "checkpoint.every_epochs",
     "train.warmup_ratio", "train.hold_ratio", "train.loss_divisor", "checkpoint.background", "runtime.stop_within_secs",
-    "runtime.loop_in_graph", "data.train.weight", "data.sampling_alpha",
+    "runtime.loop_in_graph", "train.cr_ctc_scale", "train.cr_ctc_warmup_updates", "train.cr_ctc_mask_factor",
+    "train.intermediate_ctc_layers", "train.intermediate_ctc_weight", "data.train.weight", "data.sampling_alpha",
+)  # fmt: skip
+
+# What tells two views of a row apart.
+_RANDOM_FIELDS = (
+    "mask_time_prob", "mask_feature_prob", "hidden_dropout", "attention_dropout", "activation_dropout",
+    "feature_projection_dropout", "final_dropout",
 )  # fmt: skip
 
 
@@ -320,6 +327,24 @@ def check_corpus(config: ConfigDict, fields: ConfigDict) -> None:
     """
     if not storage.exists(fields.input):
         raise ValueError(f"{fields.input}: {describe_missing_corpus(fields.input, config.data.prepare_command)}")
+
+
+def check_losses(config: ConfigDict, model: AcousticModel) -> None:
+    """Checks that the model can compute what the losses of the config need.
+
+    Raises:
+        ValueError: Names the field, its value and what to set.
+    """
+    train = config.train
+    layers = train.get("intermediate_ctc_layers", ())
+    if train.get("cr_ctc_scale", 0.0):
+        where = f"train.cr_ctc_scale={train.cr_ctc_scale:g}"
+        if fault := model.explain_unsupported(num_views=2, layers=()):
+            raise ValueError(f"{where}: {fault}; set it to 0")
+        if not any(config.model.get(name) for name in _RANDOM_FIELDS):
+            raise ValueError(f"{where}: the two views of a row would be the same; set a model.mask_time_prob above 0")
+    if layers and (fault := model.explain_unsupported(num_views=1, layers=layers)):
+        raise ValueError(f"train.intermediate_ctc_layers={tuple(layers)}: {fault}; name others, or () for none")
 
 
 def check_row_lengths(config: ConfigDict, max_samples: int) -> None:

@@ -119,6 +119,7 @@ def _measure(config: ConfigDict, tokenizer: Tokenizer, measure_model: Callable[.
         freeze_feature_encoder=config.model.freeze_feature_encoder,
         keep_average=config.train.ema_decay > 0,
         keep_copy=config.checkpoint.background,
+        num_views=2 if config.train.get("cr_ctc_scale", 0.0) else 1,
         fused_ops=config.model.fused_ops,
         gradient_checkpointing=config.model.gradient_checkpointing,
     )

@@ -173,6 +173,8 @@ class _Session:
             data_digest=trainer.data_digest,
             bad_rows=guard.counts,
         )
+        if trainer.auxiliary_losses is not None:
+            state.auxiliary_losses = trainer.auxiliary_losses
         if trainer.loss_scale is not None:
             state.loss_scale = trainer.loss_scale
         if trainer.ema is not None:

@@ -90,7 +90,7 @@ def collect_clips(
 def training_figures(
     lines: Sequence[Mapping[str, Any]], sets: Sequence[str], *, metrics: Collection[str] = ("wer",)
 ) -> list[Figure]:
-    """Returns the curves of loss, error rates, learning rate and throughput that metrics.jsonl has.
+    """Returns the curves of losses, error rates, learning rate and throughput that metrics.jsonl has.
 
     Args:
         lines: Lines of metrics.jsonl.
@@ -102,8 +102,13 @@ def training_figures(
         return {split: series_of(lines, split, name, factor=factor) for split in splits}
 
     names = [_TRAIN, *sets]
+    auxiliary = {
+        "consistency": series_of(lines, _TRAIN, "consistency_loss"),
+        "intermediate CTC": series_of(lines, _TRAIN, "intermediate_ctc_loss"),
+    }
     found = [
         draw("Loss per utterance", of(names, "loss"), y_name="loss, nats", colours=names),
+        draw("Auxiliary losses per utterance", auxiliary, y_name="loss, nats"),
         *(
             draw(title, of(sets, name, 100.0), y_name=f"{name.upper()}, %", colours=names, may_be_log=False)
             for name, title in RATE_TITLES.items()

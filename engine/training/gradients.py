@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
 from engine.training.data_digest import digest_pieces
-from engine.training.frame_statistics import FRAME_SUMS, frame_sums
 from engine.training.optimizer import DynamicLossScale, clip_by_global_norm
 from engine.training.options import TrainerOptions
+from engine.training.row_losses import TrainingLoss
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -42,7 +42,10 @@ class UpdateGradients:
     loss_scale: DynamicLossScale | None
 
     def __post_init__(self) -> None:
-        """Lists the variables."""
+        """Lists the variables and builds the loss."""
+        self._loss = TrainingLoss(
+            model=self.model, loss_fn=self.loss_fn, options=self.options, global_step=self.global_step
+        )
         self.variables = list(self.model.trainable_variables)
         head = {variable.ref() for variable in self.model.head_variables}
         self.is_head = [variable.ref() in head for variable in self.variables]
@@ -50,7 +53,8 @@ class UpdateGradients:
     def compute(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Returns the gradient of the whole update, its statistics and its norm before clipping.
 
-        The statistics are the first of `loop_statistics.STATISTICS`, followed by the pieces of the data digest.
+        The statistics are the first of `loop_statistics.STATISTICS`, followed by the sums of the auxiliary losses and
+        the pieces of the data digest.
         """
         context = tf.distribute.get_replica_context()
         weight = batch["weight"]
@@ -71,6 +75,8 @@ class UpdateGradients:
         else:
             norm = tf.linalg.global_norm(gradients)
 
+        num_auxiliary = len(self.options.auxiliary_losses)
+        sums, of_auxiliary = tf.split(sums, [self._loss.num_sums - num_auxiliary, num_auxiliary])
         is_row = tf.cast(batch["utterance_index"] >= 0, tf.float32)
         shape = tf.cast(tf.shape(batch["waveform"]), tf.float32)
         statistics = tf.stack(
@@ -82,6 +88,7 @@ class UpdateGradients:
                 tf.reduce_sum(is_row * (1.0 - weight)),
                 tf.reduce_sum(tf.cast(batch["waveform_lengths"], tf.float32)),
                 shape[0] * shape[1],
+                *tf.unstack(of_auxiliary),
                 *digest_pieces(batch["utterance_index"], context.replica_id_in_sync_group),
             ]
         )
@@ -118,7 +125,7 @@ class UpdateGradients:
         _, gradients, sums = tf.while_loop(
             lambda i, *_: i < accum_steps,
             body,
-            (tf.constant(0), zeros, tf.zeros([1 + len(FRAME_SUMS)])),
+            (tf.constant(0), zeros, tf.zeros([self._loss.num_sums])),
             parallel_iterations=1,
         )
         return gradients, sums
@@ -151,21 +158,14 @@ class UpdateGradients:
         """Runs one forward and one backward pass.
 
         Returns:
-            Gradients of sum(row_scale * losses), and float32 [5]: the sum of the losses, then `frame_sums`.
+            Gradients of sum(row_scale * losses), and `TrainingLoss.sums`.
         """
-        random = self.model.make_random(
-            seed=self.options.seed, update=self.global_step, row_ids=batch["utterance_index"]
-        )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
-            logits = self.model(batch["waveform"], batch["waveform_lengths"], training=True, random=random)
-            num_frames = self.model.output_lengths(batch["waveform_lengths"])
-            losses = self.loss_fn(logits, num_frames, batch["labels"], batch["label_lengths"])
+            rows = self._loss.row_losses(batch, valid)
             # Not a product: 0 * inf of an invalid row would still poison the sum.
-            loss = tf.reduce_sum(tf.where(valid > 0, losses * row_scale, 0.0))
+            loss = tf.reduce_sum(tf.where(valid > 0, rows.total * row_scale, 0.0))
             if self.loss_scale is not None:
                 loss = self.loss_scale.scale_loss(loss)
         gradients = tape.gradient(loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        loss_sum = tf.reduce_sum(tf.where(valid > 0, losses, 0.0))
-        sums = frame_sums(logits, num_frames, batch["label_lengths"], valid, blank_id=self.options.blank_id)
-        return gradients, tf.concat([[loss_sum], sums], axis=0)
+        return gradients, self._loss.sums(rows, batch, valid)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import time
 from collections.abc import Callable
 
@@ -32,9 +33,10 @@ class Trainer(orbit.StandardTrainer):
         skip_counter: Counts skipped updates.
         ema: Averaged weights, or None.
         statistics: float32 variable, `loop_statistics.STATISTICS` of the current loop.
+        auxiliary_losses: float32 variable, sums of `TrainerOptions.auxiliary_losses` in the current loop; None without.
         data_digest: int64 variable, digest of all data seen so far.
 
-    All four are part of the checkpoint, so a loop that is interrupted midway resumes exactly where it stopped.
+    All five are part of the checkpoint, so a loop that is interrupted midway resumes exactly where it stopped.
     """
 
     def __init__(
@@ -90,6 +92,10 @@ class Trainer(orbit.StandardTrainer):
         self.ema = EmaWeights(self._gradients.variables, decay=options.ema_decay) if options.ema_decay else None
         self._between_updates = between_updates
         self.statistics = tf.Variable(tf.zeros([len(STATISTICS)]), trainable=False, name="statistics")
+        # A variable of its own: runs without such losses, those of older versions among them, have none to restore.
+        self.auxiliary_losses: tf.Variable | None = None
+        if num_auxiliary := len(options.auxiliary_losses):
+            self.auxiliary_losses = tf.Variable(tf.zeros([num_auxiliary]), trainable=False, name="auxiliary_losses")
         self.data_digest = _counter("data_digest")
         # The state changes only while these flags are 1 or within a step of `_changes`, so another thread may save in
         # between. There is a flag for each device, if all devices belong to this process.
@@ -197,7 +203,13 @@ class Trainer(orbit.StandardTrainer):
         Returns:
             Tensors that exist once all changes are made; empty if no other thread may save.
         """
+        pieces, statistics = statistics[-data_digest.NUM_PIECES :], statistics[: -data_digest.NUM_PIECES]
         is_loss_finite = tf.math.is_finite(statistics[0])
+        of_auxiliary = None
+        if self.auxiliary_losses is not None:
+            num_auxiliary = self.auxiliary_losses.shape[0]
+            of_auxiliary, statistics = statistics[-num_auxiliary:], statistics[:-num_auxiliary]
+            is_loss_finite &= tf.reduce_all(tf.math.is_finite(of_auxiliary))
         is_finite = tf.math.is_finite(norm) & is_loss_finite
         # A loss or gradient that is not finite must not reach the weights: the update is skipped and counted. So is an
         # update without a row that has a loss: weight decay and Adam's moments would move the weights.
@@ -212,15 +224,17 @@ class Trainer(orbit.StandardTrainer):
         clip_norm = self._options.clip_norm
         clipped = tf.cast(is_finite & (norm > clip_norm), tf.float32) if clip_norm else 0.0
         update = tf.stack([tf.where(is_finite, norm, 0.0), clipped, num_skipped, 1.0])
-        pieces = statistics[-data_digest.NUM_PIECES :]
         self.data_digest.assign(data_digest.next_digest(self.data_digest, pieces))
-        statistics = statistics[: -data_digest.NUM_PIECES]
+        if self.auxiliary_losses is not None:
+            self.auxiliary_losses.assign_add(tf.where(is_loss_finite, of_auxiliary, 0.0))
         of_loss = tf.where(is_loss_finite, statistics[: loop_statistics.NUM_LOSS_STATISTICS], 0.0)
         others = statistics[loop_statistics.NUM_LOSS_STATISTICS :]
         self.statistics.assign_add(tf.concat([of_loss, others, update], axis=0))
         if not self._is_applying:
             return []
         written = [self.statistics, self.data_digest, *self.skip_counter.variables]
+        if self.auxiliary_losses is not None:
+            written.append(self.auxiliary_losses)
         if self.loss_scale is not None:
             written += self.loss_scale.variables
         return [num_skipped, *(variable.read_value() for variable in written)]
@@ -301,9 +315,16 @@ class Trainer(orbit.StandardTrainer):
         self._changes.begin()
         sums = self.statistics.numpy().tolist()
         self.statistics.assign(tf.zeros([len(STATISTICS)]))
+        auxiliary = {}
+        if self.auxiliary_losses is not None:
+            num_valid = sums[STATISTICS.index("num_valid")] or math.nan
+            totals = zip(self._options.auxiliary_losses, self.auxiliary_losses.numpy().tolist(), strict=True)
+            auxiliary = {name: total / num_valid for name, total in totals}
+            self.auxiliary_losses.assign(tf.zeros_like(self.auxiliary_losses))
         loop_secs = max(time.monotonic() - self._loop_start_secs, 1e-6)
         metrics = {
             **loop_statistics.loop_metrics(sums),
+            **auxiliary,
             "learning_rate": float(self.optimizer.learning_rate.numpy()),
             "audio_secs_per_sec": self._loop_speed(sums),
             # An upper bound on an accelerator, which computes while the host waits.

@@ -6,6 +6,7 @@ import os
 import socket
 import tarfile
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -120,9 +121,34 @@ class HubForCTC(tf_keras.Model):
         """Caches the kernel of the head, as `Wav2Vec2ForCTC.fix_weights` does for all kernels."""
         self.head.fix_weights()
 
-    def make_random(self, *, seed: int, update: tf.Tensor, row_ids: tf.Tensor) -> UpdateRandom:
+    def make_random(self, *, seed: int, update: tf.Tensor, row_ids: tf.Tensor, num_views: int = 1) -> UpdateRandom:
         """Returns the random numbers of one update for the head; the SavedModel draws its own."""
-        return UpdateRandom(seed=seed, update=update, row_ids=row_ids)
+        return UpdateRandom(seed=seed, update=update, row_ids=row_ids, num_views=num_views)
+
+    def training_logits(
+        self,
+        waveform: tf.Tensor,
+        waveform_lengths: tf.Tensor,
+        *,
+        random: UpdateRandom,
+        mask_time_factor: float = 1.0,
+        layers: Sequence[int] = (),
+    ) -> list[tf.Tensor]:
+        """Returns the logits of the last layer for one view of each row.
+
+        Raises:
+            ValueError: More is asked for.
+        """
+        del mask_time_factor  # the SavedModel draws its masks itself
+        if fault := self.explain_unsupported(num_views=random.num_views, layers=layers):
+            raise ValueError(fault)
+        return [self(waveform, waveform_lengths, training=True, random=random)]
+
+    def explain_unsupported(self, *, num_views: int, layers: Sequence[int]) -> str:
+        """Returns why `training_logits` cannot serve so many views and these layers; "" if it can."""
+        if num_views > 1:
+            return "a SavedModel draws its masks itself, so there are no two views of a row to compare"
+        return "a SavedModel returns no outputs of layers before its last one" if layers else ""
 
     def output_lengths(self, waveform_lengths: tf.Tensor) -> tf.Tensor:
         """Returns the valid frames of the logits, int32 [B], for rows of `waveform_lengths` samples."""

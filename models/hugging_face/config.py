@@ -36,6 +36,7 @@ _FIELDS: dict[str, tuple[str, Any]] = {
     "layer_drop": ("layerdrop", 0.1),
     "mask_time_prob": ("mask_time_prob", 0.05),
     "mask_time_length": ("mask_time_length", 10),
+    "mask_time_min_spans": ("mask_time_min_masks", 2),
     "mask_feature_prob": ("mask_feature_prob", 0.0),
     "mask_feature_length": ("mask_feature_length", 10),
     "initializer_range": ("initializer_range", 0.02),
@@ -55,8 +56,8 @@ _REQUIRED: dict[str, Any] = {
 def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
     """Builds our architecture from the fields of a Hugging Face config.
 
-    Ignores what only training reads: the least number of masks of a row (mask_time_min_masks, mask_feature_min_masks;
-    ours is 0), the reduction of the loss, and all fields of the quantizer.
+    Ignores what only training reads: the least number of feature masks of a row (mask_feature_min_masks; ours is 0),
+    the reduction of the loss, and all fields of the quantizer.
 
     Args:
         fields: config.json of a model of type wav2vec2 or hubert.
@@ -74,7 +75,7 @@ def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
     ours: dict[str, Any] = {}
     for name, (theirs, default) in _FIELDS.items():
         value = fields.get(theirs, default)
-        if not _has_type_of(default, value):
+        if not _has_type_of(default, value) and (name, value) != ("mask_time_min_spans", 0):
             raise ValueError(f"{theirs} is {_show(value)}, wanted a value like {default!r}")
         ours[name] = value
     if not fields.get("apply_spec_augment", True):
@@ -144,7 +145,6 @@ def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2", blank_id: int
         "dtype": "float32",
         "pad_token_id": blank_id,
         "num_feat_extract_layers": len(config.conv_dim),
-        "mask_time_min_masks": 0,
         "mask_feature_min_masks": 0,
     }
     for name, (theirs, _) in _FIELDS.items():

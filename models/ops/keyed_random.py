@@ -14,6 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 _GOLDEN = 0x9E3779B9  # 2**32 / golden ratio: consecutive stream ids land far apart
+# The first of the values that are folded into the keys of a row's further views; above every stream id.
+_VIEWS = 1 << 24
 
 
 def _mix(x: tf.Tensor) -> tf.Tensor:
@@ -38,19 +40,28 @@ class UpdateRandom:
 
         random = UpdateRandom(seed=0, update=global_step, row_ids=batch["utterance_index"])
         logits = model(waveform, waveform_lengths, training=True, random=random)
+
+    Attributes:
+        num_views: Number of views of each row, which all have numbers of their own.
     """
 
-    def __init__(self, *, seed: int | tf.Tensor, update: tf.Tensor, row_ids: tf.Tensor) -> None:
+    def __init__(self, *, seed: int | tf.Tensor, update: tf.Tensor, row_ids: tf.Tensor, num_views: int = 1) -> None:
         """Derives the keys; runs eagerly or in a graph.
 
         Args:
             seed: Seed of the run.
             update: Integer scalar, the global step.
             row_ids: Integers [B] that identify the rows, such as utterance indices.
+            num_views: Number of views of each row. With more than one, B below is num_views times as large: first views
+                of all rows, whose numbers are those of a single view, then second views.
         """
         base = _fold_in(tf.constant(0x5EED, tf.uint32), tf.cast(seed, tf.int64))
         self._update_key = _fold_in(base, update)
         self._row_keys = _fold_in(self._update_key, row_ids)
+        self.num_views = num_views
+        if num_views > 1:
+            further = [_fold_in(self._row_keys, _VIEWS + view) for view in range(1, num_views)]
+            self._row_keys = tf.concat([self._row_keys, *further], axis=0)
 
     def uniform_rows(self, shape: tf.Tensor | list[int], *, stream: int) -> tf.Tensor:
         """Returns float32 numbers in [0, 1) of shape [B, ...].

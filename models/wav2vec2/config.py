@@ -68,6 +68,7 @@ class Wav2Vec2Config:
         layer_drop: Probability that an update skips a transformer layer.
         mask_time_prob: Expected ratio of frames under time masks, overlaps counted twice; 0 = no masks.
         mask_time_length: Frames of one time mask.
+        mask_time_min_spans: Fewest time masks of a row that has room for them.
         mask_feature_prob: Expected ratio of channels under feature masks, overlaps counted twice; 0 = no masks.
         mask_feature_length: Channels of one feature mask.
         initializer_range: Standard deviation of randomly initialized projection weights.
@@ -102,6 +103,7 @@ class Wav2Vec2Config:
     layer_drop: float = 0.1
     mask_time_prob: float = 0.05
     mask_time_length: int = 10
+    mask_time_min_spans: int = 0
     mask_feature_prob: float = 0.0
     mask_feature_length: int = 10
     initializer_range: float = 0.02
@@ -193,9 +195,9 @@ class Wav2Vec2Config:
 
 
 def _check_size(name: str, value: int) -> None:
-    most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
-    if not 1 <= value <= most:
-        raise ValueError(f"{name} must be from 1 to {most}, got {value}")
+    least, most = int(name != "mask_time_min_spans"), MAX_LAYERS if name == "num_layers" else MAX_SIZE
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be from {least} to {most}, got {value}")
 
 
 def _check_rate(name: str, value: float) -> None:

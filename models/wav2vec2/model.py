@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -18,12 +18,13 @@ from models.wav2vec2.layers import Dtype, LayerNorm, Projection
 from models.wav2vec2.masking import span_mask
 from models.wav2vec2.transformer import Encoder, choose_operations
 
-# Stream ids of the random numbers; the encoder uses all from its own upwards.
+# Stream ids of the random numbers; the encoder uses those from its own upwards, five for each layer.
 _STREAM_TIME_MASK = 1
 _STREAM_FEATURE_MASK = 3
 _STREAM_PROJECTION = 5
 _STREAM_FINAL = 6
 _STREAM_ENCODER = 16
+_STREAM_INTERMEDIATE = 1 << 20  # plus the number of the layer
 
 
 class Wav2Vec2Backbone(tf_keras.layers.Layer):
@@ -57,14 +58,20 @@ class Wav2Vec2Backbone(tf_keras.layers.Layer):
         self.encoder = Encoder(config=config, stream=_STREAM_ENCODER, dtype=dtype)
 
     def call(
-        self, waveform: tf.Tensor, waveform_lengths: tf.Tensor, random: UpdateRandom | None
+        self,
+        waveform: tf.Tensor,
+        waveform_lengths: tf.Tensor,
+        random: UpdateRandom | None,
+        mask_time_factor: float = 1.0,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Maps waveform [B, T] and its valid lengths [B] to hidden states [B, F, D] and frame counts [B].
 
         Args:
             waveform: float [B, T] at 16 kHz.
             waveform_lengths: Integers [B], valid samples.
-            random: Random numbers of the update for dropout, masks and layer drop; None in inference.
+            random: Random numbers of the update for dropout, masks and layer drop; None in inference. With several
+                views, B is num_views times as large in what is returned.
+            mask_time_factor: Multiplies `mask_time_prob`.
 
         Returns:
             The hidden states that `Encoder.call` returns, and frame counts, int32 [B].
@@ -74,9 +81,12 @@ class Wav2Vec2Backbone(tf_keras.layers.Layer):
             features = tf.stop_gradient(features)  # keeps the backward pass out of the most expensive layers
         x = features if self.feature_norm is None else self.feature_norm(features, random)
         x = self.feature_projection(x)
+        if random is not None and random.num_views > 1:
+            # Nothing is random up to here, so the views share the convolutions.
+            x, lengths = (tf.concat([y] * random.num_views, axis=0) for y in (x, lengths))
         x = dropout(x, self.config.feature_projection_dropout, random, stream=_STREAM_PROJECTION)
         if random is not None:
-            x = self._mask(x, lengths, random)
+            x = self._mask(x, lengths, random, time_factor=mask_time_factor)
         return self._encode(x, lengths, random), lengths
 
     def _encode(self, x: tf.Tensor, lengths: tf.Tensor, random: UpdateRandom | None) -> list[tf.Tensor]:
@@ -88,17 +98,18 @@ class Wav2Vec2Backbone(tf_keras.layers.Layer):
         missing = [[0, 0], [0, tf.shape(x)[1] - tf.shape(states[0])[1]], [0, 0]]
         return [tf.ensure_shape(tf.pad(state, missing), x.shape) for state in states]
 
-    def _mask(self, x: tf.Tensor, lengths: tf.Tensor, random: UpdateRandom) -> tf.Tensor:
+    def _mask(self, x: tf.Tensor, lengths: tf.Tensor, random: UpdateRandom, *, time_factor: float = 1.0) -> tf.Tensor:
         """Replaces masked frames by the learned embedding and masked channels by zero."""
         config = self.config
         if config.mask_time_prob > 0.0:
             masked = span_mask(
                 num_positions=tf.shape(x)[1],
                 lengths=lengths,
-                prob=config.mask_time_prob,
+                prob=config.mask_time_prob * time_factor,
                 span_length=config.mask_time_length,
                 random=random,
                 stream=_STREAM_TIME_MASK,
+                min_spans=config.mask_time_min_spans,
             )
             x = tf.where(masked[:, :, tf.newaxis], tf.cast(self.mask_embedding, x.dtype), x)
         if config.mask_feature_prob > 0.0:
@@ -171,11 +182,51 @@ class Wav2Vec2ForCTC(tf_keras.Model):
         Raises:
             ValueError: If training without `random`.
         """
-        if training and random is None:
+        if not training:
+            hidden_states, _ = self.backbone(waveform, waveform_lengths, None)
+            return tf.cast(self.head(hidden_states[-1]), tf.float32)
+        if random is None:
             raise ValueError("training=True needs random=UpdateRandom(...) for dropout and masks; see make_random")
-        hidden_states, _ = self.backbone(waveform, waveform_lengths, random if training else None)
-        x = dropout(hidden_states[-1], self.config.final_dropout, random if training else None, stream=_STREAM_FINAL)
-        return tf.cast(self.head(x), tf.float32)
+        return self.training_logits(waveform, waveform_lengths, random=random)[-1]
+
+    def training_logits(
+        self,
+        waveform: tf.Tensor,
+        waveform_lengths: tf.Tensor,
+        *,
+        random: UpdateRandom,
+        mask_time_factor: float = 1.0,
+        layers: Sequence[int] = (),
+    ) -> list[tf.Tensor]:
+        """Returns float32 logits [num_views * B, F, V] of some layers, and last those of the last one.
+
+        The head is shared: it reads the output of a layer after the model's final norm, which only pre-norm models have
+        (Lee and Watanabe 2021, https://arxiv.org/abs/2102.03216).
+
+        Args:
+            waveform: As in `call`.
+            waveform_lengths: As in `call`.
+            random: Random numbers of the update, for one or several views of each row.
+            mask_time_factor: Multiplies `mask_time_prob`.
+            layers: Numbers of transformer layers, from 1.
+        """
+        hidden_states, _ = self.backbone(waveform, waveform_lengths, random, mask_time_factor=mask_time_factor)
+        outputs = [
+            (self.backbone.encoder.normalize_output(hidden_states[layer], random), _STREAM_INTERMEDIATE + layer)
+            for layer in layers
+        ]
+        outputs.append((hidden_states[-1], _STREAM_FINAL))
+        rate = self.config.final_dropout
+        return [tf.cast(self.head(dropout(x, rate, random, stream=stream)), tf.float32) for x, stream in outputs]
+
+    def explain_unsupported(self, *, num_views: int, layers: Sequence[int]) -> str:
+        """Returns why `training_logits` cannot serve so many views and these layers; "" if it can."""
+        del num_views
+        last = self.config.num_layers
+        wrong = [layer for layer in layers if not 1 <= layer < last]
+        if not wrong:
+            return ""
+        return f"layer {wrong[0]} is no layer before the last one of this model, which has {last}"
 
     def fix_weights(self) -> None:
         """Caches all kernels in the dtype of their products, for inference only.
@@ -187,9 +238,9 @@ class Wav2Vec2ForCTC(tf_keras.Model):
             if part is not self and hasattr(part, "fix_weights"):
                 part.fix_weights()
 
-    def make_random(self, *, seed: int, update: tf.Tensor, row_ids: tf.Tensor) -> UpdateRandom:
+    def make_random(self, *, seed: int, update: tf.Tensor, row_ids: tf.Tensor, num_views: int = 1) -> UpdateRandom:
         """Returns the random numbers of one update, for dropout, masks and layer drop."""
-        return UpdateRandom(seed=seed, update=update, row_ids=row_ids)
+        return UpdateRandom(seed=seed, update=update, row_ids=row_ids, num_views=num_views)
 
     def output_lengths(self, waveform_lengths: tf.Tensor) -> tf.Tensor:
         """Returns the valid frames of the logits, int32 [B], for rows of `waveform_lengths` samples."""

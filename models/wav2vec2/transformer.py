@@ -208,9 +208,12 @@ class Encoder(tf_keras.layers.Layer):
         for i, layer in enumerate(self.transformer_layers):
             x = self._maybe_skip(layer, x, key_bias, random, stream=self._stream + 5 + 5 * i)
             hidden_states.append(x)
-        if config.stable_layer_norm:
-            hidden_states[-1] = self.norm(hidden_states[-1], random)
+        hidden_states[-1] = self.normalize_output(hidden_states[-1], random)
         return hidden_states
+
+    def normalize_output(self, x: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+        """Applies the final norm of a pre-norm model to the output of a layer [B, F, D]; others have none."""
+        return self.norm(x, random) if self._config.stable_layer_norm else x
 
     def _maybe_skip(
         self, layer: TransformerLayer, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None, *, stream: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -163,7 +164,7 @@ class StopAt:
 def test_a_stop_between_any_two_updates_leaves_no_trace_in_the_figures(tmp_path):
     def run(name, stop=None):
         return experiment.run(
-            config=make_config(tmp_path, log_every_updates=4, num_updates=6), parts=make_parts(),
+            config=make_config(tmp_path, log_every_updates=4, num_updates=6, cr_ctc_scale=0.2), parts=make_parts(),
             workdir=str(tmp_path / name), mode="train", strategy_name="one_device", stop=stop,
         )  # fmt: skip
 
@@ -183,6 +184,51 @@ def test_a_stop_between_any_two_updates_leaves_no_trace_in_the_figures(tmp_path)
         for name in names:
             if not name.startswith("save_counter"):
                 assert found.get_tensor(name).tobytes() == wanted.get_tensor(name).tobytes(), name
+
+
+def test_a_run_of_a_version_without_later_fields_goes_on_as_it_began(tmp_path, caplog):
+    constant = {"schedule": "constant", "hold_updates": 0}
+    train_toy(tmp_path, "long", num_updates=6, **constant)
+    train_toy(tmp_path, "run", num_updates=4, **constant)
+    recorded = tmp_path / "run/config.json"
+    fields = json.loads(recorded.read_text())
+    for name in experiment.LATER_FIELDS:
+        group, _, field = name.partition(".")
+        del fields[group][field]
+    recorded.write_text(json.dumps(fields))
+    with pytest.raises(WorkdirError, match=r"train.cr_ctc_scale was 0.0, is 0.2; undo"):
+        train_toy(tmp_path, "run", num_updates=6, cr_ctc_scale=0.2, **constant)
+    config, built = make_config(tmp_path, num_updates=6, **constant), []
+    config.model.mask_time_min_spans = 2  # a default of later versions
+    with caplog.at_level("INFO", logger="absl"):
+        experiment.run(
+            config=config, workdir=str(tmp_path / "run"), mode="train", strategy_name="one_device",
+            parts=make_parts(build_model=lambda **fields: built.append(fields) or ToyModel()),
+        )  # fmt: skip
+    assert [fields["mask_time_min_spans"] for fields in built] == [0]
+    assert "without model.mask_time_min_spans, so the run continues with 0 in place of 2" in caplog.text
+    assert values_of(tmp_path / "run", 6) == values_of(tmp_path / "long", 6)
+
+
+def test_losses_that_the_model_cannot_serve_are_named_before_anything_is_written(tmp_path):
+    class Other(ToyModel):
+        def explain_unsupported(self, *, num_views, layers):
+            return "it has one layer" if layers else "it has one view"
+
+    for fields, line in (
+        ({"cr_ctc_scale": 0.2}, "train.cr_ctc_scale=0.2: it has one view; set it to 0"),
+        ({"intermediate_ctc_layers": (3,)}, "train.intermediate_ctc_layers=(3,): it has one layer; name others, or ()"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(line)):
+            experiment.run(
+                config=make_config(tmp_path, **fields), parts=make_parts(build_model=lambda **fields: Other()),
+                workdir=str(tmp_path / "run"), mode="train",
+            )  # fmt: skip
+        assert not (tmp_path / "run/config.json").exists()
+    config = make_config(tmp_path, cr_ctc_scale=0.2)
+    config.model.mask_time_prob = 0.0
+    with pytest.raises(ValueError, match="the two views of a row would be the same; set a model.mask_time_prob above"):
+        experiment.run(config=config, parts=make_parts(), workdir=str(tmp_path / "run"), mode="train")
 
 
 FIGURES = ("loss", "wer", "cer", "num_words", "num_utterances")

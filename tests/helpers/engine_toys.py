@@ -25,7 +25,8 @@ class ToyModel(tf_keras.Model):
         self.encoder.build([None, 4])
         self.head.build([None, 8])
 
-    def make_random(self, *, seed, update, row_ids):
+    def make_random(self, *, seed, update, row_ids, num_views=1):
+        row_ids = tf.concat([tf.cast(row_ids, tf.int64) + 10_007 * view for view in range(num_views)], axis=0)
         return tf.cast(seed, tf.int64) * 7919 + tf.cast(update, tf.int64) * 104_729 + tf.cast(row_ids, tf.int64)
 
     def call(self, waveform, waveform_lengths, training=False, random=None):
@@ -34,6 +35,14 @@ class ToyModel(tf_keras.Model):
             keep = (random[:, tf.newaxis] + tf.range(tf.shape(x)[1], dtype=tf.int64)[tf.newaxis]) % 5 > 0
             x *= tf.cast(keep, tf.float32)[:, :, tf.newaxis]
         return self.head(x)
+
+    def training_logits(self, waveform, waveform_lengths, *, random, mask_time_factor=1.0, layers=()):
+        assert not layers
+        waveform = tf.tile(waveform, [tf.shape(random)[0] // tf.shape(waveform)[0], 1])
+        return [self(waveform, waveform_lengths, training=True, random=random)]
+
+    def explain_unsupported(self, *, num_views, layers):
+        return ""
 
     def output_lengths(self, waveform_lengths):
         return tf.cast(waveform_lengths, tf.int32) // 4

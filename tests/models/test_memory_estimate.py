@@ -50,6 +50,15 @@ def test_memory_grows_with_rows_seconds_training_and_precision():
     assert measure(precision="mixed_bfloat16").memory_bytes(4, 160_000, True) < base.memory_bytes(4, 160_000, True)
 
 
+def test_two_views_are_twice_the_rows_behind_the_convolutions():
+    one, two = measure(frozen=False), measure(frozen=False, num_views=2)
+    without = one.memory_bytes(0, 160_000, True)
+    rows = [side.memory_bytes(4, 160_000, True) - without for side in (one, two)]
+    assert 1.3 * rows[0] < rows[1] < one.memory_bytes(8, 160_000, True) - without
+    assert 1.3 < two.training_flops(160_000) / one.training_flops(160_000) < 2.0
+    assert two.memory_bytes(4, 160_000, False) == one.memory_bytes(4, 160_000, False)
+
+
 def test_averaged_weights_are_a_float32_copy_of_the_trained_ones():
     more = measure(frozen=False, keep_average=True).memory_bytes(1, 160_000, True)
     assert more - measure(frozen=False).memory_bytes(1, 160_000, True) == 4 * num_parameters(preset("base"))

@@ -28,7 +28,9 @@ def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"
         measure_model=lambda **fields: SimpleNamespace(
             num_frames="frames",
             training_flops=lambda num_samples: 2e9 * num_samples / 16_000,
-            memory_bytes={name: fields[name] for name in ("keep_copy", "fused_ops", "gradient_checkpointing")},
+            memory_bytes={
+                name: fields[name] for name in ("keep_copy", "fused_ops", "gradient_checkpointing", "num_views")
+            },
         ),
         set_type=lambda **fields: SimpleNamespace(**fields),
         examine=examine,
@@ -39,7 +41,7 @@ def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"
 @pytest.mark.parametrize(("num_errors", "status"), [(0, 0), (3, 2)])
 def test_errors_end_with_status_2(tmp_path, capsys, num_errors, status):
     seen = {}
-    config = make_config(tmp_path, accum_steps=2)
+    config = make_config(tmp_path, accum_steps=2, cr_ctc_scale=0.2)
     config.model.fused_ops, config.model.gradient_checkpointing = "off", True
     assert run(config, tmp_path, num_errors=num_errors, seen=seen) == status
     assert capsys.readouterr().out.splitlines() == ["a line", f"{num_errors} errors"]
@@ -47,7 +49,9 @@ def test_errors_end_with_status_2(tmp_path, capsys, num_errors, status):
     (train,) = seen["sets"]
     assert (train.name, train.num_parts, train.fields["input"]) == ("", 2, str(tmp_path))
     assert seen["frames_fn"] == "frames"
-    assert seen["memory_fn"] == {"keep_copy": True, "fused_ops": "off", "gradient_checkpointing": True}
+    assert seen["memory_fn"] == {
+        "keep_copy": True, "fused_ops": "off", "gradient_checkpointing": True, "num_views": 2
+    }  # fmt: skip
     assert seen["available_bytes"] > 2**28
 
 

@@ -131,3 +131,6 @@ def test_curves_are_those_that_metrics_have():
         "Loss per utterance", "Word error rate, %", "Learning rate", "Throughput, seconds of audio a second"
     ]  # fmt: skip
     assert training_figures([], ["dev"]) == []
+    two_views = training_figures([{**train, "consistency_loss": 0.5}], [])
+    assert [figure.title for figure in two_views][:2] == ["Loss per utterance", "Auxiliary losses per utterance"]
+    assert [line.name for line in two_views[1].lines] == ["consistency"]

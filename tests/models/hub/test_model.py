@@ -88,6 +88,19 @@ def test_a_fixed_number_of_samples_means_zeros_up_to_it_in_any_batch(folders, na
         np.testing.assert_allclose(found[:8], expected[:8], atol=1e-5)
 
 
+def test_two_views_and_layers_between_are_refused_in_one_line(folders, native):
+    model = hub_model(folders[False, True], native)
+    waveform, lengths = rows(7_000, 3_333, width=7_600)
+    (logits,) = model.training_logits(waveform, lengths, random=keyed(model, 2))
+    np.testing.assert_array_equal(logits.shape[::2], [2, 7])
+    assert model.explain_unsupported(num_views=1, layers=()) == ""
+    two = model.make_random(seed=0, update=tf.constant(1), row_ids=tf.range(2), num_views=2)
+    with pytest.raises(ValueError, match="a SavedModel draws its masks itself"):
+        model.training_logits(waveform, lengths, random=two)
+    with pytest.raises(ValueError, match="a SavedModel returns no outputs of layers before its last one"):
+        model.training_logits(waveform, lengths, random=keyed(model, 2), layers=(1,))
+
+
 def test_rows_too_long_for_a_fixed_number_are_refused_in_training(folders, native):
     model = hub_model(folders[True, True], native)
     assert model.max_training_samples == SIZE

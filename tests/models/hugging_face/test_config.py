@@ -24,7 +24,7 @@ ALL_DIFFERENT = Wav2Vec2Config(
     feature_projection_norm=False, hidden_size=48, num_layers=3, num_heads=6, intermediate_size=72, pos_conv_kernel=7,
     pos_conv_groups=8, stable_layer_norm=True, layer_norm_epsilon=1e-4, hidden_dropout=0.01, attention_dropout=0.02,
     activation_dropout=0.03, feature_projection_dropout=0.04, final_dropout=0.05, layer_drop=0.06, mask_time_prob=0.07,
-    mask_time_length=8, mask_feature_prob=0.09, mask_feature_length=11, initializer_range=0.12,
+    mask_time_length=8, mask_time_min_spans=1, mask_feature_prob=0.09, mask_feature_length=11, initializer_range=0.12,
 )  # fmt: skip
 
 
@@ -56,11 +56,11 @@ def test_published_large_config_becomes_the_preset():
         "num_feat_extract_layers": 7, "num_hidden_layers": 24, "pad_token_id": 0,
         "transformers_version": "4.7.0.dev0", "vocab_size": 32,
     }  # fmt: skip
-    assert from_hf(fields) == preset("large_lv60")
+    assert from_hf(fields) == preset("large_lv60", mask_time_min_spans=2)
 
 
 def test_absent_fields_have_the_defaults_of_transformers():
-    assert from_hf({"model_type": "wav2vec2"}) == Wav2Vec2Config(feature_projection_dropout=0.0)
+    assert from_hf({"model_type": "wav2vec2"}) == Wav2Vec2Config(feature_projection_dropout=0.0, mask_time_min_spans=2)
 
 
 def test_no_spec_augment_means_no_masks_and_survives():

@@ -109,3 +109,18 @@ def test_dropout_in_bfloat16_keeps_the_mean():
     ratios = kept[is_kept] / tf.cast(x, tf.float32).numpy()[is_kept]
     assert is_kept.sum() > 100
     assert abs(ratios.mean() - 1 / 0.9) < 4e-4
+
+
+def test_views_of_a_row_have_numbers_of_their_own_and_the_first_those_of_a_single_one():
+    def views(rows):
+        random = UpdateRandom(seed=1, update=tf.constant(3), row_ids=tf.constant(rows, tf.int64), num_views=2)
+        return random.uniform_rows([2 * len(rows), 1000], stream=5).numpy().reshape([2, len(rows), 1000])
+
+    both = views((10, 11, 12))
+    np.testing.assert_array_equal(both[0], numbers())
+    np.testing.assert_array_equal(views((11,))[:, 0], both[:, 1])
+    flat = both.reshape([6, 1000])
+    correlation = np.corrcoef(flat) - np.eye(6)
+    assert len(np.unique(flat)) > 5990 and abs(correlation).max() < 0.12
+    other = [numbers(rows=(row,), stream=stream)[0] for row in (10, 11) for stream in range(60)]
+    assert not any((view == row).mean() > 0.01 for view in both[1] for row in other)

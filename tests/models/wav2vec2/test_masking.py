@@ -9,7 +9,7 @@ from models.ops.keyed_random import UpdateRandom
 from models.wav2vec2.masking import span_mask
 
 
-def draw(*, lengths, prob, span_length, num_positions=200, update=0, row_ids=None):
+def draw(*, lengths, prob, span_length, num_positions=200, update=0, row_ids=None, min_spans=0):
     row_ids = tf.range(len(lengths)) if row_ids is None else tf.constant(row_ids)
     return span_mask(
         num_positions=num_positions,
@@ -18,6 +18,7 @@ def draw(*, lengths, prob, span_length, num_positions=200, update=0, row_ids=Non
         span_length=span_length,
         random=UpdateRandom(seed=0, update=tf.constant(update), row_ids=row_ids),
         stream=1,
+        min_spans=min_spans,
     ).numpy()
 
 
@@ -63,3 +64,24 @@ def test_each_update_draws_afresh_and_a_row_keeps_its_mask_in_any_batch():
     np.testing.assert_array_equal(alone[0, :150], together[1, :150])
     other = draw(lengths=[200, 150, 100], prob=0.3, span_length=5, row_ids=[4, 5, 6], update=1)
     assert (together != other).any(axis=1).all()
+
+
+def test_a_row_has_the_fewest_number_of_spans_where_they_fit_side_by_side():
+    lengths = [400] * 100 + [20] * 100 + [19] * 100 + [9] * 100
+    mask = draw(lengths=lengths, prob=0.001, span_length=10, num_positions=400, min_spans=2)
+    starts = [len(runs(row)) for row in mask[:100]]
+    assert max(starts) == 2 and np.mean(starts) > 1.8  # two spans of 400 positions seldom touch
+    assert mask[100:200].sum(axis=1).min() > 10  # two different starts of eleven
+    assert (mask[200:300].sum(axis=1) == 10).all()  # one span of ten fits beside none
+    assert not mask[300:].any()
+
+
+def test_the_fewest_number_of_spans_changes_no_row_that_has_as_many():
+    lengths = [200, 150, 100]
+    wanted = draw(lengths=lengths, prob=0.5, span_length=5)
+    np.testing.assert_array_equal(draw(lengths=lengths, prob=0.5, span_length=5, min_spans=2), wanted)
+
+
+def test_a_ratio_above_one_masks_more():
+    shares = [draw(lengths=[200] * 50, prob=prob, span_length=10).mean() for prob in (0.65, 1.625)]
+    assert 0.4 < shares[0] < 0.55 and 0.75 < shares[1] < 0.9

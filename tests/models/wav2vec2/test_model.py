@@ -84,6 +84,26 @@ def test_masks_and_dropout_change_with_the_update_and_vanish_in_evaluation():
         model(batch, lengths, training=True)
 
 
+def test_logits_of_layers_and_views_are_those_of_each_by_itself():
+    model = Wav2Vec2ForCTC(config=small_preset("large_lv60", num_layers=3, mask_time_prob=0.2, mask_feature_prob=0.2))
+    batch, lengths = pad(waveforms(), 16_000)
+
+    def logits(num_views, **fields):
+        random = model.make_random(seed=0, update=tf.constant(2), row_ids=tf.constant([0, 1, 2]), num_views=num_views)
+        return [x.numpy() for x in model.training_logits(batch, lengths, random=random, **fields)]
+
+    (single,), (second, two_views) = logits(1), logits(2, layers=(2,))
+    assert single.shape[0] == 3 and two_views.shape[0] == second.shape[0] == 6
+    np.testing.assert_allclose(two_views[:3], single, atol=1e-5)  # the first views
+    assert np.abs(two_views[3:, :12] - single[:, :12]).max() > 1e-3
+    assert np.abs(second - two_views)[:, :12].max() > 1e-3
+    assert np.abs(logits(1, mask_time_factor=3.0)[0] - single)[:, :12].max() > 1e-3
+    assert model.explain_unsupported(num_views=2, layers=(1, 2)) == ""
+    for layer in (3, 0):
+        fault = model.explain_unsupported(num_views=1, layers=(1, layer))
+        assert fault == f"layer {layer} is no layer before the last one of this model, which has 3"
+
+
 def test_time_mask_puts_the_learned_embedding_in_place_of_frames():
     config = small_preset("tiny", mask_time_prob=1.0, mask_time_length=1, mask_feature_prob=0.0, layer_drop=0.0)
     model = Wav2Vec2ForCTC(config=config)
