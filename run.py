@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 from common.streams import outlive_readers
 from common.tensorflow_environment import set_tensorflow_defaults
-from configs.base import get_config, get_decode, get_eval_set, get_serve
+from configs.base import get_config, get_decode, get_eval_set, get_serve, get_train_set
 from engine.common.signals import StopOnSignal
 from engine.config import config_file, early_checks, field_flags, field_rules
 from engine.config.decode import give_decode
@@ -43,7 +43,8 @@ _INPUTS = flags.DEFINE_list(
     "inputs",
     [],
     "Audio files, folders and patterns, with commas between; - for standard input. Workdirs for report. For "
-    "pseudo_label manifests (.jsonl, .csv, .tsv) and folders of prepared shards too.",
+    "pseudo_label manifests (.jsonl, .csv, .tsv) and folders of prepared shards too; for average last:N, best:N or "
+    "checkpoints.",
 )
 _OUTPUT = flags.DEFINE_string("output", "", "File or folder to write.")
 _OUTPUT_FORMAT = flags.DEFINE_string(
@@ -147,7 +148,7 @@ def _print_config(command: _Command) -> int:
     return config.run(
         config=command.config.to_dict(),
         base=get_config().to_dict(),
-        eval_set=get_eval_set().to_dict(),
+        sets={field_flags.EVAL: get_eval_set().to_dict(), field_flags.MORE_TRAIN: get_train_set().to_dict()},
         source=flags.FLAGS["config"].config_filename,
         workdir=command.workdir,
     )
@@ -194,9 +195,9 @@ def _build_parts() -> Components:
     )
 
 
-def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:
+def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:  # noqa: C901, one branch a mode
     """Calls the mode that is asked for: engine/modes/NAME.py, or for training and evaluation engine/experiment.py."""
-    from engine.modes import align, export, pseudo_label, report, transcribe, tune_lm, verify_resume
+    from engine.modes import align, average, export, pseudo_label, report, transcribe, tune_lm, verify_resume
 
     checkpoint = parts.fetch_weights(_CHECKPOINT.value)
     files: dict[str, Any] = {"inputs": _INPUTS.value, "output": _OUTPUT.value}
@@ -208,6 +209,8 @@ def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:
         "decode_given": command.decode_given,
     }
     match command.mode:
+        case "average":
+            return average.run(**trained, **files)
         case "align":
             return align.run(**trained, **files)
         case "export":
@@ -216,15 +219,9 @@ def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:
             return transcribe.run(**trained, **files, **reading, output_format=_OUTPUT_FORMAT.value)
         case "pseudo_label":
             config = get_config() if command.config is None else command.config
-            return pseudo_label.run(
-                **trained,
-                **files,
-                **reading,
-                options=config.pseudo_label.to_dict(),
-                strategy_name=_STRATEGY.value,
-                num_virtual_devices=config.runtime.num_virtual_devices,
-                stop=stop,
-            )
+            options, devices = config.pseudo_label.to_dict(), config.runtime.num_virtual_devices
+            more: dict[str, Any] = {"strategy_name": _STRATEGY.value, "num_virtual_devices": devices, "stop": stop}
+            return pseudo_label.run(**trained, **files, **reading, options=options, **more)
         case "serve":
             from engine.modes import serve  # its web server is an extra
 
@@ -288,6 +285,7 @@ def check_early(command: _Command) -> None:
     choices = {
         "data.text_normalization": ("auto", *TEXT_NORMALIZATIONS),
         "data.train.format": FORMATS,
+        "data.more_train.*.format": FORMATS,
         "data.eval.*.format": FORMATS,
     }
     field_rules.check_values({"decode": command.decode_given}, choices={"decode.method": METHODS})
@@ -355,7 +353,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         if answer := find_answer(given, _flag_help()):
             print(answer)
             sys.exit(0)
-        parser = config_file.ConfigParser(template=template, new_eval_set=get_eval_set)
+        parser = config_file.ConfigParser(template=template, new_eval_set=get_eval_set, new_train_set=get_train_set)
         given = parser.prepare(given)
         field_flags.check_fields("serve", get_serve(), given)
         # Not where the other flags are: ml_collections reads the command line where it defines these.

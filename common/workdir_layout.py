@@ -49,6 +49,7 @@ OTHERS_FOLDER = "eval_of"
 WEIGHTS = "weights"
 MANIFEST_SUFFIX = ".manifest.json"
 _MAX_CONFIG_DEPTH = 20
+_OBJECT_NAMES = frozenset(dir(object))
 
 
 def folders_above(path: PathLike) -> tuple[str, str, str]:
@@ -78,7 +79,7 @@ def read_config(path: PathLike) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        MalformedFileError: If it is damaged, nested more deeply than a config, or has a name with a dot.
+        MalformedFileError: If it is damaged, nested more deeply than a config, or has a name that no field has.
     """
     fields = read_object(path)
     stack: list[tuple[Any, int]] = [(fields, 1)]
@@ -88,9 +89,12 @@ def read_config(path: PathLike) -> dict[str, Any]:
             raise MalformedFileError(f"{os.fspath(path)} is not the config of a run (nested too deeply)")
         if isinstance(value, dict):
             dotted = next((name for name in value if "." in name), None)
+            where = f"{os.fspath(path)} is not the config of a run"
             if dotted is not None:
-                where = f"{os.fspath(path)} is not the config of a run"
                 raise MalformedFileError(f"{where} ({dotted!r}: field names have no dots)")
+            # ml_collections cannot hold the names that every Python object has.
+            if (special := next((name for name in value if name in _OBJECT_NAMES), None)) is not None:
+                raise MalformedFileError(f"{where} ({special!r} is no field name)")
             stack.extend((child, depth + 1) for child in value.values())
         elif isinstance(value, list):
             stack.extend((child, depth + 1) for child in value)

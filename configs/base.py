@@ -67,6 +67,20 @@ def get_eval_set(**fields) -> ConfigDict:
     return config
 
 
+def get_train_set(**fields) -> ConfigDict:
+    """Returns one training corpus for `config.data.more_train.NAME`; `config.data.train` has the same fields."""
+    config = ConfigDict()
+    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv
+    config.input = ""  # folder or manifest
+    config.split = ""  # part of the corpus; empty = all
+    config.speakers = ()  # only these speakers; empty = all
+    config.exclude_speakers = ()  # all but these
+    config.held_out_ratio = 0.0  # share of the speakers left out, for an evaluation set with the same ratio
+    config.weight = 1.0  # with data.more_train: its utterances come so many times as often as those of weight 1
+    config.update(fields)
+    return config
+
+
 def get_decode() -> ConfigDict:
     """Returns how --mode=eval and --mode=transcribe get text out of logits, for `config.decode`."""
     config = ConfigDict()
@@ -162,13 +176,10 @@ def get_config() -> ConfigDict:
     data.num_parallel_calls = 0  # batches decoded at the same time; 0 = as many as the processor has cores
     data.prefetch_batches = 0  # decoded batches of one replica kept ready; 0 = those of two updates, at least four
 
-    data.train = train_set = ConfigDict()
-    train_set.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv
-    train_set.input = "datasets/librispeech"  # folder or manifest
-    train_set.split = "train-clean-100"  # part of the corpus; empty = all
-    train_set.speakers = ()  # only these speakers; empty = all
-    train_set.exclude_speakers = ()  # all but these
-    train_set.held_out_ratio = 0.0  # share of the speakers left out, for an evaluation set with the same ratio
+    data.train = get_train_set(input="datasets/librispeech", split="train-clean-100")
+    # Further corpora to train on, data.more_train["NAME"] = get_train_set(input=...); a run mixes all of them.
+    data.more_train = ConfigDict()
+    data.sampling_alpha = 1.0  # corpus i makes up weight_i x hours_i^alpha of an epoch; 1 = as it is, 0 = equally much
 
     data.eval = ConfigDict()
     # Underscores: a flag (--config.data.eval.dev_clean.input=...) cannot spell a hyphen.
@@ -208,8 +219,9 @@ def get_config() -> ConfigDict:
     evaluation.every_updates = 2_000  # 0 = only at the end
     evaluation.every_epochs = 0.0  # the interval in epochs; then every_updates must be 0
     evaluation.batch_size = 16  # rows of a batch, over all replicas; rounded up to a multiple of them
-    evaluation.best_metric_set = "dev_clean"  # evaluation set whose WER decides about best/
-    evaluation.early_stopping_patience = 0  # evaluations without a lower WER of best_metric_set to stop at; 0 = never
+    evaluation.best_metric_set = "dev_clean"  # evaluation set whose error rate decides about best/
+    evaluation.best_metric = "auto"  # wer | cer, the rate that decides; auto: wer, or cer if its texts have no spaces
+    evaluation.early_stopping_patience = 0  # evaluations without a lower rate of best_metric_set to stop at; 0 = never
     evaluation.idle_timeout_secs = 3_600.0  # continuous_eval ends when no new checkpoint comes for this long
     evaluation.num_logged = 3  # sample predictions in the log
     evaluation.report_utterances = 100  # worst utterances of each set listed in report.html; 0 = no report

@@ -49,6 +49,9 @@ RESUMABLE_FIELDS = (
 )
 # Fields that runs of older versions did not record, with the values that do what those versions did.
 LATER_FIELDS = {
+    "data.train.weight": 1.0,
+    "data.more_train": {},
+    "data.sampling_alpha": 1.0,
     "model.mask_time_min_spans": 0,
     "train.cr_ctc_scale": 0.0,
     "train.cr_ctc_warmup_updates": 0,
@@ -223,10 +226,11 @@ def _claim_workdir(
     is_fresh = not checkpoints
     if not is_fresh:
         step = layout.checkpoint_number(checkpoints[-1]) or 0
+        moved = [f"data.more_train.{name}.input" for name in config.data.get("more_train", {})]
         workdirs.save_config(
             workdir,
             config.to_dict(),
-            allowed=RESUMABLE_FIELDS,
+            allowed=(*RESUMABLE_FIELDS, *moved),
             later=LATER_FIELDS,
             may_change=lambda before: (
                 *validation.check_longer(before, config, workdir=workdir, step=step),

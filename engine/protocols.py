@@ -196,13 +196,13 @@ SpanGraphDecoder = Callable[[tf.Tensor, tf.Tensor], DecodedBatch]
 
 
 class TrainData(Protocol):
-    """A corpus for training."""
+    """One or several corpora for training."""
 
     updates_per_epoch: int
     num_utterances: int
     duration_secs: float  # of all utterances
     num_left_out: int  # utterances outside the allowed durations
-    fingerprint: dict[str, int | str]  # identifies the corpus independently of its place
+    fingerprint: dict[str, Any]  # identifies the corpora independently of their place
     text_normalization: str  # as given, or chosen for the transcripts
     rows_per_epoch: int  # fewer than utterances with utterance concatenation
 
@@ -212,6 +212,12 @@ class TrainData(Protocol):
 
     def unreadable(self, before_update: int) -> Sequence[tuple[int, str, str]]:
         """Returns (update, utterance id, reason) of each utterance that could not be read before an update."""
+
+    def corpus_rows(self, num_updates: int) -> dict[str, int]:
+        """Returns the rows of each corpus in the first updates of the run; {} for a single corpus."""
+
+    def describe_corpora(self) -> list[str]:
+        """Returns a log line about each corpus; [] for a single one."""
 
     def dataset(self, context: tf.distribute.InputContext, start_update: int) -> tf.data.Dataset:
         """Returns the endless replica batches of one input pipeline, starting with those of `start_update`."""

@@ -16,7 +16,7 @@ import pytest
 import soundfile
 
 from common.renamed import FIELDS, FLAGS
-from configs.base import get_config, get_eval_set
+from configs.base import get_config, get_eval_set, get_train_set
 from data.synthetic import write_synthetic_corpus
 from engine.config.flags import FLAGS_OF_MODE
 
@@ -60,8 +60,8 @@ def test_links_to_files_and_headings_lead_somewhere(page):
 
 def has_field(path: str) -> bool:
     config = get_config()
-    config.data.eval["any"] = get_eval_set()
-    for part in re.sub(r"^data\.eval\.\w+", "data.eval.any", path).split("."):
+    config.data.eval["any"], config.data.more_train["any"] = get_eval_set(), get_train_set()
+    for part in re.sub(r"^data\.(eval|more_train)\.\w+", r"data.\1.any", path).split("."):
         if part not in config:
             return False
         config = config[part]

@@ -34,7 +34,7 @@ def manifest(tmp_path_factory):
 @pytest.mark.parametrize("recipe", low_resource.RECIPES)
 def test_a_recipe_is_complete_valid_and_has_a_plan(recipe, manifest):
     config = config_file.load_config(f"configs/low_resource.py:{recipe},{manifest}")
-    config_file._check_shape("low_resource.py", config, base.get_config(), base.get_eval_set())
+    config_file._check_shape("low_resource.py", config, base.get_config(), {config_file.EVAL: base.get_eval_set()})
     validation.check_values(config)
     validation.check_frozen(config)
     data = builders.build_train_data(config, PARTS, load_tokenizer(""))

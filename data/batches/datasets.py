@@ -13,17 +13,25 @@ from data.audio.decoding import SAMPLE_RATE
 from data.augmentation.augmenter import Augmenter
 from data.augmentation.draws import EVALUATION, TRAINING
 from data.augmentation.options import AugmentOptions
+from data.batches.corpora import (
+    JoinedSource,
+    SubsetSource,
+    TrainCorpus,
+    choose_passes,
+    limit_durations,
+    open_corpora,
+    open_corpus,
+    split,
+)
 from data.batches.options import DataOptions, EvalOptions, TrainOptions
 from data.batches.pipeline import BatchMaker, build_dataset
-from data.batches.plan import BatchPlan, Concatenation
+from data.batches.plan import BatchPlan
 from data.batches.row_padding import RowPadding
+from data.batches.rows import Concatenation, Mixture
 from data.batches.unreadable import UnreadableUtterance, UnreadableUtterances
-from data.common.errors import InputError
 from data.corpus.faults import Report, refuse
 from data.corpus.fingerprint import describe_lengths, digest_rows, fingerprint
-from data.corpus.held_out import split_held_out
-from data.corpus.sources import Source, duration_conflicts, segment_starts
-from data.open_corpus import open_source
+from data.corpus.sources import Source
 from data.shards.records import encode_flac
 from data.text.tokenizer import (
     AUTO,
@@ -36,33 +44,8 @@ from data.text.tokenizer import (
 _MOST_SHOWN = 120  # characters of a vocabulary to show in the log
 
 
-class SubsetSource:
-    """A `Source` of some utterances of another source, renumbered from 0."""
-
-    def __init__(self, *, source: Source, indices: np.ndarray):
-        """Selects the utterances of `source` at `indices`, int64 [N], in that order."""
-        self._source = source
-        self._indices = np.asarray(indices, dtype=np.int64)
-        self.utterance_ids: Sequence[str] = [source.utterance_ids[i] for i in self._indices]
-        self.texts: Sequence[str] = [source.texts[i] for i in self._indices]
-        self.speaker_ids: Sequence[str] = [source.speaker_ids[i] for i in self._indices]
-        self.num_samples = source.num_samples[self._indices]
-        self.sample_rates = source.sample_rates[self._indices]
-        kept = set(self.utterance_ids)
-        self.segment_starts = {name: start for name, start in segment_starts(source).items() if name in kept}
-        self.duration_conflicts = {name: what for name, what in duration_conflicts(source).items() if name in kept}
-
-    def read_waveform(self, index: int) -> np.ndarray:
-        """Returns the samples of an utterance at 16 kHz."""
-        return self._source.read_waveform(int(self._indices[index]))
-
-    def read_recording(self, index: int) -> tuple[np.ndarray, int]:
-        """Returns the recording of an utterance as it is stored."""
-        return self._source.read_recording(int(self._indices[index]))
-
-
 class TrainData:
-    """An endless, planned stream of updates over one corpus.
+    """An endless, planned stream of updates over one corpus, or over several with weights.
 
         data = build_train_data(tokenizer=tokenizer, format="jsonl", input="train.jsonl", **fields)
         dataset = data.dataset(tf.distribute.InputContext(), start_update=0)
@@ -72,33 +55,35 @@ class TrainData:
         tokenizer: Given tokenizer, or one made from the transcripts.
         made_vocab: Whether it was made from the transcripts.
         text_normalization: Style of the transcripts, chosen if the options say "auto".
+        corpora: Corpora by name, "train" first, without the utterances that are too short or too long.
+        source: Utterances of all corpora; of several, ids and speakers are "NAME:ID".
+        passes: How often an epoch goes through each corpus.
         left_out_secs: Utterance id -> duration of each utterance that is too short or too long.
         augmenter: Alters the rows; None = nothing does.
     """
 
     def __init__(self, options: TrainOptions, *, tokenizer: CharTokenizer | None, report: Report = refuse):
-        """Reads the index of the corpus and plans its first epoch; decodes no audio.
+        """Reads the index of each corpus and plans the first epoch; decodes no audio.
 
         Args:
-            options: Corpus and batches.
+            options: Corpora and batches.
             tokenizer: Tokenizer of the transcripts; None makes one of all their characters.
             report: Called with each fault of single utterances, which are left out when it returns.
 
         Raises:
             InputError: If the corpus cannot be read, or no utterance is left.
         """
-        source = _open(options, report)
-        if options.held_out_ratio:
-            kept, _ = _split(source, options, warn=True)
-            source = SubsetSource(source=source, indices=kept)
+        opened = open_corpora(options, report)
+        texts = [text for corpus in opened for text in corpus.source.texts]
         self.text_normalization = options.text_normalization
         if self.text_normalization == AUTO:
-            self.text_normalization = choose_text_normalization(source.texts)
+            self.text_normalization = choose_text_normalization(texts)
         self.made_vocab = tokenizer is None
-        self.tokenizer = _make_tokenizer(source.texts, self.text_normalization) if tokenizer is None else tokenizer
-        self.left_out_secs: dict[str, float] = {}
-        self.source = source = self._limit_durations(source, options)
-        self.num_left_out = len(self.left_out_secs)
+        self.tokenizer = _make_tokenizer(texts, self.text_normalization) if tokenizer is None else tokenizer
+        limited = [limit_durations(corpus, options) for corpus in opened]
+        self.corpora = {corpus.name: corpus for corpus in limited}
+        self.source, mixture = self._join(limited, options)
+        source = self.source
         self.augmenter = _build_augmenter(options, source, seed=options.seed, purpose=TRAINING)
         self.plan = BatchPlan(
             num_samples=source.num_samples,
@@ -114,41 +99,56 @@ class TrainData:
             speed_factors=tuple(options.speed_factors),
             max_batch_samples=round(options.max_batch_secs * SAMPLE_RATE),
             row_multiple=options.row_multiple,
+            mixture=mixture,
             padding=_padding_of(self.augmenter),
         )
         self.updates_per_epoch = self.plan.updates_per_epoch
         self.rows_per_epoch = self.plan.num_rows
         self.num_utterances = len(source.utterance_ids)
-        self.fingerprint = fingerprint(source)
+        self.fingerprint: dict[str, Any] = dict(fingerprint(source))
+        if mixture is not None:
+            self.fingerprint["corpora"] = {one.name: fingerprint(one.source) for one in limited}
         if self.augmenter is not None:
             self.fingerprint["augment"] = self.augmenter.digest()
         self.duration_secs = float(source.num_samples.sum()) / SAMPLE_RATE
         self._options = options
         self._unreadable = UnreadableUtterances()
 
-    def _limit_durations(self, source: Source, options: TrainOptions) -> Source:
-        """Leaves out the utterances that are too short or too long."""
-        durations = source.num_samples / SAMPLE_RATE
-        longest = options.max_duration_secs or float("inf")
-        is_kept = (durations >= options.min_duration_secs) & (source.num_samples > 0) & (durations <= longest)
-        if is_kept.all():
-            return source
-        left_out = np.flatnonzero(~is_kept).tolist()
-        self.left_out_secs = {source.utterance_ids[i]: float(durations[i]) for i in left_out}
-        logging.warning(
-            "%d of %d training utterances are shorter than %g s or longer than %g s and left out, first %s",
-            len(left_out),
-            len(is_kept),
-            options.min_duration_secs,
-            longest,
-            source.utterance_ids[left_out[0]],
-        )
-        if not is_kept.any():
-            raise InputError(
-                f"{options.input}: every utterance is outside data.min_duration_secs={options.min_duration_secs:g} and "
-                f"data.max_duration_secs={options.max_duration_secs:g}: change the limits or the corpus"
-            )
-        return SubsetSource(source=source, indices=np.flatnonzero(is_kept))
+    def _join(self, corpora: Sequence[TrainCorpus], options: TrainOptions) -> tuple[Source, Mixture | None]:
+        """Returns the source of all corpora, and how an epoch mixes them; sets `passes` and what is left out."""
+        if not options.more:
+            (corpus,) = corpora
+            self.passes, self.left_out_secs = {corpus.name: 1.0}, dict(corpus.left_out_secs)
+            self.num_left_out = corpus.num_left_out
+            return corpus.source, None
+        secs, weights = [corpus.secs for corpus in corpora], [corpus.weight for corpus in corpora]
+        passes = choose_passes(secs, weights, alpha=options.sampling_alpha)
+        self.passes = {corpus.name: each for corpus, each in zip(corpora, passes, strict=True)}
+        self.left_out_secs = {
+            f"{corpus.name}:{name}": each for corpus in corpora for name, each in corpus.left_out_secs.items()
+        }
+        self.num_left_out = len(self.left_out_secs)
+        sizes = tuple(len(corpus.source.utterance_ids) for corpus in corpora)
+        return JoinedSource({one.name: one.source for one in corpora}), Mixture(sizes, passes)
+
+    def corpus_rows(self, num_updates: int) -> dict[str, int]:
+        """Returns the rows of each corpus in the first updates of the run; {} for a single corpus."""
+        if not isinstance(self.source, JoinedSource):
+            return {}
+        epoch, members = self.plan.first_members(num_updates)
+        counts = np.bincount(self.source.corpora_of(members), minlength=len(self.corpora)).tolist()
+        an_epoch = self.plan.corpus_rows
+        return {name: epoch * an_epoch[i] + counts[i] for i, name in enumerate(self.corpora)}
+
+    def describe_corpora(self) -> list[str]:
+        """Returns a log line about each corpus; [] for a single one."""
+        if len(self.corpora) == 1:
+            return []
+        return [
+            f"corpus {one.name}: {len(one.source.utterance_ids)} utterances, {one.secs / 3600:.2f} h, weight "
+            f"{one.weight:g}; {rows} of the {self.rows_per_epoch} rows of an epoch, {self.passes[one.name]:.3g} passes"
+            for one, rows in zip(self.corpora.values(), self.plan.corpus_rows, strict=True)
+        ]
 
     def unreadable(self, before_update: int) -> list[UnreadableUtterance]:
         """Returns the utterances that this host could not read in the updates before one."""
@@ -203,9 +203,9 @@ class EvalData:
         Raises:
             InputError: If the corpus cannot be read.
         """
-        source = _open(options, report)
+        source = open_corpus(options, report)
         if options.held_out_ratio:
-            _, held_out = _split(source, options)
+            _, held_out = split(source, options)
             source = SubsetSource(source=source, indices=held_out)
         self.source = source
         self.augmenter = _build_augmenter(options, source, seed=0, purpose=EVALUATION)
@@ -308,18 +308,6 @@ def _padding_of(augmenter: Augmenter | None) -> RowPadding | None:
     return RowPadding(augmenter.max_silence_samples, lambda epoch: augmenter.silence_samples(epoch).sum(axis=1))
 
 
-def _open(options: DataOptions, report: Report) -> Source:
-    return open_source(
-        format=options.format,
-        input=options.input,
-        split=options.split,
-        speakers=options.speakers,
-        exclude_speakers=options.exclude_speakers,
-        on_rate_mismatch=options.on_rate_mismatch,
-        report=report,
-    )
-
-
 def _build(
     maker: BatchMaker, context: tf.distribute.InputContext, options: DataOptions, **updates: int
 ) -> tf.data.Dataset:
@@ -330,17 +318,6 @@ def _build(
         num_parallel_calls=options.num_parallel_calls,
         prefetch=options.prefetch_batches,
         **updates,
-    )
-
-
-def _split(source: Source, options: DataOptions, *, warn: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the indices that stay and those that are held out."""
-    return split_held_out(
-        speaker_ids=source.speaker_ids,
-        utterance_ids=source.utterance_ids,
-        ratio=options.held_out_ratio,
-        where=str(options.input),
-        warn=warn,
     )
 
 

@@ -64,6 +64,10 @@ class TrainOptions(DataOptions):
         speed_factors: Playing speeds to draw from.
         max_batch_secs: Most audio of one update, padding included; 0 = `global_batch_size` rows.
         row_multiple: Divides the rows of an update with `max_batch_secs`.
+        more: Further corpora by name: their fields format, input, split, speakers, exclude_speakers, held_out_ratio and
+            weight.
+        weight: Weight of the first corpus among several.
+        sampling_alpha: Exponent of the durations of several corpora, see `data.batches.corpora.choose_passes`.
     """
 
     global_batch_size: int
@@ -75,6 +79,9 @@ class TrainOptions(DataOptions):
     speed_factors: Sequence[float] = (1.0,)
     max_batch_secs: float = 0.0
     row_multiple: int = 1
+    more: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    weight: float = 1.0
+    sampling_alpha: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from absl import logging
 from common.cores import count_cores
 from data.audio.decoding import SAMPLE_RATE, fit_length, normalize_waveform, resample
 from data.augmentation.augmenter import Augmenter
-from data.batches.plan import BatchPlan, PlannedRow, samples_at_speed
+from data.batches.plan import BatchPlan, PlannedRow
+from data.batches.rows import samples_at_speed
 from data.batches.unreadable import UnreadableUtterances
 from data.common.errors import InputError
 from data.corpus.sources import Source
@@ -258,8 +259,8 @@ class BatchMaker:
                 logging.warning("%s is not mixed into speech, it cannot be used: %s", name, reason)
 
         try:
-            epoch, _ = self._plan.locate(update)
-            return self._augmenter.apply(waveform, epoch=epoch, members=row.members, on_bad=report)
+            # The visit is the epoch with one corpus; of several, an utterance may come more than once an epoch.
+            return self._augmenter.apply(waveform, epoch=row.visit, members=row.members, on_bad=report)
         except InputError as error:
             self._report_bad(row.members[0], update, error)
             return None

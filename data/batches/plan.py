@@ -17,35 +17,12 @@ import numpy as np
 
 from data.batches.buckets import checked_lengths, checked_speeds, choose_bucket_boundaries, cut_batches, rows_within
 from data.batches.row_padding import RowPadding
+from data.batches.rows import Concatenation, Mixture, RowMaker, Rows, random_bits
 from data.common.errors import InputError
 
-# Ids of the random streams, one for each choice so that choices are independent.
-_JOIN, _SPEED, _ROWS, _BATCHES = range(4)
-
-
-@dataclass(frozen=True)
-class Concatenation:
-    """Options of utterance concatenation, which joins utterances of one speaker into a row.
-
-    Attributes:
-        max_utterances: Most utterances of a row; 1 = no concatenation.
-        max_samples: Most samples of a concatenated row at the slowest speed; 0 = no limit.
-        gap_samples: Silence between the utterances of a row.
-
-    Raises:
-        ValueError: If a value is out of range.
-    """
-
-    max_utterances: int = 1
-    max_samples: int = 0
-    gap_samples: int = 0
-
-    def __post_init__(self) -> None:
-        if self.max_utterances < 1 or min(self.max_samples, self.gap_samples) < 0:
-            raise ValueError(
-                f"concat_max_utterances={self.max_utterances} must be >= 1, concat_max_samples={self.max_samples} and "
-                f"concat_gap_samples={self.gap_samples} must be >= 0"
-            )
+# Ids of the random streams, one for each choice so that choices are independent. `data.batches.rows` has the others.
+_ROWS, _BATCHES = 2, 3
+_NO_CONCATENATION = Concatenation()
 
 
 @dataclass(frozen=True)
@@ -55,10 +32,13 @@ class PlannedRow:
     Attributes:
         members: Utterance indices in the order of their concatenation; () is a padding row.
         speed: Playing speed; an utterance of n samples takes ceil(n / speed).
+        visit: Earlier passes over the row's corpus; the epoch with one corpus. An epoch of several corpora may have an
+            utterance more than once, and no two rows of an utterance have the same visit.
     """
 
     members: tuple[int, ...]
     speed: float = 1.0
+    visit: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,18 +58,11 @@ class PlannedBatch:
     epoch: int
 
 
-def samples_at_speed(num_samples: np.ndarray | int, speed: np.ndarray | float) -> np.ndarray:
-    """Returns the samples of waveforms of `num_samples` samples played at `speed`, ceil(n / speed)."""
-    return np.ceil(np.asarray(num_samples, dtype=np.int64) / speed).astype(np.int64)
-
-
 @dataclass(frozen=True)
 class _Epoch:
-    """One epoch as flat arrays; row i holds members[offsets[i]:offsets[i + 1]]."""
+    """The rows of one epoch and their batches."""
 
-    members: np.ndarray  # [N] utterance indices
-    speed_ids: np.ndarray  # [R] index into the speed factors
-    row_samples: np.ndarray  # [R] with gaps, at the row's speed
+    rows: Rows
     order: np.ndarray  # [R] row numbers; batch p has order[starts[p]:starts[p + 1]], and padding rows
     starts: np.ndarray  # [P + 1]
     batch_rows: np.ndarray  # [P] rows of each batch, padding rows included
@@ -106,7 +79,7 @@ class BatchPlan:
     Rows are sorted by bucket, randomly within a bucket, and cut into batches. Rows left over in a bucket go into a
     batch of the next larger one. So an epoch has every row once, and only its last batch contains padding rows. Full
     batches come in random order. Concatenation draws new neighbors in each epoch but always makes as many rows, see
-    `_join`.
+    `data.batches.rows`.
 
     Batches have `global_batch_size` rows, or as many as fit `max_batch_samples` when padded. In the second case the
     number of rows depends on the bucket, so there are still no more shapes than buckets. If speeds or concatenation
@@ -128,12 +101,14 @@ class BatchPlan:
         max_batch_samples: Most samples of one update over all replicas, padding included; 0 = `global_batch_size` rows.
         row_multiple: Divides the rows of an update with `max_batch_samples`. It is fixed instead of the number of
             replicas, so that the plan does not depend on the devices.
+        mixture: Corpora that the utterances belong to, and how often an epoch goes through each; None = one corpus.
         padding: Samples that augmentation adds to rows; None = none.
 
     Attributes:
         utterance_samples: int64 [N], the given `num_samples`.
         max_row_samples: Length of the longest possible row of any epoch.
         num_rows: Rows of an epoch without padding rows, the same in every epoch.
+        corpus_rows: Rows of each corpus among them.
         updates_per_epoch: Batches of the first epoch; of every epoch unless `max_batch_samples` is given and rows vary
             in length.
         bucket_boundaries: Lengths in samples that batches are padded to.
@@ -155,11 +130,12 @@ class BatchPlan:
         seed: int,
         bucket_boundaries: Sequence[int] | int,
         shuffle: bool = True,
-        concatenation: Concatenation = Concatenation(),
+        concatenation: Concatenation = _NO_CONCATENATION,
         speaker_ids: Sequence[str] | None = None,
         speed_factors: Sequence[float] = (1.0,),
         max_batch_samples: int = 0,
         row_multiple: int = 1,
+        mixture: Mixture | None = None,
         padding: RowPadding | None = None,
     ):
         if seed < 0 or global_batch_size < 1:
@@ -173,15 +149,17 @@ class BatchPlan:
         self._seed = seed
         self._shuffle = shuffle
 
-        slowest = samples_at_speed(self.utterance_samples, self._speeds.min())
-        self._cells: np.ndarray | None = None
-        self._offsets = np.arange(len(slowest) + 1)
-        self.max_row_samples = int(slowest.max())
-        if concatenation.max_utterances > 1:
-            self._cells, self._offsets, self.max_row_samples = _join(slowest, concatenation, speaker_ids)
-        self._padding = padding
-        self.max_row_samples += padding.max_samples if padding else 0
-        self.num_rows = len(self._offsets) - 1
+        self._rows = RowMaker(
+            self.utterance_samples,
+            seed=seed,
+            speeds=self._speeds,
+            concatenation=concatenation,
+            speaker_ids=speaker_ids,
+            mixture=mixture,
+            padding=padding,
+        )
+        self.max_row_samples = self._rows.max_row_samples
+        self.num_rows, self.corpus_rows = self._rows.num_rows, self._rows.corpus_rows
         self._boundaries = self._choose_boundaries(bucket_boundaries)
         self.bucket_boundaries = tuple(self._boundaries.tolist())
         self.row_multiple = row_multiple if max_batch_samples else global_batch_size
@@ -194,8 +172,7 @@ class BatchPlan:
         self.global_batch_size = max(self.bucket_rows)
         # The smallest bucket whose batches have as many rows; a batch may be padded to the boundary of that one.
         self._first_alike = np.searchsorted(-self._bucket_rows, -self._bucket_rows)
-        varies = concatenation.max_utterances > 1 or len(set(self.speed_factors)) > 1 or padding is not None
-        self._epochs_differ = all((max_batch_samples, shuffle, varies))
+        self._epochs_differ = all((max_batch_samples, shuffle, self._rows.varies))
         self._epochs: OrderedDict[int, _Epoch] = OrderedDict()
         self._lock = threading.RLock()
         self.updates_per_epoch = len(self._epoch(0).batch_rows)
@@ -205,7 +182,7 @@ class BatchPlan:
     def _choose_boundaries(self, bucket_boundaries: Sequence[int] | int) -> np.ndarray:
         """Returns the boundaries, chosen if only their number is given, and checks that they hold every row."""
         if isinstance(bucket_boundaries, int):
-            examples = np.append(self._make_rows(0)[2], self.max_row_samples)
+            examples = np.append(self._rows.make(0).samples, self.max_row_samples)
             bucket_boundaries = choose_bucket_boundaries(examples, bucket_boundaries)
         boundaries = np.array(bucket_boundaries, dtype=np.int64)
         if np.any(np.diff(boundaries, prepend=0) <= 0) or not boundaries.size:
@@ -235,11 +212,11 @@ class BatchPlan:
         count = -(-int(epoch.batch_rows[position]) // num_replicas)
         first = int(epoch.starts[position]) + replica * count
         last = min(first + count, int(epoch.starts[position + 1]))
-        rows = []
+        rows, made = [], epoch.rows
         for row in epoch.order[first:last].tolist():
-            members = epoch.members[self._offsets[row] : self._offsets[row + 1]]
-            speed = self.speed_factors[epoch.speed_ids[row]]
-            rows.append(PlannedRow(tuple(members.tolist()), speed))
+            members = made.members[made.offsets[row] : made.offsets[row + 1]]
+            speed = self.speed_factors[made.speed_ids[row]]
+            rows.append(PlannedRow(tuple(members.tolist()), speed, int(made.passes[row])))
         rows += [PlannedRow(())] * (count - len(rows))
         padded = int(epoch.padded_samples[position])
         return PlannedBatch(tuple(rows), padded, update, epoch_number)
@@ -252,7 +229,7 @@ class BatchPlan:
             return divmod(update, self.updates_per_epoch)
         with self._lock:
             while self._epoch_starts[-1] <= update:
-                row_samples = self._make_rows(len(self._epoch_starts) - 1)[2]
+                row_samples = self._rows.make(len(self._epoch_starts) - 1).samples
                 self._epoch_starts.append(self._epoch_starts[-1] + self._count_batches(row_samples))
             epoch = bisect_right(self._epoch_starts, update) - 1
             return epoch, update - self._epoch_starts[epoch]
@@ -260,7 +237,14 @@ class BatchPlan:
     def row_samples(self, epoch: int) -> np.ndarray:
         """Returns the samples of an epoch's rows, [num_rows], in the order of their batches."""
         made = self._epoch(epoch)
-        return made.row_samples[made.order]
+        return made.rows.samples[made.order]
+
+    def first_members(self, update: int) -> tuple[int, np.ndarray]:
+        """Returns the epoch of an update, and the first utterance of each row of that epoch before the update."""
+        number, position = self.locate(update)
+        epoch = self._epoch(number)
+        before = epoch.order[: int(epoch.starts[position])]
+        return number, epoch.rows.members[epoch.rows.offsets[before]]
 
     def padded_samples(self, epoch: int) -> np.ndarray:
         """Returns the samples that the rows of each batch of an epoch are padded to, [P]."""
@@ -283,14 +267,13 @@ class BatchPlan:
             return self._epochs[number]
 
     def _make_epoch(self, number: int) -> _Epoch:
-        members, speed_ids, row_samples = self._make_rows(number)
+        made = self._rows.make(number)
         cut = self._cut_shuffled if self._shuffle else self._cut_sorted
-        order, starts, buckets = cut(number, row_samples)
-        longest = np.maximum.reduceat(row_samples[order], starts[:-1])
+        order, starts, buckets = cut(number, made.samples)
+        longest = np.maximum.reduceat(made.samples[order], starts[:-1])
         # Pad to the batch's bucket, or to a smaller one that holds its longest row and has batches of as many rows.
         buckets = np.maximum(self._first_alike[buckets], np.searchsorted(self._boundaries, longest))
-        rows, padded_samples = self._bucket_rows[buckets], self._boundaries[buckets]
-        return _Epoch(members, speed_ids, row_samples, order, starts, rows, padded_samples)
+        return _Epoch(made, order, starts, self._bucket_rows[buckets], self._boundaries[buckets])
 
     def _cut_shuffled(self, number: int, row_samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns the order of the rows [R], the start of each batch in it [P + 1] and the batches' buckets [P]."""
@@ -324,76 +307,12 @@ class BatchPlan:
         buckets, left = cut_batches(np.bincount(row_buckets, minlength=len(self._boundaries)), self._bucket_rows)
         return len(buckets) + bool(left)
 
-    def _make_rows(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns an epoch's members [N], speed ids [R] and row samples [R]."""
-        members = np.arange(len(self.utterance_samples))
-        if self._cells is not None:
-            members = np.lexsort((self._bits(number, _JOIN, len(members)), self._cells))
-        speed_ids = np.zeros(self.num_rows, dtype=np.int64)
-        if len(self._speeds) > 1:
-            bits = self._bits(number, _SPEED, self.num_rows)
-            speed_ids = (bits % np.uint64(len(self._speeds))).astype(np.int64)
-        sizes = np.diff(self._offsets)
-        speeds = np.repeat(self._speeds[speed_ids], sizes)
-        samples = samples_at_speed(self.utterance_samples[members], speeds)
-        row_samples = np.add.reduceat(samples, self._offsets[:-1])
-        row_samples += (sizes - 1) * self.concatenation.gap_samples
-        if self._padding:
-            row_samples += self._padding.samples(number)[members[self._offsets[:-1]]]
-        return members, speed_ids, row_samples
-
     def _bits(self, epoch: int, stream: int, count: int) -> np.ndarray:
         """Returns random uint64 [count] that depend on the seed, the epoch and the stream only."""
-        seeds = np.random.SeedSequence(entropy=self._seed, spawn_key=(epoch, stream))
-        return np.random.Philox(seeds).random_raw(count)
+        return random_bits(self._seed, (epoch, stream), count)
 
 
 def padding_ratio(plan: BatchPlan, epoch: int) -> float:
     """Returns the ratio of padding in an epoch's padded samples, padding rows included, in [0, 1)."""
     padded = int((plan.padded_samples(epoch) * plan.batch_rows(epoch)).sum())
     return 1.0 - int(plan.row_samples(epoch).sum()) / padded
-
-
-def _join(
-    num_samples: np.ndarray, concatenation: Concatenation, speaker_ids: Sequence[str] | None
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Groups utterances for concatenation such that all epochs have the same number of groups.
-
-    Groups stay within a cell, which holds the utterances of one speaker that allow equally large groups. An utterance
-    allows c members if c utterances of its length and the gaps between them fit `max_samples`. So any c utterances of a
-    cell fit together in any permutation, and an utterance that is too long stays alone. Within a cell the sizes of the
-    groups are 1, 2 ... c, 1, 2 ... (the last group takes the rest). Each epoch permutes the members of each cell; the
-    sizes, and so the number of rows, never change.
-
-    Returns:
-        cells: [N] cell of each utterance.
-        offsets: [R + 1] start of each group among the utterances sorted by cell.
-        max_row_samples: Samples of the longest group that any permutation can make.
-    """
-    max_utterances, max_samples = concatenation.max_utterances, concatenation.max_samples
-    gap_samples = concatenation.gap_samples
-    allowed = np.full(len(num_samples), max_utterances)
-    if max_samples:
-        fitting = (max_samples + gap_samples) // (num_samples + gap_samples)
-        allowed = np.clip(fitting, 1, max_utterances)
-    speakers = np.zeros(len(num_samples), dtype=np.int64)
-    if speaker_ids is not None:
-        if len(speaker_ids) != len(num_samples):
-            raise ValueError(f"{len(speaker_ids)} speaker_ids for {len(num_samples)} utterances")
-        speakers = np.unique(np.array(speaker_ids, dtype=str), return_inverse=True)[1]
-    utterance_cells = speakers * (max_utterances + 1) + allowed
-
-    # Sort by cell, then by falling length: positions give the sizes, lengths the worst case.
-    order = np.lexsort((-num_samples, utterance_cells))
-    cells, allowed, num_samples = utterance_cells[order], allowed[order], num_samples[order]
-    positions = np.arange(len(order)) - np.searchsorted(cells, cells)
-    # Groups of sizes 1, 2 ... c start at the triangular numbers 0, 1, 3 ... and repeat after the c-th one.
-    sizes = np.arange(max_utterances + 1)
-    triangular = sizes * (sizes + 1) // 2
-    offsets = np.flatnonzero(np.isin(positions % triangular[allowed], triangular))
-    offsets = np.append(offsets, len(order))
-    largest = np.zeros(int(cells[-1]) + 1, dtype=np.int64)
-    np.maximum.at(largest, cells[offsets[:-1]], np.diff(offsets))
-    in_longest = positions < largest[cells]
-    longest = np.bincount(cells[in_longest], num_samples[in_longest] + gap_samples) - gap_samples
-    return utterance_cells, offsets, int(longest.max())

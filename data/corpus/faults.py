@@ -16,11 +16,13 @@ class Fault(NamedTuple):
             bad_record or damaged_shard.
         message: One line about all of them, for `InputError`.
         details: Utterance id (or file, or file:line if there is no id) -> what is wrong with it.
+        corpus: Name of the training corpus, "train" for config.data.train; "" for an evaluation set.
     """
 
     code: str
     message: str
     details: dict[str, str]
+    corpus: str = ""
 
 
 Report = Callable[[Fault], None]

@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from data.batches.corpora import FIRST, TrainCorpus
 from data.batches.datasets import EvalData, TrainData
 from data.corpus.faults import Fault, Report
+from data.corpus.sources import Source
 from data.corpus.unlisted_audio import unlisted_audio
 from data.doctor import text_checks
 from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
 from data.doctor.clips import collect_clips, collect_examples
 from data.doctor.findings import Finding, advise, allow, find, merge, sort, without_explained
-from data.doctor.preflight import LEAKS
+from data.doctor.preflight import LEAKS, TRAIN, train_name
 from data.doctor.report import DoctorReport, Memory, SetStatistics
 from data.doctor.statistics import (
     MemoryFn,
@@ -38,30 +40,30 @@ from data.doctor.text_checks import Corpus, FramesFn
 from data.shards.index import verify_shards
 from data.text.tokenizer import CharTokenizer, normalize_transcript
 
-TRAIN = "train"
-
 
 @dataclass(frozen=True)
 class DatasetSpec:
     """One set of a config.
 
     Attributes:
-        name: name of the evaluation set, "" for the training set.
+        name: name of the evaluation set, "" for a training corpus.
         fields: config fields format, input, split, speakers, exclude_speakers and held_out_ratio.
         build: opens the set and reports its faults.
         rows_at_once: returns the rows of an update that one device computes at a time.
+        corpus: name of the training corpus among several, all of which `build` opens.
     """
 
     name: str
     fields: Mapping[str, Any]
     build: Callable[[Report], TrainData | EvalData]
     rows_at_once: RowsFn
+    corpus: str = FIRST
 
     @property
     def utterances_key(self) -> tuple[str, ...]:
         """Returns a key that is equal for evaluation sets with the same utterances."""
         names = ("format", "input", "split", "speakers", "exclude_speakers", "held_out_ratio")
-        return (str(not self.name), *(str(self.fields.get(name, "")) for name in names))
+        return ("" if self.name else self.corpus, *(str(self.fields.get(name, "")) for name in names))
 
 
 @dataclass
@@ -70,6 +72,7 @@ class _Opened:
 
     name: str
     fields: Mapping[str, Any]
+    corpus_name: str  # of a training corpus, "" of an evaluation set
     data: list[tuple[DatasetSpec, TrainData | EvalData]] = field(default_factory=list)
     corpus: Corpus | None = None
     audio: AudioStatistics | None = None
@@ -77,14 +80,25 @@ class _Opened:
 
     def measure(self, *, tokenizer: CharTokenizer, text_normalization: str, speed_factors: Sequence[float]) -> None:
         """Measures the texts of the set; only training has other speeds than 1."""
-        source = self.data[0][1].source
         self.corpus = Corpus.measure(
             self.name,
-            source,
+            self.source,
             tokenizer=tokenizer,
             text_normalization=text_normalization,
-            speed_factors=speed_factors if self.name == TRAIN else (1.0,),
+            speed_factors=speed_factors if self.corpus_name else (1.0,),
         )
+
+    @property
+    def trained(self) -> TrainCorpus | None:
+        """Returns the training corpus, None for an evaluation set or without data."""
+        data = self.data[0][1] if self.data else None
+        return data.corpora[self.corpus_name] if isinstance(data, TrainData) else None
+
+    @property
+    def source(self) -> Source:
+        """Returns the utterances of the set, which must be open."""
+        trained = self.trained
+        return self.data[0][1].source if trained is None else trained.source
 
 
 def examine(
@@ -109,7 +123,7 @@ def examine(
     """Examines the data of a config.
 
     Args:
-        sets: The training set, whose name is empty, and the evaluation sets.
+        sets: The training corpora, whose name is empty, the first one first, and the evaluation sets.
         tokenizer: Tokenizer of the model.
         text_normalization: Normalization style of `normalize_transcript`.
         frames_fn: Returns the model's frames of rows of so many samples.
@@ -131,28 +145,49 @@ def examine(
     for one in opened:
         if one.data:
             one.measure(tokenizer=tokenizer, text_normalization=text_normalization, speed_factors=speed_factors)
-            one.findings += _check_without_audio(one, tokenizer, frames_fn)
+            one.findings += _check_without_audio(one, frames_fn)
             one.findings += _check_limits(one, min_secs=min_duration_secs, max_secs=max_duration_secs)
     _measure_all(opened, text_normalization=text_normalization, max_hours=max_hours, num_workers=num_workers)
-    train = next((one for one in opened if one.name == TRAIN and one.corpus), None)
+    train = [one for one in opened if one.corpus_name and one.corpus]
     memory = _predict_memory(opened, memory_fn, available_bytes)
     findings = _gather_findings(opened, train, allow_train_eval_overlap=allow_train_eval_overlap)
     findings += _check_config(memory, frozen_random)
+    data = train[0].data[0][1] if train else None
+    trained = _measure_texts(train, tokenizer=tokenizer, text_normalization=text_normalization)
+    spoken = [one.corpus for one in opened if one.corpus and not one.corpus_name]  # of evaluation sets
+    if trained is not None:
+        spoken = [trained, *spoken]
+        findings += text_checks.check_rare_characters(trained, tokenizer) if getattr(data, "made_vocab", False) else []
     findings += find("unused_gpu", "machine", {message: "" for message in device_faults})
     findings = sort(without_explained(merge(advise(findings, keeps_head=keeps_head))))
-    corpora = _corpora(opened)
-    plan = plan_statistics(train.data[0][1].plan, frames_fn) if train else None
+    plan = plan_statistics(data.plan, frames_fn) if data else None
     return DoctorReport(
         findings=findings,
         sets=_gather_statistics(opened, frames_fn),
         plan=plan,
-        vocabulary=vocabulary(corpora, tokenizer) if train else None,
+        vocabulary=vocabulary(spoken, tokenizer) if trained else None,
         memory=memory,
-        words=set_words(corpora, text_normalization=text_normalization, trained=train.corpus if train else None),
+        words=set_words(spoken, text_normalization=text_normalization, trained=trained),
         time=predict_time(plan, time_fn) if plan else None,
-        clips=collect_clips(findings, corpora),
-        examples=collect_examples([(item.name or TRAIN, data) for one in opened for item, data in one.data]),
+        clips=collect_clips(findings, _corpora(opened)),
+        examples=collect_examples(
+            # The corpora of a training have one augmentation.
+            [
+                (item.name or TRAIN, data)
+                for one in opened
+                for item, data in one.data
+                if item.name or item.corpus == FIRST
+            ]
+        ),
     )
+
+
+def _measure_texts(train: Sequence[_Opened], *, tokenizer: CharTokenizer, text_normalization: str) -> Corpus | None:
+    """Returns the texts of all training corpora together, None without any."""
+    data = train[0].data[0][1] if train else None
+    if not isinstance(data, TrainData) or len(data.corpora) == 1:
+        return train[0].corpus if train else None
+    return Corpus.measure(TRAIN, data.source, tokenizer=tokenizer, text_normalization=text_normalization)
 
 
 def _corpora(opened: Sequence[_Opened]) -> list[Corpus]:
@@ -160,10 +195,10 @@ def _corpora(opened: Sequence[_Opened]) -> list[Corpus]:
 
 
 def _check_limits(one: _Opened, *, min_secs: float, max_secs: float) -> list[Finding]:
-    data = one.data[0][1]
-    if not isinstance(data, TrainData):
+    trained = one.trained
+    if trained is None:
         return []
-    return text_checks.check_durations(one.name, data.left_out_secs, min_secs=min_secs, max_secs=max_secs)
+    return text_checks.check_durations(one.name, trained.left_out_secs, min_secs=min_secs, max_secs=max_secs)
 
 
 def _predict_memory(opened: Sequence[_Opened], memory_fn: MemoryFn, available_bytes: int | None) -> list[Memory]:
@@ -171,6 +206,7 @@ def _predict_memory(opened: Sequence[_Opened], memory_fn: MemoryFn, available_by
         predict_memory(item.name, data.plan, item.rows_at_once, memory_fn, available_bytes)
         for one in opened
         for item, data in one.data
+        if item.name or item.corpus == FIRST  # the corpora of a training have one plan
     ]
 
 
@@ -182,14 +218,14 @@ def _check_config(memory: Sequence[Memory], frozen_random: str) -> list[Finding]
 
 
 def _gather_findings(
-    opened: Sequence[_Opened], train: _Opened | None, *, allow_train_eval_overlap: bool
+    opened: Sequence[_Opened], train: Sequence[_Opened], *, allow_train_eval_overlap: bool
 ) -> list[Finding]:
     findings = [item for one in opened for item in one.findings]
     for one in opened:
         if one.corpus and one.audio:
             findings += _check_audio(one, one.corpus, one.audio)
-        if train and one.corpus and one is not train:
-            findings += _check_leaks(train, one)
+        if one.corpus and not one.corpus_name:
+            findings += [finding for trained in train for finding in _check_leaks(trained, one)]
     return allow(findings, LEAKS) if allow_train_eval_overlap else findings
 
 
@@ -201,7 +237,7 @@ def _gather_statistics(opened: Sequence[_Opened], frames_fn: FramesFn) -> list[S
             one.audio,
             fields=one.fields,
             frames_fn=frames_fn,
-            num_left_out=getattr(one.data[0][1], "num_left_out", 0),
+            num_left_out=0 if one.trained is None else one.trained.num_left_out,
             ends=ends,
         )
         for one in opened
@@ -209,17 +245,12 @@ def _gather_statistics(opened: Sequence[_Opened], frames_fn: FramesFn) -> list[S
     ]
 
 
-def _check_without_audio(one: _Opened, tokenizer: CharTokenizer, frames_fn: FramesFn) -> list[Finding]:
+def _check_without_audio(one: _Opened, frames_fn: FramesFn) -> list[Finding]:
     assert one.corpus is not None
     unlisted = unlisted_audio(format=one.fields["format"], input=one.fields["input"])
     return [
         *text_checks.check_texts(one.corpus),
         *text_checks.check_writing(one.corpus),
-        *(
-            text_checks.check_rare_characters(one.corpus, tokenizer)
-            if getattr(one.data[0][1], "made_vocab", False)
-            else ()
-        ),
         *text_checks.check_listed_durations(one.corpus),
         *text_checks.check_fit(one.corpus, frames_fn),
         *text_checks.check_sample_rates(one.corpus),
@@ -241,13 +272,15 @@ def _open_all(sets: Sequence[DatasetSpec]) -> list[_Opened]:
 def _open(group: Sequence[DatasetSpec], told: set[tuple[str, ...]]) -> _Opened:
     """Opens sets with the same utterances; `told` gets the faults, which are not repeated."""
     fields = group[0].fields
-    one = _Opened(f"eval {', '.join(item.name for item in group)}" if group[0].name else TRAIN, fields)
+    corpus = "" if group[0].name else group[0].corpus
+    name = train_name(corpus) if corpus else f"eval {', '.join(item.name for item in group)}"
+    one = _Opened(name, fields, corpus)
     for item in group:
         faults: list[Fault] = []
         try:
             one.data.append((item, item.build(faults.append)))
         except (ValueError, OSError) as error:
-            one.findings += find("unusable_corpus", one.name, {item.name or TRAIN: " ".join(str(error).split())})
+            one.findings += find("unusable_corpus", one.name, {item.name or one.name: " ".join(str(error).split())})
         if item is group[0]:
             one.findings += _describe_faults(one, faults, told)
     if fields["format"] == "tfrecord" and one.data:

@@ -123,7 +123,8 @@ CHECKS: dict[str, Check] = {
     "unspaced_text": Check(
         _N,
         "text without spaces between words",
-        "read the CER: a whole sentence counts as one word, and any error in it makes its WER 100 %",
+        "read the CER, by which eval.best_metric=auto decides: a whole sentence counts as one word, and any error in "
+        "it makes its WER 100 %",
     ),
     "labels_do_not_fit": Check(
         _E,

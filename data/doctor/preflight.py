@@ -7,6 +7,7 @@ from functools import partial
 
 from absl import logging
 
+from data.batches.corpora import FIRST
 from data.batches.datasets import EvalData, TrainData
 from data.common.errors import InputError
 from data.doctor import text_checks
@@ -15,6 +16,7 @@ from data.doctor.text_checks import Corpus, FramesFn
 from data.text.labels import most_common_unknown
 from data.text.tokenizer import CharTokenizer
 
+TRAIN = "train"
 LEAKS = ("id_leak", "audio_leak", "shared_id", "speaker_leak")
 # Ratios of the training set beyond which a run cannot succeed. Characters: English text has about 0.1 % unknown
 # characters (names) in an English vocabulary, German text 2 %.
@@ -53,36 +55,55 @@ def check_before_training(
             no text or do not fit their frames, or training has an evaluation utterance.
     """
     measure = partial(Corpus.measure, tokenizer=tokenizer, text_normalization=text_normalization)
-    train = measure("train", train_data.source, speed_factors=speed_factors)
-    found = [
-        *text_checks.check_texts(train),
-        *(text_checks.check_rare_characters(train, tokenizer) if getattr(train_data, "made_vocab", False) else ()),
-        *text_checks.check_listed_durations(train),
-        *text_checks.check_fit(train, frames_fn),
-        *text_checks.check_sample_rates(train),
-        *text_checks.check_speaking_rates(train),
+    # Each by itself: an evaluation set has the ids of its own corpus, and a small corpus can be wrong as a whole.
+    trained = [
+        measure(train_name(name), corpus.source, speed_factors=speed_factors)
+        for name, corpus in train_data.corpora.items()
     ]
+    found: list[Finding] = []
+    for train in trained:
+        found += [
+            *text_checks.check_texts(train),
+            *text_checks.check_listed_durations(train),
+            *text_checks.check_fit(train, frames_fn),
+            *text_checks.check_sample_rates(train),
+            *text_checks.check_speaking_rates(train),
+        ]
+    if train_data.made_vocab:  # of the texts of all corpora
+        whole = trained[0] if len(trained) == 1 else measure(TRAIN, train_data.source)
+        found += text_checks.check_rare_characters(whole, tokenizer)
     for name, data in eval_data.items():
         corpus = measure(f"eval {name}", data.source)
-        leaks = text_checks.check_ids(train, corpus)
-        leaked = {key for item in leaks for key in item.details if item.code == "id_leak"}
-        leaks += text_checks.check_speakers(train, corpus, leaked)
         found += [*text_checks.check_texts(corpus), *text_checks.check_listed_durations(corpus)]
-        found += [*text_checks.check_fit(corpus, frames_fn), *leaks]
+        found += text_checks.check_fit(corpus, frames_fn)
+        for train in trained:
+            leaks = text_checks.check_ids(train, corpus)
+            leaked = {key for item in leaks for key in item.details if item.code == "id_leak"}
+            found += [*leaks, *text_checks.check_speakers(train, corpus, leaked)]
     found = advise(allow(found, LEAKS) if allow_train_eval_overlap else found, keeps_head=keeps_head)
     findings = sort(without_explained(found))
     for item in findings:
         if item.severity != Severity.NOTE:
             logging.warning("%s", item.line())
-    _refuse_spoiled(train, findings, keeps_head=keeps_head)
+    for train in trained:
+        _refuse_spoiled(train, findings, keeps_head=keeps_head)
+    for item in findings:
+        if item.code == "id_leak" and item.severity == Severity.ERROR:
+            raise InputError(item.line())
     return findings
+
+
+def train_name(corpus: str) -> str:
+    """Returns the name of a training corpus in findings: "train", or "train NAME" for one of data.more_train."""
+    return TRAIN if corpus == FIRST else f"{TRAIN} {corpus}"
 
 
 def _refuse_spoiled(train: Corpus, findings: Sequence[Finding], *, keeps_head: bool) -> None:
     advice = "; --mode=doctor lists them all"
+    which = train.name.removeprefix(TRAIN)  # " NAME" of one of several corpora
     if train.labels.unknown_ratio > MAX_UNKNOWN_LABELS:
         raise InputError(
-            f"{100 * train.labels.unknown_ratio:.1f} % of the characters of the training set are not in the "
+            f"{100 * train.labels.unknown_ratio:.1f} % of the characters of the training set{which} are not in the "
             f"vocabulary ({most_common_unknown(train.labels)}), at most {100 * MAX_UNKNOWN_LABELS:g} % can be learned "
             f"around: {choose_advice('unknown_characters', keeps_head=keeps_head)}{advice}"
         )
@@ -95,9 +116,6 @@ def _refuse_spoiled(train: Corpus, findings: Sequence[Finding], *, keeps_head: b
     total = len(train.source.utterance_ids)
     if len(spoiled) > MAX_SPOILED_UTTERANCES * total:
         raise InputError(
-            f"{len(spoiled):,} of {total:,} training utterances have no text or more labels than frames, first "
-            f"{min(spoiled)}: are these the transcripts of this audio?{advice}"
+            f"{len(spoiled):,} of {total:,} training utterances{which and f' of{which}'} have no text or more labels "
+            f"than frames, first {min(spoiled)}: are these the transcripts of this audio?{advice}"
         )
-    for item in findings:
-        if item.code == "id_leak" and item.severity == Severity.ERROR:
-            raise InputError(item.line())

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from common.spacing import unspaced_length
 from data.audio.decoding import SAMPLE_RATE
-from data.batches.plan import samples_at_speed
+from data.batches.rows import samples_at_speed
 from data.corpus.sources import Source, duration_conflicts
 from data.doctor.findings import Finding, find
 from data.text.labels import Labels, measure_labels
@@ -30,15 +30,6 @@ _MIN_LENGTH_SPREAD = 0.3
 _MIN_FOR_CORRELATION = 20
 # How pandas, R and Python write a cell without value; lower-case "null" and "none" are words of single-word corpora.
 _MISSING_CELLS = ("nan", "NaN", "NA", "N/A", "<NA>", "None")
-# Han and kana; and with Thai, Lao, Burmese and Khmer: scripts that are written without spaces between words.
-_EAST_ASIAN = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
-_UNSPACED = (
-    re.compile(f"[{_EAST_ASIAN}]").findall,
-    re.compile(f"[{_EAST_ASIAN}\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]").findall,
-)
-# Mean length of a word beyond which texts are not divided into words: those of Chinese have 1.6 characters, of Thai 6.
-_EAST_ASIAN_WORD, _OTHER_WORD = 4, 10
-_MOST_FOR_SPACING = 5_000
 # In so many labels even the rarest letter of a language occurs more than twice; what does not is rather a typing error.
 _MIN_LABELS_FOR_RARE = 10_000
 _MOST_OF_RARE = 2
@@ -133,16 +124,8 @@ def check_writing(corpus: Corpus) -> list[Finding]:
 
 
 def _check_spaces(corpus: Corpus) -> list[Finding]:
-    texts = [text for text in corpus.source.texts if not text.isascii()][:_MOST_FOR_SPACING]
-    num_east_asian, num_unspaced = (sum(len(find_all(text)) for text in texts) for find_all in _UNSPACED)
-    num_visible = sum(len("".join(text.split())) for text in texts)
-    num_words = sum(len(text.split()) for text in texts)
-    if not num_words or 2 * num_unspaced < num_visible:
-        return []
-    limit = _EAST_ASIAN_WORD if 2 * num_east_asian > num_unspaced else _OTHER_WORD
-    if num_visible / num_words <= limit:
-        return []
-    return find("unspaced_text", corpus.name, {"all": f"{num_visible / num_words:.1f} characters between two spaces"})
+    length = unspaced_length(corpus.source.texts)
+    return find("unspaced_text", corpus.name, {"all": f"{length:.1f} characters between two spaces"} if length else {})
 
 
 def check_listed_durations(corpus: Corpus) -> list[Finding]:

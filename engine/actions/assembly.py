@@ -35,8 +35,9 @@ class ActionOptions:
         num_updates: Number of updates of the run.
         quiet_updates: Number of first updates in which blank outputs cause no warning.
         eval_every: Number of updates between evaluations; 0 = only at the end.
-        best_metric_set: Evaluation set whose WER decides about best/ and early stopping.
-        patience: Number of evaluations without a lower WER that ends the run; 0 = never.
+        best_metric_set: Evaluation set whose error rate decides about best/ and early stopping.
+        patience: Number of evaluations without a lower rate that ends the run; 0 = never.
+        best_metric: The rate that decides, "wer" or "cer".
     """
 
     num_updates: int
@@ -44,6 +45,7 @@ class ActionOptions:
     eval_every: int
     best_metric_set: str
     patience: int
+    best_metric: str = "wer"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,7 @@ def build_actions(
         path=metrics_path,
         global_step=step,
         set_digests={name: one.digest for name, one in data.items()},
-        extra=lambda: {"data_digest": f"{int(trainer.data_digest.numpy()) % 2**64:016x}"},
+        extra=lambda: _describe_data(trainer, train_data, int(step.numpy())),
     )
     unreadable = UnreadableReport(path=metrics_path, global_step=step, unreadable_fn=train_data.unreadable)
     log = TrainingLog(
@@ -114,8 +116,14 @@ def build_actions(
         metrics_path=metrics_path,
         global_step=step,
         set_digest=best_digest,
+        metric=options.best_metric,
     )
-    collapse = CollapseWatch(global_step=step, num_updates=options.num_updates, first_updates=options.quiet_updates)
+    collapse = CollapseWatch(
+        global_step=step,
+        num_updates=options.num_updates,
+        first_updates=options.quiet_updates,
+        metric=options.best_metric,
+    )
     skips = SkipGuard(
         counter=trainer.skip_counter,
         utterance_ids_of=train_data.utterance_ids_of,
@@ -134,7 +142,7 @@ def build_actions(
         writing = [
             run_files,
             writers.PredictionsWriter(workdir=run_files.workdir, scores=scores, data=data, global_step=step),
-            writers.SaveBest(best=best, key=(best_set, "wer"), ema=trainer.ema, set_digest=best_digest),
+            writers.SaveBest(best=best, key=(best_set, options.best_metric), ema=trainer.ema, set_digest=best_digest),
             make_report(workdir=run_files.workdir, global_step=step, data=data),
             writer,  # last: its lines mark the evaluation as done; a kill before them repeats it
         ]
@@ -158,3 +166,10 @@ def build_actions(
         early=early,
         report_unreadable=report_unreadable,
     )
+
+
+def _describe_data(trainer: Trainer, train_data: TrainData, num_updates: int) -> dict[str, Any]:
+    """Returns the fields about the data so far in a line of metrics.jsonl: its digest, and the rows of each corpus."""
+    rows = train_data.corpus_rows(num_updates)
+    digest = f"{int(trainer.data_digest.numpy()) % 2**64:016x}"
+    return {"data_digest": digest, **({"corpus_rows": rows} if rows else {})}

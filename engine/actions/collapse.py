@@ -30,7 +30,7 @@ class CollapseWatch:
     updates more. Only later updates count.
     """
 
-    def __init__(self, *, global_step: tf.Variable, num_updates: int, first_updates: int) -> None:
+    def __init__(self, *, global_step: tf.Variable, num_updates: int, first_updates: int, metric: str = "wer") -> None:
         """Starts watching at the first loop.
 
         Args:
@@ -38,7 +38,9 @@ class CollapseWatch:
             num_updates: Number of updates of the run; a tenth of them, at least 300 and at most 3,000, without text
                 cause a warning.
             first_updates: Number of first updates that do not count: warm-up, frozen encoder.
+            metric: "wer", or "cer" to look at the characters alone.
         """
+        self._metric = metric
         self._global_step = global_step
         self._first_updates = first_updates
         self._window = min(max(num_updates // 10, _MIN_WINDOW_UPDATES), _MAX_WINDOW_UPDATES)
@@ -76,17 +78,20 @@ class CollapseWatch:
         if step < self._first_updates + self._window:
             return
         for name, metrics in output.items():
-            if metrics["wer"] < _MIN_WER or metrics["cer"] < _MIN_CER:
+            by_words = self._metric == "wer"
+            if metrics["cer"] < _MIN_CER or (by_words and metrics["wer"] < _MIN_WER):
                 continue
-            deleted = metrics["deletions"] / max(metrics["num_words"], 1)
+            what, names = ("words", "deletions num_words") if by_words else ("characters", "char_deletions num_chars")
+            num_deleted, total = (metrics[count] for count in names.split())
+            deleted = num_deleted / max(total, 1)
             reason = "the model writes text, but not the spoken one"
             if deleted >= _MIN_DELETED_RATIO:
-                reason = f"it misses {100 * deleted:.0f} % of the words: the model writes almost nothing"
+                reason = f"it misses {100 * deleted:.0f} % of the {what}: the model writes almost nothing"
             logging.warning(
-                "after %d updates, %s still has a WER of %.0f %% and a CER of %.0f %%: %s; %s",
+                "after %d updates, %s still has %sa CER of %.0f %%: %s; %s",
                 step,
                 name,
-                100 * metrics["wer"],
+                f"a WER of {100 * metrics['wer']:.0f} % and " if by_words else "",
                 100 * metrics["cer"],
                 reason,
                 _WHAT_TO_TRY,

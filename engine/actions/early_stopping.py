@@ -1,4 +1,4 @@
-"""Ends a run whose word error rate no longer falls."""
+"""Ends a run whose error rate no longer falls."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ class EarlyStopping:
 
     Attributes:
         patience: Number of consecutive evaluations without a new lowest rate that ends the run; 0 = never.
-        sets: Names whose WER counts, such as dev and dev-ema.
+        sets: Names whose error rate counts, such as dev and dev-ema.
         metrics_path: metrics.jsonl; need not exist.
         global_step: Number of updates done.
         set_digest: Digest of the set; rates of a set with another digest do not count. "" matches any.
+        metric: The rate that counts, "wer" or "cer".
     """
 
     patience: int
@@ -39,6 +40,7 @@ class EarlyStopping:
     metrics_path: str | os.PathLike[str]
     global_step: tf.Variable
     set_digest: str = ""
+    metric: str = "wer"
 
     def __post_init__(self) -> None:
         """Validates the patience; reads nothing yet.
@@ -64,10 +66,10 @@ class EarlyStopping:
     def _read_rates(self, last_step: int) -> None:
         num_ignored = 0
         for line in read_metrics(self.metrics_path):
-            if line["split"] not in self.sets or line.get("wer") is None or line["step"] > last_step:
+            if line["split"] not in self.sets or line.get(self.metric) is None or line["step"] > last_step:
                 continue
             if is_same_set(line, self.set_digest):
-                self._add(line["step"], line["wer"])
+                self._add(line["step"], line[self.metric])
             else:
                 num_ignored += 1
         if num_ignored:
@@ -91,8 +93,9 @@ class EarlyStopping:
         if since < self.patience:
             return ""
         return (
-            f"early stopping: the WER of {self.sets[0]} has not fallen below the {100 * self._rates[best]:.2f} % of "
-            f"update {best} in {since} evaluations (eval.early_stopping_patience={self.patience})"
+            f"early stopping: the {self.metric.upper()} of {self.sets[0]} has not fallen below the "
+            f"{100 * self._rates[best]:.2f} % of update {best} in {since} evaluations "
+            f"(eval.early_stopping_patience={self.patience})"
         )
 
     def __call__(self, output: Mapping[str, Any]) -> None:
@@ -103,6 +106,6 @@ class EarlyStopping:
         """
         step = int(self.global_step.numpy())
         for name in self.sets:
-            self._add(step, float(output[name]["wer"]))
+            self._add(step, float(output[name][self.metric]))
         if self.reason:
             raise StopEarly(self.reason)

@@ -17,6 +17,7 @@ from common import storage
 from common import workdir_layout as layout
 from engine.checkpointing.best import BestCheckpoint
 from engine.common import files
+from engine.evaluation.best_metric import other_metric
 from engine.evaluation.metrics import TranscriptionScore
 from engine.protocols import EvalData
 from engine.report.history import write_history
@@ -120,7 +121,7 @@ class SaveBest:
 
     Attributes:
         best: Saves the checkpoint and keeps the best value across restarts.
-        key: Name of the set, then of the metric.
+        key: Name of the set, then of the metric. Between equal values of wer the cer decides, and the other way round.
         ema: Averaged weights that were evaluated too; they are saved if they are better.
         set_digest: Digest of the set's content; "" if unknown.
     """
@@ -136,14 +137,24 @@ class SaveBest:
         Raises:
             ValueError: The output has no such metric.
         """
-        value, metric = find_metric(output, self.key), "/".join(self.key)
+        value, tie = self._find(output, self.key)
+        about = {"metric": "/".join(self.key), "set_digest": self.set_digest}
         if self.ema is not None:
-            averaged = find_metric(output, (ema_name(self.key[0]), *self.key[1:]))
-            if self.best.is_better(averaged, than=value):
+            averaged, averaged_tie = self._find(output, (ema_name(self.key[0]), *self.key[1:]))
+            is_better = self.best.is_better(averaged, than=value)
+            if averaged == value and averaged_tie is not None and tie is not None:
+                is_better = self.best.is_better(averaged_tie, than=tie)
+            if is_better:
                 with self.ema.swapped():
-                    self.best.save_if_better(averaged, metric=metric, weights="ema", set_digest=self.set_digest)
+                    self.best.save_if_better(averaged, tie_value=averaged_tie, weights="ema", **about)
                 return
-        self.best.save_if_better(value, metric=metric, weights="raw", set_digest=self.set_digest)
+        self.best.save_if_better(value, tie_value=tie, weights="raw", **about)
+
+    @staticmethod
+    def _find(output: Output, key: tuple[str, ...]) -> tuple[float, float | None]:
+        """Returns the metric of a key, and the other one of the set that decides between equal values."""
+        value, other = find_metric(output, key), other_metric(key[-1])
+        return value, find_metric(output, (*key[:-1], other)) if other in output[key[0]] else None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

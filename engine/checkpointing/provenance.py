@@ -57,9 +57,10 @@ def check(checkpoint: str, manifest: Mapping[str, Any] | None, about: Mapping[st
         if name in _DATA_WORDS
     ]
     if changed:
+        where = _changed_corpora(manifest, about)
         raise WorkdirError(
-            f"{checkpoint}: the training data have changed since it was saved: {', '.join(changed)}; restore the "
-            "corpus, or choose another workdir and start from these weights with --config.model.init"
+            f"{checkpoint}: the training data{where} have changed since it was saved: {', '.join(changed)}; restore "
+            "the corpus, or choose another workdir and start from these weights with --config.model.init"
         )
     packages = [f"{name} {before} then, {now} now" for name, before, now in _changes(manifest, about, "packages")]
     if packages:
@@ -67,6 +68,15 @@ def check(checkpoint: str, manifest: Mapping[str, Any] | None, about: Mapping[st
             "package versions have changed since the last checkpoint; results may not be bit-identical: %s",
             "; ".join(packages),
         )
+
+
+def _changed_corpora(manifest: Mapping[str, Any], about: Mapping[str, Any]) -> str:
+    """Returns the names of the corpora that have changed, for a run with several."""
+    before, now = (one["data"].get("corpora") for one in (manifest, about))
+    if not isinstance(before, Mapping) or not isinstance(now, Mapping):
+        return ""
+    changed = [name for name in (*now, *before) if before.get(name) != now.get(name)]
+    return f" ({', '.join(dict.fromkeys(changed))})" if changed else ""
 
 
 def _changes(manifest: Mapping[str, Any], about: Mapping[str, Any], group: str) -> list[tuple[str, Any, Any]]:

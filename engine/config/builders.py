@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
+from absl import logging
 from ml_collections import ConfigDict
 
 from common import storage
@@ -18,6 +19,7 @@ from common.hub_input import hub_normalizes
 from engine.config.compilation import choose_loss, compiles_steps
 from engine.config.recorded_run import ARCHITECTURE_FIELDS, read_run_field, run_folder
 from engine.distributed import strategy as runtime
+from engine.evaluation.best_metric import choose_metric
 from engine.evaluation.evaluator import Evaluator, EvaluatorGroup, RowFunctions
 from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TrainData
 from engine.report.writer import ReportWriter
@@ -173,12 +175,13 @@ def normalizes(config: ConfigDict) -> bool:
 
 
 def build_train_data(config: ConfigDict, parts: Components, tokenizer: Tokenizer | None, **more: Any) -> TrainData:
-    """Opens the training corpus of a config; it makes a tokenizer if none is given. `more` is passed through."""
+    """Opens the training corpora of a config; it makes a tokenizer if none is given. `more` is passed through."""
     data = config.data
     return parts.build_train_data(
         tokenizer=tokenizer,
         text_normalization=data.text_normalization,
         **data.train.to_dict(),
+        **_more_corpora(data),
         on_rate_mismatch=data.on_rate_mismatch,
         global_batch_size=config.train.global_batch_size,
         seed=config.seed,
@@ -199,6 +202,14 @@ def build_train_data(config: ConfigDict, parts: Components, tokenizer: Tokenizer
         augment=data.get("augment", ConfigDict()).to_dict(),
         **more,
     )
+
+
+def _more_corpora(data: ConfigDict) -> dict[str, Any]:
+    """Returns the arguments of the corpora beside data.train; {} without any, as runs of older versions have it."""
+    if not (more := data.get("more_train", {})):
+        return {}
+    fields = {name: one.to_dict() for name, one in more.items()}
+    return {"more": fields, "sampling_alpha": data.sampling_alpha}
 
 
 def build_eval_data(
@@ -227,6 +238,16 @@ def build_eval_set(
         normalize=normalizes(config),
         **more,
     )
+
+
+def choose_best_metric(config: ConfigDict, eval_data: Mapping[str, EvalData]) -> str:
+    """Returns the error rate that decides about checkpoints, "wer" or "cer"; the texts of its set decide "auto"."""
+    name = config.eval.best_metric_set
+    given = config.eval.get("best_metric", AUTO)  # runs of older versions have no such field
+    metric = choose_metric(given, eval_data[name].references.values() if name in eval_data else ())
+    if metric != given and metric != "wer":
+        logging.info("eval.best_metric=%s is %s: the texts of %s have no spaces between words", given, metric, name)
+    return metric
 
 
 def build_search(config: ConfigDict, parts: Components, tokenizer: Tokenizer) -> Search | None:

@@ -1,4 +1,4 @@
-"""Loads the config that --config names, with the evaluation sets that other flags add to it."""
+"""Loads the config that --config names, with the sets that other flags add to it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import sys
 import traceback
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -19,6 +19,8 @@ from common.near_files import describe_near
 from common.nearest import name_nearest, nearest_names
 from engine.config.field_flags import (
     EVAL,
+    MORE_TRAIN,
+    SET_GROUPS,
     FlagError,
     check_fields,
     iterate_fields,
@@ -32,26 +34,29 @@ from engine.config.field_flags import (
 class ConfigParser(flags.ArgumentParser):
     """Parses --config=FILE.py[:ARGUMENT] and checks --config.FIELD=VALUE; takes the place of ml_collections' parser.
 
-    parser = ConfigParser(template=get_config(), new_eval_set=get_eval_set)
+    parser = ConfigParser(template=get_config(), new_eval_set=get_eval_set, new_train_set=get_train_set)
     given = parser.prepare(argv)
     config_flags.DEFINE_config_file("config", sys_argv=given)
     flags.FLAGS["config"].parser = parser
     flags.FLAGS(given)
     """
 
-    def __init__(self, *, template: ConfigDict, new_eval_set: Callable[[], ConfigDict]) -> None:
+    def __init__(
+        self, *, template: ConfigDict, new_eval_set: Callable[[], ConfigDict], new_train_set: Callable[[], ConfigDict]
+    ) -> None:
         """Stores what a config must look like.
 
         Args:
             template: A config with every field.
             new_eval_set: Makes an evaluation set with every field.
+            new_train_set: Makes a training corpus with every field.
         """
         self._template = template
-        self._new_eval_set = new_eval_set
+        self._new_set = {EVAL: new_eval_set, MORE_TRAIN: new_train_set}
         self._config: ConfigDict | None = None
 
     def prepare(self, argv: Sequence[str]) -> list[str]:
-        """Loads the config, makes the evaluation sets that flags name, and returns the flags as absl understands them.
+        """Loads the config, makes the sets that flags name, and returns the flags as absl understands them.
 
         Args:
             argv: The command line, its program first.
@@ -70,14 +75,15 @@ class ConfigParser(flags.ArgumentParser):
         except TypeError as error:
             raise FlagError(f"--config={paths[-1]}: {error}") from error
         _refuse_accum_steps(paths[-1], config, given)
-        _check_shape(paths[-1], config, self._template, self._new_eval_set())
+        _add_weight(config)
+        _check_shape(paths[-1], config, self._template, {name: new() for name, new in self._new_set.items()})
         given = _clear_sets(config, given)
         for position, name, _ in iterate_fields("config", given):
             given[position] = self._add_set(config, name, given[position])
         return write_tuples(given, check_fields("config", config, given))
 
     def _add_set(self, config: ConfigDict, name: str, flag: str) -> str:
-        """Adds the evaluation set that a flag names to the config; returns the flag as ml_collections understands it.
+        """Adds the set that a flag names to the config; returns the flag as ml_collections understands it.
 
         Args:
             config: The config, which is changed.
@@ -85,15 +91,17 @@ class ConfigParser(flags.ArgumentParser):
             flag: The word of the command line.
         """
         parts = split_name(name)
-        if ".".join(parts[:2]) != EVAL or len(parts) < 4:
+        sets = ".".join(parts[:2])
+        if sets not in self._new_set or len(parts) < 4:
             return flag
         set_name, field = parts[2], ".".join(parts[3:])
-        if set_name not in config.data.eval:
-            if set_name.isidentifier() and field in list_fields(self._new_eval_set()):
-                config.data.eval[set_name] = self._new_eval_set()
+        known = config.data[parts[1]]
+        if set_name not in known:
+            if set_name.isidentifier() and field in list_fields(new := self._new_set[sets]()):
+                known[set_name] = new
         elif not set_name.isidentifier():
             # ml_collections reads a hyphen in a name as a minus; written as a key it is part of the name.
-            return flag.replace(name, f"{EVAL}[{set_name!r}].{field}", 1)
+            return flag.replace(name, f"{sets}[{set_name!r}].{field}", 1)
         return flag
 
     def parse(self, argument: str) -> ConfigDict:
@@ -132,14 +140,14 @@ def _check_order(given: Sequence[str]) -> None:
 
 
 def _clear_sets(config: ConfigDict, given: Sequence[str]) -> list[str]:
-    """Empties data.eval where the flag --config.data.eval={} asks for it, and returns the other flags.
+    """Empties the groups of sets that a flag such as --config.data.eval={} names, and returns the other flags.
 
-    absl would empty it after `ConfigParser.prepare` has added the new sets.
+    absl would empty them after `ConfigParser.prepare` has added the new sets.
     """
     given = list(given)
-    asked = [position for position, *rest in iterate_fields("config", given) if tuple(rest) == (EVAL, "{}")]
-    for position in reversed(asked):
-        config.data.eval = ConfigDict()
+    asked = [(at, name) for at, name, value in iterate_fields("config", given) if name in SET_GROUPS and value == "{}"]
+    for position, name in reversed(asked):
+        config.data[name.removeprefix("data.")] = ConfigDict()
         del given[position : position + (1 if "=" in given[position] else 2)]
     return given
 
@@ -264,25 +272,33 @@ def _refuse_accum_steps(path: str, config: ConfigDict, given: Sequence[str]) -> 
     raise FlagError(f"{where} {renamed.explain_accum_steps(fields, '--config.' if is_flag else 'config.')}")
 
 
+def _add_weight(config: ConfigDict) -> None:
+    """Adds the weight to a data.train of older configs that was not made by configs.base.get_train_set()."""
+    train = config.get("data", ConfigDict()).get("train")
+    if isinstance(train, ConfigDict) and "weight" not in train:
+        with config.unlocked():
+            train.weight = 1.0
+
+
 def _describe(error: Exception, path: str) -> str:
     """Returns the kind and the text of an error that a config raises, and the config's line."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
     return f"{type(error).__name__}: {error}" + (f" (line {lines[-1]})" if lines else "")
 
 
-def _check_shape(path: str, config: ConfigDict, template: ConfigDict, eval_set: ConfigDict) -> None:
+def _check_shape(path: str, config: ConfigDict, template: ConfigDict, sets: Mapping[str, ConfigDict]) -> None:
     """Refuses a config that lacks a field of `template`, or has one that nothing reads, such as a misspelled one.
 
     Raises:
         FlagError: Names the field.
     """
     try:
-        _compare(config, template, eval_set, "")
+        _compare(config, template, sets, "")
     except _ConfigError as error:
         raise FlagError(f"--config={path}: {error}") from None
 
 
-def _compare(found: ConfigDict, wanted: ConfigDict, eval_set: ConfigDict, where: str) -> None:
+def _compare(found: ConfigDict, wanted: ConfigDict, sets: Mapping[str, ConfigDict], where: str) -> None:
     """Compares the fields of a group of a config with those that it must have, and those of the groups in it."""
     for name in found:
         if name not in wanted:
@@ -298,17 +314,18 @@ def _compare(found: ConfigDict, wanted: ConfigDict, eval_set: ConfigDict, where:
             raise _ConfigError(f"{full} must {_is_group(wanted[name])}")
         if found[name] is None:
             raise _ConfigError(f"sets {full} to None instead of a value such as {type(wanted[name])()!r}")
-        if full == EVAL:
-            _compare_sets(found[name], eval_set)
+        if full in sets:
+            _compare_sets(full, found[name], sets[full])
         elif isinstance(found[name], ConfigDict) and full != "model.architecture":
-            _compare(found[name], wanted[name], eval_set, f"{full}.")
+            _compare(found[name], wanted[name], sets, f"{full}.")
 
 
-def _compare_sets(sets: ConfigDict, eval_set: ConfigDict) -> None:
+def _compare_sets(group: str, sets: ConfigDict, wanted: ConfigDict) -> None:
+    maker = "get_eval_set" if group == EVAL else "get_train_set"
     for name, fields in sets.items():
         if not isinstance(fields, ConfigDict):
-            raise _ConfigError(f"{EVAL}.{name} must be one of configs.base.get_eval_set()")
-        _compare(fields, eval_set, eval_set, f"{EVAL}.{name}.")
+            raise _ConfigError(f"{group}.{name} must be one of configs.base.{maker}()")
+        _compare(fields, wanted, {}, f"{group}.{name}.")
 
 
 def _is_group(value: Any) -> str:

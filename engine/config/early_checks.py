@@ -53,6 +53,8 @@ def check_run(fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint:
     data, trains = fields["data"], mode in _TRAINING_MODES
     if trains:
         _check_corpus("data.train", data["train"], data["prepare_command"])
+        for name, one in data.get("more_train", {}).items():
+            _check_corpus(f"data.more_train.{name}", one, data["prepare_command"])
     if trains or mode == "doctor":  # the doctor reports a missing corpus among its findings
         _check_model(fields["model"], presets)
         _check_init(fields["model"]["init"], workdir)
@@ -165,7 +167,7 @@ def check_use(
     """Checks the paths of a mode that uses a trained model, and the extras that it needs.
 
     Args:
-        mode: transcribe, pseudo_label, align, export, serve or report.
+        mode: transcribe, pseudo_label, align, export, average, serve or report.
         checkpoint: The value of --checkpoint.
         inputs: The values of --inputs.
         output: The value of --output.
@@ -181,11 +183,27 @@ def check_use(
     if mode != "report":
         check_checkpoint(checkpoint)
         _check_has_config(checkpoint)
+    if mode == "average":
+        _check_averaged(inputs)
     if mode in ("transcribe", "align", "pseudo_label") and not inputs:
         raise ValueError("--inputs is empty: give audio files or folders, separated by commas, or - for standard input")
-    for path in join_split_paths(inputs):
+    for path in join_split_paths(inputs) if mode != "average" else ():
         _check_input(path, wanted="workdirs" if mode == "report" else "audio files or folders")
     _check_output(mode, output, output_format)
+
+
+def _check_averaged(inputs: Sequence[str]) -> None:
+    """Checks that --inputs names checkpoints to average, or how many of a run's own."""
+    if not inputs:
+        raise ValueError("--inputs is empty: name the checkpoints to average, last:5, best:5, or their paths")
+    if len(inputs) == 1 and re.fullmatch(r"(last|best):\d+", inputs[0]):
+        return
+    for path in inputs:
+        if not is_checkpoint(path):
+            raise ValueError(
+                f"--inputs={path}: no such checkpoint{describe_near(path)}; write last:5, best:5, or the paths of "
+                "checkpoints"
+            )
 
 
 def _check_formats(formats: Sequence[str]) -> None:
@@ -217,14 +235,14 @@ def _check_input(path: str, *, wanted: str) -> None:
 
 def _check_output(mode: str, output: str, output_format: str) -> None:
     """Checks that --output is given where the mode needs it, and can be written."""
-    if not output and mode in ("transcribe", "align", "export", "pseudo_label"):
-        wanted = "folder to write" if mode in ("align", "export") else "file to write, such as out.jsonl"
+    if not output and mode in ("transcribe", "align", "export", "pseudo_label", "average"):
+        wanted = "folder to write" if mode in ("align", "export", "average") else "file to write, such as out.jsonl"
         raise ValueError(f"--output is empty: name the {wanted}")
     if not output:
         return
-    if mode in ("align", "export"):
+    if mode in ("align", "export", "average"):
         check_folder("--output", output)
-        if mode == "export" and os.path.isdir(output) and os.listdir(output):
+        if mode != "align" and os.path.isdir(output) and os.listdir(output):
             raise ValueError(f"--output={output}: is not empty; give --output a new folder")
         return
     if mode == "transcribe":

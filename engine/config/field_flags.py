@@ -16,7 +16,9 @@ from common.nearest import nearest_names
 
 # Fields with an empty default, which does not show the type of their elements.
 _ELEMENTS: dict[str, type] = {"bucket_boundaries_samples": int, "intermediate_ctc_layers": int}
-EVAL = "data.eval"
+# Groups of named sets, which flags can add to.
+EVAL, MORE_TRAIN = "data.eval", "data.more_train"
+SET_GROUPS = (EVAL, MORE_TRAIN)
 
 
 class FlagError(flags.Error):
@@ -92,8 +94,9 @@ def _find_field(group: str, config: ConfigDict, name: str) -> Any:
         if not isinstance(value, ConfigDict):
             raise FlagError(f"--{group}.{name}: {at} is a single value without fields; write --{at}=VALUE")
         if part not in value:
-            is_set = at == f"{group}.{EVAL}"
-            hint = _describe_set(group, name, part) if is_set else _nearest_fields(group, config, value, at, part)
+            sets = at.removeprefix(f"{group}.")
+            is_set = sets in SET_GROUPS
+            hint = _describe_set(group, sets, name, part) if is_set else _nearest_fields(group, config, value, at, part)
             raise FlagError(f"--{group}.{name}: {at} has no field {part!r}{hint}")
         value, at = value[part], f"{at}.{part}"
     return value
@@ -131,13 +134,13 @@ def split_name(name: str) -> list[str]:
     return list(parts) if all(isinstance(part, str) for part in parts) else name.split(".")
 
 
-def _describe_set(group: str, name: str, part: str) -> str:
-    """Returns the end of the message for an evaluation set that a flag cannot add."""
-    flag = f"--{group}.{EVAL}"
+def _describe_set(group: str, sets: str, name: str, part: str) -> str:
+    """Returns the end of the message for a set of `sets` that a flag cannot add."""
+    flag = f"--{group}.{sets}"
     if not part.isidentifier():
         written = re.sub(r"\W", "_", part)
         return f"; a set's name has letters, digits and underscores alone: {flag}.{written}.input=PATH"
-    field = name.removeprefix(f"{EVAL}.{part}").lstrip(".")
+    field = name.removeprefix(f"{sets}.{part}").lstrip(".")
     if not field:
         return f"; a new set is made by setting its fields: {flag}.{part}.input=PATH {flag}.{part}.format=FORMAT"
     return f"; a new set is made by its fields, and {field!r} is none: {flag}.{part}.input=PATH"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from common.nearest import name_nearest
+from engine.evaluation.best_metric import AUTO, METRICS
 from engine.training.options import LOSS_DIVISORS
 
 
@@ -87,6 +88,8 @@ TRAINING_RULES: dict[str, Rule] = {
     "model.freeze_encoder_updates": _COUNT,
     "data.max_unreadable_ratio": _RATIO,
     "data.train.held_out_ratio": _HELD_OUT,
+    "data.train.weight": _POSITIVE,
+    "data.sampling_alpha": _RATIO,
     "train.global_batch_size": _SIZE,
     "train.microbatch_rows": _SIZE,
     "train.microbatch_secs": _at_least_0("train.microbatch_rows rows instead"),
@@ -142,6 +145,7 @@ _RULES: dict[str, Rule] = {
     **TRAINING_RULES,
     "runtime.ctc_backend": _one_of("auto", "scan", "host", "xla", "blocks", "cudnn"),
     "runtime.jit_compile": _one_of("auto", "on", "off"),
+    "eval.best_metric": _one_of(*METRICS, AUTO),
     "model.source": _one_of("native", "hub"),
     "model.fused_ops": _one_of("auto", "on", "off"),
     "model.hidden_dropout": _BELOW_1,
@@ -174,6 +178,8 @@ _RULES: dict[str, Rule] = {
     "data.doctor_max_hours": _at_least_0("no limit"),
     "data.num_parallel_calls": _at_least_0("as many as the processor has cores", number="whole number"),
     "data.prefetch_batches": _at_least_0("those of two updates, at least four", number="whole number"),
+    "data.more_train.*.held_out_ratio": _HELD_OUT,
+    "data.more_train.*.weight": _POSITIVE,
     "data.eval.*.held_out_ratio": _HELD_OUT,
     "data.eval.*.concat_max_utterances": _SIZE,
     "data.eval.*.concat_gap_secs": _AMOUNT,
@@ -246,7 +252,7 @@ def check_values(
     """
     values = {f"{prefix}{name}": value for name, value in flatten(fields)}
     for name, value in values.items():
-        pattern = re.sub(r"^data\.eval\.[^.]+\.", "data.eval.*.", name)
+        pattern = re.sub(r"^(data\.(?:eval|more_train))\.[^.]+\.", r"\1.*.", name)
         allowed = (choices or {}).get(pattern)
         if allowed is not None and value not in allowed:
             raise ValueError(f"{name}={value!r}: no such value{name_nearest(str(value), allowed)}")

@@ -114,6 +114,14 @@ MODES = {
         flags=_USE | {"export_formats"},
         example="python run.py --mode=export --checkpoint=runs/base --output=exported/base",
     ),
+    "average": Mode(
+        summary="Averages the weights of several checkpoints of a run into one that every mode takes.",
+        reads="A workdir (--checkpoint), and which of its checkpoints to average (--inputs): last:N, best:N by the "
+        "metric of best/, or their paths. --weights=ema averages their averaged weights.",
+        writes="A new folder at --output, a workdir with the averaged checkpoint as its best one.",
+        flags=_USE,
+        example="python run.py --mode=average --checkpoint=runs/base --inputs=last:5 --output=runs/base-average",
+    ),
     "serve": Mode(
         summary="Answers HTTP requests with transcripts until a signal arrives.",
         reads="A recognizer (--checkpoint), as --mode=transcribe does, and recordings that clients send.",

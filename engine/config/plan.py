@@ -17,6 +17,7 @@ def describe_plan(config: ConfigDict, data: TrainData, *, num_replicas: int) -> 
         f"updates an epoch; {_describe_batch(config, num_replicas)}, {data.duration_secs / data.updates_per_epoch:.1f} "
         "audio-seconds an update"
     ]
+    lines += data.describe_corpora()
     if train.num_epochs:
         every = config.eval.every_updates
         lines.append(

@@ -26,7 +26,7 @@ _LATER_FIELDS = (
     "train.warmup_ratio", "train.hold_ratio", "train.loss_divisor", "checkpoint.background", "runtime.stop_within_secs",
     "runtime.loop_in_graph", "runtime.deterministic", "train.microbatch_rows", "train.microbatch_secs",
     "train.cr_ctc_scale", "train.cr_ctc_warmup_updates", "train.cr_ctc_mask_factor",
-    "train.intermediate_ctc_layers", "train.intermediate_ctc_weight",
+    "train.intermediate_ctc_layers", "train.intermediate_ctc_weight", "data.train.weight", "data.sampling_alpha",
 )  # fmt: skip
 
 # What tells two views of a row apart.
@@ -60,6 +60,8 @@ def check_fields(config: ConfigDict) -> None:
     """
     check_values(config)
     check_compilation(config)
+    if "train" in config.data.get("more_train", {}):
+        raise ValueError("data.more_train.train: data.train has this name among the corpora; choose another name")
     if config.train.ema_decay:
         taken = [name for name in config.data.eval if ema_name(name) in config.data.eval]
         if taken:
@@ -165,7 +167,8 @@ def check_inputs(config: ConfigDict, init: str, *, evaluate: bool) -> None:
     Raises:
         ValueError: Names what is missing, and the command that makes it.
     """
-    for fields in (config.data.train, *(config.data.eval.values() if evaluate else ())):
+    more = config.data.get("more_train", {})  # runs of older versions have one corpus
+    for fields in (config.data.train, *more.values(), *(config.data.eval.values() if evaluate else ())):
         check_corpus(config, fields)
     if init and not (storage.exists(init) or storage.exists(f"{init}.index")):
         raise ValueError(describe_missing_weights(init))

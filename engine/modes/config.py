@@ -8,33 +8,39 @@ from typing import Any
 
 from common import storage
 from common import workdir_layout as layout
+from engine.config.field_flags import SET_GROUPS
 from engine.config.field_rules import EPOCHS_OF, flatten
 
 _AUTO = "auto"  # `engine.config.builders.AUTO`, whose module imports TensorFlow
 
 
 def run(
-    *, config: Mapping[str, Any], base: Mapping[str, Any], eval_set: Mapping[str, Any], source: str, workdir: str
+    *,
+    config: Mapping[str, Any],
+    base: Mapping[str, Any],
+    sets: Mapping[str, Mapping[str, Any]],
+    source: str,
+    workdir: str,
 ) -> int:
     """Prints every field of a config with its value, and returns the exit status.
 
     Args:
         config: The fields after all flags.
         base: The fields of configs/base.py; a field with another value gets a comment with the value in `base`.
-        eval_set: The fields of configs.base.get_eval_set, the defaults of other evaluation sets.
+        sets: The defaults of other sets: {"data.eval": fields of get_eval_set, "data.more_train": of get_train_set}.
         source: The value of --config.
         workdir: The folder of the run. Values that the run has resolved, such as the vocabulary, appear in comments.
     """
     path = storage.join(workdir, layout.CONFIG_FILE)
     recorded = layout.read_config(path) if storage.is_file(path) else {}
-    print("\n".join(config_lines(config, base, eval_set, source=source, workdir=workdir, recorded=recorded)))
+    print("\n".join(config_lines(config, base, sets, source=source, workdir=workdir, recorded=recorded)))
     return 0
 
 
 def config_lines(
     config: Mapping[str, Any],
     base: Mapping[str, Any],
-    eval_set: Mapping[str, Any],
+    sets: Mapping[str, Mapping[str, Any]],
     *,
     source: str,
     workdir: str,
@@ -47,35 +53,35 @@ def config_lines(
     fields, defaults = dict(flatten(config)), dict(flatten(base))
     resolved = dict(flatten(recorded))
     for name, value in fields.items():
-        default = _default_of(name, defaults, eval_set)
+        default = _default_of(name, defaults, sets)
         if value != default:
             yield f"# configs/base.py: {_written(default)}"
         if note := _resolve(name, fields, resolved, workdir):
             yield f"# resolves to {note}"
         line = f"--config.{_flag_of(name)}={_written(value)}"
         # A run writes model.architecture itself. A flag file cannot hold a value of several lines.
-        is_flag = name in defaults or name.startswith("data.eval.")
+        is_flag = name in defaults or name.startswith(tuple(f"{group}." for group in sets))
         yield line if is_flag and "\n" not in line else f"# {line!r}"
 
 
-def _default_of(name: str, defaults: Mapping[str, Any], eval_set: Mapping[str, Any]) -> Any:
-    if name not in defaults and name.startswith("data.eval."):
-        return dict(flatten(eval_set)).get(_split_set(name)[1])
-    return defaults.get(name)
+def _default_of(name: str, defaults: Mapping[str, Any], sets: Mapping[str, Mapping[str, Any]]) -> Any:
+    group, _, field = _split_set(name)
+    return dict(flatten(sets[group])).get(field) if group and name not in defaults else defaults.get(name)
 
 
 def _flag_of(name: str) -> str:
-    """Returns the flag of a field; the name of an evaluation set becomes a key if it is not an identifier."""
-    if not name.startswith("data.eval."):
+    """Returns the flag of a field; the name of a set becomes a key if it is not an identifier."""
+    group, set_name, field = _split_set(name)
+    if not group:
         return name
-    set_name, field = _split_set(name)
-    return name if set_name.isidentifier() else f"data.eval[{set_name!r}].{field}"
+    return name if set_name.isidentifier() else f"{group}[{set_name!r}].{field}"
 
 
-def _split_set(name: str) -> tuple[str, str]:
-    """Splits data.eval.NAME.FIELD into NAME and FIELD, which may be in a group of the set."""
-    set_name, _, field = name.removeprefix("data.eval.").partition(".")
-    return set_name, field
+def _split_set(name: str) -> tuple[str, str, str]:
+    """Splits data.eval.NAME.FIELD into data.eval, NAME and FIELD, which may be in a group; "" for other fields."""
+    group = next((group for group in SET_GROUPS if name.startswith(f"{group}.")), "")
+    set_name, _, field = name.removeprefix(f"{group}.").partition(".")
+    return (group, set_name, field) if group else ("", "", "")
 
 
 def _written(value: Any) -> str:

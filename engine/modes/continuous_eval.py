@@ -227,7 +227,12 @@ class _Follower:
             eval_actions=[
                 identity.RunFiles(output, self._run_id, step),
                 writers.PredictionsWriter(workdir=output, scores=evaluators.scores, data=data, global_step=step),
-                writers.SaveBest(best=best, key=(best_set, "wer"), ema=ema, set_digest=self._digests.get(best_set, "")),
+                writers.SaveBest(
+                    best=best,
+                    key=(best_set, builders.choose_best_metric(config, eval_data)),
+                    ema=ema,
+                    set_digest=self._digests.get(best_set, ""),
+                ),
                 builders.report_maker(config, components)(
                     workdir=output, training_workdir=training_workdir, global_step=step, data=data
                 ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import statistics
@@ -21,6 +22,7 @@ from engine.protocols import Components, Tokenizer, TrainData
 from engine.training import microbatches
 from engine.workdir.records import read_metrics
 
+FIRST = "train"  # the name of the corpus of data.train among those of data.more_train
 _PRODUCT_SIZE, _PRODUCT_SECS = 1024, 0.3
 # Ratio of the speed of a lone matrix product that training reaches: 61 to 71 % with base (docs/results/0149). Small
 # models spend most of their time between the products.
@@ -66,6 +68,7 @@ def run(
     config = builders.with_architecture(config, parts, init=parts.fetch_weights(config.model.init))
     data = config.data
     given = None if data.vocab == builders.AUTO else parts.build_tokenizer(data.vocab)
+    trained = {FIRST: data.train, **data.get("more_train", {})}
     build_train, config, tokenizer = _open_train(config, parts, given)
     data = config.data
     estimate = memory.measure(config, num_tokens=tokenizer.num_tokens, measure_model=measure_model)
@@ -84,7 +87,10 @@ def run(
         del num_samples
         return microbatches.rows_of_replica(num_rows, replicas)
 
-    sets = [set_type(name="", fields=data.train.to_dict(), build=build_train, rows_at_once=rows_in_training)]
+    sets = [
+        set_type(name="", corpus=name, fields=fields.to_dict(), build=build_train(name), rows_at_once=rows_in_training)
+        for name, fields in trained.items()
+    ]
     for name, fields in data.eval.items():
         sets.append(
             set_type(name=name, fields=fields.to_dict(), build=build_eval(name), rows_at_once=rows_in_evaluation)
@@ -114,15 +120,17 @@ def run(
 def _open_train(
     config: ConfigDict, parts: Components, tokenizer: Tokenizer | None
 ) -> tuple[Callable[..., Any], ConfigDict, Tokenizer]:
-    """Opens the training set before the others, because its texts decide fields that are "auto".
+    """Opens the training corpora before the other sets, because their texts decide fields that are "auto".
 
     Returns:
-        A function that reports the issues of the set and returns it, or raises the error of opening it; the config with
-        the fields that the texts decide; the tokenizer, as given or made from the texts.
+        A function from the name of a corpus to one that reports its issues and returns the training data, or raises the
+        error of opening them; the config with the fields that the texts decide; the tokenizer, as given or made from
+        the texts.
     """
     faults: list[Any] = []
     data: TrainData | None = None
     error: Exception | None = None
+    config, missing = _without_missing_corpora(config)
     try:
         validation.check_corpus(config, config.data.train)
         data = builders.build_train_data(config, parts, tokenizer, report=faults.append)
@@ -133,16 +141,40 @@ def _open_train(
             config = ConfigDict(config.to_dict())
             config.data.text_normalization = "unicode"
 
-    def build(report: Callable[..., None]) -> Any:
-        for fault in faults:
-            report(fault)
-        if error is not None:
-            raise error
-        return data
+    def build_train(name: str) -> Callable[..., Any]:
+        unusable = missing.get(name, error)
+        if error is not None and name != FIRST and name not in missing:
+            unusable = ValueError(f"{name} is not examined, because the training data cannot be opened")
+        return functools.partial(_report_corpus, name, data, faults, unusable)
 
     if tokenizer is None:
         tokenizer = data.tokenizer if data is not None else parts.build_tokenizer("")
-    return build, config, tokenizer
+    return build_train, config, tokenizer
+
+
+def _report_corpus(
+    name: str, data: TrainData | None, faults: Sequence[Any], error: Exception | None, report: Callable[..., None]
+) -> Any:
+    """Reports the faults of one training corpus and returns the training data, or raises its error."""
+    for fault in faults:
+        if getattr(fault, "corpus", FIRST) == name:
+            report(fault)
+    if error is not None:
+        raise error
+    return data
+
+
+def _without_missing_corpora(config: ConfigDict) -> tuple[ConfigDict, dict[str, Exception]]:
+    """Returns the config without the further corpora that do not exist, and the error of each: others are examined."""
+    found = ConfigDict(config.to_dict())
+    missing: dict[str, Exception] = {}
+    for name, fields in config.data.get("more_train", {}).items():
+        try:
+            validation.check_corpus(config, fields)
+        except ValueError as error:
+            missing[name] = error
+            del found.data.more_train[name]
+    return found, missing
 
 
 def _has_accelerator() -> bool:

@@ -148,6 +148,7 @@ class _Session:
                 eval_every=config.eval.every_updates,
                 best_metric_set=config.eval.best_metric_set,
                 patience=config.eval.early_stopping_patience,
+                best_metric=builders.choose_best_metric(config, prepared.eval_data),
             ),
             trainer=self._trainer,
             train_data=prepared.train_data,

@@ -21,57 +21,65 @@ from engine.common import files
 from engine.common.progress import progress_bar
 from engine.config import builders, field_rules
 from engine.config.decode import TUNING
-from engine.evaluation.metrics import ErrorCounts, count_word_errors
+from engine.evaluation.metrics import ErrorCounts, count_char_errors, count_word_errors
 from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TunableSearch
 from engine.workdir.identity import evaluation_folder
 
-_NUM_SHOWN = 12  # trials printed; all are in the file
-
 Utterances = Sequence[tuple[str, np.ndarray]]
+CountFn = Callable[[str, str], ErrorCounts]
+
+# The function that counts the errors of a metric, and the name of its number of reference tokens in decode.json.
+_COUNTED: dict[str, tuple[CountFn, str]] = {
+    "wer": (count_word_errors, "num_words"),
+    "cer": (count_char_errors, "num_chars"),
+}
+_NUM_SHOWN = 12  # trials printed; all are in the file
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """The word errors of one pair of weights.
+    """The errors of one pair of weights.
 
     Attributes:
         lm_weight: Value of config.decode.lm_weight.
         word_score: Value of config.decode.word_score.
-        words: Word errors over the tuning half.
+        errors: Errors of words, or of characters, over the tuning half.
     """
 
     lm_weight: float
     word_score: float
-    words: ErrorCounts
+    errors: ErrorCounts
 
     def __lt__(self, other: Trial) -> bool:
         return self._key() < other._key()
 
     def _key(self) -> tuple[int, float, float]:
-        return self.words.num_errors, self.lm_weight, abs(self.word_score)
+        return self.errors.num_errors, self.lm_weight, abs(self.word_score)
 
 
 @dataclasses.dataclass(frozen=True)
 class Half:
-    """The word errors over one half of the set, without and with the language model.
+    """The errors over one half of the set, without and with the language model.
 
     Attributes:
         num_utterances: Utterances in the half.
-        greedy: Word errors of greedy decoding.
-        words: Word errors with the chosen weights.
+        greedy: Errors of greedy decoding.
+        errors: Errors with the chosen weights.
+        metric: "wer" for words, "cer" for characters.
     """
 
     num_utterances: int
     greedy: ErrorCounts
-    words: ErrorCounts
+    errors: ErrorCounts
+    metric: str = "wer"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the JSON object of this half in decode.json."""
         return {
             "num_utterances": self.num_utterances,
-            "num_words": self.greedy.num_reference,
-            "greedy_wer": self.greedy.rate,
-            "wer": self.words.rate,
+            _COUNTED[self.metric][1]: self.greedy.num_reference,
+            f"greedy_{self.metric}": self.greedy.rate,
+            self.metric: self.errors.rate,
         }
 
 
@@ -102,6 +110,7 @@ def run(
     search = _build_search(config, parts, tokenizer)
     config = builders.with_architecture(config, parts, run=checkpoint or workdir)
     data = builders.build_eval_set(config, parts, tokenizer, name)
+    metric = builders.choose_best_metric(config, {name: data})
     model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     path = restore_weights(model, checkpoint or workdir, weights=weights)
     logging.info("tuning on half of %s with %s", name, path)
@@ -114,26 +123,27 @@ def run(
         lm_weights=tune.lm_weights,
         word_scores=tune.word_scores,
         num_refinements=tune.num_refinements,
+        metric=metric,
     )
     elapsed_secs = time.monotonic() - start_secs
     best = choose_middle(trials)
     chosen = _best_text(search.with_weights(lm_weight=best.lm_weight, word_score=best.word_score), tokenizer)
     greedy = _greedy_text(parts, tokenizer)
     halves = [
-        Half(len(tuned), count_errors(tuned, greedy), best.words),
-        Half(len(held_out), count_errors(held_out, greedy), count_errors(held_out, chosen)),
+        Half(len(tuned), count_errors(tuned, greedy, metric), best.errors, metric),
+        Half(len(held_out), count_errors(held_out, greedy, metric), count_errors(held_out, chosen, metric), metric),
     ]
     target = output or storage.join(evaluation_folder(workdir, checkpoint), DECODE_FILE)
     fields = {**config.decode.to_dict(), "lm_weight": best.lm_weight, "word_score": best.word_score}
     files.write_json_atomic(target, {**fields, TUNING: _report(name, path, halves, trials)})
-    print(f"\n{trial_table(trials, best, halves[0].greedy, name)}\n")
+    print(f"\n{trial_table(trials, best, halves[0].greedy, name, metric=metric)}\n")
     print(f"{halves_table(halves, name)}\n")
     print(
         f"{len(trials)} pairs of weights on {len(tuned)} utterances in {elapsed_secs:.0f} s; lm_weight "
         f"{best.lm_weight:g} and word_score {best.word_score:g} are written to {target}: use them with "
         f"--decode={target}"
     )
-    if halves[1].words.num_errors >= halves[1].greedy.num_errors:
+    if halves[1].errors.num_errors >= halves[1].greedy.num_errors:
         print(
             "warning: on the utterances that were not tuned on, greedy decoding is as good: this language model does "
             "not help this recognizer"
@@ -183,11 +193,11 @@ def split_halves(heard: Utterances, name: str) -> tuple[Utterances, Utterances]:
 def choose_middle(trials: Sequence[Trial]) -> Trial:
     """Returns the trial with the fewest errors; of several the one nearest to their median.
 
-    Errors are whole words, so neighbours often tie. A weight at the edge of such a plateau is one step from a worse
+    Errors are whole numbers, so neighbours often tie. A weight at the edge of such a plateau is one step from a worse
     one; other utterances move the edge.
     """
-    fewest = min(trial.words.num_errors for trial in trials)
-    ties = [trial for trial in trials if trial.words.num_errors == fewest]
+    fewest = min(trial.errors.num_errors for trial in trials)
+    ties = [trial for trial in trials if trial.errors.num_errors == fewest]
     axes = [[trial.lm_weight for trial in ties], [trial.word_score for trial in ties]]
     centre = [statistics.median(axis) for axis in axes]
     widths = [max(axis) - min(axis) or 1.0 for axis in axes]
@@ -241,6 +251,7 @@ def tune_weights(
     lm_weights: Sequence[float],
     word_scores: Sequence[float],
     num_refinements: int,
+    metric: str = "wer",
 ) -> list[Trial]:
     """Tries every pair of weights, then the neighbours of the best pair at half the distance, and so on.
 
@@ -251,6 +262,7 @@ def tune_weights(
         lm_weights: Values of lm_weight in the first round.
         word_scores: Values of word_score in the first round.
         num_refinements: Rounds after the first.
+        metric: The errors to count, "wer" or "cer".
 
     Returns:
         The trials, in the order in which they were made.
@@ -266,9 +278,9 @@ def tune_weights(
                     bar.update(len(heard))
                     continue
                 weighted = search.with_weights(lm_weight=pair[0], word_score=pair[1])
-                trials[pair] = Trial(*pair, count_errors(heard, _best_text(weighted, tokenizer), bar=bar))
+                trials[pair] = Trial(*pair, count_errors(heard, _best_text(weighted, tokenizer), metric, bar=bar))
             best = choose_middle(list(trials.values()))
-            bar.set_postfix_str(f"WER {100 * best.words.rate:.2f} %")
+            bar.set_postfix_str(f"{metric.upper()} {100 * best.errors.rate:.2f} %")
             shrink = 2 ** (round_number + 1)
             around = [(-weight_step / shrink, 0, weight_step / shrink), (-score_step / shrink, 0, score_step / shrink)]
             pairs = [
@@ -279,44 +291,47 @@ def tune_weights(
     return list(trials.values())
 
 
-def count_errors(heard: Utterances, read: Callable[[np.ndarray], str], *, bar: Any = None) -> ErrorCounts:
-    """Sums the word errors of a function that turns log-probabilities into text."""
-    total = ErrorCounts()
+def count_errors(
+    heard: Utterances, read: Callable[[np.ndarray], str], metric: str = "wer", *, bar: Any = None
+) -> ErrorCounts:
+    """Sums the errors of a function that turns log-probabilities into text."""
+    total, (count, _) = ErrorCounts(), _COUNTED[metric]
     for reference, log_probs in heard:
-        total += count_word_errors(reference, read(log_probs))
+        total += count(reference, read(log_probs))
         if bar is not None:
             bar.update(1)
     return total
 
 
-def trial_table(trials: Sequence[Trial], best: Trial, baseline: ErrorCounts, name: str) -> str:
+def trial_table(trials: Sequence[Trial], best: Trial, baseline: ErrorCounts, name: str, *, metric: str = "wer") -> str:
     """Returns a table of the chosen trial, the next best ones and greedy decoding, over the tuning half."""
-    lines = [f"{name}: lm_weight  word_score   WER %  substituted  deleted  inserted"]
+    lines = [f"{name}: lm_weight  word_score   {metric.upper()} %  substituted  deleted  inserted"]
     width = len(name)
 
-    def line(first: str, second: str, words: ErrorCounts) -> str:
+    def line(first: str, second: str, errors: ErrorCounts) -> str:
         return (
-            f"{'':{width}}  {first:>9}  {second:>10}  {100 * words.rate:6.2f}  {words.substitutions:11}  "
-            f"{words.deletions:7}  {words.insertions:8}"
+            f"{'':{width}}  {first:>9}  {second:>10}  {100 * errors.rate:6.2f}  {errors.substitutions:11}  "
+            f"{errors.deletions:7}  {errors.insertions:8}"
         )
 
     others = [trial for trial in sorted(trials) if trial is not best]
     for trial in [best, *others][:_NUM_SHOWN]:
-        lines.append(line(f"{trial.lm_weight:g}", f"{trial.word_score:g}", trial.words))
+        lines.append(line(f"{trial.lm_weight:g}", f"{trial.word_score:g}", trial.errors))
     lines.append(line("greedy", "", baseline))
-    num_ties = sum(trial.words.num_errors == best.words.num_errors for trial in trials)
+    num_ties = sum(trial.errors.num_errors == best.errors.num_errors for trial in trials)
     if num_ties > 1:
         lines.append(f"{num_ties} pairs have equally few errors; the first line is the middle of them")
     return "\n".join(lines)
 
 
 def halves_table(halves: Sequence[Half], name: str) -> str:
-    """Returns a table of the word error rates over both halves, without and with the chosen weights."""
-    lines = ["half of " + name + "   utterances  greedy WER %  WER %"]
+    """Returns a table of the error rates over both halves, without and with the chosen weights."""
+    rate = halves[0].metric.upper()
+    lines = [f"half of {name}   utterances  greedy {rate} %  {rate} %"]
     width = len("half of " + name)
     for title, half in zip(("tuned on", "held out"), halves, strict=True):
         lines.append(
-            f"{title:{width}}  {half.num_utterances:11}  {100 * half.greedy.rate:12.2f}  {100 * half.words.rate:5.2f}"
+            f"{title:{width}}  {half.num_utterances:11}  {100 * half.greedy.rate:12.2f}  {100 * half.errors.rate:5.2f}"
         )
     return "\n".join(lines)
 
@@ -342,7 +357,7 @@ def _report(name: str, path: str, halves: Sequence[Half], trials: Sequence[Trial
         **tuned.to_dict(),
         "held_out": held_out.to_dict(),
         "trials": [
-            {"lm_weight": trial.lm_weight, "word_score": trial.word_score, "wer": trial.words.rate}
+            {"lm_weight": trial.lm_weight, "word_score": trial.word_score, tuned.metric: trial.errors.rate}
             for trial in sorted(trials)
         ],
     }

@@ -10,10 +10,11 @@ import jinja2
 
 from common import storage
 from common import workdir_layout as layout
+from engine.evaluation.best_metric import choose_metric
 from engine.evaluation.metrics import ErrorCounts
 from engine.report.curves import HEIGHT, WIDTH, Figure, draw, series_of
 from engine.report.facts import RunFacts, differing_fields
-from engine.report.page import now, percent
+from engine.report.page import RATE_TITLES, now, percent
 from engine.report.sets import (
     Change,
     Prediction,
@@ -63,7 +64,7 @@ class Rated:
         char_rate: Character error rate.
         char_interval: Confidence interval of the character error rate.
         change: Change against the first run; None for the first run itself.
-        p_value: P value of the change in WER, corrected for multiple tests.
+        p_value: P value of the change, corrected for multiple tests.
     """
 
     name: str
@@ -77,7 +78,7 @@ class Rated:
 
     @property
     def is_significant(self) -> bool:
-        """Returns True if the run's WER differs significantly from the first run's."""
+        """Returns True if the run's error rate differs significantly from the first run's."""
         return self.p_value is not None and self.p_value < 0.05
 
 
@@ -90,12 +91,14 @@ class ComparedSet:
         num_common: Utterances that all runs have with the same reference.
         num_apart: Other utterances, which are excluded.
         runs: Error rates, in the order of the runs.
+        metric: The error rate that is compared, "wer" or "cer".
     """
 
     name: str
     num_common: int
     num_apart: int
     runs: list[Rated]
+    metric: str = "wer"
 
 
 def read_runs(workdirs: Sequence[str]) -> list[Run]:
@@ -163,14 +166,17 @@ def _compare_set(name: str, runs: Sequence[Run]) -> ComparedSet:
     common = _common_utterances(every)
     kept = [[records[utterance_id] for utterance_id in common] for records in every]
     before = dict(zip(common, kept[0], strict=True))
-    changes = [compare(before, records) for records in kept[1:]]
+    metric = choose_metric(runs[0].facts.field("eval.best_metric"), (record["reference"] for record in kept[0]))
+    changes = [compare(before, records, metric=metric) for records in kept[1:]]
     p_values = [None, *holm([change.test.p_value for change in changes])]
     rated = [
         _rate(run, name, records, change, p_value)
         for run, records, change, p_value in zip(runs, kept, [None, *changes], p_values, strict=True)
     ]
     everything = set().union(*every)
-    return ComparedSet(name=name, num_common=len(common), num_apart=len(everything) - len(common), runs=rated)
+    return ComparedSet(
+        name=name, num_common=len(common), num_apart=len(everything) - len(common), runs=rated, metric=metric
+    )
 
 
 def _common_utterances(every: Sequence[dict[str, Prediction]]) -> list[str]:
@@ -204,7 +210,7 @@ def draw_runs(runs: Sequence[Run], sets: Sequence[ComparedSet]) -> list[Figure]:
 
     Args:
         runs: Runs to draw.
-        sets: Sets whose word error rate is drawn.
+        sets: Sets whose error rate is drawn.
     """
     names = [run.name for run in runs]
 
@@ -213,8 +219,9 @@ def draw_runs(runs: Sequence[Run], sets: Sequence[ComparedSet]) -> list[Figure]:
 
     found = [draw("Training loss per utterance", of(_TRAIN, "loss"), y_name="loss, nats", colours=names)]
     for one in sets:
-        title = f"Word error rate of {one.name}, %"
-        found.append(draw(title, of(one.name, "wer", 100.0), y_name="WER, %", colours=names, may_be_log=False))
+        title = f"{RATE_TITLES[one.metric].removesuffix(', %')} of {one.name}, %"
+        y_name = f"{one.metric.upper()}, %"
+        found.append(draw(title, of(one.name, one.metric, 100.0), y_name=y_name, colours=names, may_be_log=False))
     rates, speeds = of(_TRAIN, "learning_rate"), of(_TRAIN, "audio_secs_per_sec")
     found.append(draw("Learning rate", rates, y_name="rate", colours=names, may_be_log=False))
     title = "Training throughput, seconds of audio a second"
@@ -249,7 +256,8 @@ def describe(sets: Sequence[ComparedSet]) -> str:
     lines = []
     for one in sets:
         for rated in one.runs:
-            line = f"{one.name}  {rated.name}  WER {percent(rated.words.rate)} %"
+            rate = rated.words.rate if one.metric == "wer" else rated.char_rate
+            line = f"{one.name}  {rated.name}  {one.metric.upper()} {percent(rate)} %"
             if rated.change is not None:
                 line += f"  {100 * rated.change.test.difference:+.2f} points against {one.runs[0].name}"
                 if rated.p_value is not None:

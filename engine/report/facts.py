@@ -79,7 +79,7 @@ class RunFacts:
             "commit": _text(self.environment.get("commit")),
             "model": _text(self.field("model.preset")),
             "started from": _text(self.field("model.init"), empty="random weights"),
-            "trained on": _text(self.field("data.train.input")),
+            "trained on": self._corpora(),
             "learning rate": self._learning_rate(),
             "batch": self._batch(),
             "updates": updates,
@@ -94,6 +94,12 @@ class RunFacts:
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             return UNKNOWN
         return shorten(shlex.join(["python", *words]))
+
+    def _corpora(self) -> str:
+        more = self.field("data.more_train")  # runs of older versions have one corpus
+        found = [_member(fields, "input") for fields in more.values()] if isinstance(more, Mapping) else []
+        inputs = [self.field("data.train.input"), *found]
+        return _text(", ".join(text for text in inputs if isinstance(text, str)))
 
     def _learning_rate(self) -> str:
         peak, schedule = self.field("train.learning_rate"), self.field("train.schedule")
@@ -179,10 +185,11 @@ def _rate_tiles(sets: Sequence[SetReport], main: object) -> list[Tile]:
     one = next((one for one in sets if one.name == main), sets[0] if sets else None)
     if one is None or not one.num_utterances:
         return []
-    return [
+    tiles = [
         Tile("WER", f"{100 * one.words.rate:.2f} %", _rate_detail(one.name, one.interval)),
         Tile("CER", f"{100 * one.char_rate:.2f} %", _rate_detail(one.name, one.char_interval)),
     ]
+    return sorted(tiles, key=lambda tile: tile.name.lower() != one.metric)  # the rate that decides comes first
 
 
 def _parameter_tile(environment: Mapping[str, Any]) -> Tile:

@@ -6,7 +6,7 @@ import base64
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from engine.report.facts import Tile
 from engine.report.sets import SetReport
 
 _TRAIN = "train"
+RATE_TITLES = {"wer": "Word error rate, %", "cer": "Character error rate, %"}
 # Fixed scales, so that the same length or color means the same on every page.
 BAR_SCALES = (0.05, 0.1, 0.25, 0.5, 1.0)  # upper ends of the bars' axis; longer bars are cut off
 HEAT_STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # between the colors of the confusion matrix
@@ -86,12 +87,15 @@ def collect_clips(
     return clips
 
 
-def training_figures(lines: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> list[Figure]:
-    """Returns the curves of losses, word error rate, learning rate and throughput that metrics.jsonl has.
+def training_figures(
+    lines: Sequence[Mapping[str, Any]], sets: Sequence[str], *, metrics: Collection[str] = ("wer",)
+) -> list[Figure]:
+    """Returns the curves of losses, error rates, learning rate and throughput that metrics.jsonl has.
 
     Args:
         lines: Lines of metrics.jsonl.
         sets: Names of the evaluated sets.
+        metrics: The error rates to draw, of "wer" and "cer".
     """
 
     def of(splits: Sequence[str], name: str, factor: float = 1.0) -> dict[str, Points]:
@@ -105,7 +109,11 @@ def training_figures(lines: Sequence[Mapping[str, Any]], sets: Sequence[str]) ->
     found = [
         draw("Loss per utterance", of(names, "loss"), y_name="loss, nats", colours=names),
         draw("Auxiliary losses per utterance", auxiliary, y_name="loss, nats"),
-        draw("Word error rate, %", of(sets, "wer", 100.0), y_name="WER, %", colours=names, may_be_log=False),
+        *(
+            draw(title, of(sets, name, 100.0), y_name=f"{name.upper()}, %", colours=names, may_be_log=False)
+            for name, title in RATE_TITLES.items()
+            if name in metrics
+        ),
         draw("Learning rate", of([_TRAIN], "learning_rate"), y_name="rate", colours=names, may_be_log=False),
         draw(
             "Throughput, seconds of audio a second",

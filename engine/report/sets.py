@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.evaluation.best_metric import AUTO, choose_metric
 from engine.evaluation.metrics import ErrorCounts
 from engine.report.alignment import SPACE, Confusions, Pair, align_words, count_confusions
 from engine.report.statistics import Interval, PairedTest, compare_errors, pieces_of, rate_interval
@@ -81,7 +82,7 @@ class Change:
     """Comparison of two transcriptions of the same utterances.
 
     Attributes:
-        test: Significance test of the difference in word error rate.
+        test: Significance test of the difference in the error rate.
         num_better, num_worse, num_same: Utterances with fewer, more, as many errors in the second.
         better, worse: The utterances that differ most.
         num_apart: Utterances that only one has, or whose reference differs; they are excluded.
@@ -145,6 +146,7 @@ class SetReport:
         utterances: The worst utterances; all of them have errors.
         previous_step: Update of the previous evaluation; None without one.
         change: Change since the previous evaluation; None without one.
+        metric: The error rate that decides and that `change` is about, "wer" or "cer".
     """
 
     name: str
@@ -167,6 +169,7 @@ class SetReport:
     utterances: list[Utterance]
     previous_step: int | None
     change: Change | None
+    metric: str = "wer"
 
 
 def build_set(
@@ -175,6 +178,7 @@ def build_set(
     predictions: Sequence[Prediction],
     previous: tuple[int, Mapping[str, Prediction]] | None,
     max_utterances: int,
+    metric: object = AUTO,
 ) -> SetReport:
     """Builds the report of one set from its predictions.
 
@@ -183,7 +187,9 @@ def build_set(
         predictions: Lines of predictions.jsonl, worst first; `speaker_id` and `duration_secs` may be missing.
         previous: Update of the previous evaluation, and its lines by utterance; None without one.
         max_utterances: Limit of the listed utterances.
+        metric: Value of config.eval.best_metric.
     """
+    metric = choose_metric(metric, (record["reference"] for record in predictions))
     speakers = [speaker_of(record) for record in predictions]
     pieces, by_speaker = pieces_of(speakers)
     wrong = [record for record in predictions if record["errors"] or record["char_errors"]]
@@ -211,7 +217,8 @@ def build_set(
         num_with_errors=len(wrong),
         utterances=[_describe_utterance(record, before) for record in wrong[:max_utterances]],
         previous_step=previous_step,
-        change=compare(before, predictions) if previous else None,
+        change=compare(before, predictions, metric=metric) if previous else None,
+        metric=metric,
     )
 
 
@@ -247,23 +254,25 @@ def char_columns(predictions: Sequence[Prediction]) -> tuple[list[int], list[int
     return [record["char_errors"] for record in predictions], [record["num_chars"] for record in predictions]
 
 
-def compare(before: Mapping[str, Prediction], predictions: Iterable[Prediction]) -> Change:
+def compare(before: Mapping[str, Prediction], predictions: Iterable[Prediction], *, metric: str = "wer") -> Change:
     """Compares two transcriptions utterance by utterance.
 
     Args:
         before: Lines of the first transcription by utterance; an utterance whose `reference` differs is excluded.
         predictions: Lines of the second transcription.
+        metric: The errors to compare: "wer" for words, "cer" for characters.
     """
+    count, total = ("errors", "num_words") if metric == "wer" else ("char_errors", "num_chars")
     now = {record["utterance_id"]: record for record in predictions}
     common = sorted(
         name
         for name in now.keys() & before.keys()
         if before[name].get("reference", now[name]["reference"]) == now[name]["reference"]
     )
-    errors = [before[name]["errors"] for name in common]
-    errors_now = [now[name]["errors"] for name in common]
-    words = [now[name]["num_words"] for name in common]
-    test = compare_errors(errors, errors_now, words, [speaker_of(now[name]) for name in common])
+    errors = [before[name][count] for name in common]
+    errors_now = [now[name][count] for name in common]
+    totals = [now[name][total] for name in common]
+    test = compare_errors(errors, errors_now, totals, [speaker_of(now[name]) for name in common])
     changes = sorted(zip(common, errors, errors_now, strict=True), key=lambda one: (-abs(one[2] - one[1]), one[0]))
     directions = Counter(_direction(one[1], one[2]) for one in changes)
 

@@ -12,6 +12,7 @@ from absl import logging
 from common import storage
 from common import workdir_layout as layout
 from engine.common import files
+from engine.evaluation.best_metric import AUTO
 from engine.protocols import EvalData
 from engine.report.facts import RunFacts, headline
 from engine.report.history import read_previous
@@ -101,10 +102,11 @@ def write_report(
         max_audio_mb: Limit of the audio on the page with its waveforms, in megabytes.
         path: Output file; "" = WORKDIR/report.html.
     """
-    reports = [load_set(workdir, name, step=step, max_utterances=max_utterances) for name in metrics]
+    environment, facts = page_environment(TEMPLATES), RunFacts.read(training_workdir)
+    metric = facts.field("eval.best_metric")
+    reports = [load_set(workdir, name, step=step, max_utterances=max_utterances, metric=metric) for name in metrics]
     lines = [*read_metrics(training_workdir), *(read_metrics(workdir) if workdir != training_workdir else [])]
     lines += [{"step": step, "split": name, **values} for name, values in metrics.items()]
-    environment, facts = page_environment(TEMPLATES), RunFacts.read(training_workdir)
     page = render_report(
         environment=environment,
         title=storage.real(training_workdir).rpartition("/")[2],
@@ -112,7 +114,7 @@ def write_report(
         facts=facts.summary(),
         fields=facts.fields(),
         tiles=headline(facts, reports, lines, step=step),
-        figures=training_figures(lines, list(metrics)),
+        figures=training_figures(lines, list(metrics), metrics={one.metric for one in reports}),
         sets=reports,
         clips=collect_clips(
             reports,
@@ -127,7 +129,9 @@ def write_report(
     return target
 
 
-def load_set(workdir: str | os.PathLike[str], name: str, *, step: int, max_utterances: int) -> SetReport:
+def load_set(
+    workdir: str | os.PathLike[str], name: str, *, step: int, max_utterances: int, metric: object = AUTO
+) -> SetReport:
     """Builds the report of a set from its predictions and history in a workdir."""
     folder = storage.join(workdir, layout.EVAL_FOLDER, name)
     predictions = records.read_predictions(storage.join(folder, layout.PREDICTIONS_FILE))
@@ -141,6 +145,7 @@ def load_set(workdir: str | os.PathLike[str], name: str, *, step: int, max_utter
         predictions=predictions,
         previous=previous,
         max_utterances=max_utterances,
+        metric=metric,
     )
 
 

@@ -109,7 +109,7 @@ def _open_shards(index: Path, stack: contextlib.ExitStack) -> dict[str, StoredTe
 
 def _open_shard(index: Path, shard: str, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
     path = index.parent / shard
-    if Path(shard).name != shard or len(shard.encode()) > _MAX_NAME:
+    if Path(shard).name != shard or len(shard.encode()) > _MAX_NAME or not shard.isprintable():
         raise ValueError(f"{index}: {shard[:60]!r} is not a file name in the folder; fetch the folder again")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, but {index.name} lists it; fetch it")

@@ -9,7 +9,7 @@ import pytest
 from common import renamed
 from common.arguments import Parser
 from common.workdir_layout import read_config
-from configs.base import get_config, get_eval_set
+from configs.base import get_config, get_eval_set, get_train_set
 from engine.config.config_file import ConfigParser
 from engine.config.field_flags import FlagError
 from models.wav2vec2.config import Wav2Vec2Config
@@ -26,7 +26,7 @@ def get_config():
 
 
 def make_reader():
-    return ConfigParser(template=get_config(), new_eval_set=get_eval_set)
+    return ConfigParser(template=get_config(), new_eval_set=get_eval_set, new_train_set=get_train_set)
 
 
 def test_every_new_name_is_a_field_of_a_config():
@@ -96,7 +96,7 @@ def test_an_evaluation_set_may_be_called_like_an_old_field(tmp_path, capsys):
     path = tmp_path / "mine.py"
     path.write_text(
         OLD_CONFIG.replace('eval.best_of = ""', "data.eval.regions = get_eval_set()").replace(
-            "import debug", "import debug\nfrom configs.base import get_eval_set"
+            "import debug", "import debug\nfrom configs.base import get_eval_set, get_train_set"
         )
     )
     reader = make_reader()

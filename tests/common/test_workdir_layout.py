@@ -94,6 +94,7 @@ def test_the_config_of_a_checkpoint_lies_up_to_two_folders_above_it(workdir):
         (b'{"a":' * 50 + b"1" + b"}" * 50, "nested too deeply"),
         (b'{"a":' * 100_000, "nested too deeply"),
         (b'{"data": {"train.input": 1}}', "'train.input': field names have no dots"),
+        (b'{"data": {"__class__": 1}}', "'__class__' is no field name"),
         (b"[]", "a JSON array, not a JSON object"),
     ],
 )

@@ -9,7 +9,8 @@ import numpy as np
 import soundfile
 
 from data.batches.datasets import EvalData, TrainData, build_eval_data, build_train_data
-from data.batches.plan import BatchPlan, Concatenation
+from data.batches.plan import BatchPlan
+from data.batches.rows import Concatenation
 from data.corpus.utterance import Utterance
 from data.shards.writer import ShardTask
 

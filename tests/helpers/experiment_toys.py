@@ -45,6 +45,12 @@ class ToyTrainData:
     def unreadable(self, before_update):
         return []
 
+    def corpus_rows(self, num_updates):
+        return {}
+
+    def describe_corpora(self):
+        return []
+
     def utterance_ids_of(self, update):
         return [f"row-{update}-{row}" for row in range(4)]
 

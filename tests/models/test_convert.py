@@ -116,9 +116,10 @@ def test_shards_are_read_by_their_index(tmp_path, golden):
     index["weight_map"][names[1]] = "model-1.safetensors"
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert "is not in the shard listed for it" in refusal(tmp_path, folder)
-    index["weight_map"][names[0]] = "../model-1.safetensors"
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert "is not a file name in the folder" in refusal(tmp_path, folder)
+    for shard in ("../model-1.safetensors", "model\n1.safetensors"):
+        index["weight_map"][names[0]] = shard
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        assert "is not a file name in the folder" in refusal(tmp_path, folder)
     for content in ("{}", "[]", "{", "[" * 100_000, *({"weight_map": value} for value in ([], 3, {"a": 1}, {"a": []}))):
         text = content if isinstance(content, str) else json.dumps(content)
         (folder / "model.safetensors.index.json").write_text(text)

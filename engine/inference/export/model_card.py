@@ -29,9 +29,11 @@ def model_card(
     data, train, model = config["data"], config["train"], config["model"]
     trained_on = "Nothing was trained here: these are converted weights."
     if "train" in data:  # else a folder of models.convert
+        corpora = [data["train"], *data.get("more_train", {}).values()]
+        sources = [f"{one['format']}, {one['input']}, split {one['split'] or 'all'}" for one in corpora]
         trained_on = (
-            f"{data['train']['format']}, {data['train']['input']}, split {data['train']['split'] or 'all'}; text "
-            f"normalization {data['text_normalization']}. Starting weights: {model['init'] or 'random'}."
+            f"{'; '.join(sources)}; text normalization {data['text_normalization']}. Starting weights: "
+            f"{model['init'] or 'random'}."
         )
     architecture = model["preset"] if model.get("source", "native") == "native" else model["hub_handle"]
     return compose_card(

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from data.batches.datasets import SubsetSource
+from data.batches.corpora import SubsetSource
 from data.common.errors import InputError
 from data.open_corpus import open_source
 from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.batches.plan import PlannedRow, padding_ratio, samples_at_speed
+from data.batches.plan import PlannedRow, padding_ratio
+from data.batches.rows import samples_at_speed
 from data.common.errors import InputError
 from tests.helpers.data_toys import batch_plan
 

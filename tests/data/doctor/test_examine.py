@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable
@@ -293,3 +294,34 @@ def test_rare_characters_of_a_vocabulary_made_of_the_texts_are_named(tmp_path):
 
     assert rare(None) == [{"q": "once, first odd"}]
     assert rare(CharTokenizer(tokens=(*SPECIAL_TOKENS, "|", *"alq"))) == []
+
+
+def test_every_training_corpus_is_examined_by_itself_and_they_have_one_plan(clean, tmp_path):
+    items = speak_tones(6, speakers=2, seed=5, first_speaker=500)
+    lines = []
+    for item in items:
+        write_audio(tmp_path / f"{item.utterance_id}.wav", item.waveform)
+        lines.append(
+            f'{{"audio_filepath": "{item.utterance_id}.wav", "text": "{item.text} [LAUGHS]", "speaker": "9"}}\n'
+        )
+    # One of the utterances that evaluate, with another id.
+    twin = next((clean / "dev").glob("*.wav"))
+    (tmp_path / "twin.wav").write_bytes(twin.read_bytes())
+    lines.append('{"audio_filepath": "twin.wav", "text": "A", "speaker": "9"}\n')
+    (tmp_path / "m.jsonl").write_text("".join(lines))
+    first, dev = clean_sets(clean)
+    more = {"format": "jsonl", "input": str(tmp_path / "m.jsonl"), "weight": 2.0}
+    data = train_data(
+        tokenizer=TOKENIZER, text_normalization="librispeech", global_batch_size=4, seed=0, more={"calls": more},
+        **{**LIMITS, **first.fields},
+    )  # fmt: skip
+    calls = dataclasses.replace(first, corpus="calls", fields=more, build=lambda report: data)
+    found = run(sets=[dataclasses.replace(first, build=lambda report: data), calls, dev])
+    assert [one.name for one in found.sets] == ["train", "train calls", "eval dev"]
+    assert [one.num_utterances for one in found.sets] == [30, 7, 10]
+    assert found.plan.num_rows == data.rows_per_epoch
+    assert [item.what for item in found.memory] == ["training", "evaluation dev"]
+    planted = named(found)
+    assert planted["train calls", "markup"] == {item.utterance_id for item in items}
+    assert planted["eval dev", "audio_leak"] == {twin.stem}
+    assert ("train", "markup") not in planted

@@ -16,15 +16,14 @@ SENTENCE = "THE QUICK BROWN FOX"
 
 
 def make_data(texts, *, secs=2.0, prefix="t", speakers=None):
-    return SimpleNamespace(
-        source=SimpleNamespace(
-            utterance_ids=[f"{prefix}{i}" for i in range(len(texts))],
-            texts=texts,
-            speaker_ids=speakers or [""] * len(texts),
-            num_samples=np.full(len(texts), round(secs * 16_000)),
-            sample_rates=np.full(len(texts), 16_000),
-        )
+    source = SimpleNamespace(
+        utterance_ids=[f"{prefix}{i}" for i in range(len(texts))],
+        texts=texts,
+        speaker_ids=speakers or [""] * len(texts),
+        num_samples=np.full(len(texts), round(secs * 16_000)),
+        sample_rates=np.full(len(texts), 16_000),
     )
+    return SimpleNamespace(source=source, corpora={"train": SimpleNamespace(source=source)}, made_vocab=False)
 
 
 def check(train, **options):
@@ -123,3 +122,27 @@ def test_rare_characters_are_a_warning_of_a_vocabulary_that_was_made_of_the_text
         found = check(train)
     assert [item.code for item in found] == ["rare_characters"] * made_vocab
     assert ("J (once, first t600)" in caplog.text) == made_vocab
+
+
+def several(**corpora):
+    """Training data of several corpora with the same ids, whose first is called train."""
+    parts = {name: one.corpora["train"] for name, one in corpora.items()}
+    return SimpleNamespace(source=None, corpora=parts, made_vocab=False)
+
+
+def test_of_several_corpora_each_is_checked_by_itself_and_named():
+    good, small = make_data([SENTENCE] * 200), make_data([SENTENCE.lower()] * 3)
+    with pytest.raises(InputError, match=r"of the characters of the training set calls are not in the vocabulary"):
+        check(several(train=good, calls=small), text_normalization="none")
+    with pytest.raises(InputError, match=r"3 of 3 training utterances of calls have no text .* first t0"):
+        check(several(train=good, calls=make_data([""] * 3)))
+
+
+def test_an_evaluation_set_is_looked_for_in_every_corpus_by_its_own_ids(caplog):
+    good, other = make_data([SENTENCE] * 20), make_data([SENTENCE] * 3, prefix="x", speakers=["ann"] * 3, secs=2.5)
+    dev = {"dev": make_data([SENTENCE] * 2, prefix="x", secs=2.5)}
+    with pytest.raises(InputError, match=r"eval dev: 2: .*same id.*x0"):
+        check(several(train=good, calls=other), eval_data=dev)
+    with caplog.at_level(logging.WARNING):
+        check(several(train=good, calls=other), eval_data={"dev": make_data([SENTENCE], prefix="e", speakers=["ann"])})
+    assert "ann (1 utterances)" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import types
 
 import pytest
@@ -35,14 +36,23 @@ class Guard:
         self.num_calls += 1
 
 
-def build(workdir, *, is_chief, guard=None, said=None):
+def build(workdir, *, is_chief, guard=None, said=None, **options):
     def leave(output=None):
         if said:
             raise StopTraining(said)
 
     return build_actions(
         run_files=RunFiles(str(workdir), "", tf.Variable(7, dtype=tf.int64)),
-        options=ActionOptions(num_updates=20, quiet_updates=0, eval_every=10, best_metric_set="dev", patience=0),
+        options=ActionOptions(
+            **{
+                "num_updates": 20,
+                "quiet_updates": 0,
+                "eval_every": 10,
+                "best_metric_set": "dev",
+                "patience": 0,
+                **options,
+            }
+        ),
         trainer=types.SimpleNamespace(
             model=tf.Module(),
             peek=dict,
@@ -51,7 +61,9 @@ def build(workdir, *, is_chief, guard=None, said=None):
             skip_counter=SkipCounter(limit=0),
         ),
         train_data=types.SimpleNamespace(
-            unreadable=lambda before_update: [(before_update - 1, "u1", "cut")], utterance_ids_of=None
+            unreadable=lambda before_update: [(before_update - 1, "u1", "cut")],
+            utterance_ids_of=None,
+            corpus_rows=lambda num_updates: {},
         ),
         evaluators=types.SimpleNamespace(scores={}, data={}),
         make_report=functools.partial(ReportWriter, page_environment=None, max_utterances=0, max_audio_mb=0.0),
@@ -95,3 +107,13 @@ def test_a_worker_that_is_not_the_chief_checks_and_writes_nothing(tmp_path):
         call(todo.after_evaluation, EVALUATION)
     assert guard.num_calls == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_chosen_rate_decides_about_best_and_early_stopping(tmp_path):
+    actions = build(tmp_path, is_chief=True, best_metric="cer", patience=1)
+    (tmp_path / "run.json").write_text("{}")
+    for action in actions.after_evaluation[:-1]:
+        action(EVALUATION)
+    record = json.loads((tmp_path / "best/best.json").read_text())
+    assert (record["metric"], record["value"], record["tie_value"]) == ("dev/cer", 0.25, 0.5)
+    assert actions.early.metric == "cer"

@@ -81,6 +81,23 @@ def test_a_loop_without_any_loss_is_no_silence():
 
 
 @pytest.mark.parametrize(
+    ("cer", "deletions", "words"),
+    [
+        (0.3, 0, ""),
+        (0.95, 20, "dev still has a CER of 95 %: the model writes text, but not the spoken one"),
+        (0.98, 980, "dev still has a CER of 98 %: it misses 98 % of the characters: the model writes almost nothing"),
+    ],
+)
+def test_where_characters_decide_the_warning_is_about_characters(caplog, cer, deletions, words):
+    watch = CollapseWatch(global_step=tf.Variable(400), num_updates=1000, first_updates=0, metric="cer")
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        # A single right word would keep the warning back if words decided.
+        metrics = {"wer": 0.9, "cer": cer, "deletions": 0, "num_words": 10, "char_deletions": deletions}
+        watch.after_evaluation({"dev": {**metrics, "num_chars": 1000}})
+    assert words in caplog.text and bool(caplog.records) == bool(words)
+
+
+@pytest.mark.parametrize(
     ("wer", "cer", "deletions", "step", "words"),
     [
         (1.0, 0.98, 100, 400, "dev still has a WER of 100 % and a CER of 98 %: it misses 100 % of the words"),

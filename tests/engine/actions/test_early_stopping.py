@@ -94,3 +94,17 @@ def test_rates_of_another_set_under_the_same_name_do_not_count(tmp_path, caplog)
     assert feed(early, [0.7, 0.7, 0.7]) == 70
     with pytest.raises(StopEarly):
         EarlyStopping(patience=2, sets=("dev",), metrics_path=path, global_step=step).begin()
+
+
+def test_by_the_character_error_rate_a_stuck_word_error_rate_stops_nothing(tmp_path):
+    lines = [{"step": step, "split": "dev", "wer": 1.0, "cer": 1.0 - step / 100} for step in (10, 20, 30, 40)]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    step = tf.Variable(40, dtype=tf.int64)
+    early = EarlyStopping(patience=2, sets=("dev",), metrics_path=path, global_step=step, metric="cer")
+    early.begin()
+    step.assign(50)
+    early({"dev": {"wer": 0.1, "cer": 0.7}})
+    step.assign(60)
+    with pytest.raises(StopEarly, match="the CER of dev has not fallen below the 60.00 % of update 40"):
+        early({"dev": {"wer": 0.0, "cer": 0.6}})

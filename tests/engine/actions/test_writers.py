@@ -141,6 +141,34 @@ def test_the_best_is_the_better_of_raw_and_averaged_weights(tmp_path, step, raw,
 
 
 @pytest.mark.parametrize(
+    ("metric", "evaluations", "saved"),
+    [
+        ("wer", [(0.5, 0.3), (0.5, 0.2), (0.5, 0.25)], (2, 0.5, 0.2)),
+        ("wer", [(0.5, 0.3), (0.6, 0.2), (0.5, 0.3)], (3, 0.5, 0.3)),
+        ("cer", [(0.5, 0.3), (0.6, 0.2), (0.9, 0.2)], (2, 0.2, 0.6)),
+        ("cer", [(1.0, 0.3), (1.0, 0.2), (1.0, 0.25)], (2, 0.2, 1.0)),
+    ],
+)
+def test_the_chosen_rate_decides_and_the_other_one_between_equals(tmp_path, step, metric, evaluations, saved):
+    for number, (wer, cer) in enumerate(evaluations, start=1):
+        step.assign(number)
+        SaveBest(best=_best(tmp_path, step), key=("dev", metric))({"dev": {"wer": wer, "cer": cer}})
+    record = json.loads((tmp_path / "best.json").read_text())
+    assert record["metric"] == f"dev/{metric}"
+    assert (record["step"], record["value"], record["tie_value"]) == saved
+
+
+@pytest.mark.parametrize(("averaged", "kind"), [((0.5, 0.2), "ema"), ((0.5, 0.3), "raw"), ((0.5, 0.4), "raw")])
+def test_averaged_weights_of_the_same_rate_are_best_where_their_other_rate_is_lower(tmp_path, step, averaged, kind):
+    weight = tf.Variable(1.0)
+    state = tf.train.Checkpoint(model=tf.train.Checkpoint(weight=weight))
+    best = BestCheckpoint(checkpoint=state, directory=tmp_path, global_step=step)
+    save = SaveBest(best=best, key=("dev", "wer"), ema=EmaWeights([weight], decay=0.5))
+    save({"dev": {"wer": 0.5, "cer": 0.3}, "dev-ema": dict(zip(("wer", "cer"), averaged, strict=True))})
+    assert json.loads((tmp_path / "best.json").read_text())["weights"] == kind
+
+
+@pytest.mark.parametrize(
     ("key", "message"),
     [
         (("test", "wer"), "best checkpoint by test: not in the evaluation, which has dev, other"),

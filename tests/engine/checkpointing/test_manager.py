@@ -350,6 +350,27 @@ def test_best_keeps_one_checkpoint_by_value(tmp_path):
     assert restore.step_of(path) == 3  # From its number: the counter is not in it.
 
 
+def test_between_equal_values_the_second_one_decides_and_then_the_later_checkpoint(tmp_path):
+    state, saved = _state(), []
+    rates = [(0.5, 0.3), (0.5, 0.4), (0.5, 0.2), (0.5, 0.2), (0.6, 0.0), (0.4, 0.9), (0.4, float("nan")), (0.4, 0.9)]
+    for step, (value, tie_value) in enumerate(rates, start=1):
+        state.global_step.assign(step)
+        # Each by a new process, which has the values of best.json alone.
+        saved.append(_best(state, tmp_path).save_if_better(value, metric="dev/wer", tie_value=tie_value))
+    assert saved == [True, False, True, True, False, True, False, True]
+    assert json.loads((tmp_path / "best.json").read_text()) == {
+        "metric": "dev/wer", "value": 0.4, "step": 8, "weights": "raw", "tie_value": 0.9,
+    }  # fmt: skip
+    assert [path.name for path in tmp_path.glob("*.index")] == ["ckpt-8.index"]
+
+
+def test_a_best_checkpoint_of_an_older_version_gives_way_to_a_later_one_that_is_as_good(tmp_path):
+    state = _state()
+    _best(state, tmp_path).save_if_better(0.3, metric="dev/wer")  # without a second value, as older versions did
+    assert not _best(state, tmp_path).save_if_better(0.31, metric="dev/wer", tie_value=0.0)
+    assert _best(state, tmp_path).save_if_better(0.3, metric="dev/wer", tie_value=0.9)
+
+
 def test_best_value_outlives_the_process(tmp_path):
     state = _state()
     assert _best(state, tmp_path).save_if_better(0.3, metric="dev/wer")

@@ -46,3 +46,13 @@ def test_other_packages_and_a_missing_manifest_are_said(monkeypatch):
     provenance.check("ckpt-1", None, describe())
     assert "tensorflow 2.19.0 then, 2." in said[0]
     assert said[1].startswith("ckpt-1 has no manifest")
+
+
+def test_of_several_corpora_the_changed_ones_are_named():
+    corpora = {"train": {"texts": "a"}, "calls": {"texts": "b"}}
+    changed = {"train": {"texts": "a"}, "calls": {"texts": "c"}}
+    with pytest.raises(WorkdirError, match=r"the training data \(calls\) have changed since it was saved: transcripts"):
+        provenance.check("ckpt-1", describe(corpora=corpora), describe(corpora=changed, texts="x"))
+    with pytest.raises(WorkdirError, match=r"the training data \(train\) have changed"):
+        provenance.check("ckpt-1", describe(corpora=corpora), describe(corpora={"calls": {"texts": "b"}}, texts="x"))
+    provenance.check("ckpt-1", describe(corpora=corpora), describe(corpora=corpora))

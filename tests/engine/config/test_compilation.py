@@ -83,10 +83,10 @@ def test_both_may_change_when_a_run_resumes(tmp_path):
 )
 def test_what_cannot_be_compiled_is_refused_with_what_to_set(fields, message):
     config = with_fields(**fields)
-    validation.check_fields(config, num_replicas=1)  # auto gives way
+    validation.check_fields(config)  # auto gives way
     config.runtime.jit_compile = "on"
     with pytest.raises(ValueError, match=message):
-        validation.check_fields(config, num_replicas=1)
+        validation.check_fields(config)
 
 
 def test_the_back_end_is_bound_to_the_loss_and_cudnn_without_a_gpu_gives_way_to_auto(strategy, caplog):

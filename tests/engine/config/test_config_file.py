@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from configs import base
-from configs.base import get_config, get_eval_set
+from configs.base import get_config, get_eval_set, get_train_set
 from engine.config.config_file import ConfigParser, load_config
 from engine.config.field_flags import FlagError
 
@@ -15,7 +15,7 @@ CONFIG = "from configs import base\n\n\ndef get_config():\n    config = base.get
 
 
 def prepare(path, *words):
-    parser = ConfigParser(template=get_config(), new_eval_set=get_eval_set)
+    parser = ConfigParser(template=get_config(), new_eval_set=get_eval_set, new_train_set=get_train_set)
     given = parser.prepare(["run.py", f"--config={path}", *words])
     return parser.parse(str(path)), given[2:]
 
@@ -133,7 +133,7 @@ def test_a_set_of_the_config_may_have_a_hyphen(tmp_path, flag):
 
 
 def test_fields_need_a_config_that_stands_before_them(config_path):
-    parser = ConfigParser(template=get_config(), new_eval_set=get_eval_set)
+    parser = ConfigParser(template=get_config(), new_eval_set=get_eval_set, new_train_set=get_train_set)
     with pytest.raises(FlagError, match="^--config.seed: changes a field of a config, and --config is missing: for"):
         parser.prepare(["run.py", "--config.seed=1"])
     with pytest.raises(FlagError, match="^--config.seed=1: stands before the config that it changes; put --config"):
@@ -200,4 +200,50 @@ def test_no_built_in_config_has_a_set_that_a_flag_cannot_name():
         config = load_config(str(path))
         assert all(set_name.isidentifier() for set_name in config.data.eval)
         assert config.eval.best_metric_set in config.data.eval or not config.data.eval
+        prepare(path)
+
+
+def test_flags_add_training_corpora_as_they_add_evaluation_sets(config_path):
+    config, given = prepare(
+        config_path,
+        "--config.data.more_train.calls.input=b.jsonl",
+        "--config.data.more_train.calls.format=jsonl",
+        "--config.data.more_train.calls.speakers=1,2",
+        "--config.data.more_train.calls.weight=0.5",
+        "--config.data.sampling_alpha=0.3",
+    )
+    assert config.data.more_train.to_dict() == {"calls": get_train_set().to_dict()}  # absl sets the values afterwards
+    assert "--config.data.more_train.calls.speakers=('1', '2')" in given
+    assert prepare(config_path)[0].data.more_train.to_dict() == {}
+
+
+def test_the_training_corpora_of_a_config_can_be_dropped_by_a_flag(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(CONFIG.format('    config.data.more_train["old"] = base.get_train_set(input="a")\n'))
+    assert list(prepare(path)[0].data.more_train) == ["old"]
+    config, given = prepare(path, "--config.data.more_train={}", "--config.data.more_train.new.input=b")
+    assert list(config.data.more_train) == ["new"] and given == ["--config.data.more_train.new.input=b"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "line"),
+    [
+        ("--config.data.more_train.a-b.input=x", "data.more_train has no field 'a-b'; a set's name has letters"),
+        ("--config.data.more_train.calls.wieght=2", "a new set is made by its fields, and 'wieght' is none"),
+        ("--config.data.more_train.calls.concat_gap_secs=2", "and 'concat_gap_secs' is none"),
+        ("--config.data.more_train=x", "is a group of fields; set them one by one: --config.data.more_train.NAME"),
+    ],
+)
+def test_a_wrong_flag_for_a_training_corpus_is_a_line(config_path, flag, line):
+    with pytest.raises(FlagError) as raised:
+        prepare(config_path, flag)
+    assert line in str(raised.value)
+
+
+def test_a_config_whose_training_set_was_made_before_there_were_weights_still_runs(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(CONFIG.format("    del config.data.train.weight\n"))
+    assert prepare(path)[0].data.train.weight == 1.0
+    path.write_text(CONFIG.format('    config.data.more_train["x"] = 3\n'))
+    with pytest.raises(FlagError, match=r"data\.more_train\.x must be one of configs\.base\.get_train_set"):
         prepare(path)

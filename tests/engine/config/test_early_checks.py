@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from configs.base import get_config, get_eval_set
+from configs.base import get_config, get_eval_set, get_train_set
 from engine.config import early_checks
 
 PRESETS = ("auto", "base", "tiny")
@@ -50,6 +50,18 @@ def test_a_missing_path_names_its_field_and_what_lies_near(run_fields, tmp_path,
     with pytest.raises(ValueError) as raised:
         check_run(run_fields, tmp_path)
     assert str(raised.value).startswith(f"{field}={tmp_path / name}: {line.format(tmp_path)}")
+
+
+def test_every_training_corpus_must_be_there(run_fields, tmp_path):
+    run_fields.data.more_train.calls = get_train_set(input=str(tmp_path / "trian.jsonl"))
+    with pytest.raises(
+        ValueError, match=r"^data\.more_train\.calls\.input=.*no such corpus; did you mean .*train\.jsonl"
+    ):
+        check_run(run_fields, tmp_path, mode="train")
+    run_fields.data.more_train.calls.input = ""
+    with pytest.raises(ValueError, match=r"--config\.data\.more_train\.calls\.input=PATH"):
+        check_run(run_fields, tmp_path)
+    check_run(run_fields, tmp_path, mode="doctor")  # which reports it among its findings
 
 
 def test_a_new_set_without_its_corpus_says_which_flag_names_one(run_fields, tmp_path):
@@ -182,12 +194,24 @@ def test_what_is_empty_or_of_no_format_is_told(tmp_path):
         ("align", {"inputs": []}, "--inputs is empty: give audio files or folders"),
         ("pseudo_label", {"inputs": []}, "--inputs is empty: give audio files or folders"),
         ("pseudo_label", {"output": ""}, "--output is empty: name the file to write, such as out.jsonl"),
+        ("average", {"inputs": []}, "--inputs is empty: name the checkpoints to average, last:5, best:5, or their"),
+        ("average", {"inputs": ["lst:5"]}, "--inputs=lst:5: no such checkpoint; write last:5, best:5, or the paths"),
+        ("average", {"inputs": ["last:5"], "output": ""}, "--output is empty: name the folder"),
+        ("average", {"inputs": ["last:5"], "output": str(tmp_path)}, f"--output={tmp_path}: is not empty"),
         ("export", {"output": str(tmp_path)}, f"--output={tmp_path}: is not empty; give --output a new folder"),
         ("transcribe", {"output": "o.doc"}, "--output=o.doc: no format of transcripts"),
         ("transcribe", {"output_format": "docx"}, f"--output={tmp_path}/o.txt: no format of transcripts"),
     ):
         with pytest.raises(ValueError, match=f"^{line}"):
             early_checks.check_use(mode=mode, **{**arguments, **changes})
+
+
+def test_checkpoints_to_average_are_the_last_the_best_or_named(tmp_path):
+    (tmp_path / "config.json").touch()
+    (tmp_path / "ckpt-5.index").touch()
+    for inputs in (["last:5"], ["best:2"], [str(tmp_path / "ckpt-5"), str(tmp_path / "ckpt-5.index")]):
+        output = str(tmp_path / "average")
+        early_checks.check_use(mode="average", checkpoint=str(tmp_path), inputs=inputs, output=output)
 
 
 def test_what_cannot_be_written_is_told(tmp_path):

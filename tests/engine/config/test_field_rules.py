@@ -9,7 +9,11 @@ import pytest
 from configs.base import get_config, get_serve
 from engine.config import field_rules
 
-CHOICES = {"data.train.format": ("jsonl", "csv"), "data.eval.*.format": ("jsonl", "csv", "tfrecord")}
+CHOICES = {
+    "data.train.format": ("jsonl", "csv"),
+    "data.more_train.*.format": ("jsonl", "csv"),
+    "data.eval.*.format": ("jsonl", "csv", "tfrecord"),
+}
 
 
 def changed(**fields):
@@ -57,6 +61,11 @@ def changed(**fields):
         ("decode__beam_threshold", 0.0, "decode.beam_threshold=0.0: wanted a number above 0"),
         ("decode__lm_weight", -1.0, "decode.lm_weight=-1.0: wanted a number of 0 or more"),
         ("decode__word_score", float("inf"), "decode.word_score=inf: wanted a finite number"),
+        ("eval__best_metric", "per", "eval.best_metric='per': wanted one of wer, cer, auto"),
+        ("data__train__weight", 0.0, "data.train.weight=0.0: wanted a number above 0"),
+        ("data__more_train", {"x": {"weight": -1.0}}, "data.more_train.x.weight=-1.0: wanted a number above 0"),
+        ("data__more_train", {"x": {"format": "jsnol"}}, "data.more_train.x.format='jsnol': no such value"),
+        ("data__sampling_alpha", 1.5, "data.sampling_alpha=1.5: wanted 0 to 1"),
         ("data__train__held_out_ratio", 0.6, "data.train.held_out_ratio=0.6: wanted 0 to 0.5; 0 = none"),
         ("data__eval__dev_clean__held_out_ratio", -0.1, "data.eval.dev_clean.held_out_ratio=-0.1: wanted 0 to 0.5"),
         ("tune_lm__lm_weights", (1.0, -1.0), "tune_lm.lm_weights=(1.0, -1.0): wanted one or more numbers of 0 or more"),

@@ -9,7 +9,9 @@ import pytest
 from engine.config import plan
 from tests.helpers.experiment_toys import make_config
 
-DATA = types.SimpleNamespace(num_utterances=320, duration_secs=3600.0, updates_per_epoch=10)
+DATA = types.SimpleNamespace(
+    num_utterances=320, duration_secs=3600.0, updates_per_epoch=10, describe_corpora=lambda: []
+)
 
 
 @pytest.mark.parametrize(

@@ -330,3 +330,10 @@ def test_a_url_of_a_kind_that_is_not_known_is_one_line(tmp_path, field):
     config.update_from_flattened_dict({field: "nowhere://bucket/x"})
     with pytest.raises(OSError, match="cannot use nowhere://bucket/x: File system scheme 'nowhere' not implemented"):
         validation.check_inputs(config, config.model.init, evaluate=False)
+
+
+def test_a_further_corpus_cannot_have_the_name_of_the_first():
+    config = base.get_config()
+    config.data.more_train.train = config.data.train
+    with pytest.raises(ValueError, match=r"^data\.more_train\.train: data\.train has this name"):
+        validation.check_fields(config)

@@ -5,14 +5,14 @@ import json
 from configs import base
 from engine.modes.config import run
 
-EVAL_SET = base.get_eval_set().to_dict()
+SETS = {"data.eval": base.get_eval_set().to_dict(), "data.more_train": base.get_train_set().to_dict()}
 
 
 def printed(config, capsys, *, workdir="runs/none"):
     status = run(
         config=config.to_dict(),
         base=base.get_config().to_dict(),
-        eval_set=EVAL_SET,
+        sets=SETS,
         source="configs/x.py",
         workdir=str(workdir),
     )
@@ -71,6 +71,14 @@ def test_a_set_whose_name_is_no_identifier_is_written_as_the_parser_takes_it(cap
     lines = printed(config, capsys)
     assert "--config.data.eval['dev-other'].input=x" in lines
     assert above(lines, "--config.data.eval['dev-other'].speakers=('1', '2')") == "# configs/base.py: ()"
+
+
+def test_a_further_training_corpus_is_written_with_the_defaults_of_its_own_kind(capsys):
+    config = base.get_config()
+    config.data.more_train["calls"] = base.get_train_set(input="x", weight=2.0)
+    lines = printed(config, capsys)
+    assert above(lines, "--config.data.more_train.calls.weight=2.0") == "# configs/base.py: 1.0"
+    assert "--config.data.more_train.calls.format=tfrecord" in lines
 
 
 def test_a_group_of_a_set_is_compared_with_its_defaults_and_written_as_the_parser_takes_it(capsys):

@@ -162,3 +162,34 @@ def test_where_training_cannot_be_opened_the_other_sets_are_examined_all_the_sam
     assert seen["text_normalization"] == "unicode" and isinstance(seen["tokenizer"], Letters)
     with pytest.raises(ValueError, match="no such corpus"):
         seen["sets"][0].build(lambda fault: None)
+
+
+def test_a_corpus_that_is_missing_does_not_keep_the_others_from_being_examined(tmp_path):
+    class Mixed(ToyTrainData):
+        def __init__(self, **fields):
+            super().__init__(**fields)
+            assert list(fields["more"]) == ["there"]
+            fields["report"](SimpleNamespace(corpus="there"))
+
+    seen, heard = {}, []
+    config = make_config(tmp_path)
+    for name, path in (("gone", tmp_path / "gone"), ("there", tmp_path)):
+        config.data.more_train[name] = base.get_train_set(input=str(path))
+    run(config, tmp_path, seen=seen, parts={"build_train_data": Mixed})
+    sets = {one.corpus: one for one in seen["sets"] if not one.name}
+    assert list(sets) == ["train", "gone", "there"]
+    assert sets["train"].build(heard.append) is sets["there"].build(heard.append) and len(heard) == 1
+    with pytest.raises(ValueError, match="gone: no such corpus"):
+        sets["gone"].build(heard.append)
+
+
+def test_where_the_first_corpus_is_missing_the_others_say_that_they_are_not_examined(tmp_path):
+    seen = {}
+    config = make_config(tmp_path / "absent")
+    config.data.more_train.calls = base.get_train_set(input=str(tmp_path))
+    run(config, tmp_path, seen=seen)
+    first, calls = seen["sets"][:2]
+    with pytest.raises(ValueError, match="no such corpus"):
+        first.build(lambda fault: None)
+    with pytest.raises(ValueError, match="calls is not examined, because the training data cannot be opened"):
+        calls.build(lambda fault: None)

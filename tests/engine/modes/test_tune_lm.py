@@ -54,7 +54,7 @@ def test_the_best_pair_is_found_by_halving_the_distance():
     )
     best = tune_lm.choose_middle(trials)
     # Steps 0.5 and 2 halve to 0.25 and 1, and so on: (1, 1), then (1.25, 1) or (1, 0), then (1.25, 0.5).
-    assert (best.lm_weight, best.word_score, best.words.num_errors) == (1.25, 0.5, 0)
+    assert (best.lm_weight, best.word_score, best.errors.num_errors) == (1.25, 0.5, 0)
     assert len(search.tried) == len(set(search.tried)) == len(trials)  # none tried twice
     assert min(weight for weight, _ in search.tried) >= 0
 
@@ -116,7 +116,7 @@ def test_weights_of_the_real_search_share_its_model_and_change_its_text(tmp_path
     trials = tune_lm.tune_weights(
         search=search, tokenizer=Letters(), heard=heard, lm_weights=(0.0, 1.0), word_scores=(0.0,), num_refinements=0
     )
-    assert [(trial.lm_weight, trial.words.num_errors) for trial in trials] == [(0.0, 1), (1.0, 0)]
+    assert [(trial.lm_weight, trial.errors.num_errors) for trial in trials] == [(0.0, 1), (1.0, 0)]
     hot = LexiconBeamSearch(options=lexicon_options(hot_words=["CAR"], hot_word_score=1.0), **fields)
     with pytest.raises(ValueError, match="tune without them"):
         hot.with_weights(lm_weight=2.0, word_score=0.0)
@@ -154,7 +154,7 @@ def test_log_probs_are_of_evenly_spaced_rows_without_their_padding():
 def test_the_file_is_json_of_all_fields_and_all_trials(tmp_path):
     config = make_config(tmp_path)
     trials = [tune_lm.Trial(1.0, 0.0, ErrorCounts(hits=3, deletions=1))]
-    tuned = tune_lm.Half(2, ErrorCounts(hits=2, deletions=2), trials[0].words)
+    tuned = tune_lm.Half(2, ErrorCounts(hits=2, deletions=2), trials[0].errors)
     held_out = tune_lm.Half(3, ErrorCounts(hits=2, deletions=2), ErrorCounts(hits=4))
     report = tune_lm._report("dev", "ckpt-1", [tuned, held_out], trials)
     assert json.loads(json.dumps(report))["trials"] == [{"lm_weight": 1.0, "word_score": 0.0, "wer": 0.25}]
@@ -168,3 +168,29 @@ def test_the_file_is_json_of_all_fields_and_all_trials(tmp_path):
     halves = tune_lm.halves_table([tuned, held_out], "dev")
     assert [line.split()[2:] for line in halves.splitlines()[1:]] == [["2", "50.00", "25.00"], ["3", "50.00", "0.00"]]
     assert config.tune_lm.max_utterances == 500
+
+
+def test_where_the_texts_have_no_spaces_characters_are_counted():
+    class Twice:
+        """A search that is nearest to the reference at weight 1, though each of its sentences has an error."""
+
+        def with_weights(self, *, lm_weight, word_score):
+            return lambda log_probs: [type("Found", (), {"tokens": [0 if lm_weight == 1.0 else 1]})()]
+
+    class Sentences:
+        def decode(self, tokens):
+            return ("你好世人", "不不不不")[tokens[0]]
+
+    heard = [("你好世界", np.zeros([1, 1]))]
+    fields = {"search": Twice(), "tokenizer": Sentences(), "heard": heard, "word_scores": (0.0,), "num_refinements": 0}
+    weights = (0.0, 1.0, 2.0)
+    by_words = tune_lm.tune_weights(**fields, lm_weights=weights)
+    by_chars = tune_lm.tune_weights(**fields, lm_weights=weights, metric="cer")
+    assert [trial.errors.num_errors for trial in by_words] == [1, 1, 1]
+    assert [trial.errors.num_errors for trial in by_chars] == [4, 1, 4]
+    half = tune_lm.Half(1, ErrorCounts(substitutions=4), by_chars[1].errors, "cer")
+    assert half.to_dict() == {"num_utterances": 1, "num_chars": 4, "greedy_cer": 1.0, "cer": 0.25}
+    report = tune_lm._report("dev", "ckpt-1", [half, half], by_chars)
+    assert report["trials"][0] == {"lm_weight": 1.0, "word_score": 0.0, "cer": 0.25}
+    assert "CER %" in tune_lm.trial_table(by_chars, by_chars[1], half.greedy, "dev", metric="cer")
+    assert "greedy CER %  CER %" in tune_lm.halves_table([half, half], "dev")

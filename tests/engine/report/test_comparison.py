@@ -113,3 +113,16 @@ def test_runs_that_cannot_be_compared_are_named(workdirs, tmp_path):
     assert [run.name for run in runs] == [workdirs[0], other_text]  # two folders of one name are told apart
     with pytest.raises(ValueError, match="dev: no utterance has the same id and reference in all of"):
         compare_runs(runs)
+
+
+def test_runs_on_texts_without_spaces_are_compared_by_characters(tmp_path):
+    right = "今天天气很好我们"
+    wrong, near = "不" * 8, right[:7] + "不"
+    runs = [make_run(tmp_path / name, [(right, text)] * 20) for name, text in (("base", wrong), ("near", near))]
+    (found,) = compare_runs(read_runs(runs))
+    assert found.metric == "cer"
+    assert found.runs[1].change.test.difference == pytest.approx(-7 / 8) and found.runs[1].change.num_better == 20
+    assert "dev  base  CER 100.00 %" in describe([found]) and "near  CER 12.50 %  -87.50 points" in describe([found])
+    files.write_json_atomic(tmp_path / "base/config.json", {"eval": {"best_metric": "wer"}})
+    (found,) = compare_runs(read_runs(runs))
+    assert found.metric == "wer" and found.runs[1].change.test.difference == 0.0

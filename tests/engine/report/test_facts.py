@@ -72,6 +72,25 @@ def test_tiles_have_the_rates_of_the_main_set_and_what_training_took():
     assert found["Parameters"] == ("94.4 M", "90,000,000 trained")
 
 
+def test_the_rate_that_decides_is_the_first_tile():
+    chinese = make_predictions([("今天天气很好", "今天天气不好")] * 4)
+    for predictions, given, first in (
+        (chinese, "auto", "CER"),
+        (chinese, None, "CER"),  # a run of an older version
+        (chinese, "wer", "WER"),
+        (make_predictions([("a b", "a c")] * 4), "auto", "WER"),
+        (make_predictions([("a b", "a c")] * 4), "cer", "CER"),
+    ):
+        one = build(predictions, name="dev", metric=given)
+        assert [tile.name for tile in headline(RunFacts(CONFIG, {}), [one], [], step=1)][0] == first
+
+
+def test_every_corpus_that_was_trained_on_is_named():
+    more = {"calls": {"input": "calls.jsonl"}, "odd": 3}
+    facts = RunFacts({"data": {"train": {"input": "corpus"}, "more_train": more}}, {})
+    assert facts.summary()["trained on"] == "corpus, calls.jsonl"
+
+
 def test_what_is_not_recorded_is_unknown():
     found = tiles(RunFacts({}, {}), lines=[{"step": 1, "split": "train"}])
     assert [found[name][0] for name in ("Audio", "Time", "Parameters")] == [UNKNOWN] * 3

@@ -33,9 +33,11 @@ def network(one_device):
 
 
 @pytest.mark.slow  # on one device, with two microbatches, tests/test_equivalence.py has it too
-@pytest.mark.parametrize("accum_steps", [1, 2])
-def test_a_network_compiled_whole_has_the_same_weights_statistics_and_texts(network, one_device, accum_steps):
-    trainer, weights, metrics = two_updates(one_device, jit_compile=True, accum_steps=accum_steps, ema_decay=0.5)
+@pytest.mark.parametrize("microbatch_rows", [0, 8])
+def test_a_network_compiled_whole_has_the_same_weights_statistics_and_texts(network, one_device, microbatch_rows):
+    trainer, weights, metrics = two_updates(
+        one_device, jit_compile=True, microbatch_rows=microbatch_rows, ema_decay=0.5
+    )
     assert equivalence.largest_difference(weights, network[1]) < 1e-5
     for name in ("loss", "gradient_norm", "mean_confidence", "audio_secs", "num_rows", "num_skipped_updates"):
         assert metrics[name] == pytest.approx(network[2][name], rel=1e-5), name
@@ -43,7 +45,7 @@ def test_a_network_compiled_whole_has_the_same_weights_statistics_and_texts(netw
 
 
 def test_a_network_compiled_for_each_replica_has_the_same_weights(network, two_replicas):
-    _, weights, metrics = two_updates(two_replicas, jit_compile=True, accum_steps=2)
+    _, weights, metrics = two_updates(two_replicas, jit_compile=True, microbatch_rows=4)
     assert equivalence.largest_difference(weights, network[1]) < 1e-5
     assert metrics["loss"] == pytest.approx(network[2]["loss"], rel=1e-5)
 
@@ -66,7 +68,7 @@ def test_a_compiled_evaluation_hears_the_same_on_one_and_on_two_replicas(one_dev
     "options",
     [
         {
-            "accum_steps": 4, "clip_norm": 0.1, "ema_decay": 0.9, "max_consecutive_skips": 3,
+            "microbatch_rows": 2, "clip_norm": 0.1, "ema_decay": 0.9, "max_consecutive_skips": 3,
             "freeze_encoder_updates": 2, "loss_divisor": "label_tokens",
         },
         {"loss_scale": lambda: DynamicLossScale(initial_scale=1024.0)},

@@ -11,6 +11,8 @@ import sys
 import pytest
 import tensorflow as tf
 
+from configs import base
+from engine import experiment
 from engine.workdir import folder as workdir
 from engine.workdir.folder import WorkdirError, WorkdirLock, compare_config, save_config
 
@@ -115,6 +117,22 @@ def test_differences(saved, current, expected):
     assert compare_config(saved, current) == expected
 
 
+@pytest.mark.parametrize(
+    ("saved", "current", "expected"),
+    [
+        ({"data": {"z": 1}}, {"data": {"z": 1, "alpha": 1.0, "more": {}}}, []),
+        ({"data": {"z": 1}}, {"data": {"z": 1, "alpha": 0.5, "more": {}}}, ["data.alpha was 1.0, is 0.5"]),
+        ({"data": {"z": 1, "alpha": 0.5}}, {"data": {"z": 1, "alpha": 1.0}}, ["data.alpha was 0.5, is 1.0"]),
+        ({"data": {"z": 1}}, {"data": {"z": 1, "more": {"x": {"a": 1}}}}, ["data.more.x.a was absent, is 1"]),
+        ({"data": {"z": 1, "more": {"x": {"a": 1}}}}, {"data": {"z": 1, "more": {}}}, [
+            "data.more was absent, is {}", "data.more.x.a was 1, is absent"]),
+        ({"data": {"z": 1, "alpha": 1.0}}, {"data": {"z": 1}}, ["data.alpha was 1.0, is absent"]),
+    ],
+)  # fmt: skip
+def test_a_field_that_an_older_version_did_not_record_counts_as_what_that_version_did(saved, current, expected):
+    assert compare_config(saved, current, later={"data.alpha": 1.0, "data.more": {}}) == expected
+
+
 def test_broken_config_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(WorkdirError, match=r"config\.json is not valid JSON .*; repair it") as caught:
@@ -199,3 +217,15 @@ def test_what_a_service_says_of_a_url_is_one_line():
         raise error
     with pytest.raises(tf.errors.UnavailableError), workdir.storage_faults("gs://other/run"):
         raise error
+
+
+def test_a_workdir_of_a_version_with_one_corpus_goes_on_as_it_was(tmp_path):
+    recorded, now = base.get_config().to_dict(), base.get_config().to_dict()
+    del recorded["data"]["train"]["weight"], recorded["data"]["more_train"], recorded["data"]["sampling_alpha"]
+    del recorded["eval"]["best_metric"]
+    save_config(tmp_path, recorded)
+    options = {"allowed": experiment.RESUMABLE_FIELDS, "later": experiment.LATER_FIELDS}
+    save_config(tmp_path, now, **options)
+    now["data"]["more_train"] = {"calls": base.get_train_set().to_dict()}
+    with pytest.raises(WorkdirError, match=r"data\.more_train\.calls\.format was absent, is"):
+        save_config(tmp_path, now, **options)
