@@ -6,7 +6,7 @@ needs the corpus as shards under datasets/librispeech; without it the run ends w
 it. The pretrained weights come from the Hugging Face Hub at the first start, 380 MB, and are kept in a cache; where
 there is no network, give a folder of python -m models.convert as model.init. With the published weights the recipe
 reaches 6.1 % WER on test-clean without a language model (Baevski et al. 2020, https://arxiv.org/abs/2006.11477,
-table 10); no weights can be had where this project is built, so that figure is theirs, not measured here.
+table 9); no weights can be had where this project is built, so that figure is theirs, not measured here.
 
 Every field stands here once, with its meaning. Other configs start from this one and change what they need.
 """

@@ -22,7 +22,7 @@ from configs import base
 HELD_OUT_RATIO = 0.1
 # Of fairseq, examples/wav2vec/config/finetuning: base_10m.yaml ... base_100h.yaml and vox_10m.yaml ... vox_100h.yaml.
 # The paper's table 6 (https://arxiv.org/abs/2006.11477, appendix B) has 12,000 updates for 10 minutes, 50,000 for 100
-# hours, and time masks of 0.75 for 10 minutes and 1 hour, 0.65 for 10 hours and 0.5 for 100 hours.
+# hours, and time masks of 0.75 for 10 minutes and 1 hour, 0.65 for 10 hours and 0.5 for 100 hours, for both sizes.
 _FIELDS = (
     "num_updates", "learning_rate", "mask_time_prob", "mask_feature_prob", "layer_drop", "freeze_encoder_updates",
     "max_batch_secs", "num_buckets",

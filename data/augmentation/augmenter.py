@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -89,8 +87,6 @@ class Augmenter:
         self._babble: Babble | RecordedBabble | None = None
         if options.babble_prob:
             self._babble = RecordedBabble(talkers) if talkers else Babble(source=source, draws=draws)
-        self._silence: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._lock = threading.Lock()
         self._rooms: SimulatedRooms | RecordedRooms = SimulatedRooms(draws=draws, decay_secs=options.room_decay_secs)
         if options.room_source and options.room_prob:
             paths = list_audio_files(options.room_source, "augment.room_source")
@@ -113,18 +109,23 @@ class Augmenter:
             return 0
         return 2 * round(self.options.silence_secs[1] * SAMPLE_RATE)
 
-    def silence_samples(self, epoch: int) -> np.ndarray:
-        """Returns the silence of an epoch before and after a row that begins with each utterance, int64 [N, 2]."""
-        # The lock keeps parallel readers from drawing the same epoch twice. Some of them cross into the next one.
-        with self._lock:
-            if epoch not in self._silence:
-                units = self._draws.uniform("silence", epoch, count=3 * self._num_utterances).reshape(-1, 3)
-                low, high = self.options.silence_secs
-                samples = np.rint((low + (high - low) * units[:, 1:]) * SAMPLE_RATE).astype(np.int64)
-                self._silence[epoch] = samples * (units[:, :1] < self.options.silence_prob)
-                while len(self._silence) > 3:
-                    self._silence.popitem(last=False)
-            return self._silence[epoch]
+    def silence_samples(self, epoch: int, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """Returns the silence of an epoch before and after a row that begins with each utterance.
+
+        Args:
+            epoch: Number of the epoch.
+            start: First utterance.
+            stop: Utterance after the last one; None = all.
+
+        Returns:
+            int64 [stop - start, 2]. The cost follows from their number: with several corpora the rows of a batch come
+            from many epochs of a small one.
+        """
+        count = (self._num_utterances if stop is None else stop) - start
+        units = self._draws.uniform("silence", epoch, count=3 * count, start=3 * start).reshape(-1, 3)
+        low, high = self.options.silence_secs
+        samples = np.rint((low + (high - low) * units[:, 1:]) * SAMPLE_RATE).astype(np.int64)
+        return samples * (units[:, :1] < self.options.silence_prob)
 
     def apply(
         self,
@@ -154,7 +155,7 @@ class Augmenter:
         if not len(waveform):
             return waveform
         if self.options.silence_prob:
-            _add_silence(row, self.silence_samples(epoch)[members[0]].tolist())
+            _add_silence(row, self.silence_samples(epoch, members[0], members[0] + 1)[0].tolist())
         for kind, prob, count, alter in self._steps:
             units = self._draws.uniform(kind, epoch, members[0], count=count + 1)
             if units[0] < prob:

@@ -27,15 +27,20 @@ class Draws:
         """
         self._entropy = (seed, zlib.crc32(purpose.encode()))
 
-    def bits(self, stream: str, *key: int, count: int) -> np.ndarray:
-        """Returns random uint64 [count] of a named stream."""
+    def bits(self, stream: str, *key: int, count: int, start: int = 0) -> np.ndarray:
+        """Returns random uint64 [count] of a named stream, from the number `start` on."""
         # `data.batches.plan` has keys of two numbers; the name of the stream makes these different from them.
         seeds = np.random.SeedSequence(entropy=self._entropy, spawn_key=(zlib.crc32(stream.encode()), *key))
-        return np.random.Philox(seeds).random_raw(count)
+        generator = np.random.Philox(seeds)
+        if not start:
+            return generator.random_raw(count)
+        # Philox counts in blocks of four numbers, so a place in a long stream costs no more than its beginning.
+        block, skipped = divmod(start, 4)
+        return generator.advance(block).random_raw(skipped + count)[skipped:]
 
-    def uniform(self, stream: str, *key: int, count: int) -> np.ndarray:
-        """Returns float64 [count] in [0, 1)."""
-        return (self.bits(stream, *key, count=count) >> np.uint64(11)) * _TO_UNIT
+    def uniform(self, stream: str, *key: int, count: int, start: int = 0) -> np.ndarray:
+        """Returns float64 [count] in [0, 1), from the number `start` of the stream on."""
+        return (self.bits(stream, *key, count=count, start=start) >> np.uint64(11)) * _TO_UNIT
 
     def normal(self, stream: str, *key: int, count: int) -> np.ndarray:
         """Returns float32 [count] of zero mean and unit variance: sums of four uniform numbers of 16 bits."""

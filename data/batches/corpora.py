@@ -194,9 +194,9 @@ def limit_durations(corpus: TrainCorpus, options: TrainOptions) -> TrainCorpus:
 def choose_passes(secs: Sequence[float], weights: Sequence[float], *, alpha: float) -> tuple[float, ...]:
     """Returns how often an epoch goes through each corpus.
 
-    Corpus i makes up p_i of the audio, with p_i proportional to weight_i * secs_i ** alpha (XLS-R, Babu et al. 2021,
-    section 3, has no weights). An epoch has as much audio as all corpora together, so with alpha 1 and equal weights it
-    goes through each of them once.
+    Corpus i makes up p_i of the audio, with p_i proportional to weight_i * secs_i ** alpha; without weights that is the
+    temperature sampling of multilingual models (docs/decisions/0054). An epoch has as much audio as all corpora
+    together, so with alpha 1 and equal weights it goes through each of them once.
 
     Args:
         secs: Durations of the corpora, above 0.

@@ -209,6 +209,7 @@ class EvalData:
             source = SubsetSource(source=source, indices=held_out)
         self.source = source
         self.augmenter = _build_augmenter(options, source, seed=0, purpose=EVALUATION)
+        self._padding = _padding_of(self.augmenter)
         # A fixed seed, because concatenated rows are part of the set's definition and must not follow the run's seed.
         self.plan = BatchPlan(
             num_samples=source.num_samples,
@@ -220,7 +221,7 @@ class EvalData:
                 max_utterances=options.concat_max_utterances, gap_samples=round(options.concat_gap_secs * SAMPLE_RATE)
             ),
             speaker_ids=source.speaker_ids,
-            padding=_padding_of(self.augmenter),
+            padding=self._padding,
         )
         self.num_batches = self.plan.updates_per_epoch
         self.utterance_ids: dict[int, str] = {}
@@ -249,8 +250,8 @@ class EvalData:
         texts = [normalize_transcript(source.texts[i], self._options.text_normalization) for i in members]
         num_samples = int(source.num_samples[list(members)].sum())
         num_samples += (len(members) - 1) * self.plan.concatenation.gap_samples
-        if self.augmenter is not None:
-            num_samples += int(self.augmenter.silence_samples(0)[first].sum())
+        if self._padding is not None:
+            num_samples += int(self._padding.samples(0, first, first + 1)[0])
         self._members[first] = members
         self.utterance_ids[first] = "+".join(source.utterance_ids[i] for i in members)
         self.references[first] = " ".join(text for text in texts if text)
@@ -305,7 +306,7 @@ def _build_augmenter(options: DataOptions, source: Source, *, seed: int, purpose
 def _padding_of(augmenter: Augmenter | None) -> RowPadding | None:
     if augmenter is None or not augmenter.max_silence_samples:
         return None
-    return RowPadding(augmenter.max_silence_samples, lambda epoch: augmenter.silence_samples(epoch).sum(axis=1))
+    return RowPadding(augmenter.max_silence_samples, lambda *which: augmenter.silence_samples(*which).sum(axis=1))
 
 
 def _build(

@@ -14,8 +14,9 @@ class RowPadding:
 
     Attributes:
         max_samples: Most samples of a row.
-        samples: Returns the samples of a row that begins with each utterance, int64 [N], in an epoch.
+        samples: Returns the samples of a row that begins with each utterance from `start` to `stop` in an epoch, called
+            with (epoch, start, stop), int64 [stop - start].
     """
 
     max_samples: int
-    samples: Callable[[int], np.ndarray]
+    samples: Callable[[int, int, int], np.ndarray]

@@ -221,7 +221,8 @@ class _CorpusRows:
         samples = samples_at_speed(self._num_samples[members], speeds)
         row_samples = np.add.reduceat(samples, self._offsets[:-1]) + (sizes - 1) * self._gap_samples
         if self._padding:
-            row_samples += self._padding.samples(number)[members[self._offsets[:-1]] + self._first]
+            padding = self._padding.samples(number, self._first, self._first + len(members))
+            row_samples += padding[members[self._offsets[:-1]]]
         passes = np.full(self.num_rows, number, dtype=np.int64)
         return Rows(members + self._first, self._offsets, speed_ids, row_samples, passes)
 

@@ -92,9 +92,25 @@ def test_silence_is_within_its_range_and_as_long_as_announced():
     assert 1600 <= samples[is_silent].min() < 1900 and 4500 < samples.max() <= 4800
     for index in range(5):
         before, after = augmenter.silence_samples(3)[index].tolist()
+        np.testing.assert_array_equal(augmenter.silence_samples(3, index, index + 1), [[before, after]])
         altered = augmenter.apply(white(100), epoch=3, members=(index,))
         np.testing.assert_array_equal(altered, np.pad(white(100), (before, after)))
     assert make_augmenter(noise_prob=1.0).max_silence_samples == 0
+
+
+def test_a_row_draws_its_own_silence_and_not_that_of_the_whole_corpus():
+    augmenter = make_augmenter(ToySource([400] * 1000), silence_prob=1.0)
+    counts = []
+    draw = augmenter._draws.uniform
+
+    def count_and_draw(*key, count, start=0):
+        counts.append(count)
+        return draw(*key, count=count, start=start)
+
+    augmenter._draws.uniform = count_and_draw
+    for epoch in range(50):  # a batch of several corpora has rows of as many passes over a small one
+        augmenter.apply(white(400), epoch=epoch, members=(17 * epoch,))
+    assert sum(counts) == 50 * 3
 
 
 def test_the_digest_follows_strengths_and_names_but_not_places(tmp_path):

@@ -31,6 +31,13 @@ def test_the_numbers_are_those_of_this_projects_first_version():
     ]
 
 
+def test_a_place_in_a_stream_has_the_numbers_that_the_whole_stream_has_there():
+    draws = Draws(seed=3, purpose=TRAINING)
+    whole = draws.uniform("silence", 7, count=60)
+    for start in range(50):
+        np.testing.assert_array_equal(draws.uniform("silence", 7, count=6, start=start), whole[start : start + 6])
+
+
 def test_uniform_numbers_fill_their_range_and_normal_ones_have_unit_variance():
     draws = Draws(seed=0, purpose=TRAINING)
     uniform = draws.uniform("a", count=50_000)

@@ -15,6 +15,7 @@ from data.augmentation.draws import TRAINING
 from data.augmentation.options import KINDS, AugmentOptions
 from data.batches.pipeline import BatchMaker, build_dataset
 from data.batches.row_padding import RowPadding
+from data.batches.rows import Mixture
 from data.batches.unreadable import UnreadableUtterances
 from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer
 from tests.helpers.augment_toys import ToySource, decibels, white
@@ -31,7 +32,7 @@ def make_maker(*, num_replicas=1, plan_fields=None, unreadable=None, **fields):
     augmenter = Augmenter(options=AugmentOptions(**fields), source=source, seed=5, purpose=TRAINING)
     padding = None
     if augmenter.max_silence_samples:
-        padding = RowPadding(augmenter.max_silence_samples, lambda epoch: augmenter.silence_samples(epoch).sum(axis=1))
+        padding = RowPadding(augmenter.max_silence_samples, lambda *which: augmenter.silence_samples(*which).sum(axis=1))
     plan = batch_plan(
         **{
             "num_samples": source.num_samples, "global_batch_size": 6, "seed": 5, "bucket_boundaries": 3,
@@ -67,6 +68,9 @@ PLANS = {
         "concat_max_utterances": 3, "concat_gap_samples": 50, "speed_factors": (0.9, 1.0, 1.1),
     },
     "by seconds": {"max_batch_samples": 120_000, "row_multiple": 3},
+    "of a corpus five times an epoch and one in part, concatenated, at two speeds": {
+        "mixture": Mixture(sizes=(5, 12), passes=(5.0, 0.4)), "concat_max_utterances": 2, "speed_factors": (0.9, 1.1),
+    },
 }  # fmt: skip
 
 
@@ -105,6 +109,16 @@ def test_rows_are_as_long_as_the_plan_says(plan_fields):
         assert lengths == plan.row_samples(epoch).tolist()
         longest = max(longest, *lengths)
     assert longest <= plan.max_row_samples <= plan.bucket_boundaries[-1]
+
+
+def test_passes_of_one_epoch_hear_the_same_utterance_differently():
+    maker, plan = make_maker(
+        plan_fields={"mixture": Mixture(sizes=(1, 16), passes=(4.0, 0.5))}, noise_prob=1.0, silence_prob=1.0
+    )
+    rows = rows_of(maker.make(update) for update in range(plan.updates_per_epoch))
+    heard = [waveform for index, waveform in rows if index == 0]
+    assert len(heard) == 4
+    assert len({len(waveform) for waveform in heard}) == 4
 
 
 def test_epochs_hear_the_same_utterances_differently():
