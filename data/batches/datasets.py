@@ -83,6 +83,7 @@ class TrainData:
         limited = [limit_durations(corpus, options) for corpus in opened]
         self.corpora = {corpus.name: corpus for corpus in limited}
         self.source, mixture = self._join(limited, options)
+        self.num_left_out = len(self.left_out_secs)
         source = self.source
         self.augmenter = _build_augmenter(options, source, seed=options.seed, purpose=TRAINING)
         self.plan = BatchPlan(
@@ -119,7 +120,6 @@ class TrainData:
         if not options.more:
             (corpus,) = corpora
             self.passes, self.left_out_secs = {corpus.name: 1.0}, dict(corpus.left_out_secs)
-            self.num_left_out = corpus.num_left_out
             return corpus.source, None
         secs, weights = [corpus.secs for corpus in corpora], [corpus.weight for corpus in corpora]
         passes = choose_passes(secs, weights, alpha=options.sampling_alpha)
@@ -127,7 +127,6 @@ class TrainData:
         self.left_out_secs = {
             f"{corpus.name}:{name}": each for corpus in corpora for name, each in corpus.left_out_secs.items()
         }
-        self.num_left_out = len(self.left_out_secs)
         sizes = tuple(len(corpus.source.utterance_ids) for corpus in corpora)
         return JoinedSource({one.name: one.source for one in corpora}), Mixture(sizes, passes)
 

@@ -32,7 +32,8 @@ def make_maker(*, num_replicas=1, plan_fields=None, unreadable=None, **fields):
     augmenter = Augmenter(options=AugmentOptions(**fields), source=source, seed=5, purpose=TRAINING)
     padding = None
     if augmenter.max_silence_samples:
-        padding = RowPadding(augmenter.max_silence_samples, lambda *which: augmenter.silence_samples(*which).sum(axis=1))
+        most = augmenter.max_silence_samples
+        padding = RowPadding(most, lambda *which: augmenter.silence_samples(*which).sum(axis=1))
     plan = batch_plan(
         **{
             "num_samples": source.num_samples, "global_batch_size": 6, "seed": 5, "bucket_boundaries": 3,
