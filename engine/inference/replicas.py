@@ -11,7 +11,7 @@ import tensorflow as tf
 class ReplicaStep:
     """Runs a step of padded rows on all replicas at once and joins their results in the order of the rows.
 
-    step = ReplicaStep(log_probs, tf.distribute.MirroredStrategy())
+    step = ReplicaStep(log_probs, strategy)
     found, num_frames = step(waveforms, lengths)
     """
 

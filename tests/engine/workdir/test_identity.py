@@ -82,7 +82,7 @@ def test_a_fresh_start_sets_aside_all_that_the_earlier_run_left_as_a_workdir_of_
     earlier = f"{workdir}/earlier_runs/1"
     assert names(earlier) == before - {"checkpoints", "notes.txt"}
     assert layout.read_run_id(earlier) == old_id
-    assert layout.find_checkpoint(earlier) == f"{earlier}/best/ckpt-2"
+    assert layout.find_checkpoint(earlier) == f"{earlier}/best/ckpt-4"
     (line,) = [message for message in caplog.messages if "moved the files of an earlier run" in message]
     assert earlier in line and "best, continuous_eval, eval, metrics.jsonl" in line and "\n" not in line
 
@@ -103,7 +103,7 @@ def test_weights_to_start_from_are_not_set_aside_from_under_the_run(used):
     shutil.rmtree(f"{workdir}/checkpoints")
     run["config"].model.init = workdir
     before = names(workdir)
-    with pytest.raises(WorkdirError, match=r"best/ckpt-2 \(model.init\) is from an earlier run in the same workdir"):
+    with pytest.raises(WorkdirError, match=r"best/ckpt-4 \(model.init\) is from an earlier run in the same workdir"):
         experiment.run(**run, mode="train")
     assert names(workdir) == before
 
@@ -140,7 +140,7 @@ def test_an_evaluation_of_another_runs_weights_leaves_this_run_as_it_is(used, fi
     (output,) = (tmp_path / "run/eval_of").iterdir()
     assert output.name.startswith("run-")
     (line,) = files.read_jsonl(output / "metrics.jsonl")
-    assert (line["split"], line["step"], line["wer"]) == ("dev", 2, figures["dev"]["wer"])
+    assert (line["split"], line["step"], line["wer"]) == ("dev", 4, figures["dev"]["wer"])
     assert (output / "eval/dev/predictions.jsonl").exists() and (output / "report.html").exists()
     # A checkpoint of its own, wherever in the workdir, is its own.
     for own in ("", workdir, f"{workdir}/best", f"{workdir}/checkpoints/ckpt-4"):
@@ -240,9 +240,9 @@ def test_a_run_of_a_version_without_ids_gets_one_on_resume(used):
             manifest = layout.read_object(f"{path}.manifest.json")
             del manifest["run_id"]
             files.write_json_atomic(f"{path}.manifest.json", manifest)
-    assert layout.find_checkpoint(workdir) == f"{workdir}/best/ckpt-2"
+    assert layout.find_checkpoint(workdir) == f"{workdir}/best/ckpt-4"
     assert experiment.run(**run, mode="train").exit_status == 0
-    assert len(layout.read_run_id(workdir)) == 16 and layout.find_checkpoint(workdir) == f"{workdir}/best/ckpt-2"
+    assert len(layout.read_run_id(workdir)) == 16 and layout.find_checkpoint(workdir) == f"{workdir}/best/ckpt-4"
 
 
 def test_the_look_itself_tells_removed_from_taken(tmp_path):
