@@ -124,7 +124,7 @@ def _advise(command: _Command, evaluates: bool) -> str:
             training=memory.is_training(command.mode, evaluates=evaluates),
             measure_model=measure_model,
         )
-    return memory.advise(command.mode, evaluates=evaluates, foreseen=foreseen)
+    return memory.advise(command.mode, evaluates=evaluates, foreseen=foreseen, config=command.config)
 
 
 def _read_command() -> _Command:
@@ -293,7 +293,7 @@ def check_early(command: _Command) -> None:
         fields = config.to_dict()
         field_rules.check_values(fields, choices=choices)
         for group, augment in augment_groups(fields):
-            check_augment(augment, group)
+            check_augment(augment, group, is_read=early_checks.reads_set(fields, mode, group.removesuffix(".augment")))
     if mode == "config":  # which opens nothing
         return
     early_checks.check_decode(command.decode_given)

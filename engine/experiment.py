@@ -13,7 +13,7 @@ from common import storage
 from common import workdir_layout as layout
 from engine.checkpointing.restore import find_checkpoint
 from engine.common import signals
-from engine.config import builders, recorded_run, validation
+from engine.config import builders, fields_of_run, recorded_run, validation
 from engine.console.model_summary import count_parameters
 from engine.distributed import cluster
 from engine.distributed import strategy as runtime
@@ -47,18 +47,6 @@ RESUMABLE_FIELDS = (
     "train.log_every_updates",
     "train.max_consecutive_skips",
 )
-# Fields that runs of older versions did not record, with the values that do what those versions did.
-LATER_FIELDS = {
-    "data.train.weight": 1.0,
-    "data.more_train": {},
-    "data.sampling_alpha": 1.0,
-    "model.mask_time_min_spans": 0,
-    "train.cr_ctc_scale": 0.0,
-    "train.cr_ctc_warmup_updates": 0,
-    "train.cr_ctc_mask_factor": 2.5,
-    "train.intermediate_ctc_layers": (),
-    "train.intermediate_ctc_weight": 0.3,
-}
 # Fields that decide how an update is computed and what memory it takes, but not its result beyond rounding. They may
 # differ too; the workdir's config then takes the new values.
 MEMORY_FIELDS = (
@@ -196,21 +184,21 @@ def _open_train_data(
 ) -> tuple[ConfigDict, TrainData, Tokenizer]:
     """Opens the training data; returns the config with what follows from it, and the tokenizer of the run."""
     tokenizer = None  # built from the training texts
-    if config.data.vocab != builders.AUTO:
+    if config.data.vocab != fields_of_run.AUTO:
         tokenizer = components.build_tokenizer(config.data.vocab)
     elif run_before:
         tokenizer = components.build_tokenizer(storage.join(run_before, layout.VOCAB_FILE))
     if run_before:
-        config = builders.with_text_normalization(
+        config = fields_of_run.with_text_normalization(
             recorded_run.with_recorded_masks(config, run=run_before), run=run_before
         )
     # Before the data: the architecture decides whether recordings are normalized.
-    config = builders.with_architecture(config, components, init=init, run=run_before)
+    config = fields_of_run.with_architecture(config, components, init=init, run=run_before)
     train_data = builders.build_train_data(config, components, tokenizer)
     tokenizer = tokenizer or train_data.tokenizer
     if run_before:
         validation.check_same_vocabulary(run_before, tokenizer=tokenizer, build_tokenizer=components.build_tokenizer)
-    return builders.with_data(config, train_data, run=run_before), train_data, tokenizer
+    return fields_of_run.with_data(config, train_data, run=run_before), train_data, tokenizer
 
 
 def _claim_workdir(
@@ -231,11 +219,10 @@ def _claim_workdir(
             workdir,
             config.to_dict(),
             allowed=(*RESUMABLE_FIELDS, *moved),
-            later=LATER_FIELDS,
+            later=recorded_run.list_later_fields(config),
             may_change=lambda before: (
                 *validation.check_longer(before, config, workdir=workdir, step=step),
                 *MEMORY_FIELDS,
-                *validation.list_later_groups(before, config),
             ),
         )
     run_id = identity.begin_run(workdir, is_fresh=is_fresh, keep=init)

@@ -47,6 +47,7 @@ HOMES = {
         "engine/config/compilation.py",
         "engine/config/config_file.py",
         "engine/config/field_flags.py",
+        "engine/config/fields_of_run.py",
         "engine/config/plan.py",
         "engine/config/recorded_run.py",
         "engine/config/validation.py",

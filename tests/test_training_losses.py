@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -199,6 +201,26 @@ def test_replicas_microbatches_and_padding_change_no_weight_average_or_loss(alon
     for name in ("loss", "consistency_loss", "intermediate_ctc_loss", "blank_ratio", "num_rows"):
         assert figures[name] == pytest.approx(alone[1][name], rel=1e-5), name
     assert figures["consistency_loss"] > 1e-3
+
+
+@pytest.mark.slow  # each compiles for half a minute
+@pytest.mark.parametrize(
+    ("backend", "num_replicas", "options"),
+    [
+        ("blocks", 1, {"microbatch_secs": 1.0, "is_bucketed": True}),
+        ("host", 2, {"microbatch_secs": 1.0}),
+        ("blocks", 2, {"microbatch_secs": 1.0, "jit_compile": True, "is_bucketed": False}),
+    ],
+)
+def test_back_ends_compiled_steps_and_microbatches_of_audio_change_nothing_either(
+    alone, two_replicas, backend, num_replicas, options
+):
+    strategy = two_replicas if num_replicas == 2 else tf.distribute.OneDeviceStrategy("/cpu:0")
+    trainer, _ = make_trainer(strategy, loss_fn=functools.partial(ctc.ctc_loss, backend=backend), **options)
+    figures = trainer.train(tf.constant(equivalence.NUM_UPDATES))
+    assert equivalence.largest_difference(weights_of(trainer), weights_of(alone[0])) < TOLERANCE
+    for name in ("loss", "consistency_loss", "intermediate_ctc_loss", "blank_ratio", "num_rows"):
+        assert figures[name] == pytest.approx(alone[1][name], rel=1e-5), name
 
 
 def test_a_run_resumed_in_the_middle_of_a_loop_is_the_same_to_the_last_bit(alone):

@@ -111,8 +111,13 @@ def augment_groups(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str
             yield f"{group}.augment", augment
 
 
-def check_augment(fields: Mapping[str, Any], group: str) -> None:
-    """Checks the fields of a group of a config, such as "data.augment".
+def check_augment(fields: Mapping[str, Any], group: str, *, is_read: bool = True) -> None:
+    """Checks the fields of a group of a config.
+
+    Args:
+        fields: The fields.
+        group: The name of the group, such as "data.augment".
+        is_read: Whether its sources are read, so that they must exist.
 
     Raises:
         InputError: A value is out of range, or a source does not exist; names the field.
@@ -121,7 +126,7 @@ def check_augment(fields: Mapping[str, Any], group: str) -> None:
         options = AugmentOptions(**fields)
     except InputError as error:
         raise InputError(f"{group}.{str(error).removeprefix('augment.')}") from error
-    for name in ("noise_source", "room_source"):
+    for name in ("noise_source", "room_source") if is_read else ():
         if (source := getattr(options, name)) and not storage.is_remote(source) and not storage.exists(source):
             raise InputError(f"{group}.{name}={source}: no such folder or list{describe_near(source)}")
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 import tf_keras
-from absl import logging
 from ml_collections import ConfigDict
 
 from common import storage
 from common import workdir_layout as layout
 from common.hub_input import hub_normalizes
 from engine.config.compilation import choose_loss, compiles_steps
-from engine.config.recorded_run import ARCHITECTURE_FIELDS, read_run_field, run_folder
+from engine.config.fields_of_run import AUTO
+from engine.config.recorded_run import ARCHITECTURE_FIELDS, run_folder
 from engine.distributed import strategy as runtime
-from engine.evaluation.best_metric import choose_metric
 from engine.evaluation.evaluator import Evaluator, EvaluatorGroup, RowFunctions
 from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TrainData
 from engine.report.writer import ReportWriter
@@ -30,8 +29,6 @@ from engine.training.options import TrainerOptions
 from engine.training.schedules import WarmupHoldDecay, build_schedule
 from engine.training.trainer import Trainer
 
-# The value of data.text_normalization and data.vocab that leaves the choice to the training texts.
-AUTO = "auto"
 _LOSS_FIELDS = (
     "cr_ctc_scale",
     "cr_ctc_warmup_updates",
@@ -60,71 +57,6 @@ def build_tokenizer(config: ConfigDict, parts: Components, *, workdir: str, chec
         place = checkpoint or workdir
         raise ValueError(f"{place}: no vocab.json (data.vocab=auto); train first, or name the vocabulary")
     return parts.build_tokenizer(config.data.vocab)
-
-
-def with_architecture(config: ConfigDict, parts: Components, *, init: str = "", run: str = "") -> ConfigDict:
-    """Returns the config with `model.architecture` filled in where `model.preset` does not name one.
-
-    The config in a workdir then describes its architecture even when the initial weights are gone.
-
-    Args:
-        config: The config, see configs/base.py.
-        parts: Callables of data and models, of which `find_architecture` is called.
-        init: Weights to start from; "" = none.
-        run: A workdir, or a checkpoint in one, whose architecture is recorded already.
-
-    Raises:
-        ValueError: No architecture is found, or the preset and the weights contradict each other.
-    """
-    if config.model.get("source", "native") != "native":
-        return config
-    found = ConfigDict(config.to_dict())
-    found.model.architecture = parts.find_architecture(preset=config.model.preset, init=init, run=run)
-    return found.lock()
-
-
-def with_text_normalization(config: ConfigDict, *, run: str) -> ConfigDict:
-    """Returns the config with the text normalization that a run chose for "auto".
-
-    Args:
-        config: The config, see configs/base.py.
-        run: A workdir, or a checkpoint in one.
-
-    Raises:
-        ValueError: There is no such run.
-    """
-    if config.data.text_normalization != AUTO:
-        return config
-    found = ConfigDict(config.to_dict())
-    found.data.text_normalization = read_run_field(run, "data", "text_normalization", str)
-    return found.lock()
-
-
-def with_data(config: ConfigDict, data: TrainData, *, run: str = "") -> ConfigDict:
-    """Returns the config with the fields that the training data decides: text normalization, and epochs in updates.
-
-    Args:
-        config: The config, see configs/base.py.
-        data: The training data.
-        run: The workdir of a run that resumes; "" = a new run.
-    """
-    found = ConfigDict(config.to_dict())
-    if found.data.text_normalization == AUTO:
-        found.data.text_normalization = data.text_normalization
-    for group in (found.eval, found.checkpoint):
-        if epochs := group.get("every_epochs", 0.0):
-            group.every_updates = _count_updates(epochs, data)
-    if epochs := found.train.get("num_epochs", 0.0):
-        # Keep the recorded number even if the data has changed: the check of its fingerprint gives the better error.
-        is_recorded = bool(run) and read_run_field(run, "train", "num_epochs", float) == epochs
-        found.train.num_updates = (
-            read_run_field(run, "train", "num_updates", int) if is_recorded else _count_updates(epochs, data)
-        )
-    return found.lock()
-
-
-def _count_updates(epochs: float, data: TrainData) -> int:
-    return max(1, round(epochs * data.updates_per_epoch))
 
 
 def build_model(config: ConfigDict, parts: Components, *, num_tokens: int) -> AcousticModel:
@@ -240,16 +172,6 @@ def build_eval_set(
     )
 
 
-def choose_best_metric(config: ConfigDict, eval_data: Mapping[str, EvalData]) -> str:
-    """Returns the error rate that decides about checkpoints, "wer" or "cer"; the texts of its set decide "auto"."""
-    name = config.eval.best_metric_set
-    given = config.eval.get("best_metric", AUTO)  # runs of older versions have no such field
-    metric = choose_metric(given, eval_data[name].references.values() if name in eval_data else ())
-    if metric != given and metric != "wer":
-        logging.info("eval.best_metric=%s is %s: the texts of %s have no spaces between words", given, metric, name)
-    return metric
-
-
 def build_search(config: ConfigDict, parts: Components, tokenizer: Tokenizer) -> Search | None:
     """Builds the search of `config.decode`; None for greedy decoding.
 
@@ -298,7 +220,7 @@ def divide_update(config: ConfigDict, num_rows: int, num_samples: int, *, num_re
         num_samples: Samples of each row, padding included.
         num_replicas: Number of replicas.
     """
-    limits = _microbatch_limits(config)
+    limits = microbatch_limits(config)
     return microbatches.divide(
         microbatches.rows_of_replica(num_rows, num_replicas),
         num_samples,
@@ -307,8 +229,8 @@ def divide_update(config: ConfigDict, num_rows: int, num_samples: int, *, num_re
     )
 
 
-def _microbatch_limits(config: ConfigDict) -> dict[str, Any]:
-    # Configs of older versions have neither.
+def microbatch_limits(config: ConfigDict) -> dict[str, Any]:
+    """Returns train.microbatch_rows and train.microbatch_secs; configs of older versions have neither."""
     return {name: config.train.get(name, 0) for name in ("microbatch_rows", "microbatch_secs")}
 
 
@@ -363,7 +285,7 @@ def build_trainer(
         loss_fn=choose_loss(config, parts, strategy),
         feasible_fn=parts.feasible_fn,
         options=TrainerOptions(
-            **_microbatch_limits(config),
+            **microbatch_limits(config),
             clip_norm=train.clip_norm,
             freeze_encoder_updates=config.model.freeze_encoder_updates,
             max_consecutive_skips=train.max_consecutive_skips,

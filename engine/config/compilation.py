@@ -42,9 +42,11 @@ def _read(config: ConfigDict, name: str) -> str:
 
 def _count_shapes(config: ConfigDict) -> float:
     """Returns how many shapes training batches have; infinite if their number of rows varies."""
-    if config.data.max_batch_secs:
+    data = config.data
+    if data.get("max_batch_secs", 0.0):
         return math.inf
-    return len(config.data.bucket_boundaries_samples) or config.data.num_buckets
+    # A converted folder, which recognizes alone, has no batches.
+    return len(data.get("bucket_boundaries_samples", ())) or data.get("num_buckets", math.inf)
 
 
 def check_compilation(config: ConfigDict) -> None:

@@ -127,6 +127,19 @@ def _evaluated_sets(fields: Mapping[str, Any], mode: str) -> list[str]:
     return list(sets) if mode in _EVALUATING_MODES else []
 
 
+def reads_set(fields: Mapping[str, Any], mode: str, group: str) -> bool:
+    """Tells whether a mode reads a set.
+
+    Args:
+        fields: The fields of the config.
+        mode: The value of --mode.
+        group: "data" for the training corpora, or "data.eval.NAME".
+    """
+    if group == "data":
+        return mode in (*_TRAINING_MODES, "doctor")
+    return mode == "doctor" or group.removeprefix("data.eval.") in _evaluated_sets(fields, mode)
+
+
 def _check_corpus(group: str, fields: Mapping[str, Any], prepare_command: str) -> None:
     """Checks that the corpus of one set exists.
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from engine.config.recorded_run import read_run_field
+from engine.config.validation import added_silence_secs
 from engine.distributed import gpus
 
 MeasureFn = Callable[..., Any]
@@ -23,6 +24,7 @@ _EVALUATING_MODES = ("eval", "continuous_eval", "tune_lm")
 # What a mode that reads recordings can lower.
 _LOWER = {
     "transcribe": "lower --window_secs",
+    "pseudo_label": "lower --config.pseudo_label.batch_size or --window_secs",
     "serve": "lower --serve.batch_size or --window_secs",
     "export": "give a few short recordings to --inputs",
     "align": "cut the longest recordings",
@@ -67,10 +69,10 @@ def available_memory() -> int | None:
 def longest_row_samples(config: Any) -> int:
     """Returns the samples of the longest training row that the fields of a config allow; 0 = no limit."""
     data = config.data
-    secs = data.max_duration_secs
+    secs = data.max_duration_secs / min(data.get("speed_factors", (1.0,)))
     if data.get("concat_max_utterances", 1) > 1:
-        return round(data.concat_max_secs * _SAMPLE_RATE)  # already holds at the slowest speed
-    return round(secs / min(data.get("speed_factors", (1.0,))) * _SAMPLE_RATE)
+        secs = data.concat_max_secs  # already holds at the slowest speed
+    return round((secs + added_silence_secs(data)) * _SAMPLE_RATE) if secs else 0
 
 
 def foresee(config: Any, *, run: str, training: bool, measure_model: MeasureFn) -> str:
@@ -105,13 +107,14 @@ def is_training(mode: str, *, evaluates: bool) -> bool:
     return mode in _TRAINING_MODES and not evaluates
 
 
-def advise(mode: str, *, evaluates: bool, foreseen: str) -> str:
+def advise(mode: str, *, evaluates: bool, foreseen: str, config: Any = None) -> str:
     """Returns what to do about memory that is used up.
 
     Args:
         mode: The value of --mode.
         evaluates: Whether an evaluation used it up.
         foreseen: What `foresee` returns; "" for a mode without a config.
+        config: The config, whose fields say what limits a microbatch; None for a mode without one.
     """
     foreseen = f" ({foreseen})" if foreseen else ""
     others = "end other programs that use this memory"
@@ -119,10 +122,12 @@ def advise(mode: str, *, evaluates: bool, foreseen: str) -> str:
         return f"lower --config.eval.batch_size{foreseen}, or {others}"
     if mode not in _TRAINING_MODES:
         return f"{_LOWER.get(mode, 'use a smaller model')}, or {others}"
+    is_by_secs = config is not None and config.train.get("microbatch_secs", 0.0) > 0
+    microbatch = "microbatch_secs" if is_by_secs else "microbatch_rows"
     lower = (
         f"lower --config.eval.batch_size{foreseen}"
         if evaluates
-        else f"lower --config.train.microbatch_rows{foreseen}, set --config.model.gradient_checkpointing=True, or in a "
+        else f"lower --config.train.{microbatch}{foreseen}, set --config.model.gradient_checkpointing=True, or in a "
         "new run lower data.max_duration_secs"
     )
     return (

@@ -18,10 +18,10 @@ def describe_plan(config: ConfigDict, data: TrainData, *, num_replicas: int) -> 
         "audio-seconds an update"
     ]
     lines += data.describe_corpora()
-    if train.num_epochs:
+    if num_epochs := train.get("num_epochs", 0.0):  # runs of older versions have no such field
         every = config.eval.every_updates
         lines.append(
-            f"{train.num_epochs:g} epochs are {train.num_updates} updates; evaluation "
+            f"{num_epochs:g} epochs are {train.num_updates} updates; evaluation "
             f"{f'every {every}' if every else 'at the end'}, a checkpoint every {config.checkpoint.every_updates}"
         )
     return lines
@@ -33,7 +33,8 @@ def describe_finished(config: ConfigDict, *, workdir: str, step: int) -> str:
     done = f"{workdir} has done its {step} updates (train.num_updates={train.num_updates}): nothing to train"
     longer = 2 * train.num_updates
     if validation.can_be_longer(config, before=train.num_updates, num_updates=longer, step=step):
-        field = f"num_epochs={2 * train.num_epochs:g}" if train.num_epochs else f"num_updates={longer}"
+        num_epochs = train.get("num_epochs", 0.0)
+        field = f"num_epochs={2 * num_epochs:g}" if num_epochs else f"num_updates={longer}"
         return f"{done}; to train longer, give --config.train.{field}"
     return f"{done}; {validation.how_to_go_on(config, workdir=workdir)}"
 
@@ -47,9 +48,9 @@ def initialized_variables(config: ConfigDict, model: AcousticModel) -> list[tf.V
 
 
 def _describe_batch(config: ConfigDict, num_replicas: int) -> str:
-    train, data = config.train, config.data
-    rows = train.global_batch_size
-    if not (data.max_batch_secs or train.microbatch_secs):
+    data, rows = config.data, config.train.global_batch_size
+    max_rows, max_secs = builders.microbatch_limits(config).values()
+    if not (data.max_batch_secs or max_secs):
         count, size = builders.divide_update(config, rows, 0, num_replicas=num_replicas)
         filled = size * num_replicas * count - rows
         less = f" less {filled} padding rows" if filled else ""
@@ -57,7 +58,7 @@ def _describe_batch(config: ConfigDict, num_replicas: int) -> str:
     batch = str(rows)
     if data.max_batch_secs:
         batch = f"up to {data.max_batch_secs:g} s with padding, its rows a multiple of {data.row_multiple}"
-    at_once = f"{train.microbatch_rows} rows (train.microbatch_secs counts audio instead)"
-    if train.microbatch_secs:
-        at_once = f"{train.microbatch_secs:g} s with padding, or of one row"
+    at_once = f"{max_rows} rows (train.microbatch_secs counts audio instead)"
+    if max_secs:
+        at_once = f"{max_secs:g} s with padding, or of one row"
     return f"global batch {batch}, over {num_replicas} replicas, in microbatches of at most {at_once}"

@@ -30,8 +30,31 @@ ARCHITECTURE_FIELDS = (
     "fused_ops",
     "gradient_checkpointing",
 )
-# Folders converted by older versions lack them.
-_LATER_ARCHITECTURE_FIELDS = ("mask_time_min_spans",)
+# Fields that older versions did not have, with the values that do what those versions did.
+LATER_FIELDS: dict[str, Any] = {
+    "checkpoint.background": False,
+    "checkpoint.every_epochs": 0.0,
+    "data.more_train": {},
+    "data.sampling_alpha": 1.0,
+    "data.train.held_out_ratio": 0.0,
+    "data.train.weight": 1.0,
+    "eval.every_epochs": 0.0,
+    "model.mask_time_min_spans": 0,
+    "runtime.deterministic": False,
+    "runtime.loop_in_graph": False,
+    "runtime.stop_within_secs": 0.0,
+    "train.cr_ctc_mask_factor": 2.5,
+    "train.cr_ctc_scale": 0.0,
+    "train.cr_ctc_warmup_updates": 0,
+    "train.hold_ratio": 0.0,
+    "train.intermediate_ctc_layers": (),
+    "train.intermediate_ctc_weight": 0.3,
+    "train.loss_divisor": "utterances",
+    "train.microbatch_rows": 0,
+    "train.microbatch_secs": 0.0,
+    "train.num_epochs": 0.0,
+    "train.warmup_ratio": 0.0,
+}
 _TYPES = {
     "fused_ops": str,
     "gradient_checkpointing": bool,
@@ -110,6 +133,13 @@ def read_run_field(run: str, group: str, name: str, kind: type[Kind]) -> Kind:
     return field(field(layout.read_config(path), group, dict, path), name, kind, f"{path}, {group}")
 
 
+def list_later_fields(config: ConfigDict) -> dict[str, Any]:
+    """Returns `LATER_FIELDS` with those of data.augment, where a strength means nothing while its probability is 0."""
+    augment = config.data.get("augment", {})
+    off = {name: 0.0 if name.endswith("_prob") else strength for name, strength in augment.items()}
+    return {**LATER_FIELDS, **{f"data.augment.{name}": value for name, value in off.items()}}
+
+
 def with_recorded_masks(config: ConfigDict, *, run: str) -> ConfigDict:
     """Returns the config without a fewest number of masks if that of a run, of an older version, has no such field.
 
@@ -150,7 +180,7 @@ def _check_fields(fields: Mapping[str, Any], path: str) -> None:
 def _untrained_run(fields: dict[str, Any], path: str) -> dict[str, Any]:
     """Returns the config of a run for a converted folder, with the fields that inference reads."""
     for name in ARCHITECTURE_FIELDS:
-        if name not in fields and name not in _LATER_ARCHITECTURE_FIELDS:
+        if name not in fields and f"model.{name}" not in LATER_FIELDS:
             raise MalformedFileError(f"{path} has no {name!r}; convert the model again")
     # The vocab.json beside it has its own size.
     architecture = {name: value for name, value in fields.items() if name not in (*ARCHITECTURE_FIELDS, "vocab_size")}

@@ -16,18 +16,10 @@ from common.weight_names import is_weight_name
 from engine.config import builders, field_rules
 from engine.config.compilation import check_compilation
 from engine.config.early_checks import TRAIN_FROM_RANDOM, describe_missing_corpus, describe_missing_weights
+from engine.config.recorded_run import LATER_FIELDS
 from engine.protocols import AcousticModel, Tokenizer
 from engine.training.ema import ema_name
 from engine.training.schedules import SCHEDULES
-
-# Runs of older versions have no such fields, and continue without them.
-_LATER_FIELDS = (
-    "data.train.held_out_ratio", "train.num_epochs", "eval.every_epochs", "checkpoint.every_epochs",
-    "train.warmup_ratio", "train.hold_ratio", "train.loss_divisor", "checkpoint.background", "runtime.stop_within_secs",
-    "runtime.loop_in_graph", "runtime.deterministic", "train.microbatch_rows", "train.microbatch_secs",
-    "train.cr_ctc_scale", "train.cr_ctc_warmup_updates", "train.cr_ctc_mask_factor",
-    "train.intermediate_ctc_layers", "train.intermediate_ctc_weight", "data.train.weight", "data.sampling_alpha",
-)  # fmt: skip
 
 # What tells two views of a row apart.
 _RANDOM_FIELDS = (
@@ -46,7 +38,7 @@ def check_values(config: ConfigDict) -> None:
     names = dict(field_rules.flatten(fields))
     if "train.accum_steps" in names:
         raise ValueError(f"train.accum_steps={names['train.accum_steps']}: {renamed.explain_accum_steps(fields)}")
-    missing = [name for name in field_rules.TRAINING_RULES if name not in names and name not in _LATER_FIELDS]
+    missing = [name for name in field_rules.TRAINING_RULES if name not in names and name not in LATER_FIELDS]
     if missing:
         raise ValueError(f"the config has no field {missing[0]}: start it from configs.base.get_config()")
     field_rules.check_values(fields, choices={"train.schedule": SCHEDULES})
@@ -127,14 +119,6 @@ def check_longer(saved: Mapping[str, Any], config: ConfigDict, *, workdir: str, 
         f"train.num_updates was {before}, is {now}, and {workdir} is at update {step}: "
         f"{how_to_go_on(config, workdir=workdir)}"
     )
-
-
-def list_later_groups(saved: Mapping[str, Any], config: ConfigDict) -> tuple[str, ...]:
-    """Returns the groups that a workdir of an older version lacks, if they change nothing in this config."""
-    augment = config.data.get("augment", ConfigDict())
-    is_off = not any(value for name, value in augment.items() if name.endswith("_prob"))
-    data = saved.get("data")
-    return ("data.augment",) if is_off and isinstance(data, Mapping) and "augment" not in data else ()
 
 
 def check_tpu(config: ConfigDict) -> None:
@@ -332,6 +316,12 @@ def check_losses(config: ConfigDict, model: AcousticModel) -> None:
         raise ValueError(f"train.intermediate_ctc_layers={tuple(layers)}: {fault}; name others, or () for none")
 
 
+def added_silence_secs(data: ConfigDict) -> float:
+    """Returns the most silence that augmentation adds to a row, before and after it, in seconds."""
+    augment = data.get("augment", {})
+    return 2 * augment["silence_secs"][1] if augment.get("silence_prob") else 0.0
+
+
 def check_row_lengths(config: ConfigDict, max_samples: int) -> None:
     """Checks that no row can be longer than the model trains on.
 
@@ -344,9 +334,7 @@ def check_row_lengths(config: ConfigDict, max_samples: int) -> None:
     """
     if not max_samples:
         return
-    augment = config.data.get("augment", {})
-    silence_secs = 2 * augment["silence_secs"][1] if augment.get("silence_prob") else 0.0
-    row_secs = max_samples / 16_000 - silence_secs
+    row_secs = max_samples / 16_000 - added_silence_secs(config.data)
     limits = {"max_duration_secs": row_secs * min(config.data.speed_factors)}
     if config.data.concat_max_utterances > 1:
         limits["concat_max_secs"] = row_secs  # already holds at the slowest speed

@@ -10,8 +10,7 @@ from common import storage
 from common import workdir_layout as layout
 from engine.config.field_flags import SET_GROUPS
 from engine.config.field_rules import EPOCHS_OF, flatten
-
-_AUTO = "auto"  # `engine.config.builders.AUTO`, whose module imports TensorFlow
+from engine.config.fields_of_run import AUTO
 
 
 def run(
@@ -92,11 +91,11 @@ def _resolve(name: str, fields: Mapping[str, Any], recorded: Mapping[str, Any], 
     """Returns the value of a field that the data or the weights decide; "" for any other field."""
     if epochs := fields.get(EPOCHS_OF.get(name, ""), 0.0):
         return _resolve_epochs(name, epochs, recorded, workdir)
-    if fields[name] != _AUTO:
+    if fields[name] != AUTO:
         return ""
     if name == "data.text_normalization":
-        found = recorded.get(name, _AUTO)
-        return "what the training texts suggest" if found == _AUTO else f"{found}, as the run in {workdir} has found"
+        found = recorded.get(name, AUTO)
+        return "what the training texts suggest" if found == AUTO else f"{found}, as the run in {workdir} has found"
     if name == "data.vocab":
         vocab = os.path.join(workdir, layout.VOCAB_FILE)
         return vocab if recorded else "the characters of the training texts"

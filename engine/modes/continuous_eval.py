@@ -23,7 +23,7 @@ from engine.checkpointing.best import BestCheckpoint
 from engine.checkpointing.compatibility import check_matches
 from engine.common import files
 from engine.common.out_of_memory import is_out_of_memory
-from engine.config import builders
+from engine.config import builders, fields_of_run
 from engine.console.training_log import without_orbit_prints
 from engine.protocols import Components
 from engine.training.ema import EmaWeights
@@ -195,10 +195,10 @@ class _Follower:
         self._metrics_path = storage.join(output, layout.METRICS_FILE)
         self._run_id = identity.find_run_id(training_workdir)
         identity.claim_output(output, self._run_id)
-        config = builders.with_text_normalization(config, run=training_workdir)
+        config = fields_of_run.with_text_normalization(config, run=training_workdir)
         tokenizer = components.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
         components = builders.with_blank(components, tokenizer)
-        config = builders.with_architecture(config, components, run=training_workdir)
+        config = fields_of_run.with_architecture(config, components, run=training_workdir)
         eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=strategy.num_replicas_in_sync)
         with strategy.scope():
             model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)
@@ -229,7 +229,7 @@ class _Follower:
                 writers.PredictionsWriter(workdir=output, scores=evaluators.scores, data=data, global_step=step),
                 writers.SaveBest(
                     best=best,
-                    key=(best_set, builders.choose_best_metric(config, eval_data)),
+                    key=(best_set, fields_of_run.choose_best_metric(config, eval_data)),
                     ema=ema,
                     set_digest=self._digests.get(best_set, ""),
                 ),

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from common import storage
 from common import workdir_layout as layout
-from engine.config import builders, memory, validation
+from engine.config import builders, fields_of_run, memory, validation
 from engine.distributed import gpus, strategy
 from engine.protocols import Components, Tokenizer, TrainData
 from engine.training import microbatches
@@ -65,9 +65,9 @@ def run(
     strategy.configure_devices(num_virtual_devices=config.runtime.num_virtual_devices)
     replicas = strategy.count_replicas(strategy_name)
     validation.check_fields(config)
-    config = builders.with_architecture(config, parts, init=parts.fetch_weights(config.model.init))
+    config = fields_of_run.with_architecture(config, parts, init=parts.fetch_weights(config.model.init))
     data = config.data
-    given = None if data.vocab == builders.AUTO else parts.build_tokenizer(data.vocab)
+    given = None if data.vocab == fields_of_run.AUTO else parts.build_tokenizer(data.vocab)
     trained = {FIRST: data.train, **data.get("more_train", {})}
     build_train, config, tokenizer = _open_train(config, parts, given)
     data = config.data
@@ -134,10 +134,10 @@ def _open_train(
     try:
         validation.check_corpus(config, config.data.train)
         data = builders.build_train_data(config, parts, tokenizer, report=faults.append)
-        config = builders.with_data(config, data)
+        config = fields_of_run.with_data(config, data)
     except (ValueError, OSError) as refused:
         error = refused
-        if config.data.text_normalization == builders.AUTO:  # the other sets are examined all the same
+        if config.data.text_normalization == fields_of_run.AUTO:  # the other sets are examined all the same
             config = ConfigDict(config.to_dict())
             config.data.text_normalization = "unicode"
 

@@ -11,7 +11,7 @@ from common import storage
 from common import workdir_layout as layout
 from engine.actions import writers
 from engine.checkpointing.restore import restore_weights, step_of
-from engine.config import builders, recorded_run
+from engine.config import builders, fields_of_run, recorded_run
 from engine.console.training_log import without_orbit_prints
 from engine.distributed import cluster
 from engine.protocols import Components
@@ -42,9 +42,9 @@ def run(
     """
     tokenizer = builders.build_tokenizer(config, components, workdir=workdir, checkpoint=checkpoint)
     components = builders.with_blank(components, tokenizer)
-    config = builders.with_text_normalization(config, run=checkpoint or workdir)
+    config = fields_of_run.with_text_normalization(config, run=checkpoint or workdir)
     search = builders.build_search(config, components, tokenizer)
-    config = builders.with_architecture(config, components, run=checkpoint or workdir)
+    config = fields_of_run.with_architecture(config, components, run=checkpoint or workdir)
     eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:
         raise ValueError("--mode=eval needs at least one evaluation set; add one under config.data.eval")

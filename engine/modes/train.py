@@ -21,7 +21,7 @@ from engine.checkpointing.follower import FollowingCheckpoints
 from engine.checkpointing.manager import CheckpointManager
 from engine.checkpointing.restore import restore_model
 from engine.common.signals import StopOnSignal, StopTraining
-from engine.config import builders, plan
+from engine.config import builders, fields_of_run, plan
 from engine.config.compilation import describe_compilation
 from engine.console import startup
 from engine.console.training_log import without_orbit_prints
@@ -148,7 +148,7 @@ class _Session:
                 eval_every=config.eval.every_updates,
                 best_metric_set=config.eval.best_metric_set,
                 patience=config.eval.early_stopping_patience,
-                best_metric=builders.choose_best_metric(config, prepared.eval_data),
+                best_metric=fields_of_run.choose_best_metric(config, prepared.eval_data),
             ),
             trainer=self._trainer,
             train_data=prepared.train_data,

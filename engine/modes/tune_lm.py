@@ -19,7 +19,7 @@ from common.workdir_layout import DECODE_FILE
 from engine.checkpointing.restore import restore_weights
 from engine.common import files
 from engine.common.progress import progress_bar
-from engine.config import builders, field_rules
+from engine.config import builders, field_rules, fields_of_run
 from engine.config.decode import TUNING
 from engine.evaluation.metrics import ErrorCounts, count_char_errors, count_word_errors
 from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TunableSearch
@@ -106,11 +106,11 @@ def run(
     tune, name = config.tune_lm, config.eval.best_metric_set
     tokenizer = builders.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
     parts = builders.with_blank(parts, tokenizer)
-    config = builders.with_text_normalization(config, run=checkpoint or workdir)
+    config = fields_of_run.with_text_normalization(config, run=checkpoint or workdir)
     search = _build_search(config, parts, tokenizer)
-    config = builders.with_architecture(config, parts, run=checkpoint or workdir)
+    config = fields_of_run.with_architecture(config, parts, run=checkpoint or workdir)
     data = builders.build_eval_set(config, parts, tokenizer, name)
-    metric = builders.choose_best_metric(config, {name: data})
+    metric = fields_of_run.choose_best_metric(config, {name: data})
     model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     path = restore_weights(model, checkpoint or workdir, weights=weights)
     logging.info("tuning on half of %s with %s", name, path)

@@ -18,8 +18,8 @@ from engine.report.page import RATE_TITLES, now, percent
 from engine.report.sets import (
     Change,
     Prediction,
-    char_columns,
     char_rate,
+    columns,
     compare,
     count_words,
     speaker_of,
@@ -192,14 +192,13 @@ def _rate(
     run: Run, set_name: str, records: Sequence[Prediction], change: Change | None, p_value: float | None
 ) -> Rated:
     speakers = [speaker_of(record) for record in records]
-    errors, words = [record["errors"] for record in records], [record["num_words"] for record in records]
     return Rated(
         name=run.name,
         step=run.step_of(set_name),
         words=count_words(records),
-        interval=rate_interval(errors, words, speakers),
+        interval=rate_interval(*columns(records, "wer"), speakers),
         char_rate=char_rate(records),
-        char_interval=rate_interval(*char_columns(records), speakers),
+        char_interval=rate_interval(*columns(records, "cer"), speakers),
         change=change,
         p_value=p_value,
     )

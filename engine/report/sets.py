@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -11,13 +10,12 @@ from typing import Any
 import numpy as np
 
 from engine.evaluation.best_metric import AUTO, choose_metric
-from engine.evaluation.metrics import ErrorCounts
-from engine.report.alignment import SPACE, Confusions, Pair, align_words, count_confusions
+from engine.evaluation.metrics import ErrorCounts, count_char_errors
+from engine.report.alignment import Pair, align_words, count_confusions
+from engine.report.confusions import Matrix, WordConfusion, count_characters, rank_words
 from engine.report.statistics import Interval, PairedTest, compare_errors, pieces_of, rate_interval
 
 _MAX_ALIGNED = 10_000  # utterances with errors whose confusions are counted, worst first
-_MAX_CHARACTERS = 24  # rows of the matrix
-_MAX_WORDS = 100  # rows of the table of words
 _MAX_SPEAKERS = 200
 _MAX_CHANGED = 20  # utterances shown each way
 _MAX_LENGTH_GROUPS = 6
@@ -98,33 +96,6 @@ class Change:
 
 
 @dataclasses.dataclass(frozen=True)
-class Matrix:
-    """Confusion matrix of characters.
-
-    Attributes:
-        symbols: The most confused characters.
-        rows: (reference character, its occurrences, [(count, ratio of the occurrences) for each of `symbols` and for
-            a deletion]); the diagonal counts correct characters.
-        inserted: Insertions of each of `symbols`.
-    """
-
-    symbols: list[str]
-    rows: list[tuple[str, int, list[tuple[int, float]]]]
-    inserted: list[int]
-
-
-@dataclasses.dataclass(frozen=True)
-class WordConfusion:
-    """A substituted, deleted or inserted word; the absent side is empty, `num_said` counts the reference word."""
-
-    kind: str
-    reference: str
-    hypothesis: str
-    count: int
-    num_said: int
-
-
-@dataclasses.dataclass(frozen=True)
 class SetReport:
     """Everything that the page shows of one set.
 
@@ -189,7 +160,8 @@ def build_set(
         max_utterances: Limit of the listed utterances.
         metric: Value of config.eval.best_metric.
     """
-    metric = choose_metric(metric, (record["reference"] for record in predictions))
+    references = [record["reference"] for record in predictions]
+    metric = choose_metric(metric, references)
     speakers = [speaker_of(record) for record in predictions]
     pieces, by_speaker = pieces_of(speakers)
     wrong = [record for record in predictions if record["errors"] or record["char_errors"]]
@@ -202,17 +174,17 @@ def build_set(
         num_utterances=len(predictions),
         num_right=sum(not record["errors"] for record in predictions),
         words=count_words(predictions),
-        interval=rate_interval(*_columns(predictions), speakers),
+        interval=rate_interval(*columns(predictions, "wer"), speakers),
         char_rate=char_rate(predictions),
-        char_interval=rate_interval(*char_columns(predictions), speakers),
+        char_interval=rate_interval(*columns(predictions, "cer"), speakers),
         num_pieces=len(set(pieces.tolist())),
         by_speaker=by_speaker,
         length_unit=length_unit,
         lengths=lengths,
         speakers=speaker_groups[:_MAX_SPEAKERS],
         num_speakers=len(speaker_groups),
-        matrix=_matrix(found, predictions),
-        confusions=_word_confusions(found, predictions),
+        matrix=count_characters(found, references),
+        confusions=rank_words(found, references),
         num_aligned=found.num_utterances,
         num_with_errors=len(wrong),
         utterances=[_describe_utterance(record, before) for record in wrong[:max_utterances]],
@@ -245,13 +217,14 @@ def count_words(predictions: Iterable[Prediction]) -> ErrorCounts:
 
 def char_rate(predictions: Sequence[Prediction]) -> float:
     """Returns the character error rate of some lines; with no reference character, each error counts as one."""
-    errors, lengths = char_columns(predictions)
+    errors, lengths = columns(predictions, "cer")
     return sum(errors) / max(sum(lengths), 1)
 
 
-def char_columns(predictions: Sequence[Prediction]) -> tuple[list[int], list[int]]:
-    """Returns the character errors and the reference characters of each line."""
-    return [record["char_errors"] for record in predictions], [record["num_chars"] for record in predictions]
+def columns(predictions: Sequence[Prediction], metric: str) -> tuple[list[int], list[int]]:
+    """Returns the errors of each line and its reference tokens: words for "wer", characters for "cer"."""
+    count, total = ("errors", "num_words") if metric == "wer" else ("char_errors", "num_chars")
+    return [record[count] for record in predictions], [record[total] for record in predictions]
 
 
 def compare(before: Mapping[str, Prediction], predictions: Iterable[Prediction], *, metric: str = "wer") -> Change:
@@ -262,16 +235,14 @@ def compare(before: Mapping[str, Prediction], predictions: Iterable[Prediction],
         predictions: Lines of the second transcription.
         metric: The errors to compare: "wer" for words, "cer" for characters.
     """
-    count, total = ("errors", "num_words") if metric == "wer" else ("char_errors", "num_chars")
     now = {record["utterance_id"]: record for record in predictions}
     common = sorted(
         name
         for name in now.keys() & before.keys()
         if before[name].get("reference", now[name]["reference"]) == now[name]["reference"]
     )
-    errors = [before[name][count] for name in common]
-    errors_now = [now[name][count] for name in common]
-    totals = [now[name][total] for name in common]
+    errors = [_count_earlier(before[name], now[name]["reference"], metric) for name in common]
+    errors_now, totals = columns([now[name] for name in common], metric)
     test = compare_errors(errors, errors_now, totals, [speaker_of(now[name]) for name in common])
     changes = sorted(zip(common, errors, errors_now, strict=True), key=lambda one: (-abs(one[2] - one[1]), one[0]))
     directions = Counter(_direction(one[1], one[2]) for one in changes)
@@ -300,6 +271,13 @@ def compare(before: Mapping[str, Prediction], predictions: Iterable[Prediction],
     )
 
 
+def _count_earlier(record: Prediction, reference: str, metric: str) -> int:
+    """Returns the errors of a line of the first transcription, in which the history has no errors of characters."""
+    if metric == "cer" and "char_errors" not in record:
+        return count_char_errors(reference, record["hypothesis"]).num_errors
+    return record["errors" if metric == "wer" else "char_errors"]
+
+
 def speaker_of(record: Prediction) -> str:
     """Returns the speaker of a line; "" if unknown."""
     return record.get("speaker_id") or ""
@@ -319,10 +297,6 @@ def _counts(record: Prediction) -> ErrorCounts:
     )
 
 
-def _columns(predictions: Sequence[Prediction]) -> tuple[list[int], list[int]]:
-    return [record["errors"] for record in predictions], [record["num_words"] for record in predictions]
-
-
 def _group(predictions: Iterable[Prediction], key: Callable[[Prediction], str]) -> list[Group]:
     members: dict[str, list[Prediction]] = {}
     for record in predictions:
@@ -332,7 +306,7 @@ def _group(predictions: Iterable[Prediction], key: Callable[[Prediction], str]) 
             name=name,
             num_utterances=len(records),
             words=count_words(records),
-            interval=rate_interval(*_columns(records), [speaker_of(record) for record in records]),
+            interval=rate_interval(*columns(records, "wer"), [speaker_of(record) for record in records]),
         )
         for name, records in members.items()
     ]
@@ -360,45 +334,3 @@ def _by_length(predictions: Sequence[Prediction]) -> tuple[str, list[Group]]:
 def _range_name(lengths: np.ndarray, digits: int) -> str:
     shortest, longest = (f"{end:.{digits}f}" for end in (lengths.min(), lengths.max()))
     return shortest if shortest == longest else f"{shortest} to {longest}"
-
-
-def _matrix(found: Confusions, predictions: Iterable[Prediction]) -> Matrix | None:
-    errors = {pair: count for pair, count in found.characters.items() if pair[0] != pair[1]}
-    weight: Counter[str] = Counter()
-    for pair, count in errors.items():
-        for symbol in pair:
-            weight[symbol] += count
-    del weight[""]
-    symbols = sorted(symbol for symbol, _ in weight.most_common(_MAX_CHARACTERS))
-    if not symbols:
-        return None
-    references = (" ".join(record["reference"].split()) for record in predictions)
-    said = Counter("".join(references).replace(" ", SPACE))
-    rows = [(symbol, said[symbol], _matrix_row(symbol, symbols, errors, said[symbol])) for symbol in symbols]
-    return Matrix(symbols, rows, [errors.get(("", symbol), 0) for symbol in symbols])
-
-
-def _matrix_row(
-    reference: str, symbols: Sequence[str], errors: Mapping[tuple[str, str], int], num_said: int
-) -> list[tuple[int, float]]:
-    num_wrong = sum(count for pair, count in errors.items() if pair[0] == reference)
-    counts = [
-        num_said - num_wrong if hypothesis == reference else errors.get((reference, hypothesis), 0)
-        for hypothesis in (*symbols, "")
-    ]
-    return [(count, count / max(num_said, 1)) for count in counts]
-
-
-def _word_confusions(found: Confusions, predictions: Iterable[Prediction]) -> list[WordConfusion]:
-    said = Counter(itertools.chain.from_iterable(record["reference"].split() for record in predictions))
-    ordered = sorted(found.words.items(), key=lambda item: (-item[1], item[0]))
-    return [
-        WordConfusion(
-            kind="inserted" if not reference else "deleted" if not hypothesis else "substituted",
-            reference=reference,
-            hypothesis=hypothesis,
-            count=count,
-            num_said=said[reference],
-        )
-        for (reference, hypothesis), count in ordered[:_MAX_WORDS]
-    ]

@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow as tf
 
 from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
-from engine.training.data_digest import digest_pieces
+from engine.training.data_digest import NUM_PIECES, digest_pieces
 from engine.training.microbatches import divide
 from engine.training.optimizer import DynamicLossScale, clip_by_global_norm
 from engine.training.options import TrainerOptions
@@ -60,8 +60,7 @@ class UpdateGradients:
     def compute(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Returns the gradient of the whole update, its statistics and its norm before clipping.
 
-        The statistics are the first of `loop_statistics.STATISTICS`, followed by the sums of the auxiliary losses and
-        the pieces of the data digest.
+        `split` takes the statistics apart, which are one tensor so that one all-reduce sums them.
         """
         context = tf.distribute.get_replica_context()
         weight = batch["weight"]
@@ -82,8 +81,7 @@ class UpdateGradients:
         else:
             norm = tf.linalg.global_norm(gradients)
 
-        num_auxiliary = len(self.options.auxiliary_losses)
-        sums, of_auxiliary = tf.split(sums, [self._loss.num_sums - num_auxiliary, num_auxiliary])
+        sums, of_auxiliary = tf.split(sums, [-1, len(self.options.auxiliary_losses)])
         is_row = tf.cast(batch["utterance_index"] >= 0, tf.float32)
         num_rows = tf.reduce_sum(is_row)
         statistics = tf.stack(
@@ -100,6 +98,16 @@ class UpdateGradients:
             ]
         )
         return gradients, context.all_reduce(tf.distribute.ReduceOp.SUM, statistics), norm
+
+    def split(self, statistics: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Splits the statistics of `compute`.
+
+        Returns:
+            The first of `loop_statistics.STATISTICS`, the sums of `TrainerOptions.auxiliary_losses`, and the pieces of
+            the data digest.
+        """
+        first, of_auxiliary, pieces = tf.split(statistics, [-1, len(self.options.auxiliary_losses), NUM_PIECES])
+        return first, of_auxiliary, pieces
 
     def _accumulate(self, batch: Batch, valid: tf.Tensor, row_scale: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Sums gradients, losses and frame statistics over this replica's microbatches."""

@@ -11,6 +11,7 @@ import orbit
 import tensorflow as tf
 import tf_keras
 
+from common.xla_notice import drop_compilers_first_notice
 from engine.checkpointing.background_save import Changes
 from engine.distributed import strategy as runtime
 from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
@@ -111,6 +112,7 @@ class Trainer(orbit.StandardTrainer):
 
     def _compile(self) -> None:
         """Lets XLA compile the update, or what of it needs no other replica."""
+        drop_compilers_first_notice()
         if not runtime.is_one_device(self.strategy):
             self._gradients.compile_passes()
             return
@@ -219,13 +221,8 @@ class Trainer(orbit.StandardTrainer):
         Returns:
             Tensors that exist once all changes are made; empty if no other thread may save.
         """
-        pieces, statistics = statistics[-data_digest.NUM_PIECES :], statistics[: -data_digest.NUM_PIECES]
-        is_loss_finite = tf.math.is_finite(statistics[0])
-        of_auxiliary = None
-        if self.auxiliary_losses is not None:
-            num_auxiliary = self.auxiliary_losses.shape[0]
-            of_auxiliary, statistics = statistics[-num_auxiliary:], statistics[:-num_auxiliary]
-            is_loss_finite &= tf.reduce_all(tf.math.is_finite(of_auxiliary))
+        statistics, of_auxiliary, pieces = self._gradients.split(statistics)
+        is_loss_finite = tf.math.is_finite(statistics[0]) & tf.reduce_all(tf.math.is_finite(of_auxiliary))
         is_finite = tf.math.is_finite(norm) & is_loss_finite
         # A loss or gradient that is not finite must not reach the weights: the update is skipped and counted. So is an
         # update without a row that has a loss: weight decay and Adam's moments would move the weights.

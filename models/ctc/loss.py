@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from common.xla_notice import drop_compilers_first_notice
 from models.ctc import cudnn
 from models.ctc.blocks import sum_paths_in_blocks
 from models.ctc.paths import IMPOSSIBLE, sum_paths, wide
@@ -76,6 +77,9 @@ def ctc_loss(
         return _losses(*rows, blank_id=blank_id, sum_paths_fn=sum_paths)
     if backend not in _OTHERS:
         raise ValueError(f"CTC back end must be auto or one of {', '.join(BACKENDS)}, got {backend!r}")
+
+    if backend != "host":
+        drop_compilers_first_notice()
 
     @tf.custom_gradient
     def compute(logits: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:

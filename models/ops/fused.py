@@ -11,13 +11,11 @@ for each shape, in about 0.05 s, and only large tensors pay that back. The tests
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from common.streams import silence_stderr
 from models.ops.attention_logits import add_mask, masked_logits
 from models.ops.keyed_random import keep_of
 
@@ -26,16 +24,6 @@ _DENSITY_AT_0 = 0.3989422804014327  # of the normal distribution
 
 # None drops nothing, whatever the rate.
 Keys: TypeAlias = tf.Tensor | None
-
-
-@functools.cache
-def drop_compilers_first_notice() -> None:
-    """Compiles a trivial function unheard: XLA's first compilation in a process prints two lines about itself.
-
-    No setting turns them off. It takes 0.05 s. Call it after TensorFlow's devices have been configured.
-    """
-    with silence_stderr(), tf.init_scope(), tf.device("CPU:0"):
-        _compiled(lambda x: x + 1.0)(tf.constant(0.0))
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,8 +9,8 @@ from typing import Any
 import tensorflow as tf
 import tf_keras
 
+from common.xla_notice import drop_compilers_first_notice
 from models.ops.devices import on_cpu
-from models.ops.fused import drop_compilers_first_notice
 from models.ops.keyed_random import UpdateRandom, dropout
 from models.wav2vec2 import feature_encoder, pretrained
 from models.wav2vec2.config import PRECISIONS, Wav2Vec2Config, resolve

@@ -49,6 +49,9 @@ def test_a_source_that_does_not_exist_is_named_with_what_lies_near(tmp_path):
     with pytest.raises(InputError, match=r"^data.eval.x.augment.noise_source=\S+/muson: no such .*; did you mean"):
         check_augment({"noise_source": str(tmp_path / "muson")}, "data.eval.x.augment")
     check_augment({"noise_source": "gs://bucket/musan"}, "data.augment")  # asked when it is opened
+    check_augment({"noise_source": str(tmp_path / "muson")}, "data.augment", is_read=False)
+    with pytest.raises(InputError, match="noise_prob"):
+        check_augment({"noise_prob": 2.0}, "data.augment", is_read=False)
 
 
 def test_the_groups_of_a_config_are_those_of_training_and_of_each_set():

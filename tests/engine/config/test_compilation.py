@@ -8,11 +8,12 @@ import pytest
 import tensorflow as tf
 
 from configs import base, debug
-from engine.config import builders, validation
+from engine.config import builders, recorded_run, validation
 from engine.config.compilation import check_compilation, choose_loss, compiles_steps, describe_compilation
 from engine.distributed import strategy as runtime
 from engine.experiment import RESUMABLE_FIELDS
 from engine.workdir import folder as workdirs
+from models.wav2vec2.config import preset
 from tests.helpers.experiment_toys import make_parts
 
 
@@ -65,6 +66,14 @@ def test_a_run_of_an_older_version_has_neither_field(strategy):
     check_compilation(config)
     parts = make_parts()
     assert not compiles_steps(config, strategy) and choose_loss(config, parts, strategy) is parts.loss_fn
+
+
+def test_a_converted_folder_that_recognizes_on_several_gpus_has_no_batches_to_compile_for(tmp_path, strategy, on_gpu):
+    (tmp_path / "config.json").write_text(preset("tiny").to_json())
+    config, built = recorded_run.load_run(str(tmp_path))[0], []
+    with strategy.scope():
+        builders.build_model(config, make_parts(build_model=lambda **fields: built.append(fields)), num_tokens=32)
+    assert len(built) == 1 and not compiles_steps(config, strategy)
 
 
 def test_both_may_change_when_a_run_resumes(tmp_path):

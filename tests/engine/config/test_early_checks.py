@@ -295,3 +295,22 @@ def test_none_of_it_imports_tensorflow():
     modules = "config_file, early_checks, field_rules"
     code = f"import sys; from engine.config import {modules}; sys.exit('tensorflow' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("mode", "read"),
+    [
+        ("train", ["data"]),
+        ("train_and_eval", ["data", "data.eval.dev", "data.eval.test"]),
+        ("eval", ["data.eval.dev", "data.eval.test"]),
+        ("tune_lm", ["data.eval.dev"]),
+        ("doctor", ["data", "data.eval.dev", "data.eval.test"]),
+        ("config", []),
+        ("pseudo_label", []),
+    ],
+)
+def test_a_mode_wants_only_the_noises_of_the_sets_that_it_reads(run_fields, mode, read):
+    run_fields.data.eval.test = get_eval_set()
+    fields = run_fields.to_dict()
+    groups = ["data", "data.eval.dev", "data.eval.test"]
+    assert [group for group in groups if early_checks.reads_set(fields, mode, group)] == read

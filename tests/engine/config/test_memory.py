@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import tensorflow as tf
 
-from configs.base import get_config
+from configs.base import get_augment, get_config
 from engine.config import memory
 from engine.distributed import gpus
 from models.memory_estimate import measure_model
@@ -56,6 +56,9 @@ def test_a_device_too_small_for_a_single_row_is_said_to_be(run, monkeypatch):
         ({"speed_factors": (0.8, 1.0)}, 25.0),
         ({"concat_max_utterances": 3, "concat_max_secs": 30.0, "speed_factors": (0.9,)}, 30.0),
         ({"max_duration_secs": 0.0}, 0.0),
+        ({"augment": get_augment(silence_prob=0.1, silence_secs=(0.0, 2.0))}, 24.0),
+        ({"augment": get_augment(silence_prob=0.1), "max_duration_secs": 0.0}, 0.0),
+        ({"augment": get_augment(silence_secs=(0.0, 2.0))}, 20.0),
     ],
 )
 def test_the_longest_row_follows_from_durations_speeds_and_concatenation(fields, secs):
@@ -100,6 +103,7 @@ def test_the_memory_is_that_of_the_gpu_where_there_is_one(monkeypatch):
         ("eval", True, ["lower --config.eval.batch_size (at most 5)"]),
         ("continuous_eval", False, ["lower --config.eval.batch_size (at most 5)"]),
         ("transcribe", False, ["lower --window_secs"]),
+        ("pseudo_label", False, ["lower --config.pseudo_label.batch_size or --window_secs"]),
         ("serve", False, ["lower --serve.batch_size or --window_secs"]),
         ("export", False, ["--inputs"]),
     ],
@@ -108,3 +112,23 @@ def test_every_mode_names_what_it_can_lower(mode, evaluates, words):
     said = memory.advise(mode, evaluates=evaluates, foreseen="at most 5")
     assert all(word in said for word in words), said
     assert "end other programs that use this memory" in said
+
+
+@pytest.mark.parametrize(("secs", "rest"), [(0.0, "rows"), (20.0, "secs")])
+def test_the_field_that_limits_a_microbatch_is_the_one_to_lower(secs, rest):
+    config = config_of_base()
+    config.train.microbatch_secs = secs
+    said = memory.advise("train", evaluates=False, foreseen="", config=config)
+    assert f"lower --config.train.microbatch_{rest}, set" in said and said.count("microbatch") == 1
+
+
+def test_two_views_of_a_row_count_as_memory(run, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 80 * GB)
+
+    def rows(**train):
+        config = config_of_base()
+        config.train.update(train)
+        found = memory.foresee(config, run=run, training=True, measure_model=measure_model)
+        return int(found.removeprefix("the doctor foresees at most ").split()[0])
+
+    assert 1.7 < rows() / rows(cr_ctc_scale=0.2) < 2.3

@@ -46,3 +46,12 @@ def test_a_finished_run_that_counts_in_epochs_is_told_epochs(tmp_path):
     config = make_config(tmp_path, schedule="constant", hold_updates=0, num_epochs=3.0)
     said = plan.describe_finished(config, workdir="runs/hi", step=6)
     assert said.endswith("nothing to train; to train longer, give --config.train.num_epochs=6")
+
+
+def test_a_config_of_an_older_version_is_described_too(tmp_path):
+    config = make_config(tmp_path, global_batch_size=32)
+    for name in ("microbatch_rows", "microbatch_secs", "num_epochs"):
+        del config.train[name]
+    (line,) = plan.describe_plan(config, DATA, num_replicas=2)
+    assert "global batch 32 = 16 rows x 2 replicas x 1 microbatches, " in line
+    assert "nothing to train" in plan.describe_finished(config, workdir="runs/hi", step=6)

@@ -8,7 +8,7 @@ import types
 import pytest
 
 from configs.base import get_config
-from engine.config.builders import choose_best_metric
+from engine.config.fields_of_run import choose_best_metric
 from engine.evaluation.best_metric import choose_metric, other_metric
 
 CHINESE, ENGLISH = ["今天天气很好"] * 3, ["the cat sat"]

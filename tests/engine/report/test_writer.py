@@ -86,3 +86,13 @@ def test_a_followers_report_has_the_curves_of_the_training_it_follows(workdir, t
     assert "Error report: run" in page and "Learning rate" in page
     assert json.loads((workdir / "config.json").read_text())["model"]["preset"] == "tiny"
     assert not (workdir / "report.html").exists()
+
+
+def test_texts_without_spaces_are_compared_by_characters_with_the_evaluation_before(tmp_path):
+    folder, earlier = tmp_path / "run", make_predictions([("今天天气很好", "今天天天天天"), ("我们去学校", "我们去")])
+    write_history(folder / "eval/dev", 10, earlier)
+    predictions = make_predictions([("今天天气很好", "今天天气很"), ("我们去学校", "我们去学校")])
+    files.write_jsonl_atomic(folder / "eval/dev/predictions.jsonl", predictions)
+    writer(folder)({"dev": {"wer": 0.5, "cer": 1 / 11, "loss": 1.5}})
+    # 5 errors of 11 characters were, 1 is.
+    assert "Against update 10: CER -36.36 points" in (folder / "report.html").read_text()

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from configs import base
 from engine import experiment
+from engine.config.recorded_run import LATER_FIELDS
 from engine.workdir import folder as workdir
 from engine.workdir.folder import WorkdirError, WorkdirLock, compare_config, save_config
 
@@ -224,7 +225,7 @@ def test_a_workdir_of_a_version_with_one_corpus_goes_on_as_it_was(tmp_path):
     del recorded["data"]["train"]["weight"], recorded["data"]["more_train"], recorded["data"]["sampling_alpha"]
     del recorded["eval"]["best_metric"]
     save_config(tmp_path, recorded)
-    options = {"allowed": experiment.RESUMABLE_FIELDS, "later": experiment.LATER_FIELDS}
+    options = {"allowed": experiment.RESUMABLE_FIELDS, "later": LATER_FIELDS}
     save_config(tmp_path, now, **options)
     now["data"]["more_train"] = {"calls": base.get_train_set().to_dict()}
     with pytest.raises(WorkdirError, match=r"data\.more_train\.calls\.format was absent, is"):
