@@ -24,6 +24,7 @@ from data.doctor.clips import collect_clips, collect_examples
 from data.doctor.findings import Finding, advise, allow, find, merge, sort, without_explained
 from data.doctor.preflight import LEAKS, TRAIN, train_name
 from data.doctor.report import DoctorReport, Memory, SetStatistics
+from data.doctor.sample import choose_utterances
 from data.doctor.statistics import (
     MemoryFn,
     RowsFn,
@@ -38,7 +39,7 @@ from data.doctor.statistics import (
 )
 from data.doctor.text_checks import Corpus, FramesFn
 from data.shards.index import verify_shards
-from data.text.tokenizer import CharTokenizer, normalize_transcript
+from data.text.tokenizer import CharTokenizer
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,7 @@ def _measure_all(
     opened: Sequence[_Opened], *, text_normalization: str, max_hours: float, num_workers: int | None
 ) -> None:
     corpora = {number: one.corpus for number, one in enumerate(opened) if one.corpus}
-    chosen = _choose(corpora, text_normalization, max_hours)
+    chosen = choose_utterances(corpora, text_normalization, max_hours)
     with tqdm(total=sum(map(len, chosen.values())), desc="listening", unit="utt", disable=None) as bar:
         for number, corpus in corpora.items():
             indices = chosen[number]
@@ -318,38 +319,6 @@ def _measure_all(
             if len(indices) < total:
                 what = f"{total - len(indices):,} of {total:,}; {hours:.1f} h were listened to"
                 opened[number].findings += find("sampled", corpus.name, {"the others": what})
-
-
-def _choose(corpora: Mapping[int, Corpus], text_normalization: str, max_hours: float) -> dict[int, np.ndarray]:
-    """Returns the utterances of each set to decode, int64, ascending."""
-    chosen = {number: _sample(corpus, max_hours) for number, corpus in corpora.items()}
-    if all(len(chosen[number]) == len(corpus.secs) for number, corpus in corpora.items()):
-        return chosen
-    more = _find_alike(corpora, text_normalization)
-    return {number: np.union1d(found, np.array(more[number], dtype=np.int64)) for number, found in chosen.items()}
-
-
-def _sample(corpus: Corpus, max_hours: float) -> np.ndarray:
-    """Returns all utterances, or a sample of `max_hours` that is the same each time, int64, ascending."""
-    order = np.arange(len(corpus.secs))
-    if max_hours and corpus.secs.sum() > max_hours * 3600:
-        order = np.argsort(np.random.Philox(0).random_raw(len(order)), kind="stable")
-        order = order[: max(1, int(np.searchsorted(np.cumsum(corpus.secs[order]), max_hours * 3600)))]
-    return np.sort(order)
-
-
-def _find_alike(corpora: Mapping[int, Corpus], text_normalization: str) -> dict[int, list[int]]:
-    """Returns the utterances of each set that share length and text with another: nearly all are duplicates."""
-    alike: dict[tuple[int, str], list[tuple[int, int]]] = defaultdict(list)
-    for number, corpus in corpora.items():
-        for index, text in enumerate(corpus.source.texts):
-            key = int(corpus.source.num_samples[index]), normalize_transcript(text, text_normalization)
-            alike[key].append((number, index))
-    more: dict[int, list[int]] = defaultdict(list)
-    for places in alike.values():
-        for number, index in places if len(places) > 1 else ():
-            more[number].append(index)
-    return more
 
 
 def _check_audio(one: _Opened, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
