@@ -37,8 +37,8 @@ class _Row:
         waveform: float32 [T].
         speech: Part of the waveform without the silence that was added.
         members: Utterances of the row.
-        on_bad: See `Augmenter.apply`.
-        notes: See `Augmenter.apply`.
+        on_bad: Called with the name and the fault of a recording that is left out.
+        notes: Gets a line for each alteration.
     """
 
     waveform: np.ndarray

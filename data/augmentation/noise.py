@@ -31,7 +31,7 @@ OnBad = Callable[[str, str], None]
 
 
 class Noise(Protocol):
-    """Where noise comes from."""
+    """A source of noise: generated, or recordings."""
 
     def draw(self, units: np.ndarray, num_samples: int, on_bad: OnBad) -> tuple[np.ndarray, str]:
         """Returns float32 [num_samples] and its name; `units` [2] in [0, 1) choose the noise and the place in it."""

@@ -89,7 +89,7 @@ class AugmentOptions:
 
     @property
     def is_on(self) -> bool:
-        """Whether any kind has a probability above 0."""
+        """Returns True if any kind has a probability above 0."""
         return any(getattr(self, f"{kind}_prob") for kind in KINDS)
 
     def describe(self) -> dict[str, Any]:

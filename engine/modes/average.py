@@ -76,8 +76,8 @@ def choose_checkpoints(workdir: str, inputs: Sequence[str], *, weights: str = ""
 
     Args:
         workdir: Folder of the run.
-        inputs: See `run`.
-        weights: See `run`.
+        inputs: One of last:N and best:N, or paths of checkpoints.
+        weights: "ema" ranks best:N by the averaged weights; "raw" or "" by the weights themselves.
 
     Raises:
         ValueError: There are fewer than two, or not as many as asked for.

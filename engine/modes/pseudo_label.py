@@ -65,8 +65,9 @@ def run(
         weights: "raw", "ema" or "" for the checkpoint's own choice.
         strategy_name: "auto", "one_device" or "mirrored".
         num_virtual_devices: Logical CPUs to make before TensorFlow starts; 0 = none.
-        decode_defaults: See `engine.modes.transcribe.run`.
-        decode_given: See `engine.modes.transcribe.run`.
+        decode_defaults: Values of the fields of config.decode that neither the run nor `decode_given` has; None =
+            greedy, whatever the run has.
+        decode_given: Fields of config.decode that override those of the run.
         stop: Listens for signals, which end this mode at once; None = nothing does.
 
     Raises:

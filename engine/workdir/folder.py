@@ -127,7 +127,7 @@ def save_config(
         replace: Whether to replace an existing config because its run never produced a checkpoint.
         may_change: Maps the existing config to dotted names (group.field) of further fields that may differ; the file
             takes their new values, which are logged.
-        later: See `compare_config`.
+        later: Values of fields that older versions did not record, by dotted name.
 
     Raises:
         WorkdirError: Other fields differ; names them.
