@@ -28,10 +28,8 @@ CHAIN = ((1, 10, False), (3, 2, False), (8, 1, True), (2, 3, True))
 SPLITS = (
     (1, {"microbatch_rows": 3}),
     (1, {"microbatch_secs": 0.0075}),
-    (2, {"microbatch_rows": 2}),
     (3, {"microbatch_rows": 3}),
-    (3, {}),
-    (4, {"microbatch_rows": 2}),
+    (4, {}),
     (8, {"microbatch_rows": 1}),
 )
 VARYING = (10, 3, 1, 12)
@@ -71,7 +69,7 @@ def train_on_every_split():
     varying = toy_varying_dataset_fn(VARYING.__getitem__, make=spoiled_batch, num_updates=4)
     options = {"ema_decay": 0.5, "clip_norm": 1.0, "max_consecutive_skips": 3}
     found = []
-    for dataset_fn, num_updates, splits in ((fixed, 3, SPLITS), (varying, 4, (SPLITS[1], SPLITS[3]))):
+    for dataset_fn, num_updates, splits in ((fixed, 3, SPLITS), (varying, 4, SPLITS[1:3])):
         for num_replicas, limit in ((1, {}), *splits):
             trainer = make_trainer(make_strategy(num_replicas), dataset_fn=dataset_fn, **options, **limit)
             found.append({"split": [num_replicas, limit, num_updates], **measure(trainer, num_updates)})

@@ -79,8 +79,12 @@ def test_other_errors_stay_what_they_are(error):
 @pytest.mark.parametrize(
     "use_up",
     [
-        lambda: tf.zeros([2**46]),
-        tf.function(lambda: tf.reduce_sum(tf.sort(tf.ones([2**19, 2**19]))), jit_compile=True, autograph=False),
+        # TensorFlow tries again for ten seconds.
+        pytest.param(lambda: tf.zeros([2**46]), marks=pytest.mark.slow),
+        pytest.param(
+            tf.function(lambda: tf.reduce_sum(tf.sort(tf.ones([2**19, 2**19]))), jit_compile=True, autograph=False),
+            marks=pytest.mark.slow,
+        ),
         lambda: np.zeros([2**46]),
         lambda: list(tf.data.Dataset.range(1).map(lambda i: tf.numpy_function(lambda _: np.zeros(2**46), [i], float))),
     ],
