@@ -18,6 +18,16 @@ hypothesis.settings.load_profile("shared_machine")
 
 # Slow tests that need up to 10 GB and every core: never two at once.
 LARGE = ("tests/models/test_reference.py", "tests/test_padding.py", "tests/test_real_speech.py")
+# Files of few tests that take long. They come first: one that begins last keeps one worker busy and the other waiting.
+LONG = (
+    "tests/engine/test_any_devices.py",
+    "tests/engine/training/test_compiled_steps.py",
+    "tests/models/ops/test_fused.py",
+    "tests/test_equivalence.py",
+    "tests/test_hub_run.py",
+    "tests/test_run.py",
+    "tests/test_training_losses.py",
+)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -35,7 +45,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = super()._split_scope(nodeid)
             return "large" if file in LARGE else file
 
+    config.option.loadscopereorder = False  # it would put the files with the most tests first
     return OneLargeAtATime(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files of `LONG` first."""
+    items.sort(key=lambda item: item.nodeid.partition("::")[0] not in LONG)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
