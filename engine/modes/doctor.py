@@ -73,28 +73,14 @@ def run(
     data = config.data
     estimate = memory.measure(config, num_tokens=tokenizer.num_tokens, measure_model=measure_model)
 
-    def build_eval(name: str) -> Callable[..., Any]:
-        def build(report: Callable[..., None]) -> Any:
-            validation.check_corpus(config, data.eval[name])
-            return builders.build_eval_set(config, parts, tokenizer, name, num_replicas=replicas, report=report)
-
-        return build
-
     def rows_in_training(num_rows: int, num_samples: int) -> int:
         return builders.divide_update(config, num_rows, num_samples, num_replicas=replicas)[1]
-
-    def rows_in_evaluation(num_rows: int, num_samples: int) -> int:
-        del num_samples
-        return microbatches.rows_of_replica(num_rows, replicas)
 
     sets = [
         set_type(name="", corpus=name, fields=fields.to_dict(), build=build_train(name), rows_at_once=rows_in_training)
         for name, fields in trained.items()
     ]
-    for name, fields in data.eval.items():
-        sets.append(
-            set_type(name=name, fields=fields.to_dict(), build=build_eval(name), rows_at_once=rows_in_evaluation)
-        )
+    sets += _describe_eval_sets(config, parts, tokenizer, num_replicas=replicas, set_type=set_type)
     report = examine(
         sets=sets,
         tokenizer=tokenizer,
@@ -115,6 +101,25 @@ def run(
     write_report(report, workdir, title=os.path.basename(os.path.normpath(workdir)))
     print("\n".join(report.lines()))
     return 2 if report.num_errors else 0
+
+
+def _describe_eval_sets(
+    config: ConfigDict, parts: Components, tokenizer: Tokenizer, *, num_replicas: int, set_type: Callable[..., Any]
+) -> list[Any]:
+    """Returns the descriptions of the evaluation sets, each with a function that checks and opens its set."""
+
+    def build(name: str, report: Callable[..., None]) -> Any:
+        validation.check_corpus(config, config.data.eval[name])
+        return builders.build_eval_set(config, parts, tokenizer, name, num_replicas=num_replicas, report=report)
+
+    def rows_at_once(num_rows: int, num_samples: int) -> int:
+        del num_samples
+        return microbatches.rows_of_replica(num_rows, num_replicas)
+
+    return [
+        set_type(name=name, fields=fields.to_dict(), build=functools.partial(build, name), rows_at_once=rows_at_once)
+        for name, fields in config.data.eval.items()
+    ]
 
 
 def _open_train(
