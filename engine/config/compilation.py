@@ -14,7 +14,7 @@ from engine.distributed import strategy as runtime
 from engine.protocols import Components, LossFn
 
 # Shapes of batches up to which runtime.jit_compile=auto compiles on a GPU: each takes a minute or more.
-FEW_SHAPES = 4
+_FEW_SHAPES = 4
 # Values of runtime.ctc_backend that XLA cannot compile.
 NOT_COMPILED = ("host", "cudnn")
 
@@ -31,7 +31,7 @@ def compiles_steps(config: ConfigDict, strategy: tf.distribute.Strategy) -> bool
         and config.model.get("source", "native") == "native"
         and config.model.get("fused_ops", "auto") != "on"
         and _read(config, "ctc_backend") not in NOT_COMPILED
-        and _count_shapes(config) <= FEW_SHAPES
+        and _count_shapes(config) <= _FEW_SHAPES
     )
 
 

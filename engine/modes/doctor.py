@@ -22,7 +22,7 @@ from engine.protocols import Components, Tokenizer, TrainData
 from engine.training import microbatches
 from engine.workdir.records import read_metrics
 
-FIRST = "train"  # the name of the corpus of data.train among those of data.more_train
+_FIRST = "train"  # the name of the corpus of data.train among those of data.more_train
 _PRODUCT_SIZE, _PRODUCT_SECS = 1024, 0.3
 # Ratio of the speed of a lone matrix product that training reaches: 61 to 71 % with base (docs/results/0149). Small
 # models spend most of their time between the products.
@@ -68,7 +68,7 @@ def run(
     config = fields_of_run.with_architecture(config, parts, init=parts.fetch_weights(config.model.init))
     data = config.data
     given = None if data.vocab == fields_of_run.AUTO else parts.build_tokenizer(data.vocab)
-    trained = {FIRST: data.train, **data.get("more_train", {})}
+    trained = {_FIRST: data.train, **data.get("more_train", {})}
     build_train, config, tokenizer = _open_train(config, parts, given)
     data = config.data
     estimate = memory.measure(config, num_tokens=tokenizer.num_tokens, measure_model=measure_model)
@@ -148,7 +148,7 @@ def _open_train(
 
     def build_train(name: str) -> Callable[..., Any]:
         unusable = missing.get(name, error)
-        if error is not None and name != FIRST and name not in missing:
+        if error is not None and name != _FIRST and name not in missing:
             unusable = ValueError(f"{name} is not examined, because the training data cannot be opened")
         return functools.partial(_report_corpus, name, data, faults, unusable)
 
@@ -162,7 +162,7 @@ def _report_corpus(
 ) -> Any:
     """Reports the faults of one training corpus and returns the training data, or raises its error."""
     for fault in faults:
-        if getattr(fault, "corpus", FIRST) == name:
+        if getattr(fault, "corpus", _FIRST) == name:
             report(fault)
     if error is not None:
         raise error

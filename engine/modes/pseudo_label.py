@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from common import storage
 from common.split_paths import join_split_paths
-from engine.checkpointing.restore import find_checkpoint
+from engine.checkpointing.restore import find_weights
 from engine.common import files
 from engine.common.progress import progress_bar
 from engine.common.signals import StopOnSignal
@@ -122,7 +122,7 @@ def _identify(checkpoint: str, weights: str = "") -> str:
         return ""
     if read_export_fields(checkpoint) is not None:
         return storage.absolute(checkpoint)
-    return f"{storage.absolute(find_checkpoint(checkpoint))} {weights}".strip()
+    return f"{storage.absolute(find_weights(checkpoint, weights=weights))} {weights}".strip()
 
 
 def _load(

@@ -95,9 +95,7 @@ class Labeller:
         found = {id(row): _unreadable(row.name, row.reason) for row in rows if hasattr(row, "reason")}
         recordings: list[UnlabelledRecording] = [row for row in rows if id(row) not in found]
         first = self._transcribe(self._transcriber, recordings, 1.0, found)
-        second: dict[int, Transcript] = {}
-        if self._second is not None:
-            second = self._transcribe(self._second, [row for row in recordings if id(row) in first], self._speed, found)
+        second = self._transcribe(self._second, [row for row in recordings if id(row) in first], self._speed, found)
         for row in recordings:
             if id(row) not in found:
                 found[id(row)] = self._record(row, first[id(row)], second.get(id(row)))
@@ -105,12 +103,14 @@ class Labeller:
 
     def _transcribe(
         self,
-        transcriber: Transcriber,
+        transcriber: Transcriber | None,
         recordings: Sequence[UnlabelledRecording],
         speed: float,
         found: dict[int, dict[str, Any]],
     ) -> dict[int, Transcript]:
         """Returns the transcripts by the identity of their recording; `found` gets the recordings that fail."""
+        if transcriber is None:
+            return {}
         views: list[Any] = [View(recording, speed) for recording in recordings]
         summary = transcriber.transcribe_files(views, quiet=True)
         for view, reason in summary.failures:
