@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,13 @@ from engine.checkpointing.restore import find_checkpoint, read_best_record, rest
 from engine.common import files
 from engine.common.progress import progress_bar
 from engine.config import builders, recorded_run
+from engine.config.early_checks import AVERAGE_CHOICE
 from engine.evaluation.best_metric import other_metric
 from engine.inference.export.saved_model import check_new, folder_beside
 from engine.protocols import AcousticModel, Components
 from engine.training.ema import ema_name
 from engine.workdir.folder import WorkdirError, storage_faults
 from engine.workdir.records import read_metrics
-
-_CHOICE = re.compile(r"(last|best):(\d+)")
 
 
 def run(*, parts: Components, checkpoint: str, inputs: Sequence[str], output: str, weights: str = "") -> int:
@@ -82,7 +80,7 @@ def choose_checkpoints(workdir: str, inputs: Sequence[str], *, weights: str = ""
     Raises:
         ValueError: There are fewer than two, or not as many as asked for.
     """
-    asked = _CHOICE.fullmatch(inputs[0]) if len(inputs) == 1 else None
+    asked = AVERAGE_CHOICE.fullmatch(inputs[0]) if len(inputs) == 1 else None
     if asked is None:
         return _find_named(inputs)
     kind, number = asked[1], int(asked[2])
