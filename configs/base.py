@@ -16,6 +16,7 @@ import re
 
 from ml_collections import ConfigDict
 
+_HELD_OUT_RATIO = 0.1
 _MANIFEST_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
 
 
@@ -313,8 +314,23 @@ def get_small_config() -> ConfigDict:
     return config
 
 
-def point_at(corpus: ConfigDict, path: str) -> None:
-    """Makes a set read a manifest (.jsonl, .csv, .tsv) or a folder of `python -m data.prepare`."""
+def set_corpora(data: ConfigDict, train: str, dev: str = "") -> None:
+    """Makes a config train on one corpus and evaluate on another as "dev", or on held-out speakers of the first.
+
+    Args:
+        data: `config.data`, which is changed.
+        train: Manifest (.jsonl, .csv, .tsv), or folder of `python -m data.prepare`.
+        dev: As `train`; "" holds out the speakers of a tenth of `train`.
+    """
+    data.eval = ConfigDict()
+    data.eval["dev"] = get_eval_set()
+    _point_at(data.train, train)
+    _point_at(data.eval["dev"], dev or train)
+    if not dev:
+        data.train.held_out_ratio = data.eval["dev"].held_out_ratio = _HELD_OUT_RATIO
+
+
+def _point_at(corpus: ConfigDict, path: str) -> None:
     is_folder = os.path.isdir(path) or not os.path.splitext(path)[1]
     format = "tfrecord" if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
     corpus.update(format=format, input=path, split="")

@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 
 from configs import base
 
-HELD_OUT_RATIO = 0.1
 # Of fairseq, examples/wav2vec/config/finetuning: base_10m.yaml ... base_100h.yaml and vox_10m.yaml ... vox_100h.yaml.
 # The paper's table 6 (https://arxiv.org/abs/2006.11477, appendix B) has 12,000 updates for 10 minutes, 50,000 for 100
 # hours, and time masks of 0.75 for 10 minutes and 1 hour, 0.65 for 10 hours and 0.5 for 100 hours, for both sizes.
@@ -66,12 +65,7 @@ def get_config(arguments: str = "1h") -> ConfigDict:
     config.data.max_batch_secs = recipe["max_batch_secs"]
     config.data.row_multiple = 8
     config.data.num_buckets = recipe["num_buckets"]
-    base.point_at(config.data.train, train)
-    config.data.eval = ConfigDict()
-    config.data.eval["dev"] = base.get_eval_set()
-    base.point_at(config.data.eval["dev"], dev or train)
-    if not dev:
-        config.data.train.held_out_ratio = config.data.eval["dev"].held_out_ratio = HELD_OUT_RATIO
+    base.set_corpora(config.data, train, dev)
 
     config.train.microbatch_secs = 200.0  # of audio at a time, what one of the published recipe's GPUs took
     config.train.num_updates = recipe["num_updates"]

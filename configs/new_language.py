@@ -15,8 +15,6 @@ from ml_collections import ConfigDict
 
 from configs import base
 
-HELD_OUT_RATIO = 0.1
-
 
 def get_config(manifests: str = "datasets/new_language/train.jsonl") -> ConfigDict:
     """Returns the config; `manifests` is TRAIN,DEV, or one manifest that is divided by speakers."""
@@ -37,12 +35,7 @@ def get_config(manifests: str = "datasets/new_language/train.jsonl") -> ConfigDi
     config.data.text_normalization = "auto"
     config.data.max_batch_secs = 80.0
     config.data.row_multiple = 4
-    base.point_at(config.data.train, train)
-    config.data.eval = ConfigDict()
-    config.data.eval["dev"] = base.get_eval_set()
-    base.point_at(config.data.eval["dev"], dev or train)
-    if not dev:
-        config.data.train.held_out_ratio = config.data.eval["dev"].held_out_ratio = HELD_OUT_RATIO
+    base.set_corpora(config.data, train, dev)
 
     config.train.microbatch_secs = 20.0
     config.train.num_updates = 0

@@ -43,8 +43,6 @@ def explained_out_of_memory(advise: Callable[[bool], str]) -> Iterator[None]:
     """
     try:
         yield
-    except OutOfMemoryError:
-        raise
     except (tf.errors.OpError, RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

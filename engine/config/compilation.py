@@ -14,9 +14,9 @@ from engine.distributed import strategy as runtime
 from engine.protocols import Components, LossFn
 
 # Shapes of batches up to which runtime.jit_compile=auto compiles on a GPU: each takes a minute or more.
-FEW_SHAPES = 4
+_FEW_SHAPES = 4
 # Values of runtime.ctc_backend that XLA cannot compile.
-_NOT_COMPILED = ("host", "cudnn")
+NOT_COMPILED = ("host", "cudnn")
 
 
 def compiles_steps(config: ConfigDict, strategy: tf.distribute.Strategy) -> bool:
@@ -30,8 +30,8 @@ def compiles_steps(config: ConfigDict, strategy: tf.distribute.Strategy) -> bool
         runtime.is_gpu(strategy)
         and config.model.get("source", "native") == "native"
         and config.model.get("fused_ops", "auto") != "on"
-        and _read(config, "ctc_backend") not in _NOT_COMPILED
-        and _count_shapes(config) <= FEW_SHAPES
+        and _read(config, "ctc_backend") not in NOT_COMPILED
+        and _count_shapes(config) <= _FEW_SHAPES
     )
 
 
@@ -57,7 +57,7 @@ def check_compilation(config: ConfigDict) -> None:
     """
     if _read(config, "jit_compile") != "on":
         return
-    if (backend := _read(config, "ctc_backend")) in _NOT_COMPILED:
+    if (backend := _read(config, "ctc_backend")) in NOT_COMPILED:
         raise ValueError(
             f"runtime.ctc_backend={backend}: XLA cannot compile it, and runtime.jit_compile=on compiles the step as a "
             "whole; set auto, scan, xla or blocks, or runtime.jit_compile=off"

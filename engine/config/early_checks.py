@@ -20,6 +20,8 @@ from common.weight_names import repository_hint
 from engine.config.output_formats import EXPORT_FORMATS, choose_format
 from engine.config.recorded_run import run_folder
 
+# The form of --inputs of --mode=average that names checkpoints by their number.
+AVERAGE_CHOICE = re.compile(r"(last|best):(\d+)")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 _TRAINING_MODES = ("train", "train_and_eval", "verify_resume")
 _EVALUATING_MODES = ("train_and_eval", "verify_resume", "eval", "continuous_eval")
@@ -209,7 +211,7 @@ def _check_averaged(inputs: Sequence[str]) -> None:
     """Checks that --inputs names checkpoints to average, or how many of a run's own."""
     if not inputs:
         raise ValueError("--inputs is empty: name the checkpoints to average, last:5, best:5, or their paths")
-    if len(inputs) == 1 and re.fullmatch(r"(last|best):\d+", inputs[0]):
+    if len(inputs) == 1 and AVERAGE_CHOICE.fullmatch(inputs[0]):
         return
     for path in inputs:
         if not is_checkpoint(path):

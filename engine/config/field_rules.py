@@ -72,7 +72,7 @@ _SERVE_LIMIT = Rule(lambda value: 0 < value <= 1e9, "a number above 0 and at mos
 # The scheme, host and port of a page, without a path: the form in which browsers send an origin.
 _ORIGIN = re.compile(r"https?://[^/?#@,*\s]+")
 
-STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
+_STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
 
 # Fields counted in updates -> the fields that count them in epochs instead.
 EPOCHS_OF = {
@@ -213,7 +213,7 @@ _RULES: dict[str, Rule] = {
     "verify_resume.num_updates": _at_least_0("those of the config", number="whole number"),
     "verify_resume.num_interruptions": _SIZE,
     "verify_resume.signals": Rule(
-        lambda value: bool(value) and set(value) <= set(STOP_SIGNALS), f"one or more of {', '.join(STOP_SIGNALS)}"
+        lambda value: bool(value) and set(value) <= set(_STOP_SIGNALS), f"one or more of {', '.join(_STOP_SIGNALS)}"
     ),
     "serve.host": Rule(bool, "an address, such as 127.0.0.1"),
     "serve.port": _up_to(65_535),

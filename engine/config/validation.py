@@ -14,7 +14,7 @@ from common import workdir_layout as layout
 from common.json_files import MalformedFileError
 from common.weight_names import is_weight_name
 from engine.config import builders, field_rules
-from engine.config.compilation import check_compilation
+from engine.config.compilation import NOT_COMPILED, check_compilation
 from engine.config.early_checks import TRAIN_FROM_RANDOM, describe_missing_corpus, describe_missing_weights
 from engine.config.recorded_run import LATER_FIELDS
 from engine.protocols import AcousticModel, Tokenizer
@@ -136,7 +136,7 @@ def check_tpu(config: ConfigDict) -> None:
         raise ValueError("train.precision=mixed_float16: a TPU has no float16; set mixed_bfloat16 or float32")
     if config.model.get("fused_ops") == "on":
         raise ValueError("model.fused_ops=on: a TPU compiles the step as a whole; set auto or off")
-    if (backend := config.get("runtime", {}).get("ctc_backend", "auto")) in ("host", "cudnn"):
+    if (backend := config.get("runtime", {}).get("ctc_backend", "auto")) in NOT_COMPILED:
         raise ValueError(f"runtime.ctc_backend={backend}: a TPU cannot compute it; set auto, scan or blocks")
 
 

@@ -26,23 +26,28 @@ def find_gpu_faults(*, root: str = "/") -> list[str]:
     Args:
         root: Folder that has the folders `dev` and `proc` of this machine.
     """
-    hidden = _visible_devices()
-    if hidden is not None and hidden.split(",")[0].strip() in ("", "-1", "NoDevFiles", "none"):
+    visible = _visible_devices()
+    if visible is not None and visible.split(",")[0].strip() in ("", "-1", "NoDevFiles", "none"):
         return []
-    gpus = tf.config.list_physical_devices("GPU")
-    if gpus:
+    if gpus := tf.config.list_physical_devices("GPU"):
         return [line for gpu in gpus if (line := _find_old_build(gpu))]
+    return [line] if (line := _find_unseen(root, visible)) else []
+
+
+def _find_unseen(root: str, visible: str | None) -> str:
+    """Returns a line about GPUs of which TensorFlow sees none; "" for a machine without a GPU."""
     devices = glob.glob(os.path.join(root, "dev/nvidia[0-9]*"))
-    if not devices and not glob.glob(os.path.join(root, "proc/driver/nvidia/gpus/*")):
+    has_driver = bool(glob.glob(os.path.join(root, "proc/driver/nvidia/gpus/*")))
+    if not devices and not has_driver:
         devices = [line.split(" (UUID")[0] for line in ask_nvidia_smi("--list-gpus") if line.startswith("GPU ")]
-        if not devices:
-            return []
-    if not devices:  # a container sees the driver of its host
-        return [
+    if devices:
+        return f"this machine has {_count(devices)}, but TensorFlow sees none and runs on the CPU: {_remedy(visible)}"
+    if has_driver:  # a container sees the driver of its host
+        return (
             "the driver of an NVIDIA GPU is loaded, but there is no /dev/nvidia0: give this container the GPUs of its "
             f"host (docker run --gpus all); {_TO_THE_CPU}"
-        ]
-    return [f"this machine has {_count(devices)}, but TensorFlow sees none and runs on the CPU: {_remedy(hidden)}"]
+        )
+    return ""
 
 
 def _visible_devices() -> str | None:

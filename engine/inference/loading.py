@@ -80,11 +80,9 @@ def load_transcriber(
             raise ValueError(
                 f"--weights={weights}: {checkpoint} is an export, which has only one kind of weights; leave it out"
             )
-        for name in ("on_rate_mismatch", "text_normalization"):
-            field(exported, name, str, storage.join(checkpoint, EXPORT_FILE))
+        text_rules = read_text_rules(checkpoint)
         # Exports of older versions have no such field: they normalize.
         normalize = optional_field(exported, "normalize_waveform", bool, storage.join(checkpoint, EXPORT_FILE), True)
-        text_rules = exported
         tokenizer = parts.build_tokenizer(storage.join(checkpoint, VOCAB_FILE))
         parts = builders.with_blank(parts, tokenizer)
         beam_search = _build_beam_search(parts, tokenizer, decode)
@@ -115,6 +113,23 @@ def load_transcriber(
             batch_size=batch_size, window_secs=window_secs, overlap_secs=window_secs / 6, strategy=strategy
         ),
     )
+
+
+def read_text_rules(checkpoint: str) -> dict[str, str]:
+    """Returns how a recognizer reads audio and texts: the fields on_rate_mismatch and text_normalization.
+
+    Args:
+        checkpoint: A workdir, a checkpoint inside one, or an export.
+
+    Raises:
+        ValueError: There is no run, or the export lacks a field.
+    """
+    names = ("on_rate_mismatch", "text_normalization")
+    exported = read_export_fields(checkpoint) if checkpoint else None
+    if exported is None:
+        data = recorded_run.load_run(checkpoint)[0].data
+        return {name: data[name] for name in names}
+    return {name: field(exported, name, str, storage.join(checkpoint, EXPORT_FILE)) for name in names}
 
 
 def find_decode(

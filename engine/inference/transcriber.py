@@ -18,7 +18,7 @@ from engine.inference.grouping import ON_ACCELERATOR, Grouping, suitable_groupin
 from engine.inference.replicas import ReplicaStep
 from engine.inference.row_runner import RowRunner, Step
 from engine.inference.windows import LogitsChunk, Window, cut_windows, join_windows, measure_hop
-from engine.inference.words import Timed, find_words, mean_confidence
+from engine.inference.words import Timed, find_words, text_confidence
 from engine.protocols import InferenceModel, SpanDecoder, Tokenizer, TokenSpan
 
 SAMPLE_RATE = 16_000
@@ -48,7 +48,7 @@ class Transcript:
     @property
     def confidence(self) -> float:
         """Geometric mean of the characters' confidences; 0 without any."""
-        return mean_confidence([character for word in self.words for character in word.characters])
+        return text_confidence(self.words)
 
 
 @dataclasses.dataclass(frozen=True)

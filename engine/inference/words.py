@@ -82,6 +82,11 @@ def find_words(spans: Sequence[TokenSpan], tokenizer: Tokenizer, secs_per_frame:
     return words
 
 
+def text_confidence(words: Sequence[Timed]) -> float:
+    """Returns the geometric mean of the confidences of all characters of some words, 0 without any."""
+    return mean_confidence([character for word in words for character in word.characters])
+
+
 def mean_confidence(parts: Sequence[Timed]) -> float:
     """Returns the geometric mean of confidences, 0 without any."""
     if not parts:

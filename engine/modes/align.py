@@ -17,7 +17,7 @@ from engine.config import builders
 from engine.inference.inputs import find_audio
 from engine.inference.loading import load_transcriber
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
-from engine.inference.words import Timed, find_words, mean_confidence
+from engine.inference.words import Timed, find_words, text_confidence
 from engine.protocols import Aligner, Components
 
 _NUM_SHOWN = 10  # mismatches printed; all recordings are in the output file
@@ -148,7 +148,7 @@ def align_file(transcriber: Transcriber, aligner: Aligner, path: str, text: str)
         "text": text,
         "hypothesis": " ".join(word.text for word in heard),
         "duration": round(transcriber.count_samples(path) / SAMPLE_RATE, 4),
-        "confidence": round(mean_confidence([c for word in words for c in word.characters]), 4),
+        "confidence": round(text_confidence(words), 4),
         "score": round((found.log_prob - best) / len(log_probs), 5),
     }
     return record, words

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,13 @@ from engine.checkpointing.restore import find_checkpoint, read_best_record, rest
 from engine.common import files
 from engine.common.progress import progress_bar
 from engine.config import builders, recorded_run
+from engine.config.early_checks import AVERAGE_CHOICE
 from engine.evaluation.best_metric import other_metric
 from engine.inference.export.saved_model import check_new, folder_beside
 from engine.protocols import AcousticModel, Components
 from engine.training.ema import ema_name
 from engine.workdir.folder import WorkdirError, storage_faults
 from engine.workdir.records import read_metrics
-
-_CHOICE = re.compile(r"(last|best):(\d+)")
 
 
 def run(*, parts: Components, checkpoint: str, inputs: Sequence[str], output: str, weights: str = "") -> int:
@@ -82,14 +80,9 @@ def choose_checkpoints(workdir: str, inputs: Sequence[str], *, weights: str = ""
     Raises:
         ValueError: There are fewer than two, or not as many as asked for.
     """
-    asked = _CHOICE.fullmatch(inputs[0]) if len(inputs) == 1 else None
+    asked = AVERAGE_CHOICE.fullmatch(inputs[0]) if len(inputs) == 1 else None
     if asked is None:
-        paths = [find_checkpoint(path) for path in inputs]
-        repeated = [path for path in paths if paths.count(path) > 1]
-        if len(paths) < 2 or repeated:
-            what = f"{repeated[0]} is there twice" if repeated else "these are fewer than two checkpoints"
-            raise ValueError(f"--inputs={','.join(inputs)}: {what}; write last:5, best:5, or different checkpoints")
-        return paths
+        return _find_named(inputs)
     kind, number = asked[1], int(asked[2])
     if number < 2:
         raise ValueError(f"--inputs={inputs[0]}: an average needs two checkpoints or more, such as {kind}:5")
@@ -105,24 +98,24 @@ def choose_checkpoints(workdir: str, inputs: Sequence[str], *, weights: str = ""
     return sorted(found[:number], key=step_of)
 
 
+def _find_named(inputs: Sequence[str]) -> list[str]:
+    """Returns the paths of at least two different checkpoints."""
+    paths = [find_checkpoint(path) for path in inputs]
+    repeated = [path for path in paths if paths.count(path) > 1]
+    if len(paths) < 2 or repeated:
+        what = f"{repeated[0]} is there twice" if repeated else "these are fewer than two checkpoints"
+        raise ValueError(f"--inputs={','.join(inputs)}: {what}; write last:5, best:5, or different checkpoints")
+    return paths
+
+
 def _rank_by_metric(workdir: str, kept: Sequence[str], *, weights: str) -> list[str]:
     """Returns the checkpoints of a run that were evaluated, best first, by the metric that decides about best/.
 
     Between equal rates the other rate decides, then the later update, as for best/.
     """
-    # The evaluations may be those of a process beside the training.
-    for folder in (workdir, storage.join(workdir, layout.CONTINUOUS_FOLDER)):
-        record = read_best_record(storage.join(folder, layout.BEST_FOLDER))
-        path = storage.join(folder, layout.METRICS_FILE)
-        if record is not None and storage.is_file(path):
-            break
-    else:
-        raise ValueError(f"{workdir}: no checkpoint was evaluated, so none is best; write --inputs=last:N")
+    folder, record = _find_evaluations(workdir)
     name, _, metric = record["metric"].rpartition("/")
-    split = ema_name(name) if weights == "ema" else name
-    lines = [line for line in read_metrics(path) if line["split"] == split and line.get(metric) is not None]
-    digest = lines[-1].get("set_digest", "") if lines else ""
-    line_of = {line["step"]: line for line in lines if line.get("set_digest", "") == digest}
+    line_of = _read_evaluations(folder, ema_name(name) if weights == "ema" else name, metric)
     candidates = {step_of(path): path for path in kept}
     if record["weights"] == (weights or "raw"):  # the best one may no longer be among the newest
         for path in layout.list_own_checkpoints(folder, layout.BEST_FOLDER):
@@ -133,6 +126,23 @@ def _rank_by_metric(workdir: str, kept: Sequence[str], *, weights: str) -> list[
         return line_of[step][metric], float("inf") if other is None else other, -step
 
     return [candidates[step] for step in sorted(candidates.keys() & line_of.keys(), key=key)]
+
+
+def _find_evaluations(workdir: str) -> tuple[str, dict[str, Any]]:
+    """Returns the folder with a run's evaluations, its own or that of a process beside it, and its best.json."""
+    for folder in (workdir, storage.join(workdir, layout.CONTINUOUS_FOLDER)):
+        record = read_best_record(storage.join(folder, layout.BEST_FOLDER))
+        if record is not None and storage.is_file(storage.join(folder, layout.METRICS_FILE)):
+            return folder, record
+    raise ValueError(f"{workdir}: no checkpoint was evaluated, so none is best; write --inputs=last:N")
+
+
+def _read_evaluations(folder: str, split: str, metric: str) -> dict[int, Mapping[str, Any]]:
+    """Returns the last line of each update about a set that has the metric, all of the set's newest version."""
+    path = storage.join(folder, layout.METRICS_FILE)
+    lines = [line for line in read_metrics(path) if line["split"] == split and line.get(metric) is not None]
+    digest = lines[-1].get("set_digest", "") if lines else ""
+    return {line["step"]: line for line in lines if line.get("set_digest", "") == digest}
 
 
 def _check_one_run(paths: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from engine.protocols import Components, Tokenizer, TrainData
 from engine.training import microbatches
 from engine.workdir.records import read_metrics
 
-FIRST = "train"  # the name of the corpus of data.train among those of data.more_train
+_FIRST = "train"  # the name of the corpus of data.train among those of data.more_train
 _PRODUCT_SIZE, _PRODUCT_SECS = 1024, 0.3
 # Ratio of the speed of a lone matrix product that training reaches: 61 to 71 % with base (docs/results/0149). Small
 # models spend most of their time between the products.
@@ -68,33 +68,19 @@ def run(
     config = fields_of_run.with_architecture(config, parts, init=parts.fetch_weights(config.model.init))
     data = config.data
     given = None if data.vocab == fields_of_run.AUTO else parts.build_tokenizer(data.vocab)
-    trained = {FIRST: data.train, **data.get("more_train", {})}
+    trained = {_FIRST: data.train, **data.get("more_train", {})}
     build_train, config, tokenizer = _open_train(config, parts, given)
     data = config.data
     estimate = memory.measure(config, num_tokens=tokenizer.num_tokens, measure_model=measure_model)
 
-    def build_eval(name: str) -> Callable[..., Any]:
-        def build(report: Callable[..., None]) -> Any:
-            validation.check_corpus(config, data.eval[name])
-            return builders.build_eval_set(config, parts, tokenizer, name, num_replicas=replicas, report=report)
-
-        return build
-
     def rows_in_training(num_rows: int, num_samples: int) -> int:
         return builders.divide_update(config, num_rows, num_samples, num_replicas=replicas)[1]
-
-    def rows_in_evaluation(num_rows: int, num_samples: int) -> int:
-        del num_samples
-        return microbatches.rows_of_replica(num_rows, replicas)
 
     sets = [
         set_type(name="", corpus=name, fields=fields.to_dict(), build=build_train(name), rows_at_once=rows_in_training)
         for name, fields in trained.items()
     ]
-    for name, fields in data.eval.items():
-        sets.append(
-            set_type(name=name, fields=fields.to_dict(), build=build_eval(name), rows_at_once=rows_in_evaluation)
-        )
+    sets += _describe_eval_sets(config, parts, tokenizer, num_replicas=replicas, set_type=set_type)
     report = examine(
         sets=sets,
         tokenizer=tokenizer,
@@ -115,6 +101,25 @@ def run(
     write_report(report, workdir, title=os.path.basename(os.path.normpath(workdir)))
     print("\n".join(report.lines()))
     return 2 if report.num_errors else 0
+
+
+def _describe_eval_sets(
+    config: ConfigDict, parts: Components, tokenizer: Tokenizer, *, num_replicas: int, set_type: Callable[..., Any]
+) -> list[Any]:
+    """Returns the descriptions of the evaluation sets, each with a function that checks and opens its set."""
+
+    def build(name: str, report: Callable[..., None]) -> Any:
+        validation.check_corpus(config, config.data.eval[name])
+        return builders.build_eval_set(config, parts, tokenizer, name, num_replicas=num_replicas, report=report)
+
+    def rows_at_once(num_rows: int, num_samples: int) -> int:
+        del num_samples
+        return microbatches.rows_of_replica(num_rows, num_replicas)
+
+    return [
+        set_type(name=name, fields=fields.to_dict(), build=functools.partial(build, name), rows_at_once=rows_at_once)
+        for name, fields in config.data.eval.items()
+    ]
 
 
 def _open_train(
@@ -143,7 +148,7 @@ def _open_train(
 
     def build_train(name: str) -> Callable[..., Any]:
         unusable = missing.get(name, error)
-        if error is not None and name != FIRST and name not in missing:
+        if error is not None and name != _FIRST and name not in missing:
             unusable = ValueError(f"{name} is not examined, because the training data cannot be opened")
         return functools.partial(_report_corpus, name, data, faults, unusable)
 
@@ -157,7 +162,7 @@ def _report_corpus(
 ) -> Any:
     """Reports the faults of one training corpus and returns the training data, or raises its error."""
     for fault in faults:
-        if getattr(fault, "corpus", FIRST) == name:
+        if getattr(fault, "corpus", _FIRST) == name:
             report(fault)
     if error is not None:
         raise error

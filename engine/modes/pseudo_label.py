@@ -15,20 +15,20 @@ import tensorflow as tf
 
 from common import storage
 from common.split_paths import join_split_paths
-from engine.checkpointing.restore import find_checkpoint
+from engine.checkpointing.restore import find_weights
 from engine.common import files
 from engine.common.progress import progress_bar
 from engine.common.signals import StopOnSignal
-from engine.config import recorded_run
 from engine.distributed import strategy as runtime
 from engine.inference.exported import read_export_fields
 from engine.inference.inputs import find_audio
-from engine.inference.loading import find_decode, load_transcriber
+from engine.inference.loading import find_decode, load_transcriber, read_text_rules
 from engine.protocols import Components
 from engine.pseudo_labels import labeller as labellers
 from engine.pseudo_labels.journal import SUFFIX, Journal
 from engine.pseudo_labels.labeller import Labeller
 from engine.pseudo_labels.labels import UNREADABLE
+from engine.pseudo_labels.left_out import left_out_path
 from engine.pseudo_labels.summary import Summary
 
 _NUM_SHOWN = 10  # unreadable recordings printed; all are in the file of what was left out
@@ -64,7 +64,8 @@ def run(
         window_secs: The longest row in seconds; longer recordings are cut into overlapping windows.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
         strategy_name: "auto", "one_device" or "mirrored".
-        num_virtual_devices: Logical CPUs to make before TensorFlow starts; 0 = none.
+        num_virtual_devices: Number of logical devices that the first GPU becomes, or the CPU without one; 0 leaves it
+            whole.
         decode_defaults: Values of the fields of config.decode that neither the run nor `decode_given` has; None =
             greedy, whatever the run has.
         decode_given: Fields of config.decode that override those of the run.
@@ -79,7 +80,7 @@ def run(
     strategy = _build_strategy(strategy_name)
     second = parts.fetch_weights(options["second_checkpoint"]) if options["second_checkpoint"] else ""
     decode = find_decode(checkpoint, decode_defaults, decode_given)
-    corpus = parts.open_unlabelled(join_split_paths(inputs), find_audio=find_audio, **_text_rules(checkpoint))
+    corpus = parts.open_unlabelled(join_split_paths(inputs), find_audio=find_audio, **read_text_rules(checkpoint))
     num_rows = corpus.count()
     load = functools.partial(
         _load,
@@ -115,20 +116,13 @@ def _build_strategy(name: str) -> tf.distribute.Strategy:
     return runtime.build_strategy(name)
 
 
-def _text_rules(checkpoint: str) -> dict[str, str]:
-    """Returns how the run of a checkpoint reads audio and texts."""
-    exported = read_export_fields(checkpoint)
-    rules = exported if exported is not None else recorded_run.load_run(checkpoint)[0].data
-    return {name: rules[name] for name in ("text_normalization", "on_rate_mismatch")}
-
-
 def _identify(checkpoint: str, weights: str = "") -> str:
     """Returns a name of weights that changes when a training replaces the best ones; "" for none."""
     if not checkpoint:
         return ""
     if read_export_fields(checkpoint) is not None:
         return storage.absolute(checkpoint)
-    return f"{storage.absolute(find_checkpoint(checkpoint))} {weights}".strip()
+    return f"{storage.absolute(find_weights(checkpoint, weights=weights))} {weights}".strip()
 
 
 def _load(
@@ -194,11 +188,6 @@ def _label_all(labeller: Labeller, rows: Iterator[Any], journal: Journal, *, num
             bar.update(len(done))
     elapsed_secs = time.monotonic() - start_secs
     print(f"{audio_secs / 3600:.2f} h of audio in {elapsed_secs:.0f} s (RTFx {audio_secs / elapsed_secs:.1f})")
-
-
-def left_out_path(output: str) -> str:
-    """Returns the file of the labels that are left out: OUTPUT.jsonl -> OUTPUT.left_out.jsonl."""
-    return f"{os.path.splitext(output)[0]}.left_out.jsonl"
 
 
 def _finish(journal: Journal, output: str) -> int:

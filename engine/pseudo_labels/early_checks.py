@@ -10,6 +10,7 @@ from common.near_files import describe_near
 from common.split_paths import STDIN
 from common.weight_names import is_weight_name, repository_hint
 from engine.config.early_checks import is_checkpoint, is_url
+from engine.pseudo_labels.left_out import left_out_path
 
 
 def check_pseudo_label(fields: Mapping[str, Any], *, strategy: str, inputs: Sequence[str], output: str) -> None:
@@ -30,8 +31,14 @@ def check_pseudo_label(fields: Mapping[str, Any], *, strategy: str, inputs: Sequ
         raise ValueError(f"--output={output}: wanted a local file with the suffix .jsonl, a manifest to train on")
     if STDIN in inputs:
         raise ValueError("--inputs=-: a manifest cannot name standard input; save the recording to a file")
-    if any(os.path.exists(path) and os.path.realpath(path) == os.path.realpath(output) for path in inputs):
+    read = {os.path.realpath(path) for path in inputs}
+    if os.path.realpath(output) in read:
         raise ValueError(f"--output={output}: is one of --inputs, which it would replace; name another file")
+    if os.path.realpath(left_out := left_out_path(output)) in read:
+        raise ValueError(
+            f"--output={output}: what is left out goes to {left_out}, one of --inputs, which it would replace; name "
+            "another file"
+        )
     second = fields.get("second_checkpoint", "")
     if second and not is_checkpoint(second) and not is_weight_name(second):
         raise ValueError(

@@ -95,23 +95,22 @@ class Labeller:
         found = {id(row): _unreadable(row.name, row.reason) for row in rows if hasattr(row, "reason")}
         recordings: list[UnlabelledRecording] = [row for row in rows if id(row) not in found]
         first = self._transcribe(self._transcriber, recordings, 1.0, found)
-        second = {}
-        if self._second is not None:
-            second = self._transcribe(self._second, [row for row in recordings if id(row) in first], self._speed, found)
+        second = self._transcribe(self._second, [row for row in recordings if id(row) in first], self._speed, found)
         for row in recordings:
             if id(row) not in found:
-                heard = second[id(row)].words if self._second is not None else None
-                found[id(row)] = self._record(row, first[id(row)], heard)
+                found[id(row)] = self._record(row, first[id(row)], second.get(id(row)))
         return [found[id(row)] for row in rows]
 
     def _transcribe(
         self,
-        transcriber: Transcriber,
+        transcriber: Transcriber | None,
         recordings: Sequence[UnlabelledRecording],
         speed: float,
         found: dict[int, dict[str, Any]],
     ) -> dict[int, Transcript]:
         """Returns the transcripts by the identity of their recording; `found` gets the recordings that fail."""
+        if transcriber is None:
+            return {}
         views: list[Any] = [View(recording, speed) for recording in recordings]
         summary = transcriber.transcribe_files(views, quiet=True)
         for view, reason in summary.failures:
@@ -119,12 +118,12 @@ class Labeller:
             found[id(recording)] = _unreadable(recording.name, reason, recording.utterance_id)
         return {id(_recording(transcript.path)): transcript for transcript in summary.transcripts}
 
-    def _record(self, row: UnlabelledRecording, first: Transcript, second: Sequence[Timed] | None) -> dict[str, Any]:
+    def _record(self, row: UnlabelledRecording, first: Transcript, second: Transcript | None) -> dict[str, Any]:
         labels = make_labels(
             first.words,
             duration_secs=first.duration_secs,
             max_secs=self._max_secs,
-            second=None if second is None else _at_first_speed(second, self._speed),
+            second=None if second is None else _at_first_speed(second.words, self._speed),
         )
         return {
             "name": row.name,

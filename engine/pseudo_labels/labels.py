@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.evaluation.metrics import count_char_errors
-from engine.inference.words import Timed, mean_confidence
+from engine.inference.words import Timed, text_confidence
 
 # Why a label is left out, in the order in which the reasons are looked for.
 UNREADABLE = "unreadable"
@@ -51,7 +51,7 @@ class Label:
     @property
     def confidence(self) -> float:
         """Geometric mean of the characters' confidences; 0 without any."""
-        return mean_confidence([character for word in self.words for character in word.characters])
+        return text_confidence(self.words)
 
     @property
     def chars_per_sec(self) -> float:
@@ -97,24 +97,20 @@ class LabelFilter:
 
     def find_reason(self, label: Label) -> str:
         """Returns why a label is left out, one of `REASONS`; "" for one that is kept."""
-        disagreement = label.disagreement
-        if not label.words:
-            return NO_TEXT
-        if label.duration_secs < self.min_duration_secs:
-            return TOO_SHORT
-        if label.is_torn:
-            return TOO_LONG
-        if label.chars_per_sec < self.min_chars_per_sec or label.words_per_sec < self.min_words_per_sec:
-            return TOO_SLOW
-        if label.chars_per_sec > (self.max_chars_per_sec or float("inf")):
-            return TOO_FAST
-        if label.words_per_sec > (self.max_words_per_sec or float("inf")):
-            return TOO_FAST
-        if label.confidence < self.min_confidence:
-            return LOW_CONFIDENCE
-        if disagreement is not None and disagreement > self.max_disagreement:
-            return VIEWS_DISAGREE
-        return ""
+        rates = (
+            (label.chars_per_sec, self.min_chars_per_sec, self.max_chars_per_sec),
+            (label.words_per_sec, self.min_words_per_sec, self.max_words_per_sec),
+        )
+        applies = {
+            NO_TEXT: not label.words,
+            TOO_SHORT: label.duration_secs < self.min_duration_secs,
+            TOO_LONG: label.is_torn,
+            TOO_SLOW: any(rate < low for rate, low, _ in rates),
+            TOO_FAST: any(0 < high < rate for rate, _, high in rates),
+            LOW_CONFIDENCE: label.confidence < self.min_confidence,
+            VIEWS_DISAGREE: label.disagreement is not None and label.disagreement > self.max_disagreement,
+        }
+        return next((reason for reason in REASONS if applies.get(reason)), "")
 
 
 def make_labels(

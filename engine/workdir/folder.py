@@ -23,11 +23,11 @@ from common.workdir_layout import CONFIG_FILE, ENVIRONMENT_FILE, LOCK_FILE, read
 from engine.common import files
 from engine.common.source_tree import find_commit
 
-# The system's words for storage errors, which libraries pass on.
 _CONTINUE = (
     "existing checkpoints are intact: make room or change the permissions, and the same command continues from the "
     "newest one"
 )
+# The system's words for storage errors, which libraries pass on.
 _STORAGE_WORDS = (
     "No space left on device",
     "Disk quota exceeded",
@@ -141,22 +141,21 @@ def save_config(
     except MalformedFileError as error:
         raise WorkdirError(f"{error}; repair it or choose another workdir") from error
     allowed, changed = tuple(allowed), tuple(may_change(saved))
-    every, differences = (
-        compare_config(saved, config, allowed=names, later=later) for names in (allowed, (*allowed, *changed))
-    )
-    if differences:
+    if differences := compare_config(saved, config, allowed=(*allowed, *changed), later=later):
         raise WorkdirError(
             f"{path}: the workdir was made with another config: {'; '.join(differences)};"
             " undo the change or choose another workdir"
         )
-    if every:
-        for group, _, field in (name.partition(".") for name in changed):
-            if field in config[group]:
-                saved[group][field] = config[group][field]
-        files.write_json_atomic(path, saved)
-        # An older version, which lacked a field, behaved as its default does.
-        if news := [difference for difference in every if " was absent, " not in difference]:
-            logging.info("%s continues with other values: %s", workdir, "; ".join(news))
+    differences = compare_config(saved, config, allowed=allowed, later=later)
+    if not differences:
+        return
+    for group, _, field in (name.partition(".") for name in changed):
+        if field in config[group]:
+            saved[group][field] = config[group][field]
+    files.write_json_atomic(path, saved)
+    # An older version, which lacked a field, behaved as its default does.
+    if told := [difference for difference in differences if " was absent, " not in difference]:
+        logging.info("%s continues with other values: %s", workdir, "; ".join(told))
 
 
 def compare_config(

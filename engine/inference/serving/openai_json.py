@@ -18,7 +18,7 @@ from engine.inference.formats import format_transcript, split_cues, transcript_r
 from engine.inference.serving.answers import CONTENT_TYPES, Answer, RefusedError, one_line
 from engine.inference.serving.uploads import Form
 from engine.inference.transcriber import Transcript
-from engine.inference.words import SMALLEST_PROB, Timed, mean_confidence
+from engine.inference.words import SMALLEST_PROB, Timed, text_confidence
 
 RESPONSE_FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 _GRANULARITIES = ("word", "segment")
@@ -172,7 +172,7 @@ def _granularities(fields: Mapping[str, Sequence[str]], response_format: str) ->
 def _segment(number: int, words: Sequence[Timed]) -> dict[str, Any]:
     """Returns a segment; whisper's fields that CTC has no value for are those of speech without doubt."""
     text = " ".join(word.text for word in words)
-    confidence = mean_confidence([character for word in words for character in word.characters])
+    confidence = text_confidence(words)
     return {
         "id": number,
         "seek": 0,

@@ -55,7 +55,7 @@ def test_epochs_become_updates_of_the_data(tmp_path):
     assert config.train.num_updates == 0
 
 
-def test_the_text_style_of_a_run_is_what_it_chose(tmp_path):
+def test_the_text_normalization_of_a_run_is_what_it_chose(tmp_path):
     config = make_config(tmp_path)
     data = SimpleNamespace(updates_per_epoch=9, text_normalization="unicode")
     assert fields_of_run.with_data(config, data).data.text_normalization == "librispeech"

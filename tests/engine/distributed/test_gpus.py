@@ -102,9 +102,9 @@ def test_the_smallest_gpu_in_use_decides_about_memory(machine, monkeypatch):
 def test_a_program_that_fails_or_hangs_says_nothing(tmp_path, monkeypatch):
     monkeypatch.undo()
     program = tmp_path / "nvidia-smi"
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setenv("PATH", str(tmp_path))  # alone: this machine may have the real one
     assert gpus.ask_nvidia_smi("-L") == []
-    for script, lines in (("echo GPU 0: x", ["GPU 0: x"]), ("echo broken; exit 9", []), ("exec sleep 5", [])):
+    for script, lines in (("echo GPU 0: x", ["GPU 0: x"]), ("echo broken; exit 9", []), ("exec /bin/sleep 5", [])):
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
         monkeypatch.setattr(gpus, "_SMI_SECS", 0.5)

@@ -96,5 +96,8 @@ def test_the_longest_row_is_ones_own_choice(trained):
 def test_an_export_that_does_not_say_how_to_read_is_named(tmp_path, fields, message):
     (tmp_path / "saved_model.pb").touch()
     (tmp_path / "export.json").write_text(json.dumps(fields))
-    with pytest.raises(ValueError, match=f"{tmp_path}/export.json.* {message}"):
+    line = f"{tmp_path}/export.json.* {message}"
+    with pytest.raises(ValueError, match=line):
         loading.load_transcriber(parts=make_parts(), checkpoint=str(tmp_path))
+    with pytest.raises(ValueError, match=line):
+        loading.read_text_rules(str(tmp_path))  # before the recognizer is loaded

@@ -22,6 +22,10 @@ def test_pseudo_labels_go_to_a_local_manifest_that_is_not_read(tmp_path):
     for line, fields in (
         ("--output=.*/out.tsv: wanted a local file with the suffix .jsonl", {"output": "out.tsv"}),
         ("--output=.*/m.jsonl: is one of --inputs, which it would replace", {"output": "m.jsonl"}),
+        (
+            r"--output=\S+/m.jsonl: what is left out goes to \S+/m.left_out.jsonl, one of --inputs",
+            {"inputs": ["m.left_out.jsonl"], "output": "m.jsonl"},
+        ),
         ("--strategy=tpu: --mode=pseudo_label runs on the devices of one host", {"strategy": "tpu"}),
         (
             r"pseudo_label.second_checkpoint=\S+/rnu: no such folder or checkpoint; did you mean \S+/run\?",

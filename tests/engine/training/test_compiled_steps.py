@@ -113,3 +113,4 @@ def test_what_is_compiled_is_one_program(one_device, two_replicas):
     assert programs and not outside & {"MatMul", "ResourceApplyAdam", "AssignAddVariableOp"}
     programs, outside = compiled_and_outside(two_replicas)
     assert len(programs) >= 2
+    assert "CollectiveReduceV2" in outside and "MatMul" not in outside
