@@ -96,7 +96,7 @@ def _make(source: Source, flags: argparse.Namespace, fields: dict[str, Any]) -> 
 
 def _list_kinds(fields: dict[str, Any], num_examples: int) -> list[tuple[dict[str, Any], int]]:
     """Returns fields and a number of examples for each kind and codec alone, and for the rest all of them."""
-    alone = [{f"{kind}_prob": 1.0} for kind in KINDS if kind != "telephone"]
+    alone: list[dict[str, Any]] = [{f"{kind}_prob": 1.0} for kind in KINDS if kind != "telephone"]
     alone += [{"telephone_prob": 1.0, "telephone_codecs": (codec,)} for codec in CODECS]
     together = {f"{kind}_prob": 0.4 for kind in KINDS}
     counted = [(kinds, 1) for kinds in alone[:num_examples]]
