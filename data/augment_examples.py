@@ -23,7 +23,7 @@ from data.augmentation.augmenter import Augmenter
 from data.augmentation.draws import TRAINING
 from data.augmentation.examples import NUM_EXAMPLES, Example, make_examples
 from data.augmentation.options import CODECS, KINDS, AugmentOptions, check_augment
-from data.command import Parser, run_command
+from data.command import Parser, comma_list, run_command
 from data.common.errors import InputError
 from data.corpus.faults import Fault
 from data.corpus.sources import Source
@@ -49,43 +49,60 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(flags: argparse.Namespace) -> None:
-    if flags.num_examples < 1 or flags.seed < 0:
-        raise InputError("--num_examples must be 1 or more, and --seed 0 or more")
-    sources = {"noise_source": flags.noise_source, "room_source": flags.room_source}
-    given = {**sources, **dict(_read_field(word) for word in flags.augment)}
-    check_augment(given, "augment")
-    if flags.augment and not AugmentOptions(**given).is_on:
-        probs = ", ".join(f"{kind}_prob" for kind in KINDS)
-        raise InputError(f"--augment sets no probability above 0: set one of {probs}")
+    fields = _read_fields(flags)
     faults: list[Fault] = []
     source = open_source(format=flags.format, input=flags.input, split=flags.split, report=faults.append)
     if faults:
         print(f"data.augment_examples: warning: bad utterances left out; {faults[0].message}", file=sys.stderr)
-    examples = list(_make(source, flags, given, is_chosen=bool(flags.augment)))
+    examples = list(_make(source, flags, fields))
     if not examples:
         raise InputError(f"{flags.input}: no utterance can be read and altered; python -m data.prepare tells why")
     os.makedirs(flags.output, exist_ok=True)
     for number, example in enumerate(examples, start=1):
-        names = [f"{number:02d}-{kind}.flac" for kind in ("original", "altered")]
-        for name, content in zip(names, (example.original, example.altered), strict=True):
-            storage.write_bytes(storage.join(flags.output, name), content)
-        print(f"{storage.join(flags.output, names[1])}: {example.utterance_id}: {example.what}")
+        original, altered = (
+            storage.join(flags.output, f"{number:02d}-{kind}.flac") for kind in ("original", "altered")
+        )
+        storage.write_bytes(original, example.original)
+        storage.write_bytes(altered, example.altered)
+        print(f"{altered}: {example.utterance_id}: {example.what}")
 
 
-def _make(source: Source, flags: argparse.Namespace, given: dict[str, Any], *, is_chosen: bool) -> Iterator[Example]:
-    """Yields the examples, of the given fields or of each kind in turn and then of all."""
-    wanted: list[tuple[dict[str, Any], int]] = [(given, flags.num_examples)]
-    if not is_chosen:
-        wanted = [({**given, f"{kind}_prob": 1.0}, 1) for kind in KINDS if kind != "telephone"]
-        wanted += [({**given, "telephone_prob": 1.0, "telephone_codecs": (codec,)}, 1) for codec in CODECS]
-        wanted = wanted[: flags.num_examples]
-        rest = flags.num_examples - len(wanted)
-        wanted += [({**given, **{f"{kind}_prob": 0.4 for kind in KINDS}}, rest)] * bool(rest)
-    for number, (fields, count) in enumerate(wanted):
+def _read_fields(flags: argparse.Namespace) -> dict[str, Any]:
+    """Returns the fields of `AugmentOptions` that the flags give.
+
+    Raises:
+        InputError: If a flag or a field is out of range; names it.
+    """
+    if flags.num_examples < 1 or flags.seed < 0:
+        raise InputError("--num_examples must be 1 or more, and --seed 0 or more")
+    sources = {"noise_source": flags.noise_source, "room_source": flags.room_source}
+    fields = {**sources, **dict(_read_field(word) for word in flags.augment)}
+    check_augment(fields, "augment")
+    if flags.augment and not AugmentOptions(**fields).is_on:
+        probs = ", ".join(f"{kind}_prob" for kind in KINDS)
+        raise InputError(f"--augment sets no probability above 0: set one of {probs}")
+    return fields
+
+
+def _make(source: Source, flags: argparse.Namespace, fields: dict[str, Any]) -> Iterator[Example]:
+    """Yields the examples, of the chosen kinds, or of each kind in turn and then of all."""
+    wanted = [(fields, flags.num_examples)] if flags.augment else _list_kinds(fields, flags.num_examples)
+    for number, (chosen, count) in enumerate(wanted):
         augmenter = Augmenter(
-            options=AugmentOptions(**fields), source=source, seed=flags.seed + number, purpose=TRAINING
+            options=AugmentOptions(**chosen), source=source, seed=flags.seed + number, purpose=TRAINING
         )
         yield from make_examples(source, augmenter, count=count)
+
+
+def _list_kinds(fields: dict[str, Any], num_examples: int) -> list[tuple[dict[str, Any], int]]:
+    """Returns fields and a number of examples for each kind and codec alone, and for the rest all of them."""
+    alone: list[dict[str, Any]] = [{f"{kind}_prob": 1.0} for kind in KINDS if kind != "telephone"]
+    alone += [{"telephone_prob": 1.0, "telephone_codecs": (codec,)} for codec in CODECS]
+    together = {f"{kind}_prob": 0.4 for kind in KINDS}
+    counted = [(kinds, 1) for kinds in alone[:num_examples]]
+    if num_examples > len(alone):
+        counted.append((together, num_examples - len(alone)))
+    return [({**fields, **kinds}, count) for kinds, count in counted]
 
 
 def _read_field(word: str) -> tuple[str, Any]:
@@ -98,10 +115,10 @@ def _read_field(word: str) -> tuple[str, Any]:
     if isinstance(_FIELDS[name], str):
         return name, text
     if name == "telephone_codecs":
-        return name, tuple(part.strip() for part in text.split(",") if part.strip())
+        return name, comma_list(text)
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # all that it is documented to raise
         value = text  # refused with the name of the field
     return name, value
 

@@ -37,7 +37,7 @@ _FULL_SCALE = np.float32(1.0 / 32768)
 class AudioFiles:
     """Reads stretches of recordings and keeps short recordings in memory; thread-safe.
 
-        files = AudioFiles(list_audio_files("musan/noise"), root="musan")
+        files = AudioFiles(list_audio_files("musan/noise", "augment.noise_source"), root="musan")
         waveform = files.read(0, unit=0.5, num_samples=16000)
 
     Attributes:
@@ -49,10 +49,11 @@ class AudioFiles:
 
         Args:
             paths: Files or URLs.
-            root: Folder that names are relative to.
+            root: Folder of the collection, or the list that names it; names are relative to the folder.
         """
         self.paths = list(paths)
         self._root = root
+        self._folder = root if storage.is_dir(root) else os.path.dirname(root)
         self._headers: dict[int, tuple[int, int]] = {}
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
         self._num_bytes = 0
@@ -60,7 +61,7 @@ class AudioFiles:
 
     def name(self, path: str) -> str:
         """Returns the name of a file within its collection."""
-        return path.removeprefix(self._root).lstrip("/")
+        return path.removeprefix(self._folder).lstrip("/")
 
     def digest(self) -> str:
         """Returns a digest of the names, which does not depend on where the collection lies."""

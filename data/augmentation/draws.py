@@ -29,7 +29,7 @@ class Draws:
 
     def bits(self, stream: str, *key: int, count: int, start: int = 0) -> np.ndarray:
         """Returns random uint64 [count] of a named stream, from the number `start` on."""
-        # `data.batches.plan` has keys of two numbers; the name of the stream makes these different from them.
+        # The batch plan's streams (`data.batches.rows.random_bits`) have the seed alone as entropy: these are others.
         seeds = np.random.SeedSequence(entropy=self._entropy, spawn_key=(zlib.crc32(stream.encode()), *key))
         generator = np.random.Philox(seeds)
         if not start:

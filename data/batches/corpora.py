@@ -56,18 +56,22 @@ class JoinedSource:
         """Lists the utterances of `sources`, in their order."""
         self._sources = list(sources.values())
         self._ends = np.cumsum([len(source.utterance_ids) for source in self._sources])
-        named = list(sources.items())
-        self.utterance_ids: Sequence[str] = [f"{name}:{key}" for name, one in named for key in one.utterance_ids]
-        self.texts: Sequence[str] = [text for one in self._sources for text in one.texts]
-        self.speaker_ids: Sequence[str] = [
-            f"{name}:{speaker}" if speaker else "" for name, one in named for speaker in one.speaker_ids
-        ]
-        self.num_samples = np.concatenate([one.num_samples for one in self._sources])
-        self.sample_rates = np.concatenate([one.sample_rates for one in self._sources])
-        self.segment_starts = {f"{name}:{key}": at for name, one in named for key, at in segment_starts(one).items()}
-        self.duration_conflicts = {
-            f"{name}:{key}": what for name, one in named for key, what in duration_conflicts(one).items()
-        }
+        utterance_ids: list[str] = []
+        texts: list[str] = []
+        speaker_ids: list[str] = []
+        self.segment_starts: dict[str, int] = {}
+        self.duration_conflicts: dict[str, str] = {}
+        for name, source in sources.items():
+            utterance_ids += [f"{name}:{key}" for key in source.utterance_ids]
+            texts += source.texts
+            speaker_ids += [f"{name}:{speaker}" if speaker else "" for speaker in source.speaker_ids]
+            self.segment_starts |= {f"{name}:{key}": start for key, start in segment_starts(source).items()}
+            self.duration_conflicts |= {f"{name}:{key}": what for key, what in duration_conflicts(source).items()}
+        self.utterance_ids: Sequence[str] = utterance_ids
+        self.texts: Sequence[str] = texts
+        self.speaker_ids: Sequence[str] = speaker_ids
+        self.num_samples = np.concatenate([source.num_samples for source in self._sources])
+        self.sample_rates = np.concatenate([source.sample_rates for source in self._sources])
 
     def corpora_of(self, indices: np.ndarray) -> np.ndarray:
         """Returns the number of the source of each utterance, int64 [N]."""

@@ -298,8 +298,8 @@ def build_eval_data(*, tokenizer: CharTokenizer, report: Report = refuse, **fiel
 
 
 def _build_augmenter(options: DataOptions, source: Source, *, seed: int, purpose: str) -> Augmenter | None:
-    fields = AugmentOptions(**options.augment)
-    return Augmenter(options=fields, source=source, seed=seed, purpose=purpose) if fields.is_on else None
+    augment = AugmentOptions(**options.augment)
+    return Augmenter(options=augment, source=source, seed=seed, purpose=purpose) if augment.is_on else None
 
 
 def _padding_of(augmenter: Augmenter | None) -> RowPadding | None:

@@ -142,17 +142,17 @@ class BatchPlan:
             raise ValueError(f"{seed=} must be >= 0 and {global_batch_size=} >= 1")
         if max_batch_samples < 0 or row_multiple < 1:
             raise ValueError(f"{max_batch_samples=} must be >= 0 and {row_multiple=} >= 1")
-        self._speeds = checked_speeds(speed_factors)
+        speeds = checked_speeds(speed_factors)
         self.utterance_samples = checked_lengths(num_samples)
         self.concatenation = concatenation
-        self.speed_factors = tuple(self._speeds.tolist())
+        self.speed_factors = tuple(speeds.tolist())
         self._seed = seed
         self._shuffle = shuffle
 
         self._rows = RowMaker(
             self.utterance_samples,
             seed=seed,
-            speeds=self._speeds,
+            speeds=speeds,
             concatenation=concatenation,
             speaker_ids=speaker_ids,
             mixture=mixture,

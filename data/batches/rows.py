@@ -13,7 +13,7 @@ import numpy as np
 from data.batches.row_padding import RowPadding
 
 # Ids of the random streams of rows, one for each choice so that choices are independent. `data.batches.plan` has 2, 3.
-_JOIN, _SPEED, _TURNS = 0, 1, 4
+_NEIGHBORS, _SPEED, _TURNS = 0, 1, 4
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class RowMaker:
         """
         if speaker_ids is not None and len(speaker_ids) != len(num_samples):
             raise ValueError(f"{len(speaker_ids)} speaker_ids for {len(num_samples)} utterances")
-        sizes = (len(num_samples),) if mixture is None else mixture.sizes
+        sizes, passes = ((len(num_samples),), (1.0,)) if mixture is None else (mixture.sizes, mixture.passes)
         if sum(sizes) != len(num_samples):
             raise ValueError(f"corpora of {sizes} utterances for {len(num_samples)} utterances")
         ends = np.cumsum(sizes).tolist()
@@ -146,7 +146,6 @@ class RowMaker:
             for number, (size, end) in enumerate(zip(sizes, ends, strict=True))
         ]
         self.max_row_samples = max(corpus.max_row_samples for corpus in self._corpora)
-        passes = (1.0,) if mixture is None else mixture.passes
         self.corpus_rows = tuple(
             max(1, round(each * corpus.num_rows)) for each, corpus in zip(passes, self._corpora, strict=True)
         )
@@ -192,7 +191,7 @@ class _CorpusRows:
         self._offsets = np.arange(len(slowest) + 1)
         self.max_row_samples = int(slowest.max())
         if concatenation.max_utterances > 1:
-            self._cells, self._offsets, self.max_row_samples = _join(slowest, concatenation, speaker_ids)
+            self._cells, self._offsets, self.max_row_samples = _group(slowest, concatenation, speaker_ids)
         self.max_row_samples += padding.max_samples if padding else 0
         self.num_rows = len(self._offsets) - 1
 
@@ -211,7 +210,7 @@ class _CorpusRows:
     def _make_pass(self, number: int) -> Rows:
         members = np.arange(len(self._num_samples))
         if self._cells is not None:
-            members = np.lexsort((self._bits(number, _JOIN, len(members)), self._cells))
+            members = np.lexsort((self._bits(number, _NEIGHBORS, len(members)), self._cells))
         speed_ids = np.zeros(self.num_rows, dtype=np.int64)
         if len(self._speeds) > 1:
             bits = self._bits(number, _SPEED, self.num_rows)
@@ -249,7 +248,7 @@ def _select(rows: Rows, chosen: np.ndarray) -> Rows:
     return Rows(rows.members[places], offsets, rows.speed_ids[chosen], rows.samples[chosen], rows.passes[chosen])
 
 
-def _join(
+def _group(
     num_samples: np.ndarray, concatenation: Concatenation, speaker_ids: Sequence[str] | None
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Groups utterances for concatenation such that all epochs have the same number of groups.

@@ -15,8 +15,9 @@ from data.shards.records import encode_flac
 CLIPS_PER_FINDING = 3
 MAX_CLIP_SECS = 30
 MAX_EXAMPLE_SECS = 5.0
-MAX_EXAMPLE_BYTES = 6_000_000  # of the examples, beside those
-MAX_BYTES = 3_000_000  # of FLAC on the page, where base64 makes them a third more
+# FLAC on the page, where base64 makes it a third more: of the findings, and of the examples.
+MAX_BYTES = 3_000_000
+MAX_EXAMPLE_BYTES = 6_000_000
 
 
 def collect_clips(

@@ -171,15 +171,7 @@ def examine(
         words=set_words(spoken, text_normalization=text_normalization, trained=trained),
         time=predict_time(plan, time_fn) if plan else None,
         clips=collect_clips(findings, _corpora(opened)),
-        examples=collect_examples(
-            # The corpora of a training have one augmentation.
-            [
-                (item.name or TRAIN, data)
-                for one in opened
-                for item, data in one.data
-                if item.name or item.corpus == FIRST
-            ]
-        ),
+        examples=collect_examples([(item.name or TRAIN, data) for item, data in _list_data(opened)]),
     )
 
 
@@ -205,10 +197,13 @@ def _check_limits(one: _Opened, *, min_secs: float, max_secs: float) -> list[Fin
 def _predict_memory(opened: Sequence[_Opened], memory_fn: MemoryFn, available_bytes: int | None) -> list[Memory]:
     return [
         predict_memory(item.name, data.plan, item.rows_at_once, memory_fn, available_bytes)
-        for one in opened
-        for item, data in one.data
-        if item.name or item.corpus == FIRST  # the corpora of a training have one plan
+        for item, data in _list_data(opened)
     ]
+
+
+def _list_data(opened: Sequence[_Opened]) -> list[tuple[DatasetSpec, TrainData | EvalData]]:
+    """Returns the data of each set; of training once, because its corpora have one plan and one augmentation."""
+    return [(item, data) for one in opened for item, data in one.data if item.name or item.corpus == FIRST]
 
 
 def _check_config(memory: Sequence[Memory], frozen_random: str) -> list[Finding]:

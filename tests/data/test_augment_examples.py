@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import soundfile
 
 from data import augment_examples
-from tests.helpers.augment_toys import white
+from tests.helpers.augment_toys import write_white_corpus
 
 
 @pytest.fixture
 def arguments(tmp_path):
-    lines = []
-    for index in range(4):
-        soundfile.write(tmp_path / f"u{index}.wav", white(8000, seed=index), 16_000)
-        lines.append(json.dumps({"audio_filepath": f"u{index}.wav", "text": "a"}) + "\n")
-    (tmp_path / "m.jsonl").write_text("".join(lines))
-    return ["--format=jsonl", f"--input={tmp_path / 'm.jsonl'}", f"--output={tmp_path / 'out'}"]
+    manifest = write_white_corpus(tmp_path, count=4, num_samples=8000)
+    return ["--format=jsonl", f"--input={manifest}", f"--output={tmp_path / 'out'}"]
 
 
 def test_twenty_examples_of_every_kind_with_their_originals(arguments, tmp_path, capsys):
@@ -57,6 +51,7 @@ def test_the_fields_of_a_config_and_a_seed_decide(arguments, tmp_path, capsys):
     [
         (["--augment", "noise_prob=2"], "augment.noise_prob=2: wanted a number, 0 to 1"),
         (["--augment", "noise_snr_db=loud"], "augment.noise_snr_db='loud': wanted two numbers"),
+        (["--augment", "noise_snr_db={[]:1}"], "augment.noise_snr_db='{[]:1}': wanted two numbers"),
         (["--augment", "nose_prob=1"], "--augment nose_prob=1: no such field; did you mean noise_prob"),
         (["--augment", "noise_prob"], "--augment noise_prob: has no value; write noise_prob=VALUE"),
         (["--augment", "noise_snr_db=1,2"], "--augment sets no probability above 0: set one of silence_prob, "),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 from data.augmentation.augmenter import Augmenter
 from data.augmentation.draws import TRAINING
@@ -32,6 +35,16 @@ class ToySource:
 def white(num_samples: int, *, seed: int = 0, level: float = 0.1) -> np.ndarray:
     """White noise, float32 [num_samples]."""
     return (level * np.random.default_rng(seed).standard_normal(num_samples)).astype(np.float32)
+
+
+def write_white_corpus(folder: Path, *, count: int, num_samples: int) -> str:
+    """Writes recordings of white noise, u0.wav and so on, and returns the path of their manifest."""
+    lines = []
+    for index in range(count):
+        soundfile.write(folder / f"u{index}.wav", white(num_samples, seed=index), 16_000)
+        lines.append(json.dumps({"audio_filepath": f"u{index}.wav", "text": "a"}) + "\n")
+    (folder / "m.jsonl").write_text("".join(lines))
+    return str(folder / "m.jsonl")
 
 
 def make_augmenter(source: Any = None, *, seed: int = 0, purpose: str = TRAINING, **fields: Any) -> Augmenter:

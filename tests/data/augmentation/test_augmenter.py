@@ -119,6 +119,11 @@ def test_the_digest_follows_strengths_and_names_but_not_places(tmp_path):
         (tmp_path / place).mkdir()
         for name in names:
             soundfile.write(tmp_path / place / f"{name}.wav", white(100), 16_000)
-        digests.append(make_augmenter(noise_prob=1.0, noise_source=str(tmp_path / place)).digest())
-    assert digests[0] == digests[1] != digests[2]
+        (tmp_path / place / "list.txt").write_text("".join(f"{name}.wav\n" for name in names))
+        digests.append([
+            make_augmenter(noise_prob=1.0, noise_source=str(source)).digest()
+            for source in (tmp_path / place, tmp_path / place / "list.txt")
+        ])  # fmt: skip
+    assert digests[0] == digests[1]
+    assert all(first != third for first, third in zip(digests[0], digests[2], strict=True))
     assert make_augmenter(noise_prob=1.0).digest() != make_augmenter(noise_prob=0.5).digest()

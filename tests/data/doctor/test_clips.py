@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from data.doctor.clips import collect_clips, collect_examples
 from data.doctor.findings import find
 from data.doctor.text_checks import Corpus
 from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer
-from tests.helpers.augment_toys import white
+from tests.helpers.augment_toys import write_white_corpus
 from tests.helpers.data_toys import eval_data, train_data
 
 SECS = {"a": 1.0, "b": 2.0, "c": 0.5, "d": 0.5, "long": 40.0, "broken": 1.0}
@@ -61,12 +60,8 @@ def test_an_utterance_with_two_findings_is_read_once_and_all_files_are_bounded(c
 
 
 def test_training_has_twenty_examples_of_its_augmentation_and_an_evaluation_set_three(tmp_path):
-    lines = []
-    for index in range(6):
-        soundfile.write(tmp_path / f"u{index}.wav", white(12_000, seed=index), 16_000)
-        lines.append(json.dumps({"audio_filepath": f"u{index}.wav", "text": "a"}) + "\n")
-    (tmp_path / "m.jsonl").write_text("".join(lines))
-    fields = {"format": "jsonl", "input": str(tmp_path / "m.jsonl"), "text_normalization": "none",
+    manifest = write_white_corpus(tmp_path, count=6, num_samples=12_000)
+    fields = {"format": "jsonl", "input": manifest, "text_normalization": "none",
               "tokenizer": CharTokenizer(tokens=FACEBOOK_TOKENS)}  # fmt: skip
     noise = {"noise_prob": 1.0}
     train = train_data(**fields, global_batch_size=2, seed=0, augment=noise)
