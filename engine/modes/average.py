@@ -89,11 +89,14 @@ def choose_checkpoints(workdir: str, inputs: Sequence[str], *, weights: str = ""
     kept = layout.list_own_checkpoints(workdir, layout.CHECKPOINTS_FOLDER)
     found = kept[::-1] if kind == "last" else _rank_by_metric(workdir, kept, weights=weights)
     if len(found) < number:
-        evaluated = " that were evaluated" if kind == "best" else ""
+        evaluated, meets = "", ""
+        if kind == "best":
+            evaluated = " that were evaluated"
+            meets = ", and an --config.eval.every_updates at which one is saved"
         fewer = f"average them with --inputs={kind}:{len(found)}, or " if len(found) > 1 else ""
         raise ValueError(
             f"--inputs={inputs[0]}: {workdir} has {len(found)} checkpoints{evaluated}; {fewer}train with a larger "
-            "--config.checkpoint.keep, which says how many of the newest are kept"
+            f"--config.checkpoint.keep, which says how many of the newest are kept{meets}"
         )
     return sorted(found[:number], key=step_of)
 
