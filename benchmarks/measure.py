@@ -58,6 +58,7 @@ class Setup:
         num_repeats: Timed passes of each side.
         references: Variants of the reference, of `REFERENCES`; empty measures ours alone.
         reference_python: Interpreter of the reference; "" makes an environment for it.
+        jit_compile: Whether XLA compiles our update as a whole; inference has no such step.
     """
 
     config: Wav2Vec2Config
@@ -66,6 +67,7 @@ class Setup:
     num_repeats: int
     references: Sequence[str]
     reference_python: str = ""
+    jit_compile: bool = False
 
     def start(self, side: str, case: Case, folder: str) -> protocol.Worker:
         """Starts the process of a side and prints its command.
@@ -81,7 +83,7 @@ class Setup:
             device=self.device,
             batches=path,
             model=dict(self.model) if side == OURS else hf_config.to_hf(self.config),
-            compile=side == COMPILED,
+            compile=self.jit_compile and case.task == "train" if side == OURS else side == COMPILED,
         )
         if side == OURS:
             python, module = sys.executable, "benchmarks.our_worker"
@@ -195,10 +197,10 @@ def summarize(
 
     Args:
         case: Measured case.
-        side: OURS or THEIRS.
+        side: OURS, THEIRS or COMPILED.
         passes: Answers of the side to each timed pass.
-        peak_memory_bytes: Peak resident memory of the process.
-        ceiling: FLOP/s of a large matrix product, the better of both sides.
+        peak_memory_bytes: Peak memory of the GPU, or on a CPU the peak resident memory of the process.
+        ceiling: FLOP/s of a large matrix product, the best of all sides.
         versions: Versions of the side's packages.
     """
     batches = case.ours if side == OURS else case.theirs
@@ -259,8 +261,10 @@ def report(
     command: Sequence[str],
     most_rows: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Prints the table, and writes all records, machine and commit to `output` as JSON unless it is empty."""
+    """Prints the table and what each side is, and writes all records, machine and commit to `output` if it is given."""
     print(table(records))
+    for side, versions in {record["side"]: record["versions"] for record in records}.items():
+        print(f"{side}: {', '.join(f'{package} {version}' for package, version in versions.items())}")
     if not output:
         return
     commit = subprocess.run(

@@ -41,12 +41,11 @@ class Side:
             microbatch_rows: Rows that a replica computes at a time; 0 = all.
             num_replicas: Logical CPUs to train on.
             num_threads: Threads of TensorFlow's kernels; 0 = one for each processor.
-            compile: Unused here.
+            compile: Whether XLA compiles the update as a whole, as runtime.jit_compile=on does.
 
         Raises:
             RuntimeError: If TensorFlow sees no GPU and `device` is "gpu".
         """
-        del compile
         if device == "gpu" and not tf.config.list_physical_devices("GPU"):
             raise RuntimeError("TensorFlow sees no GPU")
         if num_threads:
@@ -58,11 +57,13 @@ class Side:
         self._device = device
         strategy.configure_devices(num_virtual_devices=num_replicas)
         self._strategy = strategy.build_strategy("mirrored" if num_replicas > 1 else "one_device")
+        if compile:
+            model = {**model, "fused_ops": "off"}  # as in a run, where a compiled step has no compiled parts
         with self._strategy.scope():
             self._model = build_model(precision=precision, freeze_feature_encoder=True, **model)
         self.trainer: Trainer | None = None
         if task == "train":
-            self.trainer = self._make_trainer(microbatch_rows, num_replicas)
+            self.trainer = self._make_trainer(microbatch_rows, num_replicas, jit_compile=compile)
         else:
             self._model.fix_weights()
             infer = tf.function(self._decode, input_signature=[
@@ -71,7 +72,7 @@ class Side:
             # As in the transcriber: groups of rows, as many at once as suits the device.
             self._rows = RowRunner(infer, suitable_grouping())
 
-    def _make_trainer(self, microbatch_rows: int, num_replicas: int) -> Trainer:
+    def _make_trainer(self, microbatch_rows: int, num_replicas: int, *, jit_compile: bool) -> Trainer:
         rows = self._batches[0].waveform.shape[0] // num_replicas
         signature = {
             "waveform": tf.TensorSpec([rows, None], tf.float32),
@@ -118,7 +119,7 @@ class Side:
                 dataset_fn=dataset_fn,
                 loss_fn=loss.ctc_loss,
                 feasible_fn=loss.feasible,
-                options=TrainerOptions(microbatch_rows=microbatch_rows),
+                options=TrainerOptions(microbatch_rows=microbatch_rows, jit_compile=jit_compile),
             )
 
     def _decode(self, waveform: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -11,7 +11,7 @@ wall-clock speeds do not.
 
 What a machine with more cores feeds has two limits: the cores, and Python's interpreter lock, which one thread at a
 time holds. Decoders, the resampler and NumPy let it go; the rest is the cost of a row without audio, measured with
-rows of 0.2 s.
+rows of 0.2 s. What `--cores` cores would feed is computed from both, not measured.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def main() -> None:
     parser.add_argument("--split", default=SPLIT, help="another split")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--updates", type=int, default=4, help="updates of the training to compare with; 0 = none")
-    parser.add_argument("--cores", type=int, default=16, help="cores to say the speed of")
+    parser.add_argument("--cores", type=int, default=16, help="cores to compute the speed of")
     flags = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with tempfile.TemporaryDirectory() as folder:
         corpora = _corpora({"format": "librispeech", "input": flags.input, "split": flags.split}, f"{folder}/whole")
         short = _corpora(_write_short(folder), f"{folder}/short")
         print("| source | speeds | audio-s/s, 1 thread | 2 threads | audio-s per processor-s | us of a row locked "
-              f"| {flags.cores} cores feed | memory, MB |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+              f"| {flags.cores} cores would feed | memory, MB |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
         fastest = {}
         for name, corpus in corpora.items():
             for speeds in ((1.0,), SPEEDS):
@@ -183,8 +183,8 @@ def _train(corpus: dict[str, Any], num_updates: int) -> tuple[float, float]:
         )
     trainer.train(tf.constant(1))  # tracing
     begin = time.monotonic()
-    figures = trainer.train(tf.constant(num_updates))
-    return figures["audio_secs"] / (time.monotonic() - begin), figures["input_stall_ratio"]
+    metrics = trainer.train(tf.constant(num_updates))
+    return metrics["audio_secs"] / (time.monotonic() - begin), metrics["input_stall_ratio"]
 
 
 def _resident_mb() -> float:

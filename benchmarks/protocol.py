@@ -33,7 +33,7 @@ class Spec:
         device: "cpu" or "gpu".
         batches: .npz file of `cases.save`.
         model: Fields of `models.wav2vec2.model.build_model`, or of the reference's config.
-        compile: Whether the reference runs through `torch.compile`; ours has XLA where the config says so.
+        compile: Whether the side is compiled as a whole: the reference by `torch.compile`, our update by XLA.
     """
 
     task: str

@@ -76,12 +76,12 @@ class TrainingLoss:
         )
         num_frames = model.output_lengths(batch["waveform_lengths"])
         labels = (num_frames, batch["labels"], batch["label_lengths"])
-        if num_views * len(logits) == 1:
+        copies = num_views * len(logits)
+        if copies == 1:
             ctc = self._loss_fn(logits[-1], *labels)
             return RowLosses(total=ctc, ctc=ctc, auxiliary=(), logits=logits[-1])
 
         # One call for all layers and views, because a recursion over frames takes little longer for more rows.
-        copies = num_views * len(logits)
         losses = self._loss_fn(tf.concat(logits, axis=0), *(tf.concat([x] * copies, axis=0) for x in labels))
         losses = tf.reduce_mean(tf.reshape(losses, [len(logits), num_views, -1]), axis=1)  # [layers, B]
         total = ctc = losses[-1]

@@ -193,7 +193,8 @@ class Trainer(orbit.StandardTrainer):
     @tf.autograph.experimental.do_not_convert
     def train_step(self, iterator: tf.data.Iterator) -> None:
         """Runs one update; graph, cross-replica context."""
-        batch, waited_secs = _timed_next(iterator)
+        is_on_cpu = not (runtime.is_gpu(self.strategy) or runtime.is_tpu(self.strategy))
+        batch, waited_secs = _timed_next(iterator, is_clock_first=is_on_cpu)
         self._input_wait_secs.assign_add(waited_secs)
         self.update(batch)
 
@@ -354,14 +355,29 @@ def _counter(name: str) -> tf.Variable:
     )
 
 
-def _timed_next(iterator: tf.data.Iterator) -> tuple[Batch, tf.Tensor]:
-    """Returns the next batch and the seconds until it came; graph, cross-replica context."""
+def _timed_next(iterator: tf.data.Iterator, *, is_clock_first: bool) -> tuple[Batch, tf.Tensor]:
+    """Returns the next batch and the seconds until it came; graph, cross-replica context.
+
+    Args:
+        iterator: Iterator of batches.
+        is_clock_first: Whether nothing can use the batch before the clock is read. A process with a single thread may
+            otherwise run the update first and count it as waiting. An accelerator must not wait for the host's clock.
+    """
     start = _now_secs()
     with tf.control_dependencies([start]):
         batch = next(iterator)
     with tf.control_dependencies(tf.nest.flatten(batch, expand_composites=True)):
-        waited_secs = _now_secs() - start
-    return batch, tf.cast(waited_secs, tf.float32)
+        end = _now_secs()
+    if is_clock_first:
+        with tf.control_dependencies([end]):
+            batch = tf.nest.map_structure(_same, batch, expand_composites=True)
+    return batch, tf.cast(end - start, tf.float32)
+
+
+def _same(x: tf.Tensor) -> tf.Tensor:
+    """Returns the same tensor, on its device and without a copy, as the output of a new operation."""
+    with tf.device(x.device):
+        return tf.identity(x)
 
 
 def _now_secs() -> tf.Tensor:

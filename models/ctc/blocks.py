@@ -62,12 +62,12 @@ def sum_paths_in_blocks(
     total = tf.reduce_logsumexp(tf.where(is_last, entering[-1], IMPOSSIBLE), axis=1)
     # Both directions include the frame's own score. A row without any path has no posterior.
     counts = is_frame[:, :, tf.newaxis] & (state <= last[:, tf.newaxis]) & (total > IMPOSSIBLE / 2)[:, tf.newaxis]
-    share = entering + mirror(leaving) - scores - total[:, tf.newaxis]
-    share = tf.where(counts, narrow_exp(tf.where(counts, share, 0.0)), 0.0)
+    posterior = entering + mirror(leaving) - scores - total[:, tf.newaxis]
+    posterior = tf.where(counts, narrow_exp(tf.where(counts, posterior, 0.0)), 0.0)
     # The posteriors of a frame add up to 1, but for what the recursion has rounded.
-    share /= tf.maximum(tf.reduce_sum(share, axis=2, keepdims=True), 1e-30)
-    share = tf.cast(share, tf.float64)
-    return total, lambda upstream: (share * upstream[:, tf.newaxis], None, None, None)
+    posterior /= tf.maximum(tf.reduce_sum(posterior, axis=2, keepdims=True), 1e-30)
+    posterior = tf.cast(posterior, tf.float64)
+    return total, lambda upstream: (posterior * upstream[:, tf.newaxis], None, None, None)
 
 
 def _states_after_frames(scores: tf.Tensor, skip_score: tf.Tensor, is_frame: tf.Tensor) -> tf.Tensor:

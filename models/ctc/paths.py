@@ -50,18 +50,18 @@ def sum_paths(
         rest = scores - states[1:]
         stayed, stepped, skipped = (narrow_exp(way + rest) for way in ways(states[:-1], skip_score))
 
-        def leave(share: tf.Tensor, frame: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        def leave(posterior: tf.Tensor, frame: tuple[tf.Tensor, ...]) -> tf.Tensor:
             stayed, stepped, skipped, counts = frame
-            before = share * stayed
-            before += tf.pad(share * stepped, [[0, 0], [0, 1]])[:, 1:]
-            before += tf.pad(share * skipped, [[0, 0], [0, 2]])[:, 2:]
-            return tf.where(counts[:, tf.newaxis], before, share)
+            before = posterior * stayed
+            before += tf.pad(posterior * stepped, [[0, 0], [0, 1]])[:, 1:]
+            before += tf.pad(posterior * skipped, [[0, 0], [0, 2]])[:, 2:]
+            return tf.where(counts[:, tf.newaxis], before, posterior)
 
         last = narrow_exp(tf.where(is_last, states[-1] - total[:, tf.newaxis], IMPOSSIBLE))
-        shares = tf.scan(leave, (stayed, stepped, skipped, is_frame), initializer=last, reverse=True)
-        shares = tf.concat([shares, last[tf.newaxis]], axis=0)[1:]
-        shares = tf.where(is_frame[:, :, tf.newaxis], tf.cast(shares, tf.float64), 0.0)
-        return shares * upstream[:, tf.newaxis], None, None, None
+        posteriors = tf.scan(leave, (stayed, stepped, skipped, is_frame), initializer=last, reverse=True)
+        posteriors = tf.concat([posteriors, last[tf.newaxis]], axis=0)[1:]
+        posteriors = tf.where(is_frame[:, :, tf.newaxis], tf.cast(posteriors, tf.float64), 0.0)
+        return posteriors * upstream[:, tf.newaxis], None, None, None
 
     return total, gradient
 

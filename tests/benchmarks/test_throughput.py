@@ -24,15 +24,18 @@ def records_of(module, tmp_path, *arguments):
     return json.loads(output.read_text())
 
 
-def test_our_training_is_measured_without_a_reference(tmp_path, capsys):
-    found = records_of(train_throughput, tmp_path, "--cases=full", "--no_reference")
+@pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_our_training_is_measured_without_a_reference(tmp_path, capsys, is_compiled):
+    flags = ["--jit_compile"] if is_compiled else []
+    found = records_of(train_throughput, tmp_path, "--cases=full", "--no_reference", *flags)
     (record,) = found["records"]
     assert (record["case"], record["side"], record["device"]) == ("1 rows of 8,000 samples", "ours", "cpu")
     assert record["audio_secs_per_sec"] > 0 and record["peak_memory_bytes"] > 2**28
     assert 0 < record["ceiling_ratio"] < 1
     assert found["command"].startswith("python -m benchmarks.train_throughput --preset=tiny")
     printed = capsys.readouterr().out
-    assert f"ours: {sys.executable} -m benchmarks.our_worker: train, float32, cpu, compile=False" in printed
+    assert f"ours: {sys.executable} -m benchmarks.our_worker: train, float32, cpu, compile={is_compiled}" in printed
+    assert f"\nours: tensorflow {record['versions']['tensorflow']}, " in printed
 
 
 def test_a_gpu_that_is_not_there_is_one_line(tmp_path, capsys):
@@ -71,6 +74,16 @@ def test_a_gpu_has_its_own_cases(monkeypatch):
     # As many rows in all, whatever the size of a batch.
     rows = [[sum(len(batch.lengths) for batch in case.ours) for case in made] for _, made in seen]
     assert rows == [[8], [32, 32, 32]]
+
+
+def test_only_measured_variants_of_the_reference_are_tried_for_rows_that_fit(monkeypatch):
+    tried = []
+    monkeypatch.setattr(measure, "measure", lambda case, setup: [{"side": side} for side in ("ours", "reference")])
+    monkeypatch.setattr(measure, "find_most_rows", lambda case, setup, **limits: tried.extend(setup.references) or [])
+    monkeypatch.setattr(measure, "report", lambda records, **fields: None)
+    flags = ["--references", "eager", "compiled", "--fit", "--fit_gib=1"]
+    assert train_throughput.main([*TINY, "--cases=full", *flags]) == 0
+    assert tried == ["reference"]
 
 
 class Trial:

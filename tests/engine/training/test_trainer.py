@@ -328,6 +328,24 @@ def test_waiting_for_input_is_measured(two_replicas, delay_secs):
             assert 0.0 <= figures["input_stall_ratio"] < 0.5
 
 
+@pytest.mark.parametrize("num_replicas", [1, 2])
+def test_no_part_of_an_update_can_run_before_the_end_of_the_wait_is_read(two_replicas, num_replicas):
+    """With a single thread, the reading came last and the update counted as waiting."""
+    trainer = make_trainer(two_replicas if num_replicas == 2 else None)
+    trainer.train_loop_begin()
+    step = tf.function(trainer.train_step, autograph=False).get_concrete_function(iter(trainer.train_dataset))
+    products = [op for op in step.graph.get_operations() if op.type == "MatMul"]
+    assert len(products) >= 2 * num_replicas
+    for product in products:
+        needed, left = set(), [product]
+        while left:
+            op = left.pop()
+            if op.name not in needed:
+                needed.add(op.name)
+                left += [*(tensor.op for tensor in op.inputs), *op.control_inputs]
+        assert sum(step.graph.get_operation_by_name(name).type == "Timestamp" for name in needed) == 2
+
+
 def test_a_loop_left_in_its_middle_goes_on_as_if_it_had_not_been():
     straight = make_trainer()
     wanted = [straight.train(tf.constant(3)) for _ in range(2)]
