@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
-import math
 import platform
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ THEIRS, COMPILED = "reference", "reference, compiled"
 # As the model's defaults say, without parts that XLA compiles, and compiled by XLA as a whole.
 VARIANTS = {"default": OURS, "plain": OURS_PLAIN, "compiled": OURS_COMPILED}
 REFERENCES = {"eager": THEIRS, "compiled": COMPILED}  # without and with torch.compile
+_ANY_SECS = 1e6
 PRECISIONS = {"float32": "float32", "bf16": "mixed_bfloat16"}
 
 
@@ -107,77 +107,107 @@ class Setup:
         return protocol.Worker(python=python, module=module, arguments=dataclasses.asdict(spec))
 
 
+@dataclasses.dataclass(frozen=True)
+class StartedSide:
+    """A side that has run once.
+
+    Attributes:
+        worker: Its process.
+        first: What it answered to the first pass.
+        secs: How long it took to be built and to run once, other sides beside it.
+    """
+
+    worker: protocol.Worker
+    first: Mapping[str, float]
+    secs: float
+
+
 def measure(case: Case, setup: Setup) -> list[dict[str, Any]]:
     """Returns the record of each side that `summarize` makes.
 
     All sides are built and run once side by side, which compiles; then they take turns, so that other load on the
-    machine affects all. A turn is two passes, of which the second is timed. A compiled variant that cannot be built is
-    left out, with a line.
+    machine affects all. A compiled variant that cannot be built is left out, with a line.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        sides, first = _start_all(case, setup, folder, stack)
-        print(f"{case.name}: {', '.join(sides)} are ready", flush=True)
-        passes: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-        with progress_bar(total=2 * setup.num_repeats * len(sides), description=case.name, unit="pass") as bar:
-            for _ in range(setup.num_repeats):
-                for side, worker in sides.items():
-                    # Training runs without pauses, but a side that waited for the other finds its caches cold.
-                    worker.ask("run_once")
-                    passes[side].append(worker.ask("run_once"))
-                    bar.update(2)
-        # Before the products, which need memory of their own.
-        peaks = {side: worker.ask("peak_memory") for side, worker in sides.items()}
-        ceilings = {side: worker.ask("ceiling") for side, worker in sides.items()}
-        return [
-            {
-                **summarize(
-                    case=case,
-                    side=side,
-                    passes=passes[side],
-                    peak_memory_bytes=peaks[side],
-                    ceiling=max(ceilings.values()),
-                    versions=worker.ask("versions"),
-                ),
-                "own_matrix_product_flops_per_sec": ceilings[side],
-                "device": setup.device,
-                "first_loss": first[side]["figure"],
-                "first_pass_secs": first[side]["secs"],
-            }
-            for side, worker in sides.items()
-        ]
+        sides = start_sides(case, setup, folder, stack)
+        print(f"{case.name}: {', '.join(sides)} ready", flush=True)
+        return time_sides(case, setup, sides)
 
 
-def _start_all(
-    case: Case, setup: Setup, folder: str, stack: contextlib.ExitStack
-) -> tuple[dict[str, protocol.Worker], dict[str, dict[str, float]]]:
-    """Returns the processes of the sides by name, and what their first passes answered."""
+def time_sides(case: Case, setup: Setup, sides: Mapping[str, StartedSide]) -> list[dict[str, Any]]:
+    """Returns the record of each side; a turn of a side is two passes, of which the second is timed."""
+    passes: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    with progress_bar(total=2 * setup.num_repeats * len(sides), description=case.name, unit="pass") as bar:
+        for _ in range(setup.num_repeats):
+            for side, started in sides.items():
+                # Training runs without pauses, but a side that waited for the other finds its caches cold.
+                started.worker.ask("run_once")
+                passes[side].append(started.worker.ask("run_once"))
+                bar.update(2)
+    # Before the products, which need memory of their own.
+    peaks = {side: started.worker.ask("peak_memory") for side, started in sides.items()}
+    ceilings = {side: started.worker.ask("ceiling") for side, started in sides.items()}
+    return [
+        {
+            **summarize(
+                case=case,
+                side=side,
+                passes=passes[side],
+                peak_memory_bytes=peaks[side],
+                ceiling=max(ceilings.values()),
+                versions=started.worker.ask("versions"),
+            ),
+            "own_matrix_product_flops_per_sec": ceilings[side],
+            "device": setup.device,
+            "first_figure": started.first["figure"],
+            "start_secs": started.secs,
+        }
+        for side, started in sides.items()
+    ]
+
+
+def start_sides(case: Case, setup: Setup, folder: str, stack: contextlib.ExitStack) -> dict[str, StartedSide]:
+    """Starts the sides at the same time and returns those that could be built, by name.
+
+    Args:
+        case: What they will run.
+        setup: Which sides, and how long they may take.
+        folder: Folder for their batches.
+        stack: Ends the processes.
+
+    Raises:
+        RuntimeError: A side that is not compiled cannot be built, or none was ready in time.
+    """
     names = [*setup.ours, *setup.references]
     workers: dict[str, protocol.Worker] = {}
 
-    def start(side: str) -> dict[str, float]:
+    def start(side: str) -> StartedSide:
+        begin = time.monotonic()
         workers[side] = stack.enter_context(setup.start(side, case, folder))
-        return workers[side].ask("run_once")
+        first = workers[side].ask("run_once")
+        return StartedSide(workers[side], first, time.monotonic() - begin)
 
-    first: dict[str, dict[str, float]] = {}
-    pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(len(names)))
-    waiting = {name: pool.submit(start, name) for name in names}
-    deadline = time.monotonic() + setup.start_secs if setup.start_secs else math.inf
+    started: dict[str, StartedSide] = {}
     failures = []
-    for side, future in waiting.items():
-        try:
-            left = None if math.isinf(deadline) else max(0.0, deadline - time.monotonic())
-            first[side] = future.result(timeout=left)
-        except TimeoutError:
-            print(f"{side} is left out: it was not ready after {setup.start_secs:.0f} s", file=sys.stderr)
-            if side in workers:
-                workers[side].kill()
-        except RuntimeError as error:
-            if side not in (OURS_COMPILED, COMPILED):
-                failures.append(error)
-            print(f"{side} is left out: {' '.join(str(error).split())[-300:]}", file=sys.stderr)
-    if failures or not first:
+    deadline = time.monotonic() + (setup.start_secs or _ANY_SECS)
+    # Leaving the pool waits for its threads, so a side that takes too long is killed before.
+    with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+        for side, future in {name: pool.submit(start, name) for name in names}.items():
+            try:
+                started[side] = future.result(timeout=max(0.0, deadline - time.monotonic()))
+                continue
+            except TimeoutError:
+                reason = f"it was not ready after {setup.start_secs:.0f} s"
+                if side in workers:
+                    workers[side].kill()
+            except RuntimeError as error:
+                reason = " ".join(str(error).split())[-300:]
+                if side not in (OURS_COMPILED, COMPILED):
+                    failures.append(error)
+            print(f"{side} is left out: {reason}", file=sys.stderr)
+    if failures or not started:
         raise failures[0] if failures else RuntimeError(f"{case.name}: no side was ready")
-    return {side: workers[side] for side in first}, first
+    return started
 
 
 def find_most_rows(case: Case, setup: Setup, *, limit_bytes: int) -> list[dict[str, Any]]:
