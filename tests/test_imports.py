@@ -61,7 +61,7 @@ HOMES = {
         "engine/modes/verify_resume.py",
         "run",
     ),
-    "ml_dtypes": ("models/weights/torch_files.py",),
+    "ml_dtypes": ("models/weights/unpickling.py",),
     "numpy": _CODE,
     "onnx": ("engine/inference/export/portable_converter.py",),
     "onnxruntime": ("engine/inference/export/portable.py",),
@@ -80,7 +80,7 @@ HOMES = {
         "engine/inference/serving/http_server.py",
         "engine/inference/serving/uploads.py",
     ),
-    "torch": ("benchmarks/plain_torch.py", "benchmarks/reference_worker.py", "models/weights/tensor_files.py"),
+    "torch": ("benchmarks/plain_torch.py", "benchmarks/reference_worker.py"),
     "transformers": ("benchmarks/reference_worker.py",),
     "tqdm": ("benchmarks", "data", "engine", "models"),
 }
@@ -339,7 +339,7 @@ def test_every_imported_package_is_declared_in_setup_cfg():
         (
             "data/vocab.py",
             "import torch",
-            "belongs in benchmarks/plain_torch.py, benchmarks/reference_worker.py, models/weights/tensor_files.py",
+            "belongs in benchmarks/plain_torch.py, benchmarks/reference_worker.py",
         ),
         ("data/vocab.py", "import transformers", "transformers belongs in benchmarks/reference_worker.py alone"),
         ("models/ctc/loss.py", "import keras", "imports keras, which is Keras 3"),

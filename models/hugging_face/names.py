@@ -21,6 +21,11 @@ HEAD = ("lm_head.weight", "lm_head.bias")
 BACKBONE_PREFIXES = {"wav2vec2": "wav2vec2.", "hubert": "hubert."}
 # Used by pretraining only: the quantizer and the two projections of the contrastive task.
 PRETRAINING_PREFIXES = ("quantizer.", "project_q.", "project_hid.")
+# Heads of other tasks: classification of recordings, of frames and of speakers.
+OTHER_HEADS = (
+    "projector.*", "classifier.*", "layer_weights", "tdnn.*", "objective.*", "feature_extractor.weight",
+    "feature_extractor.bias",
+)  # fmt: skip
 
 _POS_CONV = "encoder.pos_conv_embed.conv"
 # Names of weight normalization before torch 2.1.
