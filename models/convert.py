@@ -1,6 +1,7 @@
-"""Converts models between Hugging Face folders and folders of this project.
+"""Converts published models to folders of this project, and those to Hugging Face folders.
 
 python -m models.convert --input=HF_DIR_OR_NAME --output=DIR [--vocab=vocab.json]
+python -m models.convert --input=FAIRSEQ.pt --output=DIR [--preset=NAME]
 python -m models.convert --input=DIR --output=HF_DIR --to_hf
 """
 
@@ -22,15 +23,17 @@ from common import json_files
 from common.arguments import Parser
 from common.special_tokens import TOKENIZER_FILE
 from common.tensorflow_environment import set_tensorflow_defaults
-from common.weight_names import is_weight_name, repository_hint
+from common.weight_names import is_weight_name
+from models.fairseq.checkpoint import find_checkpoint, open_checkpoint
 from models.hugging_face import config as hf_config
 from models.hugging_face import files
 from models.hugging_face import names as hf_names
 from models.hugging_face.card import compose_card_of
 from models.hugging_face.matching import Report, canonical_names, match
+from models.hugging_face.source import Source, open_folder
 from models.wav2vec2.config import Wav2Vec2Config
 from models.weights import named_weights
-from models.weights.tensor_files import open_tensors, save_tensors
+from models.weights.tensor_files import save_tensors
 
 # Lies beside our weights and records what `to_hf` needs.
 ORIGIN_FILE = "origin.json"
@@ -42,19 +45,21 @@ def from_hf(
     input: str | os.PathLike[str],
     output: str | os.PathLike[str],
     vocab: str | os.PathLike[str] = "",
+    preset: str = "",
     allow_missing: Sequence[str] = (),
     allow_unexpected: Sequence[str] = (),
 ) -> Report:
-    """Converts a Hugging Face folder of a wav2vec 2.0 or HuBERT model to a folder of ours.
+    """Converts a published model of the wav2vec 2.0 family to a folder of ours.
 
     Args:
-        input: Folder with config.json and model.safetensors (whole or sharded) or pytorch_model.bin.
-            `models.hugging_face.files` describes the files of the tokenizer and the feature extractor.
+        input: Hugging Face folder with config.json and model.safetensors, pytorch_model.bin or tf_model.h5, whole or
+            sharded; or a .pt of fairseq or fairseq2, or a folder with one.
         output: Folder to write.
         vocab: vocab.json of a new alphabet, which gets a new head; "" takes the input's.
+        preset: Architecture of a .pt that does not tell it, a name or a config.json.
         allow_missing: Patterns of tensors that may be missing and get random values. The head (as a whole) and the mask
             embedding always may.
-        allow_unexpected: Patterns of tensors to drop. Those that only pretraining uses are always dropped.
+        allow_unexpected: Patterns of tensors to drop. Those that only pretraining or another task uses always are.
 
     Returns:
         The outcome for each tensor.
@@ -64,18 +69,15 @@ def from_hf(
         ValueError: If the architecture is not supported, or tensors are missing, unexpected, of another shape or
             damaged; nothing is written.
     """
-    folder = Path(input)
-    if not folder.is_dir() and (hint := repository_hint(os.fspath(input))):
-        raise FileNotFoundError(f"{folder}: no such folder{hint}")
-    config, fields = hf_config.read_hf_config(folder / "config.json")
-    normalizes, preprocessing = files.read_preprocessing(folder)
-    config = dataclasses.replace(config, normalize_waveform=normalizes)
     with contextlib.ExitStack() as stack:
-        tensors = open_tensors(folder, stack)
+        source = _open_source(Path(input), stack, preset=preset)
+        config, tensors = source.config, source.tensors
         try:
             names = canonical_names(list(tensors))
             fresh_head = bool(vocab) or not any(name in names for name in hf_names.HEAD)
-            vocabulary = _new_vocabulary(folder, vocab, fields) if fresh_head else None
+            vocabulary = None
+            if fresh_head:
+                vocabulary = files.read_vocabulary(vocab) if vocab else source.read_vocabulary(0)
             if vocabulary is not None:
                 config = dataclasses.replace(config, vocab_size=len(vocabulary.ids))
             report = match(
@@ -84,36 +86,38 @@ def from_hf(
                 shapes={name: tensor.shape for name, tensor in tensors.items()},
                 fresh_head=fresh_head,
                 allow_missing=allow_missing,
-                allow_unexpected=allow_unexpected,
+                allow_unexpected=(*allow_unexpected, *source.unused),
             )
         except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from error
+            raise ValueError(f"{source.path}: {error}") from error
         if not fresh_head:
-            vocabulary = files.folder_vocabulary(folder, num_rows=config.vocab_size, config=fields)
-        report.understood.append(f"   audio: {preprocessing}")
-        _report_text(report, folder, vocabulary, fresh_head=fresh_head)
+            vocabulary = source.read_vocabulary(config.vocab_size)
+        report.understood.append(f"   audio: {source.preprocessing}")
+        _report_text(report, source, vocabulary, fresh_head=fresh_head)
 
         def value_of(entry: hf_names.Entry) -> np.ndarray | None:
             if entry.theirs[0] not in report.loaded:
                 return None
             return entry.join([tensors[names[name]].read() for name in entry.theirs])
 
-        _write_ours(report, value_of, Path(output), vocabulary, fields["model_type"])
+        _write_ours(report, value_of, Path(output), vocabulary, source.model_type)
     return report
 
 
-def _new_vocabulary(folder: Path, vocab: str | os.PathLike[str], fields: Mapping[str, Any]) -> files.Vocabulary | None:
-    """Reads the vocabulary of a new head: `vocab`, or else the folder's; None if there is neither."""
-    if vocab:
-        return files.read_vocabulary(vocab)
-    return files.folder_vocabulary(folder, num_rows=0, config=fields)
+def _open_source(path: Path, stack: contextlib.ExitStack, *, preset: str) -> Source:
+    checkpoint = find_checkpoint(path)
+    if checkpoint is not None:
+        return open_checkpoint(checkpoint, preset=preset)
+    if preset:
+        raise ValueError(f"{path}: --preset belongs to a .pt of fairseq or fairseq2; config.json tells it here")
+    return open_folder(path, stack)
 
 
-def _report_text(report: Report, folder: Path, vocabulary: files.Vocabulary | None, *, fresh_head: bool) -> None:
+def _report_text(report: Report, source: Source, vocabulary: files.Vocabulary | None, *, fresh_head: bool) -> None:
     """Adds to the report which text the model writes."""
     if vocabulary is not None:
         report.understood.append(f"    text: {vocabulary.describe()}")
-        report.notes += [*vocabulary.notes, *files.text_notes(folder, vocabulary)]
+        report.notes += [*vocabulary.notes, *source.text_notes(vocabulary)]
     elif not fresh_head:
         report.notes.append(f"no {files.VOCAB_FILE}, so the tokens of the head are unknown; a run needs data.vocab")
 
@@ -224,8 +228,7 @@ def _write_ours(
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=output) as temporary:
         vocab, origin = Path(temporary, files.VOCAB_FILE), Path(temporary, ORIGIN_FILE)
         if vocabulary is not None:
-            files.write_json(vocab, vocabulary.ids)
-            files.write_json(Path(temporary, TOKENIZER_FILE), files.tokenizer_fields(vocabulary))
+            files.write_vocabulary(Path(temporary), vocabulary)
         files.write_json(
             origin, {"model_type": model_type, "fresh": list(report.fresh), "dropped": list(report.dropped)}
         )
@@ -237,11 +240,12 @@ def _write_ours(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, or 2 after one line on stderr."""
     parser = Parser(prog="models.convert", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--input", required=True, help="folder to read, or hf://OWNER/NAME")
+    parser.add_argument("--input", required=True, help="folder or .pt of fairseq to read, or hf://OWNER/NAME")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--to_hf", action="store_true", help="convert a folder of ours to Hugging Face")
     parser.add_argument("--model_type", default="", choices=("", *hf_config.MODEL_TYPES), help="used with --to_hf")
     parser.add_argument("--vocab", default="", help="vocab.json of a new alphabet, which gets a new head")
+    parser.add_argument("--preset", default="", help="architecture of a .pt that does not tell it")
     parser.add_argument("--allow_missing", default="", help="comma-separated names or patterns that may be missing")
     parser.add_argument("--allow_unexpected", default="", help="comma-separated names or patterns to drop")
     set_tensorflow_defaults()
@@ -254,6 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 input=named_weights.fetch(flags.input) if is_weight_name(flags.input) else flags.input,
                 output=flags.output,
                 vocab=flags.vocab,
+                preset=flags.preset,
                 allow_missing=_comma_list(flags.allow_missing),
                 allow_unexpected=_comma_list(flags.allow_unexpected),
             )
