@@ -1,9 +1,11 @@
-"""Reads SentencePiece models through their library, which is an extra, and names the roles of their pieces."""
+"""Reads and trains SentencePiece models through their library, which is an extra, and names their pieces' roles."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +58,7 @@ def read_pieces(content: bytes, where: str) -> Pieces:
     Raises:
         ValueError: If the library is not installed, or the content is not such a model.
     """
-    try:
-        import sentencepiece
-    except ImportError as error:
-        raise ValueError(f"{where}: reading it needs sentencepiece; pip install 'earshot[sentencepiece]'") from error
+    sentencepiece = _library(where)
     if len(content) > _MAX_BYTES:
         raise ValueError(f"{where}: has {len(content)} bytes; at most {_MAX_BYTES} are read")
     processor = sentencepiece.SentencePieceProcessor()
@@ -70,6 +69,10 @@ def read_pieces(content: bytes, where: str) -> Pieces:
         raise ValueError(f"{where}: not a SentencePiece model; fetch it again") from error
     if not tokens:
         raise ValueError(f"{where}: not a SentencePiece model; fetch it again")
+    if any(map(processor.IsByte, range(len(tokens)))):
+        raise ValueError(
+            f"{where}: has pieces that are bytes, whose text depends on their neighbors; train it without byte_fallback"
+        )
     ids = {
         BLANK: processor.pad_id(),
         UNKNOWN: processor.unk_id(),
@@ -92,6 +95,39 @@ def read_pieces_file(path: str | os.PathLike[str]) -> Pieces:
     if not Path(path).is_file():
         raise FileNotFoundError(f"{os.fspath(path)}: no such file; give a SentencePiece model")
     return read_pieces(Path(path).read_bytes(), os.fspath(path))
+
+
+def train_pieces(texts: Iterable[str], *, size: int, kind: str) -> Pieces:
+    """Trains a SentencePiece model whose padding, token 0, is the CTC blank.
+
+    Args:
+        texts: Normalized transcripts; the model changes no character of them.
+        size: Number of pieces; fewer if the texts do not have as many.
+        kind: "bpe" or "unigram".
+
+    Raises:
+        ValueError: If the library is not installed, or refuses the texts or the size.
+    """
+    where = f"{size} pieces"
+    sentencepiece, written = _library(where), io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts), model_writer=written, vocab_size=size, model_type=kind, num_threads=1,
+            pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, character_coverage=1.0, hard_vocab_limit=False,
+            normalization_rule_name="identity", minloglevel=2,
+        )  # fmt: skip
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{where} cannot be trained ({reason}); choose another number, or check the corpus") from error
+    return read_pieces(written.getvalue(), where)
+
+
+def _library(where: str) -> Any:
+    try:
+        import sentencepiece
+    except ImportError as error:
+        raise ValueError(f"{where}: needs sentencepiece; pip install 'earshot[sentencepiece]'") from error
+    return sentencepiece
 
 
 def _is_markup(token: str) -> bool:

@@ -96,7 +96,10 @@ class Tokenizer(Protocol):
 
     @property
     def token_strings(self) -> Sequence[str]:
-        """Text of each token: its characters, a space between words, "" for a special token."""
+        """Text of each token: its characters, a space between words, "" for a special token.
+
+        A space before other characters begins a word.
+        """
 
     def encode(self, text: str) -> Sequence[int]:
         """Returns the ids of a normalized text."""
@@ -105,7 +108,7 @@ class Tokenizer(Protocol):
         """Returns the text of collapsed ids."""
 
     def save(self, path: str) -> None:
-        """Writes vocab.json, and a second file with the roles of its tokens if their names do not tell them."""
+        """Writes vocab.json, and beside it what the names of its tokens do not tell."""
 
 
 TokenSpan = tuple[int, int, int, float]

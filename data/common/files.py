@@ -14,22 +14,27 @@ from data.common.errors import InputError
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
-    """Writes UTF-8 text to a temporary file beside `path` and renames it.
+    """Writes UTF-8 text as `write_bytes_atomic` does."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes bytes to a temporary file beside `path` and renames it.
 
     Args:
         path: File or URL; its folder is made if absent.
-        text: Content of the file.
+        content: Content of the file.
     """
     if storage.is_remote(path):
         storage.make_dirs(os.path.dirname(os.fspath(path)))
-        storage.write_bytes(f"{os.fspath(path)}.tmp", text.encode())
+        storage.write_bytes(f"{os.fspath(path)}.tmp", content)
         storage.replace(f"{os.fspath(path)}.tmp", path)
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)

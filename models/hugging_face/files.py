@@ -100,8 +100,8 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
     ids |= {token: index for token, index in added.items() if token not in ids and index not in taken}
     if num_rows:
         named = {named_token(tokenizer, role, os.fspath(folder / TOKENIZER_FILE)) for role in ROLES}
-        special = {*added, *find_special_tokens(ids).values(), *named}
-        ids = _fit_to_head(path, ids, special, num_rows, notes)
+        without_row = {*added, *find_special_tokens(ids).values(), *named}
+        ids = _fit_to_head(path, ids, without_row, num_rows, notes)
     ids = order_token_ids(path, ids)
     special = _special_tokens(folder, ids, tokenizer, config, notes, is_trained=num_rows > 0)
     return Vocabulary(ids, special, tuple(notes), separator, _pieces_of(folder, tokenizer))

@@ -46,9 +46,7 @@ def open_h5(path: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
         except (OSError, RuntimeError) as error:
             raise ValueError(f"{path}: damaged in {name} ({error}); fetch it again") from error
 
-    stored = {
-        name: StoredTensor(tuple(item.shape), functools.partial(read, name)) for name, item in found.items()
-    }
+    stored = {name: StoredTensor(tuple(item.shape), functools.partial(read, name)) for name, item in found.items()}
     return rename(stored, path)
 
 

@@ -86,8 +86,10 @@ def _read_member(path: Path, name: str, dtype: np.dtype) -> np.ndarray:
 
 
 def _load_old(file: BinaryIO, path: Path, *, inert: bool) -> Any:
-    """Reads the format of before PyTorch 1.6: pickles of a number, a version, the machine, the object and the keys of
-    the numbers, then for each key its length and the numbers.
+    """Reads the format of before PyTorch 1.6.
+
+    Pickles of a number, a version, the machine, the object and the keys of the numbers, then for each key its length
+    and the numbers.
     """
     if _read_plain(file, int) != _OLD_MAGIC or _read_plain(file, int) != _OLD_VERSION:
         raise TorchFileError("not a PyTorch file")

@@ -76,6 +76,7 @@ class Inert:
     items: dict[Any, Any]
 
     def __new__(cls, *arguments: Any) -> Inert:
+        """Keeps what the pickle gives."""
         made = super().__new__(cls)  # not __init__, which a pickle need not call
         made.arguments, made.state, made.items = arguments, None, {}
         return made
@@ -128,6 +129,7 @@ class TensorUnpickler(pickle.Unpickler):
         self._inert = inert
 
     def find_class(self, module: str, name: str) -> Any:
+        """Returns our stand-in for a name, and refuses those without one."""
         if module == "torch" and name in _STORAGES:
             return StorageType(_STORAGES[name])
         if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor"):
@@ -142,6 +144,7 @@ class TensorUnpickler(pickle.Unpickler):
         raise TorchFileError(f"its pickle names {module}.{name}, which is {what}; none of it was run")
 
     def persistent_load(self, key: Any) -> Storage:
+        """Returns the numbers that a tensor refers to."""
         kind, storage_type, name, _, num_elements, *view = key
         if kind != "storage" or not isinstance(storage_type, StorageType) or any(item is not None for item in view):
             raise TorchFileError("a tensor's numbers are missing")

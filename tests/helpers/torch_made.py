@@ -1,4 +1,4 @@
-"""Writes files as `torch.save` does, without PyTorch: the zip format, the one before it, and what fairseq puts inside."""
+"""Writes files as `torch.save` does, without PyTorch: the zip format, the one before it, and checkpoints of fairseq."""
 
 from __future__ import annotations
 

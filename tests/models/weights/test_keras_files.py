@@ -37,13 +37,11 @@ TORCH = {
     "wav2vec2.feature_extractor.conv_layers.0.layer_norm.bias": KERAS[
         "wav2vec2/feature_extractor/conv_layers.0/layer_norm/beta:0"
     ],
-    "wav2vec2.encoder.pos_conv_embed.conv.weight_g": KERAS[
-        "wav2vec2/encoder/pos_conv_embed/conv/weight_g:0"
-    ].reshape(1, 1, 7),
+    "wav2vec2.encoder.pos_conv_embed.conv.weight_g": KERAS["wav2vec2/encoder/pos_conv_embed/conv/weight_g:0"].reshape(
+        1, 1, 7
+    ),
     "wav2vec2.encoder.pos_conv_embed.conv.weight_v": KERAS["wav2vec2/encoder/pos_conv_embed/conv/weight_v:0"],
-    "wav2vec2.encoder.layers.0.attention.k_proj.weight": KERAS[
-        "wav2vec2/encoder/layers.0/attention/k_proj/kernel:0"
-    ].T,
+    "wav2vec2.encoder.layers.0.attention.k_proj.weight": KERAS["wav2vec2/encoder/layers.0/attention/k_proj/kernel:0"].T,
     "lm_head.weight": KERAS["lm_head/kernel:0"].T,
     "lm_head.bias": KERAS["lm_head/bias:0"],
 }
