@@ -34,10 +34,13 @@ _INERT_NAMES = {
     "enum": ("Enum", "IntEnum"),
     "pathlib": ("Path", "PosixPath", "PurePosixPath"),
     "_codecs": ("encode",),
-} | dict.fromkeys(
-    ("builtins", "__builtin__"),
-    ("bool", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object", "set", "str", "tuple"),
-)
+}
+# Types that a config names; what runs code (eval, getattr, open) is none of them.
+_INERT_TYPES = (
+    "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "long", "object", "range",
+    "set", "slice", "str", "tuple", "type", "unicode", "xrange",
+)  # fmt: skip
+_INERT_NAMES |= dict.fromkeys(("builtins", "__builtin__"), _INERT_TYPES)
 
 
 @dataclasses.dataclass(frozen=True)
