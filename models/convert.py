@@ -21,6 +21,7 @@ import numpy as np
 
 from common import json_files
 from common.arguments import Parser
+from common.sentence_pieces import PIECES_FILE
 from common.special_tokens import TOKENIZER_FILE
 from common.tensorflow_environment import set_tensorflow_defaults
 from common.weight_names import is_weight_name
@@ -159,6 +160,9 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
         save_tensors(tensors, temporary)
         for name, content in texts.items():
             files.write_json(temporary / name, content)
+        if vocabulary is not None and vocabulary.pieces:
+            (temporary / PIECES_FILE).write_bytes(vocabulary.pieces)
+            report.notes.append("transformers writes \u2581 where a piece begins a word; replace it by a space")
         if not (target / _CARD).exists():  # it may have been edited by hand
             card = compose_card_of(
                 folder,

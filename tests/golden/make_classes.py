@@ -4,8 +4,8 @@ Runs in an environment of its own, with torch and transformers (tests/golden/mak
 
     REF/bin/python tests/golden/make_classes.py --output=DIR
 
-Writes DIR/CLASS for each class below, and of a CTC class DIR/FORMAT for each format, with the logits of DIR/waveform.npy
-in DIR/logits.npy. Works with transformers 4.4x too.
+Writes DIR/CLASS for each class below, and of a CTC class DIR/FORMAT for each format, with the logits of
+DIR/waveform.npy in DIR/logits.npy. Works with transformers 4.4x too.
 """
 
 from __future__ import annotations

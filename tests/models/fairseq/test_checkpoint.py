@@ -227,6 +227,37 @@ def test_the_tokenizer_of_omniasr_lies_beside_its_checkpoint(tmp_path):
         convert.from_hf(input=tmp_path / "in", output=tmp_path / "ours", **preset)
 
 
+def test_pieces_of_several_characters_go_with_the_weights_both_ways(tmp_path):
+    golden = load_golden("base_shaped")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "config.json").write_text(str(golden["config"]))
+    tensors = {name: array for name, array in renamed(golden, 1).items() if not name.startswith("final_proj.")}
+    write_checkpoint(tmp_path / "in" / "omniASR-W2V-300M.pt", tensors)
+    train_pieces(tmp_path / "in" / "bpe.model", kind="bpe")
+    report = convert.from_hf(input=tmp_path / "in", output=tmp_path / "ours", preset=str(tmp_path / "config.json"))
+    assert "pieces of a SentencePiece model" in report.understood[1]
+    model = (tmp_path / "in" / "bpe.model").read_bytes()
+    assert (tmp_path / "ours" / "sentencepiece.model").read_bytes() == model
+    tokenizer = load_tokenizer(tmp_path / "ours" / "vocab.json")
+    assert tokenizer.decode(tokenizer.encode("abc cba")) == "abc cba" and len(tokenizer.encode("abc cba")) < 7
+    report = convert.to_hf(input=tmp_path / "ours", output=tmp_path / "back")
+    assert (tmp_path / "back" / "sentencepiece.model").read_bytes() == model and "transformers writes" in report.notes[
+        0
+    ]
+    convert.from_hf(input=tmp_path / "back", output=tmp_path / "again")
+    assert load_tokenizer(tmp_path / "again" / "vocab.json").encode("abc") == tokenizer.encode("abc")
+
+
+def test_older_fine_tuned_models_have_flat_arguments(tmp_path):
+    golden = load_golden("base_shaped")
+    inner = argparse.Namespace(arch="wav2vec2", normalize=True, **pretrained_model(golden))
+    arguments = argparse.Namespace(arch="wav2vec_ctc", normalize=True, w2v_args=inner, apply_mask=False)
+    path = write_checkpoint(tmp_path / "a.pt", renamed(golden, 0), args=arguments)
+    convert.from_hf(input=path, output=tmp_path / "ours")
+    config = pretrained.read_config(tmp_path / "ours")
+    assert (config.normalize_waveform, config.mask_time_prob, config.num_heads) == (True, 0.0, 3)
+
+
 class _Malicious:
     def __init__(self, trap):
         self.trap = trap
