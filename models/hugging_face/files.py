@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ SAMPLE_RATE = 16_000
 PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE = "special_tokens_map.json", "added_tokens.json"
 _EXTRACTOR = "Wav2Vec2FeatureExtractor"
+_MARKUP = re.compile(r"<.+>|\[.+\]")  # such as <pad> beside another blank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,7 +308,8 @@ def case_notes(vocabulary: Vocabulary) -> list[str]:
     if vocabulary.separator:
         return ["the tokens are phones: give transcripts as phones, with --config.data.text_normalization=none"]
     special = set(vocabulary.special.values())
-    characters = "".join(token for token in vocabulary.ids if token not in special)
+    written = (token for token in vocabulary.ids if token not in special and not _MARKUP.fullmatch(token))
+    characters = "".join(written)
     if not any(map(str.islower, characters)):
         return []
     if any(map(str.isupper, characters)) or any(mark in characters for mark in ".?!"):

@@ -146,6 +146,9 @@ def test_case_and_punctuation_of_the_tokens_are_noted(tmp_path):
         write_vocab(tmp_path, [*TOKENS[:5], *tokens])
         notes = files.case_notes(read(tmp_path, num_rows=7))
         assert [f"text_normalization={style}" in note for note in notes] == ([True] if style else [])
+    # <pad> is no text where another token is the blank.
+    write_vocab(tmp_path, ["<s>", "<pad>", "</s>", "<unk>", "|", "A", "B"], pad_token="<s>")
+    assert files.case_notes(read(tmp_path, num_rows=7)) == []
 
 
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"])
