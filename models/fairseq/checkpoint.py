@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common.near_files import describe_near
 from models.architecture import find_architecture
 from models.fairseq import names
 from models.fairseq.config import read_config, read_shapes
@@ -31,9 +32,12 @@ def find_checkpoint(path: Path) -> Path | None:
     """Returns the checkpoint that a path means: a file, or the only one of a folder without config.json; else None.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If the folder has several.
     """
-    if path.suffix in _ENDINGS and path.is_file():
+    if path.suffix in _ENDINGS and not path.is_dir():
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file{describe_near(path)}")
         return path
     if not path.is_dir() or (path / "config.json").exists():
         return None

@@ -96,9 +96,11 @@ def _load_old(file: BinaryIO, path: Path, *, inert: bool) -> Any:
     if _read_plain(file, dict).get("little_endian") is not True:
         raise TorchFileError("its numbers are big-endian")
     storages: dict[str, Storage] = {}
+    places: dict[str, int] = {}  # known once the pickle has ended
 
     def storage(dtype: np.dtype, key: str, num_elements: int) -> Storage:
-        known = storages.setdefault(key, Storage(dtype, num_elements, _missing))
+        read = functools.partial(_read_range, path, places, key, dtype, num_elements)
+        known = storages.setdefault(key, Storage(dtype, num_elements, read))
         if (known.dtype, known.num_elements) != (dtype, num_elements):
             raise TorchFileError(f"{key} has two sizes")
         return known
@@ -109,7 +111,7 @@ def _load_old(file: BinaryIO, path: Path, *, inert: bool) -> Any:
         length = int.from_bytes(file.read(8), "little")
         if known is None or length != known.num_elements:
             raise TorchFileError(f"{key} has {length} numbers instead of {known.num_elements if known else 'none'}")
-        known.read = functools.partial(_read_range, path, file.tell(), known.dtype, length)
+        places[str(key)] = file.tell()
         file.seek(length * known.dtype.itemsize, os.SEEK_CUR)
     if file.tell() > os.fstat(file.fileno()).st_size:
         raise TorchFileError("it ends before its numbers do")
@@ -128,13 +130,11 @@ def _no_storage(dtype: np.dtype, key: str, num_elements: int) -> Storage:
     raise TorchFileError("not a PyTorch file")
 
 
-def _missing() -> np.ndarray:
-    raise TorchFileError("a tensor's numbers are missing")
-
-
-def _read_range(path: Path, start: int, dtype: np.dtype, length: int) -> np.ndarray:
+def _read_range(path: Path, places: Mapping[str, int], key: str, dtype: np.dtype, length: int) -> np.ndarray:
+    if key not in places:
+        raise TorchFileError("a tensor's numbers are missing")
     with open(path, "rb") as file:
-        file.seek(start)
+        file.seek(places[key])
         content = file.read(length * dtype.itemsize)
     if len(content) != length * dtype.itemsize:
         raise TorchFileError("it ends before its numbers do")

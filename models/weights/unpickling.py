@@ -43,8 +43,19 @@ _INERT_TYPES = (
 _INERT_NAMES |= dict.fromkeys(("builtins", "__builtin__"), _INERT_TYPES)
 
 
+class TorchFileError(ValueError):
+    """A PyTorch file that is damaged, or that holds more than it may; the message is the reason."""
+
+
+class _Sealed:
+    """Refuses what a pickle may otherwise do to any object that it has made, even a frozen one: set its fields."""
+
+    def __setstate__(self, state: Any) -> None:
+        raise TorchFileError("its pickle overwrites what it has made")
+
+
 @dataclasses.dataclass(frozen=True)
-class TorchTensor:
+class TorchTensor(_Sealed):
     """A tensor in a PyTorch file: its shape is known, its numbers are read when they are needed.
 
     Attributes:
@@ -56,10 +67,6 @@ class TorchTensor:
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[], np.ndarray]
-
-
-class TorchFileError(ValueError):
-    """A PyTorch file that is damaged, or that holds more than it may; the message is the reason."""
 
 
 class Inert:
@@ -95,8 +102,8 @@ class Inert:
         self.items[len(self.items)] = value
 
 
-@dataclasses.dataclass
-class Storage:
+@dataclasses.dataclass(frozen=True)
+class Storage(_Sealed):
     """Numbers of one or more tensors.
 
     Attributes:
@@ -110,11 +117,11 @@ class Storage:
     read: Callable[[], np.ndarray]
 
 
-class StorageType:
+@dataclasses.dataclass(frozen=True)
+class StorageType(_Sealed):
     """Stands for a class such as torch.FloatStorage, which a pickle names and never calls."""
 
-    def __init__(self, dtype: Any):
-        self.dtype = np.dtype(dtype)
+    dtype: np.dtype
 
 
 class TensorUnpickler(pickle.Unpickler):
@@ -134,7 +141,7 @@ class TensorUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """Returns our stand-in for a name, and refuses those without one."""
         if module == "torch" and name in _STORAGES:
-            return StorageType(_STORAGES[name])
+            return StorageType(np.dtype(_STORAGES[name]))
         if module == "torch._utils" and name in ("_rebuild_tensor_v2", "_rebuild_tensor"):
             return _tensor
         if (module, name) == ("torch._utils", "_rebuild_parameter"):

@@ -99,6 +99,22 @@ def test_configs_of_training_programs_become_data_where_they_are_asked_for(tmp_p
             assert plain(found["args"]) == {"arch": "wav2vec2", "w2v_args": {"x": 1.5}}
 
 
+class Tampering(FakeTensor):
+    """Is pickled with a state that overwrites fields of the tensor that was made."""
+
+    def __reduce__(self):
+        return (*super().__reduce__(), self.state)
+
+
+@pytest.mark.parametrize("state", [{"shape": (10**9,)}, (None, {"shape": (10**9,)}), {"read": None}])
+@pytest.mark.parametrize("inert", [False, True])
+def test_a_pickle_cannot_overwrite_the_tensors_that_it_has_made(tmp_path, state, inert):
+    tensor = Tampering("0", np.zeros(4, np.float32))
+    tensor.state = state
+    with pytest.raises(TorchFileError, match="its pickle overwrites what it has made"):
+        load(write_tensors(tmp_path / "model.bin", a=tensor), inert=inert)
+
+
 def test_a_config_without_end_is_refused():
     config = Inert()
     config.state = {"_content": {"a": config}}
