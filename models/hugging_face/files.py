@@ -96,13 +96,15 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
         return None
     notes: list[str] = []
     tokenizer, added = _tokenizer_files(folder, notes)
-    separator = find_separator(tokenizer, os.fspath(folder / TOKENIZER_FILE))
+    # As in transformers, config.json may name the class of the tokenizer.
+    named = {"tokenizer_class": config.get("tokenizer_class")} | tokenizer
+    separator = find_separator(named, os.fspath(folder / TOKENIZER_FILE))
     ids = read_token_ids(path)
     taken = set(ids.values())
     ids |= {token: index for token, index in added.items() if token not in ids and index not in taken}
     if num_rows:
-        named = {named_token(tokenizer, role, os.fspath(folder / TOKENIZER_FILE)) for role in ROLES}
-        without_row = {*added, *find_special_tokens(ids).values(), *named}
+        named_tokens = {named_token(tokenizer, role, os.fspath(folder / TOKENIZER_FILE)) for role in ROLES}
+        without_row = {*added, *find_special_tokens(ids).values(), *named_tokens}
         ids = _fit_to_head(path, ids, without_row, num_rows, notes)
     ids = order_token_ids(path, ids)
     special = _special_tokens(folder, ids, tokenizer, config, notes, is_trained=num_rows > 0)

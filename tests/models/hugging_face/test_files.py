@@ -126,6 +126,8 @@ def test_phones_are_tokens_with_a_separator_between_them(tmp_path):
         assert "give transcripts as phones" in files.text_notes(tmp_path, found)[0]
         written = files.tokenizer_fields(found)
         assert (written["tokenizer_class"], written["phone_delimiter_token"]) == (fields["tokenizer_class"], separator)
+    write_vocab(tmp_path, tokens, word_delimiter_token=None)
+    assert read(tmp_path, num_rows=7, tokenizer_class=fields["tokenizer_class"]).separator == " "
     write_vocab(tmp_path, tokens, **fields, phone_delimiter_token=3)
     with pytest.raises(ValueError, match="'phone_delimiter_token' is 3, not the name of a token"):
         read(tmp_path, num_rows=7)
