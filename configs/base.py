@@ -158,7 +158,7 @@ def get_config() -> ConfigDict:
         "--output=datasets/librispeech/train-clean-100; the same for dev-clean"
     )
     # auto: made of the training texts at the first start. The workdir keeps what came of it, for all that follows.
-    data.vocab = ""  # vocab.json | SentencePiece FILE.model | auto; empty = the 32 tokens of the published English models
+    data.vocab = ""  # vocab.json | SentencePiece FILE.model | auto; empty = 32 tokens of the published English models
     data.text_normalization = "librispeech"  # librispeech (upper case A-Z') | unicode (NFKC lower case) | none | auto
     data.on_rate_mismatch = "resample"  # resample | refuse, for audio that is not 16 kHz
     data.num_buckets = 8  # shapes that batches are padded to
