@@ -70,8 +70,8 @@ def _locate(path: str, split: str) -> str:
         raise InputError(f"no file {path}: give the path of Lhotse's cuts{describe_near(path)}")
     names = [name for name in storage.list_names(path) if name.endswith(_SUFFIXES) and not name.startswith(".")]
     stems = {name: name.removesuffix(".gz").removesuffix(".jsonl") for name in names}
-    exact = [name for name in names if split and stems[name] in (split, f"cuts_{split}")]
-    found = exact or [name for name in names if "cuts" in name and stems[name].endswith(f"_{split}" if split else "")]
+    cuts = [name for name in names if "cuts" in name and stems[name].endswith(f"_{split}" if split else "")]
+    found = cuts or [name for name in names if stems[name] == split]
     if len(found) != 1:
         what = f"cuts of {split!r}" if split else "cuts"
         has = f"it has {', '.join((found or names)[:10])}" if names else "it has no .jsonl.gz"
