@@ -34,6 +34,10 @@ from data.corpus.utterance import Row, Utterance, stem, suffix
 
 MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv", "kaldi", "lhotse")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
+_SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
+_OWN_FIELDS = (
+    *AUDIO_COLUMNS, *TEXT_COLUMNS, *_SPEAKER_COLUMNS, "offset", "duration", "audio_channel", "utterance_id", "split"
+)  # fmt: skip
 _NOT_A_NUMBER = ("nan", "NaN")  # a missing cell as pandas writes it
 
 
@@ -86,8 +90,27 @@ def _list_table(path: str | os.PathLike[str], split: str, format: str, report: R
     return path, list(_rows_of(read_table_records(path, _DELIMITERS[format], report), path, split, report))
 
 
-def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
-    """Writes a manifest for `read_jsonl`, atomically; audio paths are relative to its folder."""
+def write_jsonl(
+    path: str | os.PathLike[str],
+    utterances: Iterable[Utterance],
+    fields: Mapping[str, Mapping[str, object]] | None = None,
+) -> None:
+    """Writes a manifest for `read_jsonl`, atomically; audio paths are relative to its folder.
+
+    Args:
+        path: File or URL.
+        utterances: Utterances in the order of the manifest.
+        fields: Utterance id -> more keys of its line.
+    """
+    write_text_atomic(path, format_jsonl(path, utterances, fields))
+
+
+def format_jsonl(
+    path: str | os.PathLike[str],
+    utterances: Iterable[Utterance],
+    fields: Mapping[str, Mapping[str, object]] | None = None,
+) -> str:
+    """Returns what `write_jsonl` writes."""
     folder = os.path.dirname(path if storage.is_remote(path) else os.path.abspath(path))
     lines = [
         json.dumps(
@@ -98,12 +121,13 @@ def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -
                 **({} if utterance.channel is None else {"audio_channel": utterance.channel}),
                 "utterance_id": utterance.utterance_id,
                 "speaker": utterance.speaker_id,
+                **(fields or {}).get(utterance.utterance_id, {}),
             },
             ensure_ascii=False,
         )
         for utterance in utterances
     ]
-    write_text_atomic(path, "".join(line + "\n" for line in lines))
+    return "".join(line + "\n" for line in lines)
 
 
 def _time_fields(utterance: Utterance) -> dict[str, float]:
@@ -180,6 +204,30 @@ def _list_rows(format: str, input: str | os.PathLike[str], split: str, report: R
     if format in _DELIMITERS:
         return _list_table(input, split, format, report)
     raise InputError(f"unknown format {format!r}: use one of {', '.join(MANIFEST_FORMATS)}")
+
+
+def read_fields(*, format: str, input: str | os.PathLike[str], split: str = "") -> dict[str, dict[str, object]]:
+    """Returns utterance id -> the keys and columns of a manifest or table that say nothing about audio or text.
+
+    Args:
+        format: Format of the corpus; only jsonl, csv and tsv have such fields.
+        input: Manifest, or a folder of manifests.
+        split: Part of the corpus, whose name is none of the fields.
+    """
+    if format != "jsonl" and format not in _DELIMITERS:
+        return {}
+    ignored: list[Fault] = []
+    path, _ = _locate(input, split, f".{format}")
+    if format == "jsonl":
+        records = read_json_records(path, ignored.append)
+    else:
+        records = read_table_records(path, _DELIMITERS[format], ignored.append)
+    rows = ((_read_row(record, needs_text=True), record) for record in records)
+    return {
+        row.utterance_id: {key: value for key, value in record.fields.items() if key not in _OWN_FIELDS}
+        for row, record in rows
+        if isinstance(row, Row)
+    }
 
 
 def select_speakers(
@@ -278,7 +326,7 @@ def _read_row(record: Record, *, needs_text: bool) -> Row | Fault:
         return record.fault(str(error))
     # Segments of one file are told apart by their start in milliseconds.
     part = f"-{round(time.offset_secs * 1000):07d}" if time.offset_secs else ""
-    speaker_id = _name(fields, "speaker", "speaker_id", "client_id")
+    speaker_id = _name(fields, *_SPEAKER_COLUMNS)
     return Row(utterance_id or f"{stem(audio)}{part}", audio, text or "", speaker_id, time, record.place, channel)
 
 

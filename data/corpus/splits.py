@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -108,22 +108,22 @@ def assign_parts(
     Raises:
         InputError: If a part stays empty because all groups are too large for it.
     """
-    durations: dict[int, Counter[Hashable]] = defaultdict(Counter)
+    durations: dict[int, dict[Hashable, float]] = defaultdict(lambda: defaultdict(float))
     first: dict[int, str] = {}
     for name, group, each, stratum in zip(names, groups, secs, strata, strict=True):
         durations[group][stratum] += each
         first[group] = min(first.get(group, name), name)
     left = sorted(durations, key=lambda group: hashlib.sha256(f"{seed}:{first[group]}".encode()).digest())
-    whole: Counter[Hashable] = Counter()
-    for counts in durations.values():
-        whole.update(counts)
+    whole: dict[Hashable, float] = defaultdict(float)
+    for stratum, each in zip(strata, secs, strict=True):
+        whole[stratum] += each
     chosen: dict[int, str] = {}
     for part in parts:
         if part.secs is None:
             continue
-        taken = _fill(left, durations, {key: each * part.secs / whole.total() for key, each in whole.items()})
+        taken = _fill(left, durations, {key: each * part.secs / sum(secs) for key, each in whole.items()})
         if not taken or len(taken) == len(left):
-            smallest = min(durations[group].total() for group in left)
+            smallest = min(sum(durations[group].values()) for group in left)
             raise InputError(
                 f"{part.name} would be empty or take all: it wants {part.secs / 60:.1f} min, and the "
                 f"smallest of the {len(left)} groups that must stay together has {smallest / 60:.1f} min; ask for "
@@ -136,7 +136,7 @@ def assign_parts(
 
 
 def _fill(
-    groups: Sequence[int], durations: Mapping[int, Counter[Hashable]], target: Mapping[Hashable, float]
+    groups: Sequence[int], durations: Mapping[int, Mapping[Hashable, float]], target: Mapping[Hashable, float]
 ) -> set[int]:
     """Returns the groups that bring the seconds of each stratum close to a target."""
     missing, most = dict(target), _MOST_OF_TARGET * sum(target.values())
@@ -144,10 +144,11 @@ def _fill(
     total = 0.0
     for group in groups:
         counts = durations[group]
+        size = sum(counts.values())
         gain = sum(abs(missing[key]) - abs(missing[key] - secs) for key, secs in counts.items())
-        if gain > 0 and total + counts.total() <= most:
+        if gain > 0 and total + size <= most:
             taken.add(group)
-            total += counts.total()
+            total += size
             for key, secs in counts.items():
                 missing[key] -= secs
     return taken

@@ -21,7 +21,7 @@ class _Place(NamedTuple):
 
     begin: float
     end: float
-    index: int
+    number: int
 
 
 def check_overlaps(corpus: Corpus) -> list[Finding]:
@@ -32,9 +32,9 @@ def check_overlaps(corpus: Corpus) -> list[Finding]:
     overlapping: dict[str, str] = {}
     for places in _recordings(corpus.source).values():
         for place, longest in zip(places[1:], _longest_so_far(places), strict=False):
-            first, name = ids[longest.index], ids[place.index]
+            first, name = ids[longest.number], ids[place.number]
             if place[:2] == longest[:2]:
-                is_same = texts[place.index].split() == texts[longest.index].split()
+                is_same = texts[place.number].split() == texts[longest.number].split()
                 (repeated if is_same else contradicting)[name] = f"the audio of {first}"
             elif (secs := min(place.end, longest.end) - place.begin) > _SLACK_SECS:
                 overlapping[name] = f"{secs:.2f} s of it are in {first}"
@@ -63,8 +63,8 @@ def check_shared_segments(train: Corpus, evaluation: Corpus, leaked_ids: Collect
             before = bisect_left(begins, place.end)
             other = longest[before - 1] if before else None
             secs = min(place.end, other.end) - max(place.begin, other.begin) if other else 0.0
-            if other and secs > _SLACK_SECS and ids[place.index] not in leaked_ids:
-                shared[ids[place.index]] = f"{secs:.2f} s of it are in {train_ids[other.index]}"
+            if other and secs > _SLACK_SECS and ids[place.number] not in leaked_ids:
+                shared[ids[place.number]] = f"{secs:.2f} s of it are in {train_ids[other.number]}"
     return find("segment_leak", evaluation.name, shared)
 
 
