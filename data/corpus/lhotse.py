@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from common import storage
-from common.json_files import MalformedFileError, field, optional_field
+from common.json_files import MalformedFileError, describe, field, optional_field
 from common.near_files import describe_near
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report
@@ -120,7 +120,7 @@ def _refuse_kind(cut: Mapping[str, Any]) -> str:
         is_other = "recording_id" in cut or "sources" in cut
         return f"is no cut: {_PAIR}" if is_other else "is not a cut of Lhotse, correct the line or give another format"
     if kind not in ("MonoCut", "MultiCut", "Cut"):
-        return f"is a {str(kind)[:40]}, which is mixed or padded: save it with CutSet.save_audios and list those cuts"
+        return f"is a {describe(kind)}, which is mixed or padded: save it with CutSet.save_audios and list those cuts"
     if not cut.get("recording"):
         return "has no recording: " + ("its features are not read, give the audio" if cut.get("features") else "add it")
     return ""
@@ -131,7 +131,7 @@ def _refuse_recording(recording: Mapping[str, Any], place: str) -> str:
     for transform in optional_field(recording, "transforms", list, place, []) if recording.get("transforms") else []:
         name = transform.get("name", "") if isinstance(transform, dict) else ""
         if name != "Resample":  # audio is resampled to 16 kHz anyway
-            return f"has audio that Lhotse alters when it reads it ({str(name)[:40]}): save it with CutSet.save_audios"
+            return f"has audio that Lhotse alters when it reads it ({describe(name)}): save it with CutSet.save_audios"
     return ""
 
 
@@ -154,13 +154,13 @@ def _find_audio(wanted: list[Any], recording: Mapping[str, Any], place: str) -> 
         kind, path = source.get("type"), source.get("source")
         if kind not in ("file", "url") or not isinstance(path, str) or not path:
             return (
-                f"has audio of the type {str(kind)[:40]}, which is not read: save it to files with CutSet.save_audios"
+                f"has audio of the type {describe(kind)}, which is not read: save it to files with CutSet.save_audios"
             )
         if len(wanted) == len(channels):
             return _Audio(path, None)
         if len(wanted) == 1:
             return _Audio(path, channels.index(wanted[0]))
-    return f"has the channels {str(wanted)[:40]}, which no single file of its recording holds"
+    return f"has channel {', '.join(map(describe, wanted[:4]))}, which no single file of its recording holds"
 
 
 def _read_time(

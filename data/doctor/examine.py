@@ -252,6 +252,7 @@ def _check_without_audio(one: _Opened, frames_fn: FramesFn) -> list[Finding]:
         *text_checks.check_sample_rates(one.corpus),
         *text_checks.check_speaking_rates(one.corpus),
         *segment_checks.check_overlaps(one.corpus),
+        *segment_checks.check_seeking(one.corpus),
         *find("unlisted_audio", one.name, unlisted),
     ]
 

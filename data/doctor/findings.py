@@ -157,6 +157,11 @@ CHECKS: dict[str, Check] = {
         "segments that overlap with another one of the same recording",
         "check their starts and ends; nothing if people speak at the same time, or if the overlap is intended",
     ),
+    "slow_segments": Check(
+        _W,
+        "segments of an MP3, which is decoded from its beginning for each of them",
+        "convert long recordings to FLAC or WAV, or pack the corpus with python -m data.prepare",
+    ),
     "id_leak": Check(
         _E,
         "evaluation utterances that are trained on (same id, same length)",

@@ -69,6 +69,7 @@ def check_before_training(
             *text_checks.check_sample_rates(train),
             *text_checks.check_speaking_rates(train),
             *segment_checks.check_overlaps(train),
+            *segment_checks.check_seeking(train),
         ]
     if train_data.made_vocab:  # of the texts of all corpora
         whole = trained[0] if len(trained) == 1 else measure(TRAIN, train_data.source)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from itertools import accumulate
 from typing import NamedTuple
 
 from data.corpus.sources import Source, spans
+from data.corpus.utterance import suffix
 from data.doctor.findings import Finding, find
 from data.doctor.text_checks import Corpus
 
@@ -43,6 +44,15 @@ def check_overlaps(corpus: Corpus) -> list[Finding]:
         *find("contradicting_transcripts", corpus.name, contradicting),
         *find("overlapping_segments", corpus.name, overlapping),
     ]
+
+
+def check_seeking(corpus: Corpus) -> list[Finding]:
+    """Returns the files that cannot be entered in the middle and of which there are several segments."""
+    counts = Counter(
+        span.path for span in spans(corpus.source) if span and span.start is not None and suffix(span.path) == ".mp3"
+    )
+    slow = {path: f"{count} segments" for path, count in counts.items() if count > 1}
+    return find("slow_segments", corpus.name, slow)
 
 
 def check_shared_segments(train: Corpus, evaluation: Corpus, leaked_ids: Collection[str]) -> list[Finding]:

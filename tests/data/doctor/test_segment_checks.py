@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from data.corpus.sources import Span
-from data.doctor.segment_checks import check_overlaps, check_shared_segments
+from data.doctor.segment_checks import check_overlaps, check_seeking, check_shared_segments
 from data.doctor.text_checks import Corpus
 from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer
 
@@ -94,3 +94,13 @@ def test_evaluation_segments_that_training_has_in_part_are_leaks():
         "e2": "0.50 s of it are in t2",
         "e4": "0.50 s of it are in t0",
     }
+
+
+def test_an_mp3_of_several_segments_is_slow():
+    corpus = make_corpus(
+        "train", ("a", "x", 0.0, 1.0), ("b", "x", 1.0, 2.0), ("c", "y", 0.0, 1.0), ("d", "z", None, 9.0),
+        ("e", "z", None, 9.0), ("f", "w", 0.0, 1.0), ("g", "w", 1.0, 2.0),
+    )  # fmt: skip
+    mp3 = {span: span._replace(path=span.path.replace(".wav", ".MP3")) for span in corpus.source.spans}
+    corpus.source.spans = [span if "w.wav" in span.path else mp3[span] for span in corpus.source.spans]
+    assert told(check_seeking(corpus)) == {"slow_segments": {"/x.MP3": "2 segments"}}
