@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -12,8 +13,8 @@ import soundfile
 
 from data.audio.decoder import open_audio, unreadable
 
-# A decoder of FLAC holds some 100 kB, so that these stay below 32 MB and below the usual limit of 1,024 open files.
-_MOST_OPEN = 256
+_MOST_OPEN = 256  # a decoder of FLAC holds some 100 kB
+_OF_LIMIT = 8  # a pool takes one in so many of the files that the process may open: each set has a pool
 
 
 class OpenFiles:
@@ -24,13 +25,14 @@ class OpenFiles:
         file.seek(16_000)
     """
 
-    def __init__(self, most: int = _MOST_OPEN):
+    def __init__(self, most: int = 0):
         """Opens nothing yet.
 
         Args:
-            most: Most files to keep open while nobody reads them; those read longest ago are closed.
+            most: Most files to keep open while nobody reads them; those read longest ago are closed. 0 = by the limit
+                of the process, at most 256.
         """
-        self._most = most
+        self._most = most or _default_most()
         self._idle: OrderedDict[str, tuple[soundfile.SoundFile, ExitStack]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -67,6 +69,11 @@ class OpenFiles:
     def __del__(self) -> None:
         for _, stack in getattr(self, "_idle", {}).values():
             stack.close()
+
+
+def _default_most() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_OPEN if limit == resource.RLIM_INFINITY else min(_MOST_OPEN, max(1, limit // _OF_LIMIT))
 
 
 def can_be_kept(file: soundfile.SoundFile) -> bool:

@@ -56,7 +56,7 @@ def test_a_segment_is_what_the_whole_recording_has_there_in_any_order(tmp_path, 
     path = write_long(tmp_path / "long", kind, num_channels=num_channels)
     whole, _ = read_audio(path)
     files = OpenFiles()
-    starts = np.random.default_rng(1).integers(0, len(whole) - 9_000, 20).tolist()
+    starts = np.random.default_rng(1).integers(0, len(whole) - 9_000, 10).tolist()
     for start in [*starts, *sorted(starts), *starts[::-1]]:
         segment, rate = read_segment(path, start=start, num_samples=8_000, files=files)
         assert rate == RATE
@@ -83,6 +83,14 @@ def test_files_read_longest_ago_are_closed(tmp_path, num_opened):
     for number in (0, 1, 0, 2, 0, 1):
         load_audio(paths[number], start=0, num_samples=100, files=files)
     assert [Path(path).stem for path in num_opened] == ["0", "1", "2", "1"]
+
+
+def test_a_pool_leaves_most_of_the_files_that_a_process_may_open(tmp_path, monkeypatch, num_opened):
+    monkeypatch.setattr(open_files.resource, "getrlimit", lambda which: (16, 16))
+    paths, files = [write_long(tmp_path / f"{number}.flac") for number in range(3)], OpenFiles()
+    for number in (0, 1, 0, 1, 2, 0):
+        load_audio(paths[number], start=0, num_samples=100, files=files)
+    assert [Path(path).stem for path in num_opened] == ["0", "1", "2", "0"]
 
 
 def test_threads_read_one_file_at_the_same_time(tmp_path):
