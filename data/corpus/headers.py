@@ -47,7 +47,9 @@ def read_headers(rows: Iterable[Row], where: str, report: Report) -> list[Uttera
         if header.code == "missing_audio" and num_described < _NUM_DESCRIBED and not storage.is_remote(row.path):
             num_described += 1
             header = InputError(f"{header}{finder.describe(row.path)}", code=header.code)
-        errors[row.utterance_id] = header
+        errors[row.utterance_id] = (
+            InputError(f"{header}; listed in {row.place}", code=header.code) if row.place else header
+        )
     _report_errors(errors, len(rows), report)
     return utterances
 
