@@ -241,27 +241,27 @@ def table(records: Mapping[str, Any]) -> str:
 
 
 def draw(records: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Draws the seconds of the index, the throughput, and the memory over the epoch of the largest corpus."""
+    """Draws the processor-seconds of the index, the throughput, and the memory over the epoch of the largest corpus."""
     colors = dict(zip(LAYOUTS, ("black", pictures.DARK, pictures.LIGHT, "#c0504d"), strict=True))
     largest = max(point["num_utterances"] for point in records["points"])
     with pictures.panels(path, count=3, width=2.9, height=2.6) as (index, speed, memory):
         for layout in LAYOUTS:
             points = [point for point in records["points"] if point["layout"] == layout]
             counts = [point["num_utterances"] for point in points]
-            style = {"color": colors[layout], "marker": "o", "label": layout}
+            style = {"color": colors[layout], "marker": "o", "markersize": 3, "label": layout}
             style["linestyle"] = "--" if layout == "single files" else "-"
-            index.loglog(counts, [point["index_secs"] for point in points], **style)
+            index.loglog(counts, [point["index_cpu_secs"] for point in points], **style)
             speed.semilogx(counts, [point["audio_secs_per_cpu_sec"] for point in points], **style)
             found = next(point["memory_bytes"] for point in points if point["num_utterances"] == largest)
             batches = [_MEMORY_EVERY * number for number in range(len(found))]
             style["marker"] = ""
             memory.plot(batches, [number / 2**20 for number in found], **style)
-        for panel, what in ((index, "index, s"), (speed, "audio-s per processor-s")):
+        for panel, what in ((index, "index, processor-s"), (speed, "audio-s per processor-s")):
             panel.set_xlabel("utterances")
             panel.set_ylabel(what)
         speed.set_ylim(bottom=0)
         memory.set_ylim(bottom=0)
-        memory.set_xlabel(f"batches of an epoch of {largest:,} utterances")
+        memory.set_xlabel(f"batches, of {largest:,} utterances")
         memory.set_ylabel("resident memory, MiB")
         index.legend(fontsize=6)
         for panel in (index, speed, memory):
