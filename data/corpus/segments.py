@@ -51,8 +51,8 @@ NO_TIME = ListedTime()
 def read_time(record: Mapping[str, object]) -> ListedTime:
     """Reads `offset` and `duration` in seconds, as numbers or text, or else the difference of `end` and `start`.
 
-    null, NaN (as pandas writes it), an empty cell and a duration that is not a number count as absent. `start` and
-    `end` only serve to check the length of the file.
+    null, NaN (as pandas writes it) and an empty cell count as absent, and so does a duration that is not a number where
+    there is no offset. `start` and `end` only serve to check the length of the file.
 
     Raises:
         ValueError: If a value is wrong; the message continues one that begins with the line.
@@ -60,7 +60,7 @@ def read_time(record: Mapping[str, object]) -> ListedTime:
     offset, _ = _number(record, "offset")
     if offset is not None and offset < 0:
         raise ValueError(f"has offset {offset:g}: give seconds from the beginning of the file")
-    duration, unit = _number(record, "duration")
+    duration, unit = _number(record, "duration", strict=offset is not None)
     if offset is not None and duration is not None and duration <= 0:
         raise ValueError(f"has duration {duration:g}: give the seconds of the segment")
     if duration is None and offset is None and not record.keys().isdisjoint(("end", "end_time")):
