@@ -99,9 +99,9 @@ def _keys(utterance: Utterance, by: str) -> Iterable[Hashable]:
 def find_leaks(parts: Mapping[str, Sequence[Utterance]]) -> list[str]:
     """Returns a line for each kind of leak between parts: speakers, recordings, and audio that looks the same."""
     kinds = {
-        "speakers are": lambda utterance: utterance.speaker_id,
-        "recordings are": lambda utterance: utterance.audio_filepath,
-        "texts of the same length in samples, perhaps the same audio, are": lambda utterance: (
+        "speakers": lambda utterance: utterance.speaker_id,
+        "recordings": lambda utterance: utterance.audio_filepath,
+        "texts of the same length in samples, perhaps of the same audio,": lambda utterance: (
             (" ".join(utterance.text.split()), utterance.num_samples) if utterance.text.strip() else None
         ),
     }
@@ -115,7 +115,7 @@ def find_leaks(parts: Mapping[str, Sequence[Utterance]]) -> list[str]:
         shared = [places for places in found.values() if len(places) > 1]
         if shared:
             first = ", ".join(f"{name}: {utterance_id}" for name, utterance_id in shared[0].items())
-            lines.append(f"{len(shared)} {what} in several parts, first in {first}")
+            lines.append(f"{what} in several parts: {len(shared):,}, first in {first}")
     if not any(utterance.speaker_id for utterances in parts.values() for utterance in utterances):
         lines.append("no speaker is named, so one may be in several parts: add a column speaker")
     return lines
