@@ -22,7 +22,8 @@ _CANCELLING = 0.1
 _MIX_SECS = 30.0
 _VARIANCE_EPSILON = 1e-7
 _FULL_SCALE = 32768
-_OPUS_LEAD_SECS = 4.0
+# Opus forgets what came before only by and by: of 150 segments of speech 27 differ after 1 s, 2 after 4 s, none after 8.
+_OPUS_LEAD_SECS = 8.0
 
 
 def read_header(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -131,7 +132,6 @@ def _seek_segment(
         # MPEG frames depend on those before them.
         if file.subtype.startswith("MPEG") or not file.seekable() or start + num_samples > file.frames:
             return None
-        # The state of Opus forgets what came before within a second.
         lead = min(start, round(_OPUS_LEAD_SECS * file.samplerate)) if file.subtype == "OPUS" else 0
         file.seek(start - lead)
         channels = file.read(lead + num_samples, dtype="float32", always_2d=True)[lead:]
