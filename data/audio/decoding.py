@@ -22,7 +22,7 @@ _CANCELLING = 0.1
 _MIX_SECS = 30.0
 _VARIANCE_EPSILON = 1e-7
 _FULL_SCALE = 32768
-# Opus forgets what came before only by and by: of 150 segments of speech 27 differ after 1 s, 2 after 4 s, none after 8.
+# Opus forgets what came before by and by: of 150 segments of speech 27 differ with 1 s, 2 with 4 s, none with 8 s.
 _OPUS_LEAD_SECS = 8.0
 
 
