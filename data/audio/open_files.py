@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import threading
@@ -77,9 +78,9 @@ def _default_most() -> int:
 
 
 def can_be_kept(file: soundfile.SoundFile) -> bool:
-    """Returns whether what is read after a seek depends on nothing that was read before it.
+    """Returns whether a recording is no bytes in memory, and what it gives after a seek depends only on the place.
 
-    With Ogg Vorbis it does: samples behind a seek differ in their last bits with the place that the decoder comes from,
-    and a run that resumes comes from another one.
+    With Ogg Vorbis that depends on what was read before: samples behind a seek differ in their last bits with the place
+    that the decoder comes from, and a run that resumes comes from another one.
     """
-    return file.format != "OGG"
+    return file.format != "OGG" and not isinstance(file.name, io.BytesIO)
