@@ -10,10 +10,9 @@ from typing import NamedTuple
 from common import storage
 from common.json_files import MalformedFileError, parse_json
 from data.common.errors import InputError
+from data.corpus.columns import AUDIO_COLUMNS, TEXT_COLUMNS
 from data.corpus.faults import Fault, Report
 
-AUDIO_COLUMNS = ("audio_filepath", "path")
-TEXT_COLUMNS = ("text", "sentence")
 _SHOWN_CHARACTERS = 80
 _HEAD_BYTES = 2**20  # of a manifest, enough to recognize a document that is no list of lines
 _DELIMITERS = {",": "commas", "\t": "tabs"}
@@ -232,7 +231,7 @@ def _check_header(
         present = [name for name in names if name in header]
         if not present and (needs_text or names is AUDIO_COLUMNS):
             raise InputError(
-                f"{path}:{number + 1} has no column {' or '.join(names)}, with {_DELIMITERS[delimiter]} between the "
+                f"{path}:{number + 1} has no column {' or '.join(names[:2])}, with {_DELIMITERS[delimiter]} between the "
                 f"columns: {excerpt(line) or 'an empty line'}"
             )
         for name in present:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from data.archives.address import parse_address
 from data.corpus.segments import NO_TIME, ListedTime
 
 
@@ -68,3 +69,8 @@ def stem(path: str) -> str:
 def suffix(path: str) -> str:
     """Returns the suffix of a file in lower case, with its dot."""
     return PurePosixPath(os.path.basename(path)).suffix.lower()
+
+
+def may_be_padded(path: str) -> bool:
+    """Returns whether a file may be an MP3, whose encoder adds silence; an address does not say what it holds."""
+    return suffix(path) == ".mp3" or parse_address(path) is not None
