@@ -1,4 +1,4 @@
-"""Recognizes paths that stand for several files: patterns with wildcards, and ranges in braces."""
+"""Recognizes paths that stand for several files: wildcards, ranges in braces, datasets of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ from collections.abc import Iterator
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MOST_PATHS = 100_000
+HUB_DATASETS = "hf://datasets/"
+
+
+def is_spread(path: str | os.PathLike[str]) -> bool:
+    """Returns whether only the reader of a corpus can tell which files a path stands for."""
+    return os.fspath(path).startswith(HUB_DATASETS) or is_pattern(path)
 
 
 def is_pattern(path: str | os.PathLike[str]) -> bool:

@@ -17,7 +17,7 @@ import re
 from ml_collections import ConfigDict
 
 _HELD_OUT_RATIO = 0.1
-_MANIFEST_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+_MANIFEST_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 
 
 def get_augment(**fields) -> ConfigDict:
@@ -55,9 +55,10 @@ def get_augment(**fields) -> ConfigDict:
 def get_eval_set(**fields) -> ConfigDict:
     """Returns one evaluation set for `config.data.eval.NAME`."""
     config = ConfigDict()
-    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv
-    config.input = ""  # folder or manifest
+    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv | parquet | arrow | webdataset | shar
+    config.input = ""  # folder, manifest or pattern of files
     config.split = ""  # part of the corpus; empty = all
+    config.text_column = ""  # key or column of the transcripts; empty = text, sentence, transcription ...
     config.speakers = ()  # only these speakers; empty = all
     config.exclude_speakers = ()  # all but these
     config.held_out_ratio = 0.0  # only what a training set over the same corpus leaves out with this ratio; 0 = all
@@ -71,9 +72,10 @@ def get_eval_set(**fields) -> ConfigDict:
 def get_train_set(**fields) -> ConfigDict:
     """Returns one training corpus for `config.data.more_train.NAME`; `config.data.train` has the same fields."""
     config = ConfigDict()
-    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv
-    config.input = ""  # folder or manifest
+    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv | parquet | arrow | webdataset | shar
+    config.input = ""  # folder, manifest or pattern of files
     config.split = ""  # part of the corpus; empty = all
+    config.text_column = ""  # key or column of the transcripts; empty = text, sentence, transcription ...
     config.speakers = ()  # only these speakers; empty = all
     config.exclude_speakers = ()  # all but these
     config.held_out_ratio = 0.0  # share of the speakers left out, for an evaluation set with the same ratio
@@ -319,7 +321,7 @@ def set_corpora(data: ConfigDict, train: str, dev: str = "") -> None:
 
     Args:
         data: `config.data`, which is changed.
-        train: Manifest (.jsonl, .csv, .tsv), or folder of `python -m data.prepare`.
+        train: Manifest (.jsonl, .csv, .tsv, .parquet), or folder of `python -m data.prepare`.
         dev: As `train`; "" holds out the speakers of a tenth of `train`.
     """
     data.eval = ConfigDict()

@@ -129,7 +129,9 @@ class ParquetColumn:
         with open_parquet(self._file.path) as table:
             group = table.read_row_group(number, columns=[self._column])
         batches = (find_column(batch, self._column) for batch in group.to_batches())
-        return [memoryview(value.as_buffer()).cast("B") if value.is_valid else None for batch in batches for value in batch]
+        return [
+            memoryview(value.as_buffer()).cast("B") if value.is_valid else None for batch in batches for value in batch
+        ]
 
 
 class _Cache:

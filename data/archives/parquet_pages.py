@@ -180,8 +180,9 @@ def decode_page(
         is_present, position = _read_levels(header, max_level, body)
         num_present = int(is_present.sum())
         values: list[memoryview | None]
+        indices: Sequence[int] | np.ndarray
         if header.is_indexed:
-            indices = _read_hybrid(body[position + 1 :], body[position], num_present) if num_present else []
+            indices = _read_hybrid(body[position + 1 :], body[position], num_present) if num_present else ()
             values = [dictionary[index] for index in indices]
         else:
             values = _split_plain(body[position:], num_present)

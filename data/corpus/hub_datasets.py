@@ -9,10 +9,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from common.spread_paths import is_pattern
+from common.spread_paths import HUB_DATASETS, is_pattern
 from data.common.errors import InputError
 
-_SCHEME = "hf://datasets/"
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[^/]+(?:/convert/parquet)?))?(?:/(?P<path>.+))?")
 _CONVERTED = "refs/convert/parquet"  # the branch to which the Hub writes every dataset as Parquet
 
@@ -25,7 +24,7 @@ class _Dataset(NamedTuple):
 
 def is_hub_dataset(path: str | os.PathLike[str]) -> bool:
     """Returns whether a path is hf://datasets/OWNER/NAME, perhaps with @REVISION and a folder or pattern."""
-    return os.fspath(path).startswith(_SCHEME)
+    return os.fspath(path).startswith(HUB_DATASETS)
 
 
 def fetch_dataset(name: str, suffixes: Sequence[str], choose: Callable[[Sequence[str]], list[str]]) -> list[str]:
@@ -42,7 +41,7 @@ def fetch_dataset(name: str, suffixes: Sequence[str], choose: Callable[[Sequence
     Raises:
         InputError: If the name is malformed, or the dataset cannot be fetched or has no such file.
     """
-    found = _NAME.fullmatch(name.removeprefix(_SCHEME).rstrip("/"))
+    found = _NAME.fullmatch(name.removeprefix(HUB_DATASETS).rstrip("/"))
     if found is None:
         raise InputError(f"{name}: not a dataset; write hf://datasets/OWNER/NAME[@REVISION][/FOLDER]")
     dataset = _Dataset(found["repository"], found["revision"], found["path"] or "")
@@ -63,25 +62,26 @@ def _fetch(
 ) -> list[str]:
     from huggingface_hub import HfApi, constants, snapshot_download
 
-    fields = {"repo_id": dataset.repository, "repo_type": "dataset"}
+    repository = dataset.repository
     revisions = [dataset.revision] if dataset.revision else [None, _CONVERTED]
     for revision in revisions:
         if constants.HF_HUB_OFFLINE:
-            folder = snapshot_download(**fields, revision=revision)
+            folder = snapshot_download(repository, repo_type="dataset", revision=revision)
             listed = [
                 os.path.relpath(os.path.join(parent, file), folder)
                 for parent, _, files in os.walk(folder)
                 for file in files
             ]
         else:
-            listed = HfApi().list_repo_files(**fields, revision=revision)
+            listed = HfApi().list_repo_files(repository, repo_type="dataset", revision=revision)
         wanted = [file for file in sorted(listed) if file.endswith(tuple(suffixes)) and _is_under(file, dataset.path)]
         if wanted:
             break
     else:
         raise InputError(f"{name} has no file with {' or '.join(f'*{suffix}' for suffix in suffixes)}: check the name")
     chosen = choose(wanted)
-    folder = snapshot_download(**fields, revision=revision, allow_patterns=[glob.escape(file) for file in chosen])
+    patterns = [glob.escape(file) for file in chosen]
+    folder = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=patterns)
     return [os.path.join(folder, file) for file in chosen]
 
 

@@ -231,8 +231,8 @@ def _check_header(
         present = [name for name in names if name in header]
         if not present and (needs_text or names is AUDIO_COLUMNS):
             raise InputError(
-                f"{path}:{number + 1} has no column {' or '.join(names[:2])}, with {_DELIMITERS[delimiter]} between the "
-                f"columns: {excerpt(line) or 'an empty line'}"
+                f"{path}:{number + 1} has no column {' or '.join(names[:2])}, with {_DELIMITERS[delimiter]} between "
+                f"the columns: {excerpt(line) or 'an empty line'}"
             )
         for name in present:
             if header.count(name) > 1:

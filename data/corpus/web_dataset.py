@@ -51,7 +51,9 @@ def list_samples(files: Sequence[str], report: Report, *, text_column: str = "")
     is_repeated = len(set(keys)) < len(keys) and len(files) > 1
     for path, samples in zip(files, listed, strict=True):
         for sample in samples:
-            record = _read_sample(path, sample, f"{stem(path)}/{sample.key}" if is_repeated else sample.key, text_column)
+            record = _read_sample(
+                path, sample, f"{stem(path)}/{sample.key}" if is_repeated else sample.key, text_column
+            )
             if isinstance(record, Fault):
                 report(record)
             else:
