@@ -99,7 +99,7 @@ def _header_or_error(path: str) -> tuple[int, int] | InputError:
 
 
 def _complete(row: Row, num_samples: int, sample_rate: int) -> Utterance:
-    is_lossy = may_be_padded(row.path)
+    is_lossy = may_be_padded(row)
     try:
         segment = find_segment(row.time, num_samples=num_samples, sample_rate=sample_rate, is_lossy=is_lossy)
     except ValueError as error:

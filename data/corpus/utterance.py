@@ -71,6 +71,9 @@ def suffix(path: str) -> str:
     return PurePosixPath(os.path.basename(path)).suffix.lower()
 
 
-def may_be_padded(path: str) -> bool:
-    """Returns whether a file may be an MP3, whose encoder adds silence; an address does not say what it holds."""
-    return suffix(path) == ".mp3" or parse_address(path) is not None
+def may_be_padded(row: Row) -> bool:
+    """Returns whether a recording may be an MP3, whose encoder adds silence.
+
+    An address does not say what it holds. A segment is not widened for that.
+    """
+    return suffix(row.path) == ".mp3" or (row.time.offset_secs is None and parse_address(row.path) is not None)

@@ -44,7 +44,7 @@ class FileRecording:
     def _place(self) -> tuple[Segment, int]:
         """The segment and the rate of the file; reads the header."""
         num_samples, rate = read_header(self._row.path)
-        is_lossy = may_be_padded(self._row.path)
+        is_lossy = may_be_padded(self._row)
         try:
             return find_segment(self._row.time, num_samples=num_samples, sample_rate=rate, is_lossy=is_lossy), rate
         except ValueError as error:
