@@ -68,8 +68,9 @@ def main() -> None:
             found = runs[0] | {name: max(run[name] for run in runs) for name in runs[0]}
             print(
                 f"{kind} ({found['size_mb']:,.0f} MB): opened at {found['open_rows']:,.0f} rows/s, read at random at "
-                f"{found['read_rows']:,.0f} rows/s; memory {found['start_mb']:.0f} MB before, {found['open_mb']:.0f} MB "
-                f"open, {found['own_mb']:.0f} MB after reading; {found['peak_mb']:.0f} MB at most with mapped files"
+                f"{found['read_rows']:,.0f} rows/s; memory {found['start_mb']:.0f} MB before, "
+                f"{found['open_mb']:.0f} MB open, {found['own_mb']:.0f} MB after reading; "
+                f"{found['peak_mb']:.0f} MB at most with mapped files"
             )
 
 

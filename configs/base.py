@@ -334,7 +334,10 @@ def set_corpora(data: ConfigDict, train: str, dev: str = "") -> None:
 
 def _point_at(corpus: ConfigDict, path: str) -> None:
     is_folder = os.path.isdir(path) or not os.path.splitext(path)[1]
-    format = "tfrecord" if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
+    if path.startswith("hf://datasets/"):
+        format = "parquet"
+    else:
+        format = "tfrecord" if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
     corpus.update(format=format, input=path, split="")
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _PARQUET, _ARROW_FILE, _FEATHER_1 = b"PAR1", b"ARROW1", b"FEA1"
 _BATCH_ROWS = 1024
+_PAGE_ROWS = 1024  # most recordings of a page, as pyarrow writes it
 
 
 def import_pyarrow() -> Any:
@@ -110,6 +111,26 @@ def iterate_columns(path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatc
                 yield _flatten(pyarrow, batch.slice(start, _BATCH_ROWS), columns)
 
 
+def estimate_page_bytes(path: str, column: str) -> int:
+    """Returns about how many bytes of a Parquet file must be decoded for one value of a column; 0 for Arrow."""
+    with table_errors(path):
+        parquet = is_parquet(ByteFile(path))
+    if not parquet:
+        return 0
+    most = 0
+    with open_parquet(path) as table:
+        index = _column_names(table).index(column)
+        for number in range(table.metadata.num_row_groups):
+            group = table.metadata.row_group(number)
+            rows = max(1, group.num_rows)
+            most = max(most, group.column(index).total_uncompressed_size * min(rows, _PAGE_ROWS) // rows)
+    return most
+
+
+def _column_names(table: pa.parquet.ParquetFile) -> list[str]:
+    return [table.schema.column(index).path for index in range(len(table.schema))]
+
+
 def find_present(path: str, column: str) -> np.ndarray:
     """Returns which rows of a file have a value in a column, bool [rows]; reads values only where a group has both.
 
@@ -124,7 +145,7 @@ def find_present(path: str, column: str) -> np.ndarray:
             parts = [find_column(batch, column).is_valid().to_numpy(False) for batch in _batches(reader)]
         return np.concatenate([np.zeros(0, bool), *parts])
     with open_parquet(path) as table:
-        names = [table.schema.column(index).path for index in range(len(table.schema))]
+        names = _column_names(table)
         for number in range(table.metadata.num_row_groups):
             group = table.metadata.row_group(number)
             statistics = group.column(names.index(column)).statistics

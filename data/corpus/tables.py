@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from absl import logging
+
 from common import storage
 from data.archives.address import Cell
-from data.archives.tables import find_present, iterate_columns, read_schema
+from data.archives.tables import estimate_page_bytes, find_present, iterate_columns, read_schema
 from data.common.errors import InputError
 from data.corpus.columns import (
     ID_COLUMNS,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _AUDIO_NAMES = ("audio", "speech", "recording", "bytes", "wav", "flac", "mp3")
+_LARGE_PAGE = 2**25  # bytes; the `datasets` library writes 100 recordings a page, some 10 MB
 _TIME_COLUMNS = ("offset", "duration", "start", "end")
 
 
@@ -64,6 +67,7 @@ def list_table_rows(files: Sequence[str], report: Report, *, text_column: str = 
         InputError: If a file cannot be read, or has no audio or no transcripts.
     """
     columns = [find_columns(path, text_column) for path in files]
+    _warn_of_large_pages(files, columns)
     id_column = _choose_ids(files, columns)
     is_numbered = len({stem(path) for path in files}) < len(files)
     for number, (path, found) in enumerate(zip(files, columns, strict=True)):
@@ -74,6 +78,19 @@ def list_table_rows(files: Sequence[str], report: Report, *, text_column: str = 
             else:
                 key = str(record.fields["utterance_id"])
                 report(record.fault("has no audio, add it or leave the row out", code="missing_audio", key=key))
+
+
+def _warn_of_large_pages(files: Sequence[str], columns: Sequence[_Columns]) -> None:
+    for path, found in zip(files, columns, strict=True):
+        num_bytes = estimate_page_bytes(path, found.content) if found.content else 0
+        if num_bytes > _LARGE_PAGE:
+            logging.warning(
+                "%s is written in large pages: each recording is read with about %d MB around it; write it with "
+                "row_group_size=100, or pack it with python -m data.prepare",
+                path,
+                num_bytes // 2**20,
+            )
+            return
 
 
 def _list_file(path: str, found: _Columns, id_column: str, prefix: str) -> Iterator[Record]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import sys
-import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,38 +20,26 @@ from data.corpus.faults import Fault
 from data.corpus.manifest import read_utterances
 from data.corpus.sources import FileSource
 from data.open_corpus import open_source
-
-AUDIO = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-KINDS = ("flac", "wav", "ogg")
-
-
-class Item(NamedTuple):
-    name: str
-    content: bytes
-    text: str
-    speaker: str
+from tests.helpers.packed_toys import (
+    AUDIO,
+    Item,
+    audio_of,
+    make_items,
+    write_jsonl,
+    write_parquet,
+    write_shar,
+    write_tar,
+)
 
 
 @pytest.fixture
 def items() -> list[Item]:
-    random = np.random.default_rng(0)
-    found = []
-    for index in range(7):
-        buffer = io.BytesIO()
-        samples = random.integers(-9000, 9000, 16000 + 400 * index).astype(np.int16)
-        soundfile.write(buffer, samples, (16000, 22050)[index % 2], format=KINDS[index % 3].upper())
-        found.append(Item(f"u{index}.{KINDS[index % 3]}", buffer.getvalue(), f"Word {index}.", f"s{index % 2}"))
-    return found
+    return make_items()
 
 
 @pytest.fixture
 def manifest(tmp_path: Path, items: Sequence[Item]) -> FileSource:
-    (tmp_path / "clips").mkdir()
-    for item in items:
-        (tmp_path / "clips" / item.name).write_bytes(item.content)
-    lines = [{"audio_filepath": f"clips/{item.name}", "text": item.text, "speaker": item.speaker} for item in items]
-    (tmp_path / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    source = open_source(format="jsonl", input=tmp_path / "m.jsonl")
+    source = open_source(format="jsonl", input=write_jsonl(tmp_path, items))
     assert isinstance(source, FileSource)
     return source
 
@@ -67,19 +53,6 @@ def assert_same(source: Any, wanted: FileSource, *, has_speakers: bool = True) -
     for index in range(len(wanted.texts)):
         np.testing.assert_array_equal(source.read_waveform(index), wanted.read_waveform(index))
         np.testing.assert_array_equal(source.read_recording(index)[0], wanted.read_recording(index)[0])
-
-
-def write_parquet(path: Path, columns: Mapping[str, Sequence[Any]], **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fields = {
-        name: pa.array(values, AUDIO) if name == "audio" else pa.array(values) for name, values in columns.items()
-    }
-    pq.write_table(pa.table(fields), path, **options)
-    return path
-
-
-def audio_of(items: Sequence[Item]) -> list[dict[str, Any]]:
-    return [{"bytes": item.content, "path": item.name} for item in items]
 
 
 LAYOUTS = {
@@ -137,16 +110,6 @@ def test_arrow_files_are_read(tmp_path, items, manifest, kind):
     assert_same(open_source(format="arrow", input=tmp_path / "saved"), manifest)
 
 
-def write_tar(path: Path, files: Sequence[tuple[str, bytes]]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in files:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
-
-
 def test_samples_of_webdataset_are_read(tmp_path, items, manifest):
     for number, part in enumerate((items[:4], items[4:])):
         files: list[tuple[str, bytes]] = []
@@ -167,20 +130,6 @@ def test_keys_that_begin_anew_in_each_tar_get_its_name(tmp_path, items):
         write_tar(tmp_path / f"t{number}.tar", [("000.flac", items[0].content), ("000.txt", b"a")])
     source = open_source(format="webdataset", input=tmp_path)
     assert list(source.utterance_ids) == ["t0/000", "t1/000"]
-
-
-def write_shar(folder: Path, items: Sequence[Item], changes: Mapping[int, Mapping[str, Any]] | None = None) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    lines, files = [], []
-    for number, item in enumerate(items):
-        key = item.name.partition(".")[0]
-        secs = soundfile.info(io.BytesIO(item.content)).duration
-        spoken = {"id": f"s{key}", "start": 0.0, "duration": secs, "text": item.text, "speaker": item.speaker}
-        cut = {"id": key, "start": 3.5, "duration": secs, "supervisions": [spoken], "type": "MonoCut"}
-        lines.append(json.dumps({**cut, **(changes or {}).get(number, {})}))
-        files += [(item.name, item.content), (f"{key}.json", b"{}")]
-    (folder / "cuts.000000.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    write_tar(folder / "recording.000000.tar", files)
 
 
 def test_cuts_of_shar_are_read(tmp_path, items, manifest):
