@@ -321,7 +321,7 @@ def set_corpora(data: ConfigDict, train: str, dev: str = "") -> None:
 
     Args:
         data: `config.data`, which is changed.
-        train: Manifest (.jsonl, .csv, .tsv, .parquet), or folder of `python -m data.prepare`.
+        train: Manifest (.jsonl, .csv, .tsv, .parquet), folder of `python -m data.prepare`, or hf://datasets/OWNER/NAME.
         dev: As `train`; "" holds out the speakers of a tenth of `train`.
     """
     data.eval = ConfigDict()
@@ -334,10 +334,8 @@ def set_corpora(data: ConfigDict, train: str, dev: str = "") -> None:
 
 def _point_at(corpus: ConfigDict, path: str) -> None:
     is_folder = os.path.isdir(path) or not os.path.splitext(path)[1]
-    if path.startswith("hf://datasets/"):
-        format = "parquet"
-    else:
-        format = "tfrecord" if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
+    format = "tfrecord" if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
+    format = "parquet" if path.startswith("hf://datasets/") else format
     corpus.update(format=format, input=path, split="")
 
 
