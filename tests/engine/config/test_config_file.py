@@ -251,6 +251,10 @@ def test_a_config_whose_training_set_was_made_before_there_were_weights_still_ru
 
 def test_sets_of_a_config_that_were_made_before_a_field_get_what_it_was(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text(CONFIG.format("    del config.data.train.text_column, config.data.eval.dev_clean.text_column\n"))
+    lines = (
+        'config.data.eval["x"] = base.get_eval_set()',
+        "del config.data.train.text_column, config.data.eval.x.text_column",
+    )
+    path.write_text(CONFIG.format("".join(f"    {line}\n" for line in lines)))
     data = prepare(path)[0].data
-    assert (data.train.text_column, data.eval.dev_clean.text_column) == ("", "")
+    assert (data.train.text_column, data.eval.x.text_column) == ("", "")
