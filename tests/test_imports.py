@@ -67,7 +67,7 @@ HOMES = {
     "onnxruntime": ("engine/inference/export/portable.py",),
     "orbit": ("engine",),
     "psutil": ("benchmarks",),
-    "pyarrow": ("data/archives/parquet.py", "data/archives/tables.py", "data/corpus/tables.py"),
+    "pyarrow": ("benchmarks", "data/archives/parquet.py", "data/archives/tables.py", "data/corpus/tables.py"),
     "safetensors": ("models/weights/tensor_files.py",),
     "scipy": ("data/augmentation/filters.py", "data/augmentation/noise.py", "engine/report/statistics.py"),
     "soundfile": ("benchmarks", "data"),

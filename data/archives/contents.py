@@ -7,7 +7,7 @@ import os
 from typing import Protocol
 
 from common import storage
-from data.archives.address import ByteRange, Cell, parse_address
+from data.archives.address import ByteRange, parse_address
 from data.archives.arrow import ArrowColumn
 from data.archives.byte_file import ByteFile
 from data.archives.parquet import ParquetColumn
@@ -63,9 +63,3 @@ def _open_bytes(path: str, state: storage.FileState | None) -> ByteFile:
 def _open_column(path: str, column: str, state: storage.FileState | None) -> _Column:
     file = _open_bytes(path, state)
     return ParquetColumn(file, column) if is_parquet(file) else ArrowColumn(path, column)
-
-
-def describe_place(path: str | os.PathLike[str]) -> str:
-    """Returns where an address lies, for messages of lists: the file and the row."""
-    address = parse_address(path)
-    return f"{address.path}, row {address.row}" if isinstance(address, Cell) else os.fspath(path)

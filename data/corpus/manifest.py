@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from common import storage
 from common.near_files import describe_near
 from data.common.errors import InputError
-from data.common.files import write_text_atomic
+from data.common.files import relative_path, write_text_atomic
 from data.corpus.columns import AUDIO_COLUMNS, SPEAKER_COLUMNS, TEXT_COLUMNS, choose_text_column
 from data.corpus.faults import Fault, Report, refuse
 from data.corpus.headers import read_headers
@@ -26,6 +26,7 @@ from data.corpus.rows import (
     iterate_json_records,
     read_json_records,
     read_table_records,
+    with_text,
 )
 from data.corpus.segments import read_time
 from data.corpus.utterance import Row, Utterance, stem, suffix
@@ -77,7 +78,7 @@ def _list_jsonl(
     path: str | os.PathLike[str], split: str, report: Report, text_column: str = ""
 ) -> tuple[str, list[Row]]:
     path, split = _locate(path, split, ".jsonl")
-    records = _with_text(read_json_records(path, report), text_column)
+    records = with_text(read_json_records(path, report), text_column)
     return path, list(_rows_of(records, path, split, report))
 
 
@@ -88,20 +89,7 @@ def _list_table(
     records = read_table_records(path, _DELIMITERS[format], report, needs_text=not text_column)
     if text_column and records:
         choose_text_column(records[0].fields, text_column, path)
-    return path, list(_rows_of(_with_text(records, text_column), path, split, report))
-
-
-def _with_text(records: Iterable[Record], text_column: str) -> Iterable[Record]:
-    """Returns the records with the named column as their only text; as they are if it is ""."""
-    if not text_column:
-        return records
-    return [
-        record._replace(
-            fields={name: value for name, value in record.fields.items() if name not in TEXT_COLUMNS}
-            | {"text": record.fields.get(text_column)}
-        )
-        for record in records
-    ]
+    return path, list(_rows_of(with_text(records, text_column), path, split, report))
 
 
 def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
@@ -335,18 +323,3 @@ def _name(fields: Mapping[str, object], *names: str) -> str:
     """Returns a field that holds a name; "" if it is missing or NaN."""
     value = _field(fields, *names) or ""
     return "" if value in _NOT_A_NUMBER else value
-
-
-def relative_path(path: str, folder: str) -> str:
-    """Returns a path relative to `folder`, or the full path if they are on different file systems.
-
-    Links are resolved in both folders: from a folder that is a link, ".." leads to the parent of its target.
-    """
-    if storage.is_remote(path) and path.startswith(f"{folder}/"):
-        return path[len(folder) + 1 :]
-    if storage.is_remote(path):
-        return path
-    if storage.is_remote(folder):
-        return os.path.abspath(path)
-    parent, name = os.path.split(path)
-    return os.path.relpath(os.path.join(os.path.realpath(parent), name), os.path.realpath(folder))

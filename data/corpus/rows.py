@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from common import storage
@@ -177,6 +177,19 @@ def read_text(path: str) -> str:
         shown = "" if name else f", line {number}: {excerpt(line.decode('ascii', 'replace'))}"
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}){name}, convert it{shown}") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def with_text(records: Iterable[Record], text_column: str) -> Iterable[Record]:
+    """Returns the records with the named column as their only text; as they are if it is ""."""
+    if not text_column:
+        return records
+    return [
+        record._replace(
+            fields={name: value for name, value in record.fields.items() if name not in TEXT_COLUMNS}
+            | {"text": record.fields.get(text_column)}
+        )
+        for record in records
+    ]
 
 
 def excerpt(line: str) -> str:

@@ -14,7 +14,7 @@ import soxr
 from data.audio.decoding import SAMPLE_RATE, load_audio, read_header, resampled_length
 from data.audio.streaming import stream_audio
 from data.common.errors import InputError
-from data.corpus.manifest import relative_path
+from data.common.files import relative_path
 from data.corpus.segments import Segment, find_segment
 from data.corpus.utterance import Row, may_be_padded
 from data.shards.records import encode_flac
