@@ -124,8 +124,7 @@ def write_corpora(folder: Path, count: int) -> None:
 
 def measure(kind: str, folder: Path, reads: int) -> dict[str, Any]:
     """Returns rows/s and memory of one layout."""
-    import pyarrow.parquet  # noqa: F401 - its import is no part of the corpus
-    import soxr  # noqa: F401
+    import pyarrow.parquet  # noqa: F401 - its memory is no part of the corpus
 
     format, input = KINDS[kind]
     start_mb = own_mb()
