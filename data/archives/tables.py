@@ -82,9 +82,17 @@ def read_schema(path: str) -> pa.Schema:
         parquet = is_parquet(ByteFile(path))
     if parquet:
         with open_parquet(path) as table:
-            return table.schema_arrow
+            return _check_names(table.schema_arrow)
     with open_arrow(path) as reader:
-        return reader.schema
+        return _check_names(reader.schema)
+
+
+def _check_names(schema: pa.Schema) -> pa.Schema:
+    """Returns the schema; raises UnicodeDecodeError for a damaged name, which later use would raise anywhere."""
+    for fields in (schema, *(field.type for field in schema if hasattr(field.type, "fields"))):
+        for field in fields:
+            field.name.encode()
+    return schema
 
 
 def iterate_columns(path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -169,10 +177,15 @@ def _flatten(pyarrow: Any, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.
 
 
 def find_column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """Returns a column of a batch, or the field of a column of structures; a missing structure has missing fields."""
+    """Returns a column of a batch, or the field of a column of structures; a missing structure has missing fields.
+
+    Raises:
+        pyarrow.ArrowInvalid: If the offsets of a damaged file lead out of its values, which reading would not notice.
+    """
     import pyarrow.compute
 
-    if name in batch.schema.names:
-        return batch.column(name)
-    column, _, field = name.partition(".")
-    return pyarrow.compute.struct_field(batch.column(column), field)
+    is_column = name in batch.schema.names
+    column, _, field = (name, "", "") if is_column else name.partition(".")
+    found = batch.column(column)
+    found.validate(full=True)
+    return found if is_column else pyarrow.compute.struct_field(found, field)

@@ -28,13 +28,13 @@ class Item(NamedTuple):
     speaker: str
 
 
-def make_items(count: int = 7) -> list[Item]:
-    """Noise of about a second at two rates, in three formats."""
+def make_items(count: int = 7, secs: float = 1.0) -> list[Item]:
+    """Noise of about so many seconds at two rates, in three formats."""
     random = np.random.default_rng(0)
     found = []
     for index in range(count):
         buffer = io.BytesIO()
-        samples = random.integers(-9000, 9000, 16000 + 400 * index).astype(np.int16)
+        samples = random.integers(-9000, 9000, round(16000 * secs) + 400 * index).astype(np.int16)
         soundfile.write(buffer, samples, (16000, 22050)[index % 2], format=KINDS[index % 3].upper())
         found.append(Item(f"u{index}.{KINDS[index % 3]}", buffer.getvalue(), f"Word {index}.", f"s{index % 2}"))
     return found
