@@ -175,7 +175,7 @@ def _find_audio(path: str, schema: pa.Schema) -> tuple[str, str]:
 
 
 def _choose_ids(files: Sequence[str], columns: Sequence[_Columns]) -> str:
-    """Returns the first column whose values all differ, or "" for the numbers of the rows.
+    """Returns the first column whose values all differ, or "" for the numbers of the rows; rows may lack a value.
 
     Ids of FLEURS are those of sentences, which several speakers read. A column `utterance_id` is taken as it is.
     """
@@ -184,12 +184,12 @@ def _choose_ids(files: Sequence[str], columns: Sequence[_Columns]) -> str:
         if name == "utterance_id":
             return name
         seen: set[object] = set()
-        num_rows = 0
+        num_values = 0
         for path in files:
             for batch in iterate_columns(path, [name]):
-                values = batch.column(0).to_pylist()
-                num_rows += len(values)
-                seen.update(stem(str(value)) if name not in ID_COLUMNS else value for value in values if value)
-        if len(seen) == num_rows:
+                values = [value for value in batch.column(0).to_pylist() if value is not None and value != ""]
+                num_values += len(values)
+                seen.update(values if name in ID_COLUMNS else (stem(str(value)) for value in values))
+        if seen and len(seen) == num_values:
             return name
     return ""

@@ -252,8 +252,10 @@ def test_ids_come_from_the_first_column_whose_values_differ(tmp_path, items):
     two = {"audio": [{"bytes": item.content, "path": None} for item in items[:2]], "text": ["a", "b"]}
     path = write_parquet(tmp_path / "part.parquet", {**two, "id": [5, 5]})
     assert list(open_source(format="parquet", input=path).utterance_ids) == ["part-000000", "part-000001"]
-    path = write_parquet(tmp_path / "part.parquet", {**two, "id": [5, 6]})
-    assert list(open_source(format="parquet", input=path).utterance_ids) == ["5", "6"]
+    path = write_parquet(tmp_path / "part.parquet", {**two, "id": [0, 6]})
+    assert list(open_source(format="parquet", input=path).utterance_ids) == ["0", "6"]
+    path = write_parquet(tmp_path / "part.parquet", {**two, "id": [None, 6]})
+    assert list(open_source(format="parquet", input=path).utterance_ids) == ["part-000000", "6"]
     path = write_parquet(tmp_path / "part.parquet", {**two, "utterance_id": ["x", "x"], "id": [5, 6]})
     with pytest.raises(InputError, match="1 utterance ids occur more than once"):
         open_source(format="parquet", input=path)
