@@ -17,7 +17,14 @@ import re
 from ml_collections import ConfigDict
 
 _HELD_OUT_RATIO = 0.1
-_MANIFEST_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".jsonl.gz": "lhotse"}
+_MANIFEST_FORMATS = {
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl.gz": "lhotse",
+    ".parquet": "parquet",
+}
 
 
 def get_augment(**fields) -> ConfigDict:
@@ -55,9 +62,10 @@ def get_augment(**fields) -> ConfigDict:
 def get_eval_set(**fields) -> ConfigDict:
     """Returns one evaluation set for `config.data.eval.NAME`."""
     config = ConfigDict()
-    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv | kaldi | lhotse
-    config.input = ""  # folder or manifest
+    config.format = "tfrecord"  # tfrecord librispeech jsonl csv tsv kaldi lhotse parquet arrow webdataset shar
+    config.input = ""  # folder, manifest or pattern of files
     config.split = ""  # part of the corpus; empty = all
+    config.text_column = ""  # key or column of the transcripts; empty = text, sentence, transcription ...
     config.speakers = ()  # only these speakers; empty = all
     config.exclude_speakers = ()  # all but these
     config.held_out_ratio = 0.0  # only what a training set over the same corpus leaves out with this ratio; 0 = all
@@ -71,9 +79,10 @@ def get_eval_set(**fields) -> ConfigDict:
 def get_train_set(**fields) -> ConfigDict:
     """Returns one training corpus for `config.data.more_train.NAME`; `config.data.train` has the same fields."""
     config = ConfigDict()
-    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv | kaldi | lhotse
-    config.input = ""  # folder or manifest
+    config.format = "tfrecord"  # tfrecord librispeech jsonl csv tsv kaldi lhotse parquet arrow webdataset shar
+    config.input = ""  # folder, manifest or pattern of files
     config.split = ""  # part of the corpus; empty = all
+    config.text_column = ""  # key or column of the transcripts; empty = text, sentence, transcription ...
     config.speakers = ()  # only these speakers; empty = all
     config.exclude_speakers = ()  # all but these
     config.held_out_ratio = 0.0  # share of the speakers left out, for an evaluation set with the same ratio
@@ -320,8 +329,8 @@ def set_corpora(data: ConfigDict, train: str, dev: str = "") -> None:
 
     Args:
         data: `config.data`, which is changed.
-        train: Manifest (.jsonl, .csv, .tsv), Lhotse's cuts (.jsonl.gz), or a folder: of `python -m data.prepare`, or of
-            Kaldi where wav.scp is in it.
+        train: Manifest (.jsonl, .csv, .tsv, .parquet), Lhotse's cuts (.jsonl.gz), hf://datasets/OWNER/NAME, or a
+            folder: of `python -m data.prepare`, or of Kaldi where wav.scp is in it.
         dev: As `train`; "" holds out the speakers of a tenth of `train`.
     """
     data.eval = ConfigDict()
@@ -336,6 +345,7 @@ def _point_at(corpus: ConfigDict, path: str) -> None:
     is_folder = os.path.isdir(path) or not os.path.splitext(path)[1]
     of_folder = "kaldi" if os.path.isfile(os.path.join(path, "wav.scp")) else "tfrecord"
     format = of_folder if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
+    format = "parquet" if path.startswith("hf://datasets/") else format
     corpus.update(format=format, input=path, split="")
 
 

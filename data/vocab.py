@@ -36,6 +36,7 @@ def _make(flags: argparse.Namespace) -> None:
         format=flags.format,
         input=flags.input,
         split=flags.split,
+        text_column=flags.text_column,
         speakers=comma_list(flags.speakers),
         exclude_speakers=comma_list(flags.exclude_speakers),
         report=faults.append,

@@ -8,6 +8,7 @@ import numpy as np
 import soxr
 
 from common import storage
+from data.archives.address import parse_address
 from data.audio.decoder import BLOCK_VALUES, decode_blocks, open_audio, peak, scale_of, unreadable
 from data.audio.open_files import OpenFiles
 from data.common.errors import InputError
@@ -30,7 +31,7 @@ def read_header(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Reads the length and the sample rate of a file without decoding it.
 
     Args:
-        path: Audio file; a URL is read as far as its header needs.
+        path: Audio file, or an address inside an archive; a URL is read as far as its header needs.
 
     Returns:
         (number of samples per channel at the file's rate, sample rate in Hz).
@@ -57,7 +58,7 @@ def read_audio(path: str | os.PathLike[str], *, content: bytes | None = None) ->
         InputError: If the file is absent, not readable audio or damaged, ends early, holds values that are not finite,
             or more than `MAX_VALUES` of them.
     """
-    if content is None and storage.is_remote(path):
+    if content is None and storage.is_remote(path) and not parse_address(path):
         try:
             content = storage.read_bytes(path)
         except OSError as error:

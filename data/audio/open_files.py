@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import soundfile
 
+from data.archives.address import parse_address
 from data.audio.decoder import open_audio, unreadable
 
 _MOST_OPEN = 256  # a decoder of FLAC holds some 100 kB
@@ -55,7 +56,7 @@ class OpenFiles:
                 yield file
             except (soundfile.SoundFileError, OSError) as error:
                 raise unreadable(path, error) from error
-            if can_be_kept(file):
+            if can_be_kept(file) and parse_address(path) is None:  # its bytes would be kept with it
                 self._keep(name, file, stack.pop_all())
 
     def _keep(self, name: str, file: soundfile.SoundFile, stack: ExitStack) -> None:

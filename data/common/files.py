@@ -1,4 +1,4 @@
-"""Writes files atomically, and locks folders against a second writer."""
+"""Writes files atomically, names them relative to a folder, and locks folders against a second writer."""
 
 from __future__ import annotations
 
@@ -86,3 +86,18 @@ def join_writer(folder: str | os.PathLike[str]) -> None:
     """Holds a shared lock from a worker process until that process ends."""
     if not storage.is_remote(folder):
         fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def relative_path(path: str, folder: str) -> str:
+    """Returns a path relative to `folder`, or the full path if they are on different file systems.
+
+    Links are resolved in both folders: from a folder that is a link, ".." leads to the parent of its target.
+    """
+    if storage.is_remote(path) and path.startswith(f"{folder}/"):
+        return path[len(folder) + 1 :]
+    if storage.is_remote(path):
+        return path
+    if storage.is_remote(folder):
+        return os.path.abspath(path)
+    parent, name = os.path.split(path)
+    return os.path.relpath(os.path.join(os.path.realpath(parent), name), os.path.realpath(folder))

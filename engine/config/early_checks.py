@@ -16,6 +16,7 @@ from common import workdir_layout as layout
 from common.near_files import describe_near
 from common.nearest import name_nearest
 from common.split_paths import STDIN, join_split_paths
+from common.spread_paths import is_spread
 from common.weight_names import repository_hint
 from engine.config.output_formats import EXPORT_FORMATS, choose_format
 from engine.config.recorded_run import run_folder
@@ -32,6 +33,8 @@ TRAIN_FROM_RANDOM = (
 # What the user asks for -> the extra to install and its packages.
 _EXTRAS = {
     "--mode=serve": ("serve", ("tornado",)),
+    "format=arrow": ("parquet", ("pyarrow",)),
+    "format=parquet": ("parquet", ("pyarrow",)),
     "decode.method=lexicon": ("lm", ("flashlight",)),
     "--export_formats=tflite": ("tflite", ("ai_edge_litert",)),
     "--export_formats=onnx": ("onnx", ("onnx", "onnxruntime", "tf2onnx")),
@@ -153,7 +156,9 @@ def _check_corpus(group: str, fields: Mapping[str, Any], prepare_command: str) -
     path = fields["input"]
     if not path:
         raise ValueError(f"{group}.input is empty: name the folder or file of the corpus, --config.{group}.input=PATH")
-    if not is_there(path):
+    if (asked := f"format={fields.get('format')}") in _EXTRAS:
+        check_extra(asked)
+    if not is_spread(path) and not is_there(path):
         raise ValueError(f"{group}.input={path}: {describe_missing_corpus(path, prepare_command)}")
 
 

@@ -37,6 +37,7 @@ LATER_FIELDS: dict[str, Any] = {
     "data.more_train": {},
     "data.sampling_alpha": 1.0,
     "data.train.held_out_ratio": 0.0,
+    "data.train.text_column": "",
     "data.train.weight": 1.0,
     "eval.every_epochs": 0.0,
     "model.mask_time_min_spans": 0,
@@ -137,7 +138,8 @@ def list_later_fields(config: ConfigDict) -> dict[str, Any]:
     """Returns `LATER_FIELDS` with those of data.augment, where a strength means nothing while its probability is 0."""
     augment = config.data.get("augment", {})
     off = {name: 0.0 if name.endswith("_prob") else strength for name, strength in augment.items()}
-    return {**LATER_FIELDS, **{f"data.augment.{name}": value for name, value in off.items()}}
+    texts = {f"data.more_train.{name}.text_column": "" for name in config.data.get("more_train", {})}
+    return {**LATER_FIELDS, **texts, **{f"data.augment.{name}": value for name, value in off.items()}}
 
 
 def with_recorded_masks(config: ConfigDict, *, run: str) -> ConfigDict:

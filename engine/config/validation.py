@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from common import renamed, storage
 from common import workdir_layout as layout
 from common.json_files import MalformedFileError
+from common.spread_paths import is_spread
 from common.weight_names import is_weight_name
 from engine.config import builders, field_rules
 from engine.config.compilation import NOT_COMPILED, check_compilation
@@ -294,7 +295,7 @@ def check_corpus(config: ConfigDict, fields: ConfigDict) -> None:
     Raises:
         ValueError: It does not; says what makes it, or what lies near.
     """
-    if not storage.exists(fields.input):
+    if not is_spread(fields.input) and not storage.exists(fields.input):
         raise ValueError(f"{fields.input}: {describe_missing_corpus(fields.input, config.data.prepare_command)}")
 
 
