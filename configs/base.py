@@ -259,6 +259,17 @@ def get_config() -> ConfigDict:
     pseudo.max_disagreement = 0.1  # CER of the second view's text against the first; 0 = the same text
     pseudo.batch_size = 8  # recordings of a replica that run together
 
+    config.segment = segment = ConfigDict()  # of --mode=segment (docs/guide/segments.md)
+    segment.min_secs = 1.0  # shortest utterance
+    segment.max_secs = 15.0  # longest utterance; longer ones are cut at their longest pauses
+    segment.pause_secs = 1.0  # a pause that always ends an utterance
+    segment.margin_secs = 0.2  # most of a pause that an utterance keeps at each end
+    segment.min_confidence = 0.5  # geometric mean of the characters' probabilities
+    segment.min_word_confidence = 0.05  # a word below it counts as not said
+    segment.unknown_loss = 2.0  # nats that a frame of speech costs that is not in the transcript
+    segment.skip_loss = 3.0  # nats that a word of the transcript costs that was not said
+    segment.formats = ()  # files of the utterances beside the manifest: srt, vtt, textgrid, eaf
+
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every_updates = 500  # a multiple of train.log_every_updates saves at exactly these updates
     checkpoint.every_epochs = 0.0  # the interval in epochs; then every_updates must be 0

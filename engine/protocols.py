@@ -322,6 +322,8 @@ class Components:
     span_decoder: SpanDecoder
     span_graph_decoder: SpanGraphDecoder
     aligner: Aligner
+    word_aligner: Callable[..., Any]
+    encode_flac: Callable[[np.ndarray], bytes]
     page_environment: Callable[[str | os.PathLike[str]], jinja2.Environment]
     build_search: Callable[..., Search | None] = lambda **fields: None
     preflight: Callable[..., Any] = lambda **fields: None

@@ -90,7 +90,15 @@ def with_blank(parts: Components, tokenizer: Tokenizer) -> Components:
         return parts
     bound = {
         name: functools.partial(getattr(parts, name), blank_id=tokenizer.blank_id)
-        for name in ("loss_fn", "decoder", "span_decoder", "span_graph_decoder", "aligner", "build_search")
+        for name in (
+            "loss_fn",
+            "decoder",
+            "span_decoder",
+            "span_graph_decoder",
+            "aligner",
+            "word_aligner",
+            "build_search",
+        )
     }
     return dataclasses.replace(parts, **bound)
 

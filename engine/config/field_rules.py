@@ -210,6 +210,12 @@ _RULES: dict[str, Rule] = {
     "pseudo_label.second_speed": Rule(lambda value: 0.5 <= value <= 2, "0.5 to 2; 1 = no second view", "number"),
     "pseudo_label.max_disagreement": _AMOUNT,
     "pseudo_label.batch_size": _SIZE,
+    **{f"segment.{name}": _AMOUNT for name in ("min_secs", "pause_secs", "margin_secs", "unknown_loss", "skip_loss")},
+    "segment.max_secs": _POSITIVE,
+    **{f"segment.{name}": _RATIO for name in ("min_confidence", "min_word_confidence")},
+    "segment.formats": Rule(
+        lambda value: set(value) <= {"srt", "vtt", "textgrid", "eaf"}, "any of srt, vtt, textgrid, eaf"
+    ),
     "verify_resume.num_updates": _at_least_0("those of the config", number="whole number"),
     "verify_resume.num_interruptions": _SIZE,
     "verify_resume.signals": Rule(

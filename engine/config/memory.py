@@ -28,6 +28,7 @@ _LOWER = {
     "serve": "lower --serve.batch_size or --window_secs",
     "export": "give a few short recordings to --inputs",
     "align": "cut the longest recordings",
+    "segment": "lower --window_secs",
 }
 
 
