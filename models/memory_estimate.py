@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.build import build_model
-from models.hugging_face.names import name_table, num_parameters
+from models.hugging_face.names import adaptation_table, name_table, num_parameters, trained_table
 from models.wav2vec2.config import Wav2Vec2Config, resolve
 
 _MOST_ROWS_POWER = 12  # of `largest_batch`, as a power of two
@@ -114,7 +114,7 @@ class MemoryEstimate:
         else:
             layers = config.num_layers * layer
         layers += kept.scores_at_work * scores
-        if not self.freeze_feature_encoder:
+        if not (self.freeze_feature_encoder or config.is_adapted):
             return int(fixed + map_bytes * sum(maps) + layers)
         if config.uses_fused_ops:  # the tensors of frozen convolutions are freed before the layers start
             return int(fixed + max(map_bytes * max(maps), layers))
@@ -169,9 +169,11 @@ class MemoryEstimate:
 
     def _weight_bytes(self, config: Wav2Vec2Config, training: bool) -> int:
         """Returns the bytes of weights and, in training, of gradients, moments, averages and the copy to save."""
-        total = num_parameters(config)
+        total = num_parameters(config) + sum(entry.size for entry in adaptation_table(config))
         trained = total
-        if self.freeze_feature_encoder:
+        if config.is_adapted:
+            trained = sum(entry.size for entry in trained_table(config))
+        elif self.freeze_feature_encoder:
             trained -= sum(entry.size for entry in name_table(config) if entry.ours.startswith("feature_encoder/"))
         num_bytes = (4 if self.precision == "float32" else 6) * total  # float32 weights and their half-precision copies
         if training:

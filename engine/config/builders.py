@@ -84,6 +84,12 @@ def build_model(config: ConfigDict, parts: Components, *, num_tokens: int) -> Ac
     )
 
 
+def list_adapted(config: ConfigDict, model: AcousticModel) -> list[tf.Variable]:
+    """Returns the variables of LoRA or bottleneck adapters, which other weights lack; [] for a config without them."""
+    is_adapted = any(config.model.get(name, 0) for name in ("lora_rank", "bottleneck_size"))
+    return list(model.adaptation_variables) if is_adapted else []
+
+
 def with_blank(parts: Components, tokenizer: Tokenizer) -> Components:
     """Returns the components with the vocabulary's blank bound to the functions that take one."""
     if not tokenizer.blank_id:  # their default

@@ -15,6 +15,8 @@ from common.weight_names import repository_hint
 
 # Only the config.json of a converted folder has this field at its top level.
 _CONVERTED_FIELD = "hidden_size"
+# LoRA and bottleneck adapters: these decide which variables there are beside those of the architecture.
+ADAPTATION_FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "bottleneck_size")
 ARCHITECTURE_FIELDS = (
     "hidden_dropout",
     "attention_dropout",
@@ -29,6 +31,7 @@ ARCHITECTURE_FIELDS = (
     "mask_feature_length",
     "fused_ops",
     "gradient_checkpointing",
+    *ADAPTATION_FIELDS,
 )
 # Fields that older versions did not have, with the values that do what those versions did.
 LATER_FIELDS: dict[str, Any] = {
@@ -39,6 +42,11 @@ LATER_FIELDS: dict[str, Any] = {
     "data.train.held_out_ratio": 0.0,
     "data.train.weight": 1.0,
     "eval.every_epochs": 0.0,
+    "model.bottleneck_size": 0,
+    "model.lora_alpha": 16.0,
+    "model.lora_dropout": 0.0,
+    "model.lora_rank": 0,
+    "model.lora_targets": ("q_proj", "v_proj"),
     "model.mask_time_min_spans": 0,
     "runtime.deterministic": False,
     "runtime.loop_in_graph": False,
@@ -58,6 +66,9 @@ LATER_FIELDS: dict[str, Any] = {
 _TYPES = {
     "fused_ops": str,
     "gradient_checkpointing": bool,
+    "lora_rank": int,
+    "lora_targets": list,
+    "bottleneck_size": int,
     "mask_time_length": int,
     "mask_time_min_spans": int,
     "mask_feature_length": int,
@@ -131,6 +142,24 @@ def read_run_field(run: str, group: str, name: str, kind: type[Kind]) -> Kind:
     if path is None:
         raise ValueError(f"{run}: no config.json there or above; give the workdir of a training run")
     return field(field(layout.read_config(path), group, dict, path), name, kind, f"{path}, {group}")
+
+
+def read_adaptation(run: str) -> dict[str, Any]:
+    """Returns the fields of LoRA and bottleneck adapters that a run, or a converted folder, recorded.
+
+    Args:
+        run: A workdir, a converted folder, or a checkpoint in one; without a config.json there is no adaptation.
+    """
+    path = layout.find_above(run, layout.CONFIG_FILE)
+    fields = layout.read_config(path) if path else {}
+    model = fields.get("model", fields)
+    defaults = {name: LATER_FIELDS[f"model.{name}"] for name in ADAPTATION_FIELDS}
+    if not isinstance(model, dict):
+        return defaults
+    return {
+        name: tuple(found) if isinstance(found := model.get(name, default), list) else found
+        for name, default in defaults.items()
+    }
 
 
 def list_later_fields(config: ConfigDict) -> dict[str, Any]:

@@ -168,6 +168,8 @@ class Wav2Vec2ForCTC(tf_keras.Model):
         self.backbone.feature_encoder.trainable = not freeze_feature_encoder
         self._trained: frozenset[Any] | None = None  # None = whatever Keras says
         if config.is_adapted:
+            if not self.adaptation_variables:
+                raise ValueError("lora_rank and bottleneck_size are for networks of transformer layers; set both to 0")
             trained = [*self.adaptation_variables, *self.head.variables]
             if config.bottleneck_size:  # whose paper trains the norms as well
                 trained += [v for v in self.backbone.encoder.variables if "norm/layer_norm/" in v.name]

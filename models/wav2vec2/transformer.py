@@ -16,7 +16,7 @@ from models.wav2vec2.layers import Dtype, LayerNorm, adapted_projection, sequenc
 # Added to the attention logits of padded keys. Finite, because a row without any valid frame must not become NaN.
 _MASKED_LOGIT = -1e9
 # Stream ids of LoRA's dropout, from the id of a layer's other random numbers.
-_STREAM_LORA = 1 << 21
+_STREAM_LORA = 1 << 22
 
 
 def choose_operations(config: Wav2Vec2Config) -> Operations:
