@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.build import build_model
-from models.hugging_face.names import adaptation_table, name_table, num_parameters, trained_table
+from models.hugging_face.names import name_table, num_parameters, trained_table
 from models.wav2vec2.config import Wav2Vec2Config, resolve
 
 _MOST_ROWS_POWER = 12  # of `largest_batch`, as a power of two
@@ -169,7 +169,7 @@ class MemoryEstimate:
 
     def _weight_bytes(self, config: Wav2Vec2Config, training: bool) -> int:
         """Returns the bytes of weights and, in training, of gradients, moments, averages and the copy to save."""
-        total = num_parameters(config) + sum(entry.size for entry in adaptation_table(config))
+        total = num_parameters(config)
         trained = total
         if config.is_adapted:
             trained = sum(entry.size for entry in trained_table(config))

@@ -31,7 +31,6 @@ ARCHITECTURE_FIELDS = (
     "mask_feature_length",
     "fused_ops",
     "gradient_checkpointing",
-    *ADAPTATION_FIELDS,
 )
 # Fields that older versions did not have, with the values that do what those versions did.
 LATER_FIELDS: dict[str, Any] = {
@@ -80,7 +79,7 @@ _READ_FIELDS: tuple[tuple[str, str, type, bool], ...] = (
     ("model", "hub_handle", str, False),
     ("model", "architecture", dict, False),
     ("model", "freeze_feature_encoder", bool, True),
-    *(("model", name, _TYPES.get(name, float), False) for name in ARCHITECTURE_FIELDS),
+    *(("model", name, _TYPES.get(name, float), False) for name in (*ARCHITECTURE_FIELDS, *ADAPTATION_FIELDS)),
     ("data", "on_rate_mismatch", str, True),
     ("data", "text_normalization", str, True),
     ("data", "eval", dict, True),
@@ -212,8 +211,8 @@ def _untrained_run(fields: dict[str, Any], path: str) -> dict[str, Any]:
         if name not in fields and f"model.{name}" not in LATER_FIELDS:
             raise MalformedFileError(f"{path} has no {name!r}; convert the model again")
     # The vocab.json beside it has its own size.
-    architecture = {name: value for name, value in fields.items() if name not in (*ARCHITECTURE_FIELDS, "vocab_size")}
-    recipe = {name: fields[name] for name in ARCHITECTURE_FIELDS if name in fields}
+    recipe = {name: fields[name] for name in (*ARCHITECTURE_FIELDS, *ADAPTATION_FIELDS) if name in fields}
+    architecture = {name: value for name, value in fields.items() if name not in (*recipe, "vocab_size")}
     vocab = storage.join(storage.parent(path), layout.VOCAB_FILE)
     tokens = layout.read_object(vocab) if storage.is_file(vocab) else {}
     letters = "".join(token for token in tokens if len(token) == 1)

@@ -173,4 +173,5 @@ def trained_table(config: Wav2Vec2Config) -> list[Entry]:
 
 def num_parameters(config: Wav2Vec2Config, *, with_head: bool = True) -> int:
     """Returns the number of parameters of a model, without building it."""
-    return sum(entry.size for entry in name_table(config) if with_head or not entry.ours.startswith("head/"))
+    table = [*name_table(config), *adaptation_table(config)]
+    return sum(entry.size for entry in table if with_head or not entry.ours.startswith("head/"))

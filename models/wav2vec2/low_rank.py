@@ -79,10 +79,6 @@ class LowRankUpdate(tf_keras.layers.Layer):
         """Returns what the update adds to the kernel, float64 [input_size, output_size]; eager."""
         found = np.zeros((self.a[0].shape[0], self._output_size))
         for a, b, (before, after) in zip(self.a, self.b, self._margins, strict=True):
-            found[:, before : self._output_size - after] = low_rank_product(a.numpy(), b.numpy(), self._scale)
+            product = a.numpy().astype(np.float64) @ b.numpy().astype(np.float64)
+            found[:, before : self._output_size - after] = self._scale * product
         return found
-
-
-def low_rank_product(a: np.ndarray, b: np.ndarray, scale: float) -> np.ndarray:
-    """Returns scale * a b, float64, so that a merged kernel is rounded once whoever merges it."""
-    return scale * (a.astype(np.float64) @ b.astype(np.float64))

@@ -48,7 +48,7 @@ def open_tensors(folder: Path, stack: contextlib.ExitStack) -> dict[str, StoredT
         ValueError: If a file is damaged, or holds anything but tensors.
     """
     if (folder / _SAFETENSORS).is_file():
-        return _open_safetensors(folder / _SAFETENSORS, stack)
+        return open_safetensors(folder / _SAFETENSORS, stack)
     if (folder / _SAFETENSORS_INDEX).is_file():
         return _open_shards(folder / _SAFETENSORS_INDEX, stack)
     if (folder / _PICKLE).is_file():
@@ -56,23 +56,41 @@ def open_tensors(folder: Path, stack: contextlib.ExitStack) -> dict[str, StoredT
     raise FileNotFoundError(f"{folder}: no weights; looked for {_SAFETENSORS}, {_SAFETENSORS_INDEX} and {_PICKLE}")
 
 
-def save_tensors(tensors: Mapping[str, np.ndarray], folder: Path) -> None:
+def save_tensors(
+    tensors: Mapping[str, np.ndarray],
+    folder: Path,
+    *,
+    name: str = _SAFETENSORS,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Writes the weights of a Hugging Face folder; not atomically.
+
+    Args:
+        tensors: Name -> tensor.
+        folder: Folder to write to.
+        name: Name of the file.
+        metadata: Texts for the header of the file.
 
     Raises:
         OSError: If the file cannot be written.
     """
     try:
-        save_file(dict(tensors), folder / _SAFETENSORS, metadata={"format": "pt"})
+        save_file(dict(tensors), folder / name, metadata={"format": "pt", **(metadata or {})})
     except SafetensorError as error:
         raise OSError(f"{folder}: cannot be written ({error}); make room, or choose another folder") from error
 
 
-def _open_safetensors(path: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
+def open_safetensors(
+    path: Path, stack: contextlib.ExitStack, *, metadata: dict[str, str] | None = None
+) -> dict[str, StoredTensor]:
+    """Opens one safetensors file, and adds the texts in its header to `metadata`; raises as `open_tensors`."""
     try:
         file = stack.enter_context(safe_open(path, framework="numpy"))
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
+
+    if metadata is not None:
+        metadata.update(file.metadata() or {})
 
     def read(name: str) -> np.ndarray:
         try:
@@ -113,7 +131,7 @@ def _open_shard(index: Path, shard: str, stack: contextlib.ExitStack) -> dict[st
         raise ValueError(f"{index}: {shard[:60]!r} is not a file name in the folder; fetch the folder again")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, but {index.name} lists it; fetch it")
-    return _open_safetensors(path, stack)
+    return open_safetensors(path, stack)
 
 
 def _load_pickle(path: Path) -> dict[str, StoredTensor]:
