@@ -114,7 +114,7 @@ class MemoryEstimate:
         else:
             layers = config.num_layers * layer
         layers += kept.scores_at_work * scores
-        if not (self.freeze_feature_encoder or config.is_adapted):
+        if not self.freeze_feature_encoder:
             return int(fixed + map_bytes * sum(maps) + layers)
         if config.uses_fused_ops:  # the tensors of frozen convolutions are freed before the layers start
             return int(fixed + max(map_bytes * max(maps), layers))
@@ -163,9 +163,14 @@ class MemoryEstimate:
         positions = 2.0 * config.pos_conv_kernel * (d // config.pos_conv_groups) * d * length
         ends = 2.0 * length * d * (width_before + config.vocab_size)
         forward_passes = 4 if config.gradient_checkpointing else 3
-        return (1 if self.freeze_feature_encoder else 3) * convolutions + self.num_views * (
+        found = (1 if self.freeze_feature_encoder else 3) * convolutions + self.num_views * (
             forward_passes * layers + 3 * (positions + ends)
         )
+        if not config.is_adapted:
+            return found
+        # No gradient of a frozen kernel, and none at all below the first layer.
+        kernels = config.num_layers * 2.0 * length * (4 * d * d + 2 * d * config.intermediate_size)
+        return found - self.num_views * (kernels + 2 * positions + 4.0 * length * d * width_before)
 
     def _weight_bytes(self, config: Wav2Vec2Config, training: bool) -> int:
         """Returns the bytes of weights and, in training, of gradients, moments, averages and the copy to save."""
@@ -223,6 +228,7 @@ def measure_model(
         model = build_model(
             source=source, preset=preset, hub_handle=hub_handle, vocab_size=vocab_size, precision=precision
         )
+    freeze_feature_encoder |= config is not None and config.is_adapted
     return MemoryEstimate(config, model, precision, freeze_feature_encoder, keep_average, keep_copy, num_views)
 
 

@@ -43,8 +43,9 @@ def trained(strategy, model, num_updates=NUM_UPDATES, **options):
     return trainer, before
 
 
-@KINDS
-@pytest.mark.parametrize("freeze_feature_encoder", [True, False])
+@pytest.mark.parametrize(
+    ("model", "freeze_feature_encoder"), [(LORA, True), (BOTTLENECK, False)], ids=["lora", "bottleneck"]
+)
 def test_frozen_weights_stay_bit_equal_and_have_no_slots_no_averages_and_no_gradients(model, freeze_feature_encoder):
     trainer, before = trained(
         one_device(), {**model, "freeze_feature_encoder": freeze_feature_encoder}, ema_decay=0.9, microbatch_rows=8
@@ -55,8 +56,7 @@ def test_frozen_weights_stay_bit_equal_and_have_no_slots_no_averages_and_no_grad
     after = values_of(trainer.model)
     for name in frozen:
         assert after[name].tobytes() == before[name].tobytes(), name
-    moved = [name for name in names if np.abs(after[name] - before[name]).max() > 1e-4]
-    assert len(moved) > 0.9 * len(names)
+    assert {name for name in names if (after[name] != before[name]).any()} == names
     num_trained = sum(before[name].size for name in names)
     assert num_trained < 0.5 * sum(value.size for value in before.values())
     slots = [v for v in trainer.optimizer.variables if v.shape.rank]
@@ -89,7 +89,7 @@ def test_a_run_resumes_bit_equal(model, tmp_path):
     second = equivalence.make_trainer(one_device(), model=model, **options)
     for variable in second.model.variables:
         variable.assign(tf.zeros_like(variable))
-    state(second).restore(path).assert_consumed()
+    state(second).read(path).assert_consumed()
     second.train(tf.constant(2))
     wanted, found = values_of(whole.model), values_of(second.model)
     assert all(found[name].tobytes() == wanted[name].tobytes() for name in wanted)
@@ -104,8 +104,7 @@ def test_first_updates_can_train_the_head_alone():
     assert changed == {"head"}
 
 
-@KINDS
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(("model", "precision"), [(LORA, "mixed_bfloat16"), (BOTTLENECK, "mixed_float16")])
 def test_half_precision_moves_float32_variables(model, precision):
     model = {**model, "gradient_checkpointing": precision == "mixed_bfloat16"}
     trainer = equivalence.make_trainer(one_device(), model=model, precision=precision)
