@@ -25,9 +25,21 @@ class Bottleneck(tf_keras.layers.Layer):
         self._operations = operations
         size, inner = config.hidden_size, config.bottleneck_size
         self.down = Projection(
-            input_size=size, output_size=inner, name=f"{name}/down", dtype=dtype, stddev=_INITIAL_STDDEV
+            input_size=size,
+            output_size=inner,
+            name=f"{name}/down",
+            dtype=dtype,
+            stddev=_INITIAL_STDDEV,
+            operations=operations,
         )
-        self.up = Projection(input_size=inner, output_size=size, name=f"{name}/up", dtype=dtype, initializer="zeros")
+        self.up = Projection(
+            input_size=inner,
+            output_size=size,
+            name=f"{name}/up",
+            dtype=dtype,
+            initializer="zeros",
+            operations=operations,
+        )
 
     def call(self, x: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
         """Maps [B, F, D] to [B, F, D]; `random` is None in inference."""

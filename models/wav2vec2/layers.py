@@ -35,6 +35,7 @@ class Projection(tf_keras.layers.Layer):
         stddev: float = 0.02,
         initializer: str | None = None,
         low_rank: LowRankUpdate | None = None,
+        operations: Operations = PLAIN,
     ) -> None:
         """Makes kernel [input_size, output_size] and bias [output_size].
 
@@ -46,9 +47,11 @@ class Projection(tf_keras.layers.Layer):
             stddev: Standard deviation of the truncated normal that initializes the kernel.
             initializer: Keras name of an initializer to use instead.
             low_rank: LoRA's update of the output; None = none.
+            operations: Kernels to run, plain or fused.
         """
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
         self._output_size = output_size
+        self._operations = operations
         self.kernel = self.add_weight(
             name=f"{name}/kernel",
             shape=(input_size, output_size),
@@ -86,7 +89,8 @@ class Projection(tf_keras.layers.Layer):
         shape = tf.shape(x)
         kernel = self.kernel if self._fixed_kernel is None else self._fixed_kernel
         flat = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
-        flat = tf.nn.bias_add(flat, self.bias)
+        # In inference, TensorFlow joins the product, the bias and the activation.
+        flat = tf.nn.bias_add(flat, self.bias) if activation else self._operations.add_bias(flat, self.bias)
         if self.low_rank is not None:
             flat += self.low_rank(x, random)
         if activation is not None:
@@ -97,7 +101,14 @@ class Projection(tf_keras.layers.Layer):
 
 
 def adapted_projection(
-    config: Wav2Vec2Config, *parts: str, input_size: int, output_size: int, name: str, stream: int, dtype: Dtype
+    config: Wav2Vec2Config,
+    *parts: str,
+    input_size: int,
+    output_size: int,
+    name: str,
+    stream: int,
+    operations: Operations,
+    dtype: Dtype,
 ) -> Projection:
     """Builds a projection of a transformer layer, with LoRA's update if the config has one for it.
 
@@ -108,6 +119,7 @@ def adapted_projection(
         output_size: As in `Projection`.
         name: As in `Projection`.
         stream: Id of the random numbers of LoRA's dropout.
+        operations: As in `Projection`.
         dtype: As in `Projection`.
     """
     low_rank = None
@@ -128,6 +140,7 @@ def adapted_projection(
         dtype=dtype,
         stddev=config.initializer_range,
         low_rank=low_rank,
+        operations=operations,
     )
 
 

@@ -96,7 +96,9 @@ class SelfAttention(tf_keras.layers.Layer):
         self._dropout = config.attention_dropout
         self._operations = choose_operations(config)
         self._stream = stream
-        project = functools.partial(adapted_projection, config, input_size=size, dtype=dtype)
+        project = functools.partial(
+            adapted_projection, config, input_size=size, operations=self._operations, dtype=dtype
+        )
         first = _STREAM_LORA + stream
         self.qkv = project("q_proj", "k_proj", "v_proj", output_size=3 * size, name=f"{name}/qkv", stream=first)
         self.out = project("out_proj", output_size=size, name=f"{name}/out", stream=first + 1)
@@ -129,7 +131,7 @@ class TransformerLayer(tf_keras.layers.Layer):
         norm = functools.partial(LayerNorm, size=size, epsilon=config.layer_norm_epsilon, operations=self._operations)
         self.attention = SelfAttention(config=config, name=f"{name}/attention", stream=stream, dtype=dtype)
         self.attention_norm = norm(name=f"{name}/attention_norm")
-        project = functools.partial(adapted_projection, config, dtype=dtype)
+        project = functools.partial(adapted_projection, config, operations=self._operations, dtype=dtype)
         self.intermediate = project(
             "intermediate_dense",
             input_size=size,

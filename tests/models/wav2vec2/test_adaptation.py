@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from models.hugging_face.names import adaptation_table, num_parameters, trained_table
+from models.ops.operations import PLAIN
 from models.wav2vec2.config import LORA_TARGETS, Wav2Vec2Config
 from models.wav2vec2.layers import adapted_projection
 from models.wav2vec2.model import Wav2Vec2ForCTC
@@ -50,7 +51,16 @@ def test_training_starts_from_the_frozen_network_exactly(name, fields):
 def test_an_update_adds_to_its_parts_of_the_joint_projection_alone(targets):
     config = small_preset("base", hidden_size=16, lora_rank=2, lora_alpha=5.0, lora_targets=targets)
     layer = adapted_projection(
-        config, "q_proj", "k_proj", "v_proj", input_size=16, output_size=48, name="a/qkv", stream=1, dtype="float32"
+        config,
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        input_size=16,
+        output_size=48,
+        name="a/qkv",
+        stream=1,
+        operations=PLAIN,
+        dtype="float32",
     )
     rng = np.random.default_rng(0)
     for variable in layer.low_rank.variables:
