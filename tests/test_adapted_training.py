@@ -56,7 +56,8 @@ def test_frozen_weights_stay_bit_equal_and_have_no_slots_no_averages_and_no_grad
     after = values_of(trainer.model)
     for name in frozen:
         assert after[name].tobytes() == before[name].tobytes(), name
-    assert {name for name in names if (after[name] != before[name]).any()} == names
+    still = {name for name in names if (after[name] == before[name]).all()}
+    assert not {name for name in still if "/down/" not in name}  # these start once the zeros behind them have moved
     num_trained = sum(before[name].size for name in names)
     assert num_trained < 0.5 * sum(value.size for value in before.values())
     slots = [v for v in trainer.optimizer.variables if v.shape.rank]
@@ -74,8 +75,8 @@ def test_replicas_microbatches_and_padding_change_no_weight(model, two_replicas)
     assert equivalence.largest_difference(found, wanted) < TOLERANCE
 
 
-@KINDS
-def test_a_run_resumes_bit_equal(model, tmp_path):
+def test_training_goes_on_bit_equal_from_a_checkpoint(tmp_path):
+    model = BOTTLENECK
     options = {"ema_decay": 0.9, "freeze_encoder_updates": 1}
 
     def state(trainer):
@@ -160,7 +161,9 @@ def test_a_run_starts_from_weights_without_it_and_resumes_to_the_last_bit(base_r
     init = {"init": str(base_run), "init_head": True, "freeze_feature_encoder": False}
     with caplog.at_level("INFO"):
         whole = train_run(tmp_path / "whole", **init, **fields)
-    assert re.search(r"parameters train \(\d+ %\); Adam keeps 0.0\d+ MB, where training all of them takes", caplog.text)
+    assert re.search(
+        r"parameters train \(\d+ %\); Adam keeps 0.0\d+ MB, where training the whole model takes", caplog.text
+    )
     environment = json.loads((whole / "environment.json").read_text())
     assert environment["num_trained"] < 0.6 * environment["num_parameters"]
 

@@ -53,7 +53,8 @@ def initialized_variables(config: ConfigDict, model: AcousticModel) -> list[tf.V
 
 def describe_adaptation(config: ConfigDict, model: AcousticModel) -> str:
     """Returns how much of the model trains beside its frozen weights, and what Adam saves; "" if all trains."""
-    if not builders.list_adapted(config, model):
+    adapted = builders.list_adapted(config, model)
+    if not adapted:
         return ""
     fields = config.model
     what = f"bottleneck adapters of width {fields.bottleneck_size}"
@@ -62,8 +63,8 @@ def describe_adaptation(config: ConfigDict, model: AcousticModel) -> str:
     num_trained, total = count_parameters(model.trainable_variables), count_parameters(model.variables)
     return (
         f"{what}: {num_trained:,} of {total:,} parameters train ({100 * num_trained / total:.2g} %); Adam keeps "
-        f"{_NUM_MOMENTS * 4 * num_trained / 1e6:.3g} MB, where training all of them takes "
-        f"{_NUM_MOMENTS * 4 * total / 1e6:,.3g} MB"
+        f"{_NUM_MOMENTS * 4 * num_trained / 1e6:.3g} MB, where training the whole model takes "
+        f"{_NUM_MOMENTS * 4 * (total - count_parameters(adapted)) / 1e6:,.3g} MB"
     )
 
 
