@@ -162,7 +162,7 @@ def test_a_run_starts_from_weights_without_it_and_resumes_to_the_last_bit(base_r
     with caplog.at_level("INFO"):
         whole = train_run(tmp_path / "whole", **init, **fields)
     assert re.search(
-        r"parameters train \(\d+ %\); Adam keeps 0.0\d+ MB, where training the whole model takes", caplog.text
+        r"parameters train \([\d.]+ %\); Adam keeps [\d.]+ MB, where training the whole model takes", caplog.text
     )
     environment = json.loads((whole / "environment.json").read_text())
     assert environment["num_trained"] < 0.6 * environment["num_parameters"]
