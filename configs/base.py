@@ -146,6 +146,13 @@ def get_config() -> ConfigDict:
     model.init_head = False  # whether the CTC head is taken from model.init too, or starts afresh
     model.freeze_feature_encoder = True  # leaves the convolutions as they are
     model.freeze_encoder_updates = 0  # first updates that train the CTC head alone
+    # What trains with the CTC head in place of all weights, which stay those of model.init (docs/guide/training.md):
+    model.lora_rank = 0  # LoRA: rank of the updates of lora_targets, such as 8; 0 = none
+    model.lora_alpha = 16.0  # the updates count lora_alpha / lora_rank times
+    model.lora_dropout = 0.0  # of what the updates read
+    # Any of q_proj | k_proj | v_proj | out_proj | intermediate_dense | output_dense, of every transformer layer.
+    model.lora_targets = ("q_proj", "v_proj")
+    model.bottleneck_size = 0  # inner width of bottleneck adapters behind attention and feed-forward, as 64; 0 = none
     model.fused_ops = "auto"  # element-wise parts of training compiled by XLA: auto (wide models) | on | off
     model.gradient_checkpointing = False  # recomputes layers in the backward pass: less memory, a third more time
     model.hidden_dropout = 0.0  # after embeddings, attention and feed-forward blocks

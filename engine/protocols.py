@@ -47,6 +47,13 @@ class AcousticModel(Protocol):
         """Variables created with the values of a published model; empty if all start at random."""
 
     @property
+    def adaptation_variables(self) -> list[tf.Variable]:
+        """Variables of LoRA or bottleneck adapters, which other weights lack; read for a config that has them."""
+
+    def merge_low_rank(self) -> None:
+        """Adds LoRA's updates to the weights that they update, for inference; called for a config that has them."""
+
+    @property
     def max_training_samples(self) -> int:
         """Longest row that can be trained on, in samples; 0 = no limit."""
 

@@ -3,10 +3,14 @@
 python -m models.convert --input=HF_DIR_OR_NAME --output=DIR [--vocab=vocab.json]
 python -m models.convert --input=FAIRSEQ.pt --output=DIR [--preset=NAME]
 python -m models.convert --input=DIR --output=HF_DIR --to_hf
+python -m models.convert --input=WORKDIR --output=PEFT_DIR --to_peft           LoRA or bottleneck adapters alone
+python -m models.convert --input=BASE --peft=PEFT_DIR --output=DIR             and with the base model again
+python -m models.convert --input=WORKDIR --output=DIR --merge                  LoRA merged into the weights
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import os
@@ -27,8 +31,9 @@ from common.tensorflow_environment import set_tensorflow_defaults
 from common.weight_names import is_weight_name
 from models.fairseq.checkpoint import find_checkpoint, open_checkpoint
 from models.hugging_face import config as hf_config
-from models.hugging_face import files
+from models.hugging_face import files, peft
 from models.hugging_face import names as hf_names
+from models.hugging_face.adapted import save_adapter, with_adapter
 from models.hugging_face.card import compose_card_of
 from models.hugging_face.matching import Report, canonical_names, match
 from models.hugging_face.source import Source, open_folder
@@ -49,6 +54,7 @@ def from_hf(
     preset: str = "",
     allow_missing: Sequence[str] = (),
     allow_unexpected: Sequence[str] = (),
+    adapter: peft.Adapter | None = None,
 ) -> Report:
     """Converts a published model of the wav2vec 2.0 family to a folder of ours.
 
@@ -61,6 +67,7 @@ def from_hf(
         allow_missing: Patterns of tensors that may be missing and get random values. The head (as a whole) and the mask
             embedding always may.
         allow_unexpected: Patterns of tensors to drop. Those that only pretraining or another task uses always are.
+        adapter: Adapter to put into the weights.
 
     Returns:
         The outcome for each tensor.
@@ -70,6 +77,8 @@ def from_hf(
         ValueError: If the architecture is not supported, or tensors are missing, unexpected, of another shape or
             damaged; nothing is written.
     """
+    if adapter is not None:
+        vocab = vocab or adapter.vocab or ""
     with contextlib.ExitStack() as stack:
         source = _open_source(Path(input), stack, preset=preset)
         config, tensors = source.config, source.tensors
@@ -101,7 +110,8 @@ def from_hf(
                 return None
             return entry.join([tensors[names[name]].read() for name in entry.theirs])
 
-        _write_ours(report, value_of, Path(output), vocabulary, source.model_type)
+        values = value_of if adapter is None else with_adapter(adapter, report, value_of)
+        _write_ours(report, values, Path(output), vocabulary, source.model_type)
     return report
 
 
@@ -143,6 +153,12 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
 
     folder, target = Path(input), Path(output)
     model = Wav2Vec2ForCTC.from_pretrained(folder)
+    model.merge_low_rank()
+    if model.config.is_adapted:
+        raise ValueError(
+            f"{folder}: transformers has no bottleneck adapters; save them alone with --to_peft, or export the model "
+            "with python run.py --mode=export"
+        )
     model_type = model_type or _origin_type(folder / ORIGIN_FILE) or _usual_type(model.config)
     vocab = folder / files.VOCAB_FILE
     vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
@@ -203,6 +219,48 @@ def _hf_texts(config: Wav2Vec2Config, vocabulary: files.Vocabulary | None, model
     return texts
 
 
+def from_ours(
+    *, input: str | os.PathLike[str], output: str | os.PathLike[str], adapter: peft.Adapter | None = None
+) -> Report:
+    """Writes a folder of ours with LoRA, of the input's own or in `adapter`, merged into the weights.
+
+    Args:
+        input: Written by `from_hf` or `Wav2Vec2ForCTC.save_pretrained`, or the workdir of a run.
+        output: Folder to write.
+        adapter: Adapter to put into the weights; its head and vocabulary replace the input's.
+
+    Raises:
+        FileNotFoundError: If the input lacks its config or its weights.
+        ValueError: If they are damaged, or the adapter is for other weights.
+    """
+    from models.wav2vec2.model import Wav2Vec2ForCTC  # imports TensorFlow, so not before flags are checked
+
+    folder = Path(input)
+    model = Wav2Vec2ForCTC.from_pretrained(folder)
+    model.merge_low_rank()
+    variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
+    report = Report(model.config)
+    vocab = folder / files.VOCAB_FILE
+    vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
+    table = [*hf_names.name_table(model.config), *hf_names.adaptation_table(model.config)]
+    report.loaded |= {name: entry.size // len(entry.theirs) for entry in table for name in entry.theirs}
+
+    def value_of(entry: hf_names.Entry) -> np.ndarray | None:
+        return variables[entry.ours].numpy() if entry.ours in variables else None
+
+    values: Callable[[hf_names.Entry], np.ndarray | None] = value_of
+    if adapter is not None:
+        if model.config.bottleneck_size:
+            raise ValueError(f"{folder}: has bottleneck adapters already; give --input the base model without them")
+        values = with_adapter(adapter, report, value_of)
+        if adapter.vocab is not None:
+            vocabulary = files.read_vocabulary(adapter.vocab)
+            report.config = dataclasses.replace(report.config, vocab_size=len(vocabulary.ids))
+    model_type = _origin_type(folder / ORIGIN_FILE) or _usual_type(model.config)
+    _write_ours(report, values, Path(output), vocabulary, model_type)
+    return report
+
+
 def fetch_weights(name: str) -> str:
     """Fetches and converts published weights once, and returns their local folder; returns a path unchanged."""
 
@@ -224,7 +282,7 @@ def _write_ours(
 
     model = Wav2Vec2ForCTC(config=report.config)
     variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
-    for entry in hf_names.name_table(report.config):
+    for entry in (*hf_names.name_table(report.config), *hf_names.adaptation_table(report.config)):
         value = value_of(entry)
         if value is not None:
             variables[entry.ours].assign(value)
@@ -247,6 +305,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--input", required=True, help="folder or .pt of fairseq to read, or hf://OWNER/NAME")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--to_hf", action="store_true", help="convert a folder of ours to Hugging Face")
+    parser.add_argument("--to_peft", action="store_true", help="write LoRA or bottleneck adapters alone, as PEFT does")
+    parser.add_argument("--peft", default="", help="folder of --to_peft, or of PEFT, to put into the weights")
+    parser.add_argument("--merge", action="store_true", help="write a run's weights with LoRA merged into them")
     parser.add_argument("--model_type", default="", choices=("", *hf_config.MODEL_TYPES), help="used with --to_hf")
     parser.add_argument("--vocab", default="", help="vocab.json of a new alphabet, which gets a new head")
     parser.add_argument("--preset", default="", help="architecture of a .pt that does not tell it")
@@ -255,23 +316,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_tensorflow_defaults()
     try:
         flags = parser.parse_args(argv)
-        if flags.to_hf:
-            report = to_hf(input=flags.input, output=flags.output, model_type=flags.model_type)
-        else:
-            report = from_hf(
-                input=named_weights.fetch(flags.input) if is_weight_name(flags.input) else flags.input,
-                output=flags.output,
-                vocab=flags.vocab,
-                preset=flags.preset,
-                allow_missing=_comma_list(flags.allow_missing),
-                allow_unexpected=_comma_list(flags.allow_unexpected),
-            )
+        report = _convert(flags)
     except (ValueError, OSError) as error:
         print(f"models.convert: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(f"{flags.input} -> {flags.output}")
     print("\n".join(report.lines()))
     return 0
+
+
+def _convert(flags: argparse.Namespace) -> Report:
+    """Runs the conversion that the flags ask for."""
+    kinds = [name for name in ("to_hf", "to_peft", "peft", "merge") if getattr(flags, name)]
+    if len(kinds) > 1:
+        raise ValueError(f"--{kinds[0]} and --{kinds[1]} are different conversions; give one of them")
+    if flags.to_hf:
+        return to_hf(input=flags.input, output=flags.output, model_type=flags.model_type)
+    if flags.to_peft:
+        model_type = flags.model_type or _origin_type(Path(flags.input, ORIGIN_FILE))
+        return save_adapter(input=flags.input, output=flags.output, model_type=model_type)
+    if flags.merge:
+        return from_ours(input=flags.input, output=flags.output)
+    adapter = peft.read(Path(flags.peft)) if flags.peft else None
+    source = named_weights.fetch(flags.input) if is_weight_name(flags.input) else flags.input
+    config = Path(source, "config.json")
+    if adapter is not None and config.is_file() and "model_type" not in json_files.read_object(config):
+        return from_ours(input=source, output=flags.output, adapter=adapter)
+    return from_hf(
+        input=source,
+        output=flags.output,
+        vocab=flags.vocab,
+        preset=flags.preset,
+        allow_missing=_comma_list(flags.allow_missing),
+        allow_unexpected=_comma_list(flags.allow_unexpected),
+        adapter=adapter,
+    )
 
 
 def _comma_list(value: str) -> tuple[str, ...]:

@@ -45,14 +45,26 @@ def open_tensors(folder: Path, stack: contextlib.ExitStack) -> dict[str, StoredT
     raise FileNotFoundError(f"{folder}: no weights; looked for {', '.join(_FORMATS)} and their .index.json")
 
 
-def save_tensors(tensors: Mapping[str, np.ndarray], folder: Path) -> None:
+def save_tensors(
+    tensors: Mapping[str, np.ndarray],
+    folder: Path,
+    *,
+    name: str = _SAFETENSORS,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Writes the weights of a Hugging Face folder; not atomically.
+
+    Args:
+        tensors: Name -> tensor.
+        folder: Folder to write to.
+        name: Name of the file.
+        metadata: Texts for the header of the file.
 
     Raises:
         OSError: If the file cannot be written.
     """
     try:
-        save_file(dict(tensors), folder / _SAFETENSORS, metadata={"format": "pt"})
+        save_file(dict(tensors), folder / name, metadata={"format": "pt", **(metadata or {})})
     except SafetensorError as error:
         raise OSError(f"{folder}: cannot be written ({error}); make room, or choose another folder") from error
 
@@ -69,11 +81,17 @@ def open_stored(path: Path, tensors: Mapping[str, TorchTensor]) -> dict[str, Sto
     return {name: StoredTensor(tensor.shape, functools.partial(read, name)) for name, tensor in tensors.items()}
 
 
-def _open_safetensors(path: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
+def open_safetensors(
+    path: Path, stack: contextlib.ExitStack, *, metadata: dict[str, str] | None = None
+) -> dict[str, StoredTensor]:
+    """Opens one safetensors file, and adds the texts in its header to `metadata`; raises as `open_tensors`."""
     try:
         file = stack.enter_context(safe_open(path, framework="numpy"))
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a whole safetensors file ({error}); fetch it again") from error
+
+    if metadata is not None:
+        metadata.update(file.metadata() or {})
 
     def read(name: str) -> np.ndarray:
         try:
@@ -132,7 +150,7 @@ def _open_pickle(path: Path, _: contextlib.ExitStack) -> dict[str, StoredTensor]
 _NOTHING = StoredTensor((), lambda: np.zeros(()))
 # File of a whole model -> how it is opened, in the order of preference.
 _FORMATS: dict[str, _Open] = {
-    _SAFETENSORS: _open_safetensors,
+    _SAFETENSORS: open_safetensors,
     "pytorch_model.bin": _open_pickle,
     "tf_model.h5": keras_files.open_h5,
 }
