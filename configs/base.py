@@ -128,7 +128,7 @@ def get_config() -> ConfigDict:
     model.source = "native"  # native | hub (a SavedModel with its own dropout and masks, docs/guide/tensorflow_hub.md)
     model.hub_handle = ""  # of source hub: URL of TF-Hub or folder
     model.preset = "auto"  # architecture: auto (that of model.init; base without) | tiny | base | large | large_lv60 |
-    # robust | xlsr_53 | xls_r_300m | xls_r_1b | xls_r_2b | hubert_base | hubert_large | a config.json of Hugging Face
+    # robust | xlsr_53 | xls_r_300m | xls_r_1b | xls_r_2b | hubert_base | hubert_large | wavlm_base | ... | a config.json
     model.architecture = ConfigDict()  # the run writes here what a preset that is no name turned out to be
     # Weights to start from: hf://OWNER/NAME[@REVISION], the https address of an archive, a workdir, a checkpoint or a
     # converted folder; empty = random.

@@ -28,6 +28,7 @@ from models.hugging_face import files
 from models.hugging_face import names as hf_names
 from models.hugging_face.card import compose_card_of
 from models.hugging_face.matching import Report, canonical_names, match
+from models.hugging_face.model_types import MODEL_TYPES
 from models.wav2vec2.config import Wav2Vec2Config
 from models.weights import named_weights
 from models.weights.tensor_files import open_tensors, save_tensors
@@ -125,7 +126,8 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
         input: Written by `from_hf` or `Wav2Vec2ForCTC.save_pretrained`.
         output: Folder to write: config.json, model.safetensors, preprocessor_config.json, README.md (a model card,
             unless there is one), and with a vocabulary vocab.json, tokenizer_config.json and special_tokens_map.json.
-        model_type: "wav2vec2" or "hubert"; "" is what the model came as, else wav2vec2.
+        model_type: One of `models.hugging_face.model_types.MODEL_TYPES`; "" is what the model came as, else the first
+            that can have this architecture.
 
     Returns:
         The written tensors, as `loaded`.
@@ -138,7 +140,7 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
 
     folder, target = Path(input), Path(output)
     model = Wav2Vec2ForCTC.from_pretrained(folder)
-    model_type = model_type or _origin_type(folder / ORIGIN_FILE) or _usual_type(model.config)
+    model_type = model_type or _origin_type(folder / ORIGIN_FILE) or hf_config.usual_type(model.config)
     vocab = folder / files.VOCAB_FILE
     vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
     texts = _hf_texts(model.config, vocabulary, model_type)
@@ -176,10 +178,6 @@ def _origin_type(origin: Path) -> str:
     if not origin.is_file():
         return ""
     return json_files.optional_field(json_files.read_object(origin), "model_type", str, os.fspath(origin), "")
-
-
-def _usual_type(config: Wav2Vec2Config) -> str:
-    return "wav2vec2" if config.feature_projection_norm else "hubert"
 
 
 def _hf_texts(config: Wav2Vec2Config, vocabulary: files.Vocabulary | None, model_type: str) -> dict[str, Any]:
@@ -240,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--input", required=True, help="folder to read, or hf://OWNER/NAME")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--to_hf", action="store_true", help="convert a folder of ours to Hugging Face")
-    parser.add_argument("--model_type", default="", choices=("", *hf_config.MODEL_TYPES), help="used with --to_hf")
+    parser.add_argument("--model_type", default="", choices=("", *MODEL_TYPES), help="used with --to_hf")
     parser.add_argument("--vocab", default="", help="vocab.json of a new alphabet, which gets a new head")
     parser.add_argument("--allow_missing", default="", help="comma-separated names or patterns that may be missing")
     parser.add_argument("--allow_unexpected", default="", help="comma-separated names or patterns to drop")

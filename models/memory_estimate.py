@@ -54,6 +54,12 @@ _FUSED = {
 }
 
 
+# Float32 numbers for each head and pair of frames, whatever the rows, where attention has a relative position bias: the
+# bias itself, its gradient, and the copies that lay its diagonals side by side. Plain operations keep the gradient of
+# each layer as well.
+_POSITION_MATRICES = 6
+
+
 @dataclasses.dataclass(frozen=True)
 class MemoryEstimate:
     """Frames and memory of a model that need not be built.
@@ -106,6 +112,9 @@ class MemoryEstimate:
         scores = kept.num_bytes * frames * config.num_heads * frames_of_row
         layer = kept.num_bytes * frames * (kept.wide * config.hidden_size + kept.inner * config.intermediate_size)
         layer += kept.scores * scores
+        if config.relative_position_buckets:
+            matrices = _POSITION_MATRICES + config.num_layers * (training and not config.uses_fused_ops)
+            fixed += 4 * matrices * config.num_heads * frames_of_row**2
         if not training:
             return int(fixed + map_bytes * max(maps) + layer)
         if config.gradient_checkpointing:  # the inputs of all layers, and the tensors of one

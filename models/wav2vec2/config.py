@@ -25,6 +25,8 @@ _CHOICES = {
     "fused_ops": ("auto", "on", "off"),
     "feature_norm": ("group", "layer"),
 }
+# Counts and sizes of parts that a network may lack.
+_MAY_BE_ZERO = ("mask_time_min_spans", "relative_position_buckets")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,9 @@ class Wav2Vec2Config:
         intermediate_size: Width of the feed-forward blocks.
         pos_conv_kernel: Kernel width, in frames, of the convolutional position embedding.
         pos_conv_groups: Groups of that convolution.
+        relative_position_buckets: Rows of the table of a gated relative position bias in attention, as in WavLM
+            (`models.wav2vec2.relative_positions`); 0 = no such bias.
+        relative_position_max_distance: Distance in frames from which on all share the last row.
         stable_layer_norm: True for pre-norm transformer layers (LARGE models), False for post-norm.
         layer_norm_epsilon: Added to variances in the feature projection and the transformer; the feature encoder
             always uses 1e-5.
@@ -93,6 +98,8 @@ class Wav2Vec2Config:
     intermediate_size: int = 3072
     pos_conv_kernel: int = 128
     pos_conv_groups: int = 16
+    relative_position_buckets: int = 0
+    relative_position_max_distance: int = 800
     stable_layer_norm: bool = False
     layer_norm_epsilon: float = 1e-5
     hidden_dropout: float = 0.1
@@ -126,6 +133,13 @@ class Wav2Vec2Config:
         for name in ("num_heads", "pos_conv_groups"):
             if self.hidden_size % (divisor := getattr(self, name)):
                 raise ValueError(f"hidden_size must be a multiple of {name}, got {self.hidden_size} and {divisor}")
+        if (buckets := self.relative_position_buckets) and not (
+            buckets >= 4 and self.relative_position_max_distance > buckets // 4
+        ):
+            raise ValueError(
+                "relative_position_buckets must be 0, or from 4 to below four times relative_position_max_distance, "
+                f"got {buckets} and {self.relative_position_max_distance}"
+            )
         if self.samples_per_frame > MAX_SIZE:
             raise ValueError(f"conv_stride must make a hop of at most {MAX_SIZE} samples, got {list(self.conv_stride)}")
         self._check_num_parameters()
@@ -195,7 +209,7 @@ class Wav2Vec2Config:
 
 
 def _check_size(name: str, value: int) -> None:
-    least, most = int(name != "mask_time_min_spans"), MAX_LAYERS if name == "num_layers" else MAX_SIZE
+    least, most = int(name not in _MAY_BE_ZERO), MAX_LAYERS if name == "num_layers" else MAX_SIZE
     if not least <= value <= most:
         raise ValueError(f"{name} must be from {least} to {most}, got {value}")
 

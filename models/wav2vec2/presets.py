@@ -10,6 +10,9 @@ _LARGE: dict[str, Any] = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16
 # Later large models have biases and layer norm in every convolution, and pre-norm transformer layers.
 _STABLE: dict[str, Any] = {"conv_bias": True, "feature_norm": "layer", "stable_layer_norm": True}
 
+# WavLM adds a gated relative position bias to attention.
+_POSITIONS: dict[str, Any] = {"relative_position_buckets": 320, "relative_position_max_distance": 800}
+
 # Maps a name to the fields of `models.wav2vec2.config.Wav2Vec2Config` that differ from its defaults, which are "base".
 PRESETS: dict[str, dict[str, Any]] = {
     # facebook/wav2vec2-base, wav2vec2-base-960h
@@ -49,4 +52,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # networks as wav2vec 2.0, pretrained with another objective.
     "hubert_base": {},
     "hubert_large": {**_LARGE, **_STABLE},
+    # microsoft/wavlm-base, wavlm-base-plus and wavlm-large (Chen et al. 2021, https://arxiv.org/abs/2110.13900)
+    "wavlm_base": _POSITIONS,
+    "wavlm_large": {**_LARGE, **_POSITIONS, "feature_norm": "layer", "stable_layer_norm": True},
 }

@@ -9,8 +9,10 @@ import tf_keras
 
 from models.ops.keyed_random import UpdateRandom, dropout
 from models.ops.operations import PLAIN, FusedOperations, Operations, gelu
+from models.ops.position_bias import Positions
 from models.wav2vec2.config import Wav2Vec2Config
 from models.wav2vec2.layers import Dtype, LayerNorm, Projection, sequence_mask
+from models.wav2vec2.relative_positions import PositionGate, RelativePositionBias
 
 # Added to the attention logits of padded keys. Finite, because a row without any valid frame must not become NaN.
 _MASKED_LOGIT = -1e9
@@ -85,7 +87,7 @@ class SelfAttention(tf_keras.layers.Layer):
     """Multi-head self-attention (Vaswani et al., https://arxiv.org/abs/1706.03762) with one product for q, k and v."""
 
     def __init__(self, *, config: Wav2Vec2Config, name: str, stream: int, dtype: Dtype) -> None:
-        """Makes the projections [D, 3 D] and [D, D]."""
+        """Makes the projections [D, 3 D] and [D, D], and the gate of a relative position bias if there is one."""
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
         size = config.hidden_size
         self._num_heads = config.num_heads
@@ -96,8 +98,13 @@ class SelfAttention(tf_keras.layers.Layer):
         stddev = config.initializer_range
         self.qkv = Projection(input_size=size, output_size=3 * size, name=f"{name}/qkv", dtype=dtype, stddev=stddev)
         self.out = Projection(input_size=size, output_size=size, name=f"{name}/out", dtype=dtype, stddev=stddev)
+        self.position_gate = None
+        if config.relative_position_buckets:
+            self.position_gate = PositionGate(config=config, name=f"{name}/position_gate", dtype=dtype)
 
-    def call(self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+    def call(
+        self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None, positions: Positions | None = None
+    ) -> tf.Tensor:
         """Maps [B, F, D] to [B, F, D]; `key_bias`, float32 [B, 1, 1, F], masks padded keys."""
         shape = tf.shape(x)
         num_rows, num_frames = shape[0], shape[1]
@@ -105,7 +112,15 @@ class SelfAttention(tf_keras.layers.Layer):
         query, key, value = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]), axis=0)
         query *= tf.cast(self._head_size**-0.5, query.dtype)
         context = self._operations.attention(
-            query, key, value, key_bias, random, rate=self._dropout, stream=self._stream
+            query,
+            key,
+            value,
+            key_bias,
+            random,
+            rate=self._dropout,
+            stream=self._stream,
+            gate=None if self.position_gate is None else self.position_gate(x),
+            positions=positions,
         )
         context = tf.transpose(context, [0, 2, 1, 3])  # [B, F, H, D / H]
         context = tf.reshape(context, [num_rows, num_frames, self._num_heads * self._head_size])
@@ -137,14 +152,16 @@ class TransformerLayer(tf_keras.layers.Layer):
         )
         self.final_norm = norm(name=f"{name}/final_norm")
 
-    def call(self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+    def call(
+        self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None, positions: Positions | None = None
+    ) -> tf.Tensor:
         """Maps [B, F, D] to [B, F, D]."""
         if self._config.stable_layer_norm:
-            attended = self.attention(self.attention_norm(x, random), key_bias, random)
+            attended = self.attention(self.attention_norm(x, random), key_bias, random, positions)
             x = self._add(attended, x, random, stream=self._stream + 1)
             hidden = self._feed_forward(self.final_norm(x, random), random)
             return self._add(hidden, x, random, stream=self._stream + 3)
-        x = self._add(self.attention(x, key_bias, random), x, random, stream=self._stream + 1)
+        x = self._add(self.attention(x, key_bias, random, positions), x, random, stream=self._stream + 1)
         x = self.attention_norm(x, random)
         x = self._add(self._feed_forward(x, random), x, random, stream=self._stream + 3)
         return self.final_norm(x, random)
@@ -171,6 +188,9 @@ class Encoder(tf_keras.layers.Layer):
         self._config = config
         self._stream = stream
         self.positional_convolution = PositionalConvolution(config=config, dtype=dtype)
+        self.position_bias = None
+        if config.relative_position_buckets:
+            self.position_bias = RelativePositionBias(config=config, operations=choose_operations(config), dtype=dtype)
         self.norm = LayerNorm(
             size=config.hidden_size,
             epsilon=config.layer_norm_epsilon,
@@ -205,8 +225,9 @@ class Encoder(tf_keras.layers.Layer):
             x = self.norm(x, random)
         x = dropout(x, config.hidden_dropout, random, stream=self._stream)
         hidden_states = [x]
+        positions = None if self.position_bias is None else self.position_bias(tf.shape(x)[1], random)
         for i, layer in enumerate(self.transformer_layers):
-            x = self._maybe_skip(layer, x, key_bias, random, stream=self._stream + 5 + 5 * i)
+            x = self._maybe_skip(layer, x, key_bias, random, positions, stream=self._stream + 5 + 5 * i)
             hidden_states.append(x)
         hidden_states[-1] = self.normalize_output(hidden_states[-1], random)
         return hidden_states
@@ -216,7 +237,14 @@ class Encoder(tf_keras.layers.Layer):
         return self.norm(x, random) if self._config.stable_layer_norm else x
 
     def _maybe_skip(
-        self, layer: TransformerLayer, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None, *, stream: int
+        self,
+        layer: TransformerLayer,
+        x: tf.Tensor,
+        key_bias: tf.Tensor,
+        random: UpdateRandom | None,
+        positions: Positions | None,
+        *,
+        stream: int,
     ) -> tf.Tensor:
         """Applies layer drop (Fan et al., https://arxiv.org/abs/1909.11556), one draw per layer and update.
 
@@ -224,16 +252,19 @@ class Encoder(tf_keras.layers.Layer):
         replicas or microbatches.
         """
         if random is None:
-            return layer(x, key_bias, random)
+            return layer(x, key_bias, random, positions)
         rate = self._config.layer_drop
 
-        def run(x: tf.Tensor) -> tf.Tensor:
+        def run(x: tf.Tensor, *parts: tf.Tensor) -> tf.Tensor:
+            positions = Positions(*parts) if parts else None
             if rate == 0.0:
-                return layer(x, key_bias, random)
+                return layer(x, key_bias, random, positions)
             keep = random.uniform(stream=stream) >= rate
-            result = tf.cond(keep, lambda: layer(x, key_bias, random), lambda: tf.identity(x))
+            result = tf.cond(keep, lambda: layer(x, key_bias, random, positions), lambda: tf.identity(x))
             result.set_shape(x.shape)
             return result
 
+        # All that needs a gradient is an argument: recompute_grad gives none to a tensor that `run` captures.
+        inputs = (x, *(positions or ()))
         # The draw is inside, because a custom gradient such as recompute_grad cannot be differentiated in a tf.cond.
-        return tf.recompute_grad(run)(x) if self._config.gradient_checkpointing else run(x)
+        return tf.recompute_grad(run)(*inputs) if self._config.gradient_checkpointing else run(*inputs)

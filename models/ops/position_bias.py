@@ -1,0 +1,78 @@
+"""Attention logits with a bias for the distance between query and key, scaled for each query by a gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from models.ops.attention_logits import add_mask
+
+
+class Positions(NamedTuple):
+    """Bias of each head for each distance, which all layers share.
+
+    Attributes:
+        by_distance: float32 [H, 2 F - 1], from a key F - 1 frames before its query to one F - 1 frames after it.
+        matrix: The same as float32 [H, F, F], query by key. Fused operations give it no gradient: those of many layers
+            would be kept side by side until they are summed, and by distance they are far smaller.
+    """
+
+    by_distance: tf.Tensor
+    matrix: tf.Tensor
+
+
+def expand(by_distance: tf.Tensor) -> tf.Tensor:
+    """Spreads [H, 2 F - 1] numbers over the diagonals of [H, F, F]."""
+    num_heads, width = by_distance.shape[0], tf.shape(by_distance)[1]
+    num_frames = (width + 1) // 2
+    # Rows of one position more than the matrix is wide, laid end to end and cut anew, move by one position each.
+    rows = tf.tile(tf.pad(by_distance, [[0, 0], [0, 1]])[:, tf.newaxis], [1, num_frames, 1])
+    shifted = tf.reshape(tf.reshape(rows, [num_heads, -1])[:, : num_frames * width], [num_heads, num_frames, width])
+    return shifted[:, :, num_frames - 1 :]
+
+
+def collapse(matrix: tf.Tensor) -> tf.Tensor:
+    """Sums the diagonals of [H, F, F] to [H, 2 F - 1]: the gradient of `expand`."""
+    num_heads, num_frames = matrix.shape[0], tf.shape(matrix)[1]
+    width = 2 * num_frames - 1
+    shifted = tf.reshape(tf.pad(matrix, [[0, 0], [0, 0], [num_frames - 1, 0]]), [num_heads, num_frames * width])
+    rows = tf.reshape(tf.pad(shifted, [[0, 0], [0, num_frames]]), [num_heads, num_frames, width + 1])
+    return tf.reduce_sum(rows, axis=1)[:, :width]
+
+
+def add_positions(logits: tf.Tensor, key_bias: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    """Returns logits + key_bias + gate * matrix in the dtype of the softmax.
+
+    Args:
+        logits: [B, H, F, F].
+        key_bias: float32 [B, 1, 1, F].
+        gate: float32 [B, H, F].
+        matrix: float32 [H, F, F].
+    """
+    masked = add_mask(logits, key_bias)
+    return masked + tf.cast(gate[..., tf.newaxis] * matrix, masked.dtype)
+
+
+def positioned_logits(
+    query: tf.Tensor,
+    key: tf.Tensor,
+    key_bias: tf.Tensor,
+    gate: tf.Tensor,
+    matrix: tf.Tensor,
+    *,
+    add: Callable[..., tf.Tensor] = add_positions,
+) -> tf.Tensor:
+    """Returns query key^T + key_bias + gate * matrix, ready for the softmax.
+
+    Args:
+        query: [B, H, F, D / H], scaled.
+        key: [B, H, F, D / H], not scaled.
+        key_bias: As in `add_positions`.
+        gate: As in `add_positions`.
+        matrix: As in `add_positions`.
+        add: `add_positions` or a fused version of it.
+    """
+    product = tf.matmul(query, key, transpose_b=True)
+    return tf.ensure_shape(add(product, key_bias, gate, matrix), product.shape)
