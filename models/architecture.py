@@ -24,7 +24,13 @@ _RECIPE = ("_dropout", "layer_drop", "mask_time_", "mask_feature_", "vocab_size"
 # Initialization of random weights; equal architectures may differ in it.
 _INITIALIZATION = ("conv_init", "initializer_range")
 # Fields that are recorded only where they are not the default: runs from before they existed lack them.
-_LATER = ("normalize_waveform", "relative_position_buckets", "relative_position_max_distance")
+_LATER = (
+    "normalize_waveform",
+    "pos_conv_norm",
+    "pos_conv_depth",
+    "relative_position_buckets",
+    "relative_position_max_distance",
+)
 _DEFAULTS = Wav2Vec2Config()
 _MAX_DIFFERENCES = 3
 

@@ -169,7 +169,7 @@ class MemoryEstimate:
         layers = config.num_layers * (
             2.0 * length * (4 * d * d + 2 * d * config.intermediate_size) + 4.0 * length**2 * d
         )
-        positions = 2.0 * config.pos_conv_kernel * (d // config.pos_conv_groups) * d * length
+        positions = 2.0 * config.pos_conv_depth * config.pos_conv_kernel * (d // config.pos_conv_groups) * d * length
         ends = 2.0 * length * d * (width_before + config.vocab_size)
         forward_passes = 4 if config.gradient_checkpointing else 3
         return (1 if self.freeze_feature_encoder else 3) * convolutions + self.num_views * (

@@ -144,7 +144,7 @@ def _check_fields(model_type: str, known: ModelType, config: Wav2Vec2Config) -> 
         name, value = field.name, getattr(config, field.name)
         if name in known.fields or name in _OURS_ALONE or value == known.fixed.get(name, field.default):
             continue
-        others = [other for other, its in MODEL_TYPES.items() if name in its.fields]
+        others = [other for other, its in MODEL_TYPES.items() if name in its.fields or its.fixed.get(name) == value]
         where = f"in models of type {', '.join(others)} only" if others else "in no other model"
         raise ValueError(f"{name}={value!r} exists {where}, not in {model_type}")
 

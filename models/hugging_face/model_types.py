@@ -88,4 +88,16 @@ MODEL_TYPES: Mapping[str, ModelType] = {
         },
         required=_WITHOUT_ADAPTERS,
     ),
+    "unispeech": ModelType(architecture="UniSpeechForCTC", prefix="unispeech.", required=_WITHOUT_ADAPTERS),
+    "unispeech-sat": ModelType(architecture="UniSpeechSatForCTC", prefix="unispeech_sat.", required=_WITHOUT_ADAPTERS),
+    "data2vec-audio": ModelType(
+        architecture="Data2VecAudioForCTC",
+        prefix="data2vec_audio.",
+        own={
+            "pos_conv_kernel": ("conv_pos_kernel_size", 19),
+            "pos_conv_depth": ("num_conv_pos_embeddings", 5),
+        },
+        fixed={"feature_norm": "layer", "stable_layer_norm": False, "pos_conv_norm": "layer"},
+        required=_WITHOUT_ADAPTERS,
+    ),
 }

@@ -136,10 +136,17 @@ def _add_features(table: _Table, config: Wav2Vec2Config) -> None:
 
 def _add_positions(table: _Table, config: Wav2Vec2Config) -> None:
     """Adds what tells the encoder where a frame stands."""
-    size, kernel, weight = config.hidden_size, config.pos_conv_kernel, f"{_POS_CONV}.parametrizations.weight"
-    table.add("encoder/pos_conv/kernel_g", (kernel, 1, 1), f"{weight}.original0")
-    table.add("encoder/pos_conv/kernel_v", (kernel, size // config.pos_conv_groups, size), f"{weight}.original1")
-    table.add("encoder/pos_conv/bias", (size,), f"{_POS_CONV}.bias")
+    size, weight = config.hidden_size, f"{_POS_CONV}.parametrizations.weight"
+    shape: tuple[int, ...] = (config.pos_conv_kernel, size // config.pos_conv_groups, size)
+    if config.pos_conv_norm == "weight":
+        table.add("encoder/pos_conv/kernel_g", (config.pos_conv_kernel, 1, 1), f"{weight}.original0")
+        table.add("encoder/pos_conv/kernel_v", shape, f"{weight}.original1")
+        table.add("encoder/pos_conv/bias", (size,), f"{_POS_CONV}.bias")
+    else:
+        for i in range(config.pos_conv_depth):
+            theirs = f"encoder.pos_conv_embed.layers.{i}.conv"
+            table.add(f"encoder/pos_conv/{i}/kernel", shape, f"{theirs}.weight")
+            table.add(f"encoder/pos_conv/{i}/bias", (size,), f"{theirs}.bias")
     if config.relative_position_buckets:
         shape = (config.num_heads, config.relative_position_buckets)
         table.add("encoder/position_bias/table", shape, "encoder.layers.0.attention.rel_attn_embed.weight")

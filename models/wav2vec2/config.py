@@ -24,7 +24,9 @@ _CHOICES = {
     "conv_init": ("random", "gabor"),
     "fused_ops": ("auto", "on", "off"),
     "feature_norm": ("group", "layer"),
+    "pos_conv_norm": ("weight", "layer"),
 }
+_COUNTS_OF_LAYERS = ("num_layers", "pos_conv_depth")
 # Counts and sizes of parts that a network may lack.
 _MAY_BE_ZERO = ("mask_time_min_spans", "relative_position_buckets")
 
@@ -59,6 +61,9 @@ class Wav2Vec2Config:
         intermediate_size: Width of the feed-forward blocks.
         pos_conv_kernel: Kernel width, in frames, of the convolutional position embedding.
         pos_conv_groups: Groups of that convolution.
+        pos_conv_norm: "weight" for one convolution whose kernel is weight-normalized, or "layer" for a stack of plain
+            ones, each followed by a layer norm, as in data2vec (`models.wav2vec2.positional_convolution`).
+        pos_conv_depth: Number of convolutions; with "weight" there is one.
         relative_position_buckets: Rows of the table of a gated relative position bias in attention, as in WavLM
             (`models.wav2vec2.relative_positions`); 0 = no such bias.
         relative_position_max_distance: Distance in frames from which on all share the last row.
@@ -98,6 +103,8 @@ class Wav2Vec2Config:
     intermediate_size: int = 3072
     pos_conv_kernel: int = 128
     pos_conv_groups: int = 16
+    pos_conv_norm: str = "weight"
+    pos_conv_depth: int = 1
     relative_position_buckets: int = 0
     relative_position_max_distance: int = 800
     stable_layer_norm: bool = False
@@ -133,6 +140,8 @@ class Wav2Vec2Config:
         for name in ("num_heads", "pos_conv_groups"):
             if self.hidden_size % (divisor := getattr(self, name)):
                 raise ValueError(f"hidden_size must be a multiple of {name}, got {self.hidden_size} and {divisor}")
+        if self.pos_conv_norm == "weight" and self.pos_conv_depth != 1:
+            raise ValueError(f"pos_conv_depth must be 1 with pos_conv_norm='weight', got {self.pos_conv_depth}")
         if (buckets := self.relative_position_buckets) and not (
             buckets >= 4 and self.relative_position_max_distance > buckets // 4
         ):
@@ -147,7 +156,7 @@ class Wav2Vec2Config:
     def _check_num_parameters(self) -> None:
         """Refuses sizes that are fine one by one and together ask for more memory than any machine has."""
         num_weights = self.num_layers * self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
-        num_weights += self.hidden_size**2 * self.pos_conv_kernel // self.pos_conv_groups
+        num_weights += self.pos_conv_depth * self.hidden_size**2 * self.pos_conv_kernel // self.pos_conv_groups
         num_weights += self.hidden_size * self.vocab_size
         for size, before, kernel in zip(self.conv_dim, (1, *self.conv_dim), self.conv_kernel, strict=False):
             num_weights += size * before * kernel
@@ -209,7 +218,7 @@ class Wav2Vec2Config:
 
 
 def _check_size(name: str, value: int) -> None:
-    least, most = int(name not in _MAY_BE_ZERO), MAX_LAYERS if name == "num_layers" else MAX_SIZE
+    least, most = int(name not in _MAY_BE_ZERO), MAX_LAYERS if name in _COUNTS_OF_LAYERS else MAX_SIZE
     if not least <= value <= most:
         raise ValueError(f"{name} must be from {least} to {most}, got {value}")
 

@@ -13,6 +13,14 @@ _STABLE: dict[str, Any] = {"conv_bias": True, "feature_norm": "layer", "stable_l
 # WavLM adds a gated relative position bias to attention.
 _POSITIONS: dict[str, Any] = {"relative_position_buckets": 320, "relative_position_max_distance": 800}
 
+# data2vec's position embedding is a stack of narrow convolutions, and its transformer is post-norm at every size.
+_NARROW_POSITIONS: dict[str, Any] = {
+    "feature_norm": "layer",
+    "pos_conv_norm": "layer",
+    "pos_conv_depth": 5,
+    "pos_conv_kernel": 19,
+}
+
 # Maps a name to the fields of `models.wav2vec2.config.Wav2Vec2Config` that differ from its defaults, which are "base".
 PRESETS: dict[str, dict[str, Any]] = {
     # facebook/wav2vec2-base, wav2vec2-base-960h
@@ -55,4 +63,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     # microsoft/wavlm-base, wavlm-base-plus and wavlm-large (Chen et al. 2021, https://arxiv.org/abs/2110.13900)
     "wavlm_base": _POSITIONS,
     "wavlm_large": {**_LARGE, **_POSITIONS, "feature_norm": "layer", "stable_layer_norm": True},
+    # microsoft/unispeech-large-1500h-cv (Wang et al. 2021, https://arxiv.org/abs/2101.07597), and
+    # microsoft/unispeech-sat-base and unispeech-sat-large (Chen et al. 2021, https://arxiv.org/abs/2110.05752): wav2vec
+    # 2.0's networks, pretrained with other objectives.
+    "unispeech_large": {**_LARGE, **_STABLE},
+    "unispeech_sat_base": {},
+    "unispeech_sat_large": {**_LARGE, **_STABLE},
+    # facebook/data2vec-audio-base, data2vec-audio-large and theirs that are fine-tuned on LibriSpeech (Baevski et al.
+    # 2022, https://arxiv.org/abs/2202.03555)
+    "data2vec_audio_base": _NARROW_POSITIONS,
+    "data2vec_audio_large": {**_LARGE, **_NARROW_POSITIONS},
 }

@@ -8,79 +8,19 @@ import tensorflow as tf
 import tf_keras
 
 from models.ops.keyed_random import UpdateRandom, dropout
-from models.ops.operations import PLAIN, FusedOperations, Operations, gelu
+from models.ops.operations import gelu
 from models.ops.position_bias import Positions
 from models.wav2vec2.config import Wav2Vec2Config
 from models.wav2vec2.layers import Dtype, LayerNorm, Projection, sequence_mask
+from models.wav2vec2.positional_convolution import (
+    PositionalConvolution,
+    PositionalConvolutionStack,
+    choose_operations,
+)
 from models.wav2vec2.relative_positions import PositionGate, RelativePositionBias
 
 # Added to the attention logits of padded keys. Finite, because a row without any valid frame must not become NaN.
 _MASKED_LOGIT = -1e9
-
-
-def choose_operations(config: Wav2Vec2Config) -> Operations:
-    """Returns the operations that a config's layers run in training: fused for wide models, else plain."""
-    return FusedOperations() if config.uses_fused_ops else PLAIN
-
-
-class PositionalConvolution(tf_keras.layers.Layer):
-    """Computes a relative position embedding with a grouped convolution over frames.
-
-    The kernel is weight-normalized per kernel position (Salimans and Kingma, https://arxiv.org/abs/1602.07868):
-    w[k] = g[k] * v[k] / ||v[k]||.
-    """
-
-    def __init__(self, *, config: Wav2Vec2Config, dtype: Dtype) -> None:
-        """Makes v [K, D / groups, D], g [K, 1, 1] and bias [D]."""
-        super().__init__(name="positional_convolution", dtype=dtype)
-        self._kernel_size = config.pos_conv_kernel
-        self._num_groups = config.pos_conv_groups
-        self._operations = choose_operations(config)
-        group_size = config.hidden_size // config.pos_conv_groups
-        # v stays float32 under every policy: its norm would lose digits in half precision.
-        stddev = (4.0 / (config.pos_conv_kernel * config.hidden_size)) ** 0.5
-        name = "encoder/pos_conv"
-        self.kernel_v = self.add_weight(
-            name=f"{name}/kernel_v",
-            shape=(config.pos_conv_kernel, group_size, config.hidden_size),
-            initializer=tf_keras.initializers.RandomNormal(stddev=stddev),
-            experimental_autocast=False,
-        )
-        # With g at the expected norm of v the kernel starts as v itself, as in the published models.
-        self.kernel_g = self.add_weight(
-            name=f"{name}/kernel_g",
-            shape=(config.pos_conv_kernel, 1, 1),
-            initializer=tf_keras.initializers.Constant(stddev * (group_size * config.hidden_size) ** 0.5),
-            experimental_autocast=False,
-        )
-        self.bias = self.add_weight(name=f"{name}/bias", shape=(config.hidden_size,), initializer="zeros")
-        self._fixed_kernel: tf.Tensor | None = None
-
-    def fix_weights(self) -> None:
-        """Caches the normalized kernel, for `Wav2Vec2ForCTC.fix_weights`."""
-        # Under float16 the convolution itself may run in float32, see `call`.
-        dtype = "float32" if self.compute_dtype == "float16" else self.compute_dtype
-        self._fixed_kernel = tf.cast(self._normalized_kernel(), dtype)
-
-    def _normalized_kernel(self) -> tf.Tensor:
-        norm = tf.sqrt(tf.reduce_sum(tf.square(self.kernel_v), axis=[1, 2], keepdims=True))
-        return self.kernel_g * self.kernel_v / norm
-
-    def call(self, x: tf.Tensor, random: UpdateRandom | None = None) -> tf.Tensor:
-        """Maps [B, F, D], with zeros past each row's length, to the position embedding [B, F, D]."""
-        output_dtype = x.dtype
-        if output_dtype == tf.float16 and not tf.config.list_logical_devices("GPU"):
-            # TensorFlow's CPU kernel for the gradient of a grouped convolution fails in float16.
-            x = tf.cast(x, tf.float32)
-        kernel = self._normalized_kernel() if self._fixed_kernel is None else self._fixed_kernel
-        # An even kernel padded by half on both sides makes one frame too many; the published models drop the last.
-        left = self._kernel_size // 2
-        right = self._kernel_size - 1 - left
-        x = tf.pad(x, [[0, 0], [left, right], [0, 0]])
-        operations = PLAIN if output_dtype == tf.float16 else self._operations
-        x = operations.grouped_convolution(x, kernel, random, num_groups=self._num_groups)
-        x = tf.nn.bias_add(tf.cast(x, output_dtype), self.bias)
-        return self._operations.gelu(x, random)
 
 
 class SelfAttention(tf_keras.layers.Layer):
@@ -187,7 +127,8 @@ class Encoder(tf_keras.layers.Layer):
         super().__init__(name="encoder", dtype=dtype)
         self._config = config
         self._stream = stream
-        self.positional_convolution = PositionalConvolution(config=config, dtype=dtype)
+        positions = PositionalConvolution if config.pos_conv_norm == "weight" else PositionalConvolutionStack
+        self.positional_convolution = positions(config=config, dtype=dtype)
         self.position_bias = None
         if config.relative_position_buckets:
             self.position_bias = RelativePositionBias(config=config, operations=choose_operations(config), dtype=dtype)
@@ -220,7 +161,7 @@ class Encoder(tf_keras.layers.Layer):
         key_bias *= _MASKED_LOGIT
         # The position embedding looks 64 frames ahead, so padding must be zero like the edge of the longest row.
         x *= valid
-        x += self.positional_convolution(x, random)
+        x += self.positional_convolution(x, random, valid)
         if not config.stable_layer_norm:
             x = self.norm(x, random)
         x = dropout(x, config.hidden_dropout, random, stream=self._stream)

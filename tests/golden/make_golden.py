@@ -59,10 +59,17 @@ MODELS = {
     "hubert_shaped": ("hubert", {**_SMALL, "feat_proj_layer_norm": False, "layer_norm_eps": 1e-3}),
     "wavlm_base_shaped": ("wavlm", {**_TINY, **_BUCKETS}),
     "wavlm_large_shaped": ("wavlm", {**_TINY, **_BUCKETS, **_STABLE, "layer_norm_eps": 1e-3}),
+    "unispeech_shaped": ("unispeech", {**_TINY, **_STABLE}),
+    "unispeech_sat_shaped": ("unispeech-sat", _TINY),
+    "data2vec_audio_shaped": (
+        "data2vec-audio",
+        {**_TINY, "layer_norm_eps": 1e-3, "conv_pos_kernel_size": 4, "num_conv_pos_embeddings": 3},
+    ),
     "base": ("wav2vec2", {}),
     "large_lv60": ("wav2vec2", {**_LARGE, **_STABLE}),
     "hubert_base": ("hubert", {}),
     "wavlm_base": ("wavlm", {}),
+    "data2vec_audio_base": ("data2vec-audio", {}),
 }
 SMALL_MODELS = tuple(name for name in MODELS if name.endswith("_shaped"))
 
@@ -129,6 +136,8 @@ def make_small(name: str) -> dict[str, np.ndarray]:
     model = build(name, seed)
     rng = np.random.default_rng(seed)
     waveform = rng.normal(size=(1, 4000)) * (1.0 + np.sin(np.arange(4000) / 300.0))
+    if _is_tiny(name):
+        waveform = waveform.astype(np.float16)
     found = run(model, waveform.astype(np.float32), np.array([3, 1, 1, 7, 2, 5], np.int32))
     for tensor_name, tensor in model.state_dict().items():
         found[f"weight/{tensor_name}"] = tensor.numpy()

@@ -195,8 +195,8 @@ def twins(name, one, other, *, freeze=False, precision="float32"):
 
 @pytest.mark.parametrize(
     ("name", "freeze"),
-    [("base", False), ("base", True), ("large_lv60", False), ("wavlm_base", False), ("wavlm_large", False)],
-    ids=["base", "frozen", "large_lv60", "wavlm_base", "wavlm_large"],
+    [("base", False), ("base", True), ("large_lv60", False), ("wavlm_base", False), ("data2vec_audio_base", False)],
+    ids=["base", "frozen", "large_lv60", "wavlm", "data2vec"],
 )
 def test_a_model_of_fused_operations_trains_like_a_plain_one(name, freeze):
     plain, compiled = twins(name, {"fused_ops": "off"}, {"fused_ops": "on"}, freeze=freeze)
