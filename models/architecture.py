@@ -20,7 +20,16 @@ from models.wav2vec2.presets import PRESETS
 AUTO = "auto"
 _DEFAULT = "base"
 # Parts of the names of fields that the run's config sets; they change no shape and no inference result.
-_RECIPE = ("_dropout", "layer_drop", "mask_time_", "mask_feature_", "vocab_size", "fused_ops", "gradient_checkpointing")
+_RECIPE = (
+    "_dropout",
+    "layer_drop",
+    "mask_time_",
+    "mask_feature_",
+    "vocab_size",
+    "fused_ops",
+    "gradient_checkpointing",
+    "train_adapters_only",
+)
 # Initialization of random weights; equal architectures may differ in it.
 _INITIALIZATION = ("conv_init", "initializer_range")
 # Fields that are recorded only where they are not the default: runs from before they existed lack them.

@@ -1,7 +1,9 @@
 """Converts models between Hugging Face folders and folders of this project.
 
 python -m models.convert --input=HF_DIR_OR_NAME --output=DIR [--vocab=vocab.json]
+python -m models.convert --input=MMS_DIR --output=DIR --target_lang=fra
 python -m models.convert --input=DIR --output=HF_DIR --to_hf
+python -m models.convert --input=WORKDIR --output=HF_DIR --to_adapter --target_lang=fra
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from common import json_files
 from common.arguments import Parser
 from common.special_tokens import TOKENIZER_FILE
 from common.tensorflow_environment import set_tensorflow_defaults
-from common.weight_names import is_weight_name, repository_hint
+from common.weight_names import is_weight_name, repository_hint, split_language
 from models.hugging_face import config as hf_config
-from models.hugging_face import files
+from models.hugging_face import files, languages
 from models.hugging_face import names as hf_names
 from models.hugging_face.card import compose_card_of
 from models.hugging_face.matching import Report, canonical_names, match
@@ -45,6 +47,7 @@ def from_hf(
     vocab: str | os.PathLike[str] = "",
     allow_missing: Sequence[str] = (),
     allow_unexpected: Sequence[str] = (),
+    target_lang: str = "",
 ) -> Report:
     """Converts a Hugging Face folder of a wav2vec 2.0 or HuBERT model to a folder of ours.
 
@@ -56,6 +59,8 @@ def from_hf(
         allow_missing: Patterns of tensors that may be missing and get random values. The head (as a whole) and the mask
             embedding always may.
         allow_unexpected: Patterns of tensors to drop. Those that only pretraining uses are always dropped.
+        target_lang: Language whose adapter and head are read from a checkpoint of several, as MMS has them; "" takes
+            the one that its tokenizer names.
 
     Returns:
         The outcome for each tensor.
@@ -72,11 +77,13 @@ def from_hf(
     normalizes, preprocessing = files.read_preprocessing(folder)
     config = dataclasses.replace(config, normalize_waveform=normalizes)
     with contextlib.ExitStack() as stack:
-        tensors = open_tensors(folder, stack)
+        language = languages.choose_language(folder, target_lang, config, has_vocab=bool(vocab))
+        tensors = languages.open_language(open_tensors(folder, stack), folder, target_lang, stack)
         try:
             names = canonical_names(list(tensors))
             fresh_head = bool(vocab) or not any(name in names for name in hf_names.HEAD)
-            vocabulary = _new_vocabulary(folder, vocab, fields) if fresh_head else None
+            vocabulary = _new_vocabulary(folder, vocab, fields, language) if fresh_head else None
+            config = languages.fit_head(config, tensors, names)
             if vocabulary is not None:
                 config = dataclasses.replace(config, vocab_size=len(vocabulary.ids))
             report = match(
@@ -90,8 +97,11 @@ def from_hf(
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
         if not fresh_head:
-            vocabulary = files.folder_vocabulary(folder, num_rows=config.vocab_size, config=fields)
+            rows = config.vocab_size
+            vocabulary = files.folder_vocabulary(folder, num_rows=rows, config=fields, target_lang=language)
         report.understood.append(f"   audio: {preprocessing}")
+        if language:
+            report.understood.append(f"language: {language}")
         _report_text(report, folder, vocabulary, fresh_head=fresh_head)
 
         def value_of(entry: hf_names.Entry) -> np.ndarray | None:
@@ -103,11 +113,13 @@ def from_hf(
     return report
 
 
-def _new_vocabulary(folder: Path, vocab: str | os.PathLike[str], fields: Mapping[str, Any]) -> files.Vocabulary | None:
+def _new_vocabulary(
+    folder: Path, vocab: str | os.PathLike[str], fields: Mapping[str, Any], language: str
+) -> files.Vocabulary | None:
     """Reads the vocabulary of a new head: `vocab`, or else the folder's; None if there is neither."""
     if vocab:
         return files.read_vocabulary(vocab)
-    return files.folder_vocabulary(folder, num_rows=0, config=fields)
+    return files.folder_vocabulary(folder, num_rows=0, config=fields, target_lang=language)
 
 
 def _report_text(report: Report, folder: Path, vocabulary: files.Vocabulary | None, *, fresh_head: bool) -> None:
@@ -173,6 +185,33 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
     return report
 
 
+def to_adapter(*, input: str | os.PathLike[str], output: str | os.PathLike[str], target_lang: str) -> Report:
+    """Writes the attention adapters and the head of a folder of ours as adapter.LANG.safetensors.
+
+    Args:
+        input: Written by `from_hf`, or the workdir of a run.
+        output: Folder to write, such as a copy of the published checkpoint. Its vocab.json, if there is one, has an
+            object for each language and gets one more.
+        target_lang: Code of the language.
+
+    Returns:
+        The written tensors, as `loaded`.
+
+    Raises:
+        FileNotFoundError: If the input lacks its config or its weights.
+        ValueError: If they are damaged, have no adapters, or the output's vocab.json is of one language.
+    """
+    from models.wav2vec2.model import Wav2Vec2ForCTC  # imports TensorFlow, so not before flags are checked
+
+    folder, target_lang = Path(input), languages.check_language(target_lang)
+    vocab = folder / files.VOCAB_FILE
+    vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
+    model = Wav2Vec2ForCTC.from_pretrained(folder)
+    variables = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
+    written = languages.save_adapter(variables, model.config, vocabulary, Path(output), target_lang)
+    return Report(model.config, loaded=written)
+
+
 def _origin_type(origin: Path) -> str:
     """Returns the type that the model came as, "" if the file does not exist or does not say."""
     if not origin.is_file():
@@ -197,7 +236,7 @@ def fetch_weights(name: str) -> str:
     """Fetches and converts published weights once, and returns their local folder; returns a path unchanged."""
 
     def convert(source: Path, target: Path) -> None:
-        from_hf(input=source, output=target)
+        from_hf(input=source, output=target, target_lang=split_language(name)[1])
 
     return named_weights.local_folder(name, convert=convert)
 
@@ -238,6 +277,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--input", required=True, help="folder to read, or hf://OWNER/NAME")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--to_hf", action="store_true", help="convert a folder of ours to Hugging Face")
+    parser.add_argument("--to_adapter", action="store_true", help="write adapter.LANG.safetensors of --target_lang")
+    parser.add_argument("--target_lang", default="", help="language of an MMS checkpoint, such as fra")
     parser.add_argument("--model_type", default="", choices=("", *MODEL_TYPES), help="used with --to_hf")
     parser.add_argument("--vocab", default="", help="vocab.json of a new alphabet, which gets a new head")
     parser.add_argument("--allow_missing", default="", help="comma-separated names or patterns that may be missing")
@@ -245,7 +286,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_tensorflow_defaults()
     try:
         flags = parser.parse_args(argv)
-        if flags.to_hf:
+        if flags.to_hf and (flags.to_adapter or flags.target_lang):
+            raise ValueError("--to_hf writes the whole model; leave out --target_lang and --to_adapter")
+        if flags.to_adapter:
+            report = to_adapter(input=flags.input, output=flags.output, target_lang=flags.target_lang)
+        elif flags.to_hf:
             report = to_hf(input=flags.input, output=flags.output, model_type=flags.model_type)
         else:
             report = from_hf(
@@ -254,6 +299,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 vocab=flags.vocab,
                 allow_missing=_comma_list(flags.allow_missing),
                 allow_unexpected=_comma_list(flags.allow_unexpected),
+                target_lang=flags.target_lang or split_language(flags.input)[1],
             )
     except (ValueError, OSError) as error:
         print(f"models.convert: {' '.join(str(error).split())}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.build import build_model
-from models.hugging_face.names import name_table, num_parameters
+from models.hugging_face.names import is_of_language, name_table, num_parameters
 from models.wav2vec2.config import Wav2Vec2Config, resolve
 
 _MOST_ROWS_POWER = 12  # of `largest_batch`, as a power of two
@@ -82,6 +82,10 @@ class MemoryEstimate:
     keep_copy: bool = False
     num_views: int = 1
 
+    @property
+    def _has_frozen_convolutions(self) -> bool:
+        return self.freeze_feature_encoder or (self.config is not None and self.config.train_adapters_only)
+
     def num_frames(self, num_samples: np.ndarray) -> np.ndarray:
         """Returns the frames, int64 [N], of rows of `num_samples` samples, integers [N]."""
         if self.config is None:
@@ -123,7 +127,7 @@ class MemoryEstimate:
         else:
             layers = config.num_layers * layer
         layers += kept.scores_at_work * scores
-        if not self.freeze_feature_encoder:
+        if not self._has_frozen_convolutions:
             return int(fixed + map_bytes * sum(maps) + layers)
         if config.uses_fused_ops:  # the tensors of frozen convolutions are freed before the layers start
             return int(fixed + max(map_bytes * max(maps), layers))
@@ -167,12 +171,13 @@ class MemoryEstimate:
             width_before = width
         d = config.hidden_size
         layers = config.num_layers * (
-            2.0 * length * (4 * d * d + 2 * d * config.intermediate_size) + 4.0 * length**2 * d
+            2.0 * length * (4 * d * d + 2 * d * (config.intermediate_size + config.attention_adapter_size))
+            + 4.0 * length**2 * d
         )
         positions = 2.0 * config.pos_conv_depth * config.pos_conv_kernel * (d // config.pos_conv_groups) * d * length
         ends = 2.0 * length * d * (width_before + config.vocab_size)
         forward_passes = 4 if config.gradient_checkpointing else 3
-        return (1 if self.freeze_feature_encoder else 3) * convolutions + self.num_views * (
+        return (1 if self._has_frozen_convolutions else 3) * convolutions + self.num_views * (
             forward_passes * layers + 3 * (positions + ends)
         )
 
@@ -180,7 +185,9 @@ class MemoryEstimate:
         """Returns the bytes of weights and, in training, of gradients, moments, averages and the copy to save."""
         total = num_parameters(config)
         trained = total
-        if self.freeze_feature_encoder:
+        if config.train_adapters_only:
+            trained = sum(entry.size for entry in name_table(config) if is_of_language(entry.theirs[0]))
+        elif self.freeze_feature_encoder:
             trained -= sum(entry.size for entry in name_table(config) if entry.ours.startswith("feature_encoder/"))
         num_bytes = (4 if self.precision == "float32" else 6) * total  # float32 weights and their half-precision copies
         if training:

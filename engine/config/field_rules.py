@@ -270,6 +270,10 @@ def _check_together(values: Mapping[str, Any]) -> None:
         raise ValueError(
             "runtime.deterministic=True: the SavedModel of model.source=hub draws random numbers of its own; set False"
         )
+    if values.get("model.train_adapters_only") and values.get("model.source") == "hub":
+        raise ValueError(
+            "model.train_adapters_only=True: the SavedModel of model.source=hub has no attention adapters; set False"
+        )
     for name in ("data.*_duration_secs", *(f"pseudo_label.*_{kind}" for kind in _BOUNDED)):
         low, high = (values.get(name.replace("*", end), 0) for end in ("min", "max"))
         if 0 < high < low:

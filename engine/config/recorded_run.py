@@ -29,6 +29,7 @@ ARCHITECTURE_FIELDS = (
     "mask_feature_length",
     "fused_ops",
     "gradient_checkpointing",
+    "train_adapters_only",
 )
 # Fields that older versions did not have, with the values that do what those versions did.
 LATER_FIELDS: dict[str, Any] = {
@@ -40,6 +41,7 @@ LATER_FIELDS: dict[str, Any] = {
     "data.train.weight": 1.0,
     "eval.every_epochs": 0.0,
     "model.mask_time_min_spans": 0,
+    "model.train_adapters_only": False,
     "runtime.deterministic": False,
     "runtime.loop_in_graph": False,
     "runtime.stop_within_secs": 0.0,
@@ -58,6 +60,7 @@ LATER_FIELDS: dict[str, Any] = {
 _TYPES = {
     "fused_ops": str,
     "gradient_checkpointing": bool,
+    "train_adapters_only": bool,
     "mask_time_length": int,
     "mask_time_min_spans": int,
     "mask_feature_length": int,

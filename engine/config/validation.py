@@ -195,6 +195,11 @@ def find_frozen_random(config: ConfigDict) -> str:
             "model.freeze_feature_encoder=True, but model.init is empty: the feature encoder would stay random for "
             f"ever; {remedy}"
         )
+    if not model.init and model.get("train_adapters_only", False):
+        return (
+            "model.train_adapters_only=True, but model.init is empty: all but adapters and head would stay random for "
+            "ever; set --config.model.train_adapters_only=False, or --config.model.init=WEIGHTS of an MMS model"
+        )
     if not model.init and 0 < config.train.num_updates <= model.freeze_encoder_updates:
         return (
             f"model.freeze_encoder_updates={model.freeze_encoder_updates} of train.num_updates="

@@ -14,7 +14,7 @@ from models.hugging_face.model_types import MODEL_TYPES, ModelType
 from models.wav2vec2.config import Wav2Vec2Config
 
 # Fields of ours that have no place in their config.json: how a fresh model starts and how it is computed.
-_OURS_ALONE = ("conv_init", "fused_ops", "gradient_checkpointing", "normalize_waveform")
+_OURS_ALONE = ("conv_init", "fused_ops", "gradient_checkpointing", "normalize_waveform", "train_adapters_only")
 
 
 def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
@@ -39,7 +39,7 @@ def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
         value = fields.get(theirs, default)
         if not _has_type_of(default, value) and (name, value) != ("mask_time_min_spans", 0):
             raise ValueError(f"{theirs} is {_show(value)}, wanted a value like {default!r}")
-        ours[name] = value
+        ours[name] = 0 if value is None else value  # a part that is absent is null in their config
     if not fields.get("apply_spec_augment", True):
         ours["mask_time_prob"] = ours["mask_feature_prob"] = 0.0
     try:
@@ -108,9 +108,11 @@ def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2", blank_id: int
         "num_feat_extract_layers": len(config.conv_dim),
         "mask_feature_min_masks": 0,
     }
-    for name, (theirs, _) in known.fields.items():
+    for name, (theirs, default) in known.fields.items():
         value = getattr(config, name)
         fields[theirs] = list(value) if isinstance(value, tuple) else value
+        if default is None and not value:
+            del fields[theirs]
     fields.update((name, value) for name, value in known.all_required.items() if value not in (None, False))
     fields["apply_spec_augment"] = config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0
     if not fields["apply_spec_augment"]:
@@ -154,7 +156,12 @@ def _show(value: Any) -> str:
 
 
 def _has_type_of(default: Any, value: Any) -> bool:
-    """Returns whether a field's value has the type of its default; JSON writes whole floats as integers."""
+    """Returns whether a field's value has the type of its default; JSON writes whole floats as integers.
+
+    A default of None stands for a count of something that may be absent.
+    """
+    if default is None:
+        return value is None or _has_type_of(1, value)
     if isinstance(default, tuple):
         return isinstance(value, (list, tuple)) and all(_has_type_of(1, item) for item in value)
     if isinstance(default, bool | str):

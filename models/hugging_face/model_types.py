@@ -72,7 +72,12 @@ class ModelType:
 
 
 MODEL_TYPES: Mapping[str, ModelType] = {
-    "wav2vec2": ModelType(architecture="Wav2Vec2ForCTC", prefix="wav2vec2.", required=_WITHOUT_ADAPTERS),
+    "wav2vec2": ModelType(
+        architecture="Wav2Vec2ForCTC",
+        prefix="wav2vec2.",
+        own={"attention_adapter_size": ("adapter_attn_dim", None)},
+        required={"add_adapter": False},
+    ),
     "hubert": ModelType(
         architecture="HubertForCTC",
         prefix="hubert.",

@@ -168,6 +168,15 @@ def _add_layer(table: _Table, config: Wav2Vec2Config, i: int) -> None:
     table.add_projection(f"{ours}/intermediate", size, inner, f"{theirs}.feed_forward.intermediate_dense")
     table.add_projection(f"{ours}/output", inner, size, f"{theirs}.feed_forward.output_dense")
     table.add_norm(f"{ours}/final_norm", size, f"{theirs}.final_layer_norm")
+    if adapter := config.attention_adapter_size:
+        table.add_norm(f"{ours}/adapter", size, f"{theirs}.adapter_layer.norm")
+        table.add_projection(f"{ours}/adapter/down", size, adapter, f"{theirs}.adapter_layer.linear_1")
+        table.add_projection(f"{ours}/adapter/up", adapter, size, f"{theirs}.adapter_layer.linear_2")
+
+
+def is_of_language(name: str) -> bool:
+    """Returns whether a tensor, by its name in the table, belongs to one language of a model with adapters."""
+    return name in HEAD or ".adapter_layer." in name
 
 
 def num_parameters(config: Wav2Vec2Config, *, with_head: bool = True) -> int:

@@ -162,7 +162,23 @@ class Wav2Vec2ForCTC(tf_keras.Model):
             dtype=policy,
             stddev=config.initializer_range,
         )
-        self.backbone.feature_encoder.trainable = not freeze_feature_encoder
+        self.backbone.feature_encoder.trainable = not (freeze_feature_encoder or config.train_adapters_only)
+        self._trained: frozenset[Any] | None = None  # None = whatever Keras says
+        if config.train_adapters_only:
+            trained = [*self.attention_adapter_variables, *self.head.variables]
+            self._trained = frozenset(variable.ref() for variable in trained)
+
+    @property
+    def trainable_weights(self) -> list[tf.Variable]:
+        """The variables that train: with `train_adapters_only` the attention adapters and the head."""
+        found = super().trainable_weights
+        return found if self._trained is None else [variable for variable in found if variable.ref() in self._trained]
+
+    @property
+    def attention_adapter_variables(self) -> list[tf.Variable]:
+        """The variables of the attention adapters, which together with the head belong to one language."""
+        adapters = (layer.adapter for layer in self.backbone.encoder.transformer_layers)
+        return [variable for adapter in adapters if adapter is not None for variable in adapter.variables]
 
     def call(
         self,

@@ -10,6 +10,8 @@ _LARGE: dict[str, Any] = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16
 # Later large models have biases and layer norm in every convolution, and pre-norm transformer layers.
 _STABLE: dict[str, Any] = {"conv_bias": True, "feature_norm": "layer", "stable_layer_norm": True}
 
+_XLS_R_1B = {**_STABLE, "hidden_size": 1280, "num_layers": 48, "num_heads": 16, "intermediate_size": 5120}
+
 # WavLM adds a gated relative position bias to attention.
 _POSITIONS: dict[str, Any] = {"relative_position_buckets": 320, "relative_position_max_distance": 800}
 
@@ -54,8 +56,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "xlsr_53": {**_LARGE, **_STABLE},
     # facebook/wav2vec2-xls-r-300m, -1b and -2b (Babu et al. 2021, https://arxiv.org/abs/2111.09296, table 2)
     "xls_r_300m": {**_LARGE, **_STABLE},
-    "xls_r_1b": {**_STABLE, "hidden_size": 1280, "num_layers": 48, "num_heads": 16, "intermediate_size": 5120},
+    "xls_r_1b": _XLS_R_1B,
     "xls_r_2b": {**_STABLE, "hidden_size": 1920, "num_layers": 48, "num_heads": 16, "intermediate_size": 7680},
+    # facebook/mms-300m and mms-1b (Pratap et al. 2023, https://arxiv.org/abs/2305.13516), and mms-1b-all, mms-1b-fl102
+    # and mms-1b-l1107, which have an adapter for each language.
+    "mms_300m": {**_LARGE, **_STABLE},
+    "mms_1b": _XLS_R_1B,
+    "mms_1b_all": {**_XLS_R_1B, "attention_adapter_size": 16},
     # facebook/hubert-base-ls960 and hubert-large-ll60k (Hsu et al. 2021, https://arxiv.org/abs/2106.07447): the same
     # networks as wav2vec 2.0, pretrained with another objective.
     "hubert_base": {},

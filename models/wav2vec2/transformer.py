@@ -10,6 +10,7 @@ import tf_keras
 from models.ops.keyed_random import UpdateRandom, dropout
 from models.ops.operations import gelu
 from models.ops.position_bias import Positions
+from models.wav2vec2.attention_adapter import AttentionAdapter
 from models.wav2vec2.config import Wav2Vec2Config
 from models.wav2vec2.layers import Dtype, LayerNorm, Projection, sequence_mask
 from models.wav2vec2.positional_convolution import (
@@ -91,6 +92,11 @@ class TransformerLayer(tf_keras.layers.Layer):
             input_size=config.intermediate_size, output_size=size, name=f"{name}/output", dtype=dtype, stddev=stddev
         )
         self.final_norm = norm(name=f"{name}/final_norm")
+        self.adapter = None
+        if config.attention_adapter_size:
+            self.adapter = AttentionAdapter(
+                config=config, name=f"{name}/adapter", operations=self._operations, dtype=dtype
+            )
 
     def call(
         self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None, positions: Positions | None = None
@@ -100,7 +106,8 @@ class TransformerLayer(tf_keras.layers.Layer):
             attended = self.attention(self.attention_norm(x, random), key_bias, random, positions)
             x = self._add(attended, x, random, stream=self._stream + 1)
             hidden = self._feed_forward(self.final_norm(x, random), random)
-            return self._add(hidden, x, random, stream=self._stream + 3)
+            x = self._add(hidden, x, random, stream=self._stream + 3)
+            return x if self.adapter is None else self.adapter(x, random)
         x = self._add(self.attention(x, key_bias, random, positions), x, random, stream=self._stream + 1)
         x = self.attention_norm(x, random)
         x = self._add(self._feed_forward(x, random), x, random, stream=self._stream + 3)

@@ -56,14 +56,19 @@ def open_tensors(folder: Path, stack: contextlib.ExitStack) -> dict[str, StoredT
     raise FileNotFoundError(f"{folder}: no weights; looked for {_SAFETENSORS}, {_SAFETENSORS_INDEX} and {_PICKLE}")
 
 
-def save_tensors(tensors: Mapping[str, np.ndarray], folder: Path) -> None:
-    """Writes the weights of a Hugging Face folder; not atomically.
+def open_tensor_file(path: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
+    """Opens one file of tensors, safetensors or a pickle by its suffix; raises as `open_tensors`."""
+    return _open_safetensors(path, stack) if path.suffix == ".safetensors" else _load_pickle(path)
+
+
+def save_tensors(tensors: Mapping[str, np.ndarray], folder: Path, *, name: str = _SAFETENSORS) -> None:
+    """Writes a file of weights, `name`, to a Hugging Face folder; not atomically.
 
     Raises:
         OSError: If the file cannot be written.
     """
     try:
-        save_file(dict(tensors), folder / _SAFETENSORS, metadata={"format": "pt"})
+        save_file(dict(tensors), folder / name, metadata={"format": "pt"})
     except SafetensorError as error:
         raise OSError(f"{folder}: cannot be written ({error}); make room, or choose another folder") from error
 

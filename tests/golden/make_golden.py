@@ -65,6 +65,7 @@ MODELS = {
         "data2vec-audio",
         {**_TINY, "layer_norm_eps": 1e-3, "conv_pos_kernel_size": 4, "num_conv_pos_embeddings": 3},
     ),
+    "mms_shaped": ("wav2vec2", {**_TINY, **_STABLE, "layer_norm_eps": 1e-3, "adapter_attn_dim": 5}),
     "base": ("wav2vec2", {}),
     "large_lv60": ("wav2vec2", {**_LARGE, **_STABLE}),
     "hubert_base": ("hubert", {}),
@@ -92,7 +93,7 @@ def build(name: str, seed: int) -> torch.nn.Module:
             elif tensor.ndim >= 2:
                 tensor.normal_(std=float(tensor[0].numel()) ** -0.5)
             else:
-                is_scale = "layer_norm.weight" in tensor_name
+                is_scale = "norm.weight" in tensor_name
                 tensor.normal_(mean=1.0 if is_scale else 0.0, std=0.2)
             if _is_tiny(name):
                 tensor.copy_(tensor.half())
