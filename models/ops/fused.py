@@ -156,9 +156,11 @@ def _positioned(logits: tf.Tensor, key_bias: tf.Tensor, gate: tf.Tensor, matrix:
 
 @_compiled
 def _positions_backward(to_logits: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the gradients of `add_positions` with respect to gate and matrix."""
+    """Returns the gradients of `add_positions` with respect to the gate and to the bias by distance."""
     wide = tf.cast(to_logits, tf.float32)
-    return tf.reduce_sum(wide * matrix, axis=-1), tf.reduce_sum(wide * gate[..., tf.newaxis], axis=0)
+    # A product with ones, because XLA's row sums take three times as long on CPUs.
+    to_gate = tf.linalg.matvec(wide * matrix, tf.ones([tf.shape(matrix)[-1]]))
+    return to_gate, collapse(tf.reduce_sum(wide * gate[..., tf.newaxis], axis=0))
 
 
 @_compiled
@@ -244,8 +246,7 @@ def attention(
             to_inputs = tf.matmul(to_logits, key), _transposed_product(to_logits, query), to_value
             if positions is None:
                 return to_inputs
-            to_gate, to_matrix = _positions_backward(to_logits, position[0], positions.matrix)
-            return *to_inputs, to_gate, collapse(tf.ensure_shape(to_matrix, positions.matrix.shape))
+            return *to_inputs, *_positions_backward(to_logits, position[0], positions.matrix)
 
         return context, gradient
 

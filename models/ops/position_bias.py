@@ -36,10 +36,15 @@ def expand(by_distance: tf.Tensor) -> tf.Tensor:
 def collapse(matrix: tf.Tensor) -> tf.Tensor:
     """Sums the diagonals of [H, F, F] to [H, 2 F - 1]: the gradient of `expand`."""
     num_heads, num_frames = matrix.shape[0], tf.shape(matrix)[1]
-    width = 2 * num_frames - 1
-    shifted = tf.reshape(tf.pad(matrix, [[0, 0], [0, 0], [num_frames - 1, 0]]), [num_heads, num_frames * width])
-    rows = tf.reshape(tf.pad(shifted, [[0, 0], [0, num_frames]]), [num_heads, num_frames, width + 1])
-    return tf.reduce_sum(rows, axis=1)[:, :width]
+    # Cut into rows that are one wider than the matrix, all numbers but the last: a column then holds one diagonal from
+    # the middle on, and below it one before the middle. No copy wider than the matrix is made.
+    flat = tf.reshape(matrix, [num_heads, num_frames * num_frames])
+    rows = tf.reshape(flat[:, :-1], [num_heads, num_frames - 1, num_frames + 1])
+    is_late = tf.range(num_frames - 1)[:, tf.newaxis] + tf.range(num_frames + 1) < num_frames
+    late = tf.reduce_sum(tf.where(is_late, rows, 0.0), axis=1)[:, :num_frames]
+    early = tf.reduce_sum(tf.where(is_late, 0.0, rows), axis=1)[:, 2:]
+    middle = late[:, :1] + flat[:, -1:]
+    return tf.concat([early, middle, late[:, 1:]], axis=1)
 
 
 def add_positions(logits: tf.Tensor, key_bias: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
