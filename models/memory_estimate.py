@@ -57,7 +57,7 @@ _FUSED = {
 # Float32 numbers for each head and pair of frames, whatever the rows, where attention has a relative position bias: the
 # bias itself, its gradient, and the copies that lay its diagonals side by side. Plain operations keep the gradient of
 # each layer as well.
-_POSITION_MATRICES = 6
+_POSITION_MATRICES = 4
 
 
 @dataclasses.dataclass(frozen=True)

@@ -160,7 +160,7 @@ def _positions_backward(to_logits: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor
     wide = tf.cast(to_logits, tf.float32)
     # A product with ones, because XLA's row sums take three times as long on CPUs.
     to_gate = tf.linalg.matvec(wide * matrix, tf.ones([tf.shape(matrix)[-1]]))
-    return to_gate, collapse(tf.reduce_sum(wide * gate[..., tf.newaxis], axis=0))
+    return to_gate, collapse(tf.reduce_sum(wide * tf.expand_dims(gate, -1), axis=0))
 
 
 @_compiled

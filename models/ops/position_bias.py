@@ -57,7 +57,7 @@ def add_positions(logits: tf.Tensor, key_bias: tf.Tensor, gate: tf.Tensor, matri
         matrix: float32 [H, F, F].
     """
     masked = add_mask(logits, key_bias)
-    return masked + tf.cast(gate[..., tf.newaxis] * matrix, masked.dtype)
+    return masked + tf.cast(tf.expand_dims(gate, -1) * matrix, masked.dtype)
 
 
 def positioned_logits(
@@ -80,4 +80,6 @@ def positioned_logits(
         add: `add_positions` or a fused version of it.
     """
     product = tf.matmul(query, key, transpose_b=True)
-    return tf.ensure_shape(add(product, key_bias, gate, matrix), product.shape)
+    found = add(product, key_bias, gate, matrix)
+    # The output of a compiled function has no static rank; see `attention_logits.masked_logits`.
+    return found if found.shape.rank else tf.ensure_shape(found, product.shape)
