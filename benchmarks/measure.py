@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import datetime
@@ -10,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,12 @@ from engine.distributed import gpus
 from models.hugging_face import config as hf_config
 from models.wav2vec2.config import Wav2Vec2Config, preset
 
-OURS, THEIRS, COMPILED = "ours", "reference", "reference, compiled"
+OURS, OURS_PLAIN, OURS_COMPILED = "ours", "ours, plain", "ours, compiled"
+THEIRS, COMPILED = "reference", "reference, compiled"
+# As the model's defaults say, without parts that XLA compiles, and compiled by XLA as a whole.
+VARIANTS = {"default": OURS, "plain": OURS_PLAIN, "compiled": OURS_COMPILED}
 REFERENCES = {"eager": THEIRS, "compiled": COMPILED}  # without and with torch.compile
+_ANY_SECS = 1e6
 PRECISIONS = {"float32": "float32", "bf16": "mixed_bfloat16"}
 
 
@@ -58,7 +64,8 @@ class Setup:
         num_repeats: Timed passes of each side.
         references: Variants of the reference, of `REFERENCES`; empty measures ours alone.
         reference_python: Interpreter of the reference; "" makes an environment for it.
-        jit_compile: Whether XLA compiles our update as a whole; inference has no such step.
+        ours: Our variants, of `VARIANTS`.
+        start_secs: Longest time that building a side and its first pass may take; 0 = any.
     """
 
     config: Wav2Vec2Config
@@ -67,7 +74,8 @@ class Setup:
     num_repeats: int
     references: Sequence[str]
     reference_python: str = ""
-    jit_compile: bool = False
+    ours: Sequence[str] = (OURS,)
+    start_secs: float = 0.0
 
     def start(self, side: str, case: Case, folder: str) -> protocol.Worker:
         """Starts the process of a side and prints its command.
@@ -76,16 +84,18 @@ class Setup:
             RuntimeError: The side cannot be built.
         """
         path = str(Path(folder) / f"{side.replace(', ', '-')}.npz")
-        cases.save(path, case.ours if side == OURS else case.theirs)
+        is_ours = side in VARIANTS.values()
+        cases.save(path, case.ours if is_ours else case.theirs)
+        model = {**self.model, "fused_ops": "off"} if side == OURS_PLAIN else dict(self.model)
         spec = protocol.Spec(
             task=case.task,
             precision=case.precision,
             device=self.device,
             batches=path,
-            model=dict(self.model) if side == OURS else hf_config.to_hf(self.config),
-            compile=self.jit_compile and case.task == "train" if side == OURS else side == COMPILED,
+            model=model if is_ours else hf_config.to_hf(self.config),
+            compile=side in (OURS_COMPILED, COMPILED),
         )
-        if side == OURS:
+        if is_ours:
             python, module = sys.executable, "benchmarks.our_worker"
         else:
             python = self.reference_python or str(reference.reference_python())
@@ -97,50 +107,107 @@ class Setup:
         return protocol.Worker(python=python, module=module, arguments=dataclasses.asdict(spec))
 
 
+@dataclasses.dataclass(frozen=True)
+class StartedSide:
+    """A side that has run once.
+
+    Attributes:
+        worker: Its process.
+        first: What it answered to the first pass.
+        secs: How long it took to be built and to run once, other sides beside it.
+    """
+
+    worker: protocol.Worker
+    first: Mapping[str, float]
+    secs: float
+
+
 def measure(case: Case, setup: Setup) -> list[dict[str, Any]]:
     """Returns the record of each side that `summarize` makes.
 
-    All sides are built and run once, which compiles; then they take turns, so that other load on the machine affects
-    all. A turn is two passes, of which the second is timed. A variant of the reference that cannot be built or compiled
-    is left out, with a line.
+    All sides are built and run once side by side, which compiles; then they take turns, so that other load on the
+    machine affects all. A compiled variant that cannot be built is left out, with a line.
     """
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        sides: dict[str, protocol.Worker] = {}
-        for side in (OURS, *setup.references):
+        sides = start_sides(case, setup, folder, stack)
+        print(f"{case.name}: {', '.join(sides)} ready", flush=True)
+        return time_sides(case, setup, sides)
+
+
+def time_sides(case: Case, setup: Setup, sides: Mapping[str, StartedSide]) -> list[dict[str, Any]]:
+    """Returns the record of each side; a turn of a side is two passes, of which the second is timed."""
+    passes: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    with progress_bar(total=2 * setup.num_repeats * len(sides), description=case.name, unit="pass") as bar:
+        for _ in range(setup.num_repeats):
+            for side, started in sides.items():
+                # Training runs without pauses, but a side that waited for the other finds its caches cold.
+                started.worker.ask("run_once")
+                passes[side].append(started.worker.ask("run_once"))
+                bar.update(2)
+    # Before the products, which need memory of their own.
+    peaks = {side: started.worker.ask("peak_memory") for side, started in sides.items()}
+    ceilings = {side: started.worker.ask("ceiling") for side, started in sides.items()}
+    return [
+        {
+            **summarize(
+                case=case,
+                side=side,
+                passes=passes[side],
+                peak_memory_bytes=peaks[side],
+                ceiling=max(ceilings.values()),
+                versions=started.worker.ask("versions"),
+            ),
+            "own_matrix_product_flops_per_sec": ceilings[side],
+            "device": setup.device,
+            "first_figure": started.first["figure"],
+            "start_secs": started.secs,
+        }
+        for side, started in sides.items()
+    ]
+
+
+def start_sides(case: Case, setup: Setup, folder: str, stack: contextlib.ExitStack) -> dict[str, StartedSide]:
+    """Starts the sides at the same time and returns those that could be built, by name.
+
+    Args:
+        case: What they will run.
+        setup: Which sides, and how long they may take.
+        folder: Folder for their batches.
+        stack: Ends the processes.
+
+    Raises:
+        RuntimeError: A side that is not compiled cannot be built, or none was ready in time.
+    """
+    names = [*setup.ours, *setup.references]
+    workers: dict[str, protocol.Worker] = {}
+
+    def start(side: str) -> StartedSide:
+        begin = time.monotonic()
+        workers[side] = stack.enter_context(setup.start(side, case, folder))
+        first = workers[side].ask("run_once")
+        return StartedSide(workers[side], first, time.monotonic() - begin)
+
+    started: dict[str, StartedSide] = {}
+    failures = []
+    deadline = time.monotonic() + (setup.start_secs or _ANY_SECS)
+    # Leaving the pool waits for its threads, so a side that takes too long is killed before.
+    with concurrent.futures.ThreadPoolExecutor(len(names)) as pool:
+        for side, future in {name: pool.submit(start, name) for name in names}.items():
             try:
-                worker = stack.enter_context(setup.start(side, case, folder))
-                worker.ask("run_once")
-                sides[side] = worker
+                started[side] = future.result(timeout=max(0.0, deadline - time.monotonic()))
+                continue
+            except TimeoutError:
+                reason = f"it was not ready after {setup.start_secs:.0f} s"
+                if side in workers:
+                    workers[side].kill()
             except RuntimeError as error:
-                if side != COMPILED:
-                    raise
-                print(f"{side} is left out: {' '.join(str(error).split())[-300:]}", file=sys.stderr)
-        passes: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-        with progress_bar(total=2 * setup.num_repeats * len(sides), description=case.name, unit="pass") as bar:
-            for _ in range(setup.num_repeats):
-                for side, worker in sides.items():
-                    # Training runs without pauses, but a side that waited for the other finds its caches cold.
-                    worker.ask("run_once")
-                    passes[side].append(worker.ask("run_once"))
-                    bar.update(2)
-        # Before the products, which need memory of their own.
-        peaks = {side: worker.ask("peak_memory") for side, worker in sides.items()}
-        ceilings = {side: worker.ask("ceiling") for side, worker in sides.items()}
-        return [
-            {
-                **summarize(
-                    case=case,
-                    side=side,
-                    passes=passes[side],
-                    peak_memory_bytes=peaks[side],
-                    ceiling=max(ceilings.values()),
-                    versions=worker.ask("versions"),
-                ),
-                "own_matrix_product_flops_per_sec": ceilings[side],
-                "device": setup.device,
-            }
-            for side, worker in sides.items()
-        ]
+                reason = " ".join(str(error).split())[-300:]
+                if side not in (OURS_COMPILED, COMPILED):
+                    failures.append(error)
+            print(f"{side} is left out: {reason}", file=sys.stderr)
+    if failures or not started:
+        raise failures[0] if failures else RuntimeError(f"{case.name}: no side was ready")
+    return started
 
 
 def find_most_rows(case: Case, setup: Setup, *, limit_bytes: int) -> list[dict[str, Any]]:
@@ -169,7 +236,7 @@ def find_most_rows(case: Case, setup: Setup, *, limit_bytes: int) -> list[dict[s
             return None
 
     records = []
-    for side in (OURS, *setup.references):
+    for side in (*setup.ours, *setup.references):
         low, high = peak(side, num_rows), peak(side, 2 * num_rows)
         most = 0 if low is None else num_rows
         if low is not None and high is not None:
@@ -197,13 +264,13 @@ def summarize(
 
     Args:
         case: Measured case.
-        side: OURS, THEIRS or COMPILED.
+        side: One of `VARIANTS` or of `REFERENCES`.
         passes: Answers of the side to each timed pass.
         peak_memory_bytes: Peak memory of the GPU, or on a CPU the peak resident memory of the process.
         ceiling: FLOP/s of a large matrix product, the best of all sides.
         versions: Versions of the side's packages.
     """
-    batches = case.ours if side == OURS else case.theirs
+    batches = case.ours if side in VARIANTS.values() else case.theirs
     audio_secs = sum(batch.audio_secs for batch in batches)
     padded = sum(batch.waveform.size for batch in batches) / cases.SAMPLE_RATE
     secs = [one["secs"] for one in passes]
@@ -240,8 +307,9 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     def ratio(record: Mapping[str, Any], name: str) -> str:
         """Returns ours as a multiple of the best variant of the reference."""
         key = (record["case"], record["precision"])
-        theirs = [one[name] for one in records if (one["case"], one["precision"]) == key and one["side"] != OURS]
-        return f"**{record[name] / max(theirs):.2f}**" if theirs and record["side"] == OURS else ""
+        same = [one for one in records if (one["case"], one["precision"]) == key]
+        theirs = [one[name] for one in same if one["side"] in REFERENCES.values()]
+        return f"**{record[name] / max(theirs):.2f}**" if theirs and record["side"] in VARIANTS.values() else ""
 
     for record in records:
         lines.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from typing import Any
@@ -11,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from benchmarks import cases, protocol
+from common.whole_compilation import compile_whole
 from data.batches.pipeline import aligned_zeros
 from engine.distributed import strategy
 from engine.inference.grouping import suitable_grouping
@@ -66,9 +68,9 @@ class Side:
             self.trainer = self._make_trainer(microbatch_rows, num_replicas, jit_compile=compile)
         else:
             self._model.fix_weights()
-            infer = tf.function(self._decode, input_signature=[
-                tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)
-            ], autograph=False)  # fmt: skip
+            signature = [tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)]
+            make = compile_whole if compile else functools.partial(tf.function, autograph=False)
+            infer = make(self._decode, input_signature=signature)
             # As in the transcriber: groups of rows, as many at once as suits the device.
             self._rows = RowRunner(infer, suitable_grouping())
 

@@ -8,10 +8,10 @@ longest row (the reference).
 
     python -m benchmarks.train_throughput --device=gpu --cases full --rows 8 32 --fit [--reference_python=python3]
 
-compares on a GPU: the reference runs with and without torch.compile, and the better one counts; --fit also finds how
-many rows fit into its memory. --jit_compile lets XLA compile our update as a whole, as a run on a GPU does for few
-shapes of batches. Peak memory is then the GPU's. The share of the ceiling is the rate of the operations that the model
-needs, by that of a lone matrix product, the fastest of all sides'.
+compares on a GPU: the reference runs with and without torch.compile, and the better one counts; ours runs as the
+model's defaults say and compiled by XLA as a whole, as a run on a GPU does for few shapes of batches; --fit also finds
+how many rows fit into its memory. Peak memory is then the GPU's. The share of the ceiling is the rate of the operations
+that the model needs, by that of a lone matrix product, the fastest of all sides'.
 
     python -m benchmarks.train_throughput --profile=FOLDER [--tensorboard] [--cases full] [--precisions bf16]
 
@@ -41,7 +41,9 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
     batches: list[tuple[str, list[cases.Batch], list[cases.Batch]]] = []
     if "full" in arguments.cases:
         for rows in arguments.rows or [8 if arguments.device == "gpu" else 2]:
-            full = [cases.noise_batch(num_rows=rows, num_samples=arguments.num_samples)]
+            # A single update is too short to time on a GPU.
+            count = arguments.updates or (8 if arguments.device == "gpu" else 1)
+            full = [cases.noise_batch(num_rows=rows, num_samples=arguments.num_samples, seed=n) for n in range(count)]
             batches.append((f"{rows} rows of {arguments.num_samples:,} samples", full, full))
     if "real" in arguments.cases:
         count = arguments.batch_size * (2 if arguments.quick else 4)
@@ -88,6 +90,9 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference_python", default="", help="interpreter with PyTorch; by default an environment of its own"
     )
+    parser.add_argument(
+        "--start_secs", type=float, default=0.0, help="leave out a side that takes longer to build and compile; 0 = any"
+    )
     parser.add_argument("--rows", nargs="*", type=int, default=[], help="rows of the batches of the full case")
     parser.add_argument("--num_samples", type=int, default=_FULL_SAMPLES, help="of a row of the full case")
     parser.add_argument("--corpus", default="../shared/corpora/LibriSpeech", help="LibriSpeech tree of the real case")
@@ -100,6 +105,9 @@ def run(arguments: argparse.Namespace, made: Sequence[measure.Case], argv: Seque
     variants = arguments.references
     if variants is None:
         variants = ["eager", "compiled"] if arguments.device == "gpu" else ["eager"]
+    ours = getattr(arguments, "ours", None)
+    if ours is None:
+        ours = ["default", "compiled"] if arguments.device == "gpu" and name == "train_throughput" else ["default"]
     setup = measure.Setup(
         config=config,
         model=model,
@@ -107,7 +115,8 @@ def run(arguments: argparse.Namespace, made: Sequence[measure.Case], argv: Seque
         num_repeats=arguments.repeats or (2 if arguments.quick else 5),
         references=[] if arguments.no_reference else [measure.REFERENCES[name] for name in variants],
         reference_python=arguments.reference_python,
-        jit_compile=getattr(arguments, "jit_compile", False),
+        ours=[measure.VARIANTS[name] for name in ours],
+        start_secs=arguments.start_secs,
     )
     records = [record for case in made for record in measure.measure(case, setup)]
     most_rows = []
@@ -155,7 +164,14 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.train_throughput", description=__doc__)
     add_common_flags(parser)
     parser.add_argument("--cases", nargs="+", default=["full", "real"], choices=["full", "real"])
-    parser.add_argument("--jit_compile", action="store_true", help="let XLA compile our update as a whole")
+    parser.add_argument(
+        "--ours",
+        nargs="+",
+        choices=list(measure.VARIANTS),
+        help="our variants: as the model's defaults say, without parts that XLA compiles, compiled by XLA as a whole; "
+        "by default the first, and on a GPU the last too",
+    )
+    parser.add_argument("--updates", type=int, default=0, help="of a pass over full rows; 0 = 1, on a GPU 8")
     parser.add_argument("--fit", action="store_true", help="find how many rows of the first case fit")
     parser.add_argument("--fit_gib", type=float, default=0.0, help="memory for --fit; 0 = that of the GPU")
     parser.add_argument("--split", default="train-clean-5", help="split of the real case")

@@ -269,7 +269,7 @@ def get_config() -> ConfigDict:
     # CTC loss: auto (by device) | scan (frame by frame) | host (scan on the CPU beside a GPU) | xla (scan, compiled) |
     # blocks (of frames, compiled) | cudnn (GPU, at most 256 labels, less exact)
     runtime.ctc_backend = "auto"
-    runtime.jit_compile = "auto"  # XLA compiles whole steps: auto (on GPUs, with at most 4 buckets) | on | off
+    runtime.jit_compile = "auto"  # XLA compiles whole steps: auto (on GPUs, with at most 8 buckets) | on | off
     runtime.loop_in_graph = False  # updates in a loop in the graph, two seconds of them at a time; always so on a TPU
     runtime.cluster_start_secs = 600.0  # how long the workers of --strategy=multi_worker wait for each other
     runtime.heartbeat_secs = 20.0  # a worker silent for so long is given up, and the others stop

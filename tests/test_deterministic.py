@@ -68,7 +68,9 @@ def test_xla_is_told_too_and_what_the_user_told_it_stays(monkeypatch, determinis
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/tmp/dump")
     for _ in range(2):
         runtime.configure_devices(num_virtual_devices=0, deterministic=True)
-        assert os.environ["XLA_FLAGS"] == "--xla_dump_to=/tmp/dump --xla_gpu_deterministic_ops=true"
+        assert os.environ["XLA_FLAGS"] == (
+            "--xla_dump_to=/tmp/dump --xla_gpu_deterministic_ops=true --xla_gpu_enable_triton_gemm=false"
+        )
 
 
 def test_a_run_without_it_sets_nothing(monkeypatch):

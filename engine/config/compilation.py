@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 from engine.distributed import strategy as runtime
 from engine.protocols import Components, LossFn
 
-# Shapes of batches up to which runtime.jit_compile=auto compiles on a GPU: each takes a minute or more.
-_FEW_SHAPES = 4
+# Shapes of batches up to which runtime.jit_compile=auto compiles on a GPU: each takes half a minute or more. A compiled
+# update of base takes a third of the time of one that is not (docs/results/0170).
+_FEW_SHAPES = 8
 # Values of runtime.ctc_backend that XLA cannot compile.
 NOT_COMPILED = ("host", "cudnn")
 
@@ -31,6 +32,8 @@ def compiles_steps(config: ConfigDict, strategy: tf.distribute.Strategy) -> bool
         and config.model.get("source", "native") == "native"
         and config.model.get("fused_ops", "auto") != "on"
         and _read(config, "ctc_backend") not in NOT_COMPILED
+        # XLA's deterministic programs are not well tried.
+        and not config.get("runtime", ConfigDict()).get("deterministic", False)
         and _count_shapes(config) <= _FEW_SHAPES
     )
 

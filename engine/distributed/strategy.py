@@ -21,7 +21,8 @@ from engine.distributed.cluster import Task, read_task
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 _TPU_ANSWER_SECS = 60.0
-_XLA_DETERMINISM = "--xla_gpu_deterministic_ops=true"
+# Without the second, XLA fails on small products: "Too small divisible part of the contracting dimension".
+_XLA_DETERMINISM = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_enable_triton_gemm=false")
 # Logical GPUs need a limit each. CUDA's libraries and other programs take the rest.
 _GPU_RATIO = 0.9
 _UNKNOWN_GPU_BYTES = 8 * 2**30
@@ -42,8 +43,8 @@ def configure_devices(*, num_virtual_devices: int, deterministic: bool = False) 
     if deterministic:
         tf.config.experimental.enable_op_determinism()
         # What XLA compiles follows a flag of its own, which it reads when it first compiles.
-        if _XLA_DETERMINISM not in (given := os.environ.get("XLA_FLAGS", "")):
-            os.environ["XLA_FLAGS"] = f"{given} {_XLA_DETERMINISM}".strip()
+        given = os.environ.get("XLA_FLAGS", "").split()
+        os.environ["XLA_FLAGS"] = " ".join([*given, *(flag for flag in _XLA_DETERMINISM if flag not in given)])
     if num_virtual_devices <= 1:
         return
     physical = (tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("CPU"))[0]

@@ -13,7 +13,7 @@ import orbit
 import tensorflow as tf
 from absl import logging
 
-from common.xla_notice import drop_compilers_first_notice
+from common.whole_compilation import compile_whole
 from engine.common.progress import progress_bar
 from engine.distributed import cluster
 from engine.evaluation.metrics import TranscriptionScore
@@ -81,9 +81,7 @@ class Evaluator(orbit.StandardEvaluator):
         self._data = data
         self._functions = functions
         if functions.jit_compile:
-            drop_compilers_first_notice()
-            compiled = tf.function(self._transcribe, jit_compile=True, autograph=False)
-            self._transcribe = compiled  # type: ignore[method-assign]
+            self._transcribe = compile_whole(self._transcribe)  # type: ignore[method-assign]
         self._tokenizer = tokenizer
         self._num_logged = num_logged
         self._between_batches = between_batches

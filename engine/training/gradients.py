@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from common.whole_compilation import compile_whole
 from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
 from engine.training.data_digest import NUM_PIECES, digest_pieces
 from engine.training.microbatches import divide
@@ -54,8 +55,7 @@ class UpdateGradients:
 
     def compile_passes(self) -> None:
         """Lets XLA compile all passes of a replica as a whole; the collectives stay outside."""
-        passes = tf.function(self._accumulate, jit_compile=True, autograph=False)
-        self._accumulate = passes  # type: ignore[method-assign]
+        self._accumulate = compile_whole(self._accumulate)  # type: ignore[method-assign]
 
     def compute(self, batch: Batch) -> tuple[list[tf.Tensor], tf.Tensor, tf.Tensor]:
         """Returns the gradient of the whole update, its statistics and its norm before clipping.

@@ -11,7 +11,7 @@ import orbit
 import tensorflow as tf
 import tf_keras
 
-from common.xla_notice import drop_compilers_first_notice
+from common.whole_compilation import compile_whole
 from engine.checkpointing.background_save import Changes
 from engine.distributed import strategy as runtime
 from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
@@ -112,11 +112,10 @@ class Trainer(orbit.StandardTrainer):
 
     def _compile(self) -> None:
         """Lets XLA compile the update, or what of it needs no other replica."""
-        drop_compilers_first_notice()
         if not runtime.is_one_device(self.strategy):
             self._gradients.compile_passes()
             return
-        compiled = tf.function(self.update, jit_compile=True, autograph=False)
+        compiled = compile_whole(self.update)
         device = self.strategy.extended.worker_devices[0]
 
         def update(batch: Batch) -> None:
@@ -129,13 +128,15 @@ class Trainer(orbit.StandardTrainer):
         """Returns orbit's loop with calls of `between_updates`."""
         loop = super().create_train_loop_fn()
         between_updates = self._between_updates
-        if between_updates is None:
-            return loop
         if self._options.loop_in_graph:
-            return self._interruptible_in_graph(loop, between_updates)
+            return loop if between_updates is None else self._interruptible_in_graph(loop, between_updates)
 
         def interruptible(iterator: tf.data.Iterator, num_steps: tf.Tensor) -> None:
+            # Orbit compares the number after each update. With a tensor, that waits for the GPU.
             last = int(num_steps)
+            if between_updates is None:
+                loop(iterator, last)
+                return
 
             def count(num_done: int, output: None) -> int:
                 # Not after the last update: what is due at the end of a loop must not be left out.
@@ -143,7 +144,7 @@ class Trainer(orbit.StandardTrainer):
                     between_updates()
                 return num_done + 1
 
-            loop(iterator, num_steps, state=0, reduce_fn=count)
+            loop(iterator, last, state=0, reduce_fn=count)
 
         return interruptible
 

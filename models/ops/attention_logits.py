@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from models.ops.devices import on_cpu
+from common.whole_compilation import is_compiled_whole
+from models.ops.devices import device_type, on_cpu
 
 _NUM_ZEROS = 4096
 
@@ -16,10 +17,12 @@ def softmax_dtype(dtype: tf.DType) -> tf.DType:
     """Returns the dtype in which logits of `dtype` go into tf.nn.softmax.
 
     This is float32, because sums of thousands of exponentials are too coarse in half precision and change transcripts.
-    bfloat16 stays bfloat16 on a CPU whose kernel sums in float32: the probabilities are those of float32, rounded, and
-    half as much memory is read and written.
+    bfloat16 stays bfloat16 where the kernel sums in float32: the probabilities are those of float32, rounded, and half
+    as much memory is read and written. XLA, which rounds the exponentials as well, reads and writes none of it.
     """
-    return dtype if dtype == tf.bfloat16 and on_cpu() and _sums_in_float32() else tf.float32
+    device = device_type()
+    has_kernel = device == "CPU" or (device == "GPU" and not is_compiled_whole())
+    return dtype if dtype == tf.bfloat16 and has_kernel and _sums_in_float32(device) else tf.float32
 
 
 def add_mask(logits: tf.Tensor, key_bias: tf.Tensor) -> tf.Tensor:
@@ -66,9 +69,9 @@ def folded_logits(query: tf.Tensor, key: tf.Tensor, key_bias: tf.Tensor) -> tf.T
 
 
 @functools.cache
-def _sums_in_float32() -> bool:
+def _sums_in_float32(device: str) -> bool:
     """Returns whether TensorFlow's bfloat16 softmax sums in float32; a bfloat16 sum of ones would stop at 256."""
-    with tf.init_scope(), tf.device("CPU:0"):
+    with tf.init_scope(), tf.device(f"{device}:0"):
         softmax = tf.function(tf.nn.softmax, autograph=False)
         probs = softmax(tf.zeros([1, _NUM_ZEROS], tf.bfloat16))
         return bool(tf.reduce_all(tf.cast(probs, tf.float32) == 1.0 / _NUM_ZEROS))

@@ -1,17 +1,20 @@
-"""Grouped convolution over time whose kernel gradient is fast on CPUs.
+"""Grouped convolutions over time that are faster than the libraries' own: on CPUs in the gradient, on GPUs in all.
 
-oneDNN's own gradient runs at a fifth of the rate of a matrix product (docs/results/0140). Products over blocks of
-frames do 3 % more arithmetic and are several times as fast.
+oneDNN's gradient for the kernel runs at a fifth of the rate of a matrix product (docs/results/0140), and cuDNN takes 16
+ms for the bfloat16 convolution of eight rows, more than all other layers together (docs/results/0170). Products over
+blocks of frames do 3 to 6 % more arithmetic and are many times as fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 # Frames that share a window. More make the product larger and faster, but waste more arithmetic.
 _BLOCK = 4
+_BLOCK_ON_GPU = 8
 
 
 def grouped_convolution(x: tf.Tensor, kernel: tf.Tensor, *, num_groups: int) -> tf.Tensor:
@@ -85,3 +88,82 @@ def kernel_gradient(x: tf.Tensor, upstream: tf.Tensor, *, num_groups: int) -> tf
     groups = to_blocks(x, num_blocks + width - 1), to_blocks(upstream, num_blocks)
     found = tf.map_fn(of_group, groups, fn_output_signature=tf.float32, parallel_iterations=1)
     return tf.reshape(tf.transpose(found, [1, 2, 0, 3]), [kernel_size, channels, size])
+
+
+def grouped_convolution_by_products(x: tf.Tensor, kernel: tf.Tensor, *, num_groups: int) -> tf.Tensor:
+    """Computes `grouped_convolution` and its gradients as one matrix product for each group, with their sizes for GPUs.
+
+    A block of Q frames needs one window of K + Q - 1 positions of x. The windows are multiplied with a matrix that
+    holds the kernel Q times, each time one position further on. `models.ops.fused` has the same, compiled.
+    """
+
+    @tf.custom_gradient
+    def compute(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
+        return products_forward(x, kernel, num_groups), lambda dy: products_backward(x, kernel, dy, num_groups)
+
+    num_frames = None if x.shape[1] is None else x.shape[1] - kernel.shape[0] + 1
+    return tf.ensure_shape(compute(x, tf.convert_to_tensor(kernel)), [x.shape[0], num_frames, kernel.shape[2]])
+
+
+def products_forward(x: tf.Tensor, kernel: tf.Tensor, num_groups: int) -> tf.Tensor:
+    """Returns the convolution, [B, F, D]."""
+    x = tf.ensure_shape(x, [None, None, kernel.shape[1] * num_groups])
+    return _convolve(x, _by_group(kernel, num_groups, x.dtype))
+
+
+def products_backward(
+    x: tf.Tensor, kernel: tf.Tensor, upstream: tf.Tensor, num_groups: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the gradients for x and kernel, given that of the result, [B, F, D]."""
+    width, channels, size = kernel.shape
+    x, upstream = tf.ensure_shape(x, [None, None, channels * num_groups]), tf.ensure_shape(upstream, [None, None, size])
+    # The gradient for x is a convolution too, with the kernel turned round.
+    turned = tf.transpose(tf.reverse(_by_group(kernel, num_groups, x.dtype), axis=[1]), [0, 1, 3, 2])
+    to_x = _convolve(tf.pad(upstream, [[0, 0], [width - 1, width - 1], [0, 0]]), turned)
+    product = tf.matmul(_windows(x, width, num_groups), _blocks(upstream, num_groups), transpose_a=True)
+    product = tf.reshape(product, [num_groups, -1, channels, _BLOCK_ON_GPU, size // num_groups])
+    taps = [tf.cast(product[:, q : q + width, :, q], tf.float32) for q in range(_BLOCK_ON_GPU)]
+    return to_x, tf.reshape(tf.transpose(tf.add_n(taps), [1, 2, 0, 3]), [width, channels, size])
+
+
+def _by_group(kernel: tf.Tensor, num_groups: int, dtype: tf.DType) -> tf.Tensor:
+    """Returns [K, C_in, groups * C_out] as [groups, K, C_in, C_out]."""
+    width, channels, size = kernel.shape
+    kernel = tf.reshape(tf.cast(kernel, dtype), [width, channels, num_groups, size // num_groups])
+    return tf.transpose(kernel, [2, 0, 1, 3])
+
+
+def _convolve(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """Convolves x [B, F + K - 1, groups * C_in] with kernel [groups, K, C_in, C_out]: [B, F, groups * C_out]."""
+    num_groups, width, channels, size = kernel.shape
+    num_rows, num_frames = tf.shape(x)[0], tf.shape(x)[1] - width + 1
+    windows = _windows(x, width, num_groups)
+    positions = windows.shape[-1] // channels
+    shifted = [tf.pad(kernel, [[0, 0], [q, positions - width - q], [0, 0], [0, 0]]) for q in range(_BLOCK_ON_GPU)]
+    matrix = tf.reshape(tf.stack(shifted, axis=3), [num_groups, positions * channels, _BLOCK_ON_GPU * size])
+    found = tf.reshape(tf.matmul(windows, matrix), [num_groups, num_rows, -1, size])
+    return tf.reshape(tf.transpose(found, [1, 2, 0, 3]), [num_rows, -1, num_groups * size])[:, :num_frames]
+
+
+def _blocks(x: tf.Tensor, num_groups: int) -> tf.Tensor:
+    """Reshapes [B, F, groups * C] to blocks of frames, [groups, B * blocks, Q * C], with zeros past the last frame."""
+    num_rows, num_blocks = tf.shape(x)[0], -(-tf.shape(x)[1] // _BLOCK_ON_GPU)
+    channels = x.shape[-1] // num_groups
+    x = tf.pad(x, [[0, 0], [0, num_blocks * _BLOCK_ON_GPU - tf.shape(x)[1]], [0, 0]])
+    x = tf.transpose(tf.reshape(x, [num_rows * num_blocks, _BLOCK_ON_GPU, num_groups, channels]), [2, 0, 1, 3])
+    return tf.reshape(x, [num_groups, num_rows * num_blocks, _BLOCK_ON_GPU * channels])
+
+
+def _windows(x: tf.Tensor, width: int, num_groups: int) -> tf.Tensor:
+    """Returns what of x [B, F + K - 1, groups * C] lies under each block of frames.
+
+    The result has shape [groups, B * blocks, W * C]. W is K + Q - 1, rounded up to whole blocks.
+    """
+    hops = -(-(width + _BLOCK_ON_GPU - 1) // _BLOCK_ON_GPU)
+    num_rows, num_blocks = tf.shape(x)[0], -(-(tf.shape(x)[1] - width + 1) // _BLOCK_ON_GPU)
+    needed = (num_blocks + hops - 1) * _BLOCK_ON_GPU
+    steps = _blocks(tf.pad(x, [[0, 0], [0, needed - tf.shape(x)[1]], [0, 0]]), num_groups)
+    size = steps.shape[-1]
+    steps = tf.reshape(steps, [num_groups, num_rows, num_blocks + hops - 1, size])
+    joined = tf.concat([steps[:, :, hop : hop + num_blocks] for hop in range(hops)], axis=-1)
+    return tf.reshape(joined, [num_groups, num_rows * num_blocks, hops * size])

@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from models.ops import fused
 from models.ops.attention_logits import masked_logits
-from models.ops.devices import on_cpu
-from models.ops.grouped_convolution import grouped_convolution
+from models.ops.devices import device_type, on_cpu
+from models.ops.grouped_convolution import grouped_convolution, grouped_convolution_by_products
 from models.ops.keyed_random import UpdateRandom, dropout
 from models.ops.position_bias import Positions, expand, positioned_logits
 
@@ -87,8 +87,14 @@ class Operations:
         self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None, *, num_groups: int
     ) -> tf.Tensor:
         """Convolves each group of channels of x [B, F + K - 1, D] with kernel [K, D / num_groups, D], unpadded."""
-        del random, num_groups
+        del random
+        if device_type() == "GPU":
+            return grouped_convolution_by_products(x, kernel, num_groups=num_groups)
         return tf.nn.conv1d(x, tf.cast(kernel, x.dtype), stride=1, padding="VALID")
+
+    def add_bias(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """Returns x + bias for x [N, D] and bias [D]."""
+        return tf.nn.bias_add(x, bias)
 
 
 class FusedOperations(Operations):
@@ -151,10 +157,18 @@ class FusedOperations(Operations):
     def grouped_convolution(
         self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None, *, num_groups: int
     ) -> tf.Tensor:
-        """Convolves each group of channels, in training on a CPU with the fast kernel gradient."""
-        if random is None or not on_cpu():
+        """Convolves each group of channels, in training with the fast gradients of the device."""
+        if random is None or device_type() == "TPU":
             return super().grouped_convolution(x, kernel, random, num_groups=num_groups)
-        return grouped_convolution(x, kernel, num_groups=num_groups)
+        if on_cpu():
+            return grouped_convolution(x, kernel, num_groups=num_groups)
+        return fused.grouped_convolution(x, kernel, num_groups=num_groups)
+
+    def add_bias(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+        """Returns x + bias, on a GPU with a gradient that is a product with ones."""
+        if device_type() != "GPU":
+            return super().add_bias(x, bias)
+        return fused.add_bias(x, tf.convert_to_tensor(bias))
 
 
 PLAIN = Operations()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import tensorflow as tf
 import tf_keras
 
@@ -26,8 +28,9 @@ class AttentionAdapter(tf_keras.layers.Layer):
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
         size, inner, stddev = config.hidden_size, config.attention_adapter_size, config.initializer_range
         self.norm = LayerNorm(size=size, epsilon=_EPSILON, name=name, operations=operations)
-        self.down = Projection(input_size=size, output_size=inner, name=f"{name}/down", dtype=dtype, stddev=stddev)
-        self.up = Projection(input_size=inner, output_size=size, name=f"{name}/up", dtype=dtype, stddev=stddev)
+        projection = functools.partial(Projection, dtype=dtype, stddev=stddev, operations=operations)
+        self.down = projection(input_size=size, output_size=inner, name=f"{name}/down")
+        self.up = projection(input_size=inner, output_size=size, name=f"{name}/up")
 
     def call(self, x: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
         """Maps [B, F, D] to [B, F, D]; `random` is None in inference."""

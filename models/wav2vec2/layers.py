@@ -31,6 +31,7 @@ class Projection(tf_keras.layers.Layer):
         dtype: Dtype,
         stddev: float = 0.02,
         initializer: str | None = None,
+        operations: Operations = PLAIN,
     ) -> None:
         """Makes kernel [input_size, output_size] and bias [output_size].
 
@@ -41,9 +42,11 @@ class Projection(tf_keras.layers.Layer):
             dtype: Keras policy; under a mixed policy the variables stay float32.
             stddev: Standard deviation of the truncated normal that initializes the kernel.
             initializer: Keras name of an initializer to use instead.
+            operations: Kernels to run, plain or fused.
         """
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
         self._output_size = output_size
+        self._operations = operations
         self.kernel = self.add_weight(
             name=f"{name}/kernel",
             shape=(input_size, output_size),
@@ -62,7 +65,8 @@ class Projection(tf_keras.layers.Layer):
         shape = tf.shape(x)
         kernel = self.kernel if self._fixed_kernel is None else self._fixed_kernel
         flat = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
-        flat = tf.nn.bias_add(flat, self.bias)
+        # In inference, TensorFlow joins the product, the bias and the activation.
+        flat = tf.nn.bias_add(flat, self.bias) if activation else self._operations.add_bias(flat, self.bias)
         if activation is not None:
             flat = activation(flat)
         result = tf.reshape(flat, tf.concat([shape[:-1], [self._output_size]], axis=0))

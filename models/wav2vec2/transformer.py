@@ -37,8 +37,11 @@ class SelfAttention(tf_keras.layers.Layer):
         self._operations = choose_operations(config)
         self._stream = stream
         stddev = config.initializer_range
-        self.qkv = Projection(input_size=size, output_size=3 * size, name=f"{name}/qkv", dtype=dtype, stddev=stddev)
-        self.out = Projection(input_size=size, output_size=size, name=f"{name}/out", dtype=dtype, stddev=stddev)
+        projection = functools.partial(
+            Projection, input_size=size, dtype=dtype, stddev=stddev, operations=self._operations
+        )
+        self.qkv = projection(output_size=3 * size, name=f"{name}/qkv")
+        self.out = projection(output_size=size, name=f"{name}/out")
         self.position_gate = None
         if config.relative_position_buckets:
             self.position_gate = PositionGate(config=config, name=f"{name}/position_gate", dtype=dtype)
@@ -81,16 +84,10 @@ class TransformerLayer(tf_keras.layers.Layer):
         norm = functools.partial(LayerNorm, size=size, epsilon=config.layer_norm_epsilon, operations=self._operations)
         self.attention = SelfAttention(config=config, name=f"{name}/attention", stream=stream, dtype=dtype)
         self.attention_norm = norm(name=f"{name}/attention_norm")
-        self.intermediate = Projection(
-            input_size=size,
-            output_size=config.intermediate_size,
-            name=f"{name}/intermediate",
-            dtype=dtype,
-            stddev=stddev,
-        )
-        self.output_projection = Projection(
-            input_size=config.intermediate_size, output_size=size, name=f"{name}/output", dtype=dtype, stddev=stddev
-        )
+        projection = functools.partial(Projection, dtype=dtype, stddev=stddev, operations=self._operations)
+        wide = config.intermediate_size
+        self.intermediate = projection(input_size=size, output_size=wide, name=f"{name}/intermediate")
+        self.output_projection = projection(input_size=wide, output_size=size, name=f"{name}/output")
         self.final_norm = norm(name=f"{name}/final_norm")
         self.adapter = None
         if config.attention_adapter_size:

@@ -26,16 +26,17 @@ def records_of(module, tmp_path, *arguments):
 
 @pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_our_training_is_measured_without_a_reference(tmp_path, capsys, is_compiled):
-    flags = ["--jit_compile"] if is_compiled else []
+    side = "ours, compiled" if is_compiled else "ours"
+    flags = ["--ours=compiled"] if is_compiled else []
     found = records_of(train_throughput, tmp_path, "--cases=full", "--no_reference", *flags)
     (record,) = found["records"]
-    assert (record["case"], record["side"], record["device"]) == ("1 rows of 8,000 samples", "ours", "cpu")
+    assert (record["case"], record["side"], record["device"]) == ("1 rows of 8,000 samples", side, "cpu")
     assert record["audio_secs_per_sec"] > 0 and record["peak_memory_bytes"] > 2**28
     assert 0 < record["ceiling_ratio"] < 1
     assert found["command"].startswith("python -m benchmarks.train_throughput --preset=tiny")
     printed = capsys.readouterr().out
-    assert f"ours: {sys.executable} -m benchmarks.our_worker: train, float32, cpu, compile={is_compiled}" in printed
-    assert f"\nours: tensorflow {record['versions']['tensorflow']}, " in printed
+    assert f"{side}: {sys.executable} -m benchmarks.our_worker: train, float32, cpu, compile={is_compiled}" in printed
+    assert f"\n{side}: tensorflow {record['versions']['tensorflow']}, " in printed
 
 
 def test_a_gpu_that_is_not_there_is_one_line(tmp_path, capsys):
@@ -73,7 +74,7 @@ def test_a_gpu_has_its_own_cases(monkeypatch):
     ]  # fmt: skip
     # As many rows in all, whatever the size of a batch.
     rows = [[sum(len(batch.lengths) for batch in case.ours) for case in made] for _, made in seen]
-    assert rows == [[8], [32, 32, 32]]
+    assert rows == [[64], [32, 32, 32]]
 
 
 def test_only_measured_variants_of_the_reference_are_tried_for_rows_that_fit(monkeypatch):

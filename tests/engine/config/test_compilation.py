@@ -45,9 +45,10 @@ def test_auto_compiles_nothing_on_a_cpu_and_on_and_off_are_obeyed(strategy):
 @pytest.mark.parametrize(
     ("fields", "wanted"),
     [
-        ({"data__num_buckets": 4}, True),
-        ({"data__num_buckets": 5}, False),
-        ({"data__num_buckets": 5, "data__bucket_boundaries_samples": (160_000, 320_000)}, True),
+        ({"data__num_buckets": 8}, True),
+        ({"data__num_buckets": 9}, False),
+        ({"data__num_buckets": 1, "runtime__deterministic": True}, False),
+        ({"data__num_buckets": 9, "data__bucket_boundaries_samples": (160_000, 320_000)}, True),
         ({"data__num_buckets": 1, "data__max_batch_secs": 100.0}, False),  # rows vary
         ({"data__num_buckets": 1, "model__source": "hub"}, False),
         ({"data__num_buckets": 1, "model__fused_ops": "on"}, False),

@@ -28,16 +28,16 @@ def test_bfloat16_gives_the_rounded_probabilities_of_float32(num_frames):
 
 def test_only_bfloat16_with_a_kernel_that_sums_in_float32_stays(monkeypatch):
     assert attention_logits.softmax_dtype(tf.float16) == attention_logits.softmax_dtype(tf.float32) == tf.float32
-    monkeypatch.setattr(attention_logits, "_sums_in_float32", lambda: False)
+    monkeypatch.setattr(attention_logits, "_sums_in_float32", lambda device: False)
     assert attention_logits.softmax_dtype(tf.bfloat16) == tf.float32
-    monkeypatch.setattr(attention_logits, "_sums_in_float32", lambda: True)
+    monkeypatch.setattr(attention_logits, "_sums_in_float32", lambda device: True)
     assert attention_logits.softmax_dtype(tf.bfloat16) == tf.bfloat16
 
 
 def test_a_kernel_that_sums_in_bfloat16_is_found_out(monkeypatch):
     narrow = lambda x: tf.fill(x.shape, tf.constant(1 / 256, x.dtype))  # noqa: E731
     monkeypatch.setattr(tf.nn, "softmax", narrow)
-    assert not attention_logits._sums_in_float32.__wrapped__()
+    assert not attention_logits._sums_in_float32.__wrapped__("CPU")
 
 
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16], ids=["float32", "bfloat16"])

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.ops.grouped_convolution import grouped_convolution
+from models.ops import fused
+from models.ops.grouped_convolution import grouped_convolution, grouped_convolution_by_products
 
 # Frames below, at and past a multiple of the block; kernels even, odd and longer than the row.
 CASES = [(2, 1, 4, 2), (1, 8, 4, 3), (3, 11, 5, 2), (2, 6, 13, 4)]
+KINDS = {"cpu": grouped_convolution, "gpu": grouped_convolution_by_products, "gpu, fused": fused.grouped_convolution}
 
 
 def noise(*shape, seed):
@@ -18,7 +20,10 @@ def noise(*shape, seed):
 
 @pytest.mark.parametrize(("num_rows", "num_frames", "kernel_size", "num_groups"), CASES)
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16], ids=["float32", "bfloat16"])
-def test_values_and_gradients_are_those_of_the_plain_convolution(num_rows, num_frames, kernel_size, num_groups, dtype):
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_and_gradients_are_those_of_the_plain_convolution(
+    num_rows, num_frames, kernel_size, num_groups, dtype, kind
+):
     size = 6 * num_groups
     x = tf.cast(noise(num_rows, num_frames + kernel_size - 1, size, seed=0), dtype)
     kernel = noise(kernel_size, 6, size, seed=1)
@@ -38,7 +43,7 @@ def test_values_and_gradients_are_those_of_the_plain_convolution(num_rows, num_f
     signature = [
         tf.TensorSpec([None, None, size], dtype), tf.TensorSpec(kernel.shape), tf.TensorSpec([None, None, size], dtype)
     ]  # fmt: skip
-    found = run(lambda x, kernel: grouped_convolution(x, kernel, num_groups=num_groups), signature)
+    found = run(lambda x, kernel: KINDS[kind](x, kernel, num_groups=num_groups), signature)
     wanted = run(lambda x, kernel: tf.nn.conv1d(x, tf.cast(kernel, dtype), 1, "VALID"), signature)
     tolerance = 1e-5 if dtype == tf.float32 else 0.01
     for ours, theirs in zip(found, wanted, strict=True):
