@@ -21,15 +21,9 @@ AUTO = "auto"
 _DEFAULT = "base"
 # Parts of the names of fields that the run's config sets; they change no shape and no inference result.
 _RECIPE = (
-    "_dropout",
-    "layer_drop",
-    "mask_time_",
-    "mask_feature_",
-    "vocab_size",
-    "fused_ops",
-    "gradient_checkpointing",
-    "train_adapters_only",
-)
+    "_dropout", "layer_drop", "mask_time_", "mask_feature_", "vocab_size", "fused_ops", "gradient_checkpointing",
+    "train_adapters_only", "lora_", "bottleneck_size",
+)  # fmt: skip
 # Initialization of random weights; equal architectures may differ in it.
 _INITIALIZATION = ("conv_init", "initializer_range")
 # Fields that are recorded only where they are not the default: runs from before they existed lack them.
@@ -39,6 +33,7 @@ _LATER = (
     "pos_conv_depth",
     "relative_position_buckets",
     "relative_position_max_distance",
+    "attention_adapter_size",
 )
 _DEFAULTS = Wav2Vec2Config()
 _MAX_DIFFERENCES = 3

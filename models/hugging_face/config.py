@@ -14,7 +14,10 @@ from models.hugging_face.model_types import MODEL_TYPES, ModelType
 from models.wav2vec2.config import Wav2Vec2Config
 
 # Fields of ours that have no place in their config.json: how a fresh model starts and how it is computed.
-_OURS_ALONE = ("conv_init", "fused_ops", "gradient_checkpointing", "normalize_waveform", "train_adapters_only")
+_OURS_ALONE = (
+    "conv_init", "fused_ops", "gradient_checkpointing", "normalize_waveform", "train_adapters_only", "lora_rank",
+    "lora_alpha", "lora_dropout", "lora_targets", "bottleneck_size",
+)  # fmt: skip
 
 
 def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:

@@ -21,7 +21,8 @@ from models.hugging_face import files
 from models.hugging_face import names as hf_names
 from models.wav2vec2.config import Wav2Vec2Config
 from models.wav2vec2.vocab_file import holds_languages, read_language_ids
-from models.weights.tensor_files import StoredTensor, open_tensor_file, save_tensors
+from models.weights.stored_tensor import StoredTensor
+from models.weights.tensor_files import open_tensor_file, save_tensors
 
 _ADAPTER = "adapter.{}.safetensors"
 _PICKLE = "adapter.{}.bin"
@@ -108,9 +109,9 @@ def list_adapters(folder: Path) -> list[str]:
     return [name.removeprefix(prefix).removesuffix(suffix) for name in names]
 
 
-def fit_head(config: Wav2Vec2Config, tensors: Mapping[str, StoredTensor], names: Mapping[str, str]) -> Wav2Vec2Config:
+def fit_head(config: Wav2Vec2Config, tensors: Mapping[str, StoredTensor]) -> Wav2Vec2Config:
     """Returns an architecture with adapters whose head is as wide as that of the chosen language."""
-    bias = names.get(hf_names.HEAD[1])
+    bias = next((name for name in tensors if hf_names.canonical_name(name) == hf_names.HEAD[1]), None)
     if not config.attention_adapter_size or bias is None or len(tensors[bias].shape) != 1:
         return config
     return dataclasses.replace(config, vocab_size=tensors[bias].shape[0])
