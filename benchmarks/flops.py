@@ -19,7 +19,7 @@ def context_flops(config: Wav2Vec2Config, num_samples: int) -> float:
     """Returns the operations of everything after the convolutions over one row, head included."""
     frames, size = config.num_frames(num_samples), config.hidden_size
     projection = config.conv_dim[-1] * size
-    position = config.pos_conv_kernel * size * size // config.pos_conv_groups
+    position = config.pos_conv_depth * config.pos_conv_kernel * size * size // config.pos_conv_groups
     layer = 4 * size * size + 2 * size * config.intermediate_size
     attention = 2 * frames * size  # attention logits and context of each frame
     return 2.0 * frames * (projection + position + config.num_layers * (layer + attention) + size * config.vocab_size)

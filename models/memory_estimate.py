@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.build import build_model
-from models.hugging_face.names import name_table, num_parameters, trained_table
+from models.hugging_face.names import is_of_language, name_table, num_parameters, trained_table
 from models.wav2vec2.config import Wav2Vec2Config, resolve
 
 _MOST_ROWS_POWER = 12  # of `largest_batch`, as a power of two
@@ -54,6 +54,12 @@ _FUSED = {
 }
 
 
+# Float32 numbers for each head and pair of frames, whatever the rows, where attention has a relative position bias: the
+# bias itself, its gradient, and the copies that lay its diagonals side by side. Plain operations keep the gradient of
+# each layer as well.
+_POSITION_MATRICES = 4
+
+
 @dataclasses.dataclass(frozen=True)
 class MemoryEstimate:
     """Frames and memory of a model that need not be built.
@@ -75,6 +81,10 @@ class MemoryEstimate:
     keep_average: bool = False
     keep_copy: bool = False
     num_views: int = 1
+
+    @property
+    def _has_frozen_convolutions(self) -> bool:
+        return self.freeze_feature_encoder or (self.config is not None and self.config.train_adapters_only)
 
     def num_frames(self, num_samples: np.ndarray) -> np.ndarray:
         """Returns the frames, int64 [N], of rows of `num_samples` samples, integers [N]."""
@@ -106,6 +116,9 @@ class MemoryEstimate:
         scores = kept.num_bytes * frames * config.num_heads * frames_of_row
         layer = kept.num_bytes * frames * (kept.wide * config.hidden_size + kept.inner * config.intermediate_size)
         layer += kept.scores * scores
+        if config.relative_position_buckets:
+            matrices = _POSITION_MATRICES + config.num_layers * (training and not config.uses_fused_ops)
+            fixed += 4 * matrices * config.num_heads * frames_of_row**2
         if not training:
             return int(fixed + map_bytes * max(maps) + layer)
         if config.gradient_checkpointing:  # the inputs of all layers, and the tensors of one
@@ -114,7 +127,7 @@ class MemoryEstimate:
         else:
             layers = config.num_layers * layer
         layers += kept.scores_at_work * scores
-        if not self.freeze_feature_encoder:
+        if not self._has_frozen_convolutions:
             return int(fixed + map_bytes * sum(maps) + layers)
         if config.uses_fused_ops:  # the tensors of frozen convolutions are freed before the layers start
             return int(fixed + max(map_bytes * max(maps), layers))
@@ -158,12 +171,13 @@ class MemoryEstimate:
             width_before = width
         d = config.hidden_size
         layers = config.num_layers * (
-            2.0 * length * (4 * d * d + 2 * d * config.intermediate_size) + 4.0 * length**2 * d
+            2.0 * length * (4 * d * d + 2 * d * (config.intermediate_size + config.attention_adapter_size))
+            + 4.0 * length**2 * d
         )
-        positions = 2.0 * config.pos_conv_kernel * (d // config.pos_conv_groups) * d * length
+        positions = 2.0 * config.pos_conv_depth * config.pos_conv_kernel * (d // config.pos_conv_groups) * d * length
         ends = 2.0 * length * d * (width_before + config.vocab_size)
         forward_passes = 4 if config.gradient_checkpointing else 3
-        found = (1 if self.freeze_feature_encoder else 3) * convolutions + self.num_views * (
+        found = (1 if self._has_frozen_convolutions else 3) * convolutions + self.num_views * (
             forward_passes * layers + 3 * (positions + ends)
         )
         if not config.is_adapted:
@@ -176,7 +190,9 @@ class MemoryEstimate:
         """Returns the bytes of weights and, in training, of gradients, moments, averages and the copy to save."""
         total = num_parameters(config)
         trained = total
-        if config.is_adapted:
+        if config.train_adapters_only:
+            trained = sum(entry.size for entry in name_table(config) if is_of_language(entry.theirs[0]))
+        elif config.is_adapted:
             trained = sum(entry.size for entry in trained_table(config))
         elif self.freeze_feature_encoder:
             trained -= sum(entry.size for entry in name_table(config) if entry.ours.startswith("feature_encoder/"))

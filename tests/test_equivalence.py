@@ -53,6 +53,22 @@ def test_replicas_microbatches_and_padding_change_no_weight(mirrored, alone):
     assert mirrored[1] == pytest.approx(alone[1], rel=1e-5)
 
 
+# What some models of the family have, all in one network.
+PARTS = {
+    "relative_position_buckets": 8, "relative_position_max_distance": 20, "pos_conv_norm": "layer", "pos_conv_depth": 2,
+    "attention_adapter_size": 4,
+}  # fmt: skip
+
+
+def test_parts_that_some_models_have_do_not_see_replicas_microbatches_and_padding_either(two_replicas):
+    model = {**equivalence.MODEL, **PARTS}
+    split = equivalence.train(two_replicas, microbatch_rows=3, model=model)
+    alone = equivalence.train(tf.distribute.OneDeviceStrategy("/cpu:0"), is_bucketed=False, model=model)
+    assert len(alone[0]) == len(split[0]) == 68
+    assert equivalence.largest_difference(split[0], alone[0]) < TOLERANCE
+    assert split[1] == pytest.approx(alone[1], rel=1e-5)
+
+
 def test_compiled_as_for_a_tpu_it_trains_the_same_weights_and_hears_the_same_texts(alone, monkeypatch):
     """Loop in the graph, microbatches of 6, 6 and 4; the whole update and the whole evaluation step an XLA program."""
     # TensorFlow would call a trace with unknown shapes that other tests of the process have left.

@@ -284,6 +284,10 @@ def _check_together(values: Mapping[str, Any]) -> None:
         raise ValueError(
             "runtime.deterministic=True: the SavedModel of model.source=hub draws random numbers of its own; set False"
         )
+    if values.get("model.train_adapters_only") and values.get("model.source") == "hub":
+        raise ValueError(
+            "model.train_adapters_only=True: the SavedModel of model.source=hub has no attention adapters; set False"
+        )
     adapted = [name for name in ("model.lora_rank", "model.bottleneck_size") if values.get(name)]
     if len(adapted) > 1:
         raise ValueError(f"{' and '.join(f'{name}={values[name]}' for name in adapted)}: set one of them to 0")

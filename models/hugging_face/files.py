@@ -74,7 +74,9 @@ class Vocabulary:
         return self.ids[self.special[role]] if role in self.special else None
 
 
-def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any]) -> Vocabulary | None:
+def folder_vocabulary(
+    folder: Path, *, num_rows: int, config: Mapping[str, Any], target_lang: str = ""
+) -> Vocabulary | None:
     """Reads the vocabulary of a Hugging Face folder, or returns None without a vocab.json.
 
     tokenizer_config.json names the special tokens. One from before transformers 4.34, which has no
@@ -87,6 +89,7 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
         num_rows: Rows of the head that the tokens belong to; 0 for a new head. Special and added tokens past the rows
             have no logit; they are left out and noted.
         config: Content of the folder's config.json.
+        target_lang: Language to read where vocab.json has several.
 
     Raises:
         ValueError: If a file is damaged, the tokens do not fit the head, or none can be the blank.
@@ -99,7 +102,7 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
     # As in transformers, config.json may name the class of the tokenizer.
     named = {"tokenizer_class": config.get("tokenizer_class")} | tokenizer
     separator = find_separator(named, os.fspath(folder / TOKENIZER_FILE))
-    ids = read_token_ids(path)
+    ids = read_token_ids(path, target_lang)
     taken = set(ids.values())
     ids |= {token: index for token, index in added.items() if token not in ids and index not in taken}
     if num_rows:

@@ -19,6 +19,7 @@ import tensorflow as tf
 from models.ops.attention_logits import add_mask, masked_logits
 from models.ops.grouped_convolution import products_backward, products_forward
 from models.ops.keyed_random import keep_of
+from models.ops.position_bias import Positions, add_positions, collapse, positioned_logits
 
 _SQRT_HALF = 0.7071067811865476
 _DENSITY_AT_0 = 0.3989422804014327  # of the normal distribution
@@ -200,6 +201,20 @@ def _biased(logits: tf.Tensor, key_bias: tf.Tensor) -> tf.Tensor:
 
 
 @_compiled
+def _positioned(logits: tf.Tensor, key_bias: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    return add_positions(logits, key_bias, gate, matrix)
+
+
+@_compiled
+def _positions_backward(to_logits: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the gradients of `add_positions` with respect to the gate and to the bias by distance."""
+    wide = tf.cast(to_logits, tf.float32)
+    # A product with ones, because XLA's row sums take three times as long on CPUs.
+    to_gate = tf.linalg.matvec(wide * matrix, tf.ones([tf.shape(matrix)[-1]]))
+    return to_gate, collapse(tf.reduce_sum(wide * tf.expand_dims(gate, -1), axis=0))
+
+
+@_compiled
 def _signed_probs(probs: tf.Tensor, keys: tf.Tensor, rate: float, dtype: tf.DType) -> tf.Tensor:
     """Returns probabilities / (1 - rate), negative where dropped: the sign stores the mask without another tensor."""
     scaled = tf.cast(tf.cast(probs, tf.float32) * (1.0 / (1.0 - rate)), dtype)
@@ -231,7 +246,15 @@ def _transposed_product(large: tf.Tensor, small: tf.Tensor) -> tf.Tensor:
 
 @_function
 def attention(
-    query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, key_bias: tf.Tensor, *, rate: float, keys: Keys
+    query: tf.Tensor,
+    key: tf.Tensor,
+    value: tf.Tensor,
+    key_bias: tf.Tensor,
+    gate: tf.Tensor | None = None,
+    positions: Positions | None = None,
+    *,
+    rate: float,
+    keys: Keys,
 ) -> tf.Tensor:
     """Returns dropout(softmax(query key^T + key_bias)) value; keeps one [B, H, F, F] tensor for the backward pass.
 
@@ -240,6 +263,8 @@ def attention(
         key: [B, H, F, D / H], not scaled.
         value: [B, H, F, D / H].
         key_bias: float32 [B, 1, 1, F].
+        gate: float32 [B, H, F]; scales `positions`.
+        positions: Added to the logits; None adds nothing.
         rate: Dropout rate of the probabilities.
         keys: uint32 [B, H, F]; None drops nothing.
 
@@ -248,14 +273,20 @@ def attention(
     """
 
     @tf.custom_gradient
-    def compute(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+    def compute(
+        query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, *position: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[..., Any]]:
+        if positions is None:
+            logits = masked_logits(query, key, key_bias, add=_biased)
+        else:
+            logits = positioned_logits(query, key, key_bias, position[0], positions.matrix, add=_positioned)
         # TensorFlow's softmax kernel, because XLA's row sums are several times slower on CPUs.
-        probs = tf.nn.softmax(masked_logits(query, key, key_bias, add=_biased), axis=-1)
+        probs = tf.nn.softmax(logits, axis=-1)
         drops = keys is not None and rate > 0.0
         signed = _signed_probs(probs, keys, rate, value.dtype) if drops else tf.cast(probs, value.dtype)
         context = tf.matmul(_kept(signed) if drops else signed, value)
 
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             # Wait for the upstream gradient: without it this depends on the forward pass alone and could run there,
             # which would keep a second [B, H, F, F] tensor of every layer alive.
             with tf.control_dependencies([upstream]):
@@ -263,8 +294,11 @@ def attention(
             to_value = _transposed_product(kept, upstream)
             to_dropped = tf.matmul(upstream, value, transpose_b=True)
             to_logits = _logits_backward(signed, to_dropped, context, upstream, rate if drops else 0.0)
-            return tf.matmul(to_logits, key), _transposed_product(to_logits, query), to_value
+            to_inputs = tf.matmul(to_logits, key), _transposed_product(to_logits, query), to_value
+            if positions is None:
+                return to_inputs
+            return *to_inputs, *_positions_backward(to_logits, position[0], positions.matrix)
 
         return context, gradient
 
-    return compute(query, key, value)
+    return compute(query, key, value, *(() if positions is None else (gate, positions.by_distance)))

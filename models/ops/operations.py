@@ -9,6 +9,7 @@ from models.ops.attention_logits import masked_logits
 from models.ops.devices import device_type, on_cpu
 from models.ops.grouped_convolution import grouped_convolution, grouped_convolution_by_products
 from models.ops.keyed_random import UpdateRandom, dropout
+from models.ops.position_bias import Positions, expand, positioned_logits
 
 
 def gelu(x: tf.Tensor) -> tf.Tensor:
@@ -54,6 +55,8 @@ class Operations:
         *,
         rate: float,
         stream: int,
+        gate: tf.Tensor | None = None,
+        positions: Positions | None = None,
     ) -> tf.Tensor:
         """Returns dropout(softmax(query key^T + key_bias)) value.
 
@@ -65,9 +68,20 @@ class Operations:
             random: Random numbers of the update.
             rate: Dropout rate of the probabilities.
             stream: Id of their random numbers.
+            gate: float32 [B, H, F]; scales `positions`.
+            positions: Added to the logits; None adds nothing.
         """
-        probs = tf.nn.softmax(masked_logits(query, key, key_bias), axis=-1)  # [B, H, F, F]
+        if positions is None:
+            logits = masked_logits(query, key, key_bias)
+        else:
+            logits = positioned_logits(query, key, key_bias, gate, positions.matrix)
+        probs = tf.nn.softmax(logits, axis=-1)  # [B, H, F, F]
         return tf.matmul(dropout(tf.cast(probs, value.dtype), rate, random, stream=stream), value)
+
+    def positions(self, by_distance: tf.Tensor, random: UpdateRandom | None) -> Positions:
+        """Returns the bias of each head and distance, float32 [H, 2 F - 1], as `attention` takes it."""
+        del random
+        return Positions(by_distance, expand(by_distance))
 
     def grouped_convolution(
         self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None, *, num_groups: int
@@ -123,13 +137,22 @@ class FusedOperations(Operations):
         *,
         rate: float,
         stream: int,
+        gate: tf.Tensor | None = None,
+        positions: Positions | None = None,
     ) -> tf.Tensor:
         """Returns dropout(softmax(query key^T + key_bias)) value, fused in training."""
         if random is None:
-            return super().attention(query, key, value, key_bias, random, rate=rate, stream=stream)
+            return super().attention(
+                query, key, value, key_bias, random, rate=rate, stream=stream, gate=gate, positions=positions
+            )
         shape = tf.shape(query)
         keys = random.vector_keys([shape[0], query.shape[1], shape[2], shape[2]], stream=stream) if rate else None
-        return fused.attention(query, key, value, key_bias, rate=rate, keys=keys)
+        return fused.attention(query, key, value, key_bias, gate, positions, rate=rate, keys=keys)
+
+    def positions(self, by_distance: tf.Tensor, random: UpdateRandom | None) -> Positions:
+        """Returns the bias of each head and distance; in training its gradient goes to `by_distance` alone."""
+        plain = super().positions(by_distance, random)
+        return plain if random is None else Positions(by_distance, tf.stop_gradient(plain.matrix))
 
     def grouped_convolution(
         self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None, *, num_groups: int

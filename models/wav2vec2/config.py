@@ -24,10 +24,19 @@ _CHOICES = {
     "conv_init": ("random", "gabor"),
     "fused_ops": ("auto", "on", "off"),
     "feature_norm": ("group", "layer"),
+    "pos_conv_norm": ("weight", "layer"),
 }
+_COUNTS_OF_LAYERS = ("num_layers", "pos_conv_depth")
+# Counts and sizes of parts that a network may lack.
+_MAY_BE_ZERO = (
+    "mask_time_min_spans",
+    "relative_position_buckets",
+    "attention_adapter_size",
+    "lora_rank",
+    "bottleneck_size",
+)
 # The projections of a transformer layer that LoRA can update, by their names in transformers and PEFT.
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense")
-_MAY_BE_0 = ("mask_time_min_spans", "lora_rank", "bottleneck_size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,6 +69,14 @@ class Wav2Vec2Config:
         intermediate_size: Width of the feed-forward blocks.
         pos_conv_kernel: Kernel width, in frames, of the convolutional position embedding.
         pos_conv_groups: Groups of that convolution.
+        pos_conv_norm: "weight" for one convolution whose kernel is weight-normalized, or "layer" for a stack of plain
+            ones, each followed by a layer norm, as in data2vec (`models.wav2vec2.positional_convolution`).
+        pos_conv_depth: Number of convolutions; with "weight" there is one.
+        relative_position_buckets: Rows of the table of a gated relative position bias in attention, as in WavLM
+            (`models.wav2vec2.relative_positions`); 0 = no such bias.
+        relative_position_max_distance: Distance in frames from which on all share the last row.
+        attention_adapter_size: Inner width of the adapter at the end of each transformer layer, as in MMS
+            (`models.wav2vec2.attention_adapter`); 0 = none. Pre-norm layers alone have one.
         stable_layer_norm: True for pre-norm transformer layers (LARGE models), False for post-norm.
         layer_norm_epsilon: Added to variances in the feature projection and the transformer; the feature encoder
             always uses 1e-5.
@@ -79,6 +96,7 @@ class Wav2Vec2Config:
             (wide models), "on" or "off"; the results are the same up to rounding.
         gradient_checkpointing: Whether the backward pass recomputes each transformer layer instead of
             keeping its tensors. Less memory, a third more time, the same results.
+        train_adapters_only: Whether only the attention adapters and the CTC head train.
         lora_rank: Rank of the updates that train beside frozen projections (`models.wav2vec2.low_rank`); 0 = none.
         lora_alpha: The updates count lora_alpha / lora_rank times.
         lora_dropout: Dropout rate of what the updates read.
@@ -102,6 +120,11 @@ class Wav2Vec2Config:
     intermediate_size: int = 3072
     pos_conv_kernel: int = 128
     pos_conv_groups: int = 16
+    pos_conv_norm: str = "weight"
+    pos_conv_depth: int = 1
+    relative_position_buckets: int = 0
+    relative_position_max_distance: int = 800
+    attention_adapter_size: int = 0
     stable_layer_norm: bool = False
     layer_norm_epsilon: float = 1e-5
     hidden_dropout: float = 0.1
@@ -118,6 +141,7 @@ class Wav2Vec2Config:
     initializer_range: float = 0.02
     fused_ops: str = "auto"
     gradient_checkpointing: bool = False
+    train_adapters_only: bool = False
     lora_rank: int = 0
     lora_alpha: float = 16.0
     lora_dropout: float = 0.0
@@ -141,9 +165,30 @@ class Wav2Vec2Config:
         for name in ("num_heads", "pos_conv_groups"):
             if self.hidden_size % (divisor := getattr(self, name)):
                 raise ValueError(f"hidden_size must be a multiple of {name}, got {self.hidden_size} and {divisor}")
+        self._check_parts()
         if self.samples_per_frame > MAX_SIZE:
             raise ValueError(f"conv_stride must make a hop of at most {MAX_SIZE} samples, got {list(self.conv_stride)}")
         self._check_num_parameters()
+
+    def _check_parts(self) -> None:
+        """Refuses parts of a network that contradict each other."""
+        if self.pos_conv_norm == "weight" and self.pos_conv_depth != 1:
+            raise ValueError(f"pos_conv_depth must be 1 with pos_conv_norm='weight', got {self.pos_conv_depth}")
+        if (buckets := self.relative_position_buckets) and not (
+            buckets >= 4 and self.relative_position_max_distance > buckets // 4
+        ):
+            raise ValueError(
+                "relative_position_buckets must be 0, or from 4 to below four times relative_position_max_distance, "
+                f"got {buckets} and {self.relative_position_max_distance}"
+            )
+        if self.attention_adapter_size and not self.stable_layer_norm:
+            raise ValueError(
+                "attention_adapter_size must be 0 without stable_layer_norm: post-norm layers have no adapter"
+            )
+        if self.train_adapters_only and not self.attention_adapter_size:
+            raise ValueError(
+                "train_adapters_only is true, but attention_adapter_size is 0: there are no adapters; set it to false"
+            )
 
     def _check_lora_targets(self) -> None:
         """Checks the names of the projections that LoRA updates, and that there is one kind of adaptation."""
@@ -158,8 +203,9 @@ class Wav2Vec2Config:
 
     def _check_num_parameters(self) -> None:
         """Refuses sizes that are fine one by one and together ask for more memory than any machine has."""
-        num_weights = self.num_layers * self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
-        num_weights += self.hidden_size**2 * self.pos_conv_kernel // self.pos_conv_groups
+        widths = 4 * self.hidden_size + 2 * (self.intermediate_size + self.attention_adapter_size)
+        num_weights = self.num_layers * self.hidden_size * widths
+        num_weights += self.pos_conv_depth * self.hidden_size**2 * self.pos_conv_kernel // self.pos_conv_groups
         num_weights += self.hidden_size * self.vocab_size
         for size, before, kernel in zip(self.conv_dim, (1, *self.conv_dim), self.conv_kernel, strict=False):
             num_weights += size * before * kernel
@@ -226,7 +272,7 @@ class Wav2Vec2Config:
 
 
 def _check_size(name: str, value: int) -> None:
-    least, most = int(name not in _MAY_BE_0), MAX_LAYERS if name == "num_layers" else MAX_SIZE
+    least, most = int(name not in _MAY_BE_ZERO), MAX_LAYERS if name in _COUNTS_OF_LAYERS else MAX_SIZE
     if not least <= value <= most:
         raise ValueError(f"{name} must be from {least} to {most}, got {value}")
 

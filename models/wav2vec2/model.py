@@ -165,21 +165,31 @@ class Wav2Vec2ForCTC(tf_keras.Model):
             dtype=policy,
             stddev=config.initializer_range,
         )
-        self.backbone.feature_encoder.trainable = not freeze_feature_encoder
+        self.backbone.feature_encoder.trainable = not (freeze_feature_encoder or config.train_adapters_only)
         self._trained: frozenset[Any] | None = None  # None = whatever Keras says
+        trained: list[tf.Variable] = []
+        if config.train_adapters_only:
+            trained = [*self.attention_adapter_variables, *self.head.variables]
         if config.is_adapted:
             if not self.adaptation_variables:
                 raise ValueError("lora_rank and bottleneck_size are for networks of transformer layers; set both to 0")
             trained = [*self.adaptation_variables, *self.head.variables]
             if config.bottleneck_size:  # whose paper trains the norms as well
                 trained += [v for v in self.backbone.encoder.variables if "norm/layer_norm/" in v.name]
+        if trained:
             self._trained = frozenset(variable.ref() for variable in trained)
 
     @property
     def trainable_weights(self) -> list[tf.Variable]:
-        """The variables that train: with LoRA or bottleneck adapters only these, the head and the adapters' norms."""
+        """The variables that train: those of LoRA or of adapters with the head, where the rest is frozen."""
         found = super().trainable_weights
         return found if self._trained is None else [variable for variable in found if variable.ref() in self._trained]
+
+    @property
+    def attention_adapter_variables(self) -> list[tf.Variable]:
+        """The variables of the attention adapters, which together with the head belong to one language."""
+        adapters = (layer.adapter for layer in self.backbone.encoder.transformer_layers)
+        return [variable for adapter in adapters if adapter is not None for variable in adapter.variables]
 
     @property
     def adaptation_variables(self) -> list[tf.Variable]:

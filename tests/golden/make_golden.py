@@ -38,6 +38,17 @@ _SMALL = {
     "num_conv_pos_embedding_groups": 4,
 }
 _STABLE = {"conv_bias": True, "feat_extract_norm": "layer", "do_stable_layer_norm": True}
+# Parts that came later need no wider models to show themselves, and files of half the size: weights that float16 holds
+# exactly, gradients in float16.
+_TINY = {
+    **_SMALL,
+    "conv_dim": (4, 6, 8),
+    "hidden_size": 12,
+    "intermediate_size": 20,
+    "num_conv_pos_embedding_groups": 2,
+}
+# Of 41 frames, all kinds of distances: one a bucket, several a bucket, past the last bucket.
+_BUCKETS = {"num_buckets": 16, "max_bucket_distance": 20}
 _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 
 # Name -> (family, fields). Where one value occurs twice in the published models, the small ones have two: an odd number
@@ -46,22 +57,35 @@ MODELS = {
     "base_shaped": ("wav2vec2", _SMALL),
     "large_lv60_shaped": ("wav2vec2", {**_SMALL, **_STABLE, "layer_norm_eps": 1e-3, "num_conv_pos_embeddings": 7}),
     "hubert_shaped": ("hubert", {**_SMALL, "feat_proj_layer_norm": False, "layer_norm_eps": 1e-3}),
+    "wavlm_base_shaped": ("wavlm", {**_TINY, **_BUCKETS}),
+    "wavlm_large_shaped": ("wavlm", {**_TINY, **_BUCKETS, **_STABLE, "layer_norm_eps": 1e-3}),
+    "unispeech_shaped": ("unispeech", {**_TINY, **_STABLE}),
+    "unispeech_sat_shaped": ("unispeech-sat", _TINY),
+    "data2vec_audio_shaped": (
+        "data2vec-audio",
+        {**_TINY, "layer_norm_eps": 1e-3, "conv_pos_kernel_size": 4, "num_conv_pos_embeddings": 3},
+    ),
+    "mms_shaped": ("wav2vec2", {**_TINY, **_STABLE, "layer_norm_eps": 1e-3, "adapter_attn_dim": 5}),
     "base": ("wav2vec2", {}),
     "large_lv60": ("wav2vec2", {**_LARGE, **_STABLE}),
     "hubert_base": ("hubert", {}),
+    "wavlm_base": ("wavlm", {}),
+    "data2vec_audio_base": ("data2vec-audio", {}),
 }
 SMALL_MODELS = tuple(name for name in MODELS if name.endswith("_shaped"))
+
+
+def _is_tiny(name: str) -> bool:
+    return MODELS[name][1].get("hidden_size") == _TINY["hidden_size"]
 
 
 def build(name: str, seed: int) -> torch.nn.Module:
     """Returns the model with every tensor random: fresh ones have zero biases, which would hide a wrong mapping."""
     family, fields = MODELS[name]
     torch.manual_seed(seed)
-    config_class, model_class = {
-        "wav2vec2": (transformers.Wav2Vec2Config, transformers.Wav2Vec2ForCTC),
-        "hubert": (transformers.HubertConfig, transformers.HubertForCTC),
-    }[family]
-    model = model_class(config_class(**fields)).eval()
+    # The default of some families is another one; ours, before it divides by the rows of an update, is this.
+    config = transformers.AutoConfig.for_model(family, **{"ctc_loss_reduction": "sum", **fields})
+    model = transformers.AutoModelForCTC.from_config(config).eval()
     with torch.no_grad():
         for tensor_name, tensor in model.named_parameters():
             if tensor_name.endswith("original0"):  # gains of weight norm
@@ -69,8 +93,10 @@ def build(name: str, seed: int) -> torch.nn.Module:
             elif tensor.ndim >= 2:
                 tensor.normal_(std=float(tensor[0].numel()) ** -0.5)
             else:
-                is_scale = "layer_norm.weight" in tensor_name
+                is_scale = "norm.weight" in tensor_name
                 tensor.normal_(mean=1.0 if is_scale else 0.0, std=0.2)
+            if _is_tiny(name):
+                tensor.copy_(tensor.half())
     return model
 
 
@@ -111,12 +137,14 @@ def make_small(name: str) -> dict[str, np.ndarray]:
     model = build(name, seed)
     rng = np.random.default_rng(seed)
     waveform = rng.normal(size=(1, 4000)) * (1.0 + np.sin(np.arange(4000) / 300.0))
+    if _is_tiny(name):
+        waveform = waveform.astype(np.float16)
     found = run(model, waveform.astype(np.float32), np.array([3, 1, 1, 7, 2, 5], np.int32))
     for tensor_name, tensor in model.state_dict().items():
         found[f"weight/{tensor_name}"] = tensor.numpy()
     for tensor_name, tensor in model.named_parameters():
         if tensor.grad is not None:
-            found[f"gradient/{tensor_name}"] = tensor.grad.numpy()
+            found[f"gradient/{tensor_name}"] = tensor.grad.numpy().astype(np.float16 if _is_tiny(name) else np.float32)
     # Not to_dict: it holds the version and much that has nothing to do with the network.
     found["config"] = np.array(json.dumps(model.config.to_diff_dict()))
     return found

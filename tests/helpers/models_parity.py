@@ -15,7 +15,10 @@ from models.hugging_face.config import from_hf
 from models.wav2vec2.model import Wav2Vec2ForCTC
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-SMALL_MODELS = ("base_shaped", "large_lv60_shaped", "hubert_shaped")
+SMALL_MODELS = (
+    "base_shaped", "large_lv60_shaped", "hubert_shaped", "wavlm_base_shaped", "wavlm_large_shaped", "unispeech_shaped",
+    "unispeech_sat_shaped", "data2vec_audio_shaped", "mms_shaped",
+)  # fmt: skip
 
 
 def load_golden(name):

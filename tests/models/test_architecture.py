@@ -65,8 +65,8 @@ def test_a_config_of_hugging_face_is_a_preset(tmp_path):
     for path in (folder, folder / "config.json"):
         found = find_architecture(preset=str(path))
         assert build(found).config == Wav2Vec2Config(**ODD, **RECIPE, vocab_size=9)
-    (folder / "config.json").write_text(json.dumps({"model_type": "wavlm"}))
-    with pytest.raises(ValueError, match=r"hf/config.json: model_type is 'wavlm'"):
+    (folder / "config.json").write_text(json.dumps({"model_type": "sew"}))
+    with pytest.raises(ValueError, match=r"hf/config.json: model_type is 'sew'"):
         find_architecture(preset=str(folder))
 
 
