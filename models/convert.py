@@ -74,7 +74,7 @@ def from_hf(
     if not folder.is_dir() and (hint := repository_hint(os.fspath(input))):
         raise FileNotFoundError(f"{folder}: no such folder{hint}")
     config, fields = hf_config.read_hf_config(folder / "config.json")
-    normalizes, preprocessing = files.read_preprocessing(folder)
+    normalizes, preprocessing = files.read_preprocessing(folder, config.front_end)
     config = dataclasses.replace(config, normalize_waveform=normalizes)
     with contextlib.ExitStack() as stack:
         language = languages.choose_language(folder, target_lang, config, has_vocab=bool(vocab))

@@ -19,8 +19,17 @@ def sequence_mask(lengths: tf.Tensor, num_positions: int | tf.Tensor, dtype: tf.
     return tf.sequence_mask(lengths, num_positions, dtype=dtype)
 
 
+# Added to the attention logits of padded keys. Finite, because a row without any valid frame must not become NaN.
+_MASKED_LOGIT = -1e9
+
+
+def padding_bias(lengths: tf.Tensor, num_positions: int | tf.Tensor) -> tf.Tensor:
+    """Returns what masks padded keys, float32 [B, 1, 1, N]: 0 before each row's length, a large negative from there."""
+    return (1.0 - sequence_mask(lengths, num_positions, tf.float32))[:, tf.newaxis, tf.newaxis, :] * _MASKED_LOGIT
+
+
 class Projection(tf_keras.layers.Layer):
-    """Computes x W + b over the last axis."""
+    """Computes x W + b, or x W, over the last axis."""
 
     def __init__(
         self,
@@ -32,6 +41,7 @@ class Projection(tf_keras.layers.Layer):
         stddev: float = 0.02,
         initializer: str | None = None,
         operations: Operations = PLAIN,
+        use_bias: bool = True,
     ) -> None:
         """Makes kernel [input_size, output_size] and bias [output_size].
 
@@ -43,6 +53,7 @@ class Projection(tf_keras.layers.Layer):
             stddev: Standard deviation of the truncated normal that initializes the kernel.
             initializer: Keras name of an initializer to use instead.
             operations: Kernels to run, plain or fused.
+            use_bias: Whether there is a bias.
         """
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
         self._output_size = output_size
@@ -52,7 +63,9 @@ class Projection(tf_keras.layers.Layer):
             shape=(input_size, output_size),
             initializer=initializer or tf_keras.initializers.TruncatedNormal(stddev=stddev),
         )
-        self.bias = self.add_weight(name=f"{name}/bias", shape=(output_size,), initializer="zeros")
+        self.bias = None
+        if use_bias:
+            self.bias = self.add_weight(name=f"{name}/bias", shape=(output_size,), initializer="zeros")
         self._fixed_kernel: tf.Tensor | None = None
 
     def fix_weights(self) -> None:
@@ -65,8 +78,9 @@ class Projection(tf_keras.layers.Layer):
         shape = tf.shape(x)
         kernel = self.kernel if self._fixed_kernel is None else self._fixed_kernel
         flat = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
-        # In inference, TensorFlow joins the product, the bias and the activation.
-        flat = tf.nn.bias_add(flat, self.bias) if activation else self._operations.add_bias(flat, self.bias)
+        if self.bias is not None:
+            # In inference, TensorFlow joins the product, the bias and the activation.
+            flat = tf.nn.bias_add(flat, self.bias) if activation else self._operations.add_bias(flat, self.bias)
         if activation is not None:
             flat = activation(flat)
         result = tf.reshape(flat, tf.concat([shape[:-1], [self._output_size]], axis=0))

@@ -23,6 +23,7 @@ _SAFETENSORS, _SAFETENSORS_INDEX = "model.safetensors", "model.safetensors.index
 _PICKLE = "pytorch_model.bin"
 _MAX_NAME = 255  # bytes of a file name; the system's error for a longer one repeats it in full
 _DTYPES = ("float32", "float16", "bfloat16")  # float32 holds all of them exactly
+_COUNTER = "int64"  # of batch norm
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _load_old_pickle(path: Path) -> dict[str, StoredTensor]:
     def read(name: str) -> np.ndarray:
         tensor = content[name].detach()
         dtype = str(tensor.dtype).removeprefix("torch.")
-        if dtype not in _DTYPES or tensor.layout != torch.strided or tensor.device.type != "cpu":
+        if dtype not in (*_DTYPES, _COUNTER) or tensor.layout != torch.strided or tensor.device.type != "cpu":
             kind = f"{tensor.layout}, {tensor.device.type}".replace("torch.", "")
             raise ValueError(f"{path}: {name} is {dtype} ({kind}); supported are whole tensors of {', '.join(_DTYPES)}")
         # Through float32, because NumPy has no bfloat16.
@@ -183,6 +184,8 @@ def _unpickle(path: Path) -> Any:
 
 
 def _to_float32(path: Path, name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype.name == _COUNTER and not array.shape:
+        return array
     if array.dtype.name not in _DTYPES:
         raise ValueError(f"{path}: {name} has type {array.dtype}; supported are {', '.join(_DTYPES)}")
     return array.astype(np.float32, copy=False)
