@@ -12,6 +12,7 @@ import numpy as np
 
 from common.json_files import describe, is_kind
 from common.renamed import rename_fields
+from models.wav2vec2.parts import MAX_LAYERS, check_parts
 from models.wav2vec2.presets import PRESETS
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -19,8 +20,6 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MIN_FUSED_HIDDEN_SIZE = 256
 # Far above every published model. A larger value means a damaged file, which is refused before anything is allocated.
 MAX_SIZE = 2**20  # of any width, kernel or count
-MAX_LAYERS = 1_000  # transformer layers, or convolutions
-_MAX_PARAMETERS = 10**11
 _KINDS = {bool: "true or false", str: "text", int: "a whole number", float: "a finite number"}
 _CHOICES = {
     "conv_init": ("random", "gabor"),
@@ -201,88 +200,7 @@ class Wav2Vec2Config:
                 raise ValueError(f"hidden_size must be a multiple of {name}, got {self.hidden_size} and {divisor}")
         if self.samples_per_frame > MAX_SIZE:
             raise ValueError(f"conv_stride must make a hop of at most {MAX_SIZE} samples, got {list(self.conv_stride)}")
-        self._check_parts()
-        self._check_num_parameters()
-
-    def _check_parts(self) -> None:
-        """Refuses parts of a network that contradict each other."""
-        self._check_conformer()
-        self._check_length_adapters()
-        if self.pos_conv_norm == "weight" and self.pos_conv_depth != 1:
-            raise ValueError(f"pos_conv_depth must be 1 with pos_conv_norm='weight', got {self.pos_conv_depth}")
-        if (buckets := self.relative_position_buckets) and not (
-            buckets >= 4 and self.relative_position_max_distance > buckets // 4
-        ):
-            raise ValueError(
-                "relative_position_buckets must be 0, or from 4 to below four times relative_position_max_distance, "
-                f"got {buckets} and {self.relative_position_max_distance}"
-            )
-        if self.attention_adapter_size and not self.stable_layer_norm:
-            raise ValueError(
-                "attention_adapter_size must be 0 without stable_layer_norm: post-norm layers have no adapter"
-            )
-        if self.train_adapters_only and not self.attention_adapter_size:
-            raise ValueError(
-                "train_adapters_only is true, but attention_adapter_size is 0: there are no adapters; set it to false"
-            )
-
-    def _check_conformer(self) -> None:
-        """Refuses parts of conformers in other networks, and sizes that they cannot have."""
-        if self.front_end == "log_mel" and (self.normalize_waveform or not self.feature_projection_norm):
-            raise ValueError("front_end='log_mel' needs normalize_waveform=False and feature_projection_norm=True")
-        if self.layer_kind != "conformer":
-            for name, usual in (("front_end", "convolutions"), ("attention_positions", "none")):
-                if getattr(self, name) != usual:
-                    raise ValueError(f"{name}={getattr(self, name)!r} needs layer_kind='conformer'")
-        elif self.relative_position_buckets or self.attention_adapter_size or self.pos_conv_norm != "weight":
-            raise ValueError(
-                "relative_position_buckets, attention_adapter_size and pos_conv_norm='layer' need transformer layers, not "
-                "layer_kind='conformer'"
-            )
-        if self.attention_positions == "rotary" and self.hidden_size // self.num_heads % 2:
-            raise ValueError(f"rotary positions need heads of an even width, got {self.hidden_size // self.num_heads}")
-        if self.attention_positions == "relative" and self.hidden_size % 2:
-            raise ValueError(f"relative positions need an even hidden_size, got {self.hidden_size}")
-        if not self.depthwise_kernel % 2:
-            raise ValueError(f"depthwise_kernel must be odd, got {self.depthwise_kernel}")
-
-    def _check_length_adapters(self) -> None:
-        """Refuses layers behind the encoder that do not fit it, or that lose count of a row's frames."""
-        if not self.num_length_adapters:
-            if self.output_size or self.length_adapter_feed_forward:
-                raise ValueError("output_size and length_adapter_feed_forward need num_length_adapters of at least 1")
-            return
-        if self.num_length_adapters > MAX_LAYERS:
-            raise ValueError(f"num_length_adapters must be at most {MAX_LAYERS}, got {self.num_length_adapters}")
-        kernel, stride, padding = self.adapter_step
-        has_attention = self.length_adapter == "attention"
-        if kernel // 2 != padding or (kernel != 3 and not has_attention):
-            raise ValueError(
-                f"length_adapter_kernel={kernel} with length_adapter_stride={stride} pads by {padding}, and transformers "
-                "counts the frames of a row as if by another number; 3 and 2 are usual"
-            )
-        if has_attention and self.head_input_size % self.num_heads:
-            raise ValueError(f"output_size must be a multiple of num_heads, got {self.output_size}")
-
-    def _check_num_parameters(self) -> None:
-        """Refuses sizes that are fine one by one and together ask for more memory than any machine has."""
-        feed_forward = 2 * self.hidden_size * (self.intermediate_size + self.attention_adapter_size)
-        layer = 4 * self.hidden_size**2 + feed_forward
-        if self.layer_kind == "conformer":
-            layer += feed_forward + self.hidden_size * (4 * self.hidden_size + self.depthwise_kernel)
-            layer += self.hidden_size * (self.relative_key_left + self.relative_key_right)
-        num_weights = self.num_layers * layer
-        num_weights += self.pos_conv_depth * self.hidden_size**2 * self.pos_conv_kernel // self.pos_conv_groups
-        num_weights += self.head_input_size * self.vocab_size + self.feature_size * self.hidden_size
-        adapter = self.head_input_size * (4 * self.length_adapter_kernel + 4) + 2 * self.intermediate_size
-        num_weights += self.num_length_adapters * self.head_input_size * adapter
-        for size, before, kernel in zip(self.conv_dim, (1, *self.conv_dim), self.conv_kernel, strict=False):
-            num_weights += size * before * kernel
-        if num_weights > _MAX_PARAMETERS:
-            raise ValueError(
-                f"the sizes make about {num_weights:.1e} parameters, at most {_MAX_PARAMETERS:.0e} are supported: "
-                f"hidden_size {self.hidden_size}, num_layers {self.num_layers}, conv_dim {list(self.conv_dim)} ..."
-            )
+        check_parts(self)
 
     def _check_values(self) -> None:
         """Checks the type and the range of each field by itself."""
