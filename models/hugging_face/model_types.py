@@ -39,7 +39,8 @@ _COMMON: Fields = {
 }
 # Must have this value, which is also the default; any other value means another network.
 _REQUIRED: Mapping[str, Any] = {"hidden_act": "gelu", "feat_extract_activation": "gelu", "quantization_config": None}
-_WITHOUT_ADAPTERS: Mapping[str, Any] = {"adapter_attn_dim": None}
+_WITHOUT_ATTENTION_ADAPTERS: Mapping[str, Any] = {"adapter_attn_dim": None}
+_WITHOUT_ADAPTERS: Mapping[str, Any] = {"add_adapter": False, **_WITHOUT_ATTENTION_ADAPTERS}
 
 # Read where add_adapter is true: layers behind the encoder.
 _LENGTH_ADAPTER: Fields = {
@@ -103,7 +104,6 @@ MODEL_TYPES: Mapping[str, ModelType] = {
         architecture="Wav2Vec2ForCTC",
         prefix="wav2vec2.",
         own={"attention_adapter_size": ("adapter_attn_dim", None)},
-        required={"add_adapter": False},
     ),
     "hubert": ModelType(
         architecture="HubertForCTC",
@@ -118,7 +118,7 @@ MODEL_TYPES: Mapping[str, ModelType] = {
             "relative_position_buckets": ("num_buckets", 320),
             "relative_position_max_distance": ("max_bucket_distance", 800),
         },
-        required=_WITHOUT_ADAPTERS,
+        required=_WITHOUT_ATTENTION_ADAPTERS,
     ),
     "unispeech": ModelType(architecture="UniSpeechForCTC", prefix="unispeech.", required=_WITHOUT_ADAPTERS),
     "unispeech-sat": ModelType(architecture="UniSpeechSatForCTC", prefix="unispeech_sat.", required=_WITHOUT_ADAPTERS),
@@ -130,7 +130,7 @@ MODEL_TYPES: Mapping[str, ModelType] = {
             "pos_conv_depth": ("num_conv_pos_embeddings", 5),
         },
         fixed={"feature_norm": "layer", "stable_layer_norm": False, "pos_conv_norm": "layer"},
-        required=_WITHOUT_ADAPTERS,
+        required=_WITHOUT_ATTENTION_ADAPTERS,
     ),
     "wav2vec2-conformer": ModelType(
         architecture="Wav2Vec2ConformerForCTC",

@@ -16,7 +16,7 @@ from models.wav2vec2.presets import PRESETS
 OURS_ALONE = {
     # The last stands in another file of theirs.
     name: getattr(Wav2Vec2Config(), name)
-    for name in ("conv_init", "fused_ops", "gradient_checkpointing", "normalize_waveform")
+    for name in ("conv_init", "fused_ops", "gradient_checkpointing", "normalize_waveform", "train_adapters_only")
 }
 
 # No other field has its default value, ours or theirs, but for parts that one model type has.
@@ -28,7 +28,7 @@ ALL_DIFFERENT = Wav2Vec2Config(
     mask_time_length=8, mask_time_min_spans=1, mask_feature_prob=0.09, mask_feature_length=11, initializer_range=0.12,
 )  # fmt: skip
 PARTS = {
-    "wav2vec2": {},
+    "wav2vec2": {"attention_adapter_size": 5},
     "hubert": {"feature_projection_norm": False},
     "wavlm": {"relative_position_buckets": 16, "relative_position_max_distance": 20},
     "unispeech": {},
@@ -175,7 +175,9 @@ def test_a_published_data2vec_config_becomes_the_preset():
         ({"feat_extract_activation": "gelu_new"}, "feat_extract_activation is 'gelu_new'"),
         ({"add_adapter": "yes"}, "add_adapter is 'yes'"),
         ({"add_adapter": True, "adapter_kernel_size": 5}, "length_adapter_kernel=5 with length_adapter_stride=2"),
-        ({"adapter_attn_dim": 16}, "adapter_attn_dim is 16"),
+        ({"model_type": "wavlm", "adapter_attn_dim": 16}, "adapter_attn_dim is 16"),
+        ({"adapter_attn_dim": 16}, "attention_adapter_size must be 0 without stable_layer_norm"),
+        ({"model_type": "hubert", "add_adapter": True}, "add_adapter is True"),
         ({"model_type": "hubert", "conv_pos_batch_norm": True}, "conv_pos_batch_norm is True"),
         ({"quantization_config": {"bits": 8}}, "quantization_config"),
         ({"output_hidden_size": 512}, "output_hidden_size is 512"),
