@@ -247,7 +247,7 @@ def test_a_spectrogram_is_taken_for_what_the_model_computes_itself(tmp_path):
     write(tmp_path / "preprocessor_config.json", {**MEL, "sampling_rate": 16_000})
     normalizes, line = files.read_preprocessing(tmp_path, "log_mel")
     assert normalizes is False and "part of the model" in line
-    with pytest.raises(ValueError, match="feature_extractor_type is 'SeamlessM4TFeatureExtractor'; only Wav2Vec2"):
+    with pytest.raises(ValueError, match="feature_extractor_type is .SeamlessM4TFeatureExtractor.; only Wav2Vec2"):
         files.read_preprocessing(tmp_path)
     # What we write is what transformers loads, and what we read.
     write(tmp_path / "preprocessor_config.json", files.preprocessor_fields(preset("w2v_bert_base")))
