@@ -214,7 +214,7 @@ def _products_backward(
     return products_backward(x, tf.ensure_shape(kernel, shape), upstream, num_groups)
 
 
-@_function
+@called
 def _grouped_convolution(x: tf.Tensor, kernel: tf.Tensor, num_groups: int, shape: tuple[int, ...]) -> tf.Tensor:
     @tf.custom_gradient
     def compute(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
@@ -231,7 +231,7 @@ def grouped_convolution(x: tf.Tensor, kernel: tf.Tensor, *, num_groups: int) -> 
     return _grouped_convolution(x, tf.convert_to_tensor(kernel), num_groups, tuple(kernel.shape))
 
 
-@_function
+@called
 def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """Returns x + bias, whose gradient is a product with ones: TensorFlow's sum takes ten times as long on a GPU.
 

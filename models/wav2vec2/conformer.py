@@ -39,7 +39,7 @@ class FeedForward(tf_keras.layers.Layer):
         """Makes the projections [size, I] and [I, size]; `stream` is the first of two ids of random numbers."""
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
         self._config, self._activation, self._operations, self._stream = config, activation, operations, stream
-        projection = functools.partial(Projection, dtype=dtype, stddev=config.initializer_range)
+        projection = functools.partial(Projection, dtype=dtype, stddev=config.initializer_range, operations=operations)
         inner = config.intermediate_size
         self.intermediate = projection(input_size=size, output_size=inner, name=f"{name}/intermediate")
         self.output_projection = projection(input_size=inner, output_size=size, name=f"{name}/output")

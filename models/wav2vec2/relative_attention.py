@@ -104,7 +104,7 @@ class RelativeAttention(tf_keras.layers.Layer):
         def projection(part: str, output_size: int, *, use_bias: bool = True) -> Projection:
             return Projection(
                 input_size=size, output_size=output_size, name=f"{name}/{part}", dtype=dtype,
-                stddev=config.initializer_range, use_bias=use_bias,
+                stddev=config.initializer_range, use_bias=use_bias, operations=operations,
             )  # fmt: skip
 
         if positions == "rotary":
