@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -129,7 +130,9 @@ class ConformerLayer(tf_keras.layers.Layer):
         self._config, self._operations, self._stream = config, operations, stream
         size = config.hidden_size
         norm = functools.partial(LayerNorm, size=size, epsilon=norm_epsilon(config), operations=operations)
-        part = functools.partial(dict, config=config, operations=operations, dtype=dtype)
+        part: functools.partial[dict[str, Any]] = functools.partial(
+            dict, config=config, operations=operations, dtype=dtype
+        )
         feed_forward = functools.partial(FeedForward, size=size, activation=config.activation)
         self.first_norm = norm(name=f"{name}/first_norm")
         self.first = feed_forward(**part(name=f"{name}/first", stream=stream))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -54,7 +55,9 @@ class ShorteningLayer(tf_keras.layers.Layer):
         self._config, self._stream = config, stream
         size = config.head_input_size
         norm = functools.partial(LayerNorm, size=size, epsilon=config.layer_norm_epsilon, operations=operations)
-        part = functools.partial(dict, config=config, operations=operations, dtype=dtype)
+        part: functools.partial[dict[str, Any]] = functools.partial(
+            dict, config=config, operations=operations, dtype=dtype
+        )
         self.residual_norm = norm(name=f"{name}/residual_norm")
         self.residual = GatedConvolution(**part(name=f"{name}/residual"))
         self.attention_norm = norm(name=f"{name}/attention_norm")
@@ -82,7 +85,9 @@ class LengthAdapter(tf_keras.layers.Layer):
         super().__init__(name="length_adapter", dtype=dtype)
         self._config, self._operations = config, operations
         has_attention = config.length_adapter == "attention"
-        part = functools.partial(dict, config=config, operations=operations, dtype=dtype)
+        part: functools.partial[dict[str, Any]] = functools.partial(
+            dict, config=config, operations=operations, dtype=dtype
+        )
         if config.length_adapter_feed_forward:
             self.feed_forward = FeedForward(
                 size=config.hidden_size, activation="relu", **part(name="length_adapter/feed_forward", stream=stream)

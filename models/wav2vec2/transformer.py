@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
@@ -152,6 +153,7 @@ class Encoder(tf_keras.layers.Layer):
         # Of each layer: its own random numbers, then that of layer drop.
         self._num_streams = (conformer.NUM_STREAMS if is_conformer else 4) + 1
         streams = [stream + 1 + self._num_streams * i for i in range(config.num_layers)]
+        self.transformer_layers: list[Any]
         if is_conformer:
             self.shared_positions = SharedPositions(config=config, dtype=dtype)
             self.transformer_layers = [
