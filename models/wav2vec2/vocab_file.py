@@ -37,7 +37,7 @@ def read_token_ids(path: Path, target_lang: str = "") -> dict[str, int]:
     if not all(is_kind(index, int) and index >= 0 for index in found.values()):
         raise ValueError(
             f"{path}: not an object of token -> id; choose a language with --target_lang, or give the vocabulary of "
-            "one with --vocab"
+            "one language with --vocab"
         )
     return found
 
