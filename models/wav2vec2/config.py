@@ -34,7 +34,7 @@ _CHOICES = {
     "length_adapter": ("convolution", "attention"),
     "length_adapter_activation": ("gelu", "swish", "relu"),
 }
-_COUNTS_OF_LAYERS = ("num_layers", "pos_conv_depth")
+_COUNTS_OF_LAYERS = ("num_layers", "pos_conv_depth", "num_length_adapters")
 # Counts and sizes of parts that a network may lack.
 _MAY_BE_ZERO = (
     "mask_time_min_spans", "relative_position_buckets", "attention_adapter_size", "relative_key_left",

@@ -64,8 +64,6 @@ def _check_length_adapters(config: Wav2Vec2Config) -> None:
         if config.output_size or config.length_adapter_feed_forward:
             raise ValueError("output_size and length_adapter_feed_forward need num_length_adapters of at least 1")
         return
-    if config.num_length_adapters > MAX_LAYERS:
-        raise ValueError(f"num_length_adapters must be at most {MAX_LAYERS}, got {config.num_length_adapters}")
     kernel, stride, padding = config.adapter_step
     has_attention = config.length_adapter == "attention"
     if kernel // 2 != padding or (kernel != 3 and not has_attention):
