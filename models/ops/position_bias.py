@@ -35,7 +35,8 @@ def expand(by_distance: tf.Tensor) -> tf.Tensor:
 
 def collapse(matrix: tf.Tensor) -> tf.Tensor:
     """Sums the diagonals of [H, F, F] to [H, 2 F - 1]: the gradient of `expand`."""
-    num_heads, num_frames = matrix.shape[0], tf.shape(matrix)[1]
+    # Where XLA compiles it for other sizes again, neither size is static.
+    num_heads, num_frames = tf.unstack(tf.shape(matrix)[:2])
     # Cut into rows that are one wider than the matrix, all numbers but the last: a column then holds one diagonal from
     # the middle on, and below it one before the middle. No copy wider than the matrix is made.
     flat = tf.reshape(matrix, [num_heads, num_frames * num_frames])
