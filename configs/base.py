@@ -159,6 +159,7 @@ def get_config() -> ConfigDict:
     model.attention_dropout = 0.0  # of attention probabilities
     model.activation_dropout = 0.1  # inside feed-forward blocks
     model.feature_projection_dropout = 0.0  # after the feature projection
+    model.convolution_dropout = 0.1  # after the convolutions of conformer layers
     model.final_dropout = 0.0  # before the CTC head
     model.layer_drop = 0.1  # probability that an update skips a transformer layer
     model.mask_time_prob = 0.65  # share of frames under time masks, overlaps counted twice

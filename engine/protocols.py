@@ -312,7 +312,7 @@ class Components:
         preflight: keyword arguments -> None. Raises ValueError if the data would spoil the run.
         open_unlabelled: (inputs, find_audio, text_normalization, on_rate_mismatch) -> UnlabelledCorpus.
         fetch_weights: name of published weights -> local folder; a path -> itself. Raises ValueError and OSError.
-        word_aligner: (log-probabilities, token ids of each word, separators=...) -> where each word was said, if at all.
+        word_aligner: (log-probabilities, token ids of each word, separators=...) -> the frames of each that was said.
         encode_flac: float32 [N] at 16 kHz -> a FLAC file.
     """
 

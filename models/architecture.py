@@ -33,8 +33,11 @@ _LATER = (
     "pos_conv_depth",
     "relative_position_buckets",
     "relative_position_max_distance",
-    "attention_adapter_size",
-)
+    "attention_adapter_size", "front_end", "layer_kind", "activation", "attention_positions", "rotary_base",
+    "relative_key_left", "relative_key_right", "depthwise_kernel", "depthwise_causal", "depthwise_norm",
+    "num_length_adapters", "length_adapter", "length_adapter_kernel", "length_adapter_stride",
+    "length_adapter_activation", "length_adapter_feed_forward", "output_size",
+)  # fmt: skip
 _DEFAULTS = Wav2Vec2Config()
 _MAX_DIFFERENCES = 3
 
@@ -50,7 +53,8 @@ def find_architecture(*, preset: str, init: str = "", run: str = "") -> dict[str
         run: Workdir of the run if it has started before; its architecture is used and `init` is ignored.
 
     Returns:
-        Fields as JSON holds them, without dropout rates, masks and the size of the vocabulary.
+        Fields as JSON holds them, without dropout rates, masks and the size of the vocabulary; {} for a named preset
+        that normalizes recordings.
 
     Raises:
         ValueError: If there is no such preset or file, or the architecture of `init` differs from the named preset.
@@ -59,7 +63,8 @@ def find_architecture(*, preset: str, init: str = "", run: str = "") -> dict[str
     if preset in PRESETS:
         if init and not run:
             _check_same(preset, init)
-        return {}
+        # A run asks its config whether recordings are normalized, and takes a name alone for yes.
+        return {} if config_of(preset).normalize_waveform else _fields(config_of(preset))
     if run:
         return _fields(_config_of(run))
     if preset != AUTO:
@@ -76,8 +81,9 @@ def _read_file(path: str) -> Wav2Vec2Config:
         )
     if not pretrained.is_hugging_face(file):
         return pretrained.read_config(file)
-    normalizes, _ = read_preprocessing(Path(file).parent)
-    return dataclasses.replace(read_hf_config(file)[0], normalize_waveform=normalizes)
+    config, _ = read_hf_config(file)
+    normalizes, _ = read_preprocessing(Path(file).parent, config.front_end)
+    return dataclasses.replace(config, normalize_waveform=normalizes)
 
 
 def _config_of(init: str) -> Wav2Vec2Config:

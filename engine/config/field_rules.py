@@ -160,6 +160,7 @@ _RULES: dict[str, Rule] = {
     "model.attention_dropout": _BELOW_1,
     "model.activation_dropout": _BELOW_1,
     "model.feature_projection_dropout": _BELOW_1,
+    "model.convolution_dropout": _BELOW_1,
     "model.final_dropout": _BELOW_1,
     "model.layer_drop": _BELOW_1,
     "model.mask_time_prob": _RATIO,

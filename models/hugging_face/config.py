@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from common.json_files import MalformedFileError, describe, read_object
-from models.hugging_face.model_types import MODEL_TYPES, ModelType
+from models.hugging_face.model_types import MODEL_TYPES, Fields, ModelType
 from models.wav2vec2.config import Wav2Vec2Config
 
 # Fields of ours that have no place in their config.json: how a fresh model starts and how it is computed.
+_MAY_BE_ZERO = (("mask_time_min_spans", 0), ("relative_key_left", 0), ("relative_key_right", 0))
 _OURS_ALONE = (
     "conv_init", "fused_ops", "gradient_checkpointing", "normalize_waveform", "train_adapters_only", "lora_rank",
     "lora_alpha", "lora_dropout", "lora_targets", "bottleneck_size",
@@ -38,11 +39,14 @@ def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
             shown = _show(fields[name])
             raise ValueError(f"{name} is {shown}, which is not supported; only {wanted!r} is")
     ours: dict[str, Any] = dict(known.fixed)
-    for name, (theirs, default) in known.fields.items():
+    for name, (theirs, default) in {**known.fields, **_length_adapter_of(known, fields)}.items():
         value = fields.get(theirs, default)
-        if not _has_type_of(default, value) and (name, value) != ("mask_time_min_spans", 0):
+        value = known.null.get(theirs) if value is None else value
+        if not _has_type_of(default, value) and (name, value) not in _MAY_BE_ZERO:
             raise ValueError(f"{theirs} is {_show(value)}, wanted a value like {default!r}")
         ours[name] = 0 if value is None else value  # a part that is absent is null in their config
+    if "num_length_adapters" in ours and fields.get("output_hidden_size") not in (None, ours["hidden_size"]):
+        ours["output_size"] = fields["output_hidden_size"]
     if not fields.get("apply_spec_augment", True):
         ours["mask_time_prob"] = ours["mask_feature_prob"] = 0.0
     try:
@@ -53,6 +57,16 @@ def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
     return config
 
 
+def _length_adapter_of(known: ModelType, fields: Mapping[str, Any]) -> Fields:
+    """Returns the fields to read about layers behind the encoder; none without add_adapter."""
+    adds_adapter = fields.get("add_adapter", False)
+    if not isinstance(adds_adapter, bool):
+        raise ValueError(f"add_adapter is {_show(adds_adapter)}, wanted a value like False")
+    if not adds_adapter and fields.get("use_intermediate_ffn_before_adapter"):
+        raise ValueError("use_intermediate_ffn_before_adapter is true, but add_adapter is not")
+    return known.length_adapter if adds_adapter else {}
+
+
 def _check_sizes(fields: Mapping[str, Any], config: Wav2Vec2Config) -> None:
     """Refuses a config that contradicts itself."""
     num_convolutions = fields.get("num_feat_extract_layers", len(config.conv_dim))
@@ -61,7 +75,7 @@ def _check_sizes(fields: Mapping[str, Any], config: Wav2Vec2Config) -> None:
             f"num_feat_extract_layers is {_show(num_convolutions)}, but conv_dim has {len(config.conv_dim)}"
         )
     # transformers ignores it without adapters, but a value that differs suggests a network above the encoder.
-    if fields.get("output_hidden_size") not in (None, config.hidden_size):
+    if not config.num_length_adapters and fields.get("output_hidden_size") not in (None, config.hidden_size):
         raise ValueError(
             f"output_hidden_size is {_show(fields['output_hidden_size'])}, not hidden_size ({config.hidden_size}): "
             "a network above the encoder is not supported"
@@ -108,14 +122,21 @@ def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2", blank_id: int
         "model_type": model_type,
         "dtype": "float32",
         "pad_token_id": blank_id,
-        "num_feat_extract_layers": len(config.conv_dim),
         "mask_feature_min_masks": 0,
     }
-    for name, (theirs, default) in known.fields.items():
+    if config.front_end == "convolutions":
+        fields["num_feat_extract_layers"] = len(config.conv_dim)
+    shown = known.fields
+    if config.num_length_adapters:
+        shown = {**shown, **known.length_adapter}
+        fields |= {"add_adapter": True, "output_hidden_size": config.head_input_size}
+    for name, (theirs, default) in shown.items():
         value = getattr(config, name)
         fields[theirs] = list(value) if isinstance(value, tuple) else value
         if default is None and not value:
             del fields[theirs]
+    if config.attention_positions == "none" and "attention_positions" in known.fields:
+        fields["position_embeddings_type"] = None
     fields.update((name, value) for name, value in known.all_required.items() if value not in (None, False))
     fields["apply_spec_augment"] = config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0
     if not fields["apply_spec_augment"]:
@@ -148,6 +169,8 @@ def _check_fields(model_type: str, known: ModelType, config: Wav2Vec2Config) -> 
     for field in dataclasses.fields(config):
         name, value = field.name, getattr(config, field.name)
         if name in known.fields or name in _OURS_ALONE or value == known.fixed.get(name, field.default):
+            continue
+        if config.num_length_adapters and (name in known.length_adapter or name == "output_size"):
             continue
         others = [other for other, its in MODEL_TYPES.items() if name in its.fields or its.fixed.get(name) == value]
         where = f"in models of type {', '.join(others)} only" if others else "in no other model"

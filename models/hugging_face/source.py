@@ -60,7 +60,7 @@ def open_folder(folder: Path, stack: contextlib.ExitStack, *, target_lang: str =
     if not folder.is_dir() and (hint := repository_hint(str(folder))):
         raise FileNotFoundError(f"{folder}: no such folder{hint}")
     config, fields = hf_config.read_hf_config(folder / "config.json")
-    normalizes, preprocessing = files.read_preprocessing(folder)
+    normalizes, preprocessing = files.read_preprocessing(folder, config.front_end)
     language = languages.choose_language(folder, target_lang, config, has_vocab=has_vocab)
     tensors = languages.open_language(open_tensors(folder, stack), folder, target_lang, stack)
     config = languages.fit_head(config, tensors)

@@ -22,6 +22,15 @@ _NARROW_POSITIONS: dict[str, Any] = {
     "pos_conv_depth": 5,
     "pos_conv_kernel": 19,
 }
+# Conformers keep wav2vec 2.0's convolutions below, those of large models.
+_CONFORMER: dict[str, Any] = {**_STABLE, "layer_kind": "conformer", "activation": "swish"}
+
+# w2v-BERT reads a log-mel spectrogram, and its convolutions look back only.
+_W2V_BERT: dict[str, Any] = {
+    "front_end": "log_mel", "normalize_waveform": False, "layer_kind": "conformer", "activation": "swish",
+    "attention_positions": "relative_key", "depthwise_norm": "layer", "depthwise_causal": True,
+    "length_adapter": "attention",
+}  # fmt: skip
 
 # Maps a name to the fields of `models.wav2vec2.config.Wav2Vec2Config` that differ from its defaults, which are "base".
 PRESETS: dict[str, dict[str, Any]] = {
@@ -85,4 +94,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     # 2022, https://arxiv.org/abs/2202.03555)
     "data2vec_audio_base": _NARROW_POSITIONS,
     "data2vec_audio_large": {**_LARGE, **_NARROW_POSITIONS},
+    # facebook/wav2vec2-conformer-rel-pos-large and -rope-large (Wang et al. 2020, https://arxiv.org/abs/2010.05171,
+    # with the network of https://arxiv.org/abs/2005.08100)
+    "conformer_rel_pos": {**_LARGE, **_CONFORMER, "attention_positions": "relative"},
+    "conformer_rope": {**_LARGE, **_CONFORMER, "attention_positions": "rotary"},
+    # facebook/w2v-bert-2.0 (Seamless Communication 2023, https://arxiv.org/abs/2312.05187, section 3.1)
+    "w2v_bert_2": {**_LARGE, **_W2V_BERT},
+    # The same network at the size of "base".
+    "w2v_bert_base": _W2V_BERT,
 }

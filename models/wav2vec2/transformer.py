@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 import tf_keras
 
 from models.ops.keyed_random import UpdateRandom, dropout
-from models.ops.operations import gelu
+from models.ops.operations import ACTIVATIONS
 from models.ops.position_bias import Positions
+from models.wav2vec2 import conformer
 from models.wav2vec2.attention_adapter import AttentionAdapter
 from models.wav2vec2.bottleneck import bottleneck
 from models.wav2vec2.config import Wav2Vec2Config
-from models.wav2vec2.layers import Dtype, LayerNorm, adapted_projection, sequence_mask
+from models.wav2vec2.layers import Dtype, LayerNorm, adapted_projection, padding_bias, sequence_mask
 from models.wav2vec2.positional_convolution import (
     PositionalConvolution,
     PositionalConvolutionStack,
     choose_operations,
 )
+from models.wav2vec2.relative_attention import SharedPositions
 from models.wav2vec2.relative_positions import PositionGate, RelativePositionBias
 
-# Added to the attention logits of padded keys. Finite, because a row without any valid frame must not become NaN.
-_MASKED_LOGIT = -1e9
 # Stream ids of LoRA's dropout, from the id of a layer's other random numbers.
 _STREAM_LORA = 1 << 22
 
@@ -137,37 +139,56 @@ class TransformerLayer(tf_keras.layers.Layer):
         """Runs the two projections; the caller applies the dropout of the second one."""
         if random is None:
             # In inference the product, the bias and the GELU become one kernel.
-            x = self.intermediate(x, activation=gelu)
+            x = self.intermediate(x, activation=ACTIVATIONS[self._config.activation])
         else:
-            rate, stream = self._config.activation_dropout, self._stream + 2
-            x = self._operations.gelu(self.intermediate(x, random), random, rate=rate, stream=stream)
+            rate, stream, kind = self._config.activation_dropout, self._stream + 2, self._config.activation
+            x = self._operations.activation(self.intermediate(x, random), random, kind=kind, rate=rate, stream=stream)
         x = self.output_projection(x, random)
         return x if self.output_adapter is None else self.output_adapter(x, random)
 
 
 class Encoder(tf_keras.layers.Layer):
-    """Adds the position embedding and runs the transformer layers."""
+    """Adds the position embedding, where the config has one, and runs the layers."""
 
     def __init__(self, *, config: Wav2Vec2Config, stream: int, dtype: Dtype) -> None:
         """Makes the layers; their random numbers use stream ids from `stream` upwards."""
         super().__init__(name="encoder", dtype=dtype)
         self._config = config
         self._stream = stream
-        positions = PositionalConvolution if config.pos_conv_norm == "weight" else PositionalConvolutionStack
-        self.positional_convolution = positions(config=config, dtype=dtype)
+        operations = choose_operations(config)
+        is_conformer = config.layer_kind == "conformer"
+        if config.has_position_convolution:
+            kind = PositionalConvolution if config.pos_conv_norm == "weight" else PositionalConvolutionStack
+            self.positional_convolution = kind(config=config, dtype=dtype)
+            # Conformers have the weights in their files and do not use them.
+            self.positional_convolution.trainable = not is_conformer
         self.position_bias = None
         if config.relative_position_buckets:
-            self.position_bias = RelativePositionBias(config=config, operations=choose_operations(config), dtype=dtype)
-        self.norm = LayerNorm(
-            size=config.hidden_size,
-            epsilon=config.layer_norm_epsilon,
-            name="encoder/norm",
-            operations=choose_operations(config),
-        )
-        self.transformer_layers = [
-            TransformerLayer(config=config, name=f"encoder/layers/{i}", stream=stream + 1 + 5 * i, dtype=dtype)
-            for i in range(config.num_layers)
-        ]
+            self.position_bias = RelativePositionBias(config=config, operations=operations, dtype=dtype)
+        if config.has_encoder_norm:
+            self.norm = LayerNorm(
+                size=config.hidden_size,
+                epsilon=config.layer_norm_epsilon,
+                name="encoder/norm",
+                operations=operations,
+            )
+        # Of each layer: its own random numbers, then that of layer drop.
+        self._num_streams = (conformer.NUM_STREAMS if is_conformer else 4) + 1
+        streams = [stream + 1 + self._num_streams * i for i in range(config.num_layers)]
+        self.transformer_layers: list[Any]
+        if is_conformer:
+            self.shared_positions = SharedPositions(config=config, dtype=dtype)
+            self.transformer_layers = [
+                conformer.ConformerLayer(
+                    config=config, operations=operations, name=f"encoder/layers/{i}", stream=first, dtype=dtype
+                )
+                for i, first in enumerate(streams)
+            ]
+        else:
+            self.transformer_layers = [
+                TransformerLayer(config=config, name=f"encoder/layers/{i}", stream=first, dtype=dtype)
+                for i, first in enumerate(streams)
+            ]
 
     def call(self, x: tf.Tensor, lengths: tf.Tensor, random: UpdateRandom | None) -> list[tf.Tensor]:
         """Runs the layers.
@@ -183,18 +204,22 @@ class Encoder(tf_keras.layers.Layer):
         """
         config = self._config
         valid = sequence_mask(lengths, tf.shape(x)[1], x.dtype)[:, :, tf.newaxis]
-        key_bias = (1.0 - sequence_mask(lengths, tf.shape(x)[1], tf.float32))[:, tf.newaxis, tf.newaxis, :]
-        key_bias *= _MASKED_LOGIT
+        key_bias = padding_bias(lengths, tf.shape(x)[1])
+        more: dict[str, tf.Tensor] = {}
         # The position embedding looks 64 frames ahead, so padding must be zero like the edge of the longest row.
         x *= valid
-        x += self.positional_convolution(x, random, valid)
-        if not config.stable_layer_norm:
-            x = self.norm(x, random)
+        if config.layer_kind == "conformer":
+            more = {"valid": valid, "shared_positions": self.shared_positions(tf.shape(x)[1])}
+        else:
+            x += self.positional_convolution(x, random, valid)
+            if not config.stable_layer_norm:
+                x = self.norm(x, random)
         x = dropout(x, config.hidden_dropout, random, stream=self._stream)
         hidden_states = [x]
         positions = None if self.position_bias is None else self.position_bias(tf.shape(x)[1], random)
         for i, layer in enumerate(self.transformer_layers):
-            x = self._maybe_skip(layer, x, key_bias, random, positions, stream=self._stream + 5 + 5 * i)
+            run, drop_stream = functools.partial(layer, **more), self._stream + self._num_streams * (i + 1)
+            x = self._maybe_skip(run, x, key_bias, random, positions, stream=drop_stream)
             hidden_states.append(x)
         hidden_states[-1] = self.normalize_output(hidden_states[-1], random)
         return hidden_states
@@ -205,7 +230,7 @@ class Encoder(tf_keras.layers.Layer):
 
     def _maybe_skip(
         self,
-        layer: TransformerLayer,
+        layer: Callable[..., tf.Tensor],
         x: tf.Tensor,
         key_bias: tf.Tensor,
         random: UpdateRandom | None,

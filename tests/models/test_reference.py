@@ -54,7 +54,13 @@ def run(reference, *arguments):
     )
 
 
-@pytest.mark.parametrize("name", ["base", "hubert_base", "large_lv60", "wavlm_base", "data2vec_audio_base"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base", "hubert_base", "large_lv60", "wavlm_base", "data2vec_audio_base", "conformer_relative_base",
+        "conformer_rotary_base", "w2v_bert_base", "w2v_bert_adapter_base",
+    ],
+)  # fmt: skip
 def test_full_size_models_equal_the_reference_and_go_back(reference, audio, tmp_path, name):
     made = run(reference, RECIPE, f"--model={name}", f"--audio={audio}", f"--output={tmp_path}")
     assert made.returncode == 0, made.stderr[-2000:]
@@ -77,8 +83,9 @@ def test_full_size_models_equal_the_reference_and_go_back(reference, audio, tmp_
     checked = run(reference, RECIPE, f"--check={tmp_path / 'back'}", f"--output={tmp_path}")
     assert checked.returncode == 0, checked.stderr[-2000:]
     found = json.loads(checked.stdout.splitlines()[-1])
-    assert found.pop("difference") == 0.0
-    assert found.pop("processor") == "Wav2Vec2Processor"
+    # With a bias of positions PyTorch has one attention kernel with gradients and another without.
+    assert found.pop("difference") <= (0.0 if model.config.layer_kind == "transformer" else 1e-5)
+    assert found.pop("processor") == ("Wav2Vec2BertProcessor" if name.startswith("w2v_bert") else "Wav2Vec2Processor")
     assert not any(found.values()), found
 
 

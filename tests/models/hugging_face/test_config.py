@@ -45,11 +45,22 @@ PARTS = {
     "unispeech": {},
     "unispeech-sat": {},
     "data2vec-audio": {"pos_conv_norm": "layer", "pos_conv_depth": 3},
-}
+    "wav2vec2-conformer": {
+        "activation": "relu", "attention_positions": "rotary", "rotary_base": 500, "depthwise_kernel": 7,
+        "convolution_dropout": 0.13, "num_length_adapters": 2, "length_adapter_stride": 3, "output_size": 24,
+    },
+    "wav2vec2-bert": {
+        "activation": "gelu", "relative_key_left": 5, "relative_key_right": 2, "num_length_adapters": 2,
+        "length_adapter_kernel": 8, "length_adapter_stride": 8, "length_adapter_activation": "swish",
+        "length_adapter_feed_forward": True, "output_size": 24,
+    },
+}  # fmt: skip
+# Parts that a model type has or lacks as a whole.
+KINDS = {"front_end", "layer_kind", "depthwise_norm", "depthwise_causal", "length_adapter"}
 
 
 def test_every_field_survives_there_and_back():
-    defaults, parts = Wav2Vec2Config(), {name for fields in PARTS.values() for name in fields}
+    defaults, parts = Wav2Vec2Config(), {name for fields in PARTS.values() for name in fields} | KINDS
     for field in dataclasses.fields(Wav2Vec2Config):
         is_default = getattr(ALL_DIFFERENT, field.name) == getattr(defaults, field.name)
         assert is_default == (field.name in OURS_ALONE or field.name in parts), field.name
@@ -63,10 +74,32 @@ def test_every_field_survives_there_and_back():
 def test_every_preset_survives_there_and_back(name):
     config = preset(name)
     model_type = usual_type(config)
-    assert model_type == next(
-        (kind for kind in ("wavlm", "data2vec-audio") if name.replace("_", "-").startswith(kind)), "wav2vec2"
-    )
-    assert from_hf(to_hf(config, model_type=model_type)) == preset(name, **OURS_ALONE)
+    kinds = {"wavlm": "wavlm", "data2vec": "data2vec-audio", "conformer": "wav2vec2-conformer", "w2v": "wav2vec2-bert"}
+    assert model_type == kinds.get(name.split("_")[0], "wav2vec2")
+    wanted = {**OURS_ALONE, "normalize_waveform": config.front_end == "convolutions"}
+    assert from_hf(to_hf(config, model_type=model_type)) == preset(name, **wanted)
+
+
+def test_published_w2v_bert_config_becomes_the_preset():
+    # The fields of facebook/w2v-bert-2.0 that its class does not have by default; it has no head.
+    fields = {"model_type": "wav2vec2-bert", "vocab_size": None, "layerdrop": 0.0, "mask_time_prob": 0.0}
+    rates = {
+        "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0, "feature_projection_dropout": 0.0,
+        "layer_drop": 0.0, "mask_time_prob": 0.0, "mask_time_min_spans": 2,
+    }  # fmt: skip
+    assert from_hf(fields) == preset("w2v_bert_2", **rates)
+
+
+def test_no_positions_are_null_there_and_back():
+    config = from_hf({"model_type": "wav2vec2-conformer", "position_embeddings_type": None})
+    assert config.attention_positions == "none"
+    assert to_hf(config, model_type="wav2vec2-conformer")["position_embeddings_type"] is None
+
+
+def test_a_kernel_that_is_read_as_it_is_needs_an_adapter_that_exists():
+    fields = {"model_type": "wav2vec2", "add_adapter": False, "adapter_kernel_size": 5, "num_adapter_layers": 3}
+    assert from_hf(fields) == from_hf({"model_type": "wav2vec2"})
+    assert from_hf({**fields, "add_adapter": True, "adapter_kernel_size": 3}).num_length_adapters == 3
 
 
 def test_published_large_config_becomes_the_preset():
@@ -142,12 +175,20 @@ def test_a_published_data2vec_config_becomes_the_preset():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model_type": "wav2vec2-conformer"}, "model_type is 'wav2vec2-conformer'"),
+        ({"model_type": "wav2vec2-phoneme"}, "model_type is 'wav2vec2-phoneme'"),
+        ({"model_type": "wav2vec2-bert", "feature_projection_input_dim": 80}, "feature_projection_input_dim is 80"),
+        ({"model_type": "wav2vec2-bert", "use_intermediate_ffn_before_adapter": True}, "but add_adapter is not"),
+        ({"model_type": "wav2vec2-conformer", "conv_depthwise_kernel_size": 30}, "depthwise_kernel must be odd"),
+        ({"model_type": "wav2vec2-conformer", "position_embeddings_type": "absolute"}, "attention_positions must be"),
+        ({"model_type": "wav2vec2-conformer", "hidden_act": "gelu_new"}, "activation must be 'gelu' or 'swish'"),
         ({"model_type": None}, "model_type is None"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu'"),
         ({"feat_extract_activation": "gelu_new"}, "feat_extract_activation is 'gelu_new'"),
-        ({"add_adapter": True}, "add_adapter is True"),
+        ({"add_adapter": "yes"}, "add_adapter is 'yes'"),
+        ({"add_adapter": True, "adapter_kernel_size": 5}, "length_adapter_kernel=5 with length_adapter_stride=2"),
+        ({"model_type": "wavlm", "adapter_attn_dim": 16}, "adapter_attn_dim is 16"),
         ({"adapter_attn_dim": 16}, "attention_adapter_size must be 0 without stable_layer_norm"),
+        ({"model_type": "hubert", "add_adapter": True}, "add_adapter is True"),
         ({"adapter_attn_dim": "16"}, "adapter_attn_dim is '16'"),
         ({"model_type": "hubert", "adapter_attn_dim": 16}, "adapter_attn_dim is 16"),
         ({"model_type": "wavlm", "num_buckets": 2}, "relative_position_buckets must be 0, or from 4"),

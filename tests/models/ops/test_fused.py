@@ -17,7 +17,6 @@ from models.ops.operations import PLAIN, FusedOperations, gelu
 from models.wav2vec2 import layers
 from models.wav2vec2.config import preset
 from models.wav2vec2.model import Wav2Vec2ForCTC
-from models.wav2vec2.transformer import TransformerLayer
 from tests.models.wav2vec2.test_model import pad, small_preset, waveforms
 
 TOLERANCE = {tf.float32: 2e-6, tf.bfloat16: 0.03}
@@ -195,8 +194,18 @@ def twins(name, one, other, *, freeze=False, precision="float32"):
 
 @pytest.mark.parametrize(
     ("name", "freeze"),
-    [("base", False), ("base", True), ("large_lv60", False), ("wavlm_base", False), ("data2vec_audio_base", False)],
-    ids=["base", "frozen", "large_lv60", "wavlm", "data2vec"],
+    [
+        ("base", False),
+        ("base", True),
+        ("large_lv60", False),
+        ("wavlm_base", False),
+        ("data2vec_audio_base", False),
+        ("conformer_rel_pos", False),
+        ("conformer_adapter", True),
+        ("w2v_bert_base", False),
+        ("w2v_bert_adapter", False),
+    ],
+    ids=["base", "frozen", "large_lv60", "wavlm", "data2vec", "relative", "rotary", "bert", "bert_adapter"],
 )
 def test_a_model_of_fused_operations_trains_like_a_plain_one(name, freeze):
     plain, compiled = twins(name, {"fused_ops": "off"}, {"fused_ops": "on"}, freeze=freeze)
@@ -221,13 +230,30 @@ def test_a_model_of_fused_operations_trains_like_a_plain_one(name, freeze):
         ("wavlm_base", "float32", {"fused_ops": "off"}, None),
         ("wavlm_base", "float32", {"fused_ops": "on"}, None),
         ("wavlm_large", "mixed_bfloat16", {"fused_ops": "on"}, None),
+        ("conformer_rel_pos", "float32", {"fused_ops": "on"}, None),
+        ("conformer_adapter", "float32", {"fused_ops": "off"}, None),
+        ("w2v_bert_base", "mixed_bfloat16", {"fused_ops": "on"}, None),
+        ("w2v_bert_adapter", "float32", {"fused_ops": "off"}, True),
     ],
-    ids=["plain", "fused-bfloat16", "fused-pre-norm", "compiled", "wavlm", "fused-wavlm", "fused-wavlm-bfloat16"],
+    ids=[
+        "plain",
+        "fused-bfloat16",
+        "fused-pre-norm",
+        "compiled",
+        "wavlm",
+        "fused-wavlm",
+        "fused-wavlm-bfloat16",
+        "relative",
+        "rotary",
+        "bert-bfloat16",
+        "bert-compiled",
+    ],
 )
 def test_gradient_checkpointing_gives_the_same_gradients(monkeypatch, name, precision, fields, jit_compile):
     kept, recomputed = twins(name, fields, {**fields, "gradient_checkpointing": True}, precision=precision)
-    traced, call = [], TransformerLayer.call
-    monkeypatch.setattr(TransformerLayer, "call", lambda self, *inputs: traced.append(self) or call(self, *inputs))
+    layer = type(kept.backbone.encoder.transformer_layers[0])
+    traced, call = [], layer.call
+    monkeypatch.setattr(layer, "call", lambda *inputs, **more: traced.append(inputs[0]) or call(*inputs, **more))
     loss, wanted = gradients_of(kept, jit_compile=jit_compile)
     assert len(traced) == RANDOM["num_layers"]
     found_loss, found = gradients_of(recomputed, jit_compile=jit_compile)
