@@ -28,10 +28,13 @@ from data.corpus.rows import (
     read_table_records,
 )
 from data.corpus.segments import read_time
+from data.corpus.slices import keep_few_valued, read_fields
 from data.corpus.utterance import Row, Utterance, stem, suffix
 
 MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
+_SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
+_OWN_FIELDS = (*AUDIO_COLUMNS, *TEXT_COLUMNS, *_SPEAKER_COLUMNS, "offset", "duration", "utterance_id", "split")
 _NOT_A_NUMBER = ("nan", "NaN")  # a missing cell as pandas writes it
 
 
@@ -154,7 +157,7 @@ def read_utterances(
         exclude_speakers=exclude_speakers,
         where=str(input),
     )
-    return read_headers([rows[index] for index in kept], where, report)
+    return read_headers(keep_few_valued([rows[index] for index in kept]), where, report)
 
 
 def list_audio(*, format: str, input: str | os.PathLike[str], report: Report = refuse) -> list[str]:
@@ -267,8 +270,16 @@ def _read_row(record: Record, *, needs_text: bool) -> Row | Fault:
         return record.fault(str(error))
     # Segments of one file are told apart by their start in milliseconds.
     part = f"-{round(time.offset_secs * 1000):07d}" if time.offset_secs else ""
-    speaker_id = _name(fields, "speaker", "speaker_id", "client_id")
-    return Row(utterance_id or f"{stem(audio)}{part}", audio, text or "", speaker_id, time, record.place)
+    speaker_id = _name(fields, *_SPEAKER_COLUMNS)
+    return Row(
+        utterance_id or f"{stem(audio)}{part}",
+        audio,
+        text or "",
+        speaker_id,
+        time,
+        record.place,
+        fields=read_fields(fields, _OWN_FIELDS),
+    )
 
 
 def _select_split(records: Sequence[Record], path: str, split: str) -> list[Record]:

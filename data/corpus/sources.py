@@ -16,7 +16,7 @@ from data.audio.decoding import (
 )
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report, refuse
-from data.corpus.utterance import Utterance
+from data.corpus.utterance import Fields, Utterance
 
 
 class Source(Protocol):
@@ -106,6 +106,11 @@ class FileSource:
         self.duration_conflicts = {
             item.utterance_id: item.duration_conflict for item in utterances if item.duration_conflict
         }
+
+    @property
+    def fields(self) -> dict[str, Fields]:
+        """Utterance id -> further fields of its manifest."""
+        return {item.utterance_id: item.fields for item in self._utterances if item.fields}
 
     def read_waveform(self, index: int) -> np.ndarray:
         """Returns the samples of an utterance at 16 kHz."""

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from data.corpus.segments import NO_TIME, ListedTime
 
+Fields = tuple[tuple[str, str], ...]
+"""Name and value of each further field of a manifest that puts utterances into groups, see `data.corpus.slices`."""
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -23,6 +26,7 @@ class Utterance:
         speaker_id: Speaker; "" if unknown.
         start: First sample of a segment, at `sample_rate`; None if the utterance is the whole file.
         duration_conflict: How the duration in the manifest contradicts the file; "" if it does not.
+        fields: Further fields of the manifest, such as the accent.
     """
 
     utterance_id: str
@@ -33,6 +37,7 @@ class Utterance:
     speaker_id: str = ""
     start: int | None = None
     duration_conflict: str = ""
+    fields: Fields = ()
 
     @property
     def duration_secs(self) -> float:
@@ -50,6 +55,7 @@ class Row(NamedTuple):
         speaker_id: Speaker; "" if unknown.
         time: Offset and duration in the list.
         place: File and line in messages; "" without a list file.
+        fields: Further fields of the list, such as the accent.
     """
 
     utterance_id: str
@@ -58,6 +64,7 @@ class Row(NamedTuple):
     speaker_id: str
     time: ListedTime = NO_TIME
     place: str = ""
+    fields: Fields = ()
 
 
 def stem(path: str) -> str:

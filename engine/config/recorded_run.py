@@ -39,6 +39,8 @@ LATER_FIELDS: dict[str, Any] = {
     "data.train.held_out_ratio": 0.0,
     "data.train.weight": 1.0,
     "eval.every_epochs": 0.0,
+    "eval.normalizers": (),
+    "eval.slices": (),
     "model.mask_time_min_spans": 0,
     "runtime.deterministic": False,
     "runtime.loop_in_graph": False,

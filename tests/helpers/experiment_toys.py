@@ -68,8 +68,12 @@ class ToyEvalData:
         self.references = dict.fromkeys(indices, "none of this")
         self.speaker_ids = {index: f"speaker-{index % 2}" for index in indices}
         self.duration_secs = dict.fromkeys(indices, 1.5)
+        self.slices = {}
 
     _updates = (900, 901)
+
+    def references_in(self, style):
+        return {index: f"{text} {style}" for index, text in self.references.items()}
 
     def read_flac(self, index):
         return b"fLaC" + bytes(index % 256 for _ in range(3))

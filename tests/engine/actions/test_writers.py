@@ -191,6 +191,7 @@ def test_predictions_are_written_for_every_set_worst_first_and_the_last_few_are_
         utterance_ids = {3: "a", 8: "b"}
         speaker_ids = {3: "s1", 8: ""}
         duration_secs = {3: 1.23456, 8: 2.0}
+        slices = {}
 
     dev = Scored(
         {"utterance_id": "b", "errors": 2, "hypothesis": "x"}, {"utterance_id": "a", "errors": 0, "hypothesis": "y"}
