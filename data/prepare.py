@@ -124,7 +124,7 @@ def _warn_of_texts(utterances: Sequence[Utterance], normalization: str) -> None:
         if with_digits:
             _warn(
                 f"digits are dropped from {len(with_digits)} transcripts, first {with_digits[0]}: "
-                "spell them out, or give --text_normalization=librispeech+numbers or unicode"
+                "spell them out, or give --text_normalization=unicode"
             )
 
 

@@ -62,6 +62,7 @@ HOMES = {
         "run",
     ),
     "ml_dtypes": ("models/weights/torch_files.py",),
+    "num2words": ("data/text/numbers.py",),
     "numpy": _CODE,
     "onnx": ("engine/inference/export/portable_converter.py",),
     "onnxruntime": ("engine/inference/export/portable.py",),

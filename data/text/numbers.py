@@ -103,7 +103,7 @@ def _pattern(language: str) -> re.Pattern[str]:
 
 
 def _as_digits(character: str) -> str:
-    """Returns a superscript or circled number as ordinary digits, a space for a fraction, and other characters as is."""
+    """Returns a superscript or circled number as ordinary digits, a fraction as a space, others as they are."""
     if character.isdecimal() or not character.isnumeric():
         return character
     plain = unicodedata.normalize("NFKC", character)

@@ -58,6 +58,10 @@ def _up_to(high: int, *, number: str = "whole number") -> Rule:
     return Rule(lambda value: 0 <= value <= high, f"0 to {high}", number)
 
 
+def _are_words(value: object) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(word, str) and word for word in value)
+
+
 _COUNT = _at_least_0(number="whole number")
 _SIZE = Rule(lambda value: value >= 1, "1 or more", "whole number")
 _AMOUNT = _at_least_0()
@@ -146,6 +150,8 @@ _RULES: dict[str, Rule] = {
     "runtime.ctc_backend": _one_of("auto", "scan", "host", "xla", "blocks", "cudnn"),
     "runtime.jit_compile": _one_of("auto", "on", "off"),
     "eval.best_metric": _one_of(*METRICS, AUTO),
+    "eval.normalizers": Rule(_are_words, "a tuple of NAME=STYLE"),
+    "eval.slices": Rule(_are_words, "a tuple of names of fields, such as ('accent', 'gender'); ('*',) = every field"),
     "model.source": _one_of("native", "hub"),
     "model.fused_ops": _one_of("auto", "on", "off"),
     "model.hidden_dropout": _BELOW_1,
