@@ -106,9 +106,7 @@ def _read_brackets(options: dict[str, str]) -> tuple[str, ...]:
 def _check_together(style: TextStyle) -> None:
     if style.base == "librispeech" and (style.keep_case or style.keep_punctuation):
         name = "keep_case" if style.keep_case else "keep_punctuation"
-        raise ValueError(
-            f"librispeech is upper case without punctuation and takes no {name}; write unicode+{name}"
-        )
+        raise ValueError(f"librispeech is upper case without punctuation and takes no {name}; write unicode+{name}")
     if style.base == "none" and (style.keep_case or style.keep_punctuation):
         raise ValueError("none keeps case and punctuation anyway; leave the option away")
     if style.numbers and not style.language and style.base != "librispeech":

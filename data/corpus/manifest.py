@@ -34,7 +34,9 @@ from data.corpus.utterance import Row, Utterance, stem, suffix
 MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 _SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
-_OWN_FIELDS = (*AUDIO_COLUMNS, *TEXT_COLUMNS, *_SPEAKER_COLUMNS, "offset", "duration", "utterance_id", "split")
+_OWN_FIELDS = frozenset(
+    (*AUDIO_COLUMNS, *TEXT_COLUMNS, *_SPEAKER_COLUMNS, "offset", "duration", "utterance_id", "split")
+)
 _NOT_A_NUMBER = ("nan", "NaN")  # a missing cell as pandas writes it
 
 

@@ -15,8 +15,8 @@ EVERY = "*"  # stands for every field
 
 def read_fields(record: Mapping[str, object], own: Collection[str]) -> Fields:
     """Returns the short single values of a record as text, without those of its `own` keys and without empty ones."""
-    found = ((name, _as_text(value)) for name, value in record.items() if name not in own)
-    return tuple(sorted((name, text) for name, text in found if text))
+    others = [(name, _as_text(value)) for name, value in record.items() if name not in own]
+    return tuple(sorted((name, text) for name, text in others if text)) if others else ()
 
 
 def keep_few_valued(rows: Sequence[Row]) -> list[Row]:
@@ -27,6 +27,8 @@ def keep_few_valued(rows: Sequence[Row]) -> list[Row]:
             known = values.setdefault(name, set())
             if len(known) <= MAX_VALUES:
                 known.add(text)
+    if not values:
+        return list(rows)
     few = {name for name, known in values.items() if len(known) <= MAX_VALUES}
     shared: dict[Fields, Fields] = {}
     kept = (tuple(item for item in row.fields if item[0] in few) for row in rows)

@@ -25,6 +25,7 @@ SPECIAL_TOKENS = (PAD, BOS, EOS, UNKNOWN)
 # Facebook's English vocabulary, in the order of the output layer of the published checkpoints.
 FACEBOOK_TOKENS = (*SPECIAL_TOKENS, WORD_DELIMITER, *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
 _TATWEEL, _VARIATION = "\u0640", "VARIATION SELECTOR"
+_ASCII_DIGIT = re.compile("[0-9]")
 # A letter or digit other than the capitals A to Z.
 _BEYOND_CAPITALS = re.compile(r"[^\W_A-Z]")
 
@@ -131,6 +132,8 @@ def _choose_base(texts: Iterable[str]) -> str:
 
 def has_digits(text: str, style: str = "none") -> bool:
     """Returns whether a transcript has digits, but for those that the options of a style spell out or drop."""
+    if text.isascii() and not _ASCII_DIGIT.search(text):
+        return False
     return any(map(str.isdigit, text)) and any(map(str.isdigit, _apply_options(text, style)))
 
 
