@@ -39,6 +39,8 @@ def test_what_is_dropped_and_what_is_left_is_found() -> None:
         ("<b>bold</b> word", "bold word"),
         ("1 < 2 and 3 > 2", "1 < 2 and 3 > 2"),
         ("<noise>", ""),
+        (f"[{'a long remark, ' * 9}] yes", "yes"),
+        ("an unclosed [bracket stays", "an unclosed [bracket stays"),
         ("\uff3bnoise\uff3d yes", "yes"),
         ("no  markup", "no  markup"),
     ],
