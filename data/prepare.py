@@ -77,6 +77,7 @@ def _prepare(flags: argparse.Namespace) -> None:
         format=flags.format,
         input=flags.input,
         split=flags.split,
+        text_column=flags.text_column,
         speakers=comma_list(flags.speakers),
         exclude_speakers=comma_list(flags.exclude_speakers),
         report=note,
@@ -86,8 +87,8 @@ def _prepare(flags: argparse.Namespace) -> None:
     if conflicts:
         name, what = next(iter(conflicts.items()))
         _warn(
-            f"{len(conflicts)} durations in the manifest contradict the files, first {name} ({what}): whole files are "
-            "written; a segment needs an offset"
+            f"{len(conflicts)} durations in the manifest contradict the files, first {name} ({what}): the files "
+            "decide, and an utterance without an offset is a whole file"
         )
     prepared = write_tfrecords(
         utterances=utterances,

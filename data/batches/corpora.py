@@ -14,7 +14,7 @@ from data.batches.options import DataOptions, TrainOptions
 from data.common.errors import InputError
 from data.corpus.faults import Report
 from data.corpus.held_out import split_held_out
-from data.corpus.sources import Source, duration_conflicts, segment_starts
+from data.corpus.sources import Source, Span, duration_conflicts, segment_starts, spans
 from data.corpus.utterance import Fields
 from data.open_corpus import open_source
 
@@ -43,6 +43,12 @@ class SubsetSource:
         """Utterance id -> further fields of its manifest."""
         fields: dict[str, Fields] = getattr(self._source, "fields", {})
         return {name: fields[name] for name in self.utterance_ids if name in fields}
+
+    @property
+    def spans(self) -> Sequence[Span | None]:
+        """Returns where the audio of each utterance is stored."""
+        found = spans(self._source)
+        return [found[i] for i in self._indices]
 
     def read_waveform(self, index: int) -> np.ndarray:
         """Returns the samples of an utterance at 16 kHz."""
@@ -79,6 +85,11 @@ class JoinedSource:
         self.speaker_ids: Sequence[str] = speaker_ids
         self.num_samples = np.concatenate([source.num_samples for source in self._sources])
         self.sample_rates = np.concatenate([source.sample_rates for source in self._sources])
+
+    @property
+    def spans(self) -> Sequence[Span | None]:
+        """Returns where the audio of each utterance is stored."""
+        return [span for source in self._sources for span in spans(source)]
 
     def corpora_of(self, indices: np.ndarray) -> np.ndarray:
         """Returns the number of the source of each utterance, int64 [N]."""
@@ -226,6 +237,7 @@ def open_corpus(options: DataOptions, report: Report) -> Source:
         format=options.format,
         input=options.input,
         split=options.split,
+        text_column=options.text_column,
         speakers=options.speakers,
         exclude_speakers=options.exclude_speakers,
         on_rate_mismatch=options.on_rate_mismatch,

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import BinaryIO, NamedTuple, cast
 
 from common import storage
 from common.json_files import MalformedFileError, parse_json
 from data.common.errors import InputError
+from data.corpus.columns import AUDIO_COLUMNS, TEXT_COLUMNS
 from data.corpus.faults import Fault, Report
 
-AUDIO_COLUMNS = ("audio_filepath", "path")
-TEXT_COLUMNS = ("text", "sentence")
 _SHOWN_CHARACTERS = 80
 _HEAD_BYTES = 2**20  # of a manifest, enough to recognize a document that is no list of lines
 _DELIMITERS = {",": "commas", "\t": "tabs"}
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Record(NamedTuple):
@@ -93,7 +96,7 @@ def iterate_json_records(path: str, report: Report) -> Iterator[Record]:
     Raises:
         InputError: If the file is one JSON document over several lines.
     """
-    with storage.open_binary(path) as file:
+    with _open(path) as file:
         _refuse_document(path, file.read(_HEAD_BYTES).decode("utf-8-sig", "replace"))
     for number, content in iterate_lines(path):
         try:
@@ -111,7 +114,7 @@ def iterate_json_records(path: str, report: Report) -> Iterator[Record]:
 
 def iterate_lines(path: str) -> Iterator[tuple[int, bytes]]:
     """Yields the number and the content of each line of a text file that is not blank, holding one line in memory."""
-    with storage.open_binary(path) as file:
+    with _open(path) as file:
         for number, content in enumerate(file, start=1):
             if number == 1:
                 content = content.removeprefix(b"\xef\xbb\xbf")
@@ -166,7 +169,8 @@ def read_text(path: str) -> str:
     Raises:
         InputError: If it is not UTF-8; names the line.
     """
-    content = storage.read_bytes(path)
+    with _open(path) as file:
+        content = file.read()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -178,6 +182,35 @@ def read_text(path: str) -> str:
         shown = "" if name else f", line {number}: {excerpt(line.decode('ascii', 'replace'))}"
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}){name}, convert it{shown}") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def with_text(records: Iterable[Record], text_column: str) -> Iterable[Record]:
+    """Returns the records with the named column as their only text; as they are if it is ""."""
+    if not text_column:
+        return records
+    return [
+        record._replace(
+            fields={name: value for name, value in record.fields.items() if name not in TEXT_COLUMNS}
+            | {"text": record.fields.get(text_column)}
+        )
+        for record in records
+    ]
+
+
+@contextmanager
+def _open(path: str) -> Iterator[BinaryIO]:
+    """Opens a list, which may be compressed with gzip under any name."""
+    with storage.open_binary(path) as file:
+        is_compressed = file.read(2) == _GZIP_MAGIC
+        file.seek(0)
+        if not is_compressed:
+            yield file
+            return
+        try:
+            with gzip.open(file) as content:
+                yield cast(BinaryIO, content)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{path} is damaged ({error}): compress it with gzip or fetch it again") from error
 
 
 def excerpt(line: str) -> str:
@@ -232,8 +265,8 @@ def _check_header(
         present = [name for name in names if name in header]
         if not present and (needs_text or names is AUDIO_COLUMNS):
             raise InputError(
-                f"{path}:{number + 1} has no column {' or '.join(names)}, with {_DELIMITERS[delimiter]} between the "
-                f"columns: {excerpt(line) or 'an empty line'}"
+                f"{path}:{number + 1} has no column {' or '.join(names[:2])}, with {_DELIMITERS[delimiter]} between "
+                f"the columns: {excerpt(line) or 'an empty line'}"
             )
         for name in present:
             if header.count(name) > 1:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from data.corpus.columns import OWN_FIELDS
 from data.corpus.utterance import Fields, Row
 
 MAX_VALUES = 50  # of a field that makes groups; a field with more says something about single utterances
@@ -13,10 +14,31 @@ _MOST_CHARACTERS = 60  # of a value
 EVERY = "*"  # stands for every field
 
 
-def read_fields(record: Mapping[str, object], own: Collection[str]) -> Fields:
-    """Returns the short single values of a record as text, without those of its `own` keys and without empty ones."""
-    others = [(name, _as_text(value)) for name, value in record.items() if name not in own]
-    return tuple(sorted((name, text) for name, text in others if text)) if others else ()
+class GroupFields:
+    """Reads the fields of many records that may make groups, and forgets those with too many different values.
+
+    groups = GroupFields()
+    rows = [row._replace(fields=groups.read(record.fields)) for row, record in found]
+    rows = keep_few_valued(rows)
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, set[str]] = {}
+        self._shared: dict[Fields, Fields] = {}
+
+    def read(self, record: Mapping[str, object]) -> Fields:
+        """Returns the short single values of a record as text, without its own keys and without empty ones."""
+        found = []
+        for name, value in record.items():
+            if name in OWN_FIELDS:
+                continue
+            known = self._values.setdefault(name, set())
+            # The first value too many is kept: by it, `keep_few_valued` finds what to drop from the rows before.
+            if len(known) <= MAX_VALUES and (text := _as_text(value)):
+                known.add(text)
+                found.append((name, text))
+        fields = tuple(sorted(found)) if found else ()
+        return self._shared.setdefault(fields, fields)
 
 
 def keep_few_valued(rows: Sequence[Row]) -> list[Row]:
@@ -33,6 +55,14 @@ def keep_few_valued(rows: Sequence[Row]) -> list[Row]:
     shared: dict[Fields, Fields] = {}
     kept = (tuple(item for item in row.fields if item[0] in few) for row in rows)
     return [row._replace(fields=shared.setdefault(fields, fields)) for row, fields in zip(rows, kept, strict=True)]
+
+
+def cut_fields(cut: Mapping[str, Any], supervision: Mapping[str, Any]) -> dict[str, object]:
+    """Returns the fields of one of Lhotse's supervisions, and of its cut, that may make groups."""
+    custom = [one.get("custom") for one in (cut, supervision)]
+    found = {name: value for one in custom if isinstance(one, dict) for name, value in one.items()}
+    found |= {name: supervision[name] for name in ("language", "gender") if name in supervision}
+    return {name: value for name, value in found.items() if name not in OWN_FIELDS}
 
 
 def select_fields(source: object, names: Collection[str]) -> dict[str, dict[str, str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from data.archives.address import parse_address
 from data.corpus.segments import NO_TIME, ListedTime
 
 Fields = tuple[tuple[str, str], ...]
@@ -26,6 +27,7 @@ class Utterance:
         speaker_id: Speaker; "" if unknown.
         start: First sample of a segment, at `sample_rate`; None if the utterance is the whole file.
         duration_conflict: How the duration in the manifest contradicts the file; "" if it does not.
+        channel: The only channel to hear, from 0; None = the mix of all.
         fields: Further fields of the manifest, such as the accent.
     """
 
@@ -37,6 +39,7 @@ class Utterance:
     speaker_id: str = ""
     start: int | None = None
     duration_conflict: str = ""
+    channel: int | None = None
     fields: Fields = ()
 
     @property
@@ -55,6 +58,7 @@ class Row(NamedTuple):
         speaker_id: Speaker; "" if unknown.
         time: Offset and duration in the list.
         place: File and line in messages; "" without a list file.
+        channel: The only channel to hear, from 0; None = the mix of all.
         fields: Further fields of the list, such as the accent.
     """
 
@@ -64,6 +68,7 @@ class Row(NamedTuple):
     speaker_id: str
     time: ListedTime = NO_TIME
     place: str = ""
+    channel: int | None = None
     fields: Fields = ()
 
 
@@ -75,3 +80,11 @@ def stem(path: str) -> str:
 def suffix(path: str) -> str:
     """Returns the suffix of a file in lower case, with its dot."""
     return PurePosixPath(os.path.basename(path)).suffix.lower()
+
+
+def may_be_padded(row: Row) -> bool:
+    """Returns whether a recording may be an MP3, whose encoder adds silence.
+
+    An address does not say what it holds. A segment is not widened for that.
+    """
+    return suffix(row.path) == ".mp3" or (row.time.offset_secs is None and parse_address(row.path) is not None)

@@ -14,9 +14,9 @@ import soxr
 from data.audio.decoding import SAMPLE_RATE, load_audio, read_header, resampled_length
 from data.audio.streaming import stream_audio
 from data.common.errors import InputError
-from data.corpus.manifest import relative_path
+from data.common.files import relative_path
 from data.corpus.segments import Segment, find_segment
-from data.corpus.utterance import Row, suffix
+from data.corpus.utterance import Row, may_be_padded
 from data.shards.records import encode_flac
 from data.shards.source import TFRecordSource
 
@@ -44,7 +44,7 @@ class FileRecording:
     def _place(self) -> tuple[Segment, int]:
         """The segment and the rate of the file; reads the header."""
         num_samples, rate = read_header(self._row.path)
-        is_lossy = suffix(self._row.path) == ".mp3"
+        is_lossy = may_be_padded(self._row)
         try:
             return find_segment(self._row.time, num_samples=num_samples, sample_rate=rate, is_lossy=is_lossy), rate
         except ValueError as error:
@@ -66,7 +66,7 @@ class FileRecording:
             InputError: If the file cannot be read.
         """
         segment, _ = self._place
-        if segment.start is None:
+        if segment.start is None and self._row.channel is None:
             blocks: Iterable[np.ndarray] = stream_audio(self._row.path, on_rate_mismatch=self._on_rate_mismatch)
         else:
             blocks = [
@@ -75,6 +75,7 @@ class FileRecording:
                     on_rate_mismatch=self._on_rate_mismatch,
                     start=segment.start,
                     num_samples=segment.num_samples,
+                    channel=self._row.channel,
                 )
             ]
         return at_speed(blocks, speed, self.count_samples(speed))
@@ -93,6 +94,8 @@ class FileRecording:
         del is_kept
         segment, rate = self._place
         fields: dict[str, Any] = {"audio_filepath": relative_path(self._row.path, _folder(output))}
+        if self._row.channel is not None:
+            fields["audio_channel"] = self._row.channel
         if duration_secs is None and segment.start is None:
             return {**fields, "duration": round(segment.num_samples / rate, 4)}
         # Not rounded, so that the same samples are read again.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
 import random
 from collections.abc import Callable
@@ -17,12 +19,14 @@ from data.command import Parser, run_command
 from data.common.errors import InputError
 from data.corpus.faults import Fault
 from data.corpus.manifest import read_utterances
+from data.open_corpus import open_source
 from data.shards.index import verify_shards
 from data.shards.preparation import write_tfrecords
 from data.shards.source import TFRecordSource
 from data.shards.writer import read_note, write_shard
 from data.text.tokenizer import CharTokenizer
 from tests.helpers.data_toys import make_task, make_utterances
+from tests.helpers.packed_toys import make_items, write_all
 
 NUM_MUTATIONS = 120
 # As JSON writes them: what a value of a good file is replaced with.
@@ -111,6 +115,46 @@ def test_mutated_manifests(manifests: Path, name: str) -> None:
     check_all(path, read_past_faults, seed=2)
 
 
+@pytest.mark.parametrize("name", ["wav.scp", "segments", "text", "utt2spk", "reco2dur"])
+def test_mutated_kaldi_folders(manifests: Path, name: str) -> None:
+    for file, line in [
+        ("wav.scp", "r{0} a{0}.wav"), ("segments", "u{0} r{0} 0.05 0.4"), ("text", "u{0} HELLO, WORLD"),
+        ("utt2spk", "u{0} s{0}"), ("reco2dur", "r{0} 0.5"),
+    ]:  # fmt: skip
+        (manifests / file).write_text("".join(f"{line.format(number)}\n" for number in range(4)))
+
+    def read_past_faults() -> None:
+        faults: list[Fault] = []
+        read_utterances(format="kaldi", input=manifests, report=faults.append)
+        for fault in faults:
+            raise InputError(fault.message)
+
+    check_all(manifests / name, read_past_faults, seed=9)
+
+
+def test_mutated_cuts(manifests: Path) -> None:
+    rows = []
+    for number in range(4):
+        spoken = {"id": f"s{number}", "start": 0.0, "duration": 0.3, "channel": 0, "text": "HELLO", "speaker": "ann"}
+        source = {"type": "file", "channels": [0], "source": f"a{number}.wav"}
+        recording = {"id": "r", "sources": [source], "sampling_rate": 16000, "num_samples": 8000, "duration": 0.5}
+        fields = {"start": 0.1, "duration": 0.3, "channel": 0, "supervisions": [spoken], "recording": recording}
+        rows.append({"id": f"u{number}", **fields, "type": "MonoCut"})
+    path = manifests / "cuts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def read_past_faults() -> None:
+        faults: list[Fault] = []
+        read_utterances(format="lhotse", input=path, report=faults.append)
+        for fault in faults:
+            raise InputError(fault.message)
+
+    check_all(path, read_past_faults, seed=10)
+    content = path.read_bytes()
+    path.write_bytes(gzip.compress(content))
+    check_all(path, read_past_faults, seed=11)
+
+
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     write_tfrecords(
@@ -189,3 +233,29 @@ def test_mutated_descriptions_of_a_synthetic_corpus(tmp_path: Path, capsys: pyte
             raise InputError(err.rstrip("\n"))
 
     check_all(tmp_path / "c" / "corpus.json", read, seed=10)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    ("format", "name"),
+    [
+        ("parquet", "train.parquet"),
+        ("arrow", "data-00000-of-00001.arrow"),
+        ("webdataset", "train-000000.tar"),
+        ("shar", "recording.000000.tar"),
+        ("shar", "cuts.000000.jsonl.gz"),
+    ],
+)
+def test_archives(tmp_path, format, name, seed):
+    folder = write_all(tmp_path, make_items(3, secs=0.05))[format]
+
+    def read():
+        faults: list[Fault] = []
+        source = open_source(format=format, input=folder, report=faults.append)
+        for index in range(len(source.utterance_ids)):
+            with contextlib.suppress(InputError):
+                source.read_waveform(index)
+        if faults:
+            raise InputError(faults[0].message)
+
+    check_all(folder / name, read, seed)
