@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -162,3 +164,61 @@ def test_references_are_those_of_the_stored_text_in_another_style(folder, tokeni
 
 def test_utterances_made_by_hand_have_no_fields(tmp_path):
     assert FileSource(utterances=make_utterances(tmp_path)).fields == {}
+
+
+def test_lists_of_kaldi_put_utterances_and_speakers_into_groups(folder):
+    lists = {
+        "wav.scp": [f"u{i} {folder}/u{i}.wav" for i in range(3)],
+        "text": ["u0 a", "u1 b", "u2 c"],
+        "utt2spk": ["u0 s", "u1 s", "u2 t"],
+        "spk2gender": ["s f", "t m"],
+        "utt2lang": ["u0 en", "u2 de"],
+        "utt2num_frames": ["u0 10", "u1 11", "u2 12"],
+        "utt2dur": ["u0 0.1", "u1 0.1", "u2 0.1"],
+    }
+    for name, lines in lists.items():
+        (folder / name).write_text("".join(f"{line}\n" for line in lines))
+    found = read_utterances(format="kaldi", input=str(folder))
+    assert {one.utterance_id: dict(one.fields) for one in found} == {
+        "u0": {"gender": "f", "lang": "en"}, "u1": {"gender": "f"}, "u2": {"gender": "m", "lang": "de"},
+    }  # fmt: skip
+
+
+def test_supervisions_of_lhotse_have_fields_and_so_have_their_cuts(folder):
+    cuts = []
+    for number, (gender, custom) in enumerate([("f", {"accent": "irish"}), (None, {"text": "no", "take": [1]})]):
+        recording = {
+            "id": f"r{number}", "sampling_rate": 16_000, "num_samples": 1600 + number,
+            "duration": (1600 + number) / 16_000,
+            "sources": [{"type": "file", "channels": [0], "source": str(folder / f"u{number}.wav")}],
+        }  # fmt: skip
+        spoken = {"id": f"s{number}", "start": 0, "duration": 0.1, "text": "a", "gender": gender, "custom": custom}
+        cuts.append({
+            "id": f"c{number}", "start": 0, "duration": 0.1, "channel": 0, "type": "MonoCut", "recording": recording,
+            "supervisions": [spoken], "custom": {"domain": "news"},
+        })  # fmt: skip
+    (folder / "cuts.jsonl").write_text("".join(json.dumps(cut) + "\n" for cut in cuts))
+    found = read_utterances(format="lhotse", input=str(folder / "cuts.jsonl"))
+    assert [dict(one.fields) for one in found] == [
+        {"accent": "irish", "domain": "news", "gender": "f"},
+        {"domain": "news"},
+    ]
+    assert [one.text for one in found] == ["a", "a"]
+
+
+def test_columns_of_parquet_and_json_of_web_dataset_are_fields(folder):
+    parquet, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    audio = [{"bytes": (folder / f"u{i}.wav").read_bytes(), "path": f"u{i}.wav"} for i in range(2)]
+    table = {"audio": audio, "sentence": ["a", "b"], "gender": [0, 1], "locale": ["en", None], "score": [0.5, 0.5]}
+    parquet.write_table(pa.table(table), folder / "t.parquet")
+    found = read_utterances(format="parquet", input=str(folder / "t.parquet"))
+    assert [dict(one.fields) for one in found] == [{"gender": "0", "locale": "en"}, {"gender": "1"}]
+    with tarfile.open(folder / "s.tar", "w") as tar:
+        for name, content in {
+            "x.wav": audio[0]["bytes"], "x.txt": b"a", "x.json": b'{"accent": "irish", "duration": 0.1}',
+        }.items():  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    found = read_utterances(format="webdataset", input=str(folder / "s.tar"))
+    assert [dict(one.fields) for one in found] == [{"accent": "irish"}]
