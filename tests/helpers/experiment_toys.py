@@ -105,6 +105,8 @@ def make_parts(**overrides):
         "span_decoder": lambda log_probs: pytest.fail("nothing to decode"),
         "span_graph_decoder": lambda logits, lengths: pytest.fail("nothing to decode"),
         "aligner": lambda log_probs, labels: pytest.fail("nothing to align"),
+        "word_aligner": lambda **fields: pytest.fail("nothing to align"),
+        "encode_flac": lambda waveform: pytest.fail("nothing to encode"),
         "page_environment": page_environment,
     }
     return Components(**{**parts, **overrides})
