@@ -248,7 +248,8 @@ def get_config() -> ConfigDict:
     evaluation.normalizers = ()
     # Fields of a manifest with at most 50 values, whose values the reports list apart; * = every such field.
     evaluation.slices = (
-        "accent", "accents", "age", "dialect", "domain", "gender", "language", "locale", "noise", "sex", "variant",
+        "accent", "accents", "age", "dialect", "domain", "gender", "lang", "language", "locale", "noise", "sex",
+        "variant",
     )  # fmt: skip
     evaluation.idle_timeout_secs = 3_600.0  # continuous_eval ends when no new checkpoint comes for this long
     evaluation.num_logged = 3  # sample predictions in the log

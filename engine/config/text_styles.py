@@ -19,8 +19,8 @@ def check_text_styles(fields: Mapping[str, Any], check: Callable[[str], None]) -
     Raises:
         ValueError: Names the field, its value and what is wrong.
     """
-    normalizers = read_normalizers(fields["eval"].get("normalizers", ()))
-    styles = [("data.text_normalization", fields["data"]["text_normalization"])]
+    normalizers = read_normalizers(fields.get("eval", {}).get("normalizers", ()))
+    styles = [("data.text_normalization", fields.get("data", {}).get("text_normalization", "none"))]
     for name, style in [*styles, *(("eval.normalizers", style) for style in normalizers.values())]:
         try:
             if name == "eval.normalizers" and text_base(style) == AUTO:

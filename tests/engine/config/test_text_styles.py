@@ -48,3 +48,4 @@ def test_a_config_of_an_older_version_has_no_normalizers():
     config = get_config()
     del config.eval.normalizers
     check_text_styles(config.to_dict(), check_text_style)
+    check_text_styles({}, check_text_style)
