@@ -174,6 +174,7 @@ _RULES: dict[str, Rule] = {
     "model.mask_time_min_spans": _COUNT,
     "model.mask_feature_prob": _RATIO,
     "model.mask_feature_length": _SIZE,
+    "data.text_normalization": Rule(lambda value: isinstance(value, str), "a style of text, such as unicode"),
     "data.on_rate_mismatch": _one_of("resample", "refuse"),
     "data.num_buckets": _SIZE,
     "data.bucket_boundaries_samples": Rule(

@@ -8,6 +8,7 @@ import pytest
 
 from configs.base import get_config
 from data.text.numbers import check_text_style
+from engine.config.field_rules import check_values
 from engine.config.text_styles import check_text_styles
 
 
@@ -36,6 +37,16 @@ def test_styles_with_options_are_taken(style):
 def test_a_wrong_style_is_one_line_with_its_field(style, normalizers, line):
     with pytest.raises(ValueError, match=line):
         check(style, normalizers)
+
+
+@pytest.mark.parametrize(
+    ("group", "field", "value"),
+    [("data", "text_normalization", 3), ("eval", "normalizers", "a=none"), ("eval", "normalizers", (3,)),
+     ("eval", "slices", "accent"), ("eval", "slices", ("",))],
+)  # fmt: skip
+def test_a_value_of_another_type_is_one_line(group, field, value):
+    with pytest.raises(ValueError, match=rf"{group}\.{field}=.*: wanted a "):
+        check_values({group: {field: value}})
 
 
 def test_a_mode_that_reads_no_text_needs_no_number_words():
