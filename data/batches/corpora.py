@@ -15,6 +15,7 @@ from data.common.errors import InputError
 from data.corpus.faults import Report
 from data.corpus.held_out import split_held_out
 from data.corpus.sources import Source, Span, duration_conflicts, segment_starts, spans
+from data.corpus.utterance import Fields
 from data.open_corpus import open_source
 
 # The name of the corpus of config.data.train among those of config.data.more_train.
@@ -36,6 +37,12 @@ class SubsetSource:
         kept = set(self.utterance_ids)
         self.segment_starts = {name: start for name, start in segment_starts(source).items() if name in kept}
         self.duration_conflicts = {name: what for name, what in duration_conflicts(source).items() if name in kept}
+
+    @property
+    def fields(self) -> dict[str, Fields]:
+        """Utterance id -> further fields of its manifest."""
+        fields: dict[str, Fields] = getattr(self._source, "fields", {})
+        return {name: fields[name] for name in self.utterance_ids if name in fields}
 
     @property
     def spans(self) -> Sequence[Span | None]:

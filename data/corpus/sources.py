@@ -18,7 +18,7 @@ from data.audio.decoding import (
 from data.audio.open_files import OpenFiles
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report, refuse
-from data.corpus.utterance import Utterance
+from data.corpus.utterance import Fields, Utterance
 
 
 class Source(Protocol):
@@ -133,6 +133,11 @@ class FileSource:
         self.duration_conflicts = {
             item.utterance_id: item.duration_conflict for item in utterances if item.duration_conflict
         }
+
+    @property
+    def fields(self) -> dict[str, Fields]:
+        """Utterance id -> further fields of its manifest."""
+        return {item.utterance_id: item.fields for item in self._utterances if item.fields}
 
     @property
     def spans(self) -> Sequence[Span | None]:

@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def render_report(
         tiles: Headline numbers.
         fields: Every config field, by its dotted name.
     """
-    groups = [group for one in sets for group in (*one.lengths, *one.speakers)]
+    groups = [group for one in sets for group in (*one.lengths, *one.speakers, *chain(*one.slices.values()))]
     return environment.get_template("report.html.jinja").render(
         title=title,
         created=now(),
