@@ -17,7 +17,7 @@ import re
 from ml_collections import ConfigDict
 
 _HELD_OUT_RATIO = 0.1
-_MANIFEST_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv"}
+_MANIFEST_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".jsonl.gz": "lhotse"}
 
 
 def get_augment(**fields) -> ConfigDict:
@@ -55,7 +55,7 @@ def get_augment(**fields) -> ConfigDict:
 def get_eval_set(**fields) -> ConfigDict:
     """Returns one evaluation set for `config.data.eval.NAME`."""
     config = ConfigDict()
-    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv
+    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv | kaldi | lhotse
     config.input = ""  # folder or manifest
     config.split = ""  # part of the corpus; empty = all
     config.speakers = ()  # only these speakers; empty = all
@@ -71,7 +71,7 @@ def get_eval_set(**fields) -> ConfigDict:
 def get_train_set(**fields) -> ConfigDict:
     """Returns one training corpus for `config.data.more_train.NAME`; `config.data.train` has the same fields."""
     config = ConfigDict()
-    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv
+    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv | kaldi | lhotse
     config.input = ""  # folder or manifest
     config.split = ""  # part of the corpus; empty = all
     config.speakers = ()  # only these speakers; empty = all
@@ -319,7 +319,8 @@ def set_corpora(data: ConfigDict, train: str, dev: str = "") -> None:
 
     Args:
         data: `config.data`, which is changed.
-        train: Manifest (.jsonl, .csv, .tsv), or folder of `python -m data.prepare`.
+        train: Manifest (.jsonl, .csv, .tsv), Lhotse's cuts (.jsonl.gz), or a folder: of `python -m data.prepare`, or of
+            Kaldi where wav.scp is in it.
         dev: As `train`; "" holds out the speakers of a tenth of `train`.
     """
     data.eval = ConfigDict()
@@ -332,7 +333,8 @@ def set_corpora(data: ConfigDict, train: str, dev: str = "") -> None:
 
 def _point_at(corpus: ConfigDict, path: str) -> None:
     is_folder = os.path.isdir(path) or not os.path.splitext(path)[1]
-    format = "tfrecord" if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
+    of_folder = "kaldi" if os.path.isfile(os.path.join(path, "wav.scp")) else "tfrecord"
+    format = of_folder if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
     corpus.update(format=format, input=path, split="")
 
 
@@ -346,5 +348,5 @@ def name_after(path: str) -> str:
 
 def _manifest_suffix(path: str) -> str:
     """Returns the suffix of a manifest, "" where there is another: a folder may be called v1.0."""
-    suffix = os.path.splitext(path)[1].lower()
+    suffix = ".jsonl.gz" if path.lower().endswith(".jsonl.gz") else os.path.splitext(path)[1].lower()
     return suffix if suffix in _MANIFEST_FORMATS else ""

@@ -85,8 +85,8 @@ def _prepare(flags: argparse.Namespace) -> None:
     if conflicts:
         name, what = next(iter(conflicts.items()))
         _warn(
-            f"{len(conflicts)} durations in the manifest contradict the files, first {name} ({what}): whole files are "
-            "written; a segment needs an offset"
+            f"{len(conflicts)} durations in the manifest contradict the files, first {name} ({what}): the files "
+            "decide, and an utterance without an offset is a whole file"
         )
     prepared = write_tfrecords(
         utterances=utterances,

@@ -43,7 +43,7 @@ _MAX_FLOAT_PEAK = 32.0
 
 @contextmanager
 def open_audio(
-    path: str | os.PathLike[str], *, content: bytes | None = None, is_decoded: bool = True
+    path: str | os.PathLike[str], *, content: bytes | None = None, is_decoded: bool = True, walks: bool = True
 ) -> Iterator[soundfile.SoundFile]:
     """Opens a recording and checks its header against its bytes; decoding may still find a fault.
 
@@ -51,6 +51,8 @@ def open_audio(
         path: File or URL, in a format that libsndfile knows by its content.
         content: Bytes of the file if they are in memory; `path` is then only a name.
         is_decoded: Whether the audio will be decoded; if so, all bytes are checked.
+        walks: Whether containers without a length, such as Ogg, are walked from end to end; not for a segment, whose
+            file was walked when it was listed.
 
     Raises:
         InputError: If the file is absent, not a regular file, not readable audio, empty, shorter or longer than its
@@ -59,7 +61,9 @@ def open_audio(
     """
     try:
         with _open_bytes(path, content) as stream:
-            _check_content(path, stream, is_decoded=is_decoded)
+            # Each read behind a URL costs a request, so remote files are walked only when they are decoded.
+            walks = walks and (is_decoded or not storage.is_remote(path))
+            _check_content(path, stream, is_decoded=is_decoded, walks=walks)
             with _open_sound(path, stream) as file:
                 _check_header(path, file, stream)
                 yield file
@@ -213,7 +217,7 @@ def _open_bytes(path: str | os.PathLike[str], content: bytes | None) -> Iterator
             yield local
 
 
-def _check_content(path: str | os.PathLike[str], stream: BinaryIO, *, is_decoded: bool) -> None:
+def _check_content(path: str | os.PathLike[str], stream: BinaryIO, *, is_decoded: bool, walks: bool) -> None:
     """Refuses unsupported containers, and those that hold less or more than they say."""
     kind = identify(stream.read(HEAD_BYTES))
     if kind is not None and not kind.is_readable:
@@ -227,8 +231,7 @@ def _check_content(path: str | os.PathLike[str], stream: BinaryIO, *, is_decoded
     verdict = check_container(
         stream,
         stream.seek(0, os.SEEK_END) or stream.tell(),
-        # Each read behind a URL costs a request, so remote files are walked only when they are decoded.
-        walks=is_decoded or not storage.is_remote(path),
+        walks=walks,
         is_decoded=is_decoded,
     )
     if verdict.fault:

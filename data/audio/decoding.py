@@ -9,6 +9,7 @@ import soxr
 
 from common import storage
 from data.audio.decoder import BLOCK_VALUES, decode_blocks, open_audio, peak, scale_of, unreadable
+from data.audio.open_files import OpenFiles
 from data.common.errors import InputError
 
 SAMPLE_RATE = 16000
@@ -21,6 +22,7 @@ _CANCELLING = 0.1
 _MIX_SECS = 30.0
 _VARIANCE_EPSILON = 1e-7
 _FULL_SCALE = 32768
+_OPUS_LEAD_SECS = 4.0
 
 
 def read_header(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -72,23 +74,33 @@ def read_audio(path: str | os.PathLike[str], *, content: bytes | None = None) ->
         return channels, file.samplerate
 
 
-def read_segment(path: str | os.PathLike[str], *, start: int | None, num_samples: int) -> tuple[np.ndarray, int]:
+def read_segment(
+    path: str | os.PathLike[str],
+    *,
+    start: int | None,
+    num_samples: int,
+    channel: int | None = None,
+    files: OpenFiles | None = None,
+) -> tuple[np.ndarray, int]:
     """Decodes a segment of an audio file at its own rate, seeking to it where the format allows.
 
     Args:
         path: Audio file.
         start: First sample at the file's rate; None reads the whole file, whatever `num_samples` is.
         num_samples: Samples of the segment.
+        channel: The only channel to return, from 0; None = all.
+        files: Keeps the file open for the next segment of it; None = it is closed.
 
     Returns:
         (float32 [num_samples, C], sample rate in Hz).
 
     Raises:
-        InputError: If the file cannot be read (see `read_audio`), or ends before the segment does.
+        InputError: If the file cannot be read (see `read_audio`), ends before the segment does, or lacks the channel.
     """
     if start is None:
-        return read_audio(path)
-    found = None if storage.is_remote(path) else _seek_segment(path, start, num_samples)
+        channels, rate = read_audio(path)
+        return _select_channel(path, channels, channel), rate
+    found = _seek_segment(path, start, num_samples, OpenFiles() if files is None else files)
     if found is None:
         whole, rate = read_audio(path)
         channels = whole[start : start + num_samples]
@@ -96,20 +108,33 @@ def read_segment(path: str | os.PathLike[str], *, start: int | None, num_samples
         channels, rate = found
     if len(channels) != num_samples:
         raise InputError(f"{path} ends before sample {start + num_samples} of a segment; fetch or make it again")
+    channels = _select_channel(path, channels, channel)
     if not np.isfinite(peak(channels)):
         raise InputError(f"{path} holds values that are not finite: remove it or record it again")
     return channels, rate
 
 
-def _seek_segment(path: str | os.PathLike[str], start: int, num_samples: int) -> tuple[np.ndarray, int] | None:
+def _select_channel(path: str | os.PathLike[str], channels: np.ndarray, channel: int | None) -> np.ndarray:
+    """Returns one of the channels [T, C] as [T, 1], or all of them."""
+    if channel is None:
+        return channels
+    if channel >= channels.shape[1]:
+        raise InputError(f"{path} has {channels.shape[1]} channel(s), wanted channel {channel}, counted from 0")
+    return np.ascontiguousarray(channels[:, channel : channel + 1])
+
+
+def _seek_segment(
+    path: str | os.PathLike[str], start: int, num_samples: int, files: OpenFiles
+) -> tuple[np.ndarray, int] | None:
     """Returns a segment without decoding what is before it, or None if the format does not allow that."""
-    # is_decoded=False, or the container would be walked again for every segment of the file.
-    with open_audio(path, is_decoded=False) as file:
+    with files.borrow(path) as file:
         # MPEG frames depend on those before them.
         if file.subtype.startswith("MPEG") or not file.seekable() or start + num_samples > file.frames:
             return None
-        file.seek(start)
-        channels = file.read(num_samples, dtype="float32", always_2d=True)
+        # The state of Opus forgets what came before within a second.
+        lead = min(start, round(_OPUS_LEAD_SECS * file.samplerate)) if file.subtype == "OPUS" else 0
+        file.seek(start - lead)
+        channels = file.read(lead + num_samples, dtype="float32", always_2d=True)[lead:]
         if len(channels) and np.isfinite(highest := peak(channels)):
             channels *= scale_of(file, highest)
         return channels, file.samplerate
@@ -123,6 +148,8 @@ def load_audio(
     content: bytes | None = None,
     start: int | None = None,
     num_samples: int = 0,
+    channel: int | None = None,
+    files: OpenFiles | None = None,
 ) -> np.ndarray:
     """Decodes an audio file to one channel at one rate.
 
@@ -133,6 +160,8 @@ def load_audio(
         content: Bytes of the file if they are in memory; not with a `start`.
         start: First sample of a segment at the file's rate; None reads the whole file.
         num_samples: Samples of the segment at the file's rate.
+        channel: The only channel to take, from 0; None = their mix.
+        files: Keeps the file open for the next segment of it; None = it is closed.
 
     Returns:
         float32 [T], one channel as `mix_down` makes it; T is `resampled_length` of the header's length. Full scale is
@@ -145,8 +174,9 @@ def load_audio(
     check_rate_policy(on_rate_mismatch)
     if start is None:
         channels, rate = read_audio(path, content=content)
+        channels = _select_channel(path, channels, channel)
     else:
-        channels, rate = read_segment(path, start=start, num_samples=num_samples)
+        channels, rate = read_segment(path, start=start, num_samples=num_samples, channel=channel, files=files)
     if rate != sample_rate and on_rate_mismatch == "refuse":
         raise InputError(f"{path} has {rate} Hz, wanted {sample_rate} Hz: convert it, or allow resampling")
     return to_mono(channels, rate, sample_rate)

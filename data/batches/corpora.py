@@ -14,7 +14,7 @@ from data.batches.options import DataOptions, TrainOptions
 from data.common.errors import InputError
 from data.corpus.faults import Report
 from data.corpus.held_out import split_held_out
-from data.corpus.sources import Source, duration_conflicts, segment_starts
+from data.corpus.sources import Source, Span, duration_conflicts, segment_starts, spans
 from data.open_corpus import open_source
 
 # The name of the corpus of config.data.train among those of config.data.more_train.
@@ -36,6 +36,12 @@ class SubsetSource:
         kept = set(self.utterance_ids)
         self.segment_starts = {name: start for name, start in segment_starts(source).items() if name in kept}
         self.duration_conflicts = {name: what for name, what in duration_conflicts(source).items() if name in kept}
+
+    @property
+    def spans(self) -> Sequence[Span | None]:
+        """Returns where the audio of each utterance is stored."""
+        found = spans(self._source)
+        return [found[i] for i in self._indices]
 
     def read_waveform(self, index: int) -> np.ndarray:
         """Returns the samples of an utterance at 16 kHz."""
@@ -72,6 +78,11 @@ class JoinedSource:
         self.speaker_ids: Sequence[str] = speaker_ids
         self.num_samples = np.concatenate([source.num_samples for source in self._sources])
         self.sample_rates = np.concatenate([source.sample_rates for source in self._sources])
+
+    @property
+    def spans(self) -> Sequence[Span | None]:
+        """Returns where the audio of each utterance is stored."""
+        return [span for source in self._sources for span in spans(source)]
 
     def corpora_of(self, indices: np.ndarray) -> np.ndarray:
         """Returns the number of the source of each utterance, int64 [N]."""

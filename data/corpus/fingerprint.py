@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from data.corpus.sources import Source, segment_starts
+from data.corpus.sources import Source, segment_starts, spans
 
 
 def fingerprint(source: Source) -> dict[str, int | str]:
@@ -36,13 +36,16 @@ def digest_rows(ids: Iterable[str], lengths: Iterable[object], references: Itera
 
 
 def describe_lengths(source: Source) -> Iterable[str]:
-    """Returns the number of samples of each utterance as text, with the start of a segment."""
-    lengths = map(str, np.asarray(source.num_samples).tolist())
-    starts = segment_starts(source)
-    if not starts:
+    """Returns the number of samples of each utterance as text, with the start of a segment and a chosen channel."""
+    lengths: Iterable[str] = map(str, np.asarray(source.num_samples).tolist())
+    if starts := segment_starts(source):
+        pairs = zip(source.utterance_ids, lengths, strict=True)
+        lengths = (f"{starts[name]}+{length}" if name in starts else length for name, length in pairs)
+    channels = [None if span is None else span.channel for span in spans(source)]
+    if all(channel is None for channel in channels):
         return lengths
-    pairs = zip(source.utterance_ids, lengths, strict=True)
-    return (f"{starts[name]}+{length}" if name in starts else length for name, length in pairs)
+    chosen = zip(lengths, channels, strict=True)
+    return (length if channel is None else f"{length}#{channel}" for length, channel in chosen)
 
 
 def _digest(values: Iterable[str]) -> str:

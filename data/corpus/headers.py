@@ -47,7 +47,9 @@ def read_headers(rows: Iterable[Row], where: str, report: Report) -> list[Uttera
         if header.code == "missing_audio" and num_described < _NUM_DESCRIBED and not storage.is_remote(row.path):
             num_described += 1
             header = InputError(f"{header}{finder.describe(row.path)}", code=header.code)
-        errors[row.utterance_id] = header
+        errors[row.utterance_id] = (
+            InputError(f"{header}; listed in {row.place}", code=header.code) if row.place else header
+        )
     _report_errors(errors, len(rows), report)
     return utterances
 
@@ -66,11 +68,14 @@ def _unique_rows(rows: list[Row], where: str, report: Report) -> list[Row]:
     repeated = {name: f"{count} times" for name, count in counts.items() if count > 1}
     if not repeated:
         return rows
+    first = next(iter(repeated))
+    places = [row.place for row in rows if row.utterance_id == first and row.place][:2]
+    where_first = f" ({', '.join(places)})" if places else ""
     report(
         Fault(
             "duplicate_id",
             f"{len(repeated)} utterance ids occur more than once in {where}, first "
-            f"{next(iter(repeated))!r}: give every utterance its own utterance_id",
+            f"{first!r}{where_first}: give every utterance its own utterance_id",
             repeated,
         )
     )
@@ -111,6 +116,7 @@ def _complete(row: Row, num_samples: int, sample_rate: int) -> Utterance:
         row.speaker_id,
         start=segment.start,
         duration_conflict=segment.conflict,
+        channel=row.channel,
     )
 
 

@@ -1,4 +1,4 @@
-"""Reads lists of utterances: LibriSpeech trees, JSON-lines manifests, CSV and TSV tables.
+"""Reads lists of utterances: LibriSpeech trees, JSON-lines manifests, tables, Kaldi's folders and Lhotse's cuts.
 
 A fault in a corpus, such as a transcript without audio, raises `InputError` with the file and the line. A caller that
 wants to hear of all faults passes `read_utterances` a `report` and gets the remaining utterances. Manifests and audio
@@ -18,6 +18,8 @@ from data.common.errors import InputError
 from data.common.files import write_text_atomic
 from data.corpus.faults import Fault, Report, refuse
 from data.corpus.headers import read_headers
+from data.corpus.kaldi import list_kaldi
+from data.corpus.lhotse import is_cut, list_lhotse
 from data.corpus.librispeech import list_librispeech
 from data.corpus.rows import (
     AUDIO_COLUMNS,
@@ -30,8 +32,12 @@ from data.corpus.rows import (
 from data.corpus.segments import read_time
 from data.corpus.utterance import Row, Utterance, stem, suffix
 
-MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv")
+MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv", "kaldi", "lhotse")
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
+_SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
+_OWN_FIELDS = (
+    *AUDIO_COLUMNS, *TEXT_COLUMNS, *_SPEAKER_COLUMNS, "offset", "duration", "audio_channel", "utterance_id", "split"
+)  # fmt: skip
 _NOT_A_NUMBER = ("nan", "NaN")  # a missing cell as pandas writes it
 
 
@@ -55,9 +61,10 @@ def read_jsonl(path: str | os.PathLike[str], split: str = "") -> list[Utterance]
     """Reads a manifest with one JSON object per line.
 
     Keys: `audio_filepath` (relative to the manifest's folder) and `text`; optional `offset` and `duration` in seconds,
-    `utterance_id` (default: the file name without its suffix, and the start of the segment), `speaker` or
-    `speaker_id`, and `split`. With an `offset` the utterance is `duration` seconds of the file from there, or the rest
-    of the file without a `duration`. Without an `offset` it is the whole file, whatever the `duration` is.
+    `audio_channel` (the only one to hear, from 0), `utterance_id` (default: the file name without its suffix, and the
+    start of the segment), `speaker` or `speaker_id`, and `split`. With an `offset` the utterance is `duration` seconds
+    of the file from there, or the rest of the file without a `duration`. Without an `offset` it is the whole file,
+    whatever the `duration` is.
 
     Args:
         path: Manifest, or a folder with SPLIT.jsonl.
@@ -83,8 +90,27 @@ def _list_table(path: str | os.PathLike[str], split: str, format: str, report: R
     return path, list(_rows_of(read_table_records(path, _DELIMITERS[format], report), path, split, report))
 
 
-def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -> None:
-    """Writes a manifest for `read_jsonl`, atomically; audio paths are relative to its folder."""
+def write_jsonl(
+    path: str | os.PathLike[str],
+    utterances: Iterable[Utterance],
+    fields: Mapping[str, Mapping[str, object]] | None = None,
+) -> None:
+    """Writes a manifest for `read_jsonl`, atomically; audio paths are relative to its folder.
+
+    Args:
+        path: File or URL.
+        utterances: Utterances in the order of the manifest.
+        fields: Utterance id -> more keys of its line.
+    """
+    write_text_atomic(path, format_jsonl(path, utterances, fields))
+
+
+def format_jsonl(
+    path: str | os.PathLike[str],
+    utterances: Iterable[Utterance],
+    fields: Mapping[str, Mapping[str, object]] | None = None,
+) -> str:
+    """Returns what `write_jsonl` writes."""
     folder = os.path.dirname(path if storage.is_remote(path) else os.path.abspath(path))
     lines = [
         json.dumps(
@@ -92,14 +118,16 @@ def write_jsonl(path: str | os.PathLike[str], utterances: Iterable[Utterance]) -
                 "audio_filepath": relative_path(utterance.audio_filepath, folder),
                 "text": utterance.text,
                 **_time_fields(utterance),
+                **({} if utterance.channel is None else {"audio_channel": utterance.channel}),
                 "utterance_id": utterance.utterance_id,
                 "speaker": utterance.speaker_id,
+                **(fields or {}).get(utterance.utterance_id, {}),
             },
             ensure_ascii=False,
         )
         for utterance in utterances
     ]
-    write_text_atomic(path, "".join(line + "\n" for line in lines))
+    return "".join(line + "\n" for line in lines)
 
 
 def _time_fields(utterance: Utterance) -> dict[str, float]:
@@ -123,7 +151,8 @@ def read_utterances(
     A jsonl manifest has the keys of `read_jsonl`. A csv or tsv table has a header line with the columns
     `audio_filepath` or `path`, `text` or `sentence`, and optionally `offset`, `duration`, `utterance_id`, `speaker`,
     `speaker_id` or `client_id`, and `split`. Paths are relative to the folder of the file or, as in Common Voice, to
-    the folder `clips` beside it. A librispeech tree is read as by `read_librispeech`.
+    the folder `clips` beside it. A librispeech tree is read as by `read_librispeech`, the others as by `list_kaldi` and
+    `list_lhotse`.
 
     Args:
         format: One of `MANIFEST_FORMATS`.
@@ -166,11 +195,39 @@ def _list_rows(format: str, input: str | os.PathLike[str], split: str, report: R
     """Returns the folder or file of a corpus in any of `MANIFEST_FORMATS`, and its rows."""
     if format == "librispeech":
         return storage.join(input, split), list_librispeech(input, split, report)
+    if format == "kaldi":
+        return storage.join(input, split), list_kaldi(input, split, report)
+    if format == "lhotse":
+        return list_lhotse(input, split, report)
     if format == "jsonl":
         return _list_jsonl(input, split, report)
     if format in _DELIMITERS:
         return _list_table(input, split, format, report)
     raise InputError(f"unknown format {format!r}: use one of {', '.join(MANIFEST_FORMATS)}")
+
+
+def read_fields(*, format: str, input: str | os.PathLike[str], split: str = "") -> dict[str, dict[str, object]]:
+    """Returns utterance id -> the keys and columns of a manifest or table that say nothing about audio or text.
+
+    Args:
+        format: Format of the corpus; only jsonl, csv and tsv have such fields.
+        input: Manifest, or a folder of manifests.
+        split: Part of the corpus, whose name is none of the fields.
+    """
+    if format != "jsonl" and format not in _DELIMITERS:
+        return {}
+    ignored: list[Fault] = []
+    path, _ = _locate(input, split, f".{format}")
+    if format == "jsonl":
+        records = read_json_records(path, ignored.append)
+    else:
+        records = read_table_records(path, _DELIMITERS[format], ignored.append)
+    rows = ((_read_row(record, needs_text=True), record) for record in records)
+    return {
+        row.utterance_id: {key: value for key, value in record.fields.items() if key not in _OWN_FIELDS}
+        for row, record in rows
+        if isinstance(row, Row)
+    }
 
 
 def select_speakers(
@@ -257,18 +314,29 @@ def _read_row(record: Record, *, needs_text: bool) -> Row | Fault:
     fields = record.fields
     audio, text = _field(fields, *AUDIO_COLUMNS), _field(fields, *TEXT_COLUMNS)
     utterance_id = _name(fields, "utterance_id")
+    if not audio and is_cut(fields):
+        return record.fault("is a cut of Lhotse, give format=lhotse")
     if not audio or audio in _NOT_A_NUMBER:
         return record.fault("has no audio_filepath, add it")
     if text is None and needs_text:
         return record.fault("has no text, add it", code="missing_transcript", key=utterance_id or stem(audio))
     try:
-        time = read_time(fields)
+        time, channel = read_time(fields), _read_channel(fields)
     except ValueError as error:
         return record.fault(str(error))
     # Segments of one file are told apart by their start in milliseconds.
     part = f"-{round(time.offset_secs * 1000):07d}" if time.offset_secs else ""
-    speaker_id = _name(fields, "speaker", "speaker_id", "client_id")
-    return Row(utterance_id or f"{stem(audio)}{part}", audio, text or "", speaker_id, time, record.place)
+    speaker_id = _name(fields, *_SPEAKER_COLUMNS)
+    return Row(utterance_id or f"{stem(audio)}{part}", audio, text or "", speaker_id, time, record.place, channel)
+
+
+def _read_channel(fields: Mapping[str, object]) -> int | None:
+    text = (_field(fields, "audio_channel") or "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise ValueError(f"has audio_channel {text[:40]}: give the number of a channel, from 0")
+    return int(text)
 
 
 def _select_split(records: Sequence[Record], path: str, split: str) -> list[Record]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import zlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import BinaryIO, NamedTuple, cast
 
 from common import storage
 from common.json_files import MalformedFileError, parse_json
@@ -17,6 +20,7 @@ TEXT_COLUMNS = ("text", "sentence")
 _SHOWN_CHARACTERS = 80
 _HEAD_BYTES = 2**20  # of a manifest, enough to recognize a document that is no list of lines
 _DELIMITERS = {",": "commas", "\t": "tabs"}
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Record(NamedTuple):
@@ -93,7 +97,7 @@ def iterate_json_records(path: str, report: Report) -> Iterator[Record]:
     Raises:
         InputError: If the file is one JSON document over several lines.
     """
-    with storage.open_binary(path) as file:
+    with _open(path) as file:
         _refuse_document(path, file.read(_HEAD_BYTES).decode("utf-8-sig", "replace"))
     for number, content in iterate_lines(path):
         try:
@@ -111,7 +115,7 @@ def iterate_json_records(path: str, report: Report) -> Iterator[Record]:
 
 def iterate_lines(path: str) -> Iterator[tuple[int, bytes]]:
     """Yields the number and the content of each line of a text file that is not blank, holding one line in memory."""
-    with storage.open_binary(path) as file:
+    with _open(path) as file:
         for number, content in enumerate(file, start=1):
             if number == 1:
                 content = content.removeprefix(b"\xef\xbb\xbf")
@@ -166,7 +170,8 @@ def read_text(path: str) -> str:
     Raises:
         InputError: If it is not UTF-8; names the line.
     """
-    content = storage.read_bytes(path)
+    with _open(path) as file:
+        content = file.read()
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -178,6 +183,22 @@ def read_text(path: str) -> str:
         shown = "" if name else f", line {number}: {excerpt(line.decode('ascii', 'replace'))}"
         raise InputError(f"{path} is not UTF-8 text (byte {error.start}){name}, convert it{shown}") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+@contextmanager
+def _open(path: str) -> Iterator[BinaryIO]:
+    """Opens a list, which may be compressed with gzip under any name."""
+    with storage.open_binary(path) as file:
+        is_compressed = file.read(2) == _GZIP_MAGIC
+        file.seek(0)
+        if not is_compressed:
+            yield file
+            return
+        try:
+            with gzip.open(file) as content:
+                yield cast(BinaryIO, content)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(f"{path} is damaged ({error}): compress it with gzip or fetch it again") from error
 
 
 def excerpt(line: str) -> str:

@@ -20,11 +20,15 @@ class ListedTime(NamedTuple):
         offset_secs: Start of the utterance in its recording; None if the line has no offset.
         duration_secs: Duration of the utterance; None if the line has none.
         unit_secs: One unit of the duration's last digit, the largest error of rounding.
+        recording_secs: Duration of the whole recording by the list; None if it does not say.
+        recording_samples: Samples of the whole recording by the list; None if it does not say.
     """
 
     offset_secs: float | None = None
     duration_secs: float | None = None
     unit_secs: float = 0.0
+    recording_secs: float | None = None
+    recording_samples: int | None = None
 
 
 class Segment(NamedTuple):
@@ -47,8 +51,8 @@ NO_TIME = ListedTime()
 def read_time(record: Mapping[str, object]) -> ListedTime:
     """Reads `offset` and `duration` in seconds, as numbers or text, or else the difference of `end` and `start`.
 
-    null, NaN (as pandas writes it), an empty cell and a duration that is not a number count as absent. `start` and
-    `end` only serve to check the length of the file.
+    null, NaN (as pandas writes it) and an empty cell count as absent, and so does a duration that is not a number where
+    there is no offset. `start` and `end` only serve to check the length of the file.
 
     Raises:
         ValueError: If a value is wrong; the message continues one that begins with the line.
@@ -56,7 +60,7 @@ def read_time(record: Mapping[str, object]) -> ListedTime:
     offset, _ = _number(record, "offset")
     if offset is not None and offset < 0:
         raise ValueError(f"has offset {offset:g}: give seconds from the beginning of the file")
-    duration, unit = _number(record, "duration")
+    duration, unit = _number(record, "duration", strict=offset is not None)
     if offset is not None and duration is not None and duration <= 0:
         raise ValueError(f"has duration {duration:g}: give the seconds of the segment")
     if duration is None and offset is None and not record.keys().isdisjoint(("end", "end_time")):
@@ -93,8 +97,13 @@ def find_segment(time: ListedTime, *, num_samples: int, sample_rate: int, is_los
     """
     file_secs = num_samples / sample_rate
     slack = max(_SLACK_SECS, _LOSSY_SLACK_SECS if is_lossy else 0.0)
+    conflict = _find_conflict(time.recording_secs, 0.0, file_secs, slack)
+    listed = time.recording_samples
+    if not conflict and listed is not None and abs(listed - num_samples) > slack * sample_rate:
+        conflict = f"{listed} samples listed, {num_samples} in the file"
     if time.offset_secs is None:
-        return Segment(None, num_samples, _find_conflict(time, file_secs, slack))
+        conflict = conflict or _find_conflict(time.duration_secs, time.unit_secs, file_secs, slack)
+        return Segment(None, num_samples, conflict)
     end_secs = file_secs if time.duration_secs is None else time.offset_secs + time.duration_secs
     if time.offset_secs >= file_secs or end_secs > file_secs + max(slack, time.unit_secs):
         raise ValueError(
@@ -104,16 +113,16 @@ def find_segment(time: ListedTime, *, num_samples: int, sample_rate: int, is_los
     start = min(round(time.offset_secs * sample_rate), num_samples - 1)
     length = max(1, min(round((end_secs - time.offset_secs) * sample_rate), num_samples - start))
     if start == 0 and file_secs - end_secs <= slack:
-        return Segment(None, num_samples)
-    return Segment(start, length)
+        return Segment(None, num_samples, conflict)
+    return Segment(start, length, conflict)
 
 
-def _find_conflict(time: ListedTime, file_secs: float, slack: float) -> str:
-    """Returns how the listed duration contradicts that of a whole file; "" if it does not."""
-    if time.duration_secs is None:
+def _find_conflict(listed: float | None, unit_secs: float, file_secs: float, slack: float) -> str:
+    """Returns how a listed duration contradicts that of a whole file; "" if it does not."""
+    if listed is None:
         return ""
-    off = abs(time.duration_secs - file_secs)
-    return "" if off <= slack or off < time.unit_secs else _describe(time.duration_secs, file_secs)
+    off = abs(listed - file_secs)
+    return "" if off <= slack or off < unit_secs else _describe(listed, file_secs)
 
 
 def _number(record: Mapping[str, object], key: str, *, strict: bool = False) -> tuple[float | None, float]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from common import storage
 from data.audio.decoding import (
     SAMPLE_RATE,
     check_rate_policy,
@@ -14,6 +15,7 @@ from data.audio.decoding import (
     read_segment,
     resampled_length,
 )
+from data.audio.open_files import OpenFiles
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report, refuse
 from data.corpus.utterance import Utterance
@@ -67,6 +69,30 @@ def duration_conflicts(source: Source) -> Mapping[str, str]:
     return getattr(source, "duration_conflicts", {})
 
 
+class Span(NamedTuple):
+    """Where the audio of an utterance is stored.
+
+    Attributes:
+        path: Absolute path or URL of the file.
+        channel: The only channel that is heard; None = the mix of all.
+        start: First sample at the file's rate; None if the utterance is the whole file.
+        num_samples: Samples at the file's rate.
+        sample_rate: Rate of the file in Hz.
+    """
+
+    path: str
+    channel: int | None
+    start: int | None
+    num_samples: int
+    sample_rate: int
+
+
+def spans(source: Source) -> Sequence[Span | None]:
+    """Returns where the audio of each utterance is stored; None for one that is no file or part of a file."""
+    found = getattr(source, "spans", None)
+    return [None] * len(source.utterance_ids) if found is None else found
+
+
 class FileSource:
     """A `Source` of audio files that are decoded on demand.
 
@@ -96,6 +122,7 @@ class FileSource:
             utterances = _without_other_rates(utterances, report)
         self._utterances = list(utterances)
         self._on_rate_mismatch = on_rate_mismatch
+        self._files = OpenFiles()
         self.utterance_ids: Sequence[str] = [item.utterance_id for item in utterances]
         self.texts: Sequence[str] = [item.text for item in utterances]
         self.speaker_ids: Sequence[str] = [item.speaker_id for item in utterances]
@@ -107,6 +134,15 @@ class FileSource:
             item.utterance_id: item.duration_conflict for item in utterances if item.duration_conflict
         }
 
+    @property
+    def spans(self) -> Sequence[Span | None]:
+        """Returns where the audio of each utterance is stored."""
+        paths = {path: storage.absolute(path) for path in {item.audio_filepath for item in self._utterances}}
+        return [
+            Span(paths[item.audio_filepath], item.channel, item.start, item.num_samples, item.sample_rate)
+            for item in self._utterances
+        ]
+
     def read_waveform(self, index: int) -> np.ndarray:
         """Returns the samples of an utterance at 16 kHz."""
         utterance = self._utterances[index]
@@ -115,6 +151,8 @@ class FileSource:
             on_rate_mismatch=self._on_rate_mismatch,
             start=utterance.start,
             num_samples=utterance.num_samples,
+            channel=utterance.channel,
+            files=self._files,
         )
         wanted = int(self.num_samples[index])
         # The plan was made with the length in the header, so the file must have been replaced since.
@@ -128,7 +166,13 @@ class FileSource:
     def read_recording(self, index: int) -> tuple[np.ndarray, int]:
         """Returns the recording of an utterance at its own rate, with all channels."""
         utterance = self._utterances[index]
-        return read_segment(utterance.audio_filepath, start=utterance.start, num_samples=utterance.num_samples)
+        return read_segment(
+            utterance.audio_filepath,
+            start=utterance.start,
+            num_samples=utterance.num_samples,
+            channel=utterance.channel,
+            files=self._files,
+        )
 
 
 def _without_other_rates(utterances: Sequence[Utterance], report: Report) -> list[Utterance]:

@@ -23,6 +23,7 @@ class Utterance:
         speaker_id: Speaker; "" if unknown.
         start: First sample of a segment, at `sample_rate`; None if the utterance is the whole file.
         duration_conflict: How the duration in the manifest contradicts the file; "" if it does not.
+        channel: The only channel to hear, from 0; None = the mix of all.
     """
 
     utterance_id: str
@@ -33,6 +34,7 @@ class Utterance:
     speaker_id: str = ""
     start: int | None = None
     duration_conflict: str = ""
+    channel: int | None = None
 
     @property
     def duration_secs(self) -> float:
@@ -50,6 +52,7 @@ class Row(NamedTuple):
         speaker_id: Speaker; "" if unknown.
         time: Offset and duration in the list.
         place: File and line in messages; "" without a list file.
+        channel: The only channel to hear, from 0; None = the mix of all.
     """
 
     utterance_id: str
@@ -58,6 +61,7 @@ class Row(NamedTuple):
     speaker_id: str
     time: ListedTime = NO_TIME
     place: str = ""
+    channel: int | None = None
 
 
 def stem(path: str) -> str:

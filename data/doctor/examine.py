@@ -18,7 +18,7 @@ from data.batches.datasets import EvalData, TrainData
 from data.corpus.faults import Fault, Report
 from data.corpus.sources import Source
 from data.corpus.unlisted_audio import unlisted_audio
-from data.doctor import text_checks
+from data.doctor import segment_checks, text_checks
 from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
 from data.doctor.clips import collect_clips, collect_examples
 from data.doctor.findings import Finding, advise, allow, find, merge, sort, without_explained
@@ -251,6 +251,8 @@ def _check_without_audio(one: _Opened, frames_fn: FramesFn) -> list[Finding]:
         *text_checks.check_fit(one.corpus, frames_fn),
         *text_checks.check_sample_rates(one.corpus),
         *text_checks.check_speaking_rates(one.corpus),
+        *segment_checks.check_overlaps(one.corpus),
+        *segment_checks.check_seeking(one.corpus),
         *find("unlisted_audio", one.name, unlisted),
     ]
 
@@ -373,7 +375,9 @@ def _check_leaks(train: _Opened, one: _Opened) -> list[Finding]:
         if ids[index] not in leaked
     }
     findings += find("audio_leak", one.name, heard)
-    return findings + text_checks.check_speakers(train.corpus, one.corpus, leaked | heard.keys())
+    shared = segment_checks.check_shared_segments(train.corpus, one.corpus, leaked | heard.keys())
+    leaked |= heard.keys() | {key for item in shared for key in item.details}
+    return [*findings, *shared, *text_checks.check_speakers(train.corpus, one.corpus, leaked)]
 
 
 def _by_key(one: _Opened) -> dict[bytes, list[int]]:

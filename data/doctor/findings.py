@@ -152,6 +152,16 @@ CHECKS: dict[str, Check] = {
     "contradicting_transcripts": Check(
         _E, "repeated audio with different transcripts", "keep the right one and remove the others"
     ),
+    "overlapping_segments": Check(
+        _W,
+        "segments that overlap with another one of the same recording",
+        "check their starts and ends; nothing if people speak at the same time, or if the overlap is intended",
+    ),
+    "slow_segments": Check(
+        _W,
+        "segments of an MP3, which is decoded from its beginning for each of them",
+        "convert long recordings to FLAC or WAV, or pack the corpus with python -m data.prepare",
+    ),
     "id_leak": Check(
         _E,
         "evaluation utterances that are trained on (same id, same length)",
@@ -160,6 +170,11 @@ CHECKS: dict[str, Check] = {
     "audio_leak": Check(
         _E,
         "evaluation utterances that are trained on (same audio, another id)",
+        "remove them from one of the two, or set --config.data.allow_train_eval_overlap if that is intended",
+    ),
+    "segment_leak": Check(
+        _E,
+        "evaluation utterances of which a part is trained on (same recording, overlapping segments)",
         "remove them from one of the two, or set --config.data.allow_train_eval_overlap if that is intended",
     ),
     "shared_id": Check(_W, "ids that training uses for other audio", "give every utterance its own id"),

@@ -10,14 +10,14 @@ from absl import logging
 from data.batches.corpora import FIRST
 from data.batches.datasets import EvalData, TrainData
 from data.common.errors import InputError
-from data.doctor import text_checks
+from data.doctor import segment_checks, text_checks
 from data.doctor.findings import Finding, Severity, advise, allow, choose_advice, sort, without_explained
 from data.doctor.text_checks import Corpus, FramesFn
 from data.text.labels import most_common_unknown
 from data.text.tokenizer import CharTokenizer
 
 TRAIN = "train"
-LEAKS = ("id_leak", "audio_leak", "shared_id", "speaker_leak")
+LEAKS = ("id_leak", "audio_leak", "segment_leak", "shared_id", "speaker_leak")
 # Ratios of the training set beyond which a run cannot succeed. Characters: English text has about 0.1 % unknown
 # characters (names) in an English vocabulary, German text 2 %.
 MAX_UNKNOWN_LABELS = 0.01
@@ -68,6 +68,8 @@ def check_before_training(
             *text_checks.check_fit(train, frames_fn),
             *text_checks.check_sample_rates(train),
             *text_checks.check_speaking_rates(train),
+            *segment_checks.check_overlaps(train),
+            *segment_checks.check_seeking(train),
         ]
     if train_data.made_vocab:  # of the texts of all corpora
         whole = trained[0] if len(trained) == 1 else measure(TRAIN, train_data.source)
@@ -79,6 +81,8 @@ def check_before_training(
         for train in trained:
             leaks = text_checks.check_ids(train, corpus)
             leaked = {key for item in leaks for key in item.details if item.code == "id_leak"}
+            leaks += segment_checks.check_shared_segments(train, corpus, leaked)
+            leaked |= {key for item in leaks for key in item.details if item.code == "segment_leak"}
             found += [*leaks, *text_checks.check_speakers(train, corpus, leaked)]
     found = advise(allow(found, LEAKS) if allow_train_eval_overlap else found, keeps_head=keeps_head)
     findings = sort(without_explained(found))

@@ -201,6 +201,7 @@ def _divide(utterances: Sequence[Utterance], folder: str, options: ShardOptions,
         rows = [
             [u.utterance_id, u.speaker_id, text, u.num_samples, u.sample_rate, num_bytes]
             + [u.start] * (u.start is not None)
+            + [f"channel {u.channel}"] * (u.channel is not None)
             for u, text, num_bytes in zip(utterances[chosen], texts[chosen], states[chosen, 0].tolist(), strict=True)
         ]
         tasks.append(
@@ -239,7 +240,10 @@ def _estimate_bytes(
     lengths = [resampled_length(u.num_samples, u.sample_rate, SAMPLE_RATE) for u in utterances]
     audio = 2.0 * np.array(lengths, dtype=np.float64)
     if payload == "flac":
-        is_flac = np.array([u.start is None and u.audio_filepath.lower().endswith(".flac") for u in utterances], bool)
+        is_flac = np.array(
+            [u.start is None and u.channel is None and u.audio_filepath.lower().endswith(".flac") for u in utterances],
+            bool,
+        )
         audio = np.where(is_flac, file_bytes, _FLAC_RATIO * audio)
     return audio + np.array([len(text.encode()) for text in texts]) + _RECORD_BYTES
 

@@ -10,6 +10,7 @@ import soundfile
 
 from common import storage
 from data.audio.decoding import SAMPLE_RATE, load_audio, to_int16
+from data.audio.open_files import OpenFiles
 from data.common.errors import InputError
 
 # pcm16: little-endian int16 at 16 kHz. flac: a FLAC file, the original one if it is 16 kHz and mono.
@@ -47,7 +48,14 @@ def feature_spec() -> dict[str, Any]:
 
 
 def encode_audio(
-    path: str, *, payload: str, on_rate_mismatch: str, start: int | None = None, num_samples: int = 0
+    path: str,
+    *,
+    payload: str,
+    on_rate_mismatch: str,
+    start: int | None = None,
+    num_samples: int = 0,
+    channel: int | None = None,
+    files: OpenFiles | None = None,
 ) -> EncodedAudio:
     """Encodes an audio file or a segment of it as a payload; always decodes it, to find damaged files.
 
@@ -58,12 +66,21 @@ def encode_audio(
         on_rate_mismatch: "resample", or "refuse" to raise if the file is not sampled at 16 kHz.
         start: First sample of a segment at the file's rate; None = the whole file.
         num_samples: Samples of the segment at the file's rate.
+        channel: The only channel to take, from 0; None = their mix.
+        files: Keeps the file open for the next segment of it; None = it is closed.
 
     Raises:
         InputError: If the audio cannot be read.
     """
-    if payload == "pcm16" or start is not None:
-        waveform = load_audio(path, on_rate_mismatch=on_rate_mismatch, start=start, num_samples=num_samples)
+    if payload == "pcm16" or start is not None or channel is not None:
+        waveform = load_audio(
+            path,
+            on_rate_mismatch=on_rate_mismatch,
+            start=start,
+            num_samples=num_samples,
+            channel=channel,
+            files=files,
+        )
         audio = to_int16(waveform).tobytes() if payload == "pcm16" else encode_flac(waveform)
         return EncodedAudio(audio, len(waveform), False)
     try:

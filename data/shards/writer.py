@@ -18,6 +18,7 @@ from typing import Any
 from common import storage
 from common.json_files import MalformedFileError, field, parse_object
 from data.audio.decoding import SAMPLE_RATE, resampled_length
+from data.audio.open_files import OpenFiles
 from data.common.errors import InputError
 from data.common.files import write_text_atomic
 from data.corpus.utterance import Utterance
@@ -158,6 +159,7 @@ def _write_records(
     columns: dict[str, list[Any]] = {key: [] for key in COLUMNS}
     skipped: dict[str, list[str]] = {}
     position = num_encoded = 0
+    files = OpenFiles()
     try:
         with tf.io.TFRecordWriter(temporary) as writer:
             for utterance, text in zip(task.utterances, task.texts, strict=True):
@@ -170,6 +172,8 @@ def _write_records(
                         on_rate_mismatch=task.on_rate_mismatch,
                         start=utterance.start,
                         num_samples=utterance.num_samples,
+                        channel=utterance.channel,
+                        files=files,
                     )
                     _check_length(utterance, num_samples)
                 # A bad recording must not prevent the others from being written.

@@ -66,7 +66,7 @@ class FileRecording:
             InputError: If the file cannot be read.
         """
         segment, _ = self._place
-        if segment.start is None:
+        if segment.start is None and self._row.channel is None:
             blocks: Iterable[np.ndarray] = stream_audio(self._row.path, on_rate_mismatch=self._on_rate_mismatch)
         else:
             blocks = [
@@ -75,6 +75,7 @@ class FileRecording:
                     on_rate_mismatch=self._on_rate_mismatch,
                     start=segment.start,
                     num_samples=segment.num_samples,
+                    channel=self._row.channel,
                 )
             ]
         return at_speed(blocks, speed, self.count_samples(speed))
@@ -93,6 +94,8 @@ class FileRecording:
         del is_kept
         segment, rate = self._place
         fields: dict[str, Any] = {"audio_filepath": relative_path(self._row.path, _folder(output))}
+        if self._row.channel is not None:
+            fields["audio_channel"] = self._row.channel
         if duration_secs is None and segment.start is None:
             return {**fields, "duration": round(segment.num_samples / rate, 4)}
         # Not rounded, so that the same samples are read again.

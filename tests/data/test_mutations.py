@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from collections.abc import Callable
@@ -109,6 +110,46 @@ def test_mutated_manifests(manifests: Path, name: str) -> None:
             assert len(fault.message) < 1_000
 
     check_all(path, read_past_faults, seed=2)
+
+
+@pytest.mark.parametrize("name", ["wav.scp", "segments", "text", "utt2spk", "reco2dur"])
+def test_mutated_kaldi_folders(manifests: Path, name: str) -> None:
+    for file, line in [
+        ("wav.scp", "r{0} a{0}.wav"), ("segments", "u{0} r{0} 0.05 0.4"), ("text", "u{0} HELLO, WORLD"),
+        ("utt2spk", "u{0} s{0}"), ("reco2dur", "r{0} 0.5"),
+    ]:  # fmt: skip
+        (manifests / file).write_text("".join(f"{line.format(number)}\n" for number in range(4)))
+
+    def read_past_faults() -> None:
+        faults: list[Fault] = []
+        read_utterances(format="kaldi", input=manifests, report=faults.append)
+        for fault in faults:
+            raise InputError(fault.message)
+
+    check_all(manifests / name, read_past_faults, seed=9)
+
+
+def test_mutated_cuts(manifests: Path) -> None:
+    rows = []
+    for number in range(4):
+        spoken = {"id": f"s{number}", "start": 0.0, "duration": 0.3, "channel": 0, "text": "HELLO", "speaker": "ann"}
+        source = {"type": "file", "channels": [0], "source": f"a{number}.wav"}
+        recording = {"id": "r", "sources": [source], "sampling_rate": 16000, "num_samples": 8000, "duration": 0.5}
+        fields = {"start": 0.1, "duration": 0.3, "channel": 0, "supervisions": [spoken], "recording": recording}
+        rows.append({"id": f"u{number}", **fields, "type": "MonoCut"})
+    path = manifests / "cuts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def read_past_faults() -> None:
+        faults: list[Fault] = []
+        read_utterances(format="lhotse", input=path, report=faults.append)
+        for fault in faults:
+            raise InputError(fault.message)
+
+    check_all(path, read_past_faults, seed=10)
+    content = path.read_bytes()
+    path.write_bytes(gzip.compress(content))
+    check_all(path, read_past_faults, seed=11)
 
 
 @pytest.fixture

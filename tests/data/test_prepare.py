@@ -130,7 +130,8 @@ def test_bad_utterances_are_named_counted_and_left_out(manifest: Path, capsys: p
     done = capsys.readouterr()
     assert done.out == f"{out}: 2 utterances, 0.00 h, 1 shards, 1 left out\n"
     assert "warning: 1 bad utterances left out, all named in index.json:\n" in done.err
-    assert f"warning:   u1: no audio file {manifest.parent / 'u1.ogg'}: check the path\n" in done.err
+    absent = f"no audio file {manifest.parent / 'u1.ogg'}: check the path; listed in {manifest}:2"
+    assert f"warning:   u1: {absent}\n" in done.err
     assert json.loads((out / "index.json").read_text())["skipped"] == {"u1": "missing_audio"}
 
 

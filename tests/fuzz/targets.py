@@ -153,6 +153,41 @@ def _make_librispeech(folder: Path) -> None:
     (chapter / "1-2.trans.txt").write_text("".join(lines))
 
 
+def _make_kaldi(folder: Path) -> None:
+    _make_recordings(folder)
+    lists = {
+        "wav.scp": "r{0} u{0}.wav",
+        "segments": "id{0} r{0} 0.01 0.09",
+        "text": "id{0} A B",
+        "utt2spk": "id{0} s",
+        "reco2dur": "r{0} 0.1",
+    }
+    for name, line in lists.items():
+        (folder / name).write_text("".join(f"{line.format(index)}\n" for index in range(len(_TEXTS))))
+
+
+def _make_cuts(folder: Path) -> None:
+    _make_recordings(folder)
+    times = {"start": 0.01, "duration": 0.08, "channel": 0}
+    cuts = [
+        {
+            "id": f"id{index}",
+            **times,
+            "supervisions": [{"id": f"s{index}", **times, "start": 0.0, "text": text, "speaker": "s"}],
+            "recording": {
+                "id": f"r{index}",
+                "sources": [{"type": "file", "channels": [0], "source": f"u{index}.wav"}],
+                "sampling_rate": 16_000,
+                "num_samples": 1600,
+                "duration": 0.1,
+            },
+            "type": "MonoCut",
+        }
+        for index, text in enumerate(_TEXTS)
+    ]
+    (folder / "cuts.jsonl").write_text("".join(json.dumps(cut) + "\n" for cut in cuts))
+
+
 def _read_corpus(format: str, name: str = "", split: str = "") -> Reader:
     def read(folder: Path) -> None:
         source = open_source(format=format, input=folder / name, split=split)
@@ -388,6 +423,8 @@ def build_targets() -> dict[str, Target]:
         "unlabelled-csv": Target(_make_table("m.csv", ","), _read_unlabelled, ("m.csv",)),
         "pseudo-label-journal": Target(_make_journal, _read_journal, ("o.partial",)),
         "librispeech": Target(_make_librispeech, _read_corpus("librispeech", split="dev"), ("dev/1/2/*.txt",)),
+        "kaldi": Target(_make_kaldi, _read_corpus("kaldi"), ("wav.scp", "segments", "text", "utt2spk", "reco2dur")),
+        "lhotse": Target(_make_cuts, _read_corpus("lhotse", "cuts.jsonl"), ("cuts.jsonl",)),
         "index": Target(_make_shards, _read_corpus("tfrecord"), ("index.json",)),
         "shards": Target(_make_shards, _read_corpus("tfrecord"), ("*.tfrecord*",)),
         "run-config": Target(_make_run, lambda folder: recorded_run.load_run(str(folder)), ("config.json",)),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.corpus.fingerprint import digest_rows, fingerprint
+from data.corpus.sources import Span
 
 
 @dataclasses.dataclass
@@ -60,3 +61,11 @@ def test_another_part_of_the_same_recording_is_another_corpus():
     found = [fingerprint(source) for source in (first, second)]
     assert len({item["lengths"] for item in (whole, *found)}) == 3
     assert {name: whole[name] for name in ("ids", "texts")} == {name: found[0][name] for name in ("ids", "texts")}
+
+
+def test_another_channel_of_the_same_recording_is_another_corpus():
+    mixed, left, right = Listed(), Listed(), Listed()
+    for source, channel in ((mixed, None), (left, 0), (right, 1)):
+        source.spans = [None, *[Span("/a.wav", channel, None, 3, 16_000)] * (len(source.utterance_ids) - 1)]
+    found = [fingerprint(source)["lengths"] for source in (mixed, left, right)]
+    assert len(set(found)) == 3 and found[0] == fingerprint(Listed())["lengths"]

@@ -469,3 +469,22 @@ def test_audio_behind_a_strange_name_is_one_fault_among_good_ones(tmp_path: Path
     faults: list[Fault] = []
     assert [u.utterance_id for u in read_utterances(format="jsonl", input=path, report=faults.append)] == ["a"]
     assert {name for fault in faults for name in fault.details} == {"b", "c", "d"}
+
+
+def test_one_channel_of_a_recording_is_listed_and_written_again(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, (1600, 2))
+    soundfile.write(tmp_path / "two.wav", samples, 16000)
+    where = {"audio_filepath": "two.wav", "text": "A"}
+    records = [{**where, "utterance_id": "mix"}, {**where, "utterance_id": "left", "audio_channel": 0}]
+    records.append({**where, "utterance_id": "right", "audio_channel": "1", "offset": 0.05, "duration": 0.02})
+    utterances = read_jsonl(write_lines(tmp_path / "m.jsonl", *records))
+    write_jsonl(tmp_path / "again.jsonl", utterances)
+    assert read_jsonl(tmp_path / "again.jsonl") == utterances
+    assert [utterance.channel for utterance in utterances] == [None, 0, 1]
+    source, stored = FileSource(utterances=utterances), soundfile.read(tmp_path / "two.wav", dtype="float32")[0]
+    assert np.array_equal(source.read_waveform(1), stored[:, 0])
+    assert np.array_equal(source.read_waveform(2), stored[800:1120, 1])
+    assert source.read_recording(1)[0].shape == (1600, 1)
+    bad = write_lines(tmp_path / "bad.jsonl", {**where, "audio_channel": "left"})
+    with pytest.raises(InputError, match=r"bad\.jsonl:1 has audio_channel left: give the number of a channel, from 0"):
+        read_jsonl(bad)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,18 @@ def test_the_default_report_refuses_at_the_first_fault(tmp_path: Path) -> None:
     path.write_text(f"{OBJECT}\n{{\n")
     with pytest.raises(InputError, match=r"m\.jsonl:2 is not JSON"):
         read_json_records(str(path), refuse)
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv", "tsv"])
+def test_a_list_may_be_compressed_under_any_name(tmp_path: Path, format: str) -> None:
+    delimiter = {"csv": ",", "tsv": "\t"}.get(format, "")
+    text = f"path{delimiter}text\na.wav{delimiter}hello\n" if delimiter else '{"path": "a.wav", "text": "hello"}\n'
+    path = tmp_path / f"list.{format}"
+    path.write_bytes(gzip.compress(text.encode()))
+    read = partial(read_table_records, str(path), delimiter) if delimiter else partial(read_json_records, str(path))
+    (record,) = read(refuse)
+    assert record.fields == {"path": "a.wav", "text": "hello"}
+    for content in (path.read_bytes()[:-4], path.read_bytes()[:12] + b"xxxx" + path.read_bytes()[16:], b"\x1f\x8b"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=rf"list\.{format} is damaged"):
+            read(refuse)

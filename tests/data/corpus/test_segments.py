@@ -38,6 +38,7 @@ def test_time_is_read_in_every_form_that_manifests_have(record, wanted):
         ({"offset": True}, "has offset True: give seconds as a number"),
         ({"offset": [1]}, "has offset a list: give seconds as a number"),
         ({"offset": math.inf}, "has offset inf: give seconds as a number"),
+        ({"offset": 1, "duration": "0:02"}, "has duration 0:02: give seconds as a number"),
         ({"offset": 1, "duration": 0}, "has duration 0: give the seconds of the segment"),
         ({"duration": {}}, "has duration a dict: give seconds as a number"),
         ({"duration": 10**4000}, "has duration 1000000000000000000000000000000000000000"),

@@ -1,0 +1,85 @@
+"""Keeps recordings open between the segments that are read from them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import soundfile
+
+from data.audio.decoder import open_audio, unreadable
+
+_MOST_OPEN = 256  # a decoder of FLAC holds some 100 kB
+_OF_LIMIT = 8  # a pool takes one in so many of the files that the process may open: each set has a pool
+
+
+class OpenFiles:
+    """A pool of open recordings; thread-safe.
+
+    files = OpenFiles()
+    with files.borrow("talk.flac") as file:
+        file.seek(16_000)
+    """
+
+    def __init__(self, most: int = 0):
+        """Opens nothing yet.
+
+        Args:
+            most: Most files to keep open while nobody reads them; those read longest ago are closed. 0 = by the limit
+                of the process, at most 256.
+        """
+        self._most = most or _default_most()
+        self._idle: OrderedDict[str, tuple[soundfile.SoundFile, ExitStack]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def borrow(self, path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
+        """Lends a recording to one reader; another reader at the same time gets a handle of its own.
+
+        Raises:
+            InputError: As `open_audio`. Errors of libsndfile and of the file system inside the context are converted to
+                it, and the file is closed.
+        """
+        name = os.fspath(path)
+        with self._lock:
+            file, stack = self._idle.pop(name, (None, ExitStack()))
+        with stack:
+            try:
+                if file is None:
+                    file = stack.enter_context(open_audio(path, is_decoded=False, walks=False))
+                yield file
+            except (soundfile.SoundFileError, OSError) as error:
+                raise unreadable(path, error) from error
+            if can_be_kept(file):
+                self._keep(name, file, stack.pop_all())
+
+    def _keep(self, name: str, file: soundfile.SoundFile, stack: ExitStack) -> None:
+        with self._lock:
+            closing = [self._idle.pop(name)[1]] if name in self._idle else []
+            self._idle[name] = (file, stack)
+            if len(self._idle) > self._most:
+                closing.append(self._idle.popitem(last=False)[1][1])
+        for one in closing:
+            one.close()
+
+    def __del__(self) -> None:
+        for _, stack in getattr(self, "_idle", {}).values():
+            stack.close()
+
+
+def _default_most() -> int:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MOST_OPEN if limit == resource.RLIM_INFINITY else min(_MOST_OPEN, max(1, limit // _OF_LIMIT))
+
+
+def can_be_kept(file: soundfile.SoundFile) -> bool:
+    """Returns whether what is read after a seek depends on nothing that was read before it.
+
+    With Ogg Vorbis it does: samples behind a seek differ in their last bits with the place that the decoder comes from,
+    and a run that resumes comes from another one.
+    """
+    return file.format != "OGG"
