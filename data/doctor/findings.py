@@ -141,6 +141,11 @@ CHECKS: dict[str, Check] = {
         "implausible speaking rates: three times faster or slower than the set, and far outside its spread",
         "listen: the transcript probably belongs to other audio, or one of the two is cut",
     ),
+    "suspect_transcript": Check(
+        _W,
+        "transcripts that the model of --checkpoint does not find in their audio, worst first",
+        "listen in doctor.html and mark the wrong ones there; python -m data.apply_corrections merges the marks",
+    ),
     "unrelated_transcripts": Check(
         _E,
         "the lengths of the transcripts are unrelated to those of the audio",
@@ -211,6 +216,8 @@ EXPLAINED_BY = {
     "unlisted_audio": ("missing_transcript",),
 }
 _SHOWN_DETAILS = 3
+# Utterances of a finding on the page; doctor.json has them all. Suspect transcripts are there to be corrected.
+_ON_PAGE, _SUSPECTS_ON_PAGE = 200, 2_000
 # Replaces the advice to make a new vocabulary: the rows of the head belong to the old one.
 _ADVICE_FOR_KEPT_HEAD = (
     "model.init_head=True keeps the head of model.init, and with it its vocabulary: choose data.text_normalization so "
@@ -246,6 +253,11 @@ class Finding:
     def count(self) -> int:
         """Returns the number of utterances, files or lines."""
         return len(self.details)
+
+    @property
+    def max_shown(self) -> int:
+        """Returns how many of the utterances, files or lines are on the page."""
+        return _SUSPECTS_ON_PAGE if self.code == "suspect_transcript" else _ON_PAGE
 
     def line(self) -> str:
         """Returns one line for a terminal: set, number, title, the first details and the advice."""

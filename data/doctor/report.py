@@ -206,6 +206,7 @@ class DoctorReport:
         words: words of each set.
         time: predicted training time; None if it cannot be predicted.
         clips: (set, utterance id) -> FLAC file of an utterance with a finding; not part of the JSON.
+        texts: (set, utterance id) -> transcript of an utterance on the page, which can be marked; not part of the JSON.
         examples: utterances of the sets that are altered, to listen to; their audio is not part of the JSON.
     """
 
@@ -218,6 +219,7 @@ class DoctorReport:
     time: TrainingTime | None = None
     clips: Mapping[tuple[str, str], bytes] = dataclasses.field(default_factory=dict)
     examples: list[Example] = dataclasses.field(default_factory=list)
+    texts: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
 
     @property
     def num_errors(self) -> int:
@@ -261,7 +263,7 @@ class DoctorReport:
             }
             for item in self.findings
         ]
-        apart = ("findings", "clips", "examples")
+        apart = ("findings", "clips", "examples", "texts")
         names = [field.name for field in dataclasses.fields(self) if field.name not in apart]
         fields = {name: _plain(getattr(self, name)) for name in names}
         return {
