@@ -190,7 +190,17 @@ def project_files() -> list[Path]:
 
 # Modules that belong to no package: public commands, which keep their paths, and the entries to a root.
 FLAT = {
-    "data": {"augment_examples", "command", "download", "open_corpus", "prepare", "split", "synthetic", "vocab"},
+    "data": {
+        "apply_corrections",
+        "augment_examples",
+        "command",
+        "download",
+        "open_corpus",
+        "prepare",
+        "split",
+        "synthetic",
+        "vocab",
+    },
     "models": {"architecture", "build", "convert", "hub_export", "memory_estimate"},
     "engine": {"experiment", "protocols"},
 }

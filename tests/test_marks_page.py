@@ -8,6 +8,7 @@ import json
 import pytest
 import tensorflow as tf
 
+from data import apply_corrections
 from data.common.page import page_environment
 from data.doctor.findings import find
 from data.doctor.html_report import write_report as write_doctor
@@ -87,12 +88,21 @@ def test_marks_are_typed_survive_a_reload_and_are_exported(browser, tmp_path):
         assert lines == [
             {"set": "dev", "utterance_id": "u0000", "mark": "wrong", "text": SAID[0], "correction": f"{SAID[0]} Four."},
             {"set": "dev", "utterance_id": marked[1], "mark": "wrong", "text": said},
-        ] or lines[::-1] == lines  # fmt: skip
+        ]  # fmt: skip
         assert row(visit, "u0000").locator("textarea").input_value() == f"{SAID[0]}  Four."
         if not again:
             page.reload()
             assert row(visit, "u0003").locator("[aria-pressed=false]").count() == 1
     visit.end()
+    # What was exported is what the command merges.
+    manifest, marks = tmp_path / "dev.jsonl", tmp_path / name
+    manifest.write_text(
+        "".join(json.dumps({"audio_filepath": f"u{i:04d}.wav", "text": text}) + "\n" for i, text in enumerate(SAID))
+    )
+    marks.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert apply_corrections.main([f"--input={manifest}", f"--corrections={marks}"]) == 0
+    texts = [json.loads(line)["text"] for line in manifest.read_text().splitlines()]
+    assert texts == [f"{SAID[0]} Four.", *(text for text in SAID[1:] if text != said)]
 
 
 def test_only_marked_rows_are_shown_on_demand_and_marks_do_not_disturb_the_filter(browser, tmp_path):
@@ -160,7 +170,7 @@ def test_a_transcript_of_several_findings_of_the_doctor_has_one_mark(browser, tm
     visit.page.locator(".mark button").first.click()
     visit.page.keyboard.type("s")
     fields = visit.page.locator(".mark textarea")
-    assert [field.input_value() for field in fields.all()] == ["sEins <b>", "sEins <b>"] or fields.count() == 2
+    assert [field.input_value() for field in fields.all()] == ["Eins <b>s", "Eins <b>s"]
     (line,), name = export(visit)
     assert (line["set"], line["utterance_id"], name) == ("dev", "u1", "marks-r.jsonl")
     visit.end()
@@ -202,9 +212,10 @@ def test_two_thousand_utterances_are_marked_without_a_wait(browser, tmp_path):
     print({name: round(secs) for name, secs in took.items()})
     # Milliseconds; on an idle machine it is less than a frame or two.
     assert took["mark"] < 500 and took["letter"] < 500
-    assert visit.column("#utterances-1", 1) == [f"u{number:04d}" for number in range(100)]
+    first = visit.column("#utterances-1", 1)
     page.click(".pages button >> text=Next")
-    assert visit.column("#utterances-1", 1) == [f"u{number:04d}" for number in range(100, 200)]
+    second = visit.column("#utterances-1", 1)
+    assert (len(first), len(second), len({*first, *second})) == (100, 100, 200)
     page.click("#utterances-1 th:nth-child(1) button")
     page.click("#utterances-1 th:nth-child(1) button")
     assert visit.column("#utterances-1", 1)[0] == "u1999"
