@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import tensorflow as tf
@@ -54,7 +55,7 @@ def export(visit):
     """The lines of an export, and the name of its file."""
     with visit.page.expect_download() as started:
         visit.page.click("#marking [data-does=export]")
-    content = open(started.value.path(), encoding="utf-8").read()
+    content = Path(started.value.path()).read_text(encoding="utf-8")
     return [json.loads(line) for line in content.splitlines()], started.value.suggested_filename
 
 
@@ -85,7 +86,7 @@ def test_marks_are_typed_survive_a_reload_and_are_exported(browser, tmp_path):
         lines, name = export(visit)
         assert name == "marks-my_run.jsonl"
         said = SAID[int(marked[1][1:])]
-        assert lines == [
+        assert sorted(lines, key=lambda line: line["utterance_id"]) == [
             {"set": "dev", "utterance_id": "u0000", "mark": "wrong", "text": SAID[0], "correction": f"{SAID[0]} Four."},
             {"set": "dev", "utterance_id": marked[1], "mark": "wrong", "text": said},
         ]  # fmt: skip

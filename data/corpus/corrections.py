@@ -1,7 +1,8 @@
-"""Merges marks of wrong transcripts into manifests: a mark with a correction replaces the text, another removes the row.
+"""Merges marks of wrong transcripts into manifests.
 
-A mark is what report.html and doctor.html export, one JSON object a line: `utterance_id`, `text` (the transcript that
-was marked), `correction` (absent if nobody knows what is said) and `set`.
+A mark with a correction replaces the text, another one removes the row. A mark is what report.html and doctor.html
+export, one JSON object a line: `utterance_id`, `text` (the transcript that was marked), `correction` (absent if nobody
+knows what is said) and `set`.
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ class Check(NamedTuple):
 
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
+SUSPECT = "suspect_transcript"
+
 CHECKS: dict[str, Check] = {
     "unusable_corpus": Check(_E, "the corpus cannot be opened", "fix what the line says and run the doctor again"),
     "bad_record": Check(_E, "lines of the manifest that cannot be read", "fix the lines"),
@@ -141,7 +143,7 @@ CHECKS: dict[str, Check] = {
         "implausible speaking rates: three times faster or slower than the set, and far outside its spread",
         "listen: the transcript probably belongs to other audio, or one of the two is cut",
     ),
-    "suspect_transcript": Check(
+    SUSPECT: Check(
         _W,
         "transcripts that the model of --checkpoint does not find in their audio, worst first",
         "listen in doctor.html and mark the wrong ones there; python -m data.apply_corrections merges the marks",
@@ -257,7 +259,7 @@ class Finding:
     @property
     def max_shown(self) -> int:
         """Returns how many of the utterances, files or lines are on the page."""
-        return _SUSPECTS_ON_PAGE if self.code == "suspect_transcript" else _ON_PAGE
+        return _SUSPECTS_ON_PAGE if self.code == SUSPECT else _ON_PAGE
 
     def line(self) -> str:
         """Returns one line for a terminal: set, number, title, the first details and the advice."""

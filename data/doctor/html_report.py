@@ -11,6 +11,7 @@ from pathlib import Path
 from common import storage
 from data.common.files import write_text_atomic
 from data.common.page import page_environment, wave_path
+from data.doctor.cleaning import write_cleaned
 from data.doctor.report import DoctorReport, Histogram, verdict
 
 JSON_NAME, HTML_NAME = "doctor.json", "doctor.html"
@@ -19,7 +20,7 @@ _WIDTH, _HEIGHT = 300, 110  # of a histogram's bars
 
 
 def write_report(report: DoctorReport, folder: str | os.PathLike[str], *, title: str) -> None:
-    """Writes FOLDER/doctor.json and FOLDER/doctor.html, atomically.
+    """Writes FOLDER/doctor.json, FOLDER/doctor.html and the manifests in FOLDER/cleaned, each atomically.
 
     Args:
         report: Result of the doctor.
@@ -31,6 +32,7 @@ def write_report(report: DoctorReport, folder: str | os.PathLike[str], *, title:
     fields = report.to_json(title=title, created=created)
     write_text_atomic(storage.join(folder, JSON_NAME), json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
     write_text_atomic(storage.join(folder, HTML_NAME), page)
+    write_cleaned(report.cleaned, folder)
 
 
 def render_page(report: DoctorReport, *, title: str, created: str, place: str = "") -> str:

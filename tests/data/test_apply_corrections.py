@@ -122,9 +122,8 @@ def test_a_corpus_that_is_no_manifest_becomes_a_corrected_one(tmp_path, capsys):
     for number in range(3):
         soundfile.write(folder / f"1-2-{number}.flac", np.full(1600, 0.1), 16_000)
     (folder / "1-2.trans.txt").write_text("1-2-0 ONE\n1-2-1 TWO\n1-2-2 THREE\n")
-    marks = write_marks(
-        tmp_path, {"utterance_id": "1-2-1", "text": "two", "correction": "TOO"}, {"utterance_id": "1-2-2", "text": "three"}
-    )  # fmt: skip
+    too = {"utterance_id": "1-2-1", "text": "two", "correction": "TOO"}
+    marks = write_marks(tmp_path, too, {"utterance_id": "1-2-2", "text": "three"})
     assert merge(tmp_path / "libri", marks, "--format=librispeech", "--split=dev") == 2
     assert "give its --format, and an --output.jsonl" in capsys.readouterr().err
     output = tmp_path / "out/dev.jsonl"
