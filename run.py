@@ -162,13 +162,14 @@ def _build_parts() -> Components:
     from data.common.page import page_environment
     from data.corpus.references import find_reference
     from data.doctor.preflight import check_before_training
+    from data.shards.records import encode_flac
     from data.text.tokenizer import load_tokenizer
     from data.unlabelled.listing import UnlabelledCorpus
     from engine.protocols import Components
     from models.architecture import find_architecture
     from models.build import build_model
     from models.convert import fetch_weights
-    from models.ctc import alignment, greedy, loss
+    from models.ctc import alignment, greedy, loss, word_alignment
     from models.search.build import build_search
 
     return Components(
@@ -187,6 +188,8 @@ def _build_parts() -> Components:
         span_decoder=alignment.greedy_spans,
         span_graph_decoder=greedy.greedy_decode_spans,
         aligner=alignment.forced_align,
+        word_aligner=word_alignment.align_words,
+        encode_flac=encode_flac,
         page_environment=page_environment,
         build_search=build_search,
         preflight=check_before_training,
@@ -197,7 +200,7 @@ def _build_parts() -> Components:
 
 def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:  # noqa: C901, one branch a mode
     """Calls the mode that is asked for: engine/modes/NAME.py, or for training and evaluation engine/experiment.py."""
-    from engine.modes import align, average, export, pseudo_label, report, transcribe, tune_lm, verify_resume
+    from engine.modes import align, average, export, pseudo_label, report, segment, transcribe, tune_lm, verify_resume
 
     checkpoint = parts.fetch_weights(_CHECKPOINT.value)
     files: dict[str, Any] = {"inputs": _INPUTS.value, "output": _OUTPUT.value}
@@ -217,6 +220,10 @@ def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int: 
             return export.run(**trained, **files, formats=_EXPORT_FORMATS.value)
         case "transcribe":
             return transcribe.run(**trained, **files, **reading, output_format=_OUTPUT_FORMAT.value)
+        case "segment":
+            config = get_config() if command.config is None else command.config
+            cutting = {"options": config.segment.to_dict(), "window_secs": _WINDOW_SECS.value}
+            return segment.run(**trained, **files, **cutting)
         case "pseudo_label":
             config = get_config() if command.config is None else command.config
             options, devices = config.pseudo_label.to_dict(), config.runtime.num_virtual_devices

@@ -12,13 +12,17 @@ TOKENIZER_FILE = "tokenizer_config.json"
 BLANK, UNKNOWN, WORD_DELIMITER = "pad_token", "unk_token", "word_delimiter_token"
 # Names to look for if no file assigns a role; the blank comes first, because a token has one role.
 _USUAL_NAMES = {
-    BLANK: ("<pad>", "[PAD]", "<blank>", "[BLANK]"),
+    BLANK: ("<pad>", "[PAD]", "<blank>", "[BLANK]", "[blank]", "<blk>", "<ctc>", "<ctc_blank>"),
     UNKNOWN: ("<unk>", "[UNK]"),
     "bos_token": ("<s>",),
     "eos_token": ("</s>",),
     WORD_DELIMITER: ("|", " "),
 }
 ROLES = tuple(_USUAL_NAMES)
+# Names that mean nothing but the blank, as padding's may.
+BLANK_NAMES = tuple(name for name in _USUAL_NAMES[BLANK] if "pad" not in name.lower())
+# Field of TOKENIZER_FILE with the text between two tokens, for vocabularies of phones, and the class that has it.
+SEPARATOR, PHONE_TOKENIZER = "phone_delimiter_token", "Wav2Vec2PhonemeCTCTokenizer"
 
 
 def find_special_tokens(
@@ -54,3 +58,14 @@ def named_token(fields: Mapping[str, Any], role: str, where: str) -> str | None:
     if token is not None and not isinstance(token, str):
         raise MalformedFileError(f"{where}: {role!r} is {describe(value)}, not the name of a token")
     return token
+
+
+def find_separator(fields: Mapping[str, Any], where: str) -> str:
+    """Returns the text between two tokens of a vocabulary of phones, "" for one of characters or pieces.
+
+    Raises:
+        MalformedFileError: If the separator is not text.
+    """
+    if fields.get("tokenizer_class") != PHONE_TOKENIZER:
+        return ""
+    return named_token(fields, SEPARATOR, where) or " "

@@ -7,7 +7,8 @@ import re
 import urllib.parse
 
 HUGGING_FACE, KAGGLE = "hf://", "kaggle://"
-_ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip")
+CHECKPOINT_SUFFIX = ".pt"  # of fairseq; it is kept as it is
+_ARCHIVES = (".tar.gz", ".tgz", ".tar", ".zip", CHECKPOINT_SUFFIX)
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -19,7 +20,7 @@ def is_weight_name(text: str) -> bool:
 
 
 def archive_suffix(url: str) -> str:
-    """Returns the suffix of an archive at a URL, or "" if it is not an archive."""
+    """Returns the suffix of an archive or a checkpoint at a URL, or "" if it is neither."""
     path = urllib.parse.urlsplit(url).path.lower()
     return next((suffix for suffix in _ARCHIVES if path.endswith(suffix)), "")
 

@@ -17,7 +17,14 @@ import re
 from ml_collections import ConfigDict
 
 _HELD_OUT_RATIO = 0.1
-_MANIFEST_FORMATS = {".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "tsv", ".jsonl.gz": "lhotse"}
+_MANIFEST_FORMATS = {
+    ".jsonl": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl.gz": "lhotse",
+    ".parquet": "parquet",
+}
 
 
 def get_augment(**fields) -> ConfigDict:
@@ -55,9 +62,10 @@ def get_augment(**fields) -> ConfigDict:
 def get_eval_set(**fields) -> ConfigDict:
     """Returns one evaluation set for `config.data.eval.NAME`."""
     config = ConfigDict()
-    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv | kaldi | lhotse
-    config.input = ""  # folder or manifest
+    config.format = "tfrecord"  # tfrecord librispeech jsonl csv tsv kaldi lhotse parquet arrow webdataset shar
+    config.input = ""  # folder, manifest or pattern of files
     config.split = ""  # part of the corpus; empty = all
+    config.text_column = ""  # key or column of the transcripts; empty = text, sentence, transcription ...
     config.speakers = ()  # only these speakers; empty = all
     config.exclude_speakers = ()  # all but these
     config.held_out_ratio = 0.0  # only what a training set over the same corpus leaves out with this ratio; 0 = all
@@ -71,9 +79,10 @@ def get_eval_set(**fields) -> ConfigDict:
 def get_train_set(**fields) -> ConfigDict:
     """Returns one training corpus for `config.data.more_train.NAME`; `config.data.train` has the same fields."""
     config = ConfigDict()
-    config.format = "tfrecord"  # tfrecord | librispeech | jsonl | csv | tsv | kaldi | lhotse
-    config.input = ""  # folder or manifest
+    config.format = "tfrecord"  # tfrecord librispeech jsonl csv tsv kaldi lhotse parquet arrow webdataset shar
+    config.input = ""  # folder, manifest or pattern of files
     config.split = ""  # part of the corpus; empty = all
+    config.text_column = ""  # key or column of the transcripts; empty = text, sentence, transcription ...
     config.speakers = ()  # only these speakers; empty = all
     config.exclude_speakers = ()  # all but these
     config.held_out_ratio = 0.0  # share of the speakers left out, for an evaluation set with the same ratio
@@ -128,7 +137,8 @@ def get_config() -> ConfigDict:
     model.source = "native"  # native | hub (a SavedModel with its own dropout and masks, docs/guide/tensorflow_hub.md)
     model.hub_handle = ""  # of source hub: URL of TF-Hub or folder
     model.preset = "auto"  # architecture: auto (that of model.init; base without) | tiny | base | large | large_lv60 |
-    # robust | xlsr_53 | xls_r_300m | xls_r_1b | xls_r_2b | hubert_base | hubert_large | a config.json of Hugging Face
+    # robust | xlsr_53 | xls_r_300m | xls_r_1b | xls_r_2b | hubert_base | hubert_large | omniasr_300m | omniasr_1b |
+    # omniasr_3b | omniasr_7b | a config.json of Hugging Face
     model.architecture = ConfigDict()  # the run writes here what a preset that is no name turned out to be
     # Weights to start from: hf://OWNER/NAME[@REVISION], the https address of an archive, a workdir, a checkpoint or a
     # converted folder; empty = random.
@@ -136,6 +146,13 @@ def get_config() -> ConfigDict:
     model.init_head = False  # whether the CTC head is taken from model.init too, or starts afresh
     model.freeze_feature_encoder = True  # leaves the convolutions as they are
     model.freeze_encoder_updates = 0  # first updates that train the CTC head alone
+    # What trains with the CTC head in place of all weights, which stay those of model.init (docs/guide/training.md):
+    model.lora_rank = 0  # LoRA: rank of the updates of lora_targets, such as 8; 0 = none
+    model.lora_alpha = 16.0  # the updates count lora_alpha / lora_rank times
+    model.lora_dropout = 0.0  # of what the updates read
+    # Any of q_proj | k_proj | v_proj | out_proj | intermediate_dense | output_dense, of every transformer layer.
+    model.lora_targets = ("q_proj", "v_proj")
+    model.bottleneck_size = 0  # inner width of bottleneck adapters behind attention and feed-forward, as 64; 0 = none
     model.fused_ops = "auto"  # element-wise parts of training compiled by XLA: auto (wide models) | on | off
     model.gradient_checkpointing = False  # recomputes layers in the backward pass: less memory, a third more time
     model.hidden_dropout = 0.0  # after embeddings, attention and feed-forward blocks
@@ -157,7 +174,7 @@ def get_config() -> ConfigDict:
         "--output=datasets/librispeech/train-clean-100; the same for dev-clean"
     )
     # auto: made of the training texts at the first start. The workdir keeps what came of it, for all that follows.
-    data.vocab = ""  # vocab.json | auto; empty = the 32 tokens of the published English models
+    data.vocab = ""  # vocab.json | SentencePiece FILE.model | auto; empty = 32 tokens of the published English models
     data.text_normalization = "librispeech"  # librispeech (upper case A-Z') | unicode (NFKC lower case) | none | auto
     data.on_rate_mismatch = "resample"  # resample | refuse, for audio that is not 16 kHz
     data.num_buckets = 8  # shapes that batches are padded to
@@ -249,6 +266,17 @@ def get_config() -> ConfigDict:
     pseudo.max_disagreement = 0.1  # CER of the second view's text against the first; 0 = the same text
     pseudo.batch_size = 8  # recordings of a replica that run together
 
+    config.segment = segment = ConfigDict()  # of --mode=segment (docs/guide/segments.md)
+    segment.min_secs = 1.0  # shortest utterance
+    segment.max_secs = 15.0  # longest utterance; longer ones are cut at their longest pauses
+    segment.pause_secs = 1.0  # a pause that always ends an utterance
+    segment.margin_secs = 0.2  # most of a pause that an utterance keeps at each end
+    segment.min_confidence = 0.5  # geometric mean of the characters' probabilities
+    segment.min_word_confidence = 0.05  # a word below it counts as not said
+    segment.unknown_loss = 2.0  # nats that a frame of speech costs that is not in the transcript
+    segment.skip_loss = 3.0  # nats that a word of the transcript costs that was not said
+    segment.formats = ()  # files of the utterances beside the manifest: srt, vtt, textgrid, eaf
+
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every_updates = 500  # a multiple of train.log_every_updates saves at exactly these updates
     checkpoint.every_epochs = 0.0  # the interval in epochs; then every_updates must be 0
@@ -319,8 +347,8 @@ def set_corpora(data: ConfigDict, train: str, dev: str = "") -> None:
 
     Args:
         data: `config.data`, which is changed.
-        train: Manifest (.jsonl, .csv, .tsv), Lhotse's cuts (.jsonl.gz), or a folder: of `python -m data.prepare`, or of
-            Kaldi where wav.scp is in it.
+        train: Manifest (.jsonl, .csv, .tsv, .parquet), Lhotse's cuts (.jsonl.gz), hf://datasets/OWNER/NAME, or a
+            folder: of `python -m data.prepare`, or of Kaldi where wav.scp is in it.
         dev: As `train`; "" holds out the speakers of a tenth of `train`.
     """
     data.eval = ConfigDict()
@@ -335,6 +363,7 @@ def _point_at(corpus: ConfigDict, path: str) -> None:
     is_folder = os.path.isdir(path) or not os.path.splitext(path)[1]
     of_folder = "kaldi" if os.path.isfile(os.path.join(path, "wav.scp")) else "tfrecord"
     format = of_folder if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
+    format = "parquet" if path.startswith("hf://datasets/") else format
     corpus.update(format=format, input=path, split="")
 
 

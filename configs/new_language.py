@@ -3,9 +3,9 @@
     python run.py --config=configs/new_language.py:TRAIN,DEV
     python run.py --config=configs/new_language.py:ALL
 
-TRAIN, DEV and ALL are manifests (.jsonl, .csv, .tsv) or folders of `python -m data.prepare`; without DEV the speakers
-of a tenth of ALL are held out. Vocabulary and normalization are made of the training texts. The run goes to
-runs/new_language-NAME, with NAME made of TRAIN.
+TRAIN, DEV and ALL are manifests (.jsonl, .csv, .tsv, .parquet), folders of `python -m data.prepare` or datasets of the
+Hugging Face Hub (hf://datasets/OWNER/NAME); without DEV the speakers of a tenth of ALL are held out. Vocabulary and
+normalization are made of the training texts. The run goes to runs/new_language-NAME, with NAME made of TRAIN.
 
 Meant for 1 to 100 hours on one GPU of 16 to 24 GB (docs/guide/own_data.md). That is not measured here: there are no
 published weights and no GPU. What is measured, a small model on two cores, stands in docs/results/0162.

@@ -17,10 +17,11 @@ MAX_FOREIGN_LETTERS = 0.01
 
 
 def add_corpus_flags(parser: argparse.ArgumentParser, formats: Sequence[str]) -> None:
-    """Adds --format, --input, --split, --speakers, --exclude_speakers and --text_normalization."""
+    """Adds --format, --input, --split, --text_column, --speakers, --exclude_speakers and --text_normalization."""
     parser.add_argument("--format", required=True, help=f"format: {', '.join(formats)}")
     parser.add_argument("--input", required=True, help="folder or file of the corpus")
     parser.add_argument("--split", default="", help="part of the corpus (default: all)")
+    parser.add_argument("--text_column", default="", help="key or column of the transcripts (default: known names)")
     parser.add_argument("--speakers", default="", help="comma-separated speakers to keep (default: all)")
     parser.add_argument("--exclude_speakers", default="", help="comma-separated speakers to drop")
     parser.add_argument(

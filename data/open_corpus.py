@@ -21,6 +21,7 @@ def open_source(
     split: str = "",
     speakers: Collection[str] = (),
     exclude_speakers: Collection[str] = (),
+    text_column: str = "",
     on_rate_mismatch: str = "resample",
     report: Report = refuse,
 ) -> Source:
@@ -32,6 +33,7 @@ def open_source(
         split: Part of the corpus; "" = all.
         speakers: Speakers to keep; empty = all.
         exclude_speakers: Speakers to drop.
+        text_column: Key or column of the transcripts; "" = the known ones.
         on_rate_mismatch: "resample" or "refuse" audio files that are not sampled at 16 kHz (shards are).
         report: Called with each fault of single utterances, which are left out when it returns.
 
@@ -63,6 +65,7 @@ def open_source(
         split=split,
         speakers=speakers,
         exclude_speakers=exclude_speakers,
+        text_column=text_column,
         report=hear,
     )
     source = FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch, report=hear)

@@ -76,6 +76,7 @@ def _prepare(flags: argparse.Namespace) -> None:
         format=flags.format,
         input=flags.input,
         split=flags.split,
+        text_column=flags.text_column,
         speakers=comma_list(flags.speakers),
         exclude_speakers=comma_list(flags.exclude_speakers),
         report=note,

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--format", required=True, help=f"format: {', '.join(MANIFEST_FORMATS)}")
     add("--input", required=True, help="folder or file of the corpus")
     add("--split", default="", help="part of the corpus to divide (default: all)")
+    add("--text_column", default="", help="key or column of the transcripts (default: known names)")
     add("--output", required=True, help="folder of the manifests")
     add("--parts", default="train,dev=5%,test=5%", help="names and sizes in h, min or %%; one without gets the rest")
     add(
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _split(flags: argparse.Namespace) -> None:
     faults: list[Fault] = []
     where = {"format": flags.format, "input": flags.input, "split": flags.split}
-    utterances = read_utterances(**where, report=faults.append)
+    utterances = read_utterances(**where, text_column=flags.text_column, report=faults.append)
     if not utterances:
         raise InputError(f"no utterance of {flags.input} can be used: {faults[0].message}")
     if faults:

@@ -148,6 +148,8 @@ def _prepare(
     config, train_data, tokenizer = _open_train_data(config, components, init=init, run_before=run_before)
     components = builders.with_blank(components, tokenizer)
     validation.check_frozen(config, is_fresh=not run_before)
+    if init:
+        validation.check_adaptation(config, init)
     builders.build_learning_rate(config)
     num_replicas = strategy.num_replicas_in_sync
     eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=num_replicas) if evaluate else {}

@@ -47,6 +47,13 @@ class AcousticModel(Protocol):
         """Variables created with the values of a published model; empty if all start at random."""
 
     @property
+    def adaptation_variables(self) -> list[tf.Variable]:
+        """Variables of LoRA or bottleneck adapters, which other weights lack; read for a config that has them."""
+
+    def merge_low_rank(self) -> None:
+        """Adds LoRA's updates to the weights that they update, for inference; called for a config that has them."""
+
+    @property
     def max_training_samples(self) -> int:
         """Longest row that can be trained on, in samples; 0 = no limit."""
 
@@ -96,7 +103,10 @@ class Tokenizer(Protocol):
 
     @property
     def token_strings(self) -> Sequence[str]:
-        """Text of each token: its characters, a space between words, "" for a special token."""
+        """Text of each token: its characters, a space between words, "" for a special token.
+
+        A space before other characters begins a word.
+        """
 
     def encode(self, text: str) -> Sequence[int]:
         """Returns the ids of a normalized text."""
@@ -105,7 +115,7 @@ class Tokenizer(Protocol):
         """Returns the text of collapsed ids."""
 
     def save(self, path: str) -> None:
-        """Writes vocab.json, and a second file with the roles of its tokens if their names do not tell them."""
+        """Writes vocab.json, and beside it what the names of its tokens do not tell."""
 
 
 TokenSpan = tuple[int, int, int, float]
@@ -320,6 +330,8 @@ class Components:
     span_decoder: SpanDecoder
     span_graph_decoder: SpanGraphDecoder
     aligner: Aligner
+    word_aligner: Callable[..., Any]
+    encode_flac: Callable[[np.ndarray], bytes]
     page_environment: Callable[[str | os.PathLike[str]], jinja2.Environment]
     build_search: Callable[..., Search | None] = lambda **fields: None
     preflight: Callable[..., Any] = lambda **fields: None

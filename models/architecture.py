@@ -20,7 +20,10 @@ from models.wav2vec2.presets import PRESETS
 AUTO = "auto"
 _DEFAULT = "base"
 # Parts of the names of fields that the run's config sets; they change no shape and no inference result.
-_RECIPE = ("_dropout", "layer_drop", "mask_time_", "mask_feature_", "vocab_size", "fused_ops", "gradient_checkpointing")
+_RECIPE = (
+    "_dropout", "layer_drop", "mask_time_", "mask_feature_", "vocab_size", "fused_ops", "gradient_checkpointing",
+    "lora_", "bottleneck_size",
+)  # fmt: skip
 # Initialization of random weights; equal architectures may differ in it.
 _INITIALIZATION = ("conv_init", "initializer_range")
 _MAX_DIFFERENCES = 3

@@ -1,18 +1,23 @@
-"""Converts models between Hugging Face folders and folders of this project.
+"""Converts published models to folders of this project, and those to Hugging Face folders.
 
 python -m models.convert --input=HF_DIR_OR_NAME --output=DIR [--vocab=vocab.json]
+python -m models.convert --input=FAIRSEQ.pt --output=DIR [--preset=NAME]
 python -m models.convert --input=DIR --output=HF_DIR --to_hf
+python -m models.convert --input=WORKDIR --output=PEFT_DIR --to_peft           LoRA or bottleneck adapters alone
+python -m models.convert --input=BASE --peft=PEFT_DIR --output=DIR             and with the base model again
+python -m models.convert --input=WORKDIR --output=DIR --merge                  LoRA merged into the weights
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +25,21 @@ import numpy as np
 
 from common import json_files
 from common.arguments import Parser
+from common.sentence_pieces import PIECES_FILE
 from common.special_tokens import TOKENIZER_FILE
 from common.tensorflow_environment import set_tensorflow_defaults
-from common.weight_names import is_weight_name, repository_hint
+from common.weight_names import is_weight_name
+from models.fairseq.checkpoint import find_checkpoint, open_checkpoint
 from models.hugging_face import config as hf_config
-from models.hugging_face import files
+from models.hugging_face import files, peft
 from models.hugging_face import names as hf_names
+from models.hugging_face.adapted import save_adapter, with_adapter
 from models.hugging_face.card import compose_card_of
 from models.hugging_face.matching import Report, canonical_names, match
+from models.hugging_face.source import Source, open_folder
 from models.wav2vec2.config import Wav2Vec2Config
 from models.weights import named_weights
-from models.weights.tensor_files import open_tensors, save_tensors
+from models.weights.tensor_files import save_tensors
 
 # Lies beside our weights and records what `to_hf` needs.
 ORIGIN_FILE = "origin.json"
@@ -42,19 +51,23 @@ def from_hf(
     input: str | os.PathLike[str],
     output: str | os.PathLike[str],
     vocab: str | os.PathLike[str] = "",
+    preset: str = "",
     allow_missing: Sequence[str] = (),
     allow_unexpected: Sequence[str] = (),
+    adapter: peft.Adapter | None = None,
 ) -> Report:
-    """Converts a Hugging Face folder of a wav2vec 2.0 or HuBERT model to a folder of ours.
+    """Converts a published model of the wav2vec 2.0 family to a folder of ours.
 
     Args:
-        input: Folder with config.json and model.safetensors (whole or sharded) or pytorch_model.bin.
-            `models.hugging_face.files` describes the files of the tokenizer and the feature extractor.
+        input: Hugging Face folder with config.json and model.safetensors, pytorch_model.bin or tf_model.h5, whole or
+            sharded; or a .pt of fairseq or fairseq2, or a folder with one.
         output: Folder to write.
         vocab: vocab.json of a new alphabet, which gets a new head; "" takes the input's.
+        preset: Architecture of a .pt that does not tell it, a name or a config.json.
         allow_missing: Patterns of tensors that may be missing and get random values. The head (as a whole) and the mask
             embedding always may.
-        allow_unexpected: Patterns of tensors to drop. Those that only pretraining uses are always dropped.
+        allow_unexpected: Patterns of tensors to drop. Those that only pretraining or another task uses always are.
+        adapter: Adapter to put into the weights.
 
     Returns:
         The outcome for each tensor.
@@ -64,18 +77,17 @@ def from_hf(
         ValueError: If the architecture is not supported, or tensors are missing, unexpected, of another shape or
             damaged; nothing is written.
     """
-    folder = Path(input)
-    if not folder.is_dir() and (hint := repository_hint(os.fspath(input))):
-        raise FileNotFoundError(f"{folder}: no such folder{hint}")
-    config, fields = hf_config.read_hf_config(folder / "config.json")
-    normalizes, preprocessing = files.read_preprocessing(folder)
-    config = dataclasses.replace(config, normalize_waveform=normalizes)
+    if adapter is not None:
+        vocab = vocab or adapter.vocab or ""
     with contextlib.ExitStack() as stack:
-        tensors = open_tensors(folder, stack)
+        source = _open_source(Path(input), stack, preset=preset)
+        config, tensors = source.config, source.tensors
         try:
             names = canonical_names(list(tensors))
             fresh_head = bool(vocab) or not any(name in names for name in hf_names.HEAD)
-            vocabulary = _new_vocabulary(folder, vocab, fields) if fresh_head else None
+            vocabulary = None
+            if fresh_head:
+                vocabulary = files.read_vocabulary(vocab) if vocab else source.read_vocabulary(0)
             if vocabulary is not None:
                 config = dataclasses.replace(config, vocab_size=len(vocabulary.ids))
             report = match(
@@ -84,36 +96,39 @@ def from_hf(
                 shapes={name: tensor.shape for name, tensor in tensors.items()},
                 fresh_head=fresh_head,
                 allow_missing=allow_missing,
-                allow_unexpected=allow_unexpected,
+                allow_unexpected=(*allow_unexpected, *source.unused),
             )
         except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from error
+            raise ValueError(f"{source.path}: {error}") from error
         if not fresh_head:
-            vocabulary = files.folder_vocabulary(folder, num_rows=config.vocab_size, config=fields)
-        report.understood.append(f"   audio: {preprocessing}")
-        _report_text(report, folder, vocabulary, fresh_head=fresh_head)
+            vocabulary = source.read_vocabulary(config.vocab_size)
+        report.understood.append(f"   audio: {source.preprocessing}")
+        _report_text(report, source, vocabulary, fresh_head=fresh_head)
 
         def value_of(entry: hf_names.Entry) -> np.ndarray | None:
             if entry.theirs[0] not in report.loaded:
                 return None
             return entry.join([tensors[names[name]].read() for name in entry.theirs])
 
-        _write_ours(report, value_of, Path(output), vocabulary, fields["model_type"])
+        values = value_of if adapter is None else with_adapter(adapter, report, value_of)
+        _write_ours(report, values, Path(output), vocabulary, source.model_type)
     return report
 
 
-def _new_vocabulary(folder: Path, vocab: str | os.PathLike[str], fields: Mapping[str, Any]) -> files.Vocabulary | None:
-    """Reads the vocabulary of a new head: `vocab`, or else the folder's; None if there is neither."""
-    if vocab:
-        return files.read_vocabulary(vocab)
-    return files.folder_vocabulary(folder, num_rows=0, config=fields)
+def _open_source(path: Path, stack: contextlib.ExitStack, *, preset: str) -> Source:
+    checkpoint = find_checkpoint(path)
+    if checkpoint is not None:
+        return open_checkpoint(checkpoint, preset=preset)
+    if preset:
+        raise ValueError(f"{path}: --preset belongs to a .pt of fairseq or fairseq2; config.json tells it here")
+    return open_folder(path, stack)
 
 
-def _report_text(report: Report, folder: Path, vocabulary: files.Vocabulary | None, *, fresh_head: bool) -> None:
+def _report_text(report: Report, source: Source, vocabulary: files.Vocabulary | None, *, fresh_head: bool) -> None:
     """Adds to the report which text the model writes."""
     if vocabulary is not None:
         report.understood.append(f"    text: {vocabulary.describe()}")
-        report.notes += [*vocabulary.notes, *files.text_notes(folder, vocabulary)]
+        report.notes += [*vocabulary.notes, *source.text_notes(vocabulary)]
     elif not fresh_head:
         report.notes.append(f"no {files.VOCAB_FILE}, so the tokens of the head are unknown; a run needs data.vocab")
 
@@ -138,6 +153,12 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
 
     folder, target = Path(input), Path(output)
     model = Wav2Vec2ForCTC.from_pretrained(folder)
+    model.merge_low_rank()
+    if model.config.is_adapted:
+        raise ValueError(
+            f"{folder}: transformers has no bottleneck adapters; save them alone with --to_peft, or export the model "
+            "with python run.py --mode=export"
+        )
     model_type = model_type or _origin_type(folder / ORIGIN_FILE) or _usual_type(model.config)
     vocab = folder / files.VOCAB_FILE
     vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
@@ -155,6 +176,9 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
         save_tensors(tensors, temporary)
         for name, content in texts.items():
             files.write_json(temporary / name, content)
+        if vocabulary is not None and vocabulary.pieces:
+            (temporary / PIECES_FILE).write_bytes(vocabulary.pieces)
+            report.notes.append("transformers writes \u2581 where a piece begins a word; replace it by a space")
         if not (target / _CARD).exists():  # it may have been edited by hand
             card = compose_card_of(
                 folder,
@@ -195,6 +219,48 @@ def _hf_texts(config: Wav2Vec2Config, vocabulary: files.Vocabulary | None, model
     return texts
 
 
+def from_ours(
+    *, input: str | os.PathLike[str], output: str | os.PathLike[str], adapter: peft.Adapter | None = None
+) -> Report:
+    """Writes a folder of ours with LoRA, of the input's own or in `adapter`, merged into the weights.
+
+    Args:
+        input: Written by `from_hf` or `Wav2Vec2ForCTC.save_pretrained`, or the workdir of a run.
+        output: Folder to write.
+        adapter: Adapter to put into the weights; its head and vocabulary replace the input's.
+
+    Raises:
+        FileNotFoundError: If the input lacks its config or its weights.
+        ValueError: If they are damaged, or the adapter is for other weights.
+    """
+    from models.wav2vec2.model import Wav2Vec2ForCTC  # imports TensorFlow, so not before flags are checked
+
+    folder = Path(input)
+    model = Wav2Vec2ForCTC.from_pretrained(folder)
+    model.merge_low_rank()
+    variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
+    report = Report(model.config)
+    vocab = folder / files.VOCAB_FILE
+    vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
+    table = [*hf_names.name_table(model.config), *hf_names.adaptation_table(model.config)]
+    report.loaded |= {name: entry.size // len(entry.theirs) for entry in table for name in entry.theirs}
+
+    def value_of(entry: hf_names.Entry) -> np.ndarray | None:
+        return variables[entry.ours].numpy() if entry.ours in variables else None
+
+    values: Callable[[hf_names.Entry], np.ndarray | None] = value_of
+    if adapter is not None:
+        if model.config.bottleneck_size:
+            raise ValueError(f"{folder}: has bottleneck adapters already; give --input the base model without them")
+        values = with_adapter(adapter, report, value_of)
+        if adapter.vocab is not None:
+            vocabulary = files.read_vocabulary(adapter.vocab)
+            report.config = dataclasses.replace(report.config, vocab_size=len(vocabulary.ids))
+    model_type = _origin_type(folder / ORIGIN_FILE) or _usual_type(model.config)
+    _write_ours(report, values, Path(output), vocabulary, model_type)
+    return report
+
+
 def fetch_weights(name: str) -> str:
     """Fetches and converts published weights once, and returns their local folder; returns a path unchanged."""
 
@@ -216,7 +282,7 @@ def _write_ours(
 
     model = Wav2Vec2ForCTC(config=report.config)
     variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
-    for entry in hf_names.name_table(report.config):
+    for entry in (*hf_names.name_table(report.config), *hf_names.adaptation_table(report.config)):
         value = value_of(entry)
         if value is not None:
             variables[entry.ours].assign(value)
@@ -224,8 +290,7 @@ def _write_ours(
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=output) as temporary:
         vocab, origin = Path(temporary, files.VOCAB_FILE), Path(temporary, ORIGIN_FILE)
         if vocabulary is not None:
-            files.write_json(vocab, vocabulary.ids)
-            files.write_json(Path(temporary, TOKENIZER_FILE), files.tokenizer_fields(vocabulary))
+            files.write_vocabulary(Path(temporary), vocabulary)
         files.write_json(
             origin, {"model_type": model_type, "fresh": list(report.fresh), "dropped": list(report.dropped)}
         )
@@ -237,32 +302,55 @@ def _write_ours(
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status: 0, or 2 after one line on stderr."""
     parser = Parser(prog="models.convert", description=(__doc__ or "").split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--input", required=True, help="folder to read, or hf://OWNER/NAME")
+    parser.add_argument("--input", required=True, help="folder or .pt of fairseq to read, or hf://OWNER/NAME")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--to_hf", action="store_true", help="convert a folder of ours to Hugging Face")
+    parser.add_argument("--to_peft", action="store_true", help="write LoRA or bottleneck adapters alone, as PEFT does")
+    parser.add_argument("--peft", default="", help="folder of --to_peft, or of PEFT, to put into the weights")
+    parser.add_argument("--merge", action="store_true", help="write a run's weights with LoRA merged into them")
     parser.add_argument("--model_type", default="", choices=("", *hf_config.MODEL_TYPES), help="used with --to_hf")
     parser.add_argument("--vocab", default="", help="vocab.json of a new alphabet, which gets a new head")
+    parser.add_argument("--preset", default="", help="architecture of a .pt that does not tell it")
     parser.add_argument("--allow_missing", default="", help="comma-separated names or patterns that may be missing")
     parser.add_argument("--allow_unexpected", default="", help="comma-separated names or patterns to drop")
     set_tensorflow_defaults()
     try:
         flags = parser.parse_args(argv)
-        if flags.to_hf:
-            report = to_hf(input=flags.input, output=flags.output, model_type=flags.model_type)
-        else:
-            report = from_hf(
-                input=named_weights.fetch(flags.input) if is_weight_name(flags.input) else flags.input,
-                output=flags.output,
-                vocab=flags.vocab,
-                allow_missing=_comma_list(flags.allow_missing),
-                allow_unexpected=_comma_list(flags.allow_unexpected),
-            )
+        report = _convert(flags)
     except (ValueError, OSError) as error:
         print(f"models.convert: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(f"{flags.input} -> {flags.output}")
     print("\n".join(report.lines()))
     return 0
+
+
+def _convert(flags: argparse.Namespace) -> Report:
+    """Runs the conversion that the flags ask for."""
+    kinds = [name for name in ("to_hf", "to_peft", "peft", "merge") if getattr(flags, name)]
+    if len(kinds) > 1:
+        raise ValueError(f"--{kinds[0]} and --{kinds[1]} are different conversions; give one of them")
+    if flags.to_hf:
+        return to_hf(input=flags.input, output=flags.output, model_type=flags.model_type)
+    if flags.to_peft:
+        model_type = flags.model_type or _origin_type(Path(flags.input, ORIGIN_FILE))
+        return save_adapter(input=flags.input, output=flags.output, model_type=model_type)
+    if flags.merge:
+        return from_ours(input=flags.input, output=flags.output)
+    adapter = peft.read(Path(flags.peft)) if flags.peft else None
+    source = named_weights.fetch(flags.input) if is_weight_name(flags.input) else flags.input
+    config = Path(source, "config.json")
+    if adapter is not None and config.is_file() and "model_type" not in json_files.read_object(config):
+        return from_ours(input=source, output=flags.output, adapter=adapter)
+    return from_hf(
+        input=source,
+        output=flags.output,
+        vocab=flags.vocab,
+        preset=flags.preset,
+        allow_missing=_comma_list(flags.allow_missing),
+        allow_unexpected=_comma_list(flags.allow_unexpected),
+        adapter=adapter,
+    )
 
 
 def _comma_list(value: str) -> tuple[str, ...]:

@@ -235,6 +235,7 @@ def _export(flags: argparse.Namespace) -> str:
     config = dataclasses.replace(pretrained.read_config(flags.input), fused_ops="off")
     model = Wav2Vec2ForCTC(config=config, precision=flags.precision)
     pretrained.restore(model, flags.input, checkpoint=flags.checkpoint)
+    model.merge_low_rank()
     difference = export_backbone(
         model.backbone, flags.output, num_samples=flags.num_samples, attention_mask=flags.attention_mask
     )

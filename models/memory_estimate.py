@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.build import build_model
-from models.hugging_face.names import name_table, num_parameters
+from models.hugging_face.names import name_table, num_parameters, trained_table
 from models.wav2vec2.config import Wav2Vec2Config, resolve
 
 _MOST_ROWS_POWER = 12  # of `largest_batch`, as a power of two
@@ -163,15 +163,22 @@ class MemoryEstimate:
         positions = 2.0 * config.pos_conv_kernel * (d // config.pos_conv_groups) * d * length
         ends = 2.0 * length * d * (width_before + config.vocab_size)
         forward_passes = 4 if config.gradient_checkpointing else 3
-        return (1 if self.freeze_feature_encoder else 3) * convolutions + self.num_views * (
+        found = (1 if self.freeze_feature_encoder else 3) * convolutions + self.num_views * (
             forward_passes * layers + 3 * (positions + ends)
         )
+        if not config.is_adapted:
+            return found
+        # No gradient of a frozen kernel, and none at all below the first layer.
+        kernels = config.num_layers * 2.0 * length * (4 * d * d + 2 * d * config.intermediate_size)
+        return found - self.num_views * (kernels + 2 * positions + 4.0 * length * d * width_before)
 
     def _weight_bytes(self, config: Wav2Vec2Config, training: bool) -> int:
         """Returns the bytes of weights and, in training, of gradients, moments, averages and the copy to save."""
         total = num_parameters(config)
         trained = total
-        if self.freeze_feature_encoder:
+        if config.is_adapted:
+            trained = sum(entry.size for entry in trained_table(config))
+        elif self.freeze_feature_encoder:
             trained -= sum(entry.size for entry in name_table(config) if entry.ours.startswith("feature_encoder/"))
         num_bytes = (4 if self.precision == "float32" else 6) * total  # float32 weights and their half-precision copies
         if training:
@@ -221,6 +228,7 @@ def measure_model(
         model = build_model(
             source=source, preset=preset, hub_handle=hub_handle, vocab_size=vocab_size, precision=precision
         )
+    freeze_feature_encoder |= config is not None and config.is_adapted
     return MemoryEstimate(config, model, precision, freeze_feature_encoder, keep_average, keep_copy, num_views)
 
 

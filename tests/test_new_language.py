@@ -157,6 +157,8 @@ def test_two_languages_have_two_workdirs_whatever_their_manifests_are_called():
     [
         ("a/t.jsonl,a/d.tsv", ("jsonl", "a/t.jsonl"), ("tsv", "a/d.tsv"), 0.0),
         ("a/all.CSV", ("csv", "a/all.CSV"), ("csv", "a/all.CSV"), 0.1),
+        ("a/t.parquet,a/d.Parquet", ("parquet", "a/t.parquet"), ("parquet", "a/d.Parquet"), 0.0),
+        ("hf://datasets/a/b", ("parquet", "hf://datasets/a/b"), ("parquet", "hf://datasets/a/b"), 0.1),
         ("shards/hi, shards/dev", ("tfrecord", "shards/hi"), ("tfrecord", "shards/dev"), 0.0),
     ],
 )

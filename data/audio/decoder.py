@@ -15,6 +15,8 @@ from absl import logging
 
 from common import storage
 from common.audio_kinds import HEAD_BYTES, READABLE_FORMATS, conversion_command, identify
+from data.archives.address import parse_address
+from data.archives.contents import read_address
 from data.audio.compressed import MP3_INFO_FRAMES
 from data.audio.containers import check_container
 from data.audio.verdict import skip_id3
@@ -48,7 +50,8 @@ def open_audio(
     """Opens a recording and checks its header against its bytes; decoding may still find a fault.
 
     Args:
-        path: File or URL, in a format that libsndfile knows by its content.
+        path: File or URL, in a format that libsndfile knows by its content, or an address inside an archive
+            (`data.archives.address`).
         content: Bytes of the file if they are in memory; `path` is then only a name.
         is_decoded: Whether the audio will be decoded; if so, all bytes are checked.
         walks: Whether containers without a length, such as Ogg, are walked from end to end; not for a segment, whose
@@ -59,6 +62,7 @@ def open_audio(
             header says, or has an impossible rate or number of channels. Errors of libsndfile and of the file system
             inside the context are converted to it.
     """
+    content = read_address(path) if content is None else content
     try:
         with _open_bytes(path, content) as stream:
             # Each read behind a URL costs a request, so remote files are walked only when they are decoded.
@@ -222,10 +226,11 @@ def _check_content(path: str | os.PathLike[str], stream: BinaryIO, *, is_decoded
     kind = identify(stream.read(HEAD_BYTES))
     if kind is not None and not kind.is_readable:
         if kind.is_audio:
-            example = conversion_command(path)
+            example = f"for example {conversion_command(path)}"
+            if parse_address(path):
+                example = "and write the archive again"
             raise InputError(
-                f"{path} is {kind.name}, which is not supported ({READABLE_FORMATS} are): convert it, for example "
-                f"{example}"
+                f"{path} is {kind.name}, which is not supported ({READABLE_FORMATS} are): convert it, {example}"
             )
         raise InputError(f"{path} is {kind.name}, not audio: fetch the recording itself, or leave it out")
     verdict = check_container(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import threading
@@ -11,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 import soundfile
 
+from data.archives.address import parse_address
 from data.audio.decoder import open_audio, unreadable
 
 _MOST_OPEN = 256  # a decoder of FLAC holds some 100 kB
@@ -54,7 +56,7 @@ class OpenFiles:
                 yield file
             except (soundfile.SoundFileError, OSError) as error:
                 raise unreadable(path, error) from error
-            if can_be_kept(file):
+            if can_be_kept(file) and parse_address(path) is None:  # its bytes would be kept with it
                 self._keep(name, file, stack.pop_all())
 
     def _keep(self, name: str, file: soundfile.SoundFile, stack: ExitStack) -> None:
@@ -77,9 +79,9 @@ def _default_most() -> int:
 
 
 def can_be_kept(file: soundfile.SoundFile) -> bool:
-    """Returns whether what is read after a seek depends on nothing that was read before it.
+    """Returns whether a recording is no bytes in memory, and what it gives after a seek depends only on the place.
 
-    With Ogg Vorbis it does: samples behind a seek differ in their last bits with the place that the decoder comes from,
-    and a run that resumes comes from another one.
+    With Ogg Vorbis that depends on what was read before: samples behind a seek differ in their last bits with the place
+    that the decoder comes from, and a run that resumes comes from another one.
     """
-    return file.format != "OGG"
+    return file.format != "OGG" and not isinstance(file.name, io.BytesIO)

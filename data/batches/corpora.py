@@ -237,6 +237,7 @@ def open_corpus(options: DataOptions, report: Report) -> Source:
         format=options.format,
         input=options.input,
         split=options.split,
+        text_column=options.text_column,
         speakers=options.speakers,
         exclude_speakers=options.exclude_speakers,
         on_rate_mismatch=options.on_rate_mismatch,

@@ -17,6 +17,7 @@ class DataOptions:
         format: One of `data.open_corpus.FORMATS`.
         input: Folder or manifest, as the format wants it.
         split: Part of the corpus; "" = all.
+        text_column: Key or column of the transcripts; "" = the known ones.
         speakers: Speakers to keep; empty = all.
         exclude_speakers: Speakers to drop.
         held_out_ratio: Ratio of the utterances, by whole speakers where there are several, that training leaves out and
@@ -36,6 +37,7 @@ class DataOptions:
     format: str
     input: str
     split: str = ""
+    text_column: str = ""
     speakers: Collection[str] = ()
     exclude_speakers: Collection[str] = ()
     held_out_ratio: float = 0.0
@@ -64,8 +66,8 @@ class TrainOptions(DataOptions):
         speed_factors: Playing speeds to draw from.
         max_batch_secs: Most audio of one update, padding included; 0 = `global_batch_size` rows.
         row_multiple: Divides the rows of an update with `max_batch_secs`.
-        more: Further corpora by name: their fields format, input, split, speakers, exclude_speakers, held_out_ratio and
-            weight.
+        more: Further corpora by name: their fields format, input, split, text_column, speakers, exclude_speakers,
+            held_out_ratio and weight.
         weight: Weight of the first corpus among several.
         sampling_alpha: Exponent of the durations of several corpora, see `data.batches.corpora.choose_passes`.
     """

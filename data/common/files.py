@@ -1,4 +1,4 @@
-"""Writes files atomically, and locks folders against a second writer."""
+"""Writes files atomically, names them relative to a folder, and locks folders against a second writer."""
 
 from __future__ import annotations
 
@@ -14,22 +14,27 @@ from data.common.errors import InputError
 
 
 def write_text_atomic(path: str | os.PathLike[str], text: str) -> None:
-    """Writes UTF-8 text to a temporary file beside `path` and renames it.
+    """Writes UTF-8 text as `write_bytes_atomic` does."""
+    write_bytes_atomic(path, text.encode())
+
+
+def write_bytes_atomic(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes bytes to a temporary file beside `path` and renames it.
 
     Args:
         path: File or URL; its folder is made if absent.
-        text: Content of the file.
+        content: Content of the file.
     """
     if storage.is_remote(path):
         storage.make_dirs(os.path.dirname(os.fspath(path)))
-        storage.write_bytes(f"{os.fspath(path)}.tmp", text.encode())
+        storage.write_bytes(f"{os.fspath(path)}.tmp", content)
         storage.replace(f"{os.fspath(path)}.tmp", path)
         return
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -81,3 +86,18 @@ def join_writer(folder: str | os.PathLike[str]) -> None:
     """Holds a shared lock from a worker process until that process ends."""
     if not storage.is_remote(folder):
         fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def relative_path(path: str, folder: str) -> str:
+    """Returns a path relative to `folder`, or the full path if they are on different file systems.
+
+    Links are resolved in both folders: from a folder that is a link, ".." leads to the parent of its target.
+    """
+    if storage.is_remote(path) and path.startswith(f"{folder}/"):
+        return path[len(folder) + 1 :]
+    if storage.is_remote(path):
+        return path
+    if storage.is_remote(folder):
+        return os.path.abspath(path)
+    parent, name = os.path.split(path)
+    return os.path.relpath(os.path.join(os.path.realpath(parent), name), os.path.realpath(folder))

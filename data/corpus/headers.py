@@ -11,11 +11,12 @@ from tqdm import tqdm
 
 from common import storage
 from common.near_files import FileFinder
+from data.archives.address import parse_address
 from data.audio.decoding import read_header
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report
 from data.corpus.segments import find_segment
-from data.corpus.utterance import Row, Utterance, suffix
+from data.corpus.utterance import Row, Utterance, may_be_padded
 
 _THREADS = 8
 _REMOTE_THREADS = 32
@@ -44,7 +45,8 @@ def read_headers(rows: Iterable[Row], where: str, report: Report) -> list[Uttera
             except InputError as error:
                 errors[row.utterance_id] = error
             continue
-        if header.code == "missing_audio" and num_described < _NUM_DESCRIBED and not storage.is_remote(row.path):
+        is_searched = header.code == "missing_audio" and not (storage.is_remote(row.path) or parse_address(row.path))
+        if is_searched and num_described < _NUM_DESCRIBED:
             num_described += 1
             header = InputError(f"{header}{finder.describe(row.path)}", code=header.code)
         errors[row.utterance_id] = (
@@ -102,7 +104,7 @@ def _header_or_error(path: str) -> tuple[int, int] | InputError:
 
 
 def _complete(row: Row, num_samples: int, sample_rate: int) -> Utterance:
-    is_lossy = suffix(row.path) == ".mp3"
+    is_lossy = may_be_padded(row)
     try:
         segment = find_segment(row.time, num_samples=num_samples, sample_rate=sample_rate, is_lossy=is_lossy)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Reads lists of utterances: LibriSpeech trees, JSON-lines manifests, tables, Kaldi's folders and Lhotse's cuts.
+"""Reads lists of utterances in any format: trees, manifests, tables, cuts, and recordings inside other files.
 
 A fault in a corpus, such as a transcript without audio, raises `InputError` with the file and the line. A caller that
 wants to hear of all faults passes `read_utterances` a `report` and gets the remaining utterances. Manifests and audio
@@ -15,28 +15,28 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from common import storage
 from common.near_files import describe_near
 from data.common.errors import InputError
-from data.common.files import write_text_atomic
+from data.common.files import relative_path, write_text_atomic
+from data.corpus.columns import AUDIO_COLUMNS, SPEAKER_COLUMNS, TEXT_COLUMNS, choose_text_column
 from data.corpus.faults import Fault, Report, refuse
 from data.corpus.headers import read_headers
 from data.corpus.kaldi import list_kaldi
 from data.corpus.lhotse import is_cut, list_lhotse
 from data.corpus.librispeech import list_librispeech
+from data.corpus.packed import PACKED_FORMATS, list_packed
 from data.corpus.rows import (
-    AUDIO_COLUMNS,
-    TEXT_COLUMNS,
     Record,
     iterate_json_records,
     read_json_records,
     read_table_records,
+    with_text,
 )
 from data.corpus.segments import read_time
 from data.corpus.utterance import Row, Utterance, stem, suffix
 
-MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv", "kaldi", "lhotse")
+MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv", "kaldi", "lhotse", *PACKED_FORMATS)
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
-_SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
 _OWN_FIELDS = (
-    *AUDIO_COLUMNS, *TEXT_COLUMNS, *_SPEAKER_COLUMNS, "offset", "duration", "audio_channel", "utterance_id", "split"
+    *AUDIO_COLUMNS, *TEXT_COLUMNS, *SPEAKER_COLUMNS, "offset", "duration", "audio_channel", "utterance_id", "split"
 )  # fmt: skip
 _NOT_A_NUMBER = ("nan", "NaN")  # a missing cell as pandas writes it
 
@@ -80,14 +80,22 @@ def read_jsonl(path: str | os.PathLike[str], split: str = "") -> list[Utterance]
     return read_headers(rows, path, refuse)
 
 
-def _list_jsonl(path: str | os.PathLike[str], split: str, report: Report) -> tuple[str, list[Row]]:
+def _list_jsonl(
+    path: str | os.PathLike[str], split: str, report: Report, text_column: str = ""
+) -> tuple[str, list[Row]]:
     path, split = _locate(path, split, ".jsonl")
-    return path, list(_rows_of(read_json_records(path, report), path, split, report))
+    records = with_text(read_json_records(path, report), text_column)
+    return path, list(_rows_of(records, path, split, report))
 
 
-def _list_table(path: str | os.PathLike[str], split: str, format: str, report: Report) -> tuple[str, list[Row]]:
+def _list_table(
+    path: str | os.PathLike[str], split: str, format: str, report: Report, text_column: str
+) -> tuple[str, list[Row]]:
     path, split = _locate(path, split, f".{format}")
-    return path, list(_rows_of(read_table_records(path, _DELIMITERS[format], report), path, split, report))
+    records = read_table_records(path, _DELIMITERS[format], report, needs_text=not text_column)
+    if text_column and records:
+        choose_text_column(records[0].fields, text_column, path)
+    return path, list(_rows_of(with_text(records, text_column), path, split, report))
 
 
 def write_jsonl(
@@ -144,6 +152,7 @@ def read_utterances(
     split: str = "",
     speakers: Collection[str] = (),
     exclude_speakers: Collection[str] = (),
+    text_column: str = "",
     report: Report = refuse,
 ) -> list[Utterance]:
     """Reads a corpus in any of `MANIFEST_FORMATS`.
@@ -151,8 +160,9 @@ def read_utterances(
     A jsonl manifest has the keys of `read_jsonl`. A csv or tsv table has a header line with the columns
     `audio_filepath` or `path`, `text` or `sentence`, and optionally `offset`, `duration`, `utterance_id`, `speaker`,
     `speaker_id` or `client_id`, and `split`. Paths are relative to the folder of the file or, as in Common Voice, to
-    the folder `clips` beside it. A librispeech tree is read as by `read_librispeech`, the others as by `list_kaldi` and
-    `list_lhotse`.
+    the folder `clips` beside it. A librispeech tree is read as by `read_librispeech`, kaldi and lhotse as by
+    `list_kaldi` and `list_lhotse`. parquet, arrow, webdataset and shar are files, folders or patterns of several files,
+    see `data.corpus.packed`.
 
     Args:
         format: One of `MANIFEST_FORMATS`.
@@ -160,6 +170,7 @@ def read_utterances(
         split: Part of the corpus; "" = all.
         speakers: Speakers to keep; empty = all.
         exclude_speakers: Speakers to drop, without reading their files.
+        text_column: Key or column of the transcripts; "" = the known ones.
         report: Called with each fault of single utterances, which are left out when it returns.
 
     Returns:
@@ -174,7 +185,7 @@ def read_utterances(
         faults.append(fault)
         report(fault)
 
-    where, rows = _list_rows(format, input, split, hear)
+    where, rows = _list_rows(format, input, split, hear, text_column)
     if faults and not rows:
         raise InputError(f"no utterance of {where} can be used: {faults[0].message}", code=faults[0].code)
     kept = select_speakers(
@@ -191,7 +202,9 @@ def list_audio(*, format: str, input: str | os.PathLike[str], report: Report = r
     return [row.path for row in _list_rows(format, input, "", report)[1]]
 
 
-def _list_rows(format: str, input: str | os.PathLike[str], split: str, report: Report) -> tuple[str, list[Row]]:
+def _list_rows(
+    format: str, input: str | os.PathLike[str], split: str, report: Report, text_column: str = ""
+) -> tuple[str, list[Row]]:
     """Returns the folder or file of a corpus in any of `MANIFEST_FORMATS`, and its rows."""
     if format == "librispeech":
         return storage.join(input, split), list_librispeech(input, split, report)
@@ -200,9 +213,13 @@ def _list_rows(format: str, input: str | os.PathLike[str], split: str, report: R
     if format == "lhotse":
         return list_lhotse(input, split, report)
     if format == "jsonl":
-        return _list_jsonl(input, split, report)
+        return _list_jsonl(input, split, report, text_column)
     if format in _DELIMITERS:
-        return _list_table(input, split, format, report)
+        return _list_table(input, split, format, report, text_column)
+    if format in PACKED_FORMATS:
+        records, split = list_packed(format=format, input=input, split=split, text_column=text_column, report=report)
+        rows = _read_rows(_select_split(list(records), os.fspath(input), split) if split else records, report)
+        return os.fspath(input), list(rows)
     raise InputError(f"unknown format {format!r}: use one of {', '.join(MANIFEST_FORMATS)}")
 
 
@@ -301,12 +318,18 @@ def _rows_of(
     # Common Voice keeps audio in clips/. Two listings, because behind a URL each check of a single file is a request.
     in_clips = set(storage.list_names(storage.join(folder, "clips") if folder else "clips"))
     in_clips -= set(storage.list_names(folder or ".")) if in_clips else set()
+    for row in _read_rows(records, report, needs_text=needs_text):
+        yield row._replace(path=storage.join(folder, "clips" if row.path in in_clips else "", row.path))
+
+
+def _read_rows(records: Iterable[Record], report: Report, *, needs_text: bool = True) -> Iterator[Row]:
+    """Yields the rows of records, with their paths as listed, and reports those that cannot be used."""
     for record in records:
         row = _read_row(record, needs_text=needs_text)
         if isinstance(row, Fault):
             report(row)
         else:
-            yield row._replace(path=storage.join(folder, "clips" if row.path in in_clips else "", row.path))
+            yield row
 
 
 def _read_row(record: Record, *, needs_text: bool) -> Row | Fault:
@@ -326,7 +349,7 @@ def _read_row(record: Record, *, needs_text: bool) -> Row | Fault:
         return record.fault(str(error))
     # Segments of one file are told apart by their start in milliseconds.
     part = f"-{round(time.offset_secs * 1000):07d}" if time.offset_secs else ""
-    speaker_id = _name(fields, *_SPEAKER_COLUMNS)
+    speaker_id = _name(fields, *SPEAKER_COLUMNS)
     return Row(utterance_id or f"{stem(audio)}{part}", audio, text or "", speaker_id, time, record.place, channel)
 
 
@@ -367,18 +390,3 @@ def _name(fields: Mapping[str, object], *names: str) -> str:
     """Returns a field that holds a name; "" if it is missing or NaN."""
     value = _field(fields, *names) or ""
     return "" if value in _NOT_A_NUMBER else value
-
-
-def relative_path(path: str, folder: str) -> str:
-    """Returns a path relative to `folder`, or the full path if they are on different file systems.
-
-    Links are resolved in both folders: from a folder that is a link, ".." leads to the parent of its target.
-    """
-    if storage.is_remote(path) and path.startswith(f"{folder}/"):
-        return path[len(folder) + 1 :]
-    if storage.is_remote(path):
-        return path
-    if storage.is_remote(folder):
-        return os.path.abspath(path)
-    parent, name = os.path.split(path)
-    return os.path.relpath(os.path.join(os.path.realpath(parent), name), os.path.realpath(folder))

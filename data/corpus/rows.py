@@ -6,17 +6,16 @@ import csv
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple, cast
 
 from common import storage
 from common.json_files import MalformedFileError, parse_json
 from data.common.errors import InputError
+from data.corpus.columns import AUDIO_COLUMNS, TEXT_COLUMNS
 from data.corpus.faults import Fault, Report
 
-AUDIO_COLUMNS = ("audio_filepath", "path")
-TEXT_COLUMNS = ("text", "sentence")
 _SHOWN_CHARACTERS = 80
 _HEAD_BYTES = 2**20  # of a manifest, enough to recognize a document that is no list of lines
 _DELIMITERS = {",": "commas", "\t": "tabs"}
@@ -185,6 +184,19 @@ def read_text(path: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def with_text(records: Iterable[Record], text_column: str) -> Iterable[Record]:
+    """Returns the records with the named column as their only text; as they are if it is ""."""
+    if not text_column:
+        return records
+    return [
+        record._replace(
+            fields={name: value for name, value in record.fields.items() if name not in TEXT_COLUMNS}
+            | {"text": record.fields.get(text_column)}
+        )
+        for record in records
+    ]
+
+
 @contextmanager
 def _open(path: str) -> Iterator[BinaryIO]:
     """Opens a list, which may be compressed with gzip under any name."""
@@ -253,8 +265,8 @@ def _check_header(
         present = [name for name in names if name in header]
         if not present and (needs_text or names is AUDIO_COLUMNS):
             raise InputError(
-                f"{path}:{number + 1} has no column {' or '.join(names)}, with {_DELIMITERS[delimiter]} between the "
-                f"columns: {excerpt(line) or 'an empty line'}"
+                f"{path}:{number + 1} has no column {' or '.join(names[:2])}, with {_DELIMITERS[delimiter]} between "
+                f"the columns: {excerpt(line) or 'an empty line'}"
             )
         for name in present:
             if header.count(name) > 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from data.archives.address import parse_address
 from data.corpus.segments import NO_TIME, ListedTime
 
 
@@ -72,3 +73,11 @@ def stem(path: str) -> str:
 def suffix(path: str) -> str:
     """Returns the suffix of a file in lower case, with its dot."""
     return PurePosixPath(os.path.basename(path)).suffix.lower()
+
+
+def may_be_padded(row: Row) -> bool:
+    """Returns whether a recording may be an MP3, whose encoder adds silence.
+
+    An address does not say what it holds. A segment is not widened for that.
+    """
+    return suffix(row.path) == ".mp3" or (row.time.offset_secs is None and parse_address(row.path) is not None)

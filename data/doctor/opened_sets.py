@@ -26,7 +26,7 @@ class DatasetSpec:
 
     Attributes:
         name: name of the evaluation set, "" for a training corpus.
-        fields: config fields format, input, split, speakers, exclude_speakers and held_out_ratio.
+        fields: config fields format, input, split, text_column, speakers, exclude_speakers and held_out_ratio.
         build: opens the set and reports its faults.
         rows_at_once: returns the rows of an update that one device computes at a time.
         corpus: name of the training corpus among several, all of which `build` opens.
@@ -41,7 +41,7 @@ class DatasetSpec:
     @property
     def utterances_key(self) -> tuple[str, ...]:
         """Returns a key that is equal for evaluation sets with the same utterances."""
-        names = ("format", "input", "split", "speakers", "exclude_speakers", "held_out_ratio")
+        names = ("format", "input", "split", "text_column", "speakers", "exclude_speakers", "held_out_ratio")
         return ("" if self.name else self.corpus, *(str(self.fields.get(name, "")) for name in names))
 
 

@@ -14,12 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from common import storage
+from data.archives.address import archive_of
 from data.audio.decoding import SAMPLE_RATE, resampled_length
 from data.common.errors import InputError
 from data.common.files import Lock, only_writer, write_text_atomic
 from data.corpus.faults import Fault
 from data.corpus.sources import FileSource
-from data.corpus.utterance import Utterance
+from data.corpus.utterance import Utterance, suffix
 from data.shards.index import COLUMNS, FORMAT_VERSION, INDEX_NAME, read_index
 from data.shards.local_runner import LocalRunner
 from data.shards.records import PAYLOADS
@@ -187,7 +188,7 @@ def _divide(utterances: Sequence[Utterance], folder: str, options: ShardOptions,
     if shard_mb <= 0:
         raise InputError(f"shard_mb is {shard_mb}, wanted more than 0")
     texts = [normalize_transcript(utterance.text, options.text_normalization) for utterance in utterances]
-    states = _states([u.audio_filepath for u in utterances])
+    states = _states([archive_of(u.audio_filepath) for u in utterances])
     if num_shards is None:
         sizes = _estimate_bytes(utterances, texts, states[:, 0], payload)
         parts = np.split(np.arange(count), 1 + np.flatnonzero(np.diff(_bins(sizes, shard_mb * 1e6))))
@@ -221,16 +222,18 @@ def _divide(utterances: Sequence[Utterance], folder: str, options: ShardOptions,
 
 def _states(paths: Sequence[str]) -> np.ndarray:
     """Returns the size and time of each file, int64 [N, 2]; zeros for a missing one, which reading it will report."""
+    files = list(dict.fromkeys(paths))  # an archive holds many recordings
     try:
-        found: list[storage.FileState] = storage.states(paths)
+        found: list[storage.FileState] = storage.states(files)
     except OSError:
         found = []
-        for path in paths:
+        for path in files:
             try:
                 found.append(storage.state(path))
             except OSError:
                 found.append(storage.FileState(0, 0))
-    return np.array(found, dtype=np.int64).reshape(len(paths), 2)
+    state_of = dict(zip(files, found, strict=True))
+    return np.array([state_of[path] for path in paths], dtype=np.int64).reshape(len(paths), 2)
 
 
 def _estimate_bytes(
@@ -241,8 +244,7 @@ def _estimate_bytes(
     audio = 2.0 * np.array(lengths, dtype=np.float64)
     if payload == "flac":
         is_flac = np.array(
-            [u.start is None and u.channel is None and u.audio_filepath.lower().endswith(".flac") for u in utterances],
-            bool,
+            [u.start is None and u.channel is None and suffix(u.audio_filepath) == ".flac" for u in utterances], bool
         )
         audio = np.where(is_flac, file_bytes, _FLAC_RATIO * audio)
     return audio + np.array([len(text.encode()) for text in texts]) + _RECORD_BYTES

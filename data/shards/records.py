@@ -9,6 +9,7 @@ import numpy as np
 import soundfile
 
 from common import storage
+from data.archives.contents import read_address
 from data.audio.decoding import SAMPLE_RATE, load_audio, to_int16
 from data.audio.open_files import OpenFiles
 from data.common.errors import InputError
@@ -84,7 +85,8 @@ def encode_audio(
         audio = to_int16(waveform).tobytes() if payload == "pcm16" else encode_flac(waveform)
         return EncodedAudio(audio, len(waveform), False)
     try:
-        content = storage.read_bytes(path)
+        found = read_address(path)
+        content = storage.read_bytes(path) if found is None else found
     except OSError as error:
         raise InputError(f"cannot read audio file {path} ({error.strerror or error}): fetch it again") from error
     waveform = load_audio(path, on_rate_mismatch=on_rate_mismatch, content=content)

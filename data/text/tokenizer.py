@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from common import special_tokens as roles
-from common import storage
-from common.json_files import MalformedFileError, is_kind, parse_object
+from common.sentence_pieces import SPACE, Pieces
 from common.special_tokens import find_special_tokens
 from data.common.errors import InputError
-from data.common.files import write_text_atomic
+from data.text.vocab_file import VocabFile, read_vocab_file, write_vocab_file
 
 PAD, BOS, EOS, UNKNOWN, WORD_DELIMITER = "<pad>", "<s>", "</s>", "<unk>", "|"
 SPECIAL_TOKENS = (PAD, BOS, EOS, UNKNOWN)
@@ -157,13 +155,22 @@ class CharTokenizer:
         unknown_id: Id of the token for unknown characters; None if there is none.
     """
 
-    def __init__(self, *, tokens: Sequence[str], special_tokens: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        *,
+        tokens: Sequence[str],
+        special_tokens: Mapping[str, str] | None = None,
+        separator: str = "",
+        pieces: Pieces | None = None,
+    ):
         """Checks the vocabulary.
 
         Args:
             tokens: Token of each id.
             special_tokens: Role -> token, from `common.special_tokens.find_special_tokens`; None uses the usual names.
                 Without a token for unknown characters, or for the space between words, they have no label.
+            separator: Text between two tokens, for phones, which `decode` separates by spaces; "" for characters.
+            pieces: Splits text into the tokens; None takes the longest token that matches.
 
         Raises:
             InputError: If a token is repeated or empty, or none is the CTC blank.
@@ -181,52 +188,44 @@ class CharTokenizer:
         self.unknown_id = ids.get(self.special_tokens.get(roles.UNKNOWN, ""))
         delimiter = self.special_tokens.get(roles.WORD_DELIMITER)
         silent = {*SPECIAL_TOKENS, *self.special_tokens.values()} - {delimiter}
-        self._ids = ids
-        self._token_strings = ["" if token in silent else token for token in self.tokens]
+        self._separator, self._pieces = separator, pieces
+        self._token_strings = ["" if token in silent else self._text_of(token) for token in self.tokens]
         # Without special tokens: the blank may look like a character and is not a label.
         self._labels = {token: index for token, index in ids.items() if token not in silent}
-        if delimiter is not None:
+        if delimiter is not None and self._splits_characters:
             self._token_strings[ids[delimiter]] = " "
             self._labels[" "] = ids[delimiter]
-        self._long = _long_pattern(self._labels)
+        self._long = _long_pattern(self._labels) if self._splits_characters else None
+
+    @property
+    def _splits_characters(self) -> bool:
+        return not self._separator and self._pieces is None
+
+    def _text_of(self, token: str) -> str:
+        """Returns what a token adds to a text, with a space where it begins a word or is a phone."""
+        if self._separator:
+            return f" {token}"
+        return token if self._pieces is None else token.replace(SPACE, " ")
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> CharTokenizer:
         """Reads a vocab.json, an object of token -> id, and the roles from tokenizer_config.json beside it.
 
+        A SentencePiece model, by itself or beside the vocab.json, splits text into its pieces.
+
         Raises:
             InputError: If there is no such file, it is not an object of token -> id with the ids 0 to N - 1, or the
                 vocabulary is not valid.
         """
-        if not storage.is_file(path):
-            raise InputError(f"no vocabulary {path}: make one with python -m data.vocab")
+        vocab = read_vocab_file(path)
         try:
-            ids = parse_object(storage.read_bytes(path), os.fspath(path))
-        except MalformedFileError as error:
-            raise InputError(f"{error}: make it again") from error
-        if not all(is_kind(index, int) for index in ids.values()):
-            raise InputError(f"{path} is not an object of token -> id: make it again")
-        if sorted(ids.values()) != list(range(len(ids))):
-            raise InputError(f"the ids in {path} are not 0 to {len(ids) - 1}, each once: correct the file")
-        try:
-            return cls(tokens=sorted(ids, key=ids.__getitem__), special_tokens=_roles_beside(path, ids))
+            return cls(**vars(vocab))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes a vocab.json for `from_file`, atomically.
-
-        Also writes the roles of the tokens to tokenizer_config.json beside it if the usual names or an existing file
-        would give other roles.
-        """
-        try:
-            is_known = _roles_beside(path, self._ids) == self.special_tokens
-        except InputError:
-            is_known = False  # the existing file is damaged and is replaced
-        if not is_known:
-            fields = {"tokenizer_class": "Wav2Vec2CTCTokenizer", **self.special_tokens}
-            write_text_atomic(_beside(path), json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
-        write_text_atomic(path, json.dumps(self._ids, ensure_ascii=False, indent=1) + "\n")
+        """Writes a vocab.json for `from_file`, and beside it what the names of the tokens do not tell."""
+        write_vocab_file(path, VocabFile(self.tokens, self.special_tokens, self._separator, self._pieces))
 
     @property
     def num_tokens(self) -> int:
@@ -235,7 +234,10 @@ class CharTokenizer:
 
     @property
     def token_strings(self) -> tuple[str, ...]:
-        """The text of each token: its characters, a space for the word delimiter, "" for special tokens."""
+        """The text of each token: its characters, a space for the word delimiter, "" for special tokens.
+
+        A space before other characters begins a word.
+        """
         return tuple(self._token_strings)
 
     def encode(self, text: str) -> list[int]:
@@ -247,9 +249,9 @@ class CharTokenizer:
 
     def num_labels(self, text: str) -> int:
         """Returns the length of `encode(text)`, without encoding it if every character is a label."""
-        if self.unknown_id is None or self._long is not None:
-            return len(self.encode(text))
-        return len(text)
+        if self._splits_characters and self.unknown_id is not None and self._long is None:
+            return len(text)
+        return len(self.encode(text))
 
     def num_unknown(self, text: str) -> int:
         """Returns how often the characters of `unknown_characters` occur in a normalized text."""
@@ -275,6 +277,10 @@ class CharTokenizer:
 
     def _split(self, text: str) -> Iterable[str]:
         """Splits a text into characters, or into tokens if the vocabulary has longer ones."""
+        if self._separator:
+            return text.replace(self._separator, " ").split()
+        if self._pieces is not None:
+            return self._pieces.processor.EncodeAsPieces(text)
         return text if self._long is None else self._long.findall(text)
 
 
@@ -288,20 +294,6 @@ def _long_pattern(tokens: Iterable[str]) -> re.Pattern[str] | None:
     """Returns a pattern that splits a text into the longest tokens, or None if all are single characters."""
     long = sorted((token for token in tokens if len(token) > 1), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, [*long, ""])) + ".", re.DOTALL) if long else None
-
-
-def _beside(path: str | os.PathLike[str]) -> str:
-    return os.path.join(os.path.dirname(os.fspath(path)), roles.TOKENIZER_FILE)
-
-
-def _roles_beside(path: str | os.PathLike[str], tokens: Collection[str]) -> dict[str, str]:
-    """Returns the roles of a vocabulary's tokens, from the tokenizer_config.json beside it or by their usual names."""
-    config = _beside(path)
-    try:
-        fields = parse_object(storage.read_bytes(config), config) if storage.is_file(config) else {}
-        return find_special_tokens(tokens, fields, where=config)
-    except MalformedFileError as error:
-        raise InputError(f"{error}: correct it or remove it") from error
 
 
 def build_vocab(texts: Iterable[str]) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ import soxr
 from data.audio.decoding import SAMPLE_RATE, load_audio, read_header, resampled_length
 from data.audio.streaming import stream_audio
 from data.common.errors import InputError
-from data.corpus.manifest import relative_path
+from data.common.files import relative_path
 from data.corpus.segments import Segment, find_segment
-from data.corpus.utterance import Row, suffix
+from data.corpus.utterance import Row, may_be_padded
 from data.shards.records import encode_flac
 from data.shards.source import TFRecordSource
 
@@ -44,7 +44,7 @@ class FileRecording:
     def _place(self) -> tuple[Segment, int]:
         """The segment and the rate of the file; reads the header."""
         num_samples, rate = read_header(self._row.path)
-        is_lossy = suffix(self._row.path) == ".mp3"
+        is_lossy = may_be_padded(self._row)
         try:
             return find_segment(self._row.time, num_samples=num_samples, sample_rate=rate, is_lossy=is_lossy), rate
         except ValueError as error:

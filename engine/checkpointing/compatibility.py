@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -17,7 +17,13 @@ BOOKKEEPING = ("save_counter", "checkpointed_runs")
 _OBJECT_GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
-def check_matches(checkpoint: tf.train.Checkpoint, path: str, *, leave_out: Sequence[str] = ()) -> None:
+def check_matches(
+    checkpoint: tf.train.Checkpoint,
+    path: str,
+    *,
+    leave_out: Sequence[str] = (),
+    may_lack: Iterable[tf.Variable] = (),
+) -> None:
     """Checks that `path` has a value for every variable of `checkpoint`, and no variable too many.
 
     The file may have more children at its root (an optimizer, when only the weights are wanted). Below the root, the
@@ -27,6 +33,7 @@ def check_matches(checkpoint: tf.train.Checkpoint, path: str, *, leave_out: Sequ
         checkpoint: The object to restore; its variables exist.
         path: Path of the checkpoint without .index.
         leave_out: Paths in the file that are not compared, such as "model/head".
+        may_lack: Variables that the file may lack; if it has them, their shapes must be the same.
 
     Raises:
         WorkdirError: The file is unreadable or does not match; names the first variable.
@@ -38,7 +45,7 @@ def check_matches(checkpoint: tf.train.Checkpoint, path: str, *, leave_out: Sequ
     graph.ParseFromString(reader.get_tensor(_OBJECT_GRAPH_KEY))
     comparison = _Comparison(checkpoint, graph, reader.get_variable_to_shape_map(), leave_out)
     comparison.match_shared()
-    comparison.report_missing()
+    comparison.report_missing(may_lack={id(variable) for variable in may_lack})
     comparison.report_superfluous()
     if differences := comparison.differences:
         # Differences in the optimizer follow from those in the model, so the model's come first.
@@ -126,12 +133,15 @@ class _Comparison:
             stored = tuple(self._shapes[keys[0]])
             self.differences.append((path, f"{path} has shape {stored} in the file, {tuple(obj.shape)} here"))
 
-    def report_missing(self) -> None:
-        """Reports variables that the file lacks; shared layers may have been reached by another path."""
+    def report_missing(self, *, may_lack: Collection[int] = ()) -> None:
+        """Reports variables that the file lacks, but those with the ids `may_lack`.
+
+        Shared layers may have been reached by another path.
+        """
         for path, obj in self._only_objects:  # grows on the way
             if id(obj) not in self._matched:
                 self._matched[id(obj)] = obj
-                if isinstance(obj, tf.Variable):
+                if isinstance(obj, tf.Variable) and id(obj) not in may_lack:
                     self.differences.append((path, f"holds no value for {path} {tuple(obj.shape)}"))
                 children = tf.train.TrackableView.children(obj)
                 self._only_objects.extend((f"{path}/{name}", child) for name, child in children.items())

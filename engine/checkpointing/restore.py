@@ -87,6 +87,7 @@ def restore_model(
     *,
     prefer_best: bool = True,
     leave_out: Sequence[str] = (),
+    may_lack: Sequence[tf.Variable] = (),
 ) -> str:
     """Restores the weights of `model` alone, to evaluate or to start from; call in `strategy.scope()`.
 
@@ -96,6 +97,7 @@ def restore_model(
         prefer_best: In a workdir, whether to look into best/ before checkpoints/, or after it.
         leave_out: Attributes of the model that keep their values, such as a head for another alphabet; the checkpoint
             may lack them.
+        may_lack: Variables that keep their values if the checkpoint lacks them.
 
     Returns:
         The path that was restored.
@@ -113,7 +115,7 @@ def restore_model(
     checkpoint = tf.train.Checkpoint(model=tf.train.Checkpoint(**wanted))
     if damage := manifest.find_damage(path):
         raise WorkdirError(f"{path} is damaged: {damage}; use another checkpoint, or a copy of this one")
-    check_matches(checkpoint, path, leave_out=[f"model/{name}" for name in leave_out])
+    check_matches(checkpoint, path, leave_out=[f"model/{name}" for name in leave_out], may_lack=may_lack)
     # The optimizer's variables stay unread on purpose.
     checkpoint.read(path).expect_partial()
     return path

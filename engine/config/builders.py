@@ -17,7 +17,7 @@ from common import workdir_layout as layout
 from common.hub_input import hub_normalizes
 from engine.config.compilation import choose_loss, compiles_steps
 from engine.config.fields_of_run import AUTO
-from engine.config.recorded_run import ARCHITECTURE_FIELDS, run_folder
+from engine.config.recorded_run import ADAPTATION_FIELDS, ARCHITECTURE_FIELDS, run_folder
 from engine.distributed import strategy as runtime
 from engine.evaluation.evaluator import Evaluator, EvaluatorGroup, RowFunctions
 from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TrainData
@@ -62,7 +62,8 @@ def build_tokenizer(config: ConfigDict, parts: Components, *, workdir: str, chec
 def build_model(config: ConfigDict, parts: Components, *, num_tokens: int) -> AcousticModel:
     """Builds the model of a config; call it inside `strategy.scope()`."""
     # Runs of older versions lack newer fields.
-    fields = {name: config.model[name] for name in ARCHITECTURE_FIELDS if name in config.model}
+    names = (*ARCHITECTURE_FIELDS, *ADAPTATION_FIELDS)
+    fields = {name: config.model[name] for name in names if name in config.model}
     strategy = tf.distribute.get_strategy()  # the default one in inference
     compiles = runtime.is_tpu(strategy) or (tf.distribute.has_strategy() and compiles_steps(config, strategy))
     if fields.get("fused_ops") == "auto" and compiles:
@@ -84,13 +85,27 @@ def build_model(config: ConfigDict, parts: Components, *, num_tokens: int) -> Ac
     )
 
 
+def list_adapted(config: ConfigDict, model: AcousticModel) -> list[tf.Variable]:
+    """Returns the variables of LoRA or bottleneck adapters, which other weights lack; [] for a config without them."""
+    is_adapted = any(config.model.get(name, 0) for name in ("lora_rank", "bottleneck_size"))
+    return list(model.adaptation_variables) if is_adapted else []
+
+
 def with_blank(parts: Components, tokenizer: Tokenizer) -> Components:
     """Returns the components with the vocabulary's blank bound to the functions that take one."""
     if not tokenizer.blank_id:  # their default
         return parts
     bound = {
         name: functools.partial(getattr(parts, name), blank_id=tokenizer.blank_id)
-        for name in ("loss_fn", "decoder", "span_decoder", "span_graph_decoder", "aligner", "build_search")
+        for name in (
+            "loss_fn",
+            "decoder",
+            "span_decoder",
+            "span_graph_decoder",
+            "aligner",
+            "word_aligner",
+            "build_search",
+        )
     }
     return dataclasses.replace(parts, **bound)
 

@@ -75,7 +75,7 @@ class ConfigParser(flags.ArgumentParser):
         except TypeError as error:
             raise FlagError(f"--config={paths[-1]}: {error}") from error
         _refuse_accum_steps(paths[-1], config, given)
-        _add_weight(config)
+        _add_later_fields(config)
         _check_shape(paths[-1], config, self._template, {name: new() for name, new in self._new_set.items()})
         given = _clear_sets(config, given)
         for position, name, _ in iterate_fields("config", given):
@@ -272,12 +272,25 @@ def _refuse_accum_steps(path: str, config: ConfigDict, given: Sequence[str]) -> 
     raise FlagError(f"{where} {renamed.explain_accum_steps(fields, '--config.' if is_flag else 'config.')}")
 
 
-def _add_weight(config: ConfigDict) -> None:
-    """Adds the weight to a data.train of older configs that was not made by configs.base.get_train_set()."""
-    train = config.get("data", ConfigDict()).get("train")
-    if isinstance(train, ConfigDict) and "weight" not in train:
-        with config.unlocked():
-            train.weight = 1.0
+# Fields that sets of older versions did not have, with the values that do what those versions did.
+_LATER_FIELDS = {"text_column": ""}
+
+
+def _add_later_fields(config: ConfigDict) -> None:
+    """Adds later fields to the sets of older configs that were not made by configs.base.get_train_set() and others."""
+    data = config.get("data", ConfigDict())
+    sets = [data.get("train"), *(one for group in (MORE_TRAIN, EVAL) for one in _sets_of(data, group))]
+    with config.unlocked():
+        for number, one in enumerate(sets):
+            if isinstance(one, ConfigDict):
+                one.update({name: value for name, value in _LATER_FIELDS.items() if name not in one})
+                if number == 0 and "weight" not in one:
+                    one.weight = 1.0
+
+
+def _sets_of(data: ConfigDict, group: str) -> list[Any]:
+    sets = data.get(group.removeprefix("data."))
+    return list(sets.values()) if isinstance(sets, ConfigDict) else []
 
 
 def _describe(error: Exception, path: str) -> str:

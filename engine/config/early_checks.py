@@ -16,6 +16,7 @@ from common import workdir_layout as layout
 from common.near_files import describe_near
 from common.nearest import name_nearest
 from common.split_paths import STDIN, join_split_paths
+from common.spread_paths import is_spread
 from common.weight_names import repository_hint
 from engine.config.output_formats import EXPORT_FORMATS, choose_format
 from engine.config.recorded_run import run_folder
@@ -32,10 +33,14 @@ TRAIN_FROM_RANDOM = (
 # What the user asks for -> the extra to install and its packages.
 _EXTRAS = {
     "--mode=serve": ("serve", ("tornado",)),
+    "format=arrow": ("parquet", ("pyarrow",)),
+    "format=parquet": ("parquet", ("pyarrow",)),
     "decode.method=lexicon": ("lm", ("flashlight",)),
     "--export_formats=tflite": ("tflite", ("ai_edge_litert",)),
     "--export_formats=onnx": ("onnx", ("onnx", "onnxruntime", "tf2onnx")),
 }
+
+_WRITES_FOLDER = ("align", "segment", "export", "average")
 
 
 def check_run(fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint: str, presets: Sequence[str]) -> None:
@@ -155,7 +160,9 @@ def _check_corpus(group: str, fields: Mapping[str, Any], prepare_command: str) -
     path = fields["input"]
     if not path:
         raise ValueError(f"{group}.input is empty: name the folder or file of the corpus, --config.{group}.input=PATH")
-    if not is_there(path):
+    if (asked := f"format={fields.get('format')}") in _EXTRAS:
+        check_extra(asked)
+    if not is_spread(path) and not is_there(path):
         raise ValueError(f"{group}.input={path}: {describe_missing_corpus(path, prepare_command)}")
 
 
@@ -184,7 +191,7 @@ def check_use(
     """Checks the paths of a mode that uses a trained model, and the extras that it needs.
 
     Args:
-        mode: transcribe, pseudo_label, align, export, average, serve or report.
+        mode: transcribe, pseudo_label, align, segment, export, average, serve or report.
         checkpoint: The value of --checkpoint.
         inputs: The values of --inputs.
         output: The value of --output.
@@ -202,7 +209,7 @@ def check_use(
         _check_has_config(checkpoint)
     if mode == "average":
         _check_averaged(inputs)
-    if mode in ("transcribe", "align", "pseudo_label") and not inputs:
+    if mode in ("transcribe", "align", "segment", "pseudo_label") and not inputs:
         raise ValueError("--inputs is empty: give audio files or folders, separated by commas, or - for standard input")
     for path in join_split_paths(inputs) if mode != "average" else ():
         _check_input(path, wanted="workdirs" if mode == "report" else "audio files or folders")
@@ -252,12 +259,12 @@ def _check_input(path: str, *, wanted: str) -> None:
 
 def _check_output(mode: str, output: str, output_format: str) -> None:
     """Checks that --output is given where the mode needs it, and can be written."""
-    if not output and mode in ("transcribe", "align", "export", "pseudo_label", "average"):
-        wanted = "folder to write" if mode in ("align", "export", "average") else "file to write, such as out.jsonl"
+    if not output and mode in ("transcribe", "align", "segment", "export", "pseudo_label", "average"):
+        wanted = "folder to write" if mode in _WRITES_FOLDER else "file to write, such as out.jsonl"
         raise ValueError(f"--output is empty: name the {wanted}")
     if not output:
         return
-    if mode in ("align", "export", "average"):
+    if mode in _WRITES_FOLDER:
         check_folder("--output", output)
         if mode != "align" and os.path.isdir(output) and os.listdir(output):
             raise ValueError(f"--output={output}: is not empty; give --output a new folder")

@@ -72,6 +72,7 @@ _SERVE_LIMIT = Rule(lambda value: 0 < value <= 1e9, "a number above 0 and at mos
 # The scheme, host and port of a page, without a path: the form in which browsers send an origin.
 _ORIGIN = re.compile(r"https?://[^/?#@,*\s]+")
 
+_LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense")
 _STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
 
 # Fields counted in updates -> the fields that count them in epochs instead.
@@ -148,6 +149,13 @@ _RULES: dict[str, Rule] = {
     "eval.best_metric": _one_of(*METRICS, AUTO),
     "model.source": _one_of("native", "hub"),
     "model.fused_ops": _one_of("auto", "on", "off"),
+    "model.lora_rank": _COUNT,
+    "model.lora_alpha": _POSITIVE,
+    "model.lora_dropout": _BELOW_1,
+    "model.lora_targets": Rule(
+        lambda value: bool(value) and set(value) <= set(_LORA_TARGETS), f"one or more of {', '.join(_LORA_TARGETS)}"
+    ),
+    "model.bottleneck_size": _COUNT,
     "model.hidden_dropout": _BELOW_1,
     "model.attention_dropout": _BELOW_1,
     "model.activation_dropout": _BELOW_1,
@@ -210,6 +218,12 @@ _RULES: dict[str, Rule] = {
     "pseudo_label.second_speed": Rule(lambda value: 0.5 <= value <= 2, "0.5 to 2; 1 = no second view", "number"),
     "pseudo_label.max_disagreement": _AMOUNT,
     "pseudo_label.batch_size": _SIZE,
+    **{f"segment.{name}": _AMOUNT for name in ("min_secs", "pause_secs", "margin_secs", "unknown_loss", "skip_loss")},
+    "segment.max_secs": _POSITIVE,
+    **{f"segment.{name}": _RATIO for name in ("min_confidence", "min_word_confidence")},
+    "segment.formats": Rule(
+        lambda value: set(value) <= {"srt", "vtt", "textgrid", "eaf"}, "any of srt, vtt, textgrid, eaf"
+    ),
     "verify_resume.num_updates": _at_least_0("those of the config", number="whole number"),
     "verify_resume.num_interruptions": _SIZE,
     "verify_resume.signals": Rule(
@@ -269,6 +283,14 @@ def _check_together(values: Mapping[str, Any]) -> None:
     if values.get("runtime.deterministic") and values.get("model.source") == "hub":
         raise ValueError(
             "runtime.deterministic=True: the SavedModel of model.source=hub draws random numbers of its own; set False"
+        )
+    adapted = [name for name in ("model.lora_rank", "model.bottleneck_size") if values.get(name)]
+    if len(adapted) > 1:
+        raise ValueError(f"{' and '.join(f'{name}={values[name]}' for name in adapted)}: set one of them to 0")
+    if adapted and values.get("model.source") == "hub":
+        raise ValueError(
+            f"{adapted[0]}={values[adapted[0]]}: the SavedModel of model.source=hub has no layers to adapt; set 0, or "
+            "model.source=native"
         )
     for name in ("data.*_duration_secs", *(f"pseudo_label.*_{kind}" for kind in _BOUNDED)):
         low, high = (values.get(name.replace("*", end), 0) for end in ("min", "max"))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from absl import logging
 from ml_collections import ConfigDict
 
-from engine.config.recorded_run import read_run_field
+from engine.config.recorded_run import read_adaptation, read_run_field
 from engine.evaluation.best_metric import choose_metric
 
 if TYPE_CHECKING:  # its module imports TensorFlow, and --mode=config does without
@@ -36,6 +36,18 @@ def with_architecture(config: ConfigDict, parts: Components, *, init: str = "", 
         return config
     found = ConfigDict(config.to_dict())
     found.model.architecture = parts.find_architecture(preset=config.model.preset, init=init, run=run)
+    return found.lock()
+
+
+def with_adaptation(config: ConfigDict, *, run: str) -> ConfigDict:
+    """Returns the config with the LoRA or bottleneck adapters that trained weights have.
+
+    Args:
+        config: The config, see configs/base.py.
+        run: A workdir, or a checkpoint in one, to evaluate.
+    """
+    found = ConfigDict(config.to_dict())
+    found.model.update(read_adaptation(run))
     return found.lock()
 
 

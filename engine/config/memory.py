@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from engine.config.recorded_run import read_run_field
+from engine.config.recorded_run import ADAPTATION_FIELDS, read_run_field
 from engine.config.validation import added_silence_secs
 from engine.distributed import gpus
 
@@ -28,6 +28,7 @@ _LOWER = {
     "serve": "lower --serve.batch_size or --window_secs",
     "export": "give a few short recordings to --inputs",
     "align": "cut the longest recordings",
+    "segment": "lower --window_secs",
 }
 
 
@@ -54,6 +55,7 @@ def measure(config: Any, *, num_tokens: int, measure_model: MeasureFn) -> Any:
         keep_copy=config.checkpoint.get("background", False),
         fused_ops=model.get("fused_ops", "off"),
         gradient_checkpointing=model.get("gradient_checkpointing", False),
+        **{name: model[name] for name in ADAPTATION_FIELDS if name in model},
     )
 
 

@@ -109,6 +109,15 @@ MODES = {
         flags=_USE,
         example="python run.py --mode=align --checkpoint=runs/base --inputs=folder/ --output=aligned",
     ),
+    "segment": Mode(
+        summary="Cuts long recordings with imperfect transcripts into utterances to train on.",
+        reads="Audio (--inputs) with a text beside each recording (NAME.txt, .srt, .vtt, .TextGrid or .eaf), a "
+        "recognizer (--checkpoint), and config.segment, if a config is given.",
+        writes="A folder at --output: segments.jsonl, a manifest with offsets, left_out.jsonl with the reasons, and "
+        "segments.html with the worst to listen to.",
+        flags=_USE | {"config", "window_secs"},
+        example="python run.py --mode=segment --checkpoint=runs/base --inputs=lectures/ --output=datasets/lectures",
+    ),
     "export": Mode(
         summary="Writes a SavedModel that needs nothing but TensorFlow, and other formats beside it.",
         reads="A workdir or a checkpoint (--checkpoint), and recordings (--inputs) to compare the result on.",

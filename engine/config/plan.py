@@ -6,7 +6,10 @@ import tensorflow as tf
 from ml_collections import ConfigDict
 
 from engine.config import builders, validation
+from engine.console.model_summary import count_parameters
 from engine.protocols import AcousticModel, TrainData
+
+_NUM_MOMENTS = 2  # float32 numbers that Adam keeps for each parameter
 
 
 def describe_plan(config: ConfigDict, data: TrainData, *, num_replicas: int) -> list[str]:
@@ -43,8 +46,26 @@ def initialized_variables(config: ConfigDict, model: AcousticModel) -> list[tf.V
     """Returns the variables that a new run initializes from loaded weights."""
     if not config.model.init:
         return list(model.pretrained_variables)
-    heads = set() if config.model.init_head else {variable.ref() for variable in model.head_variables}
-    return [variable for variable in model.variables if variable.ref() not in heads]
+    fresh = [*builders.list_adapted(config, model), *(() if config.model.init_head else model.head_variables)]
+    left_out = {variable.ref() for variable in fresh}
+    return [variable for variable in model.variables if variable.ref() not in left_out]
+
+
+def describe_adaptation(config: ConfigDict, model: AcousticModel) -> str:
+    """Returns how much of the model trains beside its frozen weights, and what Adam saves; "" if all trains."""
+    adapted = builders.list_adapted(config, model)
+    if not adapted:
+        return ""
+    fields = config.model
+    what = f"bottleneck adapters of width {fields.bottleneck_size}"
+    if fields.get("lora_rank"):
+        what = f"LoRA of rank {fields.lora_rank} on {', '.join(fields.lora_targets)}"
+    num_trained, total = count_parameters(model.trainable_variables), count_parameters(model.variables)
+    return (
+        f"{what}: {num_trained:,} of {total:,} parameters train ({100 * num_trained / total:.2g} %); Adam keeps "
+        f"{_NUM_MOMENTS * 4 * num_trained / 1e6:.3g} MB, where training the whole model takes "
+        f"{_NUM_MOMENTS * 4 * (total - count_parameters(adapted)) / 1e6:,.3g} MB"
+    )
 
 
 def _describe_batch(config: ConfigDict, num_replicas: int) -> str:

@@ -15,6 +15,8 @@ from common.weight_names import repository_hint
 
 # Only the config.json of a converted folder has this field at its top level.
 _CONVERTED_FIELD = "hidden_size"
+# LoRA and bottleneck adapters: these decide which variables there are beside those of the architecture.
+ADAPTATION_FIELDS = ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets", "bottleneck_size")
 ARCHITECTURE_FIELDS = (
     "hidden_dropout",
     "attention_dropout",
@@ -37,8 +39,14 @@ LATER_FIELDS: dict[str, Any] = {
     "data.more_train": {},
     "data.sampling_alpha": 1.0,
     "data.train.held_out_ratio": 0.0,
+    "data.train.text_column": "",
     "data.train.weight": 1.0,
     "eval.every_epochs": 0.0,
+    "model.bottleneck_size": 0,
+    "model.lora_alpha": 16.0,
+    "model.lora_dropout": 0.0,
+    "model.lora_rank": 0,
+    "model.lora_targets": ("q_proj", "v_proj"),
     "model.mask_time_min_spans": 0,
     "runtime.deterministic": False,
     "runtime.loop_in_graph": False,
@@ -58,6 +66,9 @@ LATER_FIELDS: dict[str, Any] = {
 _TYPES = {
     "fused_ops": str,
     "gradient_checkpointing": bool,
+    "lora_rank": int,
+    "lora_targets": list,
+    "bottleneck_size": int,
     "mask_time_length": int,
     "mask_time_min_spans": int,
     "mask_feature_length": int,
@@ -69,7 +80,7 @@ _READ_FIELDS: tuple[tuple[str, str, type, bool], ...] = (
     ("model", "hub_handle", str, False),
     ("model", "architecture", dict, False),
     ("model", "freeze_feature_encoder", bool, True),
-    *(("model", name, _TYPES.get(name, float), False) for name in ARCHITECTURE_FIELDS),
+    *(("model", name, _TYPES.get(name, float), False) for name in (*ARCHITECTURE_FIELDS, *ADAPTATION_FIELDS)),
     ("data", "on_rate_mismatch", str, True),
     ("data", "text_normalization", str, True),
     ("data", "eval", dict, True),
@@ -133,11 +144,30 @@ def read_run_field(run: str, group: str, name: str, kind: type[Kind]) -> Kind:
     return field(field(layout.read_config(path), group, dict, path), name, kind, f"{path}, {group}")
 
 
+def read_adaptation(run: str) -> dict[str, Any]:
+    """Returns the fields of LoRA and bottleneck adapters that a run, or a converted folder, recorded.
+
+    Args:
+        run: A workdir, a converted folder, or a checkpoint in one; without a config.json there is no adaptation.
+    """
+    path = layout.find_above(run, layout.CONFIG_FILE)
+    fields = layout.read_config(path) if path else {}
+    model = fields.get("model", fields)
+    defaults = {name: LATER_FIELDS[f"model.{name}"] for name in ADAPTATION_FIELDS}
+    if not isinstance(model, dict):
+        return defaults
+    return {
+        name: tuple(found) if isinstance(found := model.get(name, default), list) else found
+        for name, default in defaults.items()
+    }
+
+
 def list_later_fields(config: ConfigDict) -> dict[str, Any]:
     """Returns `LATER_FIELDS` with those of data.augment, where a strength means nothing while its probability is 0."""
     augment = config.data.get("augment", {})
     off = {name: 0.0 if name.endswith("_prob") else strength for name, strength in augment.items()}
-    return {**LATER_FIELDS, **{f"data.augment.{name}": value for name, value in off.items()}}
+    texts = {f"data.more_train.{name}.text_column": "" for name in config.data.get("more_train", {})}
+    return {**LATER_FIELDS, **texts, **{f"data.augment.{name}": value for name, value in off.items()}}
 
 
 def with_recorded_masks(config: ConfigDict, *, run: str) -> ConfigDict:
@@ -183,8 +213,8 @@ def _untrained_run(fields: dict[str, Any], path: str) -> dict[str, Any]:
         if name not in fields and f"model.{name}" not in LATER_FIELDS:
             raise MalformedFileError(f"{path} has no {name!r}; convert the model again")
     # The vocab.json beside it has its own size.
-    architecture = {name: value for name, value in fields.items() if name not in (*ARCHITECTURE_FIELDS, "vocab_size")}
-    recipe = {name: fields[name] for name in ARCHITECTURE_FIELDS if name in fields}
+    recipe = {name: fields[name] for name in (*ARCHITECTURE_FIELDS, *ADAPTATION_FIELDS) if name in fields}
+    architecture = {name: value for name, value in fields.items() if name not in (*recipe, "vocab_size")}
     vocab = storage.join(storage.parent(path), layout.VOCAB_FILE)
     tokens = layout.read_object(vocab) if storage.is_file(vocab) else {}
     letters = "".join(token for token in tokens if len(token) == 1)

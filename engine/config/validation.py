@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 from common import renamed, storage
 from common import workdir_layout as layout
 from common.json_files import MalformedFileError
+from common.spread_paths import is_spread
 from common.weight_names import is_weight_name
 from engine.config import builders, field_rules
 from engine.config.compilation import NOT_COMPILED, check_compilation
 from engine.config.early_checks import TRAIN_FROM_RANDOM, describe_missing_corpus, describe_missing_weights
-from engine.config.recorded_run import LATER_FIELDS
+from engine.config.recorded_run import LATER_FIELDS, read_adaptation
 from engine.protocols import AcousticModel, Tokenizer
 from engine.training.ema import ema_name
 from engine.training.schedules import SCHEDULES
@@ -195,6 +196,12 @@ def find_frozen_random(config: ConfigDict) -> str:
             "model.freeze_feature_encoder=True, but model.init is empty: the feature encoder would stay random for "
             f"ever; {remedy}"
         )
+    adapted = next((name for name in ("lora_rank", "bottleneck_size") if model.get(name, 0)), "")
+    if not model.init and adapted:
+        return (
+            f"model.{adapted}={model[adapted]}, but model.init is empty: all weights but a few would stay random for "
+            f"ever; set --config.model.{adapted}=0, or --config.model.init=WEIGHTS"
+        )
     if not model.init and 0 < config.train.num_updates <= model.freeze_encoder_updates:
         return (
             f"model.freeze_encoder_updates={model.freeze_encoder_updates} of train.num_updates="
@@ -234,6 +241,29 @@ def _random_origin(init: str) -> str:
             return storage.parent(path)
         init = str(model["init"])
     return ""
+
+
+def check_adaptation(config: ConfigDict, init: str) -> None:
+    """Checks that LoRA or bottleneck adapters in the initial weights are those of the config.
+
+    Raises:
+        ValueError: They are others, so the weights must be merged first.
+    """
+    theirs = read_adaptation(init)
+    kind = next((name for name in ("lora_rank", "bottleneck_size") if theirs[name]), "")
+    decisive = {"lora_rank": ("lora_rank", "lora_alpha", "lora_targets"), "bottleneck_size": ("bottleneck_size",)}
+    names = decisive.get(kind, ())
+    if all(_unordered(theirs[name]) == _unordered(config.model.get(name)) for name in names):
+        return
+    found = ", ".join(f"{name}={theirs[name]}" for name in names)
+    remedy = "choose other weights"
+    if kind == "lora_rank":
+        remedy = f"merge them with python -m models.convert --input={init} --output=DIR --merge and start from DIR"
+    raise ValueError(f"model.init={init} was trained with {found}; set model.{kind} and its fields alike, or {remedy}")
+
+
+def _unordered(value: Any) -> Any:
+    return sorted(value) if isinstance(value, tuple | list) else value
 
 
 def check_head(init: str, *, tokenizer: Tokenizer, build_tokenizer: Callable[[str], Tokenizer]) -> None:
@@ -294,7 +324,7 @@ def check_corpus(config: ConfigDict, fields: ConfigDict) -> None:
     Raises:
         ValueError: It does not; says what makes it, or what lies near.
     """
-    if not storage.exists(fields.input):
+    if not is_spread(fields.input) and not storage.exists(fields.input):
         raise ValueError(f"{fields.input}: {describe_missing_corpus(fields.input, config.data.prepare_command)}")
 
 

@@ -25,7 +25,7 @@ from engine.protocols import AcousticModel, Components, InferenceModel, Tokenize
 def load_trained(
     *, parts: Components, checkpoint: str, weights: str = "", precision: str = "", fused_ops: str = ""
 ) -> tuple[AcousticModel, Tokenizer]:
-    """Builds the model of a run with its best weights, and its tokenizer.
+    """Builds the model of a run with its best weights, LoRA merged into them, and its tokenizer.
 
     Args:
         parts: Callables of data and models.
@@ -44,6 +44,8 @@ def load_trained(
     tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
     model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     restore_weights(model, checkpoint, weights=weights)
+    if config.model.get("lora_rank", 0):
+        model.merge_low_rank()
     return model, tokenizer
 
 

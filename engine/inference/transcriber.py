@@ -114,7 +114,7 @@ class Transcriber:
         count_samples: Callable[[str], int],
         stream_audio: Callable[[str], Iterator[np.ndarray]],
         normalize_waveform: Callable[[np.ndarray], np.ndarray] | None,
-        find_reference: Callable[[str], str | None] = lambda path: None,
+        find_reference: Callable[..., str | None] = lambda path, **options: None,
         beam_search: BeamSearchDecoder | None = None,
         options: TranscriberOptions = TranscriberOptions(),
     ) -> None:

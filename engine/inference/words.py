@@ -47,7 +47,7 @@ class Timed:
 
 
 def find_words(spans: Sequence[TokenSpan], tokenizer: Tokenizer, secs_per_frame: float) -> list[Timed]:
-    """Groups characters into words at the tokenizer's spaces.
+    """Groups characters into words at the tokenizer's spaces, and before tokens that begin with one.
 
     Joined by spaces, the words are the text that the tokenizer's `decode` returns for the same tokens.
 
@@ -74,9 +74,9 @@ def find_words(spans: Sequence[TokenSpan], tokenizer: Tokenizer, secs_per_frame:
 
     for token, start_frame, end_frame, prob in spans:
         text = tokenizer.token_strings[token]
-        if text.isspace():
+        if text[:1].isspace():
             close()
-        elif text:
+        if text := text.strip():
             characters.append(Timed(text, start_frame * secs_per_frame, end_frame * secs_per_frame, prob))
     close()
     return words

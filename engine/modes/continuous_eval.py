@@ -198,7 +198,9 @@ class _Follower:
         config = fields_of_run.with_text_normalization(config, run=training_workdir)
         tokenizer = components.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
         components = builders.with_blank(components, tokenizer)
-        config = fields_of_run.with_architecture(config, components, run=training_workdir)
+        config = fields_of_run.with_adaptation(
+            fields_of_run.with_architecture(config, components, run=training_workdir), run=training_workdir
+        )
         eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=strategy.num_replicas_in_sync)
         with strategy.scope():
             model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)

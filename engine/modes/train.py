@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import orbit
 import tensorflow as tf
@@ -185,7 +185,13 @@ class _Session:
         )
 
         def initialize() -> None:
-            _initialize(prepared.model, prepared.init, with_head=config.model.init_head, ema=trainer.ema)
+            _initialize(
+                prepared.model,
+                prepared.init,
+                with_head=config.model.init_head,
+                may_lack=builders.list_adapted(config, prepared.model),
+                ema=trainer.ema,
+            )
 
         manager = None
         if prepared.is_chief:
@@ -246,7 +252,13 @@ class _Session:
             precision=config.train.precision,
             plan=[
                 *plan.describe_plan(config, prepared.train_data, num_replicas=prepared.strategy.num_replicas_in_sync),
-                *filter(None, [describe_compilation(config, prepared.strategy)]),
+                *filter(
+                    None,
+                    [
+                        plan.describe_adaptation(config, prepared.model),
+                        describe_compilation(config, prepared.strategy),
+                    ],
+                ),
             ],
             step=self._step,
             num_updates=config.train.num_updates,
@@ -332,10 +344,17 @@ class _Session:
             continuous_eval.mark_finished(self._prepared.workdir, step=self._step, reason=reason)
 
 
-def _initialize(model: AcousticModel, init: str, *, with_head: bool, ema: EmaWeights | None = None) -> None:
+def _initialize(
+    model: AcousticModel,
+    init: str,
+    *,
+    with_head: bool,
+    may_lack: Sequence[tf.Variable] = (),
+    ema: EmaWeights | None = None,
+) -> None:
     """Starts from initial weights; called by the controller if there is no checkpoint to continue from."""
     if init:
-        path = restore_model(model, init, leave_out=() if with_head else ("head",))
+        path = restore_model(model, init, leave_out=() if with_head else ("head",), may_lack=may_lack)
         logging.info("started from %s, %s", path, "head included" if with_head else "with a fresh head")
     if ema is not None:
         ema.reset()

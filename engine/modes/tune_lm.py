@@ -108,7 +108,9 @@ def run(
     parts = builders.with_blank(parts, tokenizer)
     config = fields_of_run.with_text_normalization(config, run=checkpoint or workdir)
     search = _build_search(config, parts, tokenizer)
-    config = fields_of_run.with_architecture(config, parts, run=checkpoint or workdir)
+    config = fields_of_run.with_adaptation(
+        fields_of_run.with_architecture(config, parts, run=checkpoint or workdir), run=checkpoint or workdir
+    )
     data = builders.build_eval_set(config, parts, tokenizer, name)
     metric = fields_of_run.choose_best_metric(config, {name: data})
     model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)

@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
-from common.json_files import MalformedFileError, describe, is_kind, read_object
+from common.json_files import MalformedFileError, describe, is_kind, optional_field, read_object
+from common.sentence_pieces import PIECES_FIELD, PIECES_FILE
 from common.special_tokens import (
     BLANK,
+    BLANK_NAMES,
+    PHONE_TOKENIZER,
     ROLES,
+    SEPARATOR,
     TOKENIZER_FILE,
     UNKNOWN,
     WORD_DELIMITER,
+    find_separator,
     find_special_tokens,
     named_token,
 )
@@ -26,9 +32,8 @@ VOCAB_FILE = "vocab.json"
 SAMPLE_RATE = 16_000
 PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
 SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE = "special_tokens_map.json", "added_tokens.json"
-# Its tokens are phones with spaces between them; our tokenizer joins tokens without spaces.
-_PHONE_TOKENIZER = "Wav2Vec2PhonemeCTCTokenizer"
 _EXTRACTOR = "Wav2Vec2FeatureExtractor"
+_MARKUP = re.compile(r"<.+>|\[.+\]")  # such as <pad> beside another blank
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +44,15 @@ class Vocabulary:
         ids: Token -> id, in the order of the ids 0 to N - 1.
         special: Role -> token, from `common.special_tokens.find_special_tokens`; always includes the blank.
         notes: Remarks for the user about files that disagree.
+        separator: Text between two tokens, for phones; "" for characters and pieces.
+        pieces: SentencePiece model that splits text into the tokens; b"" if the longest match does.
     """
 
     ids: dict[str, int]
     special: dict[str, str]
     notes: tuple[str, ...] = ()
+    separator: str = ""
+    pieces: bytes = b""
 
     @property
     def blank_id(self) -> int:
@@ -54,6 +63,10 @@ class Vocabulary:
         """Returns one line that names the tokens with a role."""
         roles = ((UNKNOWN, "unknown"), (WORD_DELIMITER, "word delimiter"))
         named = [f"{name} {self.special[role]!r}" if role in self.special else f"no {name}" for role, name in roles]
+        if self.separator:
+            named.append(f"phones with {self.separator!r} between them")
+        if self.pieces:
+            named.append("pieces of a SentencePiece model")
         return f"{len(self.ids)} tokens, the blank is {self.special[BLANK]!r} (id {self.blank_id}), {', '.join(named)}"
 
     def id_of(self, role: str) -> int | None:
@@ -83,22 +96,29 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
         return None
     notes: list[str] = []
     tokenizer, added = _tokenizer_files(folder, notes)
-    if tokenizer.get("tokenizer_class") == _PHONE_TOKENIZER:
-        raise ValueError(
-            f"{folder / TOKENIZER_FILE}: tokenizer_class {_PHONE_TOKENIZER} is not supported, because its text is not "
-            "made of characters; give another vocabulary with --vocab, which gets a new head"
-        )
+    # As in transformers, config.json may name the class of the tokenizer.
+    named = {"tokenizer_class": config.get("tokenizer_class")} | tokenizer
+    separator = find_separator(named, os.fspath(folder / TOKENIZER_FILE))
     ids = read_token_ids(path)
     taken = set(ids.values())
     ids |= {token: index for token, index in added.items() if token not in ids and index not in taken}
     if num_rows:
-        named = {named_token(tokenizer, role, os.fspath(folder / TOKENIZER_FILE)) for role in ROLES}
-        special = {*added, *find_special_tokens(ids).values(), *named}
-        ids = _fit_to_head(path, ids, special, num_rows, notes)
+        named_tokens = {named_token(tokenizer, role, os.fspath(folder / TOKENIZER_FILE)) for role in ROLES}
+        without_row = {*added, *find_special_tokens(ids).values(), *named_tokens}
+        ids = _fit_to_head(path, ids, without_row, num_rows, notes)
     ids = order_token_ids(path, ids)
-    return Vocabulary(
-        ids, _special_tokens(folder, ids, tokenizer, config, notes, is_trained=num_rows > 0), tuple(notes)
-    )
+    special = _special_tokens(folder, ids, tokenizer, config, notes, is_trained=num_rows > 0)
+    return Vocabulary(ids, special, tuple(notes), separator, _pieces_of(folder, tokenizer))
+
+
+def _pieces_of(folder: Path, tokenizer: Mapping[str, Any]) -> bytes:
+    """Returns the SentencePiece model that a folder of ours keeps beside its vocabulary, b"" without one."""
+    path = os.fspath(folder / TOKENIZER_FILE)
+    if optional_field(tokenizer, PIECES_FIELD, str, path, "") != PIECES_FILE:
+        return b""
+    if not (folder / PIECES_FILE).is_file():
+        raise ValueError(f"{folder / PIECES_FILE}: no such file, but {TOKENIZER_FILE} names it; copy it there")
+    return (folder / PIECES_FILE).read_bytes()
 
 
 def _fit_to_head(
@@ -127,7 +147,12 @@ def read_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
     """
     ids, folder = read_vocab(path), Path(path).parent
     tokenizer = _read(folder / TOKENIZER_FILE)
-    return Vocabulary(ids, _special_tokens(folder, ids, tokenizer, {}, [], is_trained=False))
+    return Vocabulary(
+        ids,
+        _special_tokens(folder, ids, tokenizer, {}, [], is_trained=False),
+        separator=find_separator(tokenizer, os.fspath(folder / TOKENIZER_FILE)),
+        pieces=_pieces_of(folder, tokenizer),
+    )
 
 
 def _tokenizer_files(folder: Path, notes: list[str]) -> tuple[dict[str, Any], dict[str, int]]:
@@ -177,7 +202,8 @@ def _special_tokens(
     if not is_trained:
         pad_id = None  # with a new head the id in config.json belongs to another vocabulary
     in_config = next((token for token, index in ids.items() if index == pad_id), None)
-    blank = named if named in ids else in_config
+    # "<blank>" says more than padding does.
+    blank = named if named in ids and not (in_config in BLANK_NAMES and named not in BLANK_NAMES) else in_config
     special = find_special_tokens(ids, {**tokenizer, BLANK: blank}, where=path)
     if BLANK not in special:
         raise ValueError(
@@ -204,6 +230,9 @@ def _blank_notes(
         why = "which the tokenizer's files name" if blank == named else "by its name"
         theirs = "not a row of the head" if in_config is None else repr(in_config)
         return [f"the blank is {blank!r} (id {ids[blank]}), {why}; pad_token_id of config.json is {pad_id}, {theirs}"]
+    if named in ids and named != blank:
+        why = f"as pad_token_id of config.json says; the tokenizer's files name {named!r}"
+        return [f"the blank is {blank!r} (id {pad_id}), {why}"]
     usual = find_special_tokens(ids).get(BLANK, blank)
     if named in ids or usual == blank:
         return []
@@ -270,13 +299,24 @@ def text_notes(folder: Path, vocabulary: Vocabulary) -> list[str]:
     notes = []
     if _read(folder / TOKENIZER_FILE).get("do_lower_case") is True:
         notes.append("do_lower_case=true is ignored; transcripts keep the case of the tokens")
-    special = set(vocabulary.special.values())
-    characters = [token for token in vocabulary.ids if token not in special]
-    if any(map(str.islower, characters)) and not any(len(token) == 1 and token.isupper() for token in characters):
-        notes.append("the tokens are in lower case: train with --config.data.text_normalization=unicode")
+    notes += case_notes(vocabulary)
     if (folder / "language_model").is_dir():
         notes.append("language_model/ is not converted; decode with config.decode.lm")
     return notes
+
+
+def case_notes(vocabulary: Vocabulary) -> list[str]:
+    """Returns a remark on the style of transcripts that the tokens ask for, where it is not the usual upper case."""
+    if vocabulary.separator:
+        return ["the tokens are phones: give transcripts as phones, with --config.data.text_normalization=none"]
+    special = set(vocabulary.special.values())
+    written = (token for token in vocabulary.ids if token not in special and not _MARKUP.fullmatch(token))
+    characters = "".join(written)
+    if not any(map(str.islower, characters)):
+        return []
+    if any(map(str.isupper, characters)) or any(mark in characters for mark in ".?!"):
+        return ["the tokens have case or punctuation: --config.data.text_normalization=none keeps both"]
+    return ["the tokens are in lower case: train with --config.data.text_normalization=unicode"]
 
 
 def preprocessor_fields(config: Wav2Vec2Config) -> dict[str, Any]:
@@ -295,7 +335,19 @@ def preprocessor_fields(config: Wav2Vec2Config) -> dict[str, Any]:
 
 def tokenizer_fields(vocabulary: Vocabulary) -> dict[str, Any]:
     """Returns the content of tokenizer_config.json for a vocabulary."""
-    return {"tokenizer_class": "Wav2Vec2CTCTokenizer", "do_lower_case": False, **vocabulary.special}
+    if vocabulary.separator:
+        more = {"tokenizer_class": PHONE_TOKENIZER, SEPARATOR: vocabulary.separator, "do_phonemize": False}
+        return {**more, **vocabulary.special}
+    fields = {"tokenizer_class": "Wav2Vec2CTCTokenizer", "do_lower_case": False, **vocabulary.special}
+    return fields | ({PIECES_FIELD: PIECES_FILE} if vocabulary.pieces else {})
+
+
+def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
+    """Writes vocab.json and the files that lie beside it; not atomically."""
+    write_json(folder / VOCAB_FILE, vocabulary.ids)
+    write_json(folder / TOKENIZER_FILE, tokenizer_fields(vocabulary))
+    if vocabulary.pieces:
+        (folder / PIECES_FILE).write_bytes(vocabulary.pieces)
 
 
 def special_tokens_map(vocabulary: Vocabulary) -> dict[str, str]:

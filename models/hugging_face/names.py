@@ -21,6 +21,11 @@ HEAD = ("lm_head.weight", "lm_head.bias")
 BACKBONE_PREFIXES = {"wav2vec2": "wav2vec2.", "hubert": "hubert."}
 # Used by pretraining only: the quantizer and the two projections of the contrastive task.
 PRETRAINING_PREFIXES = ("quantizer.", "project_q.", "project_hid.")
+# Heads of other tasks: classification of recordings, of frames and of speakers.
+OTHER_HEADS = (
+    "projector.*", "classifier.*", "layer_weights", "tdnn.*", "objective.*", "feature_extractor.weight",
+    "feature_extractor.bias",
+)  # fmt: skip
 
 _POS_CONV = "encoder.pos_conv_embed.conv"
 # Names of weight normalization before torch 2.1.
@@ -131,6 +136,47 @@ def name_table(config: Wav2Vec2Config) -> list[Entry]:
     return table
 
 
+def adaptation_table(config: Wav2Vec2Config) -> list[Entry]:
+    """Returns one entry for each variable of LoRA or of bottleneck adapters, in the order of the layers.
+
+    LoRA's tensors have PEFT's names and shapes, A [rank, in] and B [out, rank]. Those of bottleneck adapters have names
+    of our own, because transformers has no such adapters.
+    """
+    table: list[Entry] = []
+    size, inner, rank = config.hidden_size, config.intermediate_size, config.lora_rank
+    for i in range(config.num_layers):
+        ours, theirs = f"encoder/layers/{i}", f"encoder.layers.{i}"
+        for part, (projection, module, input_size, output_size) in {
+            **{f"{part}_proj": ("attention/qkv", "attention", size, size) for part in "qkv"},
+            "out_proj": ("attention/out", "attention", size, size),
+            "intermediate_dense": ("intermediate", "feed_forward", size, inner),
+            "output_dense": ("output", "feed_forward", inner, size),
+        }.items():
+            if rank and part in config.lora_targets:
+                prefix, place = f"{ours}/{projection}/lora/{part}", f"{theirs}.{module}.{part}"
+                table.append(Entry(f"{prefix}/a", (input_size, rank), (f"{place}.lora_A.weight",)))
+                table.append(Entry(f"{prefix}/b", (rank, output_size), (f"{place}.lora_B.weight",)))
+        for part in ("attention_adapter", "output_adapter") if config.bottleneck_size else ():
+            for name, shape in (("down", (size, config.bottleneck_size)), ("up", (config.bottleneck_size, size))):
+                table.append(Entry(f"{ours}/{part}/{name}/kernel", shape, (f"{theirs}.{part}.{name}.weight",)))
+                table.append(Entry(f"{ours}/{part}/{name}/bias", shape[1:], (f"{theirs}.{part}.{name}.bias",)))
+    return table
+
+
+def trained_table(config: Wav2Vec2Config) -> list[Entry]:
+    """Returns the entries of what trains with LoRA or bottleneck adapters, the head last; [] where all trains."""
+    if not config.is_adapted:
+        return []
+    others = [
+        entry
+        for entry in name_table(config)
+        if entry.ours.startswith("head/")
+        or (config.bottleneck_size and entry.ours.startswith("encoder/") and "norm/layer_norm/" in entry.ours)
+    ]
+    return [*adaptation_table(config), *others]
+
+
 def num_parameters(config: Wav2Vec2Config, *, with_head: bool = True) -> int:
     """Returns the number of parameters of a model, without building it."""
-    return sum(entry.size for entry in name_table(config) if with_head or not entry.ours.startswith("head/"))
+    table = [*name_table(config), *adaptation_table(config)]
+    return sum(entry.size for entry in table if with_head or not entry.ours.startswith("head/"))

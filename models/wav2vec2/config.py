@@ -25,6 +25,9 @@ _CHOICES = {
     "fused_ops": ("auto", "on", "off"),
     "feature_norm": ("group", "layer"),
 }
+# The projections of a transformer layer that LoRA can update, by their names in transformers and PEFT.
+LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense")
+_MAY_BE_0 = ("mask_time_min_spans", "lora_rank", "bottleneck_size")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,12 @@ class Wav2Vec2Config:
             (wide models), "on" or "off"; the results are the same up to rounding.
         gradient_checkpointing: Whether the backward pass recomputes each transformer layer instead of
             keeping its tensors. Less memory, a third more time, the same results.
+        lora_rank: Rank of the updates that train beside frozen projections (`models.wav2vec2.low_rank`); 0 = none.
+        lora_alpha: The updates count lora_alpha / lora_rank times.
+        lora_dropout: Dropout rate of what the updates read.
+        lora_targets: Projections that have updates, among `LORA_TARGETS`.
+        bottleneck_size: Inner width of the adapters that train in a frozen network (`models.wav2vec2.bottleneck`);
+            0 = none.
     """
 
     vocab_size: int = 32
@@ -109,6 +118,11 @@ class Wav2Vec2Config:
     initializer_range: float = 0.02
     fused_ops: str = "auto"
     gradient_checkpointing: bool = False
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
+    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+    bottleneck_size: int = 0
 
     def __post_init__(self) -> None:
         # JSON has no tuples, and a config read back from a file must equal the one that was written.
@@ -117,6 +131,7 @@ class Wav2Vec2Config:
             if not isinstance(value, (list, tuple)) or not all(is_kind(v, int) for v in value):
                 raise ValueError(f"{name} must be a list of whole numbers, got {describe(value)}")
             object.__setattr__(self, name, tuple(value))
+        self._check_lora_targets()
         self._check_values()
         if not MAX_LAYERS >= len(self.conv_dim) == len(self.conv_kernel) == len(self.conv_stride) >= 1:
             raise ValueError(
@@ -129,6 +144,17 @@ class Wav2Vec2Config:
         if self.samples_per_frame > MAX_SIZE:
             raise ValueError(f"conv_stride must make a hop of at most {MAX_SIZE} samples, got {list(self.conv_stride)}")
         self._check_num_parameters()
+
+    def _check_lora_targets(self) -> None:
+        """Checks the names of the projections that LoRA updates, and that there is one kind of adaptation."""
+        value = self.lora_targets
+        if not isinstance(value, (list, tuple)) or not value or not set(map(str, value)) <= set(LORA_TARGETS):
+            raise ValueError(f"lora_targets must be one or more of {', '.join(LORA_TARGETS)}, got {describe(value)}")
+        object.__setattr__(self, "lora_targets", tuple(name for name in LORA_TARGETS if name in value))
+        if self.lora_rank and self.bottleneck_size:
+            raise ValueError(
+                f"lora_rank is {self.lora_rank} and bottleneck_size {self.bottleneck_size}; set one of them to 0"
+            )
 
     def _check_num_parameters(self) -> None:
         """Refuses sizes that are fine one by one and together ask for more memory than any machine has."""
@@ -149,7 +175,7 @@ class Wav2Vec2Config:
             name, kind, value = field.name, type(field.default), getattr(self, field.name)
             if kind in _KINDS and not is_kind(value, kind):
                 raise ValueError(f"{name} must be {_KINDS[kind]}, got {describe(value)}")
-            if kind is tuple:
+            if kind is tuple and name != "lora_targets":
                 for number in value:
                     _check_size(name, number)
             elif kind is int:
@@ -168,6 +194,11 @@ class Wav2Vec2Config:
     def uses_fused_ops(self) -> bool:
         """Returns whether training runs element-wise parts as fused operations."""
         return self.fused_ops == "on" or (self.fused_ops == "auto" and self.hidden_size >= MIN_FUSED_HIDDEN_SIZE)
+
+    @property
+    def is_adapted(self) -> bool:
+        """Returns whether LoRA or bottleneck adapters train in a network that is frozen otherwise."""
+        return bool(self.lora_rank or self.bottleneck_size)
 
     def num_frames(self, num_samples: int) -> int:
         """Returns the frames that the feature encoder makes of `num_samples` samples (0 if there are too few)."""
@@ -195,13 +226,13 @@ class Wav2Vec2Config:
 
 
 def _check_size(name: str, value: int) -> None:
-    least, most = int(name != "mask_time_min_spans"), MAX_LAYERS if name == "num_layers" else MAX_SIZE
+    least, most = int(name not in _MAY_BE_0), MAX_LAYERS if name == "num_layers" else MAX_SIZE
     if not least <= value <= most:
         raise ValueError(f"{name} must be from {least} to {most}, got {value}")
 
 
 def _check_rate(name: str, value: float) -> None:
-    if name in ("layer_norm_epsilon", "initializer_range") and value < 0:
+    if name in ("layer_norm_epsilon", "initializer_range", "lora_alpha") and value < 0:
         raise ValueError(f"{name} must not be negative, got {value}")
     if name.endswith(("_dropout", "layer_drop")) and not 0.0 <= value < 1.0:
         raise ValueError(f"{name} must be in [0, 1), got {value}")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
 import tensorflow as tf
 import tf_keras
 
 from models.ops.keyed_random import UpdateRandom
 from models.ops.operations import PLAIN, Operations
+from models.wav2vec2.config import Wav2Vec2Config
+from models.wav2vec2.low_rank import LowRankUpdate
 
 Dtype: TypeAlias = str | tf_keras.mixed_precision.Policy
 
@@ -31,6 +34,7 @@ class Projection(tf_keras.layers.Layer):
         dtype: Dtype,
         stddev: float = 0.02,
         initializer: str | None = None,
+        low_rank: LowRankUpdate | None = None,
         operations: Operations = PLAIN,
     ) -> None:
         """Makes kernel [input_size, output_size] and bias [output_size].
@@ -42,6 +46,7 @@ class Projection(tf_keras.layers.Layer):
             dtype: Keras policy; under a mixed policy the variables stay float32.
             stddev: Standard deviation of the truncated normal that initializes the kernel.
             initializer: Keras name of an initializer to use instead.
+            low_rank: LoRA's update of the output; None = none.
             operations: Kernels to run, plain or fused.
         """
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
@@ -53,25 +58,90 @@ class Projection(tf_keras.layers.Layer):
             initializer=initializer or tf_keras.initializers.TruncatedNormal(stddev=stddev),
         )
         self.bias = self.add_weight(name=f"{name}/bias", shape=(output_size,), initializer="zeros")
+        self.low_rank = low_rank
         self._fixed_kernel: tf.Tensor | None = None
 
     def fix_weights(self) -> None:
         """Caches the kernel in the dtype of the product, for `Wav2Vec2ForCTC.fix_weights`."""
+        self.merge()
         self._fixed_kernel = tf.cast(self.kernel, self.compute_dtype)
 
-    def call(self, x: tf.Tensor, *, activation: Callable[[tf.Tensor], tf.Tensor] | None = None) -> tf.Tensor:
-        """Maps [..., input_size] to [..., output_size]; an activation here is fused with the bias."""
+    def merge(self) -> None:
+        """Adds LoRA's update to the kernel and removes it; eager, for inference only."""
+        if self.low_rank is not None:
+            kernel = self.kernel.numpy().astype(np.float64) + self.low_rank.matrix()
+            self.kernel.assign(kernel.astype(np.float32))
+            self.low_rank = None
+            self._delete_tracking("low_rank")  # Keras would keep it in checkpoints and SavedModels
+
+    def call(
+        self,
+        x: tf.Tensor,
+        random: UpdateRandom | None = None,
+        *,
+        activation: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    ) -> tf.Tensor:
+        """Maps [..., input_size] to [..., output_size]; an activation here is fused with the bias.
+
+        `random` holds the random numbers of LoRA's dropout and is None in inference.
+        """
         # One flat matrix product, because broadcasting a 2-D kernel over a batch runs a slower batched kernel.
         shape = tf.shape(x)
         kernel = self.kernel if self._fixed_kernel is None else self._fixed_kernel
         flat = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
         # In inference, TensorFlow joins the product, the bias and the activation.
         flat = tf.nn.bias_add(flat, self.bias) if activation else self._operations.add_bias(flat, self.bias)
+        if self.low_rank is not None:
+            flat += self.low_rank(x, random)
         if activation is not None:
             flat = activation(flat)
         result = tf.reshape(flat, tf.concat([shape[:-1], [self._output_size]], axis=0))
         result.set_shape(x.shape[:-1] + [self._output_size])
         return result
+
+
+def adapted_projection(
+    config: Wav2Vec2Config,
+    *parts: str,
+    input_size: int,
+    output_size: int,
+    name: str,
+    stream: int,
+    operations: Operations,
+    dtype: Dtype,
+) -> Projection:
+    """Builds a projection of a transformer layer, with LoRA's update if the config has one for it.
+
+    Args:
+        config: Architecture.
+        *parts: Names in `LORA_TARGETS` of the parts that lie side by side in the output.
+        input_size: As in `Projection`.
+        output_size: As in `Projection`.
+        name: As in `Projection`.
+        stream: Id of the random numbers of LoRA's dropout.
+        operations: As in `Projection`.
+        dtype: As in `Projection`.
+    """
+    low_rank = None
+    if config.lora_rank and set(parts) & set(config.lora_targets):
+        low_rank = LowRankUpdate(
+            config=config,
+            parts=parts,
+            input_size=input_size,
+            output_size=output_size,
+            name=name,
+            stream=stream,
+            dtype=dtype,
+        )
+    return Projection(
+        input_size=input_size,
+        output_size=output_size,
+        name=name,
+        dtype=dtype,
+        stddev=config.initializer_range,
+        low_rank=low_rank,
+        operations=operations,
+    )
 
 
 class LayerNorm(tf_keras.layers.Layer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,8 +14,10 @@ from common.xla_notice import drop_compilers_first_notice
 from models.ops.devices import on_cpu
 from models.ops.keyed_random import UpdateRandom, dropout
 from models.wav2vec2 import feature_encoder, pretrained
+from models.wav2vec2.bottleneck import Bottleneck
 from models.wav2vec2.config import PRECISIONS, Wav2Vec2Config, resolve
 from models.wav2vec2.layers import Dtype, LayerNorm, Projection
+from models.wav2vec2.low_rank import LowRankUpdate
 from models.wav2vec2.masking import span_mask
 from models.wav2vec2.transformer import Encoder, choose_operations
 
@@ -163,6 +166,35 @@ class Wav2Vec2ForCTC(tf_keras.Model):
             stddev=config.initializer_range,
         )
         self.backbone.feature_encoder.trainable = not freeze_feature_encoder
+        self._trained: frozenset[Any] | None = None  # None = whatever Keras says
+        if config.is_adapted:
+            if not self.adaptation_variables:
+                raise ValueError("lora_rank and bottleneck_size are for networks of transformer layers; set both to 0")
+            trained = [*self.adaptation_variables, *self.head.variables]
+            if config.bottleneck_size:  # whose paper trains the norms as well
+                trained += [v for v in self.backbone.encoder.variables if "norm/layer_norm/" in v.name]
+            self._trained = frozenset(variable.ref() for variable in trained)
+
+    @property
+    def trainable_weights(self) -> list[tf.Variable]:
+        """The variables that train: with LoRA or bottleneck adapters only these, the head and the adapters' norms."""
+        found = super().trainable_weights
+        return found if self._trained is None else [variable for variable in found if variable.ref() in self._trained]
+
+    @property
+    def adaptation_variables(self) -> list[tf.Variable]:
+        """The variables of LoRA or of bottleneck adapters, which weights from before the adaptation lack."""
+        parts = [part for part in self.submodules if isinstance(part, (LowRankUpdate, Bottleneck))]
+        return [variable for part in parts for variable in part.variables]
+
+    def merge_low_rank(self) -> None:
+        """Adds LoRA's updates to the kernels and removes them; eager, for inference and export only."""
+        for part in self.submodules:
+            if isinstance(part, Projection):
+                part.merge()
+        self.config = dataclasses.replace(self.config, lora_rank=0)
+        if not self.config.is_adapted:
+            self._trained = None
 
     def call(
         self,

@@ -45,6 +45,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "xls_r_300m": {**_LARGE, **_STABLE},
     "xls_r_1b": {**_STABLE, "hidden_size": 1280, "num_layers": 48, "num_heads": 16, "intermediate_size": 5120},
     "xls_r_2b": {**_STABLE, "hidden_size": 1920, "num_layers": 48, "num_heads": 16, "intermediate_size": 7680},
+    # omniASR W2V and CTC, 300M to 7B, in fairseq2 (Omnilingual ASR team 2025, https://arxiv.org/abs/2511.09690)
+    "omniasr_300m": {**_LARGE, **_STABLE},
+    "omniasr_1b": {**_STABLE, "hidden_size": 1280, "num_layers": 48, "num_heads": 16, "intermediate_size": 5120},
+    "omniasr_3b": {**_STABLE, "hidden_size": 2048, "num_layers": 60, "num_heads": 16, "intermediate_size": 8192},
+    "omniasr_7b": {**_STABLE, "hidden_size": 2048, "num_layers": 128, "num_heads": 16, "intermediate_size": 8192},
     # facebook/hubert-base-ls960 and hubert-large-ll60k (Hsu et al. 2021, https://arxiv.org/abs/2106.07447): the same
     # networks as wav2vec 2.0, pretrained with another objective.
     "hubert_base": {},

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from common import storage
 from common.json_files import MalformedFileError, field, optional_field
+from common.sentence_pieces import PIECES_FILE
 from common.special_tokens import TOKENIZER_FILE
 from common.workdir_layout import CONFIG_FILE, VOCAB_FILE, WEIGHTS, find_checkpoint, read_object
 from common.workdir_layout import read_config as read_config_fields
@@ -99,8 +100,8 @@ def save(
         model: Model to save, as the attribute `model` of the checkpoint like a training run's.
         config: Architecture of the model.
         folder: Folder to write, made if absent; unrelated files in it stay.
-        vocab: vocab.json to copy beside the weights, with the tokenizer_config.json beside it if there is one; "" for
-            none, which removes an older one.
+        vocab: vocab.json to copy beside the weights, with the tokenizer_config.json and the SentencePiece model beside
+            it if there are any; "" for none, which removes an older one.
 
     Raises:
         OSError: If the folder cannot be written.
@@ -116,11 +117,12 @@ def save(
         (temporary / CONFIG_FILE).write_text(config.to_json(), encoding="utf-8")
         if vocab:
             shutil.copyfile(vocab, temporary / VOCAB_FILE)
-            if (roles := Path(vocab).parent / TOKENIZER_FILE).is_file():
-                shutil.copyfile(roles, temporary / TOKENIZER_FILE)
+            for name in (TOKENIZER_FILE, PIECES_FILE):
+                if (beside := Path(vocab).parent / name).is_file():
+                    shutil.copyfile(beside, temporary / name)
         index = f"{WEIGHTS}.index"
         # A checkpoint exists while its index does: remove the index first and put the new one in place last.
-        for stale in (index, VOCAB_FILE, TOKENIZER_FILE):
+        for stale in (index, VOCAB_FILE, TOKENIZER_FILE, PIECES_FILE):
             (target / stale).unlink(missing_ok=True)
         for path in sorted(temporary.iterdir(), key=lambda path: path.name == index):
             os.replace(path, target / path.name)

@@ -9,11 +9,14 @@ import tf_keras
 
 from models.ops.keyed_random import UpdateRandom, dropout
 from models.ops.operations import PLAIN, FusedOperations, Operations, gelu
+from models.wav2vec2.bottleneck import bottleneck
 from models.wav2vec2.config import Wav2Vec2Config
-from models.wav2vec2.layers import Dtype, LayerNorm, Projection, sequence_mask
+from models.wav2vec2.layers import Dtype, LayerNorm, adapted_projection, sequence_mask
 
 # Added to the attention logits of padded keys. Finite, because a row without any valid frame must not become NaN.
 _MASKED_LOGIT = -1e9
+# Stream ids of LoRA's dropout, from the id of a layer's other random numbers.
+_STREAM_LORA = 1 << 22
 
 
 def choose_operations(config: Wav2Vec2Config) -> Operations:
@@ -93,18 +96,18 @@ class SelfAttention(tf_keras.layers.Layer):
         self._dropout = config.attention_dropout
         self._operations = choose_operations(config)
         self._stream = stream
-        stddev = config.initializer_range
-        projection = functools.partial(
-            Projection, input_size=size, dtype=dtype, stddev=stddev, operations=self._operations
+        project = functools.partial(
+            adapted_projection, config, input_size=size, operations=self._operations, dtype=dtype
         )
-        self.qkv = projection(output_size=3 * size, name=f"{name}/qkv")
-        self.out = projection(output_size=size, name=f"{name}/out")
+        first = _STREAM_LORA + stream
+        self.qkv = project("q_proj", "k_proj", "v_proj", output_size=3 * size, name=f"{name}/qkv", stream=first)
+        self.out = project("out_proj", output_size=size, name=f"{name}/out", stream=first + 1)
 
     def call(self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
         """Maps [B, F, D] to [B, F, D]; `key_bias`, float32 [B, 1, 1, F], masks padded keys."""
         shape = tf.shape(x)
         num_rows, num_frames = shape[0], shape[1]
-        qkv = tf.reshape(self.qkv(x), [num_rows, num_frames, 3, self._num_heads, self._head_size])
+        qkv = tf.reshape(self.qkv(x, random), [num_rows, num_frames, 3, self._num_heads, self._head_size])
         query, key, value = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]), axis=0)
         query *= tf.cast(self._head_size**-0.5, query.dtype)
         context = self._operations.attention(
@@ -112,7 +115,7 @@ class SelfAttention(tf_keras.layers.Layer):
         )
         context = tf.transpose(context, [0, 2, 1, 3])  # [B, F, H, D / H]
         context = tf.reshape(context, [num_rows, num_frames, self._num_heads * self._head_size])
-        return self.out(context)
+        return self.out(context, random)
 
 
 class TransformerLayer(tf_keras.layers.Layer):
@@ -124,24 +127,34 @@ class TransformerLayer(tf_keras.layers.Layer):
         self._config = config
         self._stream = stream
         self._operations = choose_operations(config)
-        size, stddev = config.hidden_size, config.initializer_range
+        size, inner = config.hidden_size, config.intermediate_size
         norm = functools.partial(LayerNorm, size=size, epsilon=config.layer_norm_epsilon, operations=self._operations)
         self.attention = SelfAttention(config=config, name=f"{name}/attention", stream=stream, dtype=dtype)
         self.attention_norm = norm(name=f"{name}/attention_norm")
-        projection = functools.partial(Projection, dtype=dtype, stddev=stddev, operations=self._operations)
-        wide = config.intermediate_size
-        self.intermediate = projection(input_size=size, output_size=wide, name=f"{name}/intermediate")
-        self.output_projection = projection(input_size=wide, output_size=size, name=f"{name}/output")
+        project = functools.partial(adapted_projection, config, operations=self._operations, dtype=dtype)
+        self.intermediate = project(
+            "intermediate_dense",
+            input_size=size,
+            output_size=inner,
+            name=f"{name}/intermediate",
+            stream=_STREAM_LORA + stream + 2,
+        )
+        self.output_projection = project(
+            "output_dense", input_size=inner, output_size=size, name=f"{name}/output", stream=_STREAM_LORA + stream + 3
+        )
         self.final_norm = norm(name=f"{name}/final_norm")
+        adapter = functools.partial(bottleneck, config, operations=self._operations, dtype=dtype)
+        self.attention_adapter = adapter(name=f"{name}/attention_adapter")
+        self.output_adapter = adapter(name=f"{name}/output_adapter")
 
     def call(self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
         """Maps [B, F, D] to [B, F, D]."""
         if self._config.stable_layer_norm:
-            attended = self.attention(self.attention_norm(x, random), key_bias, random)
+            attended = self._attend(self.attention_norm(x, random), key_bias, random)
             x = self._add(attended, x, random, stream=self._stream + 1)
             hidden = self._feed_forward(self.final_norm(x, random), random)
             return self._add(hidden, x, random, stream=self._stream + 3)
-        x = self._add(self.attention(x, key_bias, random), x, random, stream=self._stream + 1)
+        x = self._add(self._attend(x, key_bias, random), x, random, stream=self._stream + 1)
         x = self.attention_norm(x, random)
         x = self._add(self._feed_forward(x, random), x, random, stream=self._stream + 3)
         return self.final_norm(x, random)
@@ -150,13 +163,20 @@ class TransformerLayer(tf_keras.layers.Layer):
         """Adds a block's output, under dropout, to its input."""
         return self._operations.add_dropped(x, residual, random, rate=self._config.hidden_dropout, stream=stream)
 
+    def _attend(self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+        attended = self.attention(x, key_bias, random)
+        return attended if self.attention_adapter is None else self.attention_adapter(attended, random)
+
     def _feed_forward(self, x: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
         """Runs the two projections; the caller applies the dropout of the second one."""
         if random is None:
             # In inference the product, the bias and the GELU become one kernel.
-            return self.output_projection(self.intermediate(x, activation=gelu))
-        rate, stream = self._config.activation_dropout, self._stream + 2
-        return self.output_projection(self._operations.gelu(self.intermediate(x), random, rate=rate, stream=stream))
+            x = self.intermediate(x, activation=gelu)
+        else:
+            rate, stream = self._config.activation_dropout, self._stream + 2
+            x = self._operations.gelu(self.intermediate(x, random), random, rate=rate, stream=stream)
+        x = self.output_projection(x, random)
+        return x if self.output_adapter is None else self.output_adapter(x, random)
 
 
 class Encoder(tf_keras.layers.Layer):

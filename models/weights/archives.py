@@ -13,6 +13,7 @@ import os
 import sys
 import tarfile
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 import zlib
@@ -22,7 +23,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common import json_files
-from common.weight_names import archive_suffix
+from common.weight_names import CHECKPOINT_SUFFIX, archive_suffix
 from models.weights.cache import cache_folder, inner_folder, keep, one_line, storage_error, temporary_folder
 from models.weights.kaggle import kaggle_name
 
@@ -138,7 +139,9 @@ def _unpack(archive: Path, target: Path, url: str) -> None:
     """Unpacks files that stay inside the target; links out of it, devices and absolute names are refused."""
     target.mkdir()
     try:
-        if archive.suffix == ".zip":
+        if archive.suffix == CHECKPOINT_SUFFIX:
+            os.replace(archive, target / Path(urllib.parse.urlsplit(url).path).name)
+        elif archive.suffix == ".zip":
             with zipfile.ZipFile(archive) as file:
                 file.extractall(target)
         else:

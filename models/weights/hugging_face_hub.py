@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +23,16 @@ METADATA = (
     "processor_config.json",
 )
 # The first that a model has is fetched, and no other.
-_WEIGHTS = (
+_WEIGHTS: tuple[tuple[str, ...], ...] = (
     ("model.safetensors",),
     ("model.safetensors.index.json", "model-*.safetensors"),
     ("pytorch_model.bin",),
+    ("pytorch_model.bin.index.json", "pytorch_model-*.bin"),
+    ("tf_model.h5",),
+    ("tf_model.h5.index.json", "tf_model-*.h5"),
 )
+# Of a model without config.json: a checkpoint of fairseq or fairseq2 with its dictionary or tokenizer.
+_CHECKPOINT = ("*.pt", "*.model", "dict.*.txt")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -98,13 +104,13 @@ def _cached_model(name: str, repository: str, revision: str) -> Path:
     from huggingface_hub import errors as hub_errors
     from huggingface_hub import snapshot_download
 
-    for patterns in _WEIGHTS:
+    for patterns in (*_WEIGHTS, _CHECKPOINT):
         with contextlib.suppress(hub_errors.LocalEntryNotFoundError):
             wanted = [*METADATA, *patterns]
             folder = Path(
                 snapshot_download(repository, revision=revision or None, allow_patterns=wanted, local_files_only=True)
             )
-            if (folder / patterns[0]).is_file():
+            if any(folder.glob(patterns[0])) and (patterns != _CHECKPOINT or not (folder / "config.json").exists()):
                 return folder
     raise hub_errors.LocalEntryNotFoundError(name)
 
@@ -114,9 +120,12 @@ def _needed_files(files: Sequence[str], name: str) -> list[str]:
     for patterns in _WEIGHTS:
         if patterns[0] in files:
             return [*(file for file in METADATA if file in files), *patterns]
+    if "config.json" not in files and fnmatch.filter(files, _CHECKPOINT[0]):
+        return list(_CHECKPOINT)
     shown = ", ".join(sorted(files)[:8]) or "none"
     raise ValueError(
-        f"{name}: no weights that can be read ({', '.join(patterns[0] for patterns in _WEIGHTS)}); its files: {shown}"
+        f"{name}: no weights that can be read ({', '.join(patterns[0] for patterns in (*_WEIGHTS, _CHECKPOINT))}); "
+        f"its files: {shown}"
     )
 
 

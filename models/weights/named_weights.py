@@ -3,6 +3,7 @@
 hf://OWNER/NAME[@REVISION]                                a model of the Hugging Face Hub
 kaggle://OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]        a SavedModel of Kaggle Models, formerly TensorFlow Hub
 https://HOST/NAME.tar.gz                                  an archive (.tar, .tar.gz, .tgz, .zip) of any such folder
+https://HOST/NAME.pt                                      a checkpoint of fairseq or fairseq2
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def local_folder(name: str, *, convert: Convert) -> str:
 
     Args:
         name: Path, or one of the forms above.
-        convert: Writes a folder of ours from a Hugging Face folder: `convert(input, output)`.
+        convert: Writes a folder of ours from one of Hugging Face or fairseq: `convert(input, output)`.
 
     Raises:
         ValueError: If the name is malformed, or the weights cannot be used.
@@ -38,7 +39,7 @@ def local_folder(name: str, *, convert: Convert) -> str:
     if not is_weight_name(name):
         return name
     folder = fetch(name)
-    if _is_hugging_face(folder):
+    if _is_published(folder):
         return os.fspath(_converted(name, folder, convert))
     return os.fspath(folder)
 
@@ -72,8 +73,9 @@ def _content_key(folder: Path) -> str:
     for path in sorted(folder.iterdir()):
         if (
             path.name in hugging_face_hub.METADATA
-            or path.suffix in (".safetensors", ".bin")
+            or path.suffix in (".safetensors", ".bin", ".h5", ".pt", ".model")
             or path.name.endswith(".index.json")
+            or path.match("dict.*.txt")
         ):
             # The Hub's cache names a file by the hash of its content and links to it.
             name = path.resolve().name
@@ -87,7 +89,10 @@ def _digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _is_hugging_face(folder: Path) -> bool:
+def _is_published(folder: Path) -> bool:
+    """Returns whether a folder is one of Hugging Face or fairseq, and not one of ours or a SavedModel."""
+    if not (folder / "config.json").exists():
+        return any(folder.glob("*.pt"))
     try:
         return "model_type" in json_files.read_object(folder / "config.json")
     except (OSError, ValueError):

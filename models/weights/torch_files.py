@@ -1,53 +1,21 @@
-"""Reads the tensors of a PyTorch file without PyTorch and without running the program that its pickle is."""
+"""Reads PyTorch files without PyTorch and without running the program that their pickle is."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import math
 import os
-import pickle
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import ml_dtypes
 import numpy as np
 
+from models.weights.unpickling import Storage, TensorUnpickler, TorchFileError, TorchTensor
+
 _MAX_PICKLE_BYTES = 64 * 2**20  # of names and shapes; the numbers lie in files of their own
-_STORAGES: dict[str, Any] = {
-    "FloatStorage": np.float32,
-    "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16,
-    "DoubleStorage": np.float64,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class TorchTensor:
-    """A tensor in a PyTorch file: its shape is known, its numbers are read when they are needed.
-
-    Attributes:
-        shape: Sizes of its dimensions.
-        dtype: Type of its numbers.
-        read: Returns the numbers as an array of `shape` and `dtype`.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    read: Callable[[], np.ndarray]
-
-
-class TorchFileError(ValueError):
-    """A PyTorch file that is damaged, or that holds more than tensors in containers; the message is the reason."""
+# Begin of a file from before PyTorch 1.6, and the only version of that format.
+_OLD_MAGIC, _OLD_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 
 def is_zip(path: str | os.PathLike[str]) -> bool:
@@ -55,14 +23,16 @@ def is_zip(path: str | os.PathLike[str]) -> bool:
     return zipfile.is_zipfile(path)
 
 
-def load(path: str | os.PathLike[str]) -> Any:
-    """Reads what `torch.save` wrote since PyTorch 1.6: a zip archive of one pickle and one file for each storage.
+def load(path: str | os.PathLike[str], *, inert: bool = False) -> Any:
+    """Reads what `torch.save` wrote: since PyTorch 1.6 a zip archive, before that pickles followed by the numbers.
 
-    The pickle is a program. This runs it on a machine that knows containers and `TorchTensor` alone: any other function
+    A pickle is a program. This runs it on a machine that knows containers and `TorchTensor` alone: any other function
     that it names is refused, so nothing of the file's own choice is ever called.
 
     Args:
         path: A local file.
+        inert: Whether the configs and dictionaries that fairseq keeps beside the weights become `Inert` data; they are
+            refused otherwise.
 
     Returns:
         The object, most often a dict of names, with a `TorchTensor` for every tensor. They read from the file later.
@@ -72,8 +42,11 @@ def load(path: str | os.PathLike[str]) -> Any:
         TorchFileError: The file is damaged, or its pickle names anything but tensors and containers.
     """
     try:
+        if not is_zip(path):
+            with open(path, "rb") as file:
+                return _load_old(file, Path(path), inert=inert)
         with zipfile.ZipFile(path) as archive:
-            return _load_archive(archive, Path(path))
+            return _load_archive(archive, Path(path), inert=inert)
     except (TorchFileError, FileNotFoundError):
         raise
     except (OSError, RecursionError, MemoryError) as error:
@@ -82,7 +55,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise TorchFileError(f"damaged ({type(error).__name__})") from error
 
 
-def _load_archive(archive: zipfile.ZipFile, path: Path) -> Any:
+def _load_archive(archive: zipfile.ZipFile, path: Path, *, inert: bool) -> Any:
     names = {info.filename: info for info in archive.infolist()}
     root = next((name[: -len("data.pkl")] for name in names if name.endswith("/data.pkl")), None)
     if root is None:
@@ -91,8 +64,81 @@ def _load_archive(archive: zipfile.ZipFile, path: Path) -> Any:
         raise TorchFileError("its pickle is too large to hold names and shapes alone")
     if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
         raise TorchFileError("its numbers are big-endian")
+
+    def storage(dtype: np.dtype, key: str, num_elements: int) -> Storage:
+        info = names.get(f"{root}data/{key}")
+        if info is None:
+            raise TorchFileError("a tensor's numbers are missing")
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != num_elements * dtype.itemsize:
+            raise TorchFileError(f"{key} has {info.file_size} bytes for {num_elements} numbers")
+        return Storage(dtype, num_elements, functools.partial(_read_member, path, info.filename, dtype))
+
     with archive.open(f"{root}data.pkl") as file:
-        return _TensorUnpickler(file, path, root, names).load()
+        return TensorUnpickler(file, storage, inert=inert).load()
+
+
+def _read_member(path: Path, name: str, dtype: np.dtype) -> np.ndarray:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return np.frombuffer(archive.read(name), dtype)
+    except Exception as error:  # damaged archives raise anything
+        raise TorchFileError(f"damaged in {name}") from error
+
+
+def _load_old(file: BinaryIO, path: Path, *, inert: bool) -> Any:
+    """Reads the format of before PyTorch 1.6.
+
+    Pickles of a number, a version, the machine, the object and the keys of the numbers, then for each key its length
+    and the numbers.
+    """
+    if _read_plain(file, int) != _OLD_MAGIC or _read_plain(file, int) != _OLD_VERSION:
+        raise TorchFileError("not a PyTorch file")
+    if _read_plain(file, dict).get("little_endian") is not True:
+        raise TorchFileError("its numbers are big-endian")
+    storages: dict[str, Storage] = {}
+    places: dict[str, int] = {}  # known once the pickle has ended
+
+    def storage(dtype: np.dtype, key: str, num_elements: int) -> Storage:
+        read = functools.partial(_read_range, path, places, key, dtype, num_elements)
+        known = storages.setdefault(key, Storage(dtype, num_elements, read))
+        if (known.dtype, known.num_elements) != (dtype, num_elements):
+            raise TorchFileError(f"{key} has two sizes")
+        return known
+
+    content = TensorUnpickler(file, storage, inert=inert).load()
+    for key in _read_plain(file, list):
+        known = storages.get(str(key))
+        length = int.from_bytes(file.read(8), "little")
+        if known is None or length != known.num_elements:
+            raise TorchFileError(f"{key} has {length} numbers instead of {known.num_elements if known else 'none'}")
+        places[str(key)] = file.tell()
+        file.seek(length * known.dtype.itemsize, os.SEEK_CUR)
+    if file.tell() > os.fstat(file.fileno()).st_size:
+        raise TorchFileError("it ends before its numbers do")
+    return content
+
+
+def _read_plain(file: BinaryIO, kind: type) -> Any:
+    """Returns the scalar, list or dict of scalars that the next pickle holds."""
+    found = TensorUnpickler(file, _no_storage).load()
+    if not isinstance(found, kind):
+        raise TorchFileError("not a PyTorch file")
+    return found
+
+
+def _no_storage(dtype: np.dtype, key: str, num_elements: int) -> Storage:
+    raise TorchFileError("not a PyTorch file")
+
+
+def _read_range(path: Path, places: Mapping[str, int], key: str, dtype: np.dtype, length: int) -> np.ndarray:
+    if key not in places:
+        raise TorchFileError("a tensor's numbers are missing")
+    with open(path, "rb") as file:
+        file.seek(places[key])
+        content = file.read(length * dtype.itemsize)
+    if len(content) != length * dtype.itemsize:
+        raise TorchFileError("it ends before its numbers do")
+    return np.frombuffer(content, dtype)
 
 
 def tensors_of(content: Any) -> dict[str, TorchTensor]:
@@ -106,73 +152,3 @@ def tensors_of(content: Any) -> dict[str, TorchTensor]:
     ):
         raise TorchFileError("not a mapping of names to tensors")
     return dict(content)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-    dtype: np.dtype
-    file: str
-    num_elements: int
-
-
-class _StorageType:
-    """Stands for a class such as torch.FloatStorage, which a pickle names and never calls."""
-
-    def __init__(self, dtype: Any):
-        self.dtype = np.dtype(dtype)
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Builds containers and `TorchTensor`s, and refuses every other name."""
-
-    def __init__(self, file: Any, path: Path, root: str, names: Mapping[str, zipfile.ZipInfo]):
-        super().__init__(file)
-        self._path = path
-        self._root = root
-        self._names = names
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _STORAGES:
-            return _StorageType(_STORAGES[name])
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return self._tensor
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return _parameter
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        raise TorchFileError(f"its pickle names {module}.{name}, which is no tensor; none of it was run")
-
-    def persistent_load(self, key: Any) -> _Storage:
-        kind, storage_type, file, _, num_elements = key
-        name = f"{self._root}data/{file}"
-        if kind != "storage" or not isinstance(storage_type, _StorageType) or name not in self._names:
-            raise TorchFileError("a tensor's numbers are missing")
-        info = self._names[name]
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size != num_elements * storage_type.dtype.itemsize:
-            raise TorchFileError(f"{file} has {info.file_size} bytes for {num_elements} numbers")
-        return _Storage(storage_type.dtype, name, num_elements)
-
-    def _tensor(self, storage: _Storage, offset: int, size: Any, stride: Any, *_: Any) -> TorchTensor:
-        shape, strides = tuple(size), tuple(stride)
-        whole = (offset, *shape, *strides)
-        if len(shape) != len(strides) or any(not isinstance(number, int) or number < 0 for number in whole):
-            raise TorchFileError("a tensor has no valid shape")
-        last = offset + sum((length - 1) * step for length, step in zip(shape, strides, strict=True))
-        if math.prod(shape) > storage.num_elements or (math.prod(shape) and last >= storage.num_elements):
-            raise TorchFileError("a tensor is larger than its numbers")
-        read = functools.partial(_read, self._path, storage, offset, shape, strides)
-        return TorchTensor(shape, storage.dtype, read)
-
-
-def _parameter(data: Any, *_: Any) -> Any:
-    return data
-
-
-def _read(path: Path, storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            numbers = np.frombuffer(archive.read(storage.file), storage.dtype)
-    except Exception as error:  # damaged archives raise anything
-        raise TorchFileError(f"damaged in {storage.file}") from error
-    steps = tuple(step * storage.dtype.itemsize for step in strides)
-    return np.lib.stride_tricks.as_strided(numbers[offset:], shape, steps, writeable=False).copy()

@@ -23,6 +23,7 @@ def test_flags_reach_the_command() -> None:
         "format": "csv",
         "input": "a b.csv",
         "split": "",
+        "text_column": "",
         "speakers": "",
         "exclude_speakers": "",
         "text_normalization": "librispeech",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import random
@@ -18,12 +19,14 @@ from data.command import Parser, run_command
 from data.common.errors import InputError
 from data.corpus.faults import Fault
 from data.corpus.manifest import read_utterances
+from data.open_corpus import open_source
 from data.shards.index import verify_shards
 from data.shards.preparation import write_tfrecords
 from data.shards.source import TFRecordSource
 from data.shards.writer import read_note, write_shard
 from data.text.tokenizer import CharTokenizer
 from tests.helpers.data_toys import make_task, make_utterances
+from tests.helpers.packed_toys import make_items, write_all
 
 NUM_MUTATIONS = 120
 # As JSON writes them: what a value of a good file is replaced with.
@@ -230,3 +233,29 @@ def test_mutated_descriptions_of_a_synthetic_corpus(tmp_path: Path, capsys: pyte
             raise InputError(err.rstrip("\n"))
 
     check_all(tmp_path / "c" / "corpus.json", read, seed=10)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    ("format", "name"),
+    [
+        ("parquet", "train.parquet"),
+        ("arrow", "data-00000-of-00001.arrow"),
+        ("webdataset", "train-000000.tar"),
+        ("shar", "recording.000000.tar"),
+        ("shar", "cuts.000000.jsonl.gz"),
+    ],
+)
+def test_archives(tmp_path, format, name, seed):
+    folder = write_all(tmp_path, make_items(3, secs=0.05))[format]
+
+    def read():
+        faults: list[Fault] = []
+        source = open_source(format=format, input=folder, report=faults.append)
+        for index in range(len(source.utterance_ids)):
+            with contextlib.suppress(InputError):
+                source.read_waveform(index)
+        if faults:
+            raise InputError(faults[0].message)
+
+    check_all(folder / name, read, seed)

@@ -61,6 +61,8 @@ def test_speakers_reach_every_format(manifest: Path, format: str) -> None:
 def test_rates_can_be_refused_and_formats_are_checked(manifest: Path) -> None:
     with pytest.raises(InputError, match=r"1 of 3 files do not have 16000 Hz, first .*b\.wav"):
         open_source(format="jsonl", input=manifest, on_rate_mismatch="refuse")
-    assert FORMATS == ("tfrecord", "librispeech", "jsonl", "csv", "tsv", "kaldi", "lhotse")
-    with pytest.raises(InputError, match="unknown format 'parquet': use one of tfrecord, libri"):
-        open_source(format="parquet", input=manifest)
+    listed = ("librispeech", "jsonl", "csv", "tsv", "kaldi", "lhotse")
+    packed = ("parquet", "arrow", "webdataset", "shar")
+    assert ("tfrecord", *listed, *packed) == FORMATS
+    with pytest.raises(InputError, match="unknown format 'xml': use one of tfrecord, libri"):
+        open_source(format="xml", input=manifest)

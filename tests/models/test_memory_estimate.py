@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from models.build import build_model
-from models.hugging_face.names import num_parameters
+from models.hugging_face.names import num_parameters, trained_table
 from models.memory_estimate import measure_model
 from models.wav2vec2.config import preset
 
@@ -141,3 +141,18 @@ def test_frozen_convolutions_and_gradient_checkpointing_change_the_operations():
     assert 0.7 < frozen / all_trained < 0.85 and 1.15 < again / all_trained < 1.33
     assert measure(frozen=False).training_flops(320_000) > 2 * all_trained  # attention grows with the square
     assert measure(frozen=False).training_flops(0) == 0.0
+
+
+@pytest.mark.parametrize("fields", [{"lora_rank": 8}, {"bottleneck_size": 64}], ids=["lora", "bottleneck"])
+def test_frozen_weights_have_no_moments_no_gradients_and_no_averages(fields):
+    whole = measure(keep_average=True, keep_copy=True)
+    few = measure(keep_average=True, keep_copy=True, **fields)
+    trained = sum(entry.size for entry in trained_table(few.config))
+    assert 300_000 < trained < 2_600_000
+    # Of 90 million weights: two moments, two gradients and an average, and what is copied of them for a checkpoint.
+    saved = 90.2e6 * (20 + 12) - trained * (20 + 12) - 6e6 * 8
+    assert whole.memory_bytes(1, 160_000, True) - few.memory_bytes(1, 160_000, True) == pytest.approx(saved, rel=0.02)
+    assert few.memory_bytes(1, 160_000, True) == measure(
+        keep_average=True, keep_copy=True, frozen=False, **fields
+    ).memory_bytes(1, 160_000, True)
+    assert 0.6 < few.training_flops(160_000) / whole.training_flops(160_000) < 0.75

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -15,8 +16,10 @@ from safetensors.numpy import load_file
 from benchmarks.reference import reference_python
 from data.audio.decoding import load_audio, normalize_waveform
 from models import convert
+from models.wav2vec2 import pretrained
+from models.wav2vec2.config import LORA_TARGETS
 from models.wav2vec2.model import Wav2Vec2ForCTC
-from tests.helpers.models_parity import check_parity, compute
+from tests.helpers.models_parity import check_parity, compute, load_golden, write_hf_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "tests" / "golden" / "make_golden.py"
@@ -119,3 +122,49 @@ def test_a_pickle_of_tensors_is_read_and_any_other_never_runs(reference, audio, 
         assert refused.returncode == 2, refused.stderr[-2000:]
         assert message in refused.stderr and refused.stderr.count("\n") == 1
         assert not trap.exists() and not (tmp_path / "ours").exists()
+
+
+PEFT_SIDE = """
+import sys
+import numpy, torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCTC
+
+base, alone, output = sys.argv[1:]
+waveform = torch.tensor(numpy.random.default_rng(0).normal(size=(1, 16000)).astype("float32"))
+model = PeftModel.from_pretrained(AutoModelForCTC.from_pretrained(base), alone).eval()
+config = LoraConfig(
+    r=3, lora_alpha=5, use_rslora=True, target_modules=["k_proj", "output_dense"], modules_to_save=["lm_head"]
+)
+theirs = get_peft_model(AutoModelForCTC.from_pretrained(base), config).eval()
+with torch.no_grad():
+    for name, value in theirs.named_parameters():
+        if "lora_" in name or "modules_to_save" in name:
+            value.normal_(0, 0.3)
+    numpy.savez(output + "/logits.npz", ours=model(waveform).logits.numpy(), theirs=theirs(waveform).logits.numpy())
+theirs.save_pretrained(output + "/theirs")
+"""
+
+
+def test_peft_computes_what_was_saved_for_it_and_its_own_folder_is_read(reference, tmp_path):
+    if subprocess.run([reference, "-c", "import peft"], capture_output=True, check=False).returncode:
+        pytest.skip(f"no peft in the reference's environment: {reference} -m pip install peft")
+    convert.from_hf(input=write_hf_folder(tmp_path / "hf", load_golden("base_shaped")), output=tmp_path / "ours")
+    config = dataclasses.replace(pretrained.read_config(tmp_path / "ours"), lora_rank=4, lora_targets=LORA_TARGETS)
+    model = Wav2Vec2ForCTC(config=config)
+    frozen = {variable.name: variable for variable in Wav2Vec2ForCTC.from_pretrained(tmp_path / "ours").variables}
+    rng = np.random.default_rng(1)
+    for variable in model.variables:
+        variable.assign(frozen.get(variable.name, rng.normal(0.0, 0.3, variable.shape)))
+    model.save_pretrained(tmp_path / "run")
+    convert.main([f"--input={tmp_path}/run", f"--output={tmp_path}/alone", "--to_peft"])
+    (tmp_path / "side.py").write_text(PEFT_SIDE)
+    made = run(reference, tmp_path / "side.py", tmp_path / "hf", tmp_path / "alone", tmp_path)
+    assert made.returncode == 0, made.stderr[-2000:]
+    wanted = dict(np.load(tmp_path / "logits.npz"))
+
+    waveform, length = np.random.default_rng(0).normal(size=(1, 16000)).astype(np.float32), [16000]
+    np.testing.assert_allclose(model(waveform, length), wanted["ours"], atol=2e-4)
+    assert convert.main([f"--input={tmp_path}/hf", f"--peft={tmp_path}/theirs", f"--output={tmp_path}/read"]) == 0
+    read = Wav2Vec2ForCTC.from_pretrained(tmp_path / "read")
+    np.testing.assert_allclose(read(waveform, length), wanted["theirs"], atol=2e-4)

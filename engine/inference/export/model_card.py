@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from common.model_card import Evaluation, compose_card
+from common.sentence_pieces import SPACE
 
 
 def model_card(
@@ -66,20 +67,29 @@ def model_card(
             "`num_tokens`, `logits`, `num_frames`.",
         ],
         more={
-            **_other_formats(fields),
+            **_other_formats(fields, tokens),
             "Training data": [trained_on],
             "Config": ["```json", json.dumps(config, indent=1, ensure_ascii=False), "```"],
         },
     )
 
 
-def _other_formats(fields: dict[str, Any]) -> dict[str, list[str]]:
+def _text_of_token(tokens: Collection[str], delimiter_id: int | None) -> str:
+    """Returns the Python expression for what token i of vocab.json adds to a text."""
+    begins_word = [token[0] == " " for token in tokens if token.strip()]
+    if begins_word and all(begins_word):  # phones
+        return '" " + tokens[i]'
+    if any(begins_word):
+        return f'tokens[i].replace("{SPACE}", " ")'
+    return "tokens[i]" if delimiter_id is None else f'" " if i == {delimiter_id} else tokens[i]'
+
+
+def _other_formats(fields: dict[str, Any], tokens: Collection[str]) -> dict[str, list[str]]:
     """Returns the section on the files beside the SavedModel and how they compare; {} where there are none."""
     formats: Sequence[dict[str, Any]] = fields.get("formats", ())
     if not formats:
         return {}
-    blank_id, delimiter_id = fields.get("blank_id", 0), fields.get("delimiter_id")
-    text = "tokens[i]" if delimiter_id is None else f'" " if i == {delimiter_id} else tokens[i]'
+    blank_id, text = fields.get("blank_id", 0), _text_of_token(tokens, fields.get("delimiter_id"))
 
     def percent(ratio: float | None) -> str:
         return "unknown" if ratio is None else f"{100 * ratio:.2f} %"

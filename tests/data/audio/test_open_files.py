@@ -14,7 +14,7 @@ from common import storage
 from data.audio import open_files
 from data.audio.decoder import open_audio
 from data.audio.decoding import load_audio, read_audio, read_segment
-from data.audio.open_files import OpenFiles
+from data.audio.open_files import OpenFiles, can_be_kept
 from data.common.errors import InputError
 
 RATE = 16_000
@@ -75,6 +75,14 @@ def test_ogg_is_opened_for_each_segment_because_its_samples_depend_on_where_the_
     for start in (0, 30_000, 10_000):
         load_audio(path, start=start, num_samples=2_000, files=files)
     assert len(num_opened) == 3
+
+
+def test_bytes_in_memory_are_not_kept(tmp_path):
+    path = write_long(tmp_path / "long.flac")
+    with open_audio(path, content=path.read_bytes()) as file:
+        assert not can_be_kept(file)
+    with open_audio(path) as file:
+        assert can_be_kept(file)
 
 
 def test_files_read_longest_ago_are_closed(tmp_path, num_opened):

@@ -202,6 +202,23 @@ def test_csv_with_quotes_and_a_byte_order_mark(tmp_path: Path) -> None:
     assert utterance.utterance_id == "a"
 
 
+def test_the_columns_of_audio_folders_are_known_and_any_other_can_be_named(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav")
+    path = tmp_path / "metadata.csv"
+    path.write_text("file_name,transcription,said\na.wav,One.,uno\n")
+    (utterance,) = read_utterances(format="csv", input=path)
+    assert (utterance.utterance_id, utterance.text) == ("a", "One.")
+    (utterance,) = read_utterances(format="csv", input=path, text_column="said")
+    assert utterance.text == "uno"
+    with pytest.raises(InputError, match=r"no column 'heard' .* it has file_name, transcription, said"):
+        read_utterances(format="csv", input=path, text_column="heard")
+    lines = write_lines(tmp_path / "m.jsonl", {"audio_filepath": "a.wav", "text": "One.", "said": "uno"})
+    (utterance,) = read_utterances(format="jsonl", input=lines, text_column="said")
+    assert utterance.text == "uno"
+    with pytest.raises(InputError, match=r"m\.jsonl:1 has no text, add it"):
+        read_utterances(format="jsonl", input=lines, text_column="heard")
+
+
 def test_common_voice_tsv_with_bare_quotes_and_a_clips_folder(tmp_path: Path) -> None:
     write_audio(tmp_path / "clips/cv_1.mp3", 8000)
     write_audio(tmp_path / "clips/cv_2.mp3", 8000)

@@ -10,7 +10,8 @@ import pytest
 import soundfile
 
 from data.common.errors import InputError
-from data.corpus.manifest import read_jsonl, relative_path, write_jsonl
+from data.common.files import relative_path
+from data.corpus.manifest import read_jsonl, write_jsonl
 from data.corpus.sources import FileSource
 from tests.data.unlabelled.test_listing import open_corpus, write_audio, write_lines, write_shards
 

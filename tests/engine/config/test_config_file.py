@@ -247,3 +247,14 @@ def test_a_config_whose_training_set_was_made_before_there_were_weights_still_ru
     path.write_text(CONFIG.format('    config.data.more_train["x"] = 3\n'))
     with pytest.raises(FlagError, match=r"data\.more_train\.x must be one of configs\.base\.get_train_set"):
         prepare(path)
+
+
+def test_sets_of_a_config_that_were_made_before_a_field_get_what_it_was(tmp_path):
+    path = tmp_path / "mine.py"
+    lines = (
+        'config.data.eval["x"] = base.get_eval_set()',
+        "del config.data.train.text_column, config.data.eval.x.text_column",
+    )
+    path.write_text(CONFIG.format("".join(f"    {line}\n" for line in lines)))
+    data = prepare(path)[0].data
+    assert (data.train.text_column, data.eval.x.text_column) == ("", "")

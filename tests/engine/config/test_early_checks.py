@@ -137,6 +137,21 @@ def test_urls_are_left_to_who_can_read_them(run_fields, tmp_path):
     early_checks.check_file("--output", "gs://bucket/x")
 
 
+@pytest.mark.parametrize("path", ["hf://datasets/a/b", "shards/train-{000..002}.tar", "data/*.parquet"])
+def test_paths_of_several_files_are_left_to_who_can_read_them(run_fields, tmp_path, path):
+    run_fields.data.train.input = run_fields.data.eval.dev.input = path
+    check_run(run_fields, tmp_path, mode="train_and_eval")
+
+
+@pytest.mark.parametrize("format", ["parquet", "arrow"])
+def test_a_corpus_whose_reader_is_not_installed_is_told_with_the_extra(run_fields, tmp_path, monkeypatch, format):
+    run_fields.data.train.format = format
+    check_run(run_fields, tmp_path, mode="train")
+    monkeypatch.setattr(early_checks, "is_installed", lambda package: package != "pyarrow")
+    with pytest.raises(ValueError, match=rf"^format={format} needs pyarrow, which .*: pip install -e '\.\[parquet\]'"):
+        check_run(run_fields, tmp_path, mode="train")
+
+
 @pytest.mark.parametrize("mode", ["transcribe", "align", "export", "serve"])
 def test_a_wrong_checkpoint_is_told_in_every_mode_that_reads_one(tmp_path, monkeypatch, mode):
     monkeypatch.setattr(early_checks, "is_installed", lambda package: True)

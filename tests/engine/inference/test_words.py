@@ -33,6 +33,15 @@ def test_words_by_hand():
     }
 
 
+def test_a_token_that_begins_with_a_space_begins_a_word():
+    tokenizer = types.SimpleNamespace(token_strings=("", " ", " the", "m", " a"))
+    spans = [(2, 1, 2, 0.5), (3, 2, 3, 0.5), (4, 4, 5, 0.5), (1, 6, 7, 0.5), (3, 8, 9, 0.5)]
+    words = find_words(spans, tokenizer, 0.02)
+    assert [word.text for word in words] == ["them", "a", "m"]
+    assert [character.text for character in words[0].characters] == ["the", "m"]
+    assert words[0].start_secs == 0.02
+
+
 @pytest.mark.parametrize("spans", [[], [(2, 0, 1, 0.5)], [(1, 0, 1, 0.5), (2, 1, 2, 0.5)]])
 def test_no_words(spans):
     assert find_words(spans, TOKENIZER, 0.02) == []

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from engine.inference.textgrid import textgrid, textgrid_paths
 from engine.inference.transcriber import Transcriber, TranscriberOptions
 from engine.inference.words import Timed
 from engine.modes import align
-from engine.modes.align import textgrid, textgrid_paths
 from models.ctc.alignment import forced_align, greedy_spans
 from tests.engine.inference.test_transcriber import SAMPLE_RATE, VOCAB, count_samples, stream_audio, write
 

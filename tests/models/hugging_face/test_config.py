@@ -13,9 +13,19 @@ from models.wav2vec2.presets import PRESETS
 
 # Decide how a fresh model starts, which transformers does in its own way.
 OURS_ALONE = {
-    # The last stands in another file of theirs.
+    # Normalization and adapters stand in other files of theirs.
     name: getattr(Wav2Vec2Config(), name)
-    for name in ("conv_init", "fused_ops", "gradient_checkpointing", "normalize_waveform")
+    for name in (
+        "conv_init",
+        "fused_ops",
+        "gradient_checkpointing",
+        "normalize_waveform",
+        "lora_rank",
+        "lora_alpha",
+        "lora_dropout",
+        "lora_targets",
+        "bottleneck_size",
+    )
 }
 
 # No other field has its default value, ours or theirs.

@@ -108,14 +108,49 @@ def test_special_tokens_map_overrules_older_tokenizer_configs_alone(tmp_path):
     assert read(tmp_path).special["pad_token"] == "<pad>"
 
 
-def test_phones_and_wrong_sizes_are_refused_by_name(tmp_path):
+def test_wrong_sizes_are_refused_by_name(tmp_path):
     write_vocab(tmp_path, TOKENS)
     for num_rows in (7, 9):
         with pytest.raises(ValueError, match=f"8 tokens, but the head has {num_rows}; fetch the files"):
             read(tmp_path, num_rows=num_rows)
-    write_vocab(tmp_path, TOKENS, tokenizer_class="Wav2Vec2PhonemeCTCTokenizer")
-    with pytest.raises(ValueError, match="tokenizer_class Wav2Vec2PhonemeCTCTokenizer is not supported, .* --vocab"):
-        read(tmp_path)
+
+
+def test_phones_are_tokens_with_a_separator_between_them(tmp_path):
+    tokens = ["<pad>", "<s>", "</s>", "<unk>", "n", "t\u0283", "a\u02d0"]
+    fields = {"tokenizer_class": "Wav2Vec2PhonemeCTCTokenizer", "word_delimiter_token": None}
+    for given, separator in (({}, " "), ({"phone_delimiter_token": "-"}, "-")):
+        write_vocab(tmp_path, tokens, **fields, **given)
+        found = read(tmp_path, num_rows=7)
+        assert (found.separator, found.special.get("word_delimiter_token")) == (separator, None)
+        assert f"phones with {separator!r} between them" in found.describe()
+        assert "give transcripts as phones" in files.text_notes(tmp_path, found)[0]
+        written = files.tokenizer_fields(found)
+        assert (written["tokenizer_class"], written["phone_delimiter_token"]) == (fields["tokenizer_class"], separator)
+    write_vocab(tmp_path, tokens, word_delimiter_token=None)
+    assert read(tmp_path, num_rows=7, tokenizer_class=fields["tokenizer_class"]).separator == " "
+    write_vocab(tmp_path, tokens, **fields, phone_delimiter_token=3)
+    with pytest.raises(ValueError, match="'phone_delimiter_token' is 3, not the name of a token"):
+        read(tmp_path, num_rows=7)
+
+
+def test_a_token_that_is_called_the_blank_is_it_where_the_tokenizer_names_padding(tmp_path):
+    write_vocab(tmp_path, ["<blank>", "<pad>", "</s>", "<unk>", "|", "a"], pad_token="<pad>")
+    found = read(tmp_path, num_rows=6, pad_token_id=0)
+    assert (found.blank_id, found.special["pad_token"]) == (0, "<blank>")
+    assert found.notes == (
+        "the blank is '<blank>' (id 0), as pad_token_id of config.json says; the tokenizer's files name '<pad>'",
+    )
+    assert read(tmp_path, num_rows=6, pad_token_id=1).blank_id == 1
+
+
+def test_case_and_punctuation_of_the_tokens_are_noted(tmp_path):
+    for tokens, style in ((["a", "B"], "none"), (["a", "."], "none"), (["a", "b"], "unicode"), (["A", "."], "")):
+        write_vocab(tmp_path, [*TOKENS[:5], *tokens])
+        notes = files.case_notes(read(tmp_path, num_rows=7))
+        assert [f"text_normalization={style}" in note for note in notes] == ([True] if style else [])
+    # <pad> is no text where another token is the blank.
+    write_vocab(tmp_path, ["<s>", "<pad>", "</s>", "<unk>", "|", "A", "B"], pad_token="<s>")
+    assert files.case_notes(read(tmp_path, num_rows=7)) == []
 
 
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"])

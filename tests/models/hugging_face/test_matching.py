@@ -59,19 +59,19 @@ def test_all_that_does_not_fit_is_listed_and_can_be_allowed_by_name():
     shapes = whole()
     del shapes["wav2vec2.encoder.layers.1.layer_norm.bias"]
     shapes["wav2vec2.encoder.layers.2.layer_norm.bias"] = (16,)
-    shapes["classifier.weight"] = (2, 16)
+    shapes["pooler.weight"] = (2, 16)
     with pytest.raises(ValueError) as caught:
         run(shapes)
     message = str(caught.value)
     assert "missing (--allow_missing=NAME,... gives them random values): encoder.layers.1.layer_norm.bias" in message
-    assert "2 unexpected" in message and "classifier.weight" in message
+    assert "2 unexpected" in message and "pooler.weight" in message
     assert "\n" not in message
-    allowed = {"allow_unexpected": ["classifier.*", "wav2vec2.encoder.layers.2.layer_norm.bias"]}
+    allowed = {"allow_unexpected": ["pooler.*", "wav2vec2.encoder.layers.2.layer_norm.bias"]}
     with pytest.raises(ValueError, match="1 missing"):
         run(shapes, **allowed)
     report = run(shapes, allow_missing=["encoder.layers.1.layer_norm.bias"], **allowed)
     assert report.fresh == {"encoder.layers.1.layer_norm.bias": 16}
-    assert report.dropped == {"encoder.layers.2.layer_norm.bias": 16, "classifier.weight": 32}
+    assert report.dropped == {"encoder.layers.2.layer_norm.bias": 16, "pooler.weight": 32}
 
 
 def test_a_part_of_a_fused_variable_cannot_be_fresh():

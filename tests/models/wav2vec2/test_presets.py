@@ -32,6 +32,21 @@ def test_published_models_have_their_number_of_parameters(name, published):
     assert num_parameters(config) == published + 32 * config.hidden_size + 32
 
 
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        # The table of omniASR_CTC models in the README of omnilingual-asr; they have no mask embedding.
+        ("omniasr_300m", 325_494_996),
+        ("omniasr_1b", 975_065_300),
+        ("omniasr_3b", 3_080_423_636),
+        ("omniasr_7b", 6_504_786_132),
+    ],
+)
+def test_omniasr_models_have_their_number_of_parameters(name, published):
+    config = preset(name, vocab_size=9812)
+    assert num_parameters(config) == published + config.hidden_size
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_makes_a_frame_each_20_ms(name):
     assert preset(name).samples_per_frame == 320

@@ -182,6 +182,39 @@ def test_an_archive_is_fetched_once_and_found_without_network(hub, suffix, pack)
     assert local_folder(url, convert=convert) == folder
 
 
+class Names(Converter):
+    """Stands for models.convert where the input is no Hugging Face folder."""
+
+    def __call__(self, source, target):
+        self.seen.append(sorted(path.name for path in source.iterdir()))
+        target.mkdir()
+
+
+def test_a_checkpoint_of_fairseq_is_converted_from_an_address_and_from_the_hub(hub):
+    hub.plain["/wav2vec_small.pt"] = b"checkpoint"
+    url, convert = f"{hub.url}/wav2vec_small.pt", Names()
+    folder = local_folder(url, convert=convert)
+    assert local_folder(url, convert=convert) == folder and convert.seen == [["wav2vec_small.pt"]]
+    hub.files = {"README.md": b"", "omni.pt": b"x", "tokenizer.model": b"y"}
+    local_folder(NAME, convert=convert)
+    assert convert.seen[1:] == [["omni.pt", "tokenizer.model"]]
+    assert local_folder(NAME, convert=convert) and len(convert.seen) == 2
+    # Beside a config.json a .pt is the state of an optimizer.
+    hub.files = {"config.json": FILES["config.json"], "optimizer.pt": b"x"}
+    hub.commit = "b" * 40
+    assert "no weights that can be read" in refused(NAME)
+
+
+@pytest.mark.parametrize("stem", ["pytorch_model.bin", "tf_model.h5"])
+@pytest.mark.parametrize("is_sharded", [False, True])
+def test_other_weights_are_fetched_where_there_are_no_safetensors(hub, stem, is_sharded):
+    files = [f"{stem}.index.json", stem.replace(".", "-00001-of-00001.")] if is_sharded else [stem]
+    hub.files = {"config.json": FILES["config.json"], "optimizer.pt": b"x", **dict.fromkeys(files, b"weights")}
+    convert = Names()
+    local_folder(NAME, convert=convert)
+    assert convert.seen == [sorted(["config.json", *files])]
+
+
 def test_an_archive_of_a_saved_model_is_given_as_it_is(hub):
     hub.plain["/sm.tar.gz"] = tar_of({"saved_model.pb": b"graph", "variables/variables.index": b"i"})
     folder = Path(local_folder(f"{hub.url}/sm.tar.gz", convert=Converter()))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from models.weights.tensor_files import open_tensors, save_tensors
+from tests.helpers.torch_made import FakeTensor, torch_names, write_old, write_zip
 
 
 def test_saved_tensors_are_read_back(tmp_path):
@@ -20,7 +21,7 @@ def test_saved_tensors_are_read_back(tmp_path):
 
 
 def test_a_folder_without_weights_is_told_what_was_looked_for(tmp_path):
-    wanted = "no weights; looked for model.safetensors, model.safetensors.index.json and pytorch_model.bin"
+    wanted = "no weights; looked for model.safetensors, pytorch_model.bin, tf_model.h5 and their .index.json"
     with contextlib.ExitStack() as stack, pytest.raises(FileNotFoundError, match=wanted):
         open_tensors(tmp_path, stack)
 
@@ -33,3 +34,30 @@ def test_a_type_that_numpy_does_not_have_is_one_line(tmp_path):
         assert tensors["a"].shape == (8,)
         with pytest.raises(ValueError, match="model.safetensors: a has type F8_E4M3; supported are float32"):
             tensors["a"].read()
+
+
+def read_all(folder):
+    with contextlib.ExitStack() as stack:
+        return {name: tensor.read() for name, tensor in open_tensors(folder, stack).items()}
+
+
+def test_pytorch_shards_are_read_by_their_index_in_both_formats_and_in_half_precision(tmp_path):
+    with torch_names():
+        a = FakeTensor("0", np.array([1.5, 2], np.float16))
+        b = FakeTensor("0", np.array([0x3FC0], np.uint16))  # 1.5 as bfloat16
+        write_zip(tmp_path / "pytorch_model-1.bin", {"a": a}, storages={"0": a.storage})
+        write_old(tmp_path / "pytorch_model-2.bin", {"b": b}, storages={"0": b.storage})
+    places = {"a": "pytorch_model-1.bin", "b": "pytorch_model-2.bin"}
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    found = read_all(tmp_path)
+    assert {name: (array.dtype.name, array.tolist()) for name, array in found.items()} == {
+        "a": ("float32", [1.5, 2.0]),
+        "b": ("float32", [1.5]),
+    }
+    index.write_text(json.dumps({"weight_map": {**places, "c": "pytorch_model-3.bin"}}))
+    with pytest.raises(FileNotFoundError, match="pytorch_model-3.bin: no such file, but pytorch_model.bin.index.json"):
+        read_all(tmp_path)
+    index.write_text(json.dumps({"weight_map": {**places, "c": "pytorch_model-2.bin"}}))
+    with pytest.raises(ValueError, match="tensor c is not in the shard listed for it"):
+        read_all(tmp_path)

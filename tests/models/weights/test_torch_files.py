@@ -1,87 +1,36 @@
-"""PyTorch's zip files, made without PyTorch: numbers, views, what is refused and what is damaged."""
+"""PyTorch's files, made without PyTorch: numbers, views, what is refused, what is inert and what is damaged."""
 
 from __future__ import annotations
 
-import io
+import argparse
 import os
-import pickle
-import sys
-import types
 import zipfile
 from collections import OrderedDict
 
 import numpy as np
 import pytest
 
-from models.weights.torch_files import TorchFileError, is_zip, load, tensors_of
-
-
-class FakeTensor:
-    """Is pickled as PyTorch pickles a tensor: a call of _rebuild_tensor_v2 on a storage that lies elsewhere."""
-
-    def __init__(self, key, storage, *, shape=None, strides=None, offset=0):
-        self.key, self.storage = key, np.asarray(storage)
-        self.shape = self.storage.shape if shape is None else shape
-        self.strides = (
-            tuple(step // self.storage.itemsize for step in self.storage.strides) if strides is None else strides
-        )
-        self.offset = offset
-
-    def __reduce__(self):
-        arguments = (Storage(self), self.offset, self.shape, self.strides, False, OrderedDict())
-        return sys.modules["torch._utils"]._rebuild_tensor_v2, arguments
-
-
-class Storage:
-    def __init__(self, tensor):
-        self.tensor = tensor
-
-
-class Pickler(pickle.Pickler):
-    types = {"float32": "FloatStorage", "float16": "HalfStorage", "int64": "LongStorage", "uint16": "BFloat16Storage"}
-
-    def persistent_id(self, obj):
-        if not isinstance(obj, Storage):
-            return None
-        storage = obj.tensor.storage
-        kind = getattr(sys.modules["torch"], self.types[storage.dtype.name])
-        return ("storage", kind, obj.tensor.key, "cpu", storage.size)
+from models.weights.torch_files import is_zip, load, tensors_of
+from models.weights.unpickling import Inert, TorchFileError, plain
+from tests.helpers.torch_made import FakeTensor, torch_names, write_old, write_zip
 
 
 @pytest.fixture(autouse=True)
-def torch_names(monkeypatch):
-    """Names that the pickles refer to; nothing of them is ever called."""
-    torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    for name in Pickler.types.values():
-        setattr(torch, name, type(name, (), {"__module__": "torch"}))
-
-    def _rebuild_tensor_v2(*arguments):
-        raise AssertionError("called")
-
-    _rebuild_tensor_v2.__module__, _rebuild_tensor_v2.__qualname__ = "torch._utils", "_rebuild_tensor_v2"
-    utils._rebuild_tensor_v2 = _rebuild_tensor_v2
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.setitem(sys.modules, "torch._utils", utils)
+def names():
+    with torch_names():
+        yield
 
 
-def write(path, content, *, storages, compression=zipfile.ZIP_STORED):
-    buffer = io.BytesIO()
-    Pickler(buffer, protocol=2).dump(content)
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr("archive/data.pkl", buffer.getvalue())
-        for key, storage in storages.items():
-            archive.writestr(f"archive/data/{key}", np.asarray(storage).tobytes())
-    return path
-
-
-def write_tensors(path, **tensors):
+def write_tensors(path, *, write=write_zip, **tensors):
     return write(path, OrderedDict(tensors), storages={tensor.key: tensor.storage for tensor in tensors.values()})
 
 
-def test_tensors_and_views_have_their_numbers(tmp_path):
+@pytest.mark.parametrize("write", [write_zip, write_old])
+def test_tensors_and_views_have_their_numbers(tmp_path, write):
     numbers = np.arange(6, dtype=np.float32)
     path = write_tensors(
         tmp_path / "model.bin",
+        write=write,
         whole=FakeTensor("0", numbers.reshape(2, 3)),
         transposed=FakeTensor("1", numbers, shape=(3, 2), strides=(1, 3)),
         part=FakeTensor("2", numbers, shape=(2,), strides=(1,), offset=3),
@@ -89,7 +38,7 @@ def test_tensors_and_views_have_their_numbers(tmp_path):
         brain=FakeTensor("4", np.array([0x3FC0], np.uint16), shape=(1,), strides=(1,)),
         scalar=FakeTensor("5", np.array([7], np.int64), shape=(), strides=()),
     )
-    assert is_zip(path)
+    assert is_zip(path) == (write is write_zip)
     tensors = tensors_of(load(path))
     assert {name: tensor.shape for name, tensor in tensors.items()}["transposed"] == (3, 2)
     np.testing.assert_array_equal(tensors["whole"].read(), numbers.reshape(2, 3))
@@ -107,12 +56,87 @@ class Evil:
         return os.mkdir, ("made-by-a-pickle",)
 
 
-def test_other_functions_are_refused_and_not_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("write", [write_zip, write_old])
+@pytest.mark.parametrize(("inert", "what"), [(False, "no tensor"), (True, "neither a tensor nor a known config")])
+def test_other_functions_are_refused_and_not_run(tmp_path, monkeypatch, write, inert, what):
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path / "evil.bin", {"a": Evil()}, storages={})
-    with pytest.raises(TorchFileError, match=r"names posix.mkdir, which is no tensor; none of it was run"):
-        load(path)
+    with pytest.raises(TorchFileError, match=f"names posix.mkdir, which is {what}; none of it was run"):
+        load(path, inert=inert)
     assert not (tmp_path / "made-by-a-pickle").exists()
+
+
+def test_names_that_run_code_are_refused_among_inert_objects(tmp_path):
+    for pickled in (b"cbuiltins\neval\n(X\x01\x00\x00\x001tR.", b"c__builtin__\ngetattr\n.", b"cos\nsystem\n."):
+        with zipfile.ZipFile(tmp_path / "evil.pt", "w") as archive:
+            archive.writestr("archive/data.pkl", pickled)
+        with pytest.raises(TorchFileError, match="none of it was run"):
+            load(tmp_path / "evil.pt", inert=True)
+
+
+def test_configs_of_training_programs_become_data_where_they_are_asked_for(tmp_path):
+    with torch_names(omegaconf__dictconfig=["DictConfig"], omegaconf__nodes=["AnyNode"], fairseq__x=["Kind"]) as names:
+
+        def node(kind, **state):
+            made = getattr(names[f"omegaconf.{kind[0]}"], kind[1])()
+            vars(made).update(state, _parent=None)
+            return made
+
+        class Kind(names["fairseq.x"].Kind):
+            def __reduce__(self):
+                return names["fairseq.x"].Kind, ("gelu",)
+
+        layers = node(("nodes", "AnyNode"), _val=12)
+        config = node(("dictconfig", "DictConfig"), _content={"layers": layers, "act": Kind(), "more": [1, None]})
+        content = {"cfg": config, "args": argparse.Namespace(arch="wav2vec2", w2v_args=argparse.Namespace(x=1.5))}
+        for write in (write_zip, write_old):
+            path = write(tmp_path / "a.pt", content, storages={})
+            with pytest.raises(TorchFileError, match="which is no tensor; none of it was run"):
+                load(path)
+            found = load(path, inert=True)
+            assert isinstance(found["cfg"], Inert) and found["cfg"].kind == "omegaconf.dictconfig.DictConfig"
+            assert plain(found["cfg"]) == {"layers": 12, "act": "gelu", "more": [1, None]}
+            assert plain(found["args"]) == {"arch": "wav2vec2", "w2v_args": {"x": 1.5}}
+
+
+class Tampering(FakeTensor):
+    """Is pickled with a state that overwrites fields of the tensor that was made."""
+
+    def __reduce__(self):
+        return (*super().__reduce__(), self.state)
+
+
+@pytest.mark.parametrize("state", [{"shape": (10**9,)}, (None, {"shape": (10**9,)}), {"read": None}])
+@pytest.mark.parametrize("inert", [False, True])
+def test_a_pickle_cannot_overwrite_the_tensors_that_it_has_made(tmp_path, state, inert):
+    tensor = Tampering("0", np.zeros(4, np.float32))
+    tensor.state = state
+    with pytest.raises(TorchFileError, match="its pickle overwrites what it has made"):
+        load(write_tensors(tmp_path / "model.bin", a=tensor), inert=inert)
+
+
+def test_a_config_without_end_is_refused():
+    config = Inert()
+    config.state = {"_content": {"a": config}}
+    with pytest.raises(TorchFileError, match="nested too deep"):
+        plain(config)
+
+
+def test_old_files_are_refused_where_the_numbers_are_not_theirs(tmp_path):
+    tensor = FakeTensor("0", np.zeros(4, np.float32))
+    path = write_old(tmp_path / "a.bin", {"a": tensor}, storages={"0": np.zeros(3, np.float32)})
+    with pytest.raises(TorchFileError, match="0 has 3 numbers instead of 4"):
+        load(path)
+    path = write_old(tmp_path / "a.bin", {"a": tensor}, storages={})
+    with pytest.raises(TorchFileError, match="numbers are missing"):
+        load(path)["a"].read()
+    path = write_old(tmp_path / "a.bin", {"a": tensor}, storages={"0": tensor.storage}, little_endian=False)
+    with pytest.raises(TorchFileError, match="big-endian"):
+        load(path)
+    for content in (b"", b"PK", b"\x80\x02K\x01.", b"text"):
+        (tmp_path / "a.bin").write_bytes(content)
+        with pytest.raises(TorchFileError):
+            load(tmp_path / "a.bin")
 
 
 @pytest.mark.parametrize(
@@ -133,13 +157,15 @@ def test_shapes_that_reach_past_the_numbers_are_refused(tmp_path, tensor, reason
 
 def test_storage_of_another_size_is_refused(tmp_path):
     tensor = FakeTensor("0", np.zeros(4, np.float32))
-    path = write(tmp_path / "model.bin", {"a": tensor}, storages={"0": np.zeros(3, np.float32)})
+    path = write_zip(tmp_path / "model.bin", {"a": tensor}, storages={"0": np.zeros(3, np.float32)})
     with pytest.raises(TorchFileError, match="0 has 12 bytes for 4 numbers"):
         load(path)
 
 
-def test_damage_anywhere_is_one_error(tmp_path):
-    path = write_tensors(tmp_path / "model.bin", a=FakeTensor("0", np.arange(50, dtype=np.float32)))
+@pytest.mark.parametrize(("write", "least"), [(write_zip, 150), (write_old, 80)])
+def test_damage_anywhere_is_one_error(tmp_path, write, least):
+    tensor = FakeTensor("0", np.arange(50, dtype=np.float32))
+    path = write_tensors(tmp_path / "model.bin", write=write, a=tensor)
     whole = path.read_bytes()
     rng = np.random.default_rng(0)
     refused = 0
@@ -153,7 +179,7 @@ def test_damage_anywhere_is_one_error(tmp_path):
         except TorchFileError as error:
             refused += 1
             assert "\n" not in str(error)
-    assert refused > 150  # the rest hit what nobody reads, such as a date
+    assert refused > least  # the rest hit what nobody reads, such as a date, or numbers without a checksum
 
 
 @pytest.mark.parametrize("content", [[1, 2], {1: 2}, {"a": {"b": 1}}])

@@ -1,0 +1,195 @@
+"""Lists the rows of Parquet and Arrow files as the `datasets` library of Hugging Face lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from absl import logging
+
+from common import storage
+from data.archives.address import Cell
+from data.archives.tables import estimate_page_bytes, find_present, iterate_columns, read_schema
+from data.common.errors import InputError
+from data.corpus.columns import (
+    ID_COLUMNS,
+    PATH_COLUMNS,
+    SPEAKER_COLUMNS,
+    choose_column,
+    choose_text_column,
+)
+from data.corpus.faults import Report
+from data.corpus.rows import Record
+from data.corpus.utterance import stem
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_AUDIO_NAMES = ("audio", "speech", "recording", "bytes", "wav", "flac", "mp3")
+_LARGE_PAGE = 2**25  # bytes; the `datasets` library writes 100 recordings a page, some 10 MB
+_TIME_COLUMNS = ("offset", "duration", "start", "end")
+
+
+class _Columns(NamedTuple):
+    """Columns of a file; "" where there is none.
+
+    Attributes:
+        content: Bytes of the recordings.
+        path: Paths of the recordings, or their names beside the bytes.
+        text, speaker, split: Columns of these.
+        ids: Columns that may hold ids, in the order of preference; the last are names of files.
+        times: Columns of offset and duration.
+    """
+
+    content: str
+    path: str
+    text: str
+    speaker: str
+    split: str
+    ids: tuple[str, ...]
+    times: tuple[str, ...]
+
+    def all(self) -> list[str]:
+        """Returns the columns to read, without the content."""
+        names = (self.path, self.text, self.speaker, self.split, *self.ids, *self.times)
+        return list(dict.fromkeys(filter(None, names)))
+
+
+def list_table_rows(files: Sequence[str], report: Report, *, text_column: str = "") -> Iterator[Record]:
+    """Yields a record for each row; its `audio_filepath` is an address, or the path of a file beside the table.
+
+    Args:
+        files: Parquet or Arrow files of one corpus.
+        report: Called with each row without audio, which is left out when it returns.
+        text_column: Column of the transcripts; "" = a known one.
+
+    Raises:
+        InputError: If a file cannot be read, or has no audio or no transcripts.
+    """
+    columns = [find_columns(path, text_column) for path in files]
+    _warn_of_large_pages(files, columns)
+    id_column = _choose_ids(files, columns)
+    is_numbered = len({stem(path) for path in files}) < len(files)
+    for number, (path, found) in enumerate(zip(files, columns, strict=True)):
+        prefix = f"{number:05d}-{stem(path)}" if is_numbered else stem(path)
+        for record in _list_file(path, found, id_column, prefix):
+            if "audio_filepath" in record.fields:
+                yield record
+            else:
+                key = str(record.fields["utterance_id"])
+                report(record.fault("has no audio, add it or leave the row out", code="missing_audio", key=key))
+
+
+def _warn_of_large_pages(files: Sequence[str], columns: Sequence[_Columns]) -> None:
+    for path, found in zip(files, columns, strict=True):
+        num_bytes = estimate_page_bytes(path, found.content) if found.content else 0
+        if num_bytes > _LARGE_PAGE:
+            logging.warning(
+                "%s is written in large pages: each recording is read with about %d MB around it; write it with "
+                "row_group_size=100, or pack it with python -m data.prepare",
+                path,
+                num_bytes // 2**20,
+            )
+            return
+
+
+def _list_file(path: str, found: _Columns, id_column: str, prefix: str) -> Iterator[Record]:
+    has_content = find_present(path, found.content) if found.content else None
+    row = 0
+    for batch in iterate_columns(path, found.all()):
+        columns = {name: batch.column(index).to_pylist() for index, name in enumerate(batch.schema.names)}
+        for index in range(batch.num_rows):
+            cells = {name: values[index] for name, values in columns.items()}
+            fields: dict[str, object] = {name: cells[name] for name in found.times}
+            if has_content is not None and has_content[row]:
+                fields["audio_filepath"] = str(Cell(path, row, found.content))
+            elif found.path and isinstance(cells[found.path], str):
+                fields["audio_filepath"] = storage.join(storage.parent(path), cells[found.path])
+            name = cells.get(id_column)
+            if name is not None and id_column not in ID_COLUMNS:
+                name = stem(str(name))
+            fields["utterance_id"] = f"{prefix}-{row:06d}" if name in (None, "") else str(name)
+            fields["text"] = cells[found.text]
+            fields["speaker"] = cells.get(found.speaker)
+            fields["split"] = cells.get(found.split)
+            yield Record(f"{path}, row {row}", fields, "")
+            row += 1
+
+
+def find_columns(path: str, text_column: str = "") -> _Columns:
+    """Returns the columns of a file that a corpus is made of.
+
+    Raises:
+        InputError: If it cannot be read, or has no audio or no transcripts.
+    """
+    schema = read_schema(path)
+    names = schema.names
+    content, audio_path = _find_audio(path, schema)
+    ids = [name for name in ID_COLUMNS if name in names]
+    ids += [name for name in dict.fromkeys((audio_path, *PATH_COLUMNS)) if name == audio_path or name in names]
+    return _Columns(
+        content=content,
+        path=audio_path,
+        text=choose_text_column([name for name in names if name != content.partition(".")[0]], text_column, path),
+        speaker=choose_column(names, SPEAKER_COLUMNS),
+        split="split" if "split" in names else "",
+        ids=tuple(filter(None, ids)),
+        times=tuple(name for name in _TIME_COLUMNS if name in names),
+    )
+
+
+def _find_audio(path: str, schema: pa.Schema) -> tuple[str, str]:
+    """Returns the columns with the bytes and the paths of the recordings; one of them may be ""."""
+    import pyarrow as pa
+
+    def is_binary(kind: pa.DataType) -> bool:
+        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+    def is_text(kind: pa.DataType) -> bool:
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+    kinds = {field.name: field.type for field in schema}
+    known = [name for name in _AUDIO_NAMES if name in kinds]
+    for name in [*known, *(name for name in kinds if name not in known)]:
+        if pa.types.is_struct(kinds[name]):
+            fields = {field.name: field.type for field in kinds[name]}
+            if "array" in fields and "bytes" not in fields:
+                raise InputError(
+                    f"{path}: the column {name} holds decoded samples, not recordings: save the dataset with "
+                    f"cast_column({name!r}, Audio(decode=False))"
+                )
+            content = f"{name}.bytes" if is_binary(fields.get("bytes", pa.null())) else ""
+            named = f"{name}.path" if is_text(fields.get("path", pa.null())) else ""
+            if content or named:
+                return content, named
+    paths = [name for name in (*PATH_COLUMNS, "audio") if name in kinds and is_text(kinds[name])]
+    binary = [name for name in known if is_binary(kinds[name])] or [
+        name for name, kind in kinds.items() if is_binary(kind)
+    ]
+    if len(binary) == 1 or (binary and binary[0] in known):
+        return binary[0], paths[0] if paths else ""
+    if paths:
+        return "", paths[0]
+    shown = ", ".join(f"{name} ({kind})" for name, kind in list(kinds.items())[:12])[:300]
+    raise InputError(f"{path} has no column audio with the bytes or paths of recordings: it has {shown or 'none'}")
+
+
+def _choose_ids(files: Sequence[str], columns: Sequence[_Columns]) -> str:
+    """Returns the first column whose values all differ, or "" for the numbers of the rows; rows may lack a value.
+
+    Ids of FLEURS are those of sentences, which several speakers read. A column `utterance_id` is taken as it is.
+    """
+    shared = [name for name in columns[0].ids if all(name in found.ids for found in columns)] if columns else []
+    for name in shared:
+        if name == "utterance_id":
+            return name
+        seen: set[object] = set()
+        num_values = 0
+        for path in files:
+            for batch in iterate_columns(path, [name]):
+                values = [value for value in batch.column(0).to_pylist() if value is not None and value != ""]
+                num_values += len(values)
+                seen.update(values if name in ID_COLUMNS else (stem(str(value)) for value in values))
+        if seen and len(seen) == num_values:
+            return name
+    return ""

@@ -1,0 +1,152 @@
+"""Runs `--mode=segment`: cuts long recordings with imperfect transcripts into utterances to train on."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from engine.common import files
+from engine.common.progress import progress_bar
+from engine.config import builders, field_rules
+from engine.inference.inputs import find_audio
+from engine.inference.loading import load_transcriber
+from engine.inference.textgrid import textgrid_paths
+from engine.inference.transcriber import SAMPLE_RATE, Transcriber
+from engine.inference.words import Timed
+from engine.protocols import Components
+from engine.segmentation import timed_text
+from engine.segmentation.cuts import Cut, CutOptions
+from engine.segmentation.page import count_reasons, render_page
+from engine.segmentation.segmenter import Segmented, segment_file
+
+MANIFEST_FILE = "segments.jsonl"
+LEFT_OUT_FILE = "left_out.jsonl"
+PAGE_FILE = "segments.html"
+
+
+def run(
+    *,
+    parts: Components,
+    checkpoint: str,
+    inputs: Sequence[str],
+    output: str,
+    options: Mapping[str, Any],
+    window_secs: float = 30.0,
+    weights: str = "",
+) -> int:
+    """Cuts recordings and returns the exit status: 2 if any could not be cut, or no utterance is kept.
+
+    Writes OUTPUT/segments.jsonl, a manifest with offsets, OUTPUT/left_out.jsonl with the reasons, OUTPUT/segments.html,
+    and the files of config.segment.formats.
+
+    Args:
+        parts: Callables of data and models.
+        checkpoint: A workdir, a checkpoint inside one, or an exported folder.
+        inputs: Audio files, folders and patterns; a recording's transcript lies beside it.
+        output: Folder to write.
+        options: The fields of config.segment.
+        window_secs: Longest row in seconds; longer recordings are heard in overlapping windows.
+        weights: "raw", "ema" or "" for the checkpoint's own choice.
+
+    Raises:
+        ValueError: An argument is wrong, or no recording has a transcript.
+    """
+    field_rules.check_values({"segment": dict(options)})
+    formats = options["formats"]
+    cutting = CutOptions(**{field.name: options[field.name] for field in dataclasses.fields(CutOptions)})
+    paths = find_audio(inputs)
+    transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights, window_secs=window_secs)
+    aligner = functools.partial(
+        builders.with_blank(parts, transcriber.tokenizer).word_aligner,
+        unknown_loss=options["unknown_loss"],
+        skip_loss=options["skip_loss"],
+    )
+    found: list[Segmented] = []
+    failures: list[tuple[str, str]] = []
+    total = round(sum(_seconds(transcriber, path) for path in paths))
+    with progress_bar(total=total, description="segment", unit="audio-s") as bar:
+        for path in paths:
+            try:
+                text = transcriber.find_reference(path, with_times=True)
+                if not text:
+                    raise ValueError(
+                        "no transcript beside it: put its text into NAME.txt, .srt, .vtt, .TextGrid or .eaf"
+                    )
+                found.append(segment_file(transcriber, aligner, path, text, options=cutting, watch=bar.update))
+            except (ValueError, OSError) as error:
+                logging.error("%s is skipped: %s", path, error)
+                failures.append((path, str(error)))
+    if not found:
+        raise ValueError(f"none of the {len(paths)} recordings could be cut; the first: {': '.join(failures[0])}")
+    _write(found, output, formats=formats)
+    page = render_page(
+        found, page_environment=parts.page_environment, stream_audio=transcriber.stream_audio,
+        encode_flac=parts.encode_flac,
+    )  # fmt: skip
+    files.write_text_atomic(os.path.join(output, PAGE_FILE), page)
+    for line in summary_lines(found, output):
+        print(line)
+    for path, reason in failures:
+        print(f"error: {path} was skipped: {reason}", file=sys.stderr)
+    return 2 if failures or not any(not cut.reason for one in found for cut in one.cuts) else 0
+
+
+def _seconds(transcriber: Transcriber, path: str) -> float:
+    """Returns the duration of a recording; 0 if it cannot be read, which is said when it is its turn."""
+    try:
+        return transcriber.count_samples(path) / SAMPLE_RATE
+    except (ValueError, OSError):
+        return 0.0
+
+
+def _write(found: Sequence[Segmented], output: str, *, formats: Sequence[str]) -> None:
+    os.makedirs(output, exist_ok=True)
+    cuts = [(one, cut) for one in found for cut in one.cuts]
+    kept = [_record(one, cut) for one, cut in cuts if not cut.reason]
+    left_out = [{**_record(one, cut), "reason": cut.reason} for one, cut in cuts if cut.reason]
+    files.write_jsonl_atomic(os.path.join(output, MANIFEST_FILE), kept)
+    files.write_jsonl_atomic(os.path.join(output, LEFT_OUT_FILE), left_out)
+    # The names that textgrid_paths makes are all different.
+    names = [Path(path).with_suffix("") for path in textgrid_paths(output, [one.path for one in found])]
+    for format in formats:
+        for one, name in zip(found, names, strict=True):
+            kept_cuts = [cut for cut in one.cuts if not cut.reason]
+            utterances = [Timed(cut.text, cut.start_secs, cut.end_secs, cut.confidence) for cut in kept_cuts]
+            text = timed_text.write_timed(
+                utterances, format=format, duration_secs=one.duration_secs, audio_name=os.path.abspath(one.path)
+            )
+            target = Path(output) / format / f"{name.name}{timed_text.SUFFIXES[format]}"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            files.write_text_atomic(target, text)
+
+
+def _record(one: Segmented, cut: Cut) -> dict[str, Any]:
+    return {
+        "audio_filepath": os.path.abspath(one.path),
+        "offset": round(cut.start_secs, 4),
+        "duration": round(cut.end_secs - cut.start_secs, 4),
+        "text": cut.text,
+        "confidence": round(cut.confidence, 4),
+        "worst_word": round(min((word.confidence for word in cut.words), default=0.0), 4),
+    }
+
+
+def summary_lines(found: Sequence[Segmented], output: str) -> Iterator[str]:
+    """Yields what was cut and what was left out, in lines for the terminal."""
+    kept = [cut for one in found for cut in one.cuts if not cut.reason]
+    secs, total = sum(cut.end_secs - cut.start_secs for cut in kept), sum(one.duration_secs for one in found)
+    num_words = sum(len(cut.words) for cut in kept)
+    yield (
+        f"{len(kept):,} utterances, {secs / 3600:.2f} of {total / 3600:.2f} h, "
+        f"{num_words:,} of {sum(one.num_words for one in found):,} words: {os.path.join(output, MANIFEST_FILE)}"
+    )
+    for row in count_reasons(found):
+        yield f"left out, {row['reason']}: {row['count']:,} stretches, {row['num_words']:,} words, {row['secs']:,.1f} s"
+    yield f"listen to the worst: {os.path.join(output, PAGE_FILE)}"

@@ -1,0 +1,1 @@
+"""Cuts long recordings with imperfect transcripts into utterances to train on."""

@@ -1,0 +1,159 @@
+"""Aligns a long recording with a transcript that is not exactly what was said, in constant memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from engine.inference.transcriber import SAMPLE_RATE, Transcriber
+from engine.inference.windows import LogitsChunk
+from engine.inference.words import Timed, find_words
+from engine.segmentation.anchors import Part, divide, find_runs
+from engine.segmentation.cuts import Cut, CutOptions, cut
+
+# (log-probabilities [F, V], token ids of each word, separators=...) -> an object with `words` and `unknown_frames`.
+WordAligner = Callable[..., Any]
+_PART_SECS = 20.0
+# Frames and labels of a part that are aligned at once; of a larger part nothing is known.
+_MAX_PART_STATES = 200_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmented:
+    """A recording that was cut.
+
+    Attributes:
+        path: The recording.
+        duration_secs: Its duration, in seconds.
+        cuts: Utterances and what is left out, in order of time.
+        num_words: Words of its transcript.
+    """
+
+    path: str
+    duration_secs: float
+    cuts: list[Cut]
+    num_words: int
+
+
+def segment_file(
+    transcriber: Transcriber,
+    aligner: WordAligner,
+    path: str,
+    text: str,
+    *,
+    options: CutOptions,
+    watch: Callable[[float], None] = lambda secs: None,
+) -> Segmented:
+    """Cuts a recording into utterances.
+
+    The model hears the recording window by window, and what it hears is compared with the transcript word by word.
+    Within runs of equal words the recording is divided into parts of some twenty seconds, each of which is aligned.
+    The log-probabilities wait for that in a temporary file.
+
+    Args:
+        transcriber: Computes the log-probabilities.
+        aligner: Aligns the words of a part.
+        path: The recording.
+        text: Its transcript, normalized.
+        options: How to cut.
+        watch: Called with the seconds of audio that were read.
+
+    Raises:
+        ValueError: The recording cannot be read.
+    """
+    words = text.split()
+    num_samples = 0
+
+    def count(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        nonlocal num_samples
+        for block in blocks:
+            num_samples += len(block)
+            yield block
+            watch(len(block) / SAMPLE_RATE)
+
+    with tempfile.TemporaryFile() as file:
+        chunks = transcriber.stream_log_probs(count(transcriber.stream_audio(path)))
+        kept = _Kept(file)
+        heard = transcriber.find_words(kept.keep(chunks))
+        if not kept.num_frames:
+            raise ValueError(f"{path} is too short for one frame")
+        times: list[Timed | None] = []
+        unknown: list[int] = []
+        for part in _divide(transcriber, heard, words, kept.num_frames):
+            of_words, before = _align_part(transcriber, aligner, kept, part, words[part.first_word : part.last_word])
+            times += of_words
+            # What is unknown at a joint lies before the next word.
+            carried = unknown.pop() if unknown else 0
+            unknown += [before[0] + carried, *before[1:]]
+    duration_secs = num_samples / SAMPLE_RATE
+    cuts = cut(list(zip(words, times, strict=True)), unknown, duration_secs=duration_secs, options=options)
+    return Segmented(path, duration_secs, cuts, len(words))
+
+
+def _divide(transcriber: Transcriber, heard: Sequence[Timed], words: Sequence[str], num_frames: int) -> Iterator[Part]:
+    frame = transcriber.secs_per_frame
+    ends = [word.end_secs for word in heard]
+    starts = [*(word.start_secs for word in heard[1:]), num_frames * frame]
+    return divide(
+        find_runs([word.text for word in heard], words),
+        pauses=[(round(end / frame), round(start / frame)) for end, start in zip(ends, starts, strict=False)],
+        num_frames=num_frames,
+        num_words=len(words),
+        part_frames=round(_PART_SECS / frame),
+    )
+
+
+def _align_part(
+    transcriber: Transcriber, aligner: WordAligner, kept: _Kept, part: Part, words: Sequence[str]
+) -> tuple[list[Timed | None], list[int]]:
+    """Returns the time of each word of a part, and the frames of unknown speech before each and after the last."""
+    tokenizer = transcriber.tokenizer
+    encoded = [list(tokenizer.encode(word)) for word in words]
+    num_frames = part.end_frame - part.start_frame
+    # A word without a token, such as one of letters that the model does not know, cannot be found.
+    known = [position for position, tokens in enumerate(encoded) if tokens]
+    if num_frames * (2 * sum(map(len, encoded)) + 1) > _MAX_PART_STATES:
+        return [None] * len(words), [*[0] * len(words), num_frames]
+    log_probs = kept.read(part.start_frame, part.end_frame)
+    separators = [token for token, string in enumerate(tokenizer.token_strings) if string.isspace()]
+    found = aligner(log_probs, [encoded[position] for position in known], separators=separators)
+    times: list[Timed | None] = [None] * len(words)
+    unknown = [0] * (len(words) + 1)
+    for position, spans, num_unknown in zip(known, found.words, found.unknown_frames, strict=False):
+        unknown[position] = num_unknown
+        if spans is not None:
+            first = part.start_frame
+            moved = [
+                one._replace(start_frame=one.start_frame + first, end_frame=one.end_frame + first) for one in spans
+            ]
+            (times[position],) = find_words(moved, tokenizer, transcriber.secs_per_frame)
+    unknown[-1] = found.unknown_frames[-1]
+    return times, unknown
+
+
+class _Kept:
+    """Log-probabilities of a recording in a file, as float16."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._num_tokens = 0
+        self.num_frames = 0
+
+    def keep(self, chunks: Iterable[LogitsChunk]) -> Iterator[LogitsChunk]:
+        """Yields the chunks and writes them."""
+        for chunk in chunks:
+            self._num_tokens = chunk.log_probs.shape[1]
+            self._file.write(np.maximum(chunk.log_probs, -6e4).astype(np.float16).tobytes())
+            self.num_frames += len(chunk.log_probs)
+            yield chunk
+
+    def read(self, start_frame: int, end_frame: int) -> np.ndarray:
+        """Returns frames as float32 [F, V]."""
+        width = 2 * self._num_tokens
+        self._file.seek(start_frame * width)
+        data = self._file.read((end_frame - start_frame) * width)
+        return np.frombuffer(data, np.float16).reshape(-1, self._num_tokens).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Conversion of the checkpoints of fairseq and fairseq2: their names, configs and dictionaries."""

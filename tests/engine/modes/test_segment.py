@@ -1,0 +1,145 @@
+"""Long recordings with imperfect transcripts beside them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from configs import base
+from data.common.page import page_environment
+from data.corpus.references import find_reference
+from data.shards.records import encode_flac
+from engine.inference.transcriber import Transcriber, TranscriberOptions
+from engine.modes import segment
+from engine.segmentation import segmenter
+from models.ctc.alignment import greedy_spans
+from models.ctc.word_alignment import align_words
+from tests.engine.inference.test_transcriber import VOCAB, count_samples, stream_audio, write
+from tests.engine.modes.test_align import SureOfASecond
+
+# A letter is a second; "_" is a second of silence. The digits of the alphabet of the test are a to j.
+SAID = "_abc_ _dea_ _fgh_ _bca_ _hgf_ _cab_ _ade_ _gfh_ _bac_"
+OPTIONS = {"min_secs": 1.0, "max_secs": 30.0, "pause_secs": 9.0, "min_confidence": 0.3}
+
+
+class Letters:
+    token_strings = ["", *VOCAB[1:]]
+    blank_id = 0
+
+    def encode(self, text):
+        return [VOCAB.index(letter) for letter in text if letter in VOCAB]
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    transcriber = Transcriber(
+        model=SureOfASecond(),
+        span_decoder=greedy_spans,
+        tokenizer=Letters(),
+        count_samples=count_samples,
+        stream_audio=stream_audio,
+        normalize_waveform=lambda waveform: waveform,
+        find_reference=lambda path, **options: find_reference(path, text_normalization="none", **options),
+        options=TranscriberOptions(window_secs=8, overlap_secs=4),
+    )
+    monkeypatch.setattr(segment, "load_transcriber", lambda **fields: transcriber)
+    monkeypatch.setattr(segmenter, "_PART_SECS", 10.0)
+
+    class Parts:
+        word_aligner = staticmethod(align_words)
+        encode_flac = staticmethod(encode_flac)
+        page_environment = staticmethod(page_environment)
+
+    def call(**options):
+        output = tmp_path / "out"
+        fields = {**base.get_config().segment.to_dict(), **OPTIONS, **options}
+        status = segment.run(
+            parts=Parts(), checkpoint="x", inputs=[str(tmp_path / "in")], output=str(output), options=fields
+        )
+        return status, output
+
+    (tmp_path / "in").mkdir()
+    return call
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def texts(records):
+    return [record["text"] for record in records]
+
+
+def test_a_passage_that_is_missing_and_a_word_that_was_never_said_are_cut_out(run, tmp_path, capsys):
+    write(tmp_path / "in", long=SAID)
+    (tmp_path / "in" / "long.txt").write_text("abc dea fgh bca iij ade gfh bac")
+    status, output = run()
+    assert status == 0
+    kept, left_out = read(output / "segments.jsonl"), read(output / "left_out.jsonl")
+    assert " ".join(texts(kept)) == "abc dea fgh bca ade gfh bac"
+    reasons = {record["reason"]: record for record in left_out}
+    assert reasons["not in the recording"]["text"] == "iij" and len(left_out) == 2
+    # "hgf cab" is what is said from second 25 to 34.
+    missing = reasons["not in the transcript"]
+    assert missing["offset"] <= 25 and missing["offset"] + missing["duration"] >= 34
+    first = kept[0]
+    assert first["audio_filepath"].endswith("in/long.wav") and first["offset"] == pytest.approx(0.8)
+    page = (output / "segments.html").read_text()
+    assert "not in the transcript" in page and page.count("<audio") == len(kept)
+    assert "7 of 8 words" in capsys.readouterr().out
+
+
+def test_parts_change_nothing(run, tmp_path, monkeypatch):
+    write(tmp_path / "in", long=SAID)
+    (tmp_path / "in" / "long.txt").write_text("abc dea fgh bca hgf cab ade gfh bac")
+    _, output = run()
+    divided = (output / "segments.jsonl").read_text()
+    monkeypatch.setattr(segmenter, "_PART_SECS", 1e6)
+    run()
+    assert (output / "segments.jsonl").read_text() == divided
+
+
+def test_subtitles_serve_as_transcript_and_are_written(run, tmp_path):
+    write(tmp_path / "in", long="_abc_ _dea_")
+    (tmp_path / "in" / "long.srt").write_text(
+        "1\n00:00:01,000 --> 00:00:03,000\nabc\n\n2\n00:00:05,000 --> 00:00:06,000\ndea\n"
+    )
+    status, output = run(formats=("vtt", "eaf"))
+    assert status == 0 and texts(read(output / "segments.jsonl")) == ["abc dea"]
+    assert "abc dea" in (output / "vtt" / "long.vtt").read_text() and (output / "eaf" / "long.eaf").exists()
+
+
+def test_a_recording_without_a_transcript_is_named_and_the_others_are_cut(run, tmp_path, capsys):
+    write(tmp_path / "in", good="_abc_ _dea_", bad="_abc_")
+    (tmp_path / "in" / "good.txt").write_text("abc dea")
+    status, output = run()
+    assert status == 2 and texts(read(output / "segments.jsonl")) == ["abc dea"]
+    assert "bad.wav was skipped: no transcript beside it: put its text into NAME.txt" in capsys.readouterr().err
+
+
+def test_a_part_that_is_too_large_is_left_out(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(segmenter, "_MAX_PART_STATES", 10)
+    write(tmp_path / "in", long="_abc_ _dea_")
+    (tmp_path / "in" / "long.txt").write_text("abc dea")
+    status, output = run()
+    assert status == 2 and not read(output / "segments.jsonl")
+    assert {record["reason"] for record in read(output / "left_out.jsonl")} == {
+        "not in the transcript",
+        "not in the recording",
+    }
+
+
+def test_a_wrong_field_is_one_line(run, tmp_path):
+    write(tmp_path / "in", long="_abc_")
+    with pytest.raises(ValueError, match=r"segment.formats=.*any of srt, vtt, textgrid, eaf"):
+        run(formats=("doc",))
+
+
+def test_log_probabilities_wait_in_a_file(tmp_path):
+    with (tmp_path / "kept").open("w+b") as file:
+        kept = segmenter._Kept(file)
+        chunks = [segmenter.LogitsChunk(np.full([2, 3], -float(i), np.float32), 2 * i) for i in range(3)]
+        assert [chunk.start_frame for chunk in kept.keep(iter(chunks))] == [0, 2, 4]
+        np.testing.assert_array_equal(kept.read(1, 5), np.repeat([[0.0], [-1.0], [-1.0], [-2.0]], 3, axis=1))
