@@ -33,6 +33,7 @@ HOMES = {
     "absl": _SHARED,
     "ai_edge_litert": ("engine/inference/export/portable.py",),
     "apache_beam": ("data/shards/beam_runner.py",),
+    "av": ("data/audio/media_file.py",),
     "espeakng_loader": ("data/synthesis/espeak.py",),
     "flashlight": ("models/search/lexicon_beam.py",),
     "huggingface_hub": ("data/corpus/hub_datasets.py", "models/weights/hugging_face_hub.py"),
