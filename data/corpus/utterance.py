@@ -11,7 +11,7 @@ from data.archives.address import parse_address
 from data.corpus.segments import NO_TIME, ListedTime
 
 # Endings of what encoders with silence of their own write: MP3, AAC, Opus in WebM, AMR, WMA, and video.
-_PADDED = (
+COMPRESSED_SUFFIXES = (
     ".mp3", ".m4a", ".m4b", ".mp4", ".aac", ".webm", ".mka", ".mkv", ".mov", ".3gp", ".amr", ".wma", ".avi", ".ts"
 )  # fmt: skip
 
@@ -85,4 +85,6 @@ def may_be_padded(row: Row) -> bool:
 
     An address does not say what it holds. A segment is not widened for that.
     """
-    return suffix(row.path) in _PADDED or (row.time.offset_secs is None and parse_address(row.path) is not None)
+    return suffix(row.path) in COMPRESSED_SUFFIXES or (
+        row.time.offset_secs is None and parse_address(row.path) is not None
+    )

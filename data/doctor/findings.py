@@ -166,7 +166,7 @@ CHECKS: dict[str, Check] = {
     ),
     "slow_segments": Check(
         _W,
-        "segments of an MP3, which is decoded from its beginning for each of them",
+        "segments of an MP3, an M4A or a video, which is decoded from its beginning for each of them",
         "convert long recordings to FLAC or WAV, or pack the corpus with python -m data.prepare",
     ),
     "id_leak": Check(
