@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from models.memory_estimate import layer_flops
 from models.wav2vec2.config import Wav2Vec2Config
 
 
 def feature_encoder_flops(config: Wav2Vec2Config, num_samples: int) -> float:
     """Returns the operations of the convolutions over one row; a multiplication and an addition count as two."""
     total, channels, length = 0.0, 1, num_samples
+    if config.front_end == "log_mel":
+        return 0.0
     for size, kernel, stride in zip(config.conv_dim, config.conv_kernel, config.conv_stride, strict=True):
         length = max(0, (length - kernel) // stride + 1)
         total += 2.0 * length * kernel * channels * size
@@ -18,11 +21,11 @@ def feature_encoder_flops(config: Wav2Vec2Config, num_samples: int) -> float:
 def context_flops(config: Wav2Vec2Config, num_samples: int) -> float:
     """Returns the operations of everything after the convolutions over one row, head included."""
     frames, size = config.num_frames(num_samples), config.hidden_size
-    projection = config.conv_dim[-1] * size
-    position = config.pos_conv_kernel * size * size // config.pos_conv_groups
-    layer = 4 * size * size + 2 * size * config.intermediate_size
-    attention = 2 * frames * size  # attention logits and context of each frame
-    return 2.0 * frames * (projection + position + config.num_layers * (layer + attention) + size * config.vocab_size)
+    ends = (config.feature_size + config.vocab_size) * size
+    position = config.pos_conv_depth * config.pos_conv_kernel * size * size // config.pos_conv_groups
+    if config.layer_kind == "conformer":
+        position = 0
+    return 2.0 * frames * (ends + position) + config.num_layers * layer_flops(config, frames)
 
 
 def inference_flops(config: Wav2Vec2Config, num_samples: int) -> float:

@@ -92,7 +92,7 @@ class Setup:
             precision=case.precision,
             device=self.device,
             batches=path,
-            model=model if is_ours else hf_config.to_hf(self.config),
+            model=model if is_ours else hf_config.to_hf(self.config, model_type=hf_config.usual_type(self.config)),
             compile=side in (OURS_COMPILED, COMPILED),
         )
         if is_ours:

@@ -123,9 +123,12 @@ def _build(fields: dict[str, Any]) -> tuple[Any, bool]:
     """Returns the model of the fields of a Hugging Face config, and whether it takes a mask of the padding."""
     if transformers is None:
         return plain_torch.Model(**fields), False
-    config = transformers.Wav2Vec2Config(**fields, attn_implementation="sdpa")
+    # WavLM's attention has one implementation.
+    attention = "eager" if fields["model_type"] == "wavlm" else "sdpa"
+    config = transformers.AutoConfig.for_model(**fields, attn_implementation=attention)
     # The published recipe of models with group norm in the feature encoder pads with zeros and uses no mask.
-    return transformers.Wav2Vec2ForCTC(config), config.feat_extract_norm == "layer"
+    takes_mask = getattr(config, "feat_extract_norm", "layer") == "layer"
+    return transformers.AutoModelForCTC.from_config(config), takes_mask
 
 
 def _versions() -> str:

@@ -1,4 +1,4 @@
-"""Recognizes names of published weights: hf://OWNER/NAME[@REVISION], kaggle://OWNER/MODEL/..., https://HOST/X.tar.gz."""
+"""Recognizes names of published weights: hf://OWNER/NAME[@REVISION][#LANG], kaggle://OWNER/..., https://HOST/X.tar.gz."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ def is_weight_name(text: str) -> bool:
     return text.startswith((HUGGING_FACE, KAGGLE)) or (
         text.startswith(("https://", "http://")) and archive_suffix(text) != ""
     )
+
+
+def split_language(name: str) -> tuple[str, str]:
+    """Splits hf://OWNER/NAME[@REVISION]#LANG into the name of a model and a language; "" without one."""
+    model, _, language = name.partition("#")
+    return (model, language) if name.startswith(HUGGING_FACE) else (name, "")
 
 
 def archive_suffix(url: str) -> str:

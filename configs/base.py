@@ -137,8 +137,7 @@ def get_config() -> ConfigDict:
     model.source = "native"  # native | hub (a SavedModel with its own dropout and masks, docs/guide/tensorflow_hub.md)
     model.hub_handle = ""  # of source hub: URL of TF-Hub or folder
     model.preset = "auto"  # architecture: auto (that of model.init; base without) | tiny | base | large | large_lv60 |
-    # robust | xlsr_53 | xls_r_300m | xls_r_1b | xls_r_2b | hubert_base | hubert_large | omniasr_300m | omniasr_1b |
-    # omniasr_3b | omniasr_7b | a config.json of Hugging Face
+    # wavlm_base | mms_1b_all | omniasr_1b ... (docs/guide/weights.md has all) | a config.json, ours or of Hugging Face
     model.architecture = ConfigDict()  # the run writes here what a preset that is no name turned out to be
     # Weights to start from: hf://OWNER/NAME[@REVISION], the https address of an archive, a workdir, a checkpoint or a
     # converted folder; empty = random.
@@ -146,6 +145,7 @@ def get_config() -> ConfigDict:
     model.init_head = False  # whether the CTC head is taken from model.init too, or starts afresh
     model.freeze_feature_encoder = True  # leaves the convolutions as they are
     model.freeze_encoder_updates = 0  # first updates that train the CTC head alone
+    model.train_adapters_only = False  # trains the head and the attention adapters of an MMS model, and leaves the rest
     # What trains with the CTC head in place of all weights, which stay those of model.init (docs/guide/training.md):
     model.lora_rank = 0  # LoRA: rank of the updates of lora_targets, such as 8; 0 = none
     model.lora_alpha = 16.0  # the updates count lora_alpha / lora_rank times
@@ -159,6 +159,7 @@ def get_config() -> ConfigDict:
     model.attention_dropout = 0.0  # of attention probabilities
     model.activation_dropout = 0.1  # inside feed-forward blocks
     model.feature_projection_dropout = 0.0  # after the feature projection
+    model.convolution_dropout = 0.1  # after the convolutions of conformer layers
     model.final_dropout = 0.0  # before the CTC head
     model.layer_drop = 0.1  # probability that an update skips a transformer layer
     model.mask_time_prob = 0.65  # share of frames under time masks, overlaps counted twice

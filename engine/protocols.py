@@ -313,6 +313,8 @@ class Components:
         preflight: keyword arguments -> None. Raises ValueError if the data would spoil the run.
         open_unlabelled: (inputs, find_audio, text_normalization, on_rate_mismatch) -> UnlabelledCorpus.
         fetch_weights: name of published weights -> local folder; a path -> itself. Raises ValueError and OSError.
+        word_aligner: (log-probabilities, token ids of each word, separators=...) -> the frames of each that was said.
+        encode_flac: float32 [N] at 16 kHz -> a FLAC file.
     """
 
     build_tokenizer: Callable[[str], Tokenizer]
@@ -330,10 +332,10 @@ class Components:
     span_decoder: SpanDecoder
     span_graph_decoder: SpanGraphDecoder
     aligner: Aligner
-    word_aligner: Callable[..., Any]
-    encode_flac: Callable[[np.ndarray], bytes]
     page_environment: Callable[[str | os.PathLike[str]], jinja2.Environment]
     build_search: Callable[..., Search | None] = lambda **fields: None
     preflight: Callable[..., Any] = lambda **fields: None
     open_unlabelled: Callable[..., Any] = lambda inputs, **fields: None
     fetch_weights: Callable[[str], str] = lambda path: path
+    word_aligner: Callable[..., Any] = lambda log_probs, words, **options: None
+    encode_flac: Callable[[np.ndarray], bytes] = lambda waveform: b""

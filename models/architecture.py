@@ -22,10 +22,23 @@ _DEFAULT = "base"
 # Parts of the names of fields that the run's config sets; they change no shape and no inference result.
 _RECIPE = (
     "_dropout", "layer_drop", "mask_time_", "mask_feature_", "vocab_size", "fused_ops", "gradient_checkpointing",
-    "lora_", "bottleneck_size",
+    "train_adapters_only", "lora_", "bottleneck_size",
 )  # fmt: skip
 # Initialization of random weights; equal architectures may differ in it.
 _INITIALIZATION = ("conv_init", "initializer_range")
+# Fields that are recorded only where they are not the default: runs from before they existed lack them.
+_LATER = (
+    "normalize_waveform",
+    "pos_conv_norm",
+    "pos_conv_depth",
+    "relative_position_buckets",
+    "relative_position_max_distance",
+    "attention_adapter_size", "front_end", "layer_kind", "activation", "attention_positions", "rotary_base",
+    "relative_key_left", "relative_key_right", "depthwise_kernel", "depthwise_causal", "depthwise_norm",
+    "num_length_adapters", "length_adapter", "length_adapter_kernel", "length_adapter_stride",
+    "length_adapter_activation", "length_adapter_feed_forward", "output_size",
+)  # fmt: skip
+_DEFAULTS = Wav2Vec2Config()
 _MAX_DIFFERENCES = 3
 
 
@@ -40,7 +53,8 @@ def find_architecture(*, preset: str, init: str = "", run: str = "") -> dict[str
         run: Workdir of the run if it has started before; its architecture is used and `init` is ignored.
 
     Returns:
-        Fields as JSON holds them, without dropout rates, masks and the size of the vocabulary.
+        Fields as JSON holds them, without dropout rates, masks and the size of the vocabulary; {} for a named preset
+        that normalizes recordings.
 
     Raises:
         ValueError: If there is no such preset or file, or the architecture of `init` differs from the named preset.
@@ -49,7 +63,8 @@ def find_architecture(*, preset: str, init: str = "", run: str = "") -> dict[str
     if preset in PRESETS:
         if init and not run:
             _check_same(preset, init)
-        return {}
+        # A run asks its config whether recordings are normalized, and takes a name alone for yes.
+        return {} if config_of(preset).normalize_waveform else _fields(config_of(preset))
     if run:
         return _fields(_config_of(run))
     if preset != AUTO:
@@ -66,8 +81,9 @@ def _read_file(path: str) -> Wav2Vec2Config:
         )
     if not pretrained.is_hugging_face(file):
         return pretrained.read_config(file)
-    normalizes, _ = read_preprocessing(Path(file).parent)
-    return dataclasses.replace(read_hf_config(file)[0], normalize_waveform=normalizes)
+    config, _ = read_hf_config(file)
+    normalizes, _ = read_preprocessing(Path(file).parent, config.front_end)
+    return dataclasses.replace(config, normalize_waveform=normalizes)
 
 
 def _config_of(init: str) -> Wav2Vec2Config:
@@ -105,10 +121,12 @@ def _check_same(name: str, init: str) -> None:
     if _folder_of(init) is None and not is_saved_model(init):
         return  # weights without a config.json are checked when they are read
     wanted, found = _fields(config_of(name)), _fields(_config_of(init))
+    defaults = {name: getattr(_DEFAULTS, name) for name in _LATER}
+    wanted, found = defaults | wanted, defaults | found
     differences = [
-        f"{field} {found.get(field, True)} instead of {wanted.get(field, True)}"
-        for field in wanted | found
-        if field not in _INITIALIZATION and found.get(field, True) != wanted.get(field, True)
+        f"{field} {found[field]} instead of {wanted[field]}"
+        for field in wanted
+        if field not in _INITIALIZATION and found[field] != wanted[field]
     ]
     if differences:
         more = f" and {len(differences) - _MAX_DIFFERENCES} more" if len(differences) > _MAX_DIFFERENCES else ""
@@ -121,8 +139,12 @@ def _check_same(name: str, init: str) -> None:
 def _fields(config: Wav2Vec2Config) -> dict[str, Any]:
     fields: Mapping[str, Any] = dataclasses.asdict(config)
     return {
-        name: list(value) if isinstance(value, tuple) else value
+        name: _plain(value)
         for name, value in fields.items()
-        # normalize_waveform is recorded only where it is off: all named architectures normalize.
-        if not any(part in name for part in _RECIPE) and (name, value) != ("normalize_waveform", True)
+        if not any(part in name for part in _RECIPE) and not (name in _LATER and value == getattr(_DEFAULTS, name))
     }
+
+
+def _plain(value: Any) -> Any:
+    """Returns a value as JSON holds it."""
+    return list(value) if isinstance(value, tuple) else value

@@ -2,7 +2,9 @@
 
 python -m models.convert --input=HF_DIR_OR_NAME --output=DIR [--vocab=vocab.json]
 python -m models.convert --input=FAIRSEQ.pt --output=DIR [--preset=NAME]
+python -m models.convert --input=MMS_DIR --output=DIR --target_lang=fra
 python -m models.convert --input=DIR --output=HF_DIR --to_hf
+python -m models.convert --input=WORKDIR --output=HF_DIR --to_adapter --target_lang=fra
 python -m models.convert --input=WORKDIR --output=PEFT_DIR --to_peft           LoRA or bottleneck adapters alone
 python -m models.convert --input=BASE --peft=PEFT_DIR --output=DIR             and with the base model again
 python -m models.convert --input=WORKDIR --output=DIR --merge                  LoRA merged into the weights
@@ -28,14 +30,15 @@ from common.arguments import Parser
 from common.sentence_pieces import PIECES_FILE
 from common.special_tokens import TOKENIZER_FILE
 from common.tensorflow_environment import set_tensorflow_defaults
-from common.weight_names import is_weight_name
+from common.weight_names import is_weight_name, split_language
 from models.fairseq.checkpoint import find_checkpoint, open_checkpoint
 from models.hugging_face import config as hf_config
-from models.hugging_face import files, peft
+from models.hugging_face import files, languages, peft
 from models.hugging_face import names as hf_names
 from models.hugging_face.adapted import save_adapter, with_adapter
 from models.hugging_face.card import compose_card_of
 from models.hugging_face.matching import Report, canonical_names, match
+from models.hugging_face.model_types import MODEL_TYPES
 from models.hugging_face.source import Source, open_folder
 from models.wav2vec2.config import Wav2Vec2Config
 from models.weights import named_weights
@@ -54,6 +57,7 @@ def from_hf(
     preset: str = "",
     allow_missing: Sequence[str] = (),
     allow_unexpected: Sequence[str] = (),
+    target_lang: str = "",
     adapter: peft.Adapter | None = None,
 ) -> Report:
     """Converts a published model of the wav2vec 2.0 family to a folder of ours.
@@ -67,6 +71,8 @@ def from_hf(
         allow_missing: Patterns of tensors that may be missing and get random values. The head (as a whole) and the mask
             embedding always may.
         allow_unexpected: Patterns of tensors to drop. Those that only pretraining or another task uses always are.
+        target_lang: Language whose adapter and head are read from a checkpoint of several, as MMS has them; "" takes
+            the one that its tokenizer names.
         adapter: Adapter to put into the weights.
 
     Returns:
@@ -80,7 +86,7 @@ def from_hf(
     if adapter is not None:
         vocab = vocab or adapter.vocab or ""
     with contextlib.ExitStack() as stack:
-        source = _open_source(Path(input), stack, preset=preset)
+        source = _open_source(Path(input), stack, preset=preset, target_lang=target_lang, has_vocab=bool(vocab))
         config, tensors = source.config, source.tensors
         try:
             names = canonical_names(list(tensors))
@@ -103,6 +109,8 @@ def from_hf(
         if not fresh_head:
             vocabulary = source.read_vocabulary(config.vocab_size)
         report.understood.append(f"   audio: {source.preprocessing}")
+        if source.language:
+            report.understood.append(f"language: {source.language}")
         _report_text(report, source, vocabulary, fresh_head=fresh_head)
 
         def value_of(entry: hf_names.Entry) -> np.ndarray | None:
@@ -115,13 +123,15 @@ def from_hf(
     return report
 
 
-def _open_source(path: Path, stack: contextlib.ExitStack, *, preset: str) -> Source:
+def _open_source(path: Path, stack: contextlib.ExitStack, *, preset: str, target_lang: str, has_vocab: bool) -> Source:
     checkpoint = find_checkpoint(path)
     if checkpoint is not None:
+        if target_lang:
+            raise ValueError(f"{path}: --target_lang belongs to an MMS folder of Hugging Face; leave it out")
         return open_checkpoint(checkpoint, preset=preset)
     if preset:
         raise ValueError(f"{path}: --preset belongs to a .pt of fairseq or fairseq2; config.json tells it here")
-    return open_folder(path, stack)
+    return open_folder(path, stack, target_lang=target_lang, has_vocab=has_vocab)
 
 
 def _report_text(report: Report, source: Source, vocabulary: files.Vocabulary | None, *, fresh_head: bool) -> None:
@@ -140,7 +150,8 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
         input: Written by `from_hf` or `Wav2Vec2ForCTC.save_pretrained`.
         output: Folder to write: config.json, model.safetensors, preprocessor_config.json, README.md (a model card,
             unless there is one), and with a vocabulary vocab.json, tokenizer_config.json and special_tokens_map.json.
-        model_type: "wav2vec2" or "hubert"; "" is what the model came as, else wav2vec2.
+        model_type: One of `models.hugging_face.model_types.MODEL_TYPES`; "" is what the model came as, else the first
+            that can have this architecture.
 
     Returns:
         The written tensors, as `loaded`.
@@ -159,7 +170,7 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
             f"{folder}: transformers has no bottleneck adapters; save them alone with --to_peft, or export the model "
             "with python run.py --mode=export"
         )
-    model_type = model_type or _origin_type(folder / ORIGIN_FILE) or _usual_type(model.config)
+    model_type = model_type or _origin_type(folder / ORIGIN_FILE) or hf_config.usual_type(model.config)
     vocab = folder / files.VOCAB_FILE
     vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
     texts = _hf_texts(model.config, vocabulary, model_type)
@@ -195,15 +206,40 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
     return report
 
 
+def to_adapter(*, input: str | os.PathLike[str], output: str | os.PathLike[str], target_lang: str) -> Report:
+    """Writes the attention adapters and the head of a folder of ours as adapter.LANG.safetensors.
+
+    Args:
+        input: Written by `from_hf`, or the workdir of a run.
+        output: Folder to write, such as a copy of the published checkpoint. Its vocab.json, if there is one, has an
+            object for each language and gets one more.
+        target_lang: Code of the language.
+
+    Returns:
+        The written tensors, as `loaded`.
+
+    Raises:
+        FileNotFoundError: If the input lacks its config or its weights.
+        ValueError: If they are damaged, have no adapters, or the output's vocab.json is of one language.
+    """
+    from models.wav2vec2.model import Wav2Vec2ForCTC  # imports TensorFlow, so not before flags are checked
+
+    folder, target_lang = Path(input), languages.check_language(target_lang)
+    vocab = folder / files.VOCAB_FILE
+    vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
+    model = Wav2Vec2ForCTC.from_pretrained(folder)
+    if model.config.is_adapted:
+        raise ValueError(f"{folder}: has LoRA or bottleneck adapters beside those of the language; use --to_peft")
+    variables = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
+    written = languages.save_adapter(variables, model.config, vocabulary, Path(output), target_lang)
+    return Report(model.config, loaded=written)
+
+
 def _origin_type(origin: Path) -> str:
     """Returns the type that the model came as, "" if the file does not exist or does not say."""
     if not origin.is_file():
         return ""
     return json_files.optional_field(json_files.read_object(origin), "model_type", str, os.fspath(origin), "")
-
-
-def _usual_type(config: Wav2Vec2Config) -> str:
-    return "wav2vec2" if config.feature_projection_norm else "hubert"
 
 
 def _hf_texts(config: Wav2Vec2Config, vocabulary: files.Vocabulary | None, model_type: str) -> dict[str, Any]:
@@ -256,7 +292,7 @@ def from_ours(
         if adapter.vocab is not None:
             vocabulary = files.read_vocabulary(adapter.vocab)
             report.config = dataclasses.replace(report.config, vocab_size=len(vocabulary.ids))
-    model_type = _origin_type(folder / ORIGIN_FILE) or _usual_type(model.config)
+    model_type = _origin_type(folder / ORIGIN_FILE) or hf_config.usual_type(model.config)
     _write_ours(report, values, Path(output), vocabulary, model_type)
     return report
 
@@ -265,7 +301,7 @@ def fetch_weights(name: str) -> str:
     """Fetches and converts published weights once, and returns their local folder; returns a path unchanged."""
 
     def convert(source: Path, target: Path) -> None:
-        from_hf(input=source, output=target)
+        from_hf(input=source, output=target, target_lang=split_language(name)[1])
 
     return named_weights.local_folder(name, convert=convert)
 
@@ -305,10 +341,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--input", required=True, help="folder or .pt of fairseq to read, or hf://OWNER/NAME")
     parser.add_argument("--output", required=True, help="folder to write")
     parser.add_argument("--to_hf", action="store_true", help="convert a folder of ours to Hugging Face")
+    parser.add_argument("--to_adapter", action="store_true", help="write adapter.LANG.safetensors of --target_lang")
+    parser.add_argument("--target_lang", default="", help="language of an MMS checkpoint, such as fra")
     parser.add_argument("--to_peft", action="store_true", help="write LoRA or bottleneck adapters alone, as PEFT does")
     parser.add_argument("--peft", default="", help="folder of --to_peft, or of PEFT, to put into the weights")
     parser.add_argument("--merge", action="store_true", help="write a run's weights with LoRA merged into them")
-    parser.add_argument("--model_type", default="", choices=("", *hf_config.MODEL_TYPES), help="used with --to_hf")
+    parser.add_argument("--model_type", default="", choices=("", *MODEL_TYPES), help="used with --to_hf")
     parser.add_argument("--vocab", default="", help="vocab.json of a new alphabet, which gets a new head")
     parser.add_argument("--preset", default="", help="architecture of a .pt that does not tell it")
     parser.add_argument("--allow_missing", default="", help="comma-separated names or patterns that may be missing")
@@ -327,9 +365,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _convert(flags: argparse.Namespace) -> Report:
     """Runs the conversion that the flags ask for."""
-    kinds = [name for name in ("to_hf", "to_peft", "peft", "merge") if getattr(flags, name)]
+    kinds = [name for name in ("to_hf", "to_peft", "to_adapter", "peft", "merge") if getattr(flags, name)]
     if len(kinds) > 1:
         raise ValueError(f"--{kinds[0]} and --{kinds[1]} are different conversions; give one of them")
+    if flags.target_lang and kinds and kinds != ["to_adapter"]:
+        raise ValueError(f"--{kinds[0]} takes the whole model; leave out --target_lang")
+    if flags.to_adapter:
+        return to_adapter(input=flags.input, output=flags.output, target_lang=flags.target_lang)
     if flags.to_hf:
         return to_hf(input=flags.input, output=flags.output, model_type=flags.model_type)
     if flags.to_peft:
@@ -349,6 +391,7 @@ def _convert(flags: argparse.Namespace) -> Report:
         preset=flags.preset,
         allow_missing=_comma_list(flags.allow_missing),
         allow_unexpected=_comma_list(flags.allow_unexpected),
+        target_lang=flags.target_lang or split_language(flags.input)[1],
         adapter=adapter,
     )
 

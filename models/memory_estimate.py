@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from models.build import build_model
-from models.hugging_face.names import name_table, num_parameters, trained_table
-from models.wav2vec2.config import Wav2Vec2Config, resolve
+from models.hugging_face.names import is_of_language, name_table, num_parameters, trained_table
+from models.wav2vec2.config import MEL_HOP, MEL_WINDOW, Wav2Vec2Config, count_frames, resolve
 
 _MOST_ROWS_POWER = 12  # of `largest_batch`, as a power of two
 _MAPS_PER_CONVOLUTION = 3.0  # feature maps that training keeps of each convolution
@@ -54,6 +54,18 @@ _FUSED = {
 }
 
 
+# Float32 numbers for each head and pair of frames, whatever the rows, where attention has a relative position bias: the
+# bias itself, its gradient, and the copies that lay its diagonals side by side. Plain operations keep the gradient of
+# each layer as well.
+_POSITION_MATRICES = 4
+
+
+# The same for conformer layers (docs/decisions/0022): two feed-forward blocks and a convolution beside attention, and
+# score matrices of distances that are as large as those of frames, or twice as large.
+_CONFORMER_WIDE, _CONFORMER_INNER = 32, 6
+_SCORES_OF_DISTANCES = {"none": 0, "rotary": 0, "relative_key": 4, "relative": 6}
+
+
 @dataclasses.dataclass(frozen=True)
 class MemoryEstimate:
     """Frames and memory of a model that need not be built.
@@ -76,14 +88,15 @@ class MemoryEstimate:
     keep_copy: bool = False
     num_views: int = 1
 
+    @property
+    def _has_frozen_convolutions(self) -> bool:
+        return self.freeze_feature_encoder or (self.config is not None and self.config.train_adapters_only)
+
     def num_frames(self, num_samples: np.ndarray) -> np.ndarray:
         """Returns the frames, int64 [N], of rows of `num_samples` samples, integers [N]."""
         if self.config is None:
             return np.asarray(self.model.output_lengths(np.asarray(num_samples, dtype=np.int32)), dtype=np.int64)
-        lengths = np.asarray(num_samples, dtype=np.int64)
-        for kernel, stride in zip(self.config.conv_kernel, self.config.conv_stride, strict=True):
-            lengths = np.maximum((lengths - kernel) // stride + 1, 0)
-        return lengths
+        return count_frames(self.config.frame_steps, np.asarray(num_samples, dtype=np.int64))
 
     def memory_bytes(self, num_rows: int, num_samples: int, training: bool) -> int | None:
         """Estimates the peak memory of one process in bytes; returns None for a SavedModel.
@@ -96,16 +109,19 @@ class MemoryEstimate:
         config = self.config
         if config is None:
             return None
-        kept = (_FUSED if training and config.uses_fused_ops else _PLAIN)[self.precision]
+        kept = _kept(config, self.precision, is_fused=training and config.uses_fused_ops)
         maps = _feature_maps(config, num_rows, num_samples)
         map_bytes = _MAPS_PER_CONVOLUTION * _PLAIN_BYTES[self.precision]
         fixed = kept.program + self._weight_bytes(config, training)
-        frames_of_row = int(self.num_frames(np.array([num_samples]))[0])
+        frames_of_row = _encoder_frames(config, num_samples)
         frames = num_rows * (self.num_views if training else 1) * frames_of_row
         # One attention matrix with all its heads.
         scores = kept.num_bytes * frames * config.num_heads * frames_of_row
         layer = kept.num_bytes * frames * (kept.wide * config.hidden_size + kept.inner * config.intermediate_size)
         layer += kept.scores * scores
+        if config.relative_position_buckets:
+            matrices = _POSITION_MATRICES + config.num_layers * (training and not config.uses_fused_ops)
+            fixed += 4 * matrices * config.num_heads * frames_of_row**2
         if not training:
             return int(fixed + map_bytes * max(maps) + layer)
         if config.gradient_checkpointing:  # the inputs of all layers, and the tensors of one
@@ -114,7 +130,7 @@ class MemoryEstimate:
         else:
             layers = config.num_layers * layer
         layers += kept.scores_at_work * scores
-        if not self.freeze_feature_encoder:
+        if not self._has_frozen_convolutions:
             return int(fixed + map_bytes * sum(maps) + layers)
         if config.uses_fused_ops:  # the tensors of frozen convolutions are freed before the layers start
             return int(fixed + max(map_bytes * max(maps), layers))
@@ -152,18 +168,19 @@ class MemoryEstimate:
         if config is None:
             return None
         convolutions, width_before, length = 0.0, 1, num_samples
-        for kernel, stride, width in zip(config.conv_kernel, config.conv_stride, config.conv_dim, strict=True):
-            length = max(0, (length - kernel) // stride + 1)
-            convolutions += 2.0 * kernel * width_before * width * length
-            width_before = width
+        if config.front_end == "convolutions":
+            for kernel, stride, width in zip(config.conv_kernel, config.conv_stride, config.conv_dim, strict=True):
+                length = max(0, (length - kernel) // stride + 1)
+                convolutions += 2.0 * kernel * width_before * width * length
+                width_before = width
+        length = _encoder_frames(config, num_samples)
         d = config.hidden_size
-        layers = config.num_layers * (
-            2.0 * length * (4 * d * d + 2 * d * config.intermediate_size) + 4.0 * length**2 * d
-        )
-        positions = 2.0 * config.pos_conv_kernel * (d // config.pos_conv_groups) * d * length
-        ends = 2.0 * length * d * (width_before + config.vocab_size)
+        layers = config.num_layers * layer_flops(config, length)
+        positions = 2.0 * config.pos_conv_depth * config.pos_conv_kernel * (d // config.pos_conv_groups) * d * length
+        positions *= config.layer_kind == "transformer"
+        ends = 2.0 * length * d * (config.feature_size + config.vocab_size)
         forward_passes = 4 if config.gradient_checkpointing else 3
-        found = (1 if self.freeze_feature_encoder else 3) * convolutions + self.num_views * (
+        found = (1 if self._has_frozen_convolutions else 3) * convolutions + self.num_views * (
             forward_passes * layers + 3 * (positions + ends)
         )
         if not config.is_adapted:
@@ -176,7 +193,9 @@ class MemoryEstimate:
         """Returns the bytes of weights and, in training, of gradients, moments, averages and the copy to save."""
         total = num_parameters(config)
         trained = total
-        if config.is_adapted:
+        if config.train_adapters_only:
+            trained = sum(entry.size for entry in name_table(config) if is_of_language(entry.theirs[0]))
+        elif config.is_adapted:
             trained = sum(entry.size for entry in trained_table(config))
         elif self.freeze_feature_encoder:
             trained -= sum(entry.size for entry in name_table(config) if entry.ours.startswith("feature_encoder/"))
@@ -232,8 +251,46 @@ def measure_model(
     return MemoryEstimate(config, model, precision, freeze_feature_encoder, keep_average, keep_copy, num_views)
 
 
+def layer_flops(config: Wav2Vec2Config, num_frames: int) -> float:
+    """Returns the operations of the forward pass of one layer over one row; two for each multiply-add.
+
+    The products of scores with distances that conformers add are counted, convolutions of single channels are not.
+    """
+    size = config.hidden_size
+    weights = 4 * size**2 + 2 * size * (config.intermediate_size + config.attention_adapter_size)
+    attention = 2 * num_frames * size  # of each frame: attention logits and context
+    if config.layer_kind == "conformer":
+        weights += 2 * size * config.intermediate_size + 3 * size**2
+        if config.attention_positions == "relative":
+            attention += 2 * num_frames * size
+            weights += 2 * size**2  # of 2 F distances
+    return 2.0 * num_frames * (weights + attention)
+
+
+def _encoder_frames(config: Wav2Vec2Config, num_samples: int) -> int:
+    return int(count_frames(config.encoder_steps, np.asarray(num_samples, np.int64)))
+
+
+def _kept(config: Wav2Vec2Config, precision: str, *, is_fused: bool) -> _Kept:
+    """Returns what a layer of this architecture keeps."""
+    kept = (_FUSED if is_fused else _PLAIN)[precision]
+    if config.layer_kind == "transformer":
+        return kept
+    of_distances = _SCORES_OF_DISTANCES[config.attention_positions]
+    return dataclasses.replace(
+        kept,
+        wide=_CONFORMER_WIDE,
+        inner=_CONFORMER_INNER,
+        # Plain operations keep the matrices of distances of each layer.
+        scores=kept.scores + (0 if is_fused else of_distances),
+        scores_at_work=kept.scores_at_work + of_distances,
+    )
+
+
 def _feature_maps(config: Wav2Vec2Config, num_rows: int, num_samples: int) -> list[int]:
-    """Returns the number of elements of the output of each convolution."""
+    """Returns the number of elements of the output of each convolution, or of the windows of a spectrogram."""
+    if config.front_end == "log_mel":
+        return [num_rows * max(0, (num_samples - MEL_WINDOW) // MEL_HOP + 1) * MEL_WINDOW]
     maps, length = [], num_samples
     for kernel, stride, width in zip(config.conv_kernel, config.conv_stride, config.conv_dim, strict=True):
         length = max(0, (length - kernel) // stride + 1)

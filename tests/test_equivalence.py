@@ -53,6 +53,36 @@ def test_replicas_microbatches_and_padding_change_no_weight(mirrored, alone):
     assert mirrored[1] == pytest.approx(alone[1], rel=1e-5)
 
 
+# What some models of the family have, as few networks as hold all of it, and the number of their trained weights.
+PARTS = [
+    {
+        "relative_position_buckets": 8, "relative_position_max_distance": 20, "pos_conv_norm": "layer",
+        "pos_conv_depth": 2, "attention_adapter_size": 4,
+    },
+    {"layer_kind": "conformer", "attention_positions": "relative", "depthwise_kernel": 5, "convolution_dropout": 0.1},
+    {
+        "front_end": "log_mel", "normalize_waveform": False, "layer_kind": "conformer", "depthwise_causal": True,
+        "depthwise_norm": "layer", "attention_positions": "relative_key", "depthwise_kernel": 5, "activation": "swish",
+        "length_adapter": "attention", "length_adapter_stride": 1, "length_adapter_kernel": 1,
+        "num_length_adapters": 1,
+    },
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("parts", "num_weights"), zip(PARTS, (68, 81, 83), strict=True), ids=["wavlm", "conformer", "bert"]
+)
+def test_parts_that_some_models_have_do_not_see_replicas_microbatches_and_padding_either(
+    two_replicas, parts, num_weights
+):
+    model = {**equivalence.MODEL, **parts}
+    split = equivalence.train(two_replicas, microbatch_rows=3, model=model)
+    alone = equivalence.train(tf.distribute.OneDeviceStrategy("/cpu:0"), is_bucketed=False, model=model)
+    assert len(alone[0]) == len(split[0]) == num_weights
+    assert equivalence.largest_difference(split[0], alone[0]) < TOLERANCE
+    assert split[1] == pytest.approx(alone[1], rel=1e-5)
+
+
 def test_compiled_as_for_a_tpu_it_trains_the_same_weights_and_hears_the_same_texts(alone, monkeypatch):
     """Loop in the graph, microbatches of 6, 6 and 4; the whole update and the whole evaluation step an XLA program."""
     # TensorFlow would call a trace with unknown shapes that other tests of the process have left.

@@ -160,6 +160,7 @@ _RULES: dict[str, Rule] = {
     "model.attention_dropout": _BELOW_1,
     "model.activation_dropout": _BELOW_1,
     "model.feature_projection_dropout": _BELOW_1,
+    "model.convolution_dropout": _BELOW_1,
     "model.final_dropout": _BELOW_1,
     "model.layer_drop": _BELOW_1,
     "model.mask_time_prob": _RATIO,
@@ -283,6 +284,10 @@ def _check_together(values: Mapping[str, Any]) -> None:
     if values.get("runtime.deterministic") and values.get("model.source") == "hub":
         raise ValueError(
             "runtime.deterministic=True: the SavedModel of model.source=hub draws random numbers of its own; set False"
+        )
+    if values.get("model.train_adapters_only") and values.get("model.source") == "hub":
+        raise ValueError(
+            "model.train_adapters_only=True: the SavedModel of model.source=hub has no attention adapters; set False"
         )
     adapted = [name for name in ("model.lora_rank", "model.bottleneck_size") if values.get(name)]
     if len(adapted) > 1:

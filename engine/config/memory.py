@@ -55,6 +55,7 @@ def measure(config: Any, *, num_tokens: int, measure_model: MeasureFn) -> Any:
         keep_copy=config.checkpoint.get("background", False),
         fused_ops=model.get("fused_ops", "off"),
         gradient_checkpointing=model.get("gradient_checkpointing", False),
+        train_adapters_only=model.get("train_adapters_only", False),
         **{name: model[name] for name in ADAPTATION_FIELDS if name in model},
     )
 

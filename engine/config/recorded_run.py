@@ -22,6 +22,7 @@ ARCHITECTURE_FIELDS = (
     "attention_dropout",
     "activation_dropout",
     "feature_projection_dropout",
+    "convolution_dropout",
     "final_dropout",
     "layer_drop",
     "mask_time_prob",
@@ -31,6 +32,7 @@ ARCHITECTURE_FIELDS = (
     "mask_feature_length",
     "fused_ops",
     "gradient_checkpointing",
+    "train_adapters_only",
 )
 # Fields that older versions did not have, with the values that do what those versions did.
 LATER_FIELDS: dict[str, Any] = {
@@ -47,7 +49,9 @@ LATER_FIELDS: dict[str, Any] = {
     "model.lora_dropout": 0.0,
     "model.lora_rank": 0,
     "model.lora_targets": ("q_proj", "v_proj"),
+    "model.convolution_dropout": 0.1,
     "model.mask_time_min_spans": 0,
+    "model.train_adapters_only": False,
     "runtime.deterministic": False,
     "runtime.loop_in_graph": False,
     "runtime.stop_within_secs": 0.0,
@@ -66,6 +70,7 @@ LATER_FIELDS: dict[str, Any] = {
 _TYPES = {
     "fused_ops": str,
     "gradient_checkpointing": bool,
+    "train_adapters_only": bool,
     "lora_rank": int,
     "lora_targets": list,
     "bottleneck_size": int,

@@ -196,6 +196,11 @@ def find_frozen_random(config: ConfigDict) -> str:
             "model.freeze_feature_encoder=True, but model.init is empty: the feature encoder would stay random for "
             f"ever; {remedy}"
         )
+    if not model.init and model.get("train_adapters_only", False):
+        return (
+            "model.train_adapters_only=True, but model.init is empty: all but adapters and head would stay random for "
+            "ever; set --config.model.train_adapters_only=False, or --config.model.init=WEIGHTS of an MMS model"
+        )
     adapted = next((name for name in ("lora_rank", "bottleneck_size") if model.get(name, 0)), "")
     if not model.init and adapted:
         return (

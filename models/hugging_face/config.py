@@ -2,55 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from common.json_files import MalformedFileError, describe, read_object
+from models.hugging_face.model_types import MODEL_TYPES, Fields, ModelType
 from models.wav2vec2.config import Wav2Vec2Config
 
-MODEL_TYPES = ("wav2vec2", "hubert")
-
-# Maps our field to theirs and its default in transformers 5.23.
-_FIELDS: dict[str, tuple[str, Any]] = {
-    "vocab_size": ("vocab_size", 32),
-    "conv_dim": ("conv_dim", (512,) * 7),
-    "conv_kernel": ("conv_kernel", (10, 3, 3, 3, 3, 2, 2)),
-    "conv_stride": ("conv_stride", (5, 2, 2, 2, 2, 2, 2)),
-    "conv_bias": ("conv_bias", False),
-    "feature_norm": ("feat_extract_norm", "group"),
-    "hidden_size": ("hidden_size", 768),
-    "num_layers": ("num_hidden_layers", 12),
-    "num_heads": ("num_attention_heads", 12),
-    "intermediate_size": ("intermediate_size", 3072),
-    "pos_conv_kernel": ("num_conv_pos_embeddings", 128),
-    "pos_conv_groups": ("num_conv_pos_embedding_groups", 16),
-    "stable_layer_norm": ("do_stable_layer_norm", False),
-    "layer_norm_epsilon": ("layer_norm_eps", 1e-5),
-    "hidden_dropout": ("hidden_dropout", 0.1),
-    "attention_dropout": ("attention_dropout", 0.1),
-    "activation_dropout": ("activation_dropout", 0.1),
-    "feature_projection_dropout": ("feat_proj_dropout", 0.0),
-    "final_dropout": ("final_dropout", 0.1),
-    "layer_drop": ("layerdrop", 0.1),
-    "mask_time_prob": ("mask_time_prob", 0.05),
-    "mask_time_length": ("mask_time_length", 10),
-    "mask_time_min_spans": ("mask_time_min_masks", 2),
-    "mask_feature_prob": ("mask_feature_prob", 0.0),
-    "mask_feature_length": ("mask_feature_length", 10),
-    "initializer_range": ("initializer_range", 0.02),
-}
-
-# Fields that must have this value, which is also their default; any other value means another network.
-_REQUIRED: dict[str, Any] = {
-    "hidden_act": "gelu",
-    "feat_extract_activation": "gelu",
-    "add_adapter": False,
-    "adapter_attn_dim": None,
-    "conv_pos_batch_norm": False,
-    "quantization_config": None,
-}
+# Fields of ours that have no place in their config.json: how a fresh model starts and how it is computed.
+_MAY_BE_ZERO = (("mask_time_min_spans", 0), ("relative_key_left", 0), ("relative_key_right", 0))
+_OURS_ALONE = (
+    "conv_init", "fused_ops", "gradient_checkpointing", "normalize_waveform", "train_adapters_only", "lora_rank",
+    "lora_alpha", "lora_dropout", "lora_targets", "bottleneck_size",
+)  # fmt: skip
 
 
 def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
@@ -60,34 +28,43 @@ def from_hf(fields: Mapping[str, Any]) -> Wav2Vec2Config:
     the reduction of the loss, and all fields of the quantizer.
 
     Args:
-        fields: config.json of a model of type wav2vec2 or hubert.
+        fields: config.json of a model of one of `MODEL_TYPES`.
 
     Raises:
         ValueError: If the model is of another type, or a field has an unsupported value; names the field.
     """
-    model_type = fields.get("model_type")
-    if model_type not in MODEL_TYPES:
-        raise ValueError(f"model_type is {_show(model_type)}; supported are {' and '.join(MODEL_TYPES)}")
-    for name, wanted in _REQUIRED.items():
+    known = _known_type(fields.get("model_type"))
+    for name, wanted in known.all_required.items():
         if fields.get(name, wanted) != wanted:
             shown = _show(fields[name])
             raise ValueError(f"{name} is {shown}, which is not supported; only {wanted!r} is")
-    ours: dict[str, Any] = {}
-    for name, (theirs, default) in _FIELDS.items():
+    ours: dict[str, Any] = dict(known.fixed)
+    for name, (theirs, default) in {**known.fields, **_length_adapter_of(known, fields)}.items():
         value = fields.get(theirs, default)
-        if not _has_type_of(default, value) and (name, value) != ("mask_time_min_spans", 0):
+        value = known.null.get(theirs) if value is None else value
+        if not _has_type_of(default, value) and (name, value) not in _MAY_BE_ZERO:
             raise ValueError(f"{theirs} is {_show(value)}, wanted a value like {default!r}")
-        ours[name] = value
+        ours[name] = 0 if value is None else value  # a part that is absent is null in their config
+    if "num_length_adapters" in ours and fields.get("output_hidden_size") not in (None, ours["hidden_size"]):
+        ours["output_size"] = fields["output_hidden_size"]
     if not fields.get("apply_spec_augment", True):
         ours["mask_time_prob"] = ours["mask_feature_prob"] = 0.0
-    if model_type == "hubert":
-        ours["feature_projection_norm"] = bool(fields.get("feat_proj_layer_norm", True))
     try:
         config = Wav2Vec2Config.from_dict(ours)
     except ValueError as error:
         raise ValueError(f"{error} (in our field names)") from error
     _check_sizes(fields, config)
     return config
+
+
+def _length_adapter_of(known: ModelType, fields: Mapping[str, Any]) -> Fields:
+    """Returns the fields to read about layers behind the encoder; none without add_adapter."""
+    adds_adapter = fields.get("add_adapter", False)
+    if not isinstance(adds_adapter, bool):
+        raise ValueError(f"add_adapter is {_show(adds_adapter)}, wanted a value like False")
+    if not adds_adapter and fields.get("use_intermediate_ffn_before_adapter"):
+        raise ValueError("use_intermediate_ffn_before_adapter is true, but add_adapter is not")
+    return known.length_adapter if adds_adapter else {}
 
 
 def _check_sizes(fields: Mapping[str, Any], config: Wav2Vec2Config) -> None:
@@ -98,7 +75,7 @@ def _check_sizes(fields: Mapping[str, Any], config: Wav2Vec2Config) -> None:
             f"num_feat_extract_layers is {_show(num_convolutions)}, but conv_dim has {len(config.conv_dim)}"
         )
     # transformers ignores it without adapters, but a value that differs suggests a network above the encoder.
-    if fields.get("output_hidden_size") not in (None, config.hidden_size):
+    if not config.num_length_adapters and fields.get("output_hidden_size") not in (None, config.hidden_size):
         raise ValueError(
             f"output_hidden_size is {_show(fields['output_hidden_size'])}, not hidden_size ({config.hidden_size}): "
             "a network above the encoder is not supported"
@@ -132,41 +109,72 @@ def to_hf(config: Wav2Vec2Config, *, model_type: str = "wav2vec2", blank_id: int
 
     Args:
         config: Our architecture.
-        model_type: "wav2vec2" or "hubert".
+        model_type: One of `MODEL_TYPES`.
         blank_id: Row of the CTC blank in the head.
 
     Raises:
         ValueError: If the type is unknown or cannot have this architecture.
     """
-    _check_model_type(model_type, config)
+    known = _known_type(model_type)
+    _check_fields(model_type, known, config)
     fields: dict[str, Any] = {
-        "architectures": ["Wav2Vec2ForCTC" if model_type == "wav2vec2" else "HubertForCTC"],
+        "architectures": [known.architecture],
         "model_type": model_type,
         "dtype": "float32",
         "pad_token_id": blank_id,
-        "num_feat_extract_layers": len(config.conv_dim),
         "mask_feature_min_masks": 0,
     }
-    for name, (theirs, _) in _FIELDS.items():
+    if config.front_end == "convolutions":
+        fields["num_feat_extract_layers"] = len(config.conv_dim)
+    shown = known.fields
+    if config.num_length_adapters:
+        shown = {**shown, **known.length_adapter}
+        fields |= {"add_adapter": True, "output_hidden_size": config.head_input_size}
+    for name, (theirs, default) in shown.items():
         value = getattr(config, name)
         fields[theirs] = list(value) if isinstance(value, tuple) else value
-    fields.update((name, value) for name, value in _REQUIRED.items() if value is not None and name != "add_adapter")
-    if model_type == "hubert":
-        fields["feat_proj_layer_norm"] = config.feature_projection_norm
-    else:
-        del fields["conv_pos_batch_norm"]
+        if default is None and not value:
+            del fields[theirs]
+    if config.attention_positions == "none" and "attention_positions" in known.fields:
+        fields["position_embeddings_type"] = None
+    fields.update((name, value) for name, value in known.all_required.items() if value not in (None, False))
     fields["apply_spec_augment"] = config.mask_time_prob > 0.0 or config.mask_feature_prob > 0.0
     if not fields["apply_spec_augment"]:
         # Without a positive probability transformers makes no mask embedding and refuses ours.
-        fields["mask_time_prob"] = _FIELDS["mask_time_prob"][1]
+        fields["mask_time_prob"] = known.fields["mask_time_prob"][1]
+    try:
+        from_hf(fields)
+    except ValueError as error:
+        raise ValueError(f"a model of type {model_type} cannot have this architecture: {error}") from error
     return fields
 
 
-def _check_model_type(model_type: str, config: Wav2Vec2Config) -> None:
-    if model_type not in MODEL_TYPES:
-        raise ValueError(f"model_type is {model_type!r}; supported are {' and '.join(MODEL_TYPES)}")
-    if model_type == "wav2vec2" and not config.feature_projection_norm:
-        raise ValueError("feature_projection_norm=False exists in models of type hubert only")
+def usual_type(config: Wav2Vec2Config) -> str:
+    """Returns the first model type that can have an architecture."""
+    for name in MODEL_TYPES:
+        with contextlib.suppress(ValueError):
+            to_hf(config, model_type=name)
+            return name
+    raise ValueError("no model type of transformers has this architecture: its parts are of different models")
+
+
+def _known_type(model_type: Any) -> ModelType:
+    if isinstance(model_type, str) and model_type in MODEL_TYPES:
+        return MODEL_TYPES[model_type]
+    raise ValueError(f"model_type is {_show(model_type)}; supported are {', '.join(MODEL_TYPES)}")
+
+
+def _check_fields(model_type: str, known: ModelType, config: Wav2Vec2Config) -> None:
+    """Refuses a value that a model type has no field for."""
+    for field in dataclasses.fields(config):
+        name, value = field.name, getattr(config, field.name)
+        if name in known.fields or name in _OURS_ALONE or value == known.fixed.get(name, field.default):
+            continue
+        if config.num_length_adapters and (name in known.length_adapter or name == "output_size"):
+            continue
+        others = [other for other, its in MODEL_TYPES.items() if name in its.fields or its.fixed.get(name) == value]
+        where = f"in models of type {', '.join(others)} only" if others else "in no other model"
+        raise ValueError(f"{name}={value!r} exists {where}, not in {model_type}")
 
 
 def _show(value: Any) -> str:
@@ -174,7 +182,12 @@ def _show(value: Any) -> str:
 
 
 def _has_type_of(default: Any, value: Any) -> bool:
-    """Returns whether a field's value has the type of its default; JSON writes whole floats as integers."""
+    """Returns whether a field's value has the type of its default; JSON writes whole floats as integers.
+
+    A default of None stands for a count of something that may be absent.
+    """
+    if default is None:
+        return value is None or _has_type_of(1, value)
     if isinstance(default, tuple):
         return isinstance(value, (list, tuple)) and all(_has_type_of(1, item) for item in value)
     if isinstance(default, bool | str):

@@ -34,6 +34,9 @@ PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_confi
 SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE = "special_tokens_map.json", "added_tokens.json"
 _EXTRACTOR = "Wav2Vec2FeatureExtractor"
 _MARKUP = re.compile(r"<.+>|\[.+\]")  # such as <pad> beside another blank
+# Its class and other fields for w2v-BERT, whose features are in our graph; these are the only ones it was trained on.
+_MEL_EXTRACTOR = "SeamlessM4TFeatureExtractor"
+_MEL_FIELDS = {"feature_size": 80, "num_mel_bins": 80, "stride": 2, "sampling_rate": SAMPLE_RATE}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +77,9 @@ class Vocabulary:
         return self.ids[self.special[role]] if role in self.special else None
 
 
-def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any]) -> Vocabulary | None:
+def folder_vocabulary(
+    folder: Path, *, num_rows: int, config: Mapping[str, Any], target_lang: str = ""
+) -> Vocabulary | None:
     """Reads the vocabulary of a Hugging Face folder, or returns None without a vocab.json.
 
     tokenizer_config.json names the special tokens. One from before transformers 4.34, which has no
@@ -87,6 +92,7 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
         num_rows: Rows of the head that the tokens belong to; 0 for a new head. Special and added tokens past the rows
             have no logit; they are left out and noted.
         config: Content of the folder's config.json.
+        target_lang: Language to read where vocab.json has several.
 
     Raises:
         ValueError: If a file is damaged, the tokens do not fit the head, or none can be the blank.
@@ -99,7 +105,7 @@ def folder_vocabulary(folder: Path, *, num_rows: int, config: Mapping[str, Any])
     # As in transformers, config.json may name the class of the tokenizer.
     named = {"tokenizer_class": config.get("tokenizer_class")} | tokenizer
     separator = find_separator(named, os.fspath(folder / TOKENIZER_FILE))
-    ids = read_token_ids(path)
+    ids = read_token_ids(path, target_lang)
     taken = set(ids.values())
     ids |= {token: index for token, index in added.items() if token not in ids and index not in taken}
     if num_rows:
@@ -247,12 +253,16 @@ def _pad_token_id(path: Path, config: Mapping[str, Any]) -> int | None:
     return pad_id
 
 
-def read_preprocessing(folder: Path) -> tuple[bool, str]:
+def read_preprocessing(folder: Path, front_end: str = "convolutions") -> tuple[bool, str]:
     """Returns whether a folder's feature extractor normalizes waveforms, and a line that describes it.
 
     As in transformers, processor_config.json takes precedence over preprocessor_config.json if it contains the feature
     extractor (transformers 5). Settings for padding (return_attention_mask, padding_value) do not matter, because our
     padding is always masked.
+
+    Args:
+        folder: Hugging Face folder.
+        front_end: As `Wav2Vec2Config.front_end` of its config.json; "log_mel" takes waveforms as they are.
 
     Raises:
         ValueError: If the extractor is another one, its sampling rate is not 16 kHz, or a file is damaged.
@@ -263,9 +273,11 @@ def read_preprocessing(folder: Path) -> tuple[bool, str]:
     if key is not None:
         if not is_kind(nested[key], dict):
             raise ValueError(f"{folder / PROCESSOR_FILE}: {key!r} is {describe(nested[key])}, not a JSON object")
-        found.append((PROCESSOR_FILE, _extractor(folder / PROCESSOR_FILE, nested[key])))
+        found.append((PROCESSOR_FILE, _extractor(folder / PROCESSOR_FILE, nested[key], front_end)))
     if (folder / PREPROCESSOR_FILE).is_file():
-        found.append((PREPROCESSOR_FILE, _extractor(folder / PREPROCESSOR_FILE, flat, refuse=not found)))
+        found.append((PREPROCESSOR_FILE, _extractor(folder / PREPROCESSOR_FILE, flat, front_end, refuse=not found)))
+    if front_end == "log_mel":
+        return False, "16 kHz, as it is; its log-mel spectrogram is part of the model"
     if not found:
         return True, "16 kHz, normalized to zero mean and unit variance (assumed: no preprocessor_config.json)"
     name, normalizes = found[0]
@@ -277,13 +289,16 @@ def read_preprocessing(folder: Path) -> tuple[bool, str]:
     return bool(normalizes), f"16 kHz, {line} ({name})"
 
 
-def _extractor(path: Path, fields: Mapping[str, Any], *, refuse: bool = True) -> bool | None:
+def _extractor(path: Path, fields: Mapping[str, Any], front_end: str, *, refuse: bool = True) -> bool | None:
     """Returns do_normalize of a supported feature extractor; refuses any other, or returns None without `refuse`."""
     normalizes = fields.get("do_normalize", True)
     problems = []
-    if fields.get("feature_extractor_type", _EXTRACTOR) != _EXTRACTOR:
-        problems.append(f"feature_extractor_type is {describe(fields['feature_extractor_type'])}; only {_EXTRACTOR} is")
-    for name, wanted in (("sampling_rate", SAMPLE_RATE), ("feature_size", 1)):
+    kind, numbers = _EXTRACTOR, {"sampling_rate": SAMPLE_RATE, "feature_size": 1}
+    if front_end == "log_mel":
+        kind, numbers = _MEL_EXTRACTOR, _MEL_FIELDS
+    if fields.get("feature_extractor_type", kind) != kind:
+        problems.append(f"feature_extractor_type is {describe(fields['feature_extractor_type'])}; only {kind} is")
+    for name, wanted in numbers.items():
         value = fields.get(name, wanted)
         if not is_kind(value, float) or value != wanted:
             problems.append(f"{name} is {describe(value)}; only {wanted} is")
@@ -321,6 +336,15 @@ def case_notes(vocabulary: Vocabulary) -> list[str]:
 
 def preprocessor_fields(config: Wav2Vec2Config) -> dict[str, Any]:
     """Returns the content of preprocessor_config.json for our preprocessing."""
+    if config.front_end == "log_mel":
+        return {
+            "feature_extractor_type": _MEL_EXTRACTOR,
+            "processor_class": "Wav2Vec2BertProcessor",
+            **_MEL_FIELDS,
+            "padding_side": "right",
+            "padding_value": 0.0,
+            "return_attention_mask": True,
+        }
     return {
         "feature_extractor_type": _EXTRACTOR,
         "do_normalize": config.normalize_waveform,

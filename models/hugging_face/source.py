@@ -10,7 +10,7 @@ from typing import Any
 
 from common.weight_names import repository_hint
 from models.hugging_face import config as hf_config
-from models.hugging_face import files
+from models.hugging_face import files, languages
 from models.wav2vec2.config import Wav2Vec2Config
 from models.weights.stored_tensor import StoredTensor
 from models.weights.tensor_files import open_tensors
@@ -30,6 +30,7 @@ class Source:
             unknown. Raises ValueError if they do not fit.
         text_notes: Returns remarks on the text that a vocabulary writes.
         unused: Patterns of further tensors to drop.
+        language: Language of its head where it has several; "" otherwise.
     """
 
     path: Path
@@ -40,10 +41,17 @@ class Source:
     read_vocabulary: Callable[[int], files.Vocabulary | None]
     text_notes: Callable[[files.Vocabulary], list[str]]
     unused: tuple[str, ...] = ()
+    language: str = ""
 
 
-def open_folder(folder: Path, stack: contextlib.ExitStack) -> Source:
+def open_folder(folder: Path, stack: contextlib.ExitStack, *, target_lang: str = "", has_vocab: bool = False) -> Source:
     """Opens a Hugging Face folder.
+
+    Args:
+        folder: The folder.
+        stack: Closes the opened files.
+        target_lang: Language whose adapter and head are read, see `models.hugging_face.languages`.
+        has_vocab: Whether another vocabulary takes the place of the folder's.
 
     Raises:
         FileNotFoundError: If config.json or the weights are absent.
@@ -52,10 +60,13 @@ def open_folder(folder: Path, stack: contextlib.ExitStack) -> Source:
     if not folder.is_dir() and (hint := repository_hint(str(folder))):
         raise FileNotFoundError(f"{folder}: no such folder{hint}")
     config, fields = hf_config.read_hf_config(folder / "config.json")
-    normalizes, preprocessing = files.read_preprocessing(folder)
+    normalizes, preprocessing = files.read_preprocessing(folder, config.front_end)
+    language = languages.choose_language(folder, target_lang, config, has_vocab=has_vocab)
+    tensors = languages.open_language(open_tensors(folder, stack), folder, target_lang, stack)
+    config = languages.fit_head(config, tensors)
 
     def read_vocabulary(num_rows: int) -> files.Vocabulary | None:
-        return files.folder_vocabulary(folder, num_rows=num_rows, config=fields)
+        return files.folder_vocabulary(folder, num_rows=num_rows, config=fields, target_lang=language)
 
     def text_notes(vocabulary: files.Vocabulary) -> list[str]:
         return files.text_notes(folder, vocabulary)
@@ -64,10 +75,11 @@ def open_folder(folder: Path, stack: contextlib.ExitStack) -> Source:
         path=folder,
         config=dataclasses.replace(config, normalize_waveform=normalizes),
         model_type=model_type_of(fields),
-        tensors=open_tensors(folder, stack),
+        tensors=tensors,
         preprocessing=preprocessing,
         read_vocabulary=read_vocabulary,
         text_notes=text_notes,
+        language=language,
     )
 
 

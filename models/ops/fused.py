@@ -19,6 +19,7 @@ import tensorflow as tf
 from models.ops.attention_logits import add_mask, masked_logits
 from models.ops.grouped_convolution import products_backward, products_forward
 from models.ops.keyed_random import keep_of
+from models.ops.position_bias import Positions, add_positions, collapse, positioned_logits
 
 _SQRT_HALF = 0.7071067811865476
 _DENSITY_AT_0 = 0.3989422804014327  # of the normal distribution
@@ -31,7 +32,8 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(function, jit_compile=True, autograph=False, reduce_retracing=True)
 
 
-def _function(function: Callable[..., Any]) -> Callable[..., Any]:
+def called(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Makes an operation with a custom gradient a function of its own."""
     # A custom gradient cannot be differentiated inside a branch of tf.cond (layer drop), but a function call can. It
     # also lets all layers share one trace.
     return tf.function(function, autograph=False, reduce_retracing=True)
@@ -59,7 +61,7 @@ def _gelu_backward(x: tf.Tensor, upstream: tf.Tensor, keys: Keys, rate: float) -
     return tf.cast(slope * tf.cast(_dropped(upstream, rate, keys), tf.float32), x.dtype)
 
 
-@_function
+@called
 def gelu(x: tf.Tensor, *, rate: float = 0.0, keys: Keys = None) -> tf.Tensor:
     """Applies the exact GELU, then dropout; keeps only x for the backward pass.
 
@@ -72,6 +74,56 @@ def gelu(x: tf.Tensor, *, rate: float = 0.0, keys: Keys = None) -> tf.Tensor:
     @tf.custom_gradient
     def compute(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         return _gelu_forward(x, keys, rate), lambda upstream: _gelu_backward(x, upstream, keys, rate)
+
+    return compute(x)
+
+
+@_compiled
+def _swish_forward(x: tf.Tensor, keys: Keys, rate: float) -> tf.Tensor:
+    wide = tf.cast(x, tf.float32)
+    return _dropped(tf.cast(wide * tf.sigmoid(wide), x.dtype), rate, keys)
+
+
+@_compiled
+def _swish_backward(x: tf.Tensor, upstream: tf.Tensor, keys: Keys, rate: float) -> tf.Tensor:
+    wide = tf.cast(x, tf.float32)
+    gate = tf.sigmoid(wide)
+    slope = gate * (1.0 + wide * (1.0 - gate))
+    return tf.cast(slope * tf.cast(_dropped(upstream, rate, keys), tf.float32), x.dtype)
+
+
+@called
+def swish(x: tf.Tensor, *, rate: float = 0.0, keys: Keys = None) -> tf.Tensor:
+    """Applies x times its sigmoid, then dropout; keeps only x for the backward pass. Arguments as for `gelu`."""
+
+    @tf.custom_gradient
+    def compute(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return _swish_forward(x, keys, rate), lambda upstream: _swish_backward(x, upstream, keys, rate)
+
+    return compute(x)
+
+
+@_compiled
+def _glu_forward(x: tf.Tensor) -> tf.Tensor:
+    value, gate = tf.split(tf.cast(x, tf.float32), 2, axis=-1)
+    return tf.cast(value * tf.sigmoid(gate), x.dtype)
+
+
+@_compiled
+def _glu_backward(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    value, gate = tf.split(tf.cast(x, tf.float32), 2, axis=-1)
+    gate = tf.sigmoid(gate)
+    to_value = tf.cast(upstream, tf.float32) * gate
+    return tf.cast(tf.concat([to_value, to_value * value * (1.0 - gate)], axis=-1), x.dtype)
+
+
+@called
+def gated_linear_unit(x: tf.Tensor) -> tf.Tensor:
+    """Returns the first half of x [..., 2 N] times the sigmoid of the second; keeps only x for the backward pass."""
+
+    @tf.custom_gradient
+    def compute(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return _glu_forward(x), lambda upstream: _glu_backward(x, upstream)
 
     return compute(x)
 
@@ -103,7 +155,7 @@ def _norm_backward(
     return gradient, tf.reduce_sum(upstream * normalized, axis=axes), tf.reduce_sum(upstream, axis=axes)
 
 
-@_function
+@called
 def layer_norm(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, *, epsilon: float) -> tf.Tensor:
     """Normalizes the last axis in float32; keeps only x for the backward pass.
 
@@ -122,24 +174,29 @@ def layer_norm(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, *, epsilon: fl
 
 
 @_compiled
-def _add_forward(x: tf.Tensor, residual: tf.Tensor, keys: Keys, rate: float) -> tf.Tensor:
-    return residual + _dropped(x, rate, keys)
+def _add_forward(x: tf.Tensor, residual: tf.Tensor, keys: Keys, rate: float, factor: float) -> tf.Tensor:
+    return residual + _scaled(_dropped(x, rate, keys), factor)
 
 
 @_compiled
-def _drop(x: tf.Tensor, keys: Keys, rate: float) -> tf.Tensor:
-    return _dropped(x, rate, keys)
+def _drop(x: tf.Tensor, keys: Keys, rate: float, factor: float) -> tf.Tensor:
+    return _scaled(_dropped(x, rate, keys), factor)
 
 
-@_function
-def add_dropped(x: tf.Tensor, residual: tf.Tensor, *, rate: float, keys: Keys) -> tf.Tensor:
-    """Returns residual + dropout(x); keeps no tensor for the backward pass."""
+def _scaled(x: tf.Tensor, factor: float) -> tf.Tensor:
+    return x if factor == 1.0 else x * tf.cast(factor, x.dtype)
+
+
+@called
+def add_dropped(x: tf.Tensor, residual: tf.Tensor, *, rate: float, keys: Keys, factor: float = 1.0) -> tf.Tensor:
+    """Returns residual + factor * dropout(x); keeps no tensor for the backward pass."""
 
     @tf.custom_gradient
     def compute(x: tf.Tensor, residual: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
-        return _add_forward(x, residual, keys, rate), lambda upstream: (_drop(upstream, keys, rate), upstream)
+        result = _add_forward(x, residual, keys, rate, factor)
+        return result, lambda upstream: (_drop(upstream, keys, rate, factor), upstream)
 
-    if keys is None or rate == 0.0:
+    if (keys is None or rate == 0.0) and factor == 1.0:
         return residual + x
     return compute(x, residual)
 
@@ -157,7 +214,7 @@ def _products_backward(
     return products_backward(x, tf.ensure_shape(kernel, shape), upstream, num_groups)
 
 
-@_function
+@called
 def _grouped_convolution(x: tf.Tensor, kernel: tf.Tensor, num_groups: int, shape: tuple[int, ...]) -> tf.Tensor:
     @tf.custom_gradient
     def compute(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], Any]]:
@@ -174,7 +231,7 @@ def grouped_convolution(x: tf.Tensor, kernel: tf.Tensor, *, num_groups: int) -> 
     return _grouped_convolution(x, tf.convert_to_tensor(kernel), num_groups, tuple(kernel.shape))
 
 
-@_function
+@called
 def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """Returns x + bias, whose gradient is a product with ones: TensorFlow's sum takes ten times as long on a GPU.
 
@@ -197,6 +254,25 @@ def add_bias(x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
 @_compiled
 def _biased(logits: tf.Tensor, key_bias: tf.Tensor) -> tf.Tensor:
     return add_mask(logits, key_bias)
+
+
+@_compiled
+def _positioned(logits: tf.Tensor, key_bias: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    return add_positions(logits, key_bias, gate, matrix)
+
+
+@_compiled
+def _positions_backward(to_logits: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the gradients of `add_positions` with respect to the gate and to the bias by distance."""
+    wide = tf.cast(to_logits, tf.float32)
+    # A product with ones, because XLA's row sums take three times as long on CPUs.
+    to_gate = tf.linalg.matvec(wide * matrix, tf.ones([tf.shape(matrix)[-1]]))
+    return to_gate, collapse(tf.reduce_sum(wide * tf.expand_dims(gate, -1), axis=0))
+
+
+@_compiled
+def _biased_twice(logits: tf.Tensor, key_bias: tf.Tensor, pair_bias: tf.Tensor) -> tf.Tensor:
+    return add_mask(logits + pair_bias, key_bias)
 
 
 @_compiled
@@ -229,33 +305,54 @@ def _transposed_product(large: tf.Tensor, small: tf.Tensor) -> tf.Tensor:
     return tf.transpose(tf.matmul(small, large, transpose_a=True), [0, 1, 3, 2])
 
 
-@_function
+@called
 def attention(
-    query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, key_bias: tf.Tensor, *, rate: float, keys: Keys
+    query: tf.Tensor,
+    key: tf.Tensor,
+    value: tf.Tensor,
+    key_bias: tf.Tensor,
+    gate: tf.Tensor | None = None,
+    positions: Positions | None = None,
+    *,
+    rate: float,
+    keys: Keys,
+    pair_bias: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Returns dropout(softmax(query key^T + key_bias)) value; keeps one [B, H, F, F] tensor for the backward pass.
+    """Returns dropout(softmax(query key^T + biases)) value; keeps one [B, H, F, F] tensor for the backward pass.
 
     Args:
         query: [B, H, F, D / H], scaled.
         key: [B, H, F, D / H], not scaled.
         value: [B, H, F, D / H].
         key_bias: float32 [B, 1, 1, F].
+        gate: float32 [B, H, F]; scales `positions`.
+        positions: Added to the logits; None adds nothing.
         rate: Dropout rate of the probabilities.
         keys: uint32 [B, H, F]; None drops nothing.
+        pair_bias: [B, H, F, F], added to the logits instead; None adds nothing.
 
     Returns:
         [B, H, F, D / H].
     """
 
     @tf.custom_gradient
-    def compute(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+    def compute(
+        query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, *position: tf.Tensor
+    ) -> tuple[tf.Tensor, Callable[..., Any]]:
+        if pair_bias is not None:
+            product = tf.matmul(query, key, transpose_b=True)
+            logits = tf.ensure_shape(_biased_twice(product, key_bias, position[0]), product.shape)
+        elif positions is not None:
+            logits = positioned_logits(query, key, key_bias, position[0], positions.matrix, add=_positioned)
+        else:
+            logits = masked_logits(query, key, key_bias, add=_biased)
         # TensorFlow's softmax kernel, because XLA's row sums are several times slower on CPUs.
-        probs = tf.nn.softmax(masked_logits(query, key, key_bias, add=_biased), axis=-1)
+        probs = tf.nn.softmax(logits, axis=-1)
         drops = keys is not None and rate > 0.0
         signed = _signed_probs(probs, keys, rate, value.dtype) if drops else tf.cast(probs, value.dtype)
         context = tf.matmul(_kept(signed) if drops else signed, value)
 
-        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
             # Wait for the upstream gradient: without it this depends on the forward pass alone and could run there,
             # which would keep a second [B, H, F, F] tensor of every layer alive.
             with tf.control_dependencies([upstream]):
@@ -263,8 +360,15 @@ def attention(
             to_value = _transposed_product(kept, upstream)
             to_dropped = tf.matmul(upstream, value, transpose_b=True)
             to_logits = _logits_backward(signed, to_dropped, context, upstream, rate if drops else 0.0)
-            return tf.matmul(to_logits, key), _transposed_product(to_logits, query), to_value
+            to_inputs = tf.matmul(to_logits, key), _transposed_product(to_logits, query), to_value
+            if pair_bias is not None:
+                return *to_inputs, to_logits
+            if positions is None:
+                return to_inputs
+            return *to_inputs, *_positions_backward(to_logits, position[0], positions.matrix)
 
         return context, gradient
 
-    return compute(query, key, value)
+    if pair_bias is not None:
+        return compute(query, key, value, pair_bias)
+    return compute(query, key, value, *(() if positions is None else (gate, positions.by_distance)))

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from models.ops import fused
+from models.ops import fused, relative_bias
 from models.ops.attention_logits import masked_logits
+from models.ops.depthwise import depthwise_convolution, fast_depthwise_convolution
 from models.ops.devices import device_type, on_cpu
 from models.ops.grouped_convolution import grouped_convolution, grouped_convolution_by_products
 from models.ops.keyed_random import UpdateRandom, dropout
+from models.ops.position_bias import Positions, expand, positioned_logits
 
 
 def gelu(x: tf.Tensor) -> tf.Tensor:
     """Returns the exact (erf) GELU of Hendrycks and Gimpel, https://arxiv.org/abs/1606.08415, not its tanh form."""
     return tf.nn.gelu(x, approximate=False)
+
+
+def swish(x: tf.Tensor) -> tf.Tensor:
+    """Returns x times its sigmoid (Ramachandran et al., https://arxiv.org/abs/1710.05941)."""
+    return x * tf.sigmoid(x)  # tf.nn.silu has a custom gradient, which layer drop cannot differentiate
+
+
+ACTIVATIONS = {"gelu": gelu, "swish": swish, "relu": tf.nn.relu}
 
 
 class Operations:
@@ -27,6 +37,20 @@ class Operations:
         """Returns the GELU of x [B, ...] under dropout."""
         return dropout(gelu(x), rate, random, stream=stream)
 
+    def activation(
+        self, x: tf.Tensor, random: UpdateRandom | None, *, kind: str, rate: float = 0.0, stream: int = 0
+    ) -> tf.Tensor:
+        """Returns an activation of `ACTIVATIONS` of x [B, ...] under dropout."""
+        if kind == "gelu":
+            return self.gelu(x, random, rate=rate, stream=stream)
+        return dropout(ACTIVATIONS[kind](x), rate, random, stream=stream)
+
+    def gated_linear_unit(self, x: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+        """Returns the first half of x [..., 2 N] times the sigmoid of the second (https://arxiv.org/abs/1612.08083)."""
+        del random
+        value, gate = tf.split(x, 2, axis=-1)
+        return value * tf.sigmoid(gate)
+
     def layer_norm(
         self, x: tf.Tensor, random: UpdateRandom | None, *, scale: tf.Variable, offset: tf.Variable, epsilon: float
     ) -> tf.Tensor:
@@ -39,10 +63,18 @@ class Operations:
         return tf.cast(centered * (tf.math.rsqrt(variance + epsilon) * scale) + offset, x.dtype)
 
     def add_dropped(
-        self, x: tf.Tensor, residual: tf.Tensor, random: UpdateRandom | None, *, rate: float, stream: int
+        self,
+        x: tf.Tensor,
+        residual: tf.Tensor,
+        random: UpdateRandom | None,
+        *,
+        rate: float,
+        stream: int,
+        factor: float = 1.0,
     ) -> tf.Tensor:
-        """Returns residual + dropout(x), both [B, ...]."""
-        return residual + dropout(x, rate, random, stream=stream)
+        """Returns residual + factor * dropout(x), both [B, ...]."""
+        x = dropout(x, rate, random, stream=stream)
+        return residual + (x if factor == 1.0 else x * tf.cast(factor, x.dtype))
 
     def attention(
         self,
@@ -54,8 +86,11 @@ class Operations:
         *,
         rate: float,
         stream: int,
+        gate: tf.Tensor | None = None,
+        positions: Positions | None = None,
+        pair_bias: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Returns dropout(softmax(query key^T + key_bias)) value.
+        """Returns dropout(softmax(query key^T + key_bias + pair_bias)) value.
 
         Args:
             query: [B, H, F, D / H], scaled.
@@ -65,9 +100,23 @@ class Operations:
             random: Random numbers of the update.
             rate: Dropout rate of the probabilities.
             stream: Id of their random numbers.
+            gate: float32 [B, H, F]; scales `positions`.
+            positions: Added to the logits; None adds nothing.
+            pair_bias: [B, H, F, F], added to the logits instead; None adds nothing.
         """
-        probs = tf.nn.softmax(masked_logits(query, key, key_bias), axis=-1)  # [B, H, F, F]
+        if positions is None:
+            logits = masked_logits(query, key, key_bias)
+        else:
+            logits = positioned_logits(query, key, key_bias, gate, positions.matrix)
+        if pair_bias is not None:
+            logits += tf.cast(pair_bias, logits.dtype)
+        probs = tf.nn.softmax(logits, axis=-1)  # [B, H, F, F]
         return tf.matmul(dropout(tf.cast(probs, value.dtype), rate, random, stream=stream), value)
+
+    def positions(self, by_distance: tf.Tensor, random: UpdateRandom | None) -> Positions:
+        """Returns the bias of each head and distance, float32 [H, 2 F - 1], as `attention` takes it."""
+        del random
+        return Positions(by_distance, expand(by_distance))
 
     def grouped_convolution(
         self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None, *, num_groups: int
@@ -81,6 +130,20 @@ class Operations:
     def add_bias(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         """Returns x + bias for x [N, D] and bias [D]."""
         return tf.nn.bias_add(x, bias)
+
+    def depthwise_convolution(self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+        """Convolves each channel of x, float32 [B, F + K - 1, D], with its filter of kernel, float32 [K, D]."""
+        del random
+        return depthwise_convolution(x, kernel)
+
+    def skew(self, scores: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+        """Returns `models.ops.relative_bias.skew`; in training its gradient is one that XLA compiles."""
+        return relative_bias.skew(scores) if random is None else relative_bias.fast_skew(scores)
+
+    def spread(self, table: tf.Tensor, random: UpdateRandom | None, *, left: int) -> tf.Tensor:
+        """Returns `models.ops.relative_bias.spread`; in training its gradient is one that XLA compiles."""
+        function = relative_bias.spread if random is None else relative_bias.fast_spread
+        return function(table, left=left)
 
 
 class FusedOperations(Operations):
@@ -97,6 +160,18 @@ class FusedOperations(Operations):
         keys = random.vector_keys(tf.shape(x), stream=stream) if rate else None
         return fused.gelu(x, rate=rate, keys=keys)
 
+    def activation(
+        self, x: tf.Tensor, random: UpdateRandom | None, *, kind: str, rate: float = 0.0, stream: int = 0
+    ) -> tf.Tensor:
+        """Returns an activation of x [B, ...] under dropout; GELU and swish are fused in training."""
+        if kind != "swish" or random is None:
+            return super().activation(x, random, kind=kind, rate=rate, stream=stream)
+        return fused.swish(x, rate=rate, keys=random.vector_keys(tf.shape(x), stream=stream) if rate else None)
+
+    def gated_linear_unit(self, x: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+        """Returns the gated linear unit of x [..., 2 N], fused in training."""
+        return super().gated_linear_unit(x, random) if random is None else fused.gated_linear_unit(x)
+
     def layer_norm(
         self, x: tf.Tensor, random: UpdateRandom | None, *, scale: tf.Variable, offset: tf.Variable, epsilon: float
     ) -> tf.Tensor:
@@ -106,12 +181,20 @@ class FusedOperations(Operations):
         return fused.layer_norm(x, tf.convert_to_tensor(scale), tf.convert_to_tensor(offset), epsilon=epsilon)
 
     def add_dropped(
-        self, x: tf.Tensor, residual: tf.Tensor, random: UpdateRandom | None, *, rate: float, stream: int
+        self,
+        x: tf.Tensor,
+        residual: tf.Tensor,
+        random: UpdateRandom | None,
+        *,
+        rate: float,
+        stream: int,
+        factor: float = 1.0,
     ) -> tf.Tensor:
-        """Returns residual + dropout(x), fused in training."""
-        if random is None or not rate:
-            return residual + x
-        return fused.add_dropped(x, residual, rate=rate, keys=random.vector_keys(tf.shape(x), stream=stream))
+        """Returns residual + factor * dropout(x), fused in training."""
+        if random is None or (not rate and factor == 1.0):
+            return super().add_dropped(x, residual, random, rate=rate, stream=stream, factor=factor)
+        keys = random.vector_keys(tf.shape(x), stream=stream) if rate else None
+        return fused.add_dropped(x, residual, rate=rate, keys=keys, factor=factor)
 
     def attention(
         self,
@@ -123,13 +206,24 @@ class FusedOperations(Operations):
         *,
         rate: float,
         stream: int,
+        gate: tf.Tensor | None = None,
+        positions: Positions | None = None,
+        pair_bias: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Returns dropout(softmax(query key^T + key_bias)) value, fused in training."""
+        """Returns dropout(softmax(query key^T + key_bias + pair_bias)) value, fused in training."""
         if random is None:
-            return super().attention(query, key, value, key_bias, random, rate=rate, stream=stream)
+            return super().attention(
+                query, key, value, key_bias, random,
+                rate=rate, stream=stream, gate=gate, positions=positions, pair_bias=pair_bias,
+            )  # fmt: skip
         shape = tf.shape(query)
         keys = random.vector_keys([shape[0], query.shape[1], shape[2], shape[2]], stream=stream) if rate else None
-        return fused.attention(query, key, value, key_bias, rate=rate, keys=keys)
+        return fused.attention(query, key, value, key_bias, gate, positions, rate=rate, keys=keys, pair_bias=pair_bias)
+
+    def positions(self, by_distance: tf.Tensor, random: UpdateRandom | None) -> Positions:
+        """Returns the bias of each head and distance; in training its gradient goes to `by_distance` alone."""
+        plain = super().positions(by_distance, random)
+        return plain if random is None else Positions(by_distance, tf.stop_gradient(plain.matrix))
 
     def grouped_convolution(
         self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None, *, num_groups: int
@@ -146,6 +240,12 @@ class FusedOperations(Operations):
         if device_type() != "GPU":
             return super().add_bias(x, bias)
         return fused.add_bias(x, tf.convert_to_tensor(bias))
+
+    def depthwise_convolution(self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
+        """Convolves each channel, in training on a CPU with the fast kernel gradient."""
+        if random is None or not on_cpu():
+            return super().depthwise_convolution(x, kernel, random)
+        return fast_depthwise_convolution(x, kernel)
 
 
 PLAIN = Operations()

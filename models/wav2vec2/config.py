@@ -8,8 +8,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from common.json_files import describe, is_kind
 from common.renamed import rename_fields
+from models.wav2vec2.parts import MAX_LAYERS, check_parts
 from models.wav2vec2.presets import PRESETS
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
@@ -17,17 +20,30 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MIN_FUSED_HIDDEN_SIZE = 256
 # Far above every published model. A larger value means a damaged file, which is refused before anything is allocated.
 MAX_SIZE = 2**20  # of any width, kernel or count
-MAX_LAYERS = 1_000  # transformer layers, or convolutions
-_MAX_PARAMETERS = 10**11
 _KINDS = {bool: "true or false", str: "text", int: "a whole number", float: "a finite number"}
 _CHOICES = {
     "conv_init": ("random", "gabor"),
     "fused_ops": ("auto", "on", "off"),
     "feature_norm": ("group", "layer"),
+    "pos_conv_norm": ("weight", "layer"),
+    "front_end": ("convolutions", "log_mel"),
+    "layer_kind": ("transformer", "conformer"),
+    "activation": ("gelu", "swish", "relu"),
+    "attention_positions": ("none", "relative", "rotary", "relative_key"),
+    "depthwise_norm": ("batch", "layer"),
+    "length_adapter": ("convolution", "attention"),
+    "length_adapter_activation": ("gelu", "swish", "relu"),
 }
+_COUNTS_OF_LAYERS = ("num_layers", "pos_conv_depth", "num_length_adapters")
+# Counts and sizes of parts that a network may lack.
+_MAY_BE_ZERO = (
+    "mask_time_min_spans", "relative_position_buckets", "attention_adapter_size", "relative_key_left",
+    "relative_key_right", "num_length_adapters", "output_size", "lora_rank", "bottleneck_size",
+)  # fmt: skip
 # The projections of a transformer layer that LoRA can update, by their names in transformers and PEFT.
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense")
-_MAY_BE_0 = ("mask_time_min_spans", "lora_rank", "bottleneck_size")
+# Window and hop of the log-mel spectrogram in samples at 16 kHz, its channels, and its frames that are joined into one.
+MEL_WINDOW, MEL_HOP, MEL_BINS, MEL_STRIDE = 400, 160, 80, 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,19 +70,49 @@ class Wav2Vec2Config:
             all published wav2vec 2.0 and HuBERT models; some models distilled from HuBERT lack it.
         normalize_waveform: Whether the network expects recordings of zero mean and unit variance, as nearly all
             published models do.
+        front_end: What makes features of a waveform: "convolutions", or "log_mel" for the log-mel spectrogram of
+            w2v-BERT (`models.wav2vec2.log_mel`), whose recordings are not normalized.
         hidden_size: Width D of the transformer.
         num_layers: Number of transformer layers.
         num_heads: Number of attention heads; divides hidden_size.
         intermediate_size: Width of the feed-forward blocks.
         pos_conv_kernel: Kernel width, in frames, of the convolutional position embedding.
         pos_conv_groups: Groups of that convolution.
-        stable_layer_norm: True for pre-norm transformer layers (LARGE models), False for post-norm.
-        layer_norm_epsilon: Added to variances in the feature projection and the transformer; the feature encoder
-            always uses 1e-5.
+        pos_conv_norm: "weight" for one convolution whose kernel is weight-normalized, or "layer" for a stack of plain
+            ones, each followed by a layer norm, as in data2vec (`models.wav2vec2.positional_convolution`).
+        pos_conv_depth: Number of convolutions; with "weight" there is one.
+        relative_position_buckets: Rows of the table of a gated relative position bias in attention, as in WavLM
+            (`models.wav2vec2.relative_positions`); 0 = no such bias.
+        relative_position_max_distance: Distance in frames from which on all share the last row.
+        attention_adapter_size: Inner width of the adapter at the end of each transformer layer, as in MMS
+            (`models.wav2vec2.attention_adapter`); 0 = none. Pre-norm layers alone have one.
+        stable_layer_norm: True for pre-norm transformer layers (LARGE models), False for post-norm. Conformer layers
+            are pre-norm either way, and True adds a norm after the last one.
+        layer_kind: "transformer" or "conformer" (`models.wav2vec2.conformer`).
+        activation: Activation of the feed-forward blocks and of the convolutions inside conformer layers.
+        attention_positions: Positions that the attention of conformer layers reads: "none", "relative"
+            (Transformer-XL), "rotary", or "relative_key" (learned for each clipped distance).
+        rotary_base: Base of the wavelengths of rotary positions.
+        relative_key_left: Largest distance to the left that has a relative_key position of its own, in frames.
+        relative_key_right: Largest distance to the right that has one.
+        depthwise_kernel: Kernel width of the convolution inside a conformer layer, in frames; odd.
+        depthwise_causal: Whether that convolution sees the frames before and not those behind.
+        depthwise_norm: "batch" (with the recorded statistics, in training too) or "layer".
+        num_length_adapters: Number of layers behind the encoder that shorten its output.
+        length_adapter: "convolution", or "attention" for the adapter layers of w2v-BERT.
+        length_adapter_kernel: Kernel width of their convolutions.
+        length_adapter_stride: Stride of their convolutions.
+        length_adapter_activation: Activation of the feed-forward blocks of attention adapters.
+        length_adapter_feed_forward: Whether a feed-forward block comes before them.
+        output_size: Width of the length adapters and of the input of the head; 0 = hidden_size.
+        layer_norm_epsilon: Added to variances in the feature projection and the transformer; the feature encoder,
+            convolution adapters and conformer layers with batch norm always use 1e-5.
         hidden_dropout: Dropout rate after embeddings, attention and feed-forward blocks.
         attention_dropout: Dropout rate of attention probabilities.
         activation_dropout: Dropout rate inside feed-forward blocks.
         feature_projection_dropout: Dropout rate after the feature projection.
+        convolution_dropout: Dropout rate after the convolutions of conformer layers, and after the attention of length
+            adapters.
         final_dropout: Dropout rate before the CTC head.
         layer_drop: Probability that an update skips a transformer layer.
         mask_time_prob: Expected ratio of frames under time masks, overlaps counted twice; 0 = no masks.
@@ -79,6 +125,7 @@ class Wav2Vec2Config:
             (wide models), "on" or "off"; the results are the same up to rounding.
         gradient_checkpointing: Whether the backward pass recomputes each transformer layer instead of
             keeping its tensors. Less memory, a third more time, the same results.
+        train_adapters_only: Whether only the attention adapters and the CTC head train.
         lora_rank: Rank of the updates that train beside frozen projections (`models.wav2vec2.low_rank`); 0 = none.
         lora_alpha: The updates count lora_alpha / lora_rank times.
         lora_dropout: Dropout rate of what the updates read.
@@ -96,18 +143,41 @@ class Wav2Vec2Config:
     feature_norm: str = "group"
     feature_projection_norm: bool = True
     normalize_waveform: bool = True
+    front_end: str = "convolutions"
     hidden_size: int = 768
     num_layers: int = 12
     num_heads: int = 12
     intermediate_size: int = 3072
     pos_conv_kernel: int = 128
     pos_conv_groups: int = 16
+    pos_conv_norm: str = "weight"
+    pos_conv_depth: int = 1
+    relative_position_buckets: int = 0
+    relative_position_max_distance: int = 800
+    attention_adapter_size: int = 0
     stable_layer_norm: bool = False
+    layer_kind: str = "transformer"
+    activation: str = "gelu"
+    attention_positions: str = "none"
+    rotary_base: int = 10_000
+    relative_key_left: int = 64
+    relative_key_right: int = 8
+    depthwise_kernel: int = 31
+    depthwise_causal: bool = False
+    depthwise_norm: str = "batch"
+    num_length_adapters: int = 0
+    length_adapter: str = "convolution"
+    length_adapter_kernel: int = 3
+    length_adapter_stride: int = 2
+    length_adapter_activation: str = "relu"
+    length_adapter_feed_forward: bool = False
+    output_size: int = 0
     layer_norm_epsilon: float = 1e-5
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
     activation_dropout: float = 0.1
     feature_projection_dropout: float = 0.1
+    convolution_dropout: float = 0.1
     final_dropout: float = 0.1
     layer_drop: float = 0.1
     mask_time_prob: float = 0.05
@@ -118,6 +188,7 @@ class Wav2Vec2Config:
     initializer_range: float = 0.02
     fused_ops: str = "auto"
     gradient_checkpointing: bool = False
+    train_adapters_only: bool = False
     lora_rank: int = 0
     lora_alpha: float = 16.0
     lora_dropout: float = 0.0
@@ -138,12 +209,12 @@ class Wav2Vec2Config:
                 "conv_dim, conv_kernel and conv_stride must have one entry per convolution, got "
                 f"{len(self.conv_dim)}, {len(self.conv_kernel)} and {len(self.conv_stride)} entries"
             )
-        for name in ("num_heads", "pos_conv_groups"):
+        for name in ("num_heads", *(("pos_conv_groups",) if self.has_position_convolution else ())):
             if self.hidden_size % (divisor := getattr(self, name)):
                 raise ValueError(f"hidden_size must be a multiple of {name}, got {self.hidden_size} and {divisor}")
         if self.samples_per_frame > MAX_SIZE:
             raise ValueError(f"conv_stride must make a hop of at most {MAX_SIZE} samples, got {list(self.conv_stride)}")
-        self._check_num_parameters()
+        check_parts(self)
 
     def _check_lora_targets(self) -> None:
         """Checks the names of the projections that LoRA updates, and that there is one kind of adaptation."""
@@ -151,23 +222,6 @@ class Wav2Vec2Config:
         if not isinstance(value, (list, tuple)) or not value or not set(map(str, value)) <= set(LORA_TARGETS):
             raise ValueError(f"lora_targets must be one or more of {', '.join(LORA_TARGETS)}, got {describe(value)}")
         object.__setattr__(self, "lora_targets", tuple(name for name in LORA_TARGETS if name in value))
-        if self.lora_rank and self.bottleneck_size:
-            raise ValueError(
-                f"lora_rank is {self.lora_rank} and bottleneck_size {self.bottleneck_size}; set one of them to 0"
-            )
-
-    def _check_num_parameters(self) -> None:
-        """Refuses sizes that are fine one by one and together ask for more memory than any machine has."""
-        num_weights = self.num_layers * self.hidden_size * (4 * self.hidden_size + 2 * self.intermediate_size)
-        num_weights += self.hidden_size**2 * self.pos_conv_kernel // self.pos_conv_groups
-        num_weights += self.hidden_size * self.vocab_size
-        for size, before, kernel in zip(self.conv_dim, (1, *self.conv_dim), self.conv_kernel, strict=False):
-            num_weights += size * before * kernel
-        if num_weights > _MAX_PARAMETERS:
-            raise ValueError(
-                f"the sizes make about {num_weights:.1e} parameters, at most {_MAX_PARAMETERS:.0e} are supported: "
-                f"hidden_size {self.hidden_size}, num_layers {self.num_layers}, conv_dim {list(self.conv_dim)} ..."
-            )
 
     def _check_values(self) -> None:
         """Checks the type and the range of each field by itself."""
@@ -187,8 +241,51 @@ class Wav2Vec2Config:
 
     @property
     def samples_per_frame(self) -> int:
-        """Returns the hop between frames in samples (320 in all published models, 20 ms at 16 kHz)."""
-        return math.prod(self.conv_stride)
+        """Returns the hop between frames of logits in samples (320, 20 ms, in all published models)."""
+        return math.prod(stride for _, stride, _ in self.frame_steps)
+
+    @property
+    def encoder_steps(self) -> tuple[tuple[int, int, int], ...]:
+        """Returns (kernel, stride, padding on each side) of what makes frames of the encoder out of samples."""
+        if self.front_end == "log_mel":
+            return (MEL_WINDOW, MEL_HOP, 0), (MEL_STRIDE, MEL_STRIDE, 0)
+        return tuple((kernel, stride, 0) for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True))
+
+    @property
+    def adapter_step(self) -> tuple[int, int, int]:
+        """Returns (kernel, stride, padding on each side) of one length adapter."""
+        padding = 1 if self.length_adapter == "convolution" else self.length_adapter_stride // 2
+        return self.length_adapter_kernel, self.length_adapter_stride, padding
+
+    @property
+    def frame_steps(self) -> tuple[tuple[int, int, int], ...]:
+        """Returns (kernel, stride, padding on each side) of what makes frames of logits out of samples."""
+        return self.encoder_steps + (self.adapter_step,) * self.num_length_adapters
+
+    @property
+    def feature_size(self) -> int:
+        """Returns the width of the features."""
+        return MEL_BINS * MEL_STRIDE if self.front_end == "log_mel" else self.conv_dim[-1]
+
+    @property
+    def has_position_convolution(self) -> bool:
+        """Returns whether there are weights of a convolutional position embedding; conformers do not use theirs."""
+        return self.front_end == "convolutions"
+
+    @property
+    def has_rotary_frequencies(self) -> bool:
+        """Returns whether the frequencies of rotary positions are in the files of the model."""
+        return self.attention_positions == "rotary" and self.front_end == "convolutions"
+
+    @property
+    def has_encoder_norm(self) -> bool:
+        """Returns whether a norm comes before or after the layers; transformers always have one."""
+        return self.stable_layer_norm or self.layer_kind == "transformer"
+
+    @property
+    def head_input_size(self) -> int:
+        """Returns the width of the hidden states that the head reads."""
+        return self.output_size or self.hidden_size
 
     @property
     def uses_fused_ops(self) -> bool:
@@ -201,10 +298,8 @@ class Wav2Vec2Config:
         return bool(self.lora_rank or self.bottleneck_size)
 
     def num_frames(self, num_samples: int) -> int:
-        """Returns the frames that the feature encoder makes of `num_samples` samples (0 if there are too few)."""
-        for kernel, stride in zip(self.conv_kernel, self.conv_stride, strict=True):
-            num_samples = max(0, (num_samples - kernel) // stride + 1)
-        return num_samples
+        """Returns the frames of logits of `num_samples` samples (0 if there are too few)."""
+        return int(count_frames(self.frame_steps, np.asarray(num_samples, np.int64)))
 
     def to_json(self) -> str:
         """Returns the config as JSON text, one field a line."""
@@ -225,8 +320,16 @@ class Wav2Vec2Config:
         return cls(**fields)
 
 
+def count_frames(steps: tuple[tuple[int, int, int], ...], num_samples: np.ndarray) -> np.ndarray:
+    """Returns the frames, int64 [...], that `steps` of (kernel, stride, padding) make of int64 [...] samples."""
+    for kernel, stride, padding in steps:
+        # Padding alone makes no frame.
+        num_samples = np.where(num_samples > 0, np.maximum((num_samples + 2 * padding - kernel) // stride + 1, 0), 0)
+    return num_samples
+
+
 def _check_size(name: str, value: int) -> None:
-    least, most = int(name not in _MAY_BE_0), MAX_LAYERS if name == "num_layers" else MAX_SIZE
+    least, most = int(name not in _MAY_BE_ZERO), MAX_LAYERS if name in _COUNTS_OF_LAYERS else MAX_SIZE
     if not least <= value <= most:
         raise ValueError(f"{name} must be from {least} to {most}, got {value}")
 

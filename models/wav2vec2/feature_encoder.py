@@ -15,11 +15,31 @@ _EPSILON = 1e-5
 
 
 def output_lengths(config: Wav2Vec2Config, num_samples: tf.Tensor) -> tf.Tensor:
-    """Returns int32 [B], the frames of rows of `num_samples` samples (0 for rows too short for one frame)."""
+    """Returns int32 [B], the frames of logits of rows of `num_samples` samples (0 for rows too short for one frame)."""
     lengths = tf.cast(num_samples, tf.int32)
-    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
-        lengths = tf.maximum(tf.math.floordiv(lengths - kernel, stride) + 1, 0)
+    for step in config.frame_steps:
+        lengths = shortened_lengths(lengths, step)
     return lengths
+
+
+def shortened_lengths(lengths: tf.Tensor, step: tuple[int, int, int]) -> tf.Tensor:
+    """Returns int32 [B], the positions that a step of (kernel, stride, padding) makes of `lengths` positions."""
+    kernel, stride, padding = step
+    found = tf.maximum(tf.math.floordiv(lengths + (2 * padding - kernel), stride) + 1, 0)
+    return tf.where(lengths > 0, found, 0) if padding else found  # padding alone makes no frame
+
+
+def cut_windows(x: tf.Tensor, kernel_size: int, stride: int) -> tf.Tensor:
+    """Returns the values [B, N', kernel_size * C] of x [B, N, C] under a kernel at each of its positions."""
+    hops = -(-kernel_size // stride)
+    num_rows, num_positions = tf.shape(x)[0], tf.maximum(tf.math.floordiv(tf.shape(x)[1] - kernel_size, stride) + 1, 0)
+    channels = x.shape[-1]
+    width = stride * channels
+    needed = (num_positions + hops - 1) * stride
+    x = tf.pad(x, [[0, 0], [0, tf.maximum(needed - tf.shape(x)[1], 0)], [0, 0]])[:, :needed]
+    steps = tf.reshape(x, [num_rows, num_positions + hops - 1, width])
+    shifted = [steps[:, i : i + num_positions] for i in range(hops)]
+    return tf.concat(shifted, axis=-1)[:, :, : kernel_size * channels]
 
 
 class ConvolutionLayer(tf_keras.layers.Layer):
@@ -105,7 +125,7 @@ class ConvolutionLayer(tf_keras.layers.Layer):
         the mean and variance of its output follow from the mean and covariance of its input windows of kernel_size
         samples. So the norm becomes part of the kernel, a different one for each row.
         """
-        windows = self._windows(x, tf.shape(x)[0])
+        windows = cut_windows(x, self._kernel_size, self._stride)
         valid = sequence_mask(lengths, tf.shape(windows)[1], tf.float64)[:, :, tf.newaxis]
         # float64, because neighboring samples are nearly equal and float32 would lose the variance of their
         # differences. The products are small, about ten by ten.
@@ -122,18 +142,6 @@ class ConvolutionLayer(tf_keras.layers.Layer):
         joined = tf.concat([kernel * scale, offset], axis=1)
         ones = tf.ones_like(windows[:, :, :1])
         return tf.matmul(tf.concat([windows, ones], axis=-1), tf.cast(joined, x.dtype))
-
-    def _windows(self, x: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
-        """Returns the samples under the kernel at each of its positions, [B, N', kernel_size * C_in]."""
-        hops = -(-self._kernel_size // self._stride)
-        num_positions = tf.maximum(tf.math.floordiv(tf.shape(x)[1] - self._kernel_size, self._stride) + 1, 0)
-        channels = x.shape[-1]
-        width = self._stride * channels
-        needed = (num_positions + hops - 1) * self._stride
-        x = tf.pad(x, [[0, 0], [0, tf.maximum(needed - tf.shape(x)[1], 0)], [0, 0]])[:, :needed]
-        steps = tf.reshape(x, [num_rows, num_positions + hops - 1, width])
-        shifted = [steps[:, i : i + num_positions] for i in range(hops)]
-        return tf.concat(shifted, axis=-1)[:, :, : self._kernel_size * channels]
 
     def _masked_group_norm(self, x: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
         """Normalizes each channel over the row's valid positions only.

@@ -22,8 +22,17 @@ def sequence_mask(lengths: tf.Tensor, num_positions: int | tf.Tensor, dtype: tf.
     return tf.sequence_mask(lengths, num_positions, dtype=dtype)
 
 
+# Added to the attention logits of padded keys. Finite, because a row without any valid frame must not become NaN.
+_MASKED_LOGIT = -1e9
+
+
+def padding_bias(lengths: tf.Tensor, num_positions: int | tf.Tensor) -> tf.Tensor:
+    """Returns what masks padded keys, float32 [B, 1, 1, N]: 0 before each row's length, a large negative from there."""
+    return (1.0 - sequence_mask(lengths, num_positions, tf.float32))[:, tf.newaxis, tf.newaxis, :] * _MASKED_LOGIT
+
+
 class Projection(tf_keras.layers.Layer):
-    """Computes x W + b over the last axis."""
+    """Computes x W + b, or x W, over the last axis."""
 
     def __init__(
         self,
@@ -36,6 +45,7 @@ class Projection(tf_keras.layers.Layer):
         initializer: str | None = None,
         low_rank: LowRankUpdate | None = None,
         operations: Operations = PLAIN,
+        use_bias: bool = True,
     ) -> None:
         """Makes kernel [input_size, output_size] and bias [output_size].
 
@@ -48,6 +58,7 @@ class Projection(tf_keras.layers.Layer):
             initializer: Keras name of an initializer to use instead.
             low_rank: LoRA's update of the output; None = none.
             operations: Kernels to run, plain or fused.
+            use_bias: Whether there is a bias.
         """
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
         self._output_size = output_size
@@ -57,7 +68,9 @@ class Projection(tf_keras.layers.Layer):
             shape=(input_size, output_size),
             initializer=initializer or tf_keras.initializers.TruncatedNormal(stddev=stddev),
         )
-        self.bias = self.add_weight(name=f"{name}/bias", shape=(output_size,), initializer="zeros")
+        self.bias = None
+        if use_bias:
+            self.bias = self.add_weight(name=f"{name}/bias", shape=(output_size,), initializer="zeros")
         self.low_rank = low_rank
         self._fixed_kernel: tf.Tensor | None = None
 
@@ -89,8 +102,9 @@ class Projection(tf_keras.layers.Layer):
         shape = tf.shape(x)
         kernel = self.kernel if self._fixed_kernel is None else self._fixed_kernel
         flat = tf.matmul(tf.reshape(x, [-1, x.shape[-1]]), kernel)
-        # In inference, TensorFlow joins the product, the bias and the activation.
-        flat = tf.nn.bias_add(flat, self.bias) if activation else self._operations.add_bias(flat, self.bias)
+        if self.bias is not None:
+            # In inference, TensorFlow joins the product, the bias and the activation.
+            flat = tf.nn.bias_add(flat, self.bias) if activation else self._operations.add_bias(flat, self.bias)
         if self.low_rank is not None:
             flat += self.low_rank(x, random)
         if activation is not None:

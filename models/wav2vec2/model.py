@@ -17,6 +17,8 @@ from models.wav2vec2 import feature_encoder, pretrained
 from models.wav2vec2.bottleneck import Bottleneck
 from models.wav2vec2.config import PRECISIONS, Wav2Vec2Config, resolve
 from models.wav2vec2.layers import Dtype, LayerNorm, Projection
+from models.wav2vec2.length_adapter import LengthAdapter
+from models.wav2vec2.log_mel import LogMelFeatures
 from models.wav2vec2.low_rank import LowRankUpdate
 from models.wav2vec2.masking import span_mask
 from models.wav2vec2.transformer import Encoder, choose_operations
@@ -28,26 +30,31 @@ _STREAM_PROJECTION = 5
 _STREAM_FINAL = 6
 _STREAM_ENCODER = 16
 _STREAM_INTERMEDIATE = 1 << 20  # plus the number of the layer
+_STREAM_LENGTH_ADAPTER = 1 << 21
 
 
 class Wav2Vec2Backbone(tf_keras.layers.Layer):
-    """Maps a waveform to hidden states: feature encoder, feature projection, masks and transformer."""
+    """Maps a waveform to hidden states: feature encoder, feature projection, masks, transformer and length adapters."""
 
     def __init__(self, *, config: Wav2Vec2Config, dtype: Dtype = "float32") -> None:
         """Makes all variables of `config` under the policy `dtype`."""
-        super().__init__(name="wav2vec2", dtype=dtype)
+        # Not autocast: a spectrogram needs every bit of the samples, and convolutions cast them themselves.
+        super().__init__(name="wav2vec2", dtype=dtype, autocast=False)
         self.config = config
-        self.feature_encoder = feature_encoder.FeatureEncoder(config=config, dtype=dtype)
+        if config.front_end == "log_mel":
+            self.feature_encoder = LogMelFeatures(config=config, dtype=dtype)
+        else:
+            self.feature_encoder = feature_encoder.FeatureEncoder(config=config, dtype=dtype)
         self.feature_norm = None
         if config.feature_projection_norm:
             self.feature_norm = LayerNorm(
-                size=config.conv_dim[-1],
+                size=config.feature_size,
                 epsilon=config.layer_norm_epsilon,
                 name="feature_projection",
                 operations=choose_operations(config),
             )
         self.feature_projection = Projection(
-            input_size=config.conv_dim[-1],
+            input_size=config.feature_size,
             output_size=config.hidden_size,
             name="feature_projection",
             dtype=dtype,
@@ -59,6 +66,11 @@ class Wav2Vec2Backbone(tf_keras.layers.Layer):
             initializer=tf_keras.initializers.RandomUniform(0.0, 1.0),
         )
         self.encoder = Encoder(config=config, stream=_STREAM_ENCODER, dtype=dtype)
+        self.length_adapter = None
+        if config.num_length_adapters:
+            self.length_adapter = LengthAdapter(
+                config=config, operations=choose_operations(config), stream=_STREAM_LENGTH_ADAPTER, dtype=dtype
+            )
 
     def call(
         self,
@@ -77,7 +89,8 @@ class Wav2Vec2Backbone(tf_keras.layers.Layer):
             mask_time_factor: Multiplies `mask_time_prob`.
 
         Returns:
-            The hidden states that `Encoder.call` returns, and frame counts, int32 [B].
+            The hidden states that `Encoder.call` returns, the last one after the length adapters if there are any, and
+            its frame counts, int32 [B].
         """
         features, lengths = self.feature_encoder(waveform, waveform_lengths)
         if not self.feature_encoder.trainable:
@@ -90,7 +103,10 @@ class Wav2Vec2Backbone(tf_keras.layers.Layer):
         x = dropout(x, self.config.feature_projection_dropout, random, stream=_STREAM_PROJECTION)
         if random is not None:
             x = self._mask(x, lengths, random, time_factor=mask_time_factor)
-        return self._encode(x, lengths, random), lengths
+        states = self._encode(x, lengths, random)
+        if self.length_adapter is not None:
+            states[-1], lengths = self.length_adapter(states[-1], lengths, random)
+        return states, lengths
 
     def _encode(self, x: tf.Tensor, lengths: tf.Tensor, random: UpdateRandom | None) -> list[tf.Tensor]:
         """Returns the hidden states of the encoder, with zeros past the longest row where skipping it saves time."""
@@ -155,31 +171,41 @@ class Wav2Vec2ForCTC(tf_keras.Model):
             freeze_feature_encoder: Whether the convolutions stay untrained, as in all published fine-tuning recipes.
         """
         policy = tf_keras.mixed_precision.Policy(precision)
-        super().__init__(name="wav2vec2_for_ctc", dtype=policy)
+        super().__init__(name="wav2vec2_for_ctc", dtype=policy, autocast=False)
         self.config = config
         self.backbone = Wav2Vec2Backbone(config=config, dtype=policy)
         self.head = Projection(
-            input_size=config.hidden_size,
+            input_size=config.head_input_size,
             output_size=config.vocab_size,
             name="head",
             dtype=policy,
             stddev=config.initializer_range,
         )
-        self.backbone.feature_encoder.trainable = not freeze_feature_encoder
+        self.backbone.feature_encoder.trainable = not (freeze_feature_encoder or config.train_adapters_only)
         self._trained: frozenset[Any] | None = None  # None = whatever Keras says
+        trained: list[tf.Variable] = []
+        if config.train_adapters_only:
+            trained = [*self.attention_adapter_variables, *self.head.variables]
         if config.is_adapted:
             if not self.adaptation_variables:
                 raise ValueError("lora_rank and bottleneck_size are for networks of transformer layers; set both to 0")
             trained = [*self.adaptation_variables, *self.head.variables]
             if config.bottleneck_size:  # whose paper trains the norms as well
                 trained += [v for v in self.backbone.encoder.variables if "norm/layer_norm/" in v.name]
+        if trained:
             self._trained = frozenset(variable.ref() for variable in trained)
 
     @property
     def trainable_weights(self) -> list[tf.Variable]:
-        """The variables that train: with LoRA or bottleneck adapters only these, the head and the adapters' norms."""
+        """The variables that train: those of LoRA or of adapters with the head, where the rest is frozen."""
         found = super().trainable_weights
         return found if self._trained is None else [variable for variable in found if variable.ref() in self._trained]
+
+    @property
+    def attention_adapter_variables(self) -> list[tf.Variable]:
+        """The variables of the attention adapters, which together with the head belong to one language."""
+        adapters = (layer.adapter for layer in self.backbone.encoder.transformer_layers)
+        return [variable for adapter in adapters if adapter is not None for variable in adapter.variables]
 
     @property
     def adaptation_variables(self) -> list[tf.Variable]:
@@ -254,6 +280,8 @@ class Wav2Vec2ForCTC(tf_keras.Model):
     def explain_unsupported(self, *, num_views: int, layers: Sequence[int]) -> str:
         """Returns why `training_logits` cannot serve so many views and these layers; "" if it can."""
         del num_views
+        if layers and self.config.num_length_adapters:
+            return "the layers of this model have more frames than its head, which reads length adapters"
         last = self.config.num_layers
         wrong = [layer for layer in layers if not 1 <= layer < last]
         if not wrong:

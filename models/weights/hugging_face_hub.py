@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from common.weight_names import HUGGING_FACE
+from common.weight_names import HUGGING_FACE, split_language
 from models.weights.cache import one_line, quiet, storage_error
 
 # Files beside the weights that the converter reads.
@@ -40,39 +40,47 @@ def fetch_model(name: str) -> Path:
     """Downloads the files of a model that the converter reads, unless the cache has them, and returns their folder.
 
     Args:
-        name: hf://OWNER/NAME or hf://OWNER/NAME@REVISION.
+        name: hf://OWNER/NAME or hf://OWNER/NAME@REVISION; #LANG behind it adds the adapter of a language.
 
     Raises:
         ValueError: The name is malformed, or the model has no weights that can be read.
         OSError: The model cannot be fetched or stored.
     """
-    repository, _, revision = name.removeprefix(HUGGING_FACE).partition("@")
-    if not _REPOSITORY.fullmatch(repository):
+    model, language = split_language(name)
+    repository, _, revision = model.removeprefix(HUGGING_FACE).partition("@")
+    if not _REPOSITORY.fullmatch(repository) or not (language or "#" not in name):
         raise ValueError(
-            f"{name}: not a name of the Hugging Face Hub; write hf://OWNER/NAME or hf://OWNER/NAME@REVISION"
+            f"{name}: not a name of the Hugging Face Hub; write hf://OWNER/NAME or hf://OWNER/NAME@REVISION, and #LANG "
+            "behind it for a language of MMS"
         )
     import huggingface_hub.utils.logging  # noqa: F401 - sets the level that `quiet` changes; the package is lazy
 
     try:
         with quiet("huggingface_hub"):
-            return _download(name, repository, revision)
+            return _download(name, repository, revision, adapter_files(language))
     except ValueError:
         raise
     except Exception as error:  # the library's transports raise more than one family
         raise _explain(error, name, repository, revision) from error
 
 
-def _download(name: str, repository: str, revision: str) -> Path:
+def adapter_files(language: str) -> tuple[str, ...]:
+    """Returns the names that the adapter of a language can have; none without a language."""
+    return (f"adapter.{language}.safetensors", f"adapter.{language}.bin") if language else ()
+
+
+def _download(name: str, repository: str, revision: str, adapters: Sequence[str]) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        patterns = _needed_files(HfApi().list_repo_files(repository, revision=revision or None), name)
+        listed = HfApi().list_repo_files(repository, revision=revision or None)
+        patterns = [*_needed_files(listed, name), *[file for file in adapters if file in listed][:1]]
     except ValueError:
         raise
     except Exception as error:  # of any transport library: their families differ from version to version
         if not _is_unreachable(error):
             raise
-        return _cached_model(name, repository, revision)
+        return _cached_model(name, repository, revision, adapters)
     return Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
 
 
@@ -99,14 +107,14 @@ def _explain(error: Exception, name: str, repository: str, revision: str) -> OSE
     return OSError(f"{name}: the download broke off ({one_line(error)}); run the same command again")
 
 
-def _cached_model(name: str, repository: str, revision: str) -> Path:
+def _cached_model(name: str, repository: str, revision: str, adapters: Sequence[str]) -> Path:
     """Returns the folder of a model that an earlier download completed, without the network."""
     from huggingface_hub import errors as hub_errors
     from huggingface_hub import snapshot_download
 
     for patterns in (*_WEIGHTS, _CHECKPOINT):
         with contextlib.suppress(hub_errors.LocalEntryNotFoundError):
-            wanted = [*METADATA, *patterns]
+            wanted = [*METADATA, *patterns, *adapters]
             folder = Path(
                 snapshot_download(repository, revision=revision or None, allow_patterns=wanted, local_files_only=True)
             )

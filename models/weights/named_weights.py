@@ -1,6 +1,6 @@
 """Turns the name of published weights into a local folder: downloads once, converts once, keeps both in a cache.
 
-hf://OWNER/NAME[@REVISION]                                a model of the Hugging Face Hub
+hf://OWNER/NAME[@REVISION][#LANG]                         a model of the Hugging Face Hub; #LANG picks an MMS adapter
 kaggle://OWNER/MODEL/FRAMEWORK/VARIATION[/VERSION]        a SavedModel of Kaggle Models, formerly TensorFlow Hub
 https://HOST/NAME.tar.gz                                  an archive (.tar, .tar.gz, .tgz, .zip) of any such folder
 https://HOST/NAME.pt                                      a checkpoint of fairseq or fairseq2
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from common import json_files
-from common.weight_names import HUGGING_FACE, KAGGLE, is_weight_name
+from common.weight_names import HUGGING_FACE, KAGGLE, is_weight_name, split_language
 from models.weights import archives, hugging_face_hub, kaggle
 from models.weights.cache import cache_folder, keep, storage_error, temporary_folder
 
@@ -55,7 +55,7 @@ def fetch(name: str) -> Path:
 
 def _converted(name: str, folder: Path, convert: Convert) -> Path:
     """Converts a Hugging Face folder once; equal content is found again under any name."""
-    target = cache_folder() / "converted" / f"{_FORMAT}-{_content_key(folder)}"
+    target = cache_folder() / "converted" / f"{_FORMAT}-{_content_key(folder, split_language(name)[1])}"
     if target.is_dir():
         return target
     try:
@@ -68,9 +68,11 @@ def _converted(name: str, folder: Path, convert: Convert) -> Path:
         raise storage_error(name, error) from error
 
 
-def _content_key(folder: Path) -> str:
-    digest = hashlib.sha256()
+def _content_key(folder: Path, language: str) -> str:
+    digest = hashlib.sha256(language.encode())
     for path in sorted(folder.iterdir()):
+        if path.name.startswith("adapter.") and path.name not in hugging_face_hub.adapter_files(language):
+            continue  # the folder collects those of all languages that were ever asked for
         if (
             path.name in hugging_face_hub.METADATA
             or path.suffix in (".safetensors", ".bin", ".h5", ".pt", ".model")

@@ -45,6 +45,11 @@ def open_tensors(folder: Path, stack: contextlib.ExitStack) -> dict[str, StoredT
     raise FileNotFoundError(f"{folder}: no weights; looked for {', '.join(_FORMATS)} and their .index.json")
 
 
+def open_tensor_file(path: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
+    """Opens one file of tensors, safetensors or a pickle by its suffix; raises as `open_tensors`."""
+    return open_safetensors(path, stack) if path.suffix == ".safetensors" else _open_pickle(path, stack)
+
+
 def save_tensors(
     tensors: Mapping[str, np.ndarray],
     folder: Path,

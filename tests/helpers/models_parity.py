@@ -15,7 +15,12 @@ from models.hugging_face.config import from_hf
 from models.wav2vec2.model import Wav2Vec2ForCTC
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-SMALL_MODELS = ("base_shaped", "large_lv60_shaped", "hubert_shaped")
+SMALL_MODELS = (
+    "base_shaped", "large_lv60_shaped", "hubert_shaped", "wavlm_base_shaped", "wavlm_large_shaped", "unispeech_shaped",
+    "unispeech_sat_shaped", "data2vec_audio_shaped", "mms_shaped", "conformer_relative_shaped",
+    "conformer_rotary_shaped", "w2v_bert_shaped", "w2v_bert_adapter_shaped",
+)  # fmt: skip
+_MEL_CHANNELS, _MEL_TOLERANCE = 160, 2e-3
 
 
 def load_golden(name):
@@ -65,15 +70,23 @@ def compute(model, golden):
 
         def kept(*args, **kwargs):
             result = call(*args, **kwargs)
-            found[key] = (result[0] if isinstance(result, tuple) else result).numpy()
+            # The list of the encoder's hidden states, or (features, lengths).
+            kept_one = result[-1] if isinstance(result, list) else result[0] if isinstance(result, tuple) else result
+            found[key] = kept_one.numpy()
             return result
 
         return _swapped(layer, "call", kept)
 
     backbone = model.backbone
     with contextlib.ExitStack() as stack, tf.GradientTape() as tape:
-        for i, layer in enumerate(backbone.feature_encoder.convolutions):
-            stack.enter_context(keep(layer, f"feature/{i}"))
+        if model.config.front_end == "log_mel":
+            stack.enter_context(keep(backbone.feature_encoder, "feature/0"))
+        else:
+            for i, layer in enumerate(backbone.feature_encoder.convolutions):
+                stack.enter_context(keep(layer, f"feature/{i}"))
+        stack.enter_context(keep(backbone.encoder, "encoder"))
+        if backbone.length_adapter is not None:
+            stack.enter_context(keep(backbone.length_adapter, "adapter"))
         stack.enter_context(keep(backbone.feature_projection, "projection"))
         for i, layer in enumerate(backbone.encoder.transformer_layers):
             stack.enter_context(keep(layer, f"hidden/{i + 1}"))
@@ -90,7 +103,6 @@ def compute(model, golden):
     return {
         **found,
         "hidden/0": hidden_states[0].numpy(),
-        "encoder": hidden_states[-1].numpy(),
         "logits": logits.numpy(),
         "loss": loss.numpy(),
     }
@@ -103,12 +115,14 @@ def check_parity(found, golden):
         dict: layers, logits (both absolute), loss (relative), gradient (1 - cosine).
     """
     largest = {"layers": 0.0, "logits": 0.0, "loss": 0.0, "gradient": 0.0}
-    states = [key for key in golden if key.split("/")[0] in ("feature", "projection", "hidden", "encoder")]
-    assert len(states) >= 8
+    states = [key for key in golden if key.split("/")[0] in ("feature", "projection", "hidden", "encoder", "adapter")]
+    assert len(states) >= 6
     for key in states:
         assert found[key].shape == golden[key].shape, key
         assert golden[key].std() > 0.01, key  # a state that says nothing would compare well
-        np.testing.assert_allclose(found[key], golden[key], rtol=0, atol=1e-4, err_msg=key)
+        # A spectrum of float32 is coarser than the reference's in a few silent channels of a frame.
+        atol = _MEL_TOLERANCE if golden[key].shape[2] == _MEL_CHANNELS else 1e-4
+        np.testing.assert_allclose(found[key], golden[key], rtol=0, atol=atol, err_msg=key)
         largest["layers"] = max(largest["layers"], float(np.abs(found[key] - golden[key]).max()))
     np.testing.assert_allclose(found["logits"], golden["logits"], rtol=0, atol=2e-4)
     largest["logits"] = float(np.abs(found["logits"] - golden["logits"]).max())
@@ -119,7 +133,7 @@ def check_parity(found, golden):
     ours = {key.removeprefix("gradient/"): value for key, value in found.items() if key.startswith("gradient/")}
     assert ours.keys() == theirs.keys()
     for name, wanted in theirs.items():
-        if name.endswith("k_proj.bias"):
+        if name.endswith(("k_proj.bias", "linear_k.bias")):
             # Adds the same to a query's logits for all keys, which softmax takes away: both are rounding.
             scale = np.linalg.norm(theirs[name.replace("bias", "weight")])
             assert max(np.linalg.norm(ours[name]), np.linalg.norm(wanted)) < 1e-3 * scale, name

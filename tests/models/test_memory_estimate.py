@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -33,6 +35,22 @@ def test_frames_and_parameters_are_those_of_the_model():
 )
 def test_parameters_of_the_published_sizes(name, millions):
     assert num_parameters(preset(name)) / 1e6 == pytest.approx(millions, abs=0.02)
+
+
+def test_conformers_have_the_frames_and_parameters_of_their_models():
+    for name, fields in (("w2v_bert_base", {}), ("conformer_rope", {"num_length_adapters": 2, "output_size": 24})):
+        narrow = {"hidden_size": 32, "num_heads": 2, "num_layers": 1, "intermediate_size": 48, **fields}
+        config = preset(name, **narrow)
+        architecture = {key: value for key, value in dataclasses.asdict(config).items() if key != "vocab_size"}
+        model = build_model(source="native", preset="auto", architecture=architecture, hub_handle="", vocab_size=32)
+        lengths = np.array([0, 559, 560, 719, 720, 16_000, 246_000])
+        estimate = measure("auto", architecture=architecture)
+        np.testing.assert_array_equal(estimate.num_frames(lengths), model.output_lengths(lengths).numpy())
+        assert num_parameters(config) == sum(int(np.prod(v.shape)) for v in model.variables)
+        assert estimate.memory_bytes(2, 160_000, True) > estimate.memory_bytes(1, 160_000, True)
+    # A conformer layer is half again as large as a transformer's, and does half again as much.
+    base, bert = measure("base"), measure("w2v_bert_base")
+    assert 1.3 < bert.training_flops(160_000) / base.training_flops(160_000) < 2.0
 
 
 def test_an_architecture_of_its_own_is_followed():
@@ -112,6 +130,16 @@ def test_long_clips_are_foreseen_rather_too_large_than_too_small(secs, precision
         / 2**30
     )
     assert measured < found < 1.25 * measured
+
+
+def test_a_relative_position_bias_takes_room_for_all_pairs_of_frames_and_not_for_each_row():
+    def more(num_rows, secs):
+        sizes = (measure(name).memory_bytes(num_rows, 16_000 * secs, True) for name in ("base", "wavlm_base"))
+        return -np.subtract(*sizes)
+
+    # Measured at 40 s in bfloat16: 0.46 GiB more for one row.
+    assert 0.46 < more(1, 40) / 2**30 < 0.9
+    assert more(1, 80) > 3.5 * more(1, 40) and more(8, 40) == pytest.approx(more(1, 40))
 
 
 def test_without_fused_operations_more_is_kept():

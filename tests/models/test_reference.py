@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from safetensors.numpy import load_file
 
 from benchmarks.reference import reference_python
@@ -53,7 +54,13 @@ def run(reference, *arguments):
     )
 
 
-@pytest.mark.parametrize("name", ["base", "hubert_base", "large_lv60"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base", "hubert_base", "large_lv60", "wavlm_base", "data2vec_audio_base", "conformer_relative_base",
+        "conformer_rotary_base", "w2v_bert_base", "w2v_bert_adapter_base",
+    ],
+)  # fmt: skip
 def test_full_size_models_equal_the_reference_and_go_back(reference, audio, tmp_path, name):
     made = run(reference, RECIPE, f"--model={name}", f"--audio={audio}", f"--output={tmp_path}")
     assert made.returncode == 0, made.stderr[-2000:]
@@ -76,9 +83,49 @@ def test_full_size_models_equal_the_reference_and_go_back(reference, audio, tmp_
     checked = run(reference, RECIPE, f"--check={tmp_path / 'back'}", f"--output={tmp_path}")
     assert checked.returncode == 0, checked.stderr[-2000:]
     found = json.loads(checked.stdout.splitlines()[-1])
-    assert found.pop("difference") == 0.0
-    assert found.pop("processor") == "Wav2Vec2Processor"
+    # With a bias of positions PyTorch has one attention kernel with gradients and another without.
+    assert found.pop("difference") <= (0.0 if model.config.layer_kind == "transformer" else 1e-5)
+    assert found.pop("processor") == ("Wav2Vec2BertProcessor" if name.startswith("w2v_bert") else "Wav2Vec2Processor")
     assert not any(found.values()), found
+
+
+LOAD_ADAPTER = """
+import json, sys
+import torch, transformers
+folder, = sys.argv[1:]
+model = transformers.Wav2Vec2ForCTC.from_pretrained(folder).eval()
+waveform = torch.sin(torch.arange(4000.0) / 9.0)[None]
+found = {}
+with torch.no_grad():
+    for code in ("fra", "eng"):
+        model.load_adapter(code)
+        found[code] = model(waveform).logits[0].tolist()
+print(json.dumps(found))
+"""
+
+
+def test_transformers_loads_the_adapters_that_we_save(reference, tmp_path):
+    """Two languages beside one model: logits as ours, and back again."""
+    golden = load_golden("mms_shaped")
+    write_hf_folder(tmp_path / "hf", golden)
+    convert.from_hf(input=tmp_path / "hf", output=tmp_path / "eng")
+    models = {code: Wav2Vec2ForCTC.from_pretrained(tmp_path / "eng") for code in ("eng", "fra")}
+    rng = np.random.default_rng(0)
+    for variable in (*models["fra"].attention_adapter_variables, *models["fra"].head.variables):
+        variable.assign(rng.normal(size=variable.shape))
+    models["fra"].save_pretrained(tmp_path / "fra", vocab=tmp_path / "eng" / "vocab.json")
+    convert.to_hf(input=tmp_path / "eng", output=tmp_path / "both")
+    (tmp_path / "both" / "vocab.json").unlink()
+    for code in models:
+        convert.to_adapter(input=tmp_path / code, output=tmp_path / "both", target_lang=code)
+    done = run(reference, "-c", LOAD_ADAPTER, tmp_path / "both")
+    assert done.returncode == 0, done.stderr[-2000:]
+    theirs = json.loads(done.stdout.splitlines()[-1])
+    waveform = np.sin(np.arange(4000, dtype=np.float32) / 9.0)[np.newaxis]
+    for code, model in models.items():
+        ours = model(tf.constant(waveform), tf.constant([4000]))[0].numpy()
+        assert np.abs(ours).max() > 0.5
+        np.testing.assert_allclose(ours, theirs[code], atol=2e-4)
 
 
 READ_PICKLE = """

@@ -46,7 +46,7 @@ def _to_onnx(folder: str) -> bytes:
 
     loaded = tf.saved_model.load(folder)  # keep a reference: it keeps the variables alive
     (function,) = loaded.logits.concrete_functions
-    handlers: dict[str, Any] = {"Erfc": (_erfc, [])}
+    handlers: dict[str, Any] = {"Erfc": (_erfc, []), "ComplexAbs": (_complex_abs, [])}
     split = _weights_as_inputs(function, loaded.weights)
     if split is None:
         proto, _ = tf2onnx.convert.from_function(
@@ -120,6 +120,16 @@ def _erfc(ctx: Any, node: Any, name: str, args: Any) -> Any:
     one = ctx.make_const(f"{name}_one", np.float32(1))
     node.type, node.domain = "Sub", ""
     ctx.replace_inputs(node, [one.output[0], erf.output[0]])
+    return node
+
+
+def _complex_abs(ctx: Any, node: Any, name: str, args: Any) -> Any:
+    """Converts |z| of a spectrum, whose first axis tf2onnx makes (real, imaginary); its own needs a known shape."""
+    square = ctx.make_node("Mul", [node.input[0], node.input[0]])
+    first = ctx.make_const(f"{name}_first", np.array([0], np.int64))
+    total = ctx.make_node("ReduceSum", [square.output[0], first.output[0]], attr={"keepdims": 0})
+    node.type, node.domain = "Sqrt", ""
+    ctx.replace_inputs(node, [total.output[0]])
     return node
 
 

@@ -107,6 +107,7 @@ def test_a_config_that_somebody_has_changed_by_hand_is_one_line(tmp_path, change
 def test_a_converted_folder_of_a_version_without_fewest_masks_still_loads(tmp_path):
     fields = {name: 0.0 for name in recorded_run.ARCHITECTURE_FIELDS if name != "mask_time_min_spans"}
     fields |= {"mask_time_length": 10, "mask_feature_length": 10, "fused_ops": "auto", "gradient_checkpointing": False}
+    fields["train_adapters_only"] = False
     (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 3, **fields}))
     config, _ = recorded_run.load_run(str(tmp_path))
     assert "mask_time_min_spans" not in config.model

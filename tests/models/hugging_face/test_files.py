@@ -272,3 +272,33 @@ def test_what_is_done_otherwise_to_text_is_noted(tmp_path):
     assert ["do_lower_case" in notes[0], "decode.lm" in notes[1]] == [True, True]
     write_vocab(tmp_path, [*TOKENS[:5], "a", "b", "c"])
     assert "text_normalization=unicode" in files.text_notes(tmp_path, read(tmp_path))[1]
+
+
+MEL = {"feature_extractor_type": "SeamlessM4TFeatureExtractor", "feature_size": 80, "num_mel_bins": 80, "stride": 2}
+
+
+def test_a_spectrogram_is_taken_for_what_the_model_computes_itself(tmp_path):
+    assert files.read_preprocessing(tmp_path, "log_mel")[0] is False
+    write(tmp_path / "preprocessor_config.json", {**MEL, "sampling_rate": 16_000})
+    normalizes, line = files.read_preprocessing(tmp_path, "log_mel")
+    assert normalizes is False and "part of the model" in line
+    with pytest.raises(ValueError, match="feature_extractor_type is .SeamlessM4TFeatureExtractor.; only Wav2Vec2"):
+        files.read_preprocessing(tmp_path)
+    # What we write is what transformers loads, and what we read.
+    write(tmp_path / "preprocessor_config.json", files.preprocessor_fields(preset("w2v_bert_base")))
+    assert files.read_preprocessing(tmp_path, "log_mel")[0] is False
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"num_mel_bins": 128}, "num_mel_bins is 128; only 80 is supported"),
+        ({"stride": 1}, "stride is 1; only 2 is supported"),
+        ({"sampling_rate": 8_000}, "sampling_rate is 8000"),
+        ({"feature_extractor_type": "Wav2Vec2FeatureExtractor"}, "only SeamlessM4TFeatureExtractor is supported"),
+    ],
+)
+def test_a_spectrogram_of_other_channels_is_refused_by_name(tmp_path, fields, message):
+    write(tmp_path / "preprocessor_config.json", {**MEL, **fields})
+    with pytest.raises(ValueError, match=message):
+        files.read_preprocessing(tmp_path, "log_mel")

@@ -18,7 +18,13 @@ NARROW = {"conv_dim": (8,) * 7, "hidden_size": 16, "num_heads": 2, "num_layers":
 
 @pytest.mark.parametrize(
     "overrides",
-    [{}, {"feature_norm": "layer", "conv_bias": True, "stable_layer_norm": True}, {"feature_projection_norm": False}],
+    [
+        {},
+        {"feature_norm": "layer", "conv_bias": True, "stable_layer_norm": True},
+        {"feature_projection_norm": False},
+        {"relative_position_buckets": 16},
+        {"pos_conv_norm": "layer", "pos_conv_depth": 3},
+    ],
 )
 def test_the_table_has_exactly_the_variables_of_the_model(overrides):
     config = preset("base", pos_conv_groups=4, **NARROW, **overrides)
@@ -60,6 +66,9 @@ def test_query_key_and_value_stand_side_by_side():
     [
         ("wav2vec2.encoder.layer_norm.weight", "encoder.layer_norm.weight"),
         ("hubert.encoder.layer_norm.weight", "encoder.layer_norm.weight"),
+        ("wavlm.encoder.layer_norm.weight", "encoder.layer_norm.weight"),
+        ("unispeech_sat.encoder.layer_norm.weight", "encoder.layer_norm.weight"),
+        ("data2vec_audio.encoder.layer_norm.weight", "encoder.layer_norm.weight"),
         ("encoder.layer_norm.weight", "encoder.layer_norm.weight"),
         (
             "wav2vec2.encoder.pos_conv_embed.conv.weight_g",

@@ -13,11 +13,10 @@ import tensorflow as tf
 
 from models.ops import fused
 from models.ops.keyed_random import UpdateRandom, dropout
-from models.ops.operations import FusedOperations, gelu
+from models.ops.operations import PLAIN, FusedOperations, gelu
 from models.wav2vec2 import layers
 from models.wav2vec2.config import preset
 from models.wav2vec2.model import Wav2Vec2ForCTC
-from models.wav2vec2.transformer import TransformerLayer
 from tests.models.wav2vec2.test_model import pad, small_preset, waveforms
 
 TOLERANCE = {tf.float32: 2e-6, tf.bfloat16: 0.03}
@@ -113,6 +112,22 @@ def test_attention(dtype, rate):
     )
 
 
+@DTYPES
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_attention_with_a_gated_position_bias(dtype, rate):
+    random, shape = make_random(), [2, 3, 9, 8]
+    bias = np.zeros((2, 1, 1, 9), np.float32)
+    bias[1, ..., 6:] = -1e9
+
+    def run(chosen, query, key, value, gate, by_distance):
+        more = {"gate": gate, "positions": chosen.positions(by_distance, random)}
+        return chosen.attention(query, key, value, tf.constant(bias), random, rate=rate, stream=5, **more)
+
+    half = [noise(*shape, seed=seed, dtype=dtype) for seed in range(3)]
+    inputs = [*half, 1.0 + noise(2, 3, 9, seed=3), noise(3, 17, seed=4)]
+    compare(lambda *x: run(FusedOperations(), *x), lambda *x: run(PLAIN, *x), inputs, dtype)
+
+
 def test_attention_keeps_one_tensor_of_all_pairs_of_frames(monkeypatch):
     """What the gradient makes of it needs no upstream gradient, but waits for one: else it would be kept as well."""
     events = []
@@ -178,7 +193,19 @@ def twins(name, one, other, *, freeze=False, precision="float32"):
 
 
 @pytest.mark.parametrize(
-    ("name", "freeze"), [("base", False), ("base", True), ("large_lv60", False)], ids=["base", "frozen", "large_lv60"]
+    ("name", "freeze"),
+    [
+        ("base", False),
+        ("base", True),
+        ("large_lv60", False),
+        ("wavlm_base", False),
+        ("data2vec_audio_base", False),
+        ("conformer_rel_pos", False),
+        ("conformer_adapter", True),
+        ("w2v_bert_base", False),
+        ("w2v_bert_adapter", False),
+    ],
+    ids=["base", "frozen", "large_lv60", "wavlm", "data2vec", "relative", "rotary", "bert", "bert_adapter"],
 )
 def test_a_model_of_fused_operations_trains_like_a_plain_one(name, freeze):
     plain, compiled = twins(name, {"fused_ops": "off"}, {"fused_ops": "on"}, freeze=freeze)
@@ -200,13 +227,33 @@ def test_a_model_of_fused_operations_trains_like_a_plain_one(name, freeze):
         ("base", "mixed_bfloat16", {"fused_ops": "on"}, None),
         ("large_lv60", "float32", {"fused_ops": "on", "layer_drop": 0.0}, None),
         ("base", "float32", {"fused_ops": "off"}, True),  # as on a TPU
+        ("wavlm_base", "float32", {"fused_ops": "off"}, None),
+        ("wavlm_base", "float32", {"fused_ops": "on"}, None),
+        ("wavlm_large", "mixed_bfloat16", {"fused_ops": "on"}, None),
+        ("conformer_rel_pos", "float32", {"fused_ops": "on"}, None),
+        ("conformer_adapter", "float32", {"fused_ops": "off"}, None),
+        ("w2v_bert_base", "mixed_bfloat16", {"fused_ops": "on"}, None),
+        ("w2v_bert_adapter", "float32", {"fused_ops": "off"}, True),
     ],
-    ids=["plain", "fused-bfloat16", "fused-pre-norm", "compiled"],
+    ids=[
+        "plain",
+        "fused-bfloat16",
+        "fused-pre-norm",
+        "compiled",
+        "wavlm",
+        "fused-wavlm",
+        "fused-wavlm-bfloat16",
+        "relative",
+        "rotary",
+        "bert-bfloat16",
+        "bert-compiled",
+    ],
 )
 def test_gradient_checkpointing_gives_the_same_gradients(monkeypatch, name, precision, fields, jit_compile):
     kept, recomputed = twins(name, fields, {**fields, "gradient_checkpointing": True}, precision=precision)
-    traced, call = [], TransformerLayer.call
-    monkeypatch.setattr(TransformerLayer, "call", lambda self, *inputs: traced.append(self) or call(self, *inputs))
+    layer = type(kept.backbone.encoder.transformer_layers[0])
+    traced, call = [], layer.call
+    monkeypatch.setattr(layer, "call", lambda *inputs, **more: traced.append(inputs[0]) or call(*inputs, **more))
     loss, wanted = gradients_of(kept, jit_compile=jit_compile)
     assert len(traced) == RANDOM["num_layers"]
     found_loss, found = gradients_of(recomputed, jit_compile=jit_compile)

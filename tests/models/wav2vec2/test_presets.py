@@ -24,6 +24,10 @@ from models.wav2vec2.presets import PRESETS
         ("xls_r_2b", 2_159_259_648),
         ("hubert_base", 94_371_712),
         ("hubert_large", 315_438_720),
+        # With what their files have beside parameters: statistics and counters of batch norm, rotary frequencies.
+        ("conformer_rel_pos", 618_559_104 + 24 * (2 * 1024 + 1)),
+        ("conformer_rope", 593_344_128 + 24 * (2 * 1024 + 1) + 32),
+        ("w2v_bert_2", 580_493_120),
     ],
 )
 def test_published_models_have_their_number_of_parameters(name, published):

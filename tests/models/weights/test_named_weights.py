@@ -66,6 +66,26 @@ def refused(name, convert=None):
     return message
 
 
+def test_a_language_behind_the_name_adds_its_adapter_and_has_a_converted_folder_of_its_own(hub):
+    hub.files.update({f"adapter.{code}.safetensors": code.encode() * 50 for code in ("eng", "fra", "deu")})
+    hub.files["adapter.swh.bin"] = b"s" * 100
+    convert, folders = Converter(), {}
+    for code in ("fra", "deu", "swh"):
+        folders[code] = local_folder(f"{NAME}#{code}", convert=convert)
+    assert len({*folders.values(), local_folder(NAME, convert=convert)}) == 4
+    assert [[name for name in seen if "adapter" in name] for seen in convert.seen[:2]] == [
+        ["adapter.fra.safetensors"],
+        ["adapter.deu.safetensors", "adapter.fra.safetensors"],
+    ]
+    assert not [line for line in hub.requests if "adapter.eng" in line]
+    # The folder has more adapters by now, and French is still the one that was converted.
+    assert local_folder(f"{NAME}#fra", convert=convert) == folders["fra"]
+    assert len(convert.seen) == 4
+    hub.status = 503  # and without the network
+    assert local_folder(f"{NAME}#deu", convert=convert) == folders["deu"]
+    assert "#LANG" in refused(f"{NAME}#")
+
+
 def test_a_model_is_fetched_and_converted_once(hub):
     convert = Converter()
     folder = Path(local_folder(NAME, convert=convert))

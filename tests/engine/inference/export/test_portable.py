@@ -56,6 +56,21 @@ def test_a_converted_model_says_what_the_live_one_says_of_any_length(model, name
     )
 
 
+@pytest.mark.parametrize("name", ["tflite_float32", "onnx"])
+def test_parts_that_some_models_have_convert_as_well(name, tmp_path):
+    parts = {
+        "relative_position_buckets": 16, "relative_position_max_distance": 30, "pos_conv_norm": "layer",
+        "pos_conv_depth": 2, "attention_adapter_size": 4,
+    }  # fmt: skip
+    narrow = {"num_layers": 1, "conv_dim": (32, 32, 32), "hidden_size": 32, "num_heads": 2, "intermediate_size": 64}
+    model = build_model(preset="tiny", vocab_size=32, **narrow, **parts)
+    run = load_portable(convert_model(model, name, tmp_path), name)
+    waveform = np.random.default_rng(0).uniform(-0.1, 0.3, 9_999).astype(np.float32)
+    normalized = tf.constant(normalize_waveform(waveform)[np.newaxis])
+    wanted = model(normalized, tf.constant([9_999]), training=False)[0].numpy()
+    assert np.abs(run(waveform) - wanted).max() < 1e-4 * np.abs(wanted).max()
+
+
 def test_half_precision_is_half_the_size(tmp_path):
     class Wide(ToyModel):
         """Weights that count beside the graph."""

@@ -45,6 +45,20 @@ def test_weights_are_inputs_while_a_graph_becomes_onnx(tmp_path):
     assert max(len(node.attr["value"].tensor.tensor_content) for node in graph.node if node.op == "Const") < 100
 
 
+@pytest.mark.parametrize(("name", "file"), [("tflite_float32", "model.tflite"), ("onnx", "model.onnx")])
+def test_a_model_that_makes_a_spectrogram_and_scores_of_distances_is_converted(tmp_path, name, file):
+    fields = {"num_layers": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "num_length_adapters": 1}
+    model = build_model(preset="w2v_bert_base", vocab_size=8, fused_ops="off", **fields)
+    module = build_portable(model, normalize=False)
+    save_portable(module, tmp_path / "plain")
+    assert portable_converter.main(str(tmp_path / "plain"), name, str(tmp_path / file)) == 0
+    load = load_portable(tmp_path / file, name)
+    for num_samples in (16_000, 20_160):
+        waveform = 0.05 * tf.random.stateless_normal([num_samples], (1, 2))
+        wanted = module.logits(waveform[tf.newaxis])["logits"][0].numpy()
+        assert load(waveform.numpy()) == pytest.approx(wanted, abs=1e-4)
+
+
 class Calling(ToyModel):
     """Reads its weights inside of a function that it calls, as a SavedModel from TF-Hub does."""
 
