@@ -7,6 +7,7 @@ python run.py --mode=transcribe --checkpoint=WORKDIR --inputs=a.wav,b.flac,dir/ 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import signal
 import sys
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from engine.config.decode import give_decode
 from engine.config.flags import check_arguments, check_flags, default_workdir, explain_flag_error
 from engine.config.help import find_answer
 from engine.config.modes import MODES, RUN_MODES
+from engine.config.text_styles import check_text_styles
 from engine.console.log import configure_logging
 
 if TYPE_CHECKING:
@@ -163,7 +165,7 @@ def _build_parts() -> Components:
     from data.corpus.references import find_reference
     from data.doctor.preflight import check_before_training
     from data.shards.records import encode_flac
-    from data.text.tokenizer import load_tokenizer
+    from data.text.tokenizer import load_tokenizer, normalize_transcript
     from data.unlabelled.listing import UnlabelledCorpus
     from engine.protocols import Components
     from models.architecture import find_architecture
@@ -182,6 +184,7 @@ def _build_parts() -> Components:
         stream_audio=stream_audio,
         normalize_waveform=normalize_waveform,
         find_reference=find_reference,
+        normalize_text=normalize_transcript,
         loss_fn=loss.ctc_loss,
         feasible_fn=loss.feasible,
         decoder=greedy.greedy_decode,
@@ -284,13 +287,12 @@ def check_early(command: _Command) -> None:
     """
     from data.augmentation.options import augment_groups, check_augment
     from data.open_corpus import FORMATS
-    from data.text.tokenizer import TEXT_NORMALIZATIONS
+    from data.text.numbers import check_text_style
     from models.search.options import METHODS
     from models.wav2vec2.presets import PRESETS
 
     mode, config = command.mode, command.config
     choices = {
-        "data.text_normalization": ("auto", *TEXT_NORMALIZATIONS),
         "data.train.format": FORMATS,
         "data.more_train.*.format": FORMATS,
         "data.eval.*.format": FORMATS,
@@ -299,6 +301,7 @@ def check_early(command: _Command) -> None:
     if config is not None:
         fields = config.to_dict()
         field_rules.check_values(fields, choices=choices)
+        check_text_styles(fields, functools.partial(check_text_style, is_used=mode != "config"))
         for group, augment in augment_groups(fields):
             check_augment(augment, group, is_read=early_checks.reads_set(fields, mode, group.removesuffix(".augment")))
     if mode == "config":  # which opens nothing

@@ -176,7 +176,10 @@ def get_config() -> ConfigDict:
     )
     # auto: made of the training texts at the first start. The workdir keeps what came of it, for all that follows.
     data.vocab = ""  # vocab.json | SentencePiece FILE.model | auto; empty = 32 tokens of the published English models
-    data.text_normalization = "librispeech"  # librispeech (upper case A-Z') | unicode (NFKC lower case) | none | auto
+    # librispeech (upper case A-Z') | unicode (NFKC lower case) | none | auto; with options behind it, such as
+    # unicode+language=tr+numbers: language=CODE, numbers (as words), drop_markup, keep_case, keep_punctuation
+    # (docs/guide/text.md).
+    data.text_normalization = "librispeech"
     data.on_rate_mismatch = "resample"  # resample | refuse, for audio that is not 16 kHz
     data.num_buckets = 8  # shapes that batches are padded to
     data.bucket_boundaries_samples = ()  # these lengths instead of chosen ones
@@ -241,6 +244,13 @@ def get_config() -> ConfigDict:
     evaluation.best_metric_set = "dev_clean"  # evaluation set whose error rate decides about best/
     evaluation.best_metric = "auto"  # wer | cer, the rate that decides; auto: wer, or cer if its texts have no spaces
     evaluation.early_stopping_patience = 0  # evaluations without a lower rate of best_metric_set to stop at; 0 = never
+    # Further scorings, NAME=STYLE each, such as plain=unicode+drop_markup: reported as SET-NAME.
+    evaluation.normalizers = ()
+    # Fields of a manifest with at most 50 values, whose values the reports list apart; * = every such field.
+    evaluation.slices = (
+        "accent", "accents", "age", "dialect", "domain", "gender", "lang", "language", "locale", "noise", "sex",
+        "variant",
+    )  # fmt: skip
     evaluation.idle_timeout_secs = 3_600.0  # continuous_eval ends when no new checkpoint comes for this long
     evaluation.num_logged = 3  # sample predictions in the log
     evaluation.report_utterances = 100  # worst utterances of each set listed in report.html; 0 = no report

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from common.arguments import Parser
 from common.json_files import MalformedFileError
+from common.text_style import STYLES, text_base
 from data.common.errors import InputError
 from data.corpus.rows import excerpt
-from data.text.tokenizer import TEXT_NORMALIZATIONS, normalize_transcript
+from data.text.numbers import check_text_style
+from data.text.tokenizer import normalize_transcript
 
 # Largest ratio of letters outside A to Z in a corpus that counts as English with foreign names.
 MAX_FOREIGN_LETTERS = 0.01
@@ -27,9 +29,20 @@ def add_corpus_flags(parser: argparse.ArgumentParser, formats: Sequence[str]) ->
     parser.add_argument(
         "--text_normalization",
         default="librispeech",
-        choices=TEXT_NORMALIZATIONS,
-        help="how transcripts are written (default: librispeech)",
+        type=_text_style,
+        help=f"how transcripts are written: {', '.join(STYLES)}, with options such as unicode+language=tr+numbers "
+        "(default: librispeech)",
     )
+
+
+def _text_style(value: str) -> str:
+    if (base := text_base(value)) not in STYLES:
+        raise argparse.ArgumentTypeError(f"invalid choice: {base!r} (choose from {', '.join(STYLES)})")
+    try:
+        check_text_style(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{value!r}: {error}") from error
+    return value
 
 
 def check_normalization(texts: Mapping[str, str], normalization: str) -> str:
@@ -42,7 +55,8 @@ def check_normalization(texts: Mapping[str, str], normalization: str) -> str:
     Raises:
         InputError: If it leaves nothing of any transcript.
     """
-    advice = "give --text_normalization=unicode" if normalization == "librispeech" else "check the transcripts"
+    is_english = text_base(normalization) == "librispeech"
+    advice = "give --text_normalization=unicode" if is_english else "check the transcripts"
     spoken = {name: text for name, text in texts.items() if text.strip()}
     if spoken and not any(normalize_transcript(text, normalization) for text in spoken.values()):
         name, text = next(iter(spoken.items()))
@@ -50,7 +64,7 @@ def check_normalization(texts: Mapping[str, str], normalization: str) -> str:
             f"--text_normalization={normalization} leaves nothing of {len(spoken)} transcripts, first {name} "
             f"({excerpt(text)}): {advice}"
         )
-    if normalization != "librispeech":
+    if not is_english:
         return ""
     foreign = {name: found for name, text in spoken.items() if not text.isascii() and (found := _foreign_letters(text))}
     num_letters = sum(map(str.isalpha, "".join(spoken.values())))
@@ -58,8 +72,8 @@ def check_normalization(texts: Mapping[str, str], normalization: str) -> str:
         return ""
     name, letters = next(iter(foreign.items()))
     return (
-        f"--text_normalization=librispeech is for English, and {len(foreign)} of {len(texts)} transcripts have letters "
-        f"outside A to Z, first {name} ({letters[0]}); it writes upper case and drops digits: {advice}"
+        f"--text_normalization={normalization} is for English, and {len(foreign)} of {len(texts)} transcripts have "
+        f"letters outside A to Z, first {name} ({letters[0]}); it writes upper case and drops digits: {advice}"
     )
 
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from common.tensorflow_environment import set_tensorflow_defaults
+from common.text_style import text_base
 from data.audio.decoding import SAMPLE_RATE
 from data.command import Parser, add_corpus_flags, check_normalization, comma_list, run_command
 from data.common.errors import InputError
@@ -119,8 +120,8 @@ def _warn_of_texts(utterances: Sequence[Utterance], normalization: str) -> None:
     foreign = check_normalization({u.utterance_id: u.text for u in utterances}, normalization)
     if foreign:
         _warn(foreign)
-    elif normalization == "librispeech":
-        with_digits = [u.utterance_id for u in utterances if has_digits(u.text)]
+    elif text_base(normalization) == "librispeech":
+        with_digits = [u.utterance_id for u in utterances if has_digits(u.text, normalization)]
         if with_digits:
             _warn(
                 f"digits are dropped from {len(with_digits)} transcripts, first {with_digits[0]}: "

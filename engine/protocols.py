@@ -275,10 +275,14 @@ class EvalData(Protocol):
     texts: dict[int, str]  # utterance_index -> transcript as the corpus has it, of rows that are one utterance
     speaker_ids: dict[int, str]  # utterance_index -> speaker of the row, "" if unknown
     duration_secs: dict[int, float]  # utterance_index -> length of the row's audio
+    slices: dict[int, dict[str, str]]  # utterance_index -> fields of the manifest that the report groups rows by
     digest: str  # of the ids, lengths and references of the rows
 
     def dataset(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """Returns the replica batches of one pass of one input pipeline."""
+
+    def references_in(self, style: str) -> dict[int, str]:
+        """Returns utterance_index -> transcript of the row as a style of text normalization writes it."""
 
     def read_flac(self, index: int) -> bytes:
         """Returns the audio of the row with an utterance_index as a FLAC file at 16 kHz."""
@@ -301,6 +305,7 @@ class Components:
         stream_audio: (path, on_rate_mismatch) -> blocks float32 [N] of the recording at 16 kHz.
         normalize_waveform: float32 [T] -> the same with zero mean and unit variance, for models that expect it.
         find_reference: (path, text_normalization) -> the normalized transcript beside a file, or None.
+        normalize_text: (text, style) -> the text as the style of text normalization writes it.
         loss_fn: Loss of each row.
         feasible_fn: Rows that can have a loss.
         decoder: Logits to tokens, in the graph.
@@ -335,6 +340,7 @@ class Components:
     page_environment: Callable[[str | os.PathLike[str]], jinja2.Environment]
     build_search: Callable[..., Search | None] = lambda **fields: None
     preflight: Callable[..., Any] = lambda **fields: None
+    normalize_text: Callable[[str, str], str] = lambda text, style: text
     open_unlabelled: Callable[..., Any] = lambda inputs, **fields: None
     fetch_weights: Callable[[str], str] = lambda path: path
     word_aligner: Callable[..., Any] = lambda log_probs, words, **options: None

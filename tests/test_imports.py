@@ -65,6 +65,7 @@ HOMES = {
     ),
     "h5py": ("models/weights/keras_files.py",),
     "ml_dtypes": ("models/weights/unpickling.py",),
+    "num2words": ("data/text/numbers.py",),
     "numpy": _CODE,
     "onnx": ("engine/inference/export/portable_converter.py",),
     "onnxruntime": ("engine/inference/export/portable.py",),

@@ -15,7 +15,7 @@ from data.common.errors import InputError
 from data.corpus.faults import Report
 from data.corpus.held_out import split_held_out
 from data.corpus.sources import Source, Span, duration_conflicts, listed_utterances, segment_starts, spans
-from data.corpus.utterance import Utterance
+from data.corpus.utterance import Fields, Utterance
 from data.open_corpus import open_source
 
 # The name of the corpus of config.data.train among those of config.data.more_train.
@@ -43,6 +43,12 @@ class SubsetSource:
         """Returns the utterances as they are listed; () if the source is no list of files."""
         found = listed_utterances(self._source)
         return [found[i] for i in self._indices] if found else ()
+
+    @property
+    def fields(self) -> dict[str, Fields]:
+        """Utterance id -> further fields of its manifest."""
+        fields: dict[str, Fields] = getattr(self._source, "fields", {})
+        return {name: fields[name] for name in self.utterance_ids if name in fields}
 
     @property
     def spans(self) -> Sequence[Span | None]:

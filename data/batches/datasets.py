@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from common.text_style import AUTO, text_base
 from data.audio.decoding import SAMPLE_RATE
 from data.augmentation.augmenter import Augmenter
 from data.augmentation.draws import EVALUATION, TRAINING
@@ -31,10 +32,10 @@ from data.batches.rows import Concatenation, Mixture
 from data.batches.unreadable import UnreadableUtterance, UnreadableUtterances
 from data.corpus.faults import Report, refuse
 from data.corpus.fingerprint import describe_lengths, digest_rows, fingerprint
+from data.corpus.slices import select_fields, shared_fields
 from data.corpus.sources import Source
 from data.shards.records import encode_flac
 from data.text.tokenizer import (
-    AUTO,
     CharTokenizer,
     build_vocab,
     choose_text_normalization,
@@ -76,8 +77,8 @@ class TrainData:
         opened = open_corpora(options, report)
         texts = [text for corpus in opened for text in corpus.source.texts]
         self.text_normalization = options.text_normalization
-        if self.text_normalization == AUTO:
-            self.text_normalization = choose_text_normalization(texts)
+        if text_base(self.text_normalization) == AUTO:
+            self.text_normalization = choose_text_normalization(texts, self.text_normalization)
         self.made_vocab = tokenizer is None
         self.tokenizer = _make_tokenizer(texts, self.text_normalization) if tokenizer is None else tokenizer
         limited = [limit_durations(corpus, options) for corpus in opened]
@@ -189,6 +190,7 @@ class EvalData:
         texts: Row -> transcript as the corpus has it; rows of several utterances have none.
         speaker_ids: Row -> speaker.
         duration_secs: Row -> duration.
+        slices: Row -> fields of the manifest that reports group rows by, such as {"accent": "scottish"}.
         digest: Differs between evaluation sets with different rows, lengths or references.
     """
 
@@ -229,8 +231,10 @@ class EvalData:
         self.texts: dict[int, str] = {}
         self.speaker_ids: dict[int, str] = {}
         self.duration_secs: dict[int, float] = {}
+        self.slices: dict[int, dict[str, str]] = {}
         self._members: dict[int, tuple[int, ...]] = {}
         self._options = options
+        self._fields = select_fields(source, options.slices)
         self._tokenizer = tokenizer
         described = list(describe_lengths(source))
         lengths: list[tuple[int | str, ...]] = []
@@ -248,19 +252,28 @@ class EvalData:
     def _add_row(self, members: tuple[int, ...]) -> int:
         """Lists a row of these utterances and returns its number of samples."""
         source, first = self.source, members[0]
-        texts = [normalize_transcript(source.texts[i], self._options.text_normalization) for i in members]
         num_samples = int(source.num_samples[list(members)].sum())
         num_samples += (len(members) - 1) * self.plan.concatenation.gap_samples
         if self._padding is not None:
             num_samples += int(self._padding.samples(0, first, first + 1)[0])
         self._members[first] = members
         self.utterance_ids[first] = "+".join(source.utterance_ids[i] for i in members)
-        self.references[first] = " ".join(text for text in texts if text)
+        self.references[first] = self._reference(members, self._options.text_normalization)
         if len(members) == 1:
             self.texts[first] = source.texts[first]
         self.speaker_ids[first] = source.speaker_ids[first]
         self.duration_secs[first] = num_samples / SAMPLE_RATE
+        if shared := shared_fields([self._fields.get(source.utterance_ids[i], {}) for i in members]):
+            self.slices[first] = shared
         return num_samples
+
+    def _reference(self, members: tuple[int, ...], style: str) -> str:
+        texts = [normalize_transcript(self.source.texts[i], style) for i in members]
+        return " ".join(text for text in texts if text)
+
+    def references_in(self, style: str) -> dict[int, str]:
+        """Returns row -> transcript as another style of `normalize_transcript` writes the stored text."""
+        return {first: self._reference(members, style) for first, members in self._members.items()}
 
     def dataset(self, context: tf.distribute.InputContext) -> tf.data.Dataset:
         """Returns the replica batches of one pass of one input pipeline."""

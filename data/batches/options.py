@@ -92,6 +92,8 @@ class EvalOptions(DataOptions):
 
     Attributes:
         batch_size: Rows of one batch over all replicas.
+        slices: Fields of the manifest to group the rows by; "*" = every field.
     """
 
     batch_size: int
+    slices: Collection[str] = ()

@@ -25,6 +25,10 @@ SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
 ID_COLUMNS = ("utterance_id", "id", "audio_id", "segment_id", "key")
 AUDIO_COLUMNS = ("audio_filepath", "path", "file_name")  # of manifests; file_name is that of AudioFolder
 PATH_COLUMNS = (*AUDIO_COLUMNS, "file")  # of tables with or without the audio
+# Keys of a record that say what it is; any other may put utterances into groups.
+OWN_FIELDS = frozenset(
+    (*AUDIO_COLUMNS, *TEXT_COLUMNS, *SPEAKER_COLUMNS, "offset", "duration", "audio_channel", "utterance_id", "split")
+)
 _MOST_SHOWN = 12
 
 

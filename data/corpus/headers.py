@@ -118,6 +118,7 @@ def _complete(row: Row, num_samples: int, sample_rate: int) -> Utterance:
         row.speaker_id,
         start=segment.start,
         duration_conflict=segment.conflict,
+        fields=row.fields,
         channel=row.channel,
     )
 

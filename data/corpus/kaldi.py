@@ -15,9 +15,12 @@ from data.corpus.faults import Fault, Report
 from data.corpus.listed_paths import resolve_paths
 from data.corpus.rows import Record, read_text
 from data.corpus.segments import NO_TIME, ListedTime, read_time
-from data.corpus.utterance import Row
+from data.corpus.slices import GroupFields
+from data.corpus.utterance import Fields, Row
 
 _WANTED = ("wav.scp", "text")
+# Lists that put utterances or speakers into groups; the others count, or name what is read elsewhere.
+_GROUP_LIST = re.compile(r"(utt|spk)2(?!spk|utt|dur|num_|uniq|shape)[a-z_]+")
 _ARCHIVE = re.compile(r".:\d+(\[.*\])?$")
 
 
@@ -67,8 +70,18 @@ def list_kaldi(root: str | os.PathLike[str], split: str, report: Report) -> list
     _report_unmatched(folder, parts, texts, recordings, report)
     paths = _read_paths(folder, recordings, parts, report)
     speakers = _read_speakers(lists)
+    fields = _read_fields(lists, speakers)
     return [
-        Row(name, paths[part.recording], texts[name].value, speakers.get(name, ""), part.time, place, part.channel)
+        Row(
+            name,
+            paths[part.recording],
+            texts[name].value,
+            speakers.get(name, ""),
+            part.time,
+            place,
+            part.channel,
+            fields.get(name, ()),
+        )
         for name, part in parts.items()
         if name in texts and part.recording in paths
         for place in [part.record.place]
@@ -82,6 +95,10 @@ class _Lists:
         self.folder = folder
         self.report = report
         self._names = set(names)
+
+    def names_like(self, pattern: re.Pattern[str]) -> list[str]:
+        """Returns the names of the lists that match a pattern."""
+        return sorted(filter(pattern.fullmatch, self._names))
 
     def read(self, name: str) -> dict[str, _Line]:
         """Returns key -> line of a list, {} if it is absent; reports the lines whose key came before."""
@@ -215,6 +232,20 @@ def _read_speakers(lists: _Lists) -> dict[str, str]:
         for speaker, (value, _) in lists.read("spk2utt").items():
             speakers.update(dict.fromkeys(value.split(), speaker))
     return speakers
+
+
+def _read_fields(lists: _Lists, speakers: Mapping[str, str]) -> dict[str, Fields]:
+    """Returns utterance id -> what lists such as utt2lang and spk2gender say, by the names behind the 2."""
+    found: dict[str, dict[str, object]] = {}
+    for name in lists.names_like(_GROUP_LIST):
+        kind, group = name.split("2", maxsplit=1)
+        values = {key: line.value for key, line in lists.read(name).items()}
+        keys = speakers if kind == "spk" else {key: key for key in values}
+        for utterance_id, key in keys.items():
+            if key in values:
+                found.setdefault(utterance_id, {})[group] = values[key]
+    groups = GroupFields()
+    return {name: groups.read(fields) for name, fields in found.items()}
 
 
 def _list_sets(root: str | os.PathLike[str]) -> str:

@@ -14,6 +14,7 @@ from data.corpus.faults import Fault, Report
 from data.corpus.listed_paths import resolve_paths
 from data.corpus.rows import Record, iterate_json_records
 from data.corpus.segments import ListedTime
+from data.corpus.slices import GroupFields, cut_fields
 from data.corpus.utterance import Row
 
 _SUFFIXES = (".jsonl.gz", ".jsonl")
@@ -52,9 +53,10 @@ def list_lhotse(path: str | os.PathLike[str], split: str, report: Report) -> tup
     """
     located = _locate(os.fspath(path), split)
     rows: list[Row] = []
+    groups = GroupFields()
     for record in iterate_json_records(located, report):
         try:
-            rows += _read_cut(record, report)
+            rows += _read_cut(record, report, groups)
         except MalformedFileError as error:
             report(Fault("bad_record", f"{error}: correct the line", {record.place: str(error)}))
     paths = resolve_paths([row.path for row in rows], storage.parent(located))
@@ -80,7 +82,7 @@ def _locate(path: str, split: str) -> str:
     return storage.join(path, found[0])
 
 
-def _read_cut(record: Record, report: Report) -> Iterator[Row]:
+def _read_cut(record: Record, report: Report, groups: GroupFields) -> Iterator[Row]:
     """Yields the rows of a cut, and reports its faults; raises MalformedFileError for values of another type."""
     cut, place = record.fields, record.place
     if what := _refuse_kind(cut):
@@ -109,8 +111,9 @@ def _read_cut(record: Record, report: Report) -> Iterator[Row]:
                 raise
             report(record.fault(str(error), code="bad_segment", key=key))
             continue
-        speaker = one.get("speaker")
-        yield Row(key, audio.path, one["text"], "" if speaker is None else str(speaker), time, place, audio.channel)
+        speaker = "" if one.get("speaker") is None else str(one["speaker"])
+        fields = groups.read(cut_fields(cut, one))
+        yield Row(key, audio.path, one["text"], speaker, time, place, audio.channel, fields)
 
 
 def _refuse_kind(cut: Mapping[str, Any]) -> str:

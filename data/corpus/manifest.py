@@ -16,7 +16,7 @@ from common import storage
 from common.near_files import describe_near
 from data.common.errors import InputError
 from data.common.files import relative_path, write_text_atomic
-from data.corpus.columns import AUDIO_COLUMNS, SPEAKER_COLUMNS, TEXT_COLUMNS, choose_text_column
+from data.corpus.columns import AUDIO_COLUMNS, OWN_FIELDS, SPEAKER_COLUMNS, TEXT_COLUMNS, choose_text_column
 from data.corpus.faults import Fault, Report, refuse
 from data.corpus.headers import read_headers
 from data.corpus.kaldi import list_kaldi
@@ -31,13 +31,11 @@ from data.corpus.rows import (
     with_text,
 )
 from data.corpus.segments import read_time
+from data.corpus.slices import GroupFields, keep_few_valued
 from data.corpus.utterance import Row, Utterance, stem, suffix
 
 MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv", "kaldi", "lhotse", *PACKED_FORMATS)
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
-_OWN_FIELDS = (
-    *AUDIO_COLUMNS, *TEXT_COLUMNS, *SPEAKER_COLUMNS, "offset", "duration", "audio_channel", "utterance_id", "split"
-)  # fmt: skip
 _NOT_A_NUMBER = ("nan", "NaN")  # a missing cell as pandas writes it
 
 
@@ -186,6 +184,7 @@ def read_utterances(
         report(fault)
 
     where, rows = _list_rows(format, input, split, hear, text_column)
+    rows = keep_few_valued(rows)
     if faults and not rows:
         raise InputError(f"no utterance of {where} can be used: {faults[0].message}", code=faults[0].code)
     kept = select_speakers(
@@ -241,7 +240,7 @@ def read_fields(*, format: str, input: str | os.PathLike[str], split: str = "") 
         records = read_table_records(path, _DELIMITERS[format], ignored.append)
     rows = ((_read_row(record, needs_text=True), record) for record in records)
     return {
-        row.utterance_id: {key: value for key, value in record.fields.items() if key not in _OWN_FIELDS}
+        row.utterance_id: {key: value for key, value in record.fields.items() if key not in OWN_FIELDS}
         for row, record in rows
         if isinstance(row, Row)
     }
@@ -324,12 +323,13 @@ def _rows_of(
 
 def _read_rows(records: Iterable[Record], report: Report, *, needs_text: bool = True) -> Iterator[Row]:
     """Yields the rows of records, with their paths as listed, and reports those that cannot be used."""
+    groups = GroupFields()
     for record in records:
         row = _read_row(record, needs_text=needs_text)
         if isinstance(row, Fault):
             report(row)
         else:
-            yield row
+            yield row._replace(fields=groups.read(record.fields))
 
 
 def _read_row(record: Record, *, needs_text: bool) -> Row | Fault:

@@ -16,6 +16,7 @@ from data.archives.tar import TarMember, list_members
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report
 from data.corpus.rows import Record
+from data.corpus.slices import cut_fields
 
 _CUTS = re.compile(r"cuts\.(.+?)\.jsonl(?:\.gz)?")
 _SLACK_SECS = 0.05
@@ -93,6 +94,7 @@ def _read_cut(
             report(blank.fault(what, code="bad_segment", key=utterance_id))
             continue
         fields: dict[str, object] = {
+            **cut_fields(cut, supervision),
             "audio_filepath": address,
             "utterance_id": utterance_id,
             "text": supervision.get("text"),

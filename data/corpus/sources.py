@@ -18,7 +18,7 @@ from data.audio.decoding import (
 from data.audio.open_files import OpenFiles
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report, refuse
-from data.corpus.utterance import Utterance
+from data.corpus.utterance import Fields, Utterance
 
 
 class Source(Protocol):
@@ -143,6 +143,11 @@ class FileSource:
     def utterances(self) -> Sequence[Utterance]:
         """Returns the utterances as they are listed."""
         return self._utterances
+
+    @property
+    def fields(self) -> dict[str, Fields]:
+        """Utterance id -> further fields of its manifest."""
+        return {item.utterance_id: item.fields for item in self._utterances if item.fields}
 
     @property
     def spans(self) -> Sequence[Span | None]:

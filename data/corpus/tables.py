@@ -13,6 +13,7 @@ from data.archives.tables import estimate_page_bytes, find_present, iterate_colu
 from data.common.errors import InputError
 from data.corpus.columns import (
     ID_COLUMNS,
+    OWN_FIELDS,
     PATH_COLUMNS,
     SPEAKER_COLUMNS,
     choose_column,
@@ -39,6 +40,7 @@ class _Columns(NamedTuple):
         text, speaker, split: Columns of these.
         ids: Columns that may hold ids, in the order of preference; the last are names of files.
         times: Columns of offset and duration.
+        groups: Columns that may put utterances into groups.
     """
 
     content: str
@@ -48,10 +50,11 @@ class _Columns(NamedTuple):
     split: str
     ids: tuple[str, ...]
     times: tuple[str, ...]
+    groups: tuple[str, ...]
 
     def all(self) -> list[str]:
         """Returns the columns to read, without the content."""
-        names = (self.path, self.text, self.speaker, self.split, *self.ids, *self.times)
+        names = (self.path, self.text, self.speaker, self.split, *self.ids, *self.times, *self.groups)
         return list(dict.fromkeys(filter(None, names)))
 
 
@@ -100,7 +103,7 @@ def _list_file(path: str, found: _Columns, id_column: str, prefix: str) -> Itera
         columns = {name: batch.column(index).to_pylist() for index, name in enumerate(batch.schema.names)}
         for index in range(batch.num_rows):
             cells = {name: values[index] for name, values in columns.items()}
-            fields: dict[str, object] = {name: cells[name] for name in found.times}
+            fields: dict[str, object] = {name: cells[name] for name in (*found.times, *found.groups)}
             if has_content is not None and has_content[row]:
                 fields["audio_filepath"] = str(Cell(path, row, found.content))
             elif found.path and isinstance(cells[found.path], str):
@@ -135,7 +138,16 @@ def find_columns(path: str, text_column: str = "") -> _Columns:
         split="split" if "split" in names else "",
         ids=tuple(filter(None, ids)),
         times=tuple(name for name in _TIME_COLUMNS if name in names),
+        groups=tuple(field.name for field in schema if _makes_groups(field)),
     )
+
+
+def _makes_groups(field: pa.Field) -> bool:
+    import pyarrow as pa
+
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary, pa.types.is_boolean)
+    is_single = any(test(field.type) for test in (*tests, pa.types.is_integer))
+    return is_single and field.name not in (*OWN_FIELDS, *ID_COLUMNS, *PATH_COLUMNS, *_TIME_COLUMNS)
 
 
 def _find_audio(path: str, schema: pa.Schema) -> tuple[str, str]:

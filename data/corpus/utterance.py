@@ -10,6 +10,9 @@ from typing import NamedTuple
 from data.archives.address import parse_address
 from data.corpus.segments import NO_TIME, ListedTime
 
+Fields = tuple[tuple[str, str], ...]
+"""Name and value of each further field of a manifest that puts utterances into groups, see `data.corpus.slices`."""
+
 # Endings of what encoders with silence of their own write: MP3, AAC, Opus in WebM, AMR, WMA, and video.
 COMPRESSED_SUFFIXES = (
     ".mp3", ".m4a", ".m4b", ".mp4", ".aac", ".webm", ".mka", ".mkv", ".mov", ".3gp", ".amr", ".wma", ".avi", ".ts"
@@ -30,6 +33,7 @@ class Utterance:
         start: First sample of a segment, at `sample_rate`; None if the utterance is the whole file.
         duration_conflict: How the duration in the manifest contradicts the file; "" if it does not.
         channel: The only channel to hear, from 0; None = the mix of all.
+        fields: Further fields of the manifest, such as the accent.
     """
 
     utterance_id: str
@@ -41,6 +45,7 @@ class Utterance:
     start: int | None = None
     duration_conflict: str = ""
     channel: int | None = None
+    fields: Fields = ()
 
     @property
     def duration_secs(self) -> float:
@@ -59,6 +64,7 @@ class Row(NamedTuple):
         time: Offset and duration in the list.
         place: File and line in messages; "" without a list file.
         channel: The only channel to hear, from 0; None = the mix of all.
+        fields: Further fields of the list, such as the accent.
     """
 
     utterance_id: str
@@ -68,6 +74,7 @@ class Row(NamedTuple):
     time: ListedTime = NO_TIME
     place: str = ""
     channel: int | None = None
+    fields: Fields = ()
 
 
 def stem(path: str) -> str:

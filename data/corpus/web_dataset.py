@@ -10,7 +10,7 @@ from typing import NamedTuple
 from common.json_files import MalformedFileError, parse_object
 from data.archives.address import ByteRange
 from data.archives.tar import TarMember, list_members, read_member
-from data.corpus.columns import SPEAKER_COLUMNS, TEXT_COLUMNS, choose_column
+from data.corpus.columns import OWN_FIELDS, SPEAKER_COLUMNS, TEXT_COLUMNS, choose_column
 from data.corpus.faults import Fault, Report
 from data.corpus.rows import Record
 from data.corpus.utterance import stem
@@ -101,6 +101,7 @@ def _read_sample(path: str, sample: _Sample, utterance_id: str, text_column: str
         text = fields.get(text_column or choose_column(fields, TEXT_COLUMNS))
     member = members[audio]
     kept: dict[str, object] = {
+        **{name: value for name, value in fields.items() if name not in OWN_FIELDS},
         "audio_filepath": str(ByteRange(path, member.offset, member.num_bytes)),
         "utterance_id": fields.get("utterance_id") or utterance_id,
         "text": text,

@@ -99,7 +99,10 @@ CHECKS: dict[str, Check] = {
         "correct typing errors; words with the other characters will be recognized wrong",
     ),
     "lost_digits": Check(
-        _W, "text with digits, which the librispeech style drops", "spell out the numbers as they are spoken"
+        _W,
+        "text with digits, which the librispeech style drops",
+        "spell out the numbers as they are spoken, or let num2words do it: "
+        "--config.data.text_normalization=librispeech+numbers (pip install -e '.[numbers]')",
     ),
     "lost_symbols": Check(
         _W, "text with spoken symbols, which data.text_normalization drops", "spell them out as they are spoken"
@@ -107,7 +110,17 @@ CHECKS: dict[str, Check] = {
     "markup": Check(
         _W,
         "text with markup in brackets, which is trained as if it were spoken",
-        "remove it from the transcripts, or spell out what is spoken",
+        "drop it with +drop_markup behind data.text_normalization (+drop_markup=<>[] for these brackets alone), or "
+        "spell out what is spoken",
+    ),
+    "dropped_markup": Check(
+        _N, "markup that data.text_normalization drops", "nothing if nobody speaks it; else name other brackets"
+    ),
+    "kept_digits": Check(
+        _N,
+        "text with digits, which are characters of their own in this style",
+        "nothing if the model shall write digits; else let num2words spell the numbers out: +language=CODE+numbers "
+        "behind data.text_normalization (pip install -e '.[numbers]')",
     ),
     "missing_cells": Check(
         _W, "text that programs write for a missing cell", "add the text; nothing if it is really spoken"

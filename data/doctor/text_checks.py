@@ -14,7 +14,8 @@ from data.batches.rows import samples_at_speed
 from data.corpus.sources import Source, duration_conflicts
 from data.doctor.findings import Finding, find
 from data.text.labels import Labels, measure_labels
-from data.text.tokenizer import UNKNOWN, CharTokenizer, describe_character, find_markup
+from data.text.markup import drop_markup, dropped_markup, find_markup
+from data.text.tokenizer import UNKNOWN, CharTokenizer, describe_character
 
 FramesFn = Callable[[np.ndarray], np.ndarray]
 """int64 [N] samples -> int [N] frames, by the arithmetic of the model's convolutions."""
@@ -44,12 +45,14 @@ class Corpus:
         source: utterances.
         labels: measurements of their texts.
         speed_factors: factors of the speed perturbation.
+        text_normalization: style of the texts.
     """
 
     name: str
     source: Source
     labels: Labels
     speed_factors: Sequence[float] = (1.0,)
+    text_normalization: str = "none"
 
     @classmethod
     def measure(
@@ -63,7 +66,7 @@ class Corpus:
     ) -> Corpus:
         """Measures the texts of a source."""
         labels = measure_labels(source.texts, tokenizer=tokenizer, text_normalization=text_normalization)
-        return cls(name, source, labels, tuple(speed_factors))
+        return cls(name, source, labels, tuple(speed_factors), text_normalization)
 
     @property
     def secs(self) -> np.ndarray:
@@ -77,10 +80,10 @@ class Corpus:
 
 def check_texts(corpus: Corpus) -> list[Finding]:
     """Returns empty texts, unknown or dropped characters, and markup that nobody speaks."""
-    texts, labels = corpus.source.texts, corpus.labels
+    texts, labels, style = corpus.source.texts, corpus.labels, corpus.text_normalization
     empty = np.flatnonzero(labels.num_labels == 0)
     digits = [index for index in labels.digits if labels.num_labels[index]]
-    markup = {index: found for index, text in enumerate(texts) if (found := find_markup(text))}
+    markup = {index: found for index, text in enumerate(texts) if (found := find_markup(drop_markup(text, style)))}
     missing = [index for index, text in enumerate(texts) if text.strip() in _MISSING_CELLS]
     broken = [index for index, text in enumerate(texts) if "\n" in text.strip()]
     return [
@@ -119,8 +122,14 @@ def check_rare_characters(corpus: Corpus, tokenizer: CharTokenizer) -> list[Find
 
 
 def check_writing(corpus: Corpus) -> list[Finding]:
-    """Returns notes about the writing of a set: replaced characters, and no spaces between words."""
-    return [*find("read_otherwise", corpus.name, _describe_reread(corpus)), *_check_spaces(corpus)]
+    """Returns notes about the writing of a set: characters and markup not read as written, digits, missing spaces."""
+    texts, kept_digits = corpus.source.texts, corpus.labels.kept_digits
+    return [
+        *find("read_otherwise", corpus.name, _describe_reread(corpus)),
+        *find("dropped_markup", corpus.name, _describe_dropped_markup(corpus)),
+        *corpus.find("kept_digits", kept_digits, lambda i: repr(_shorten(texts[i]))),
+        *_check_spaces(corpus),
+    ]
 
 
 def _check_spaces(corpus: Corpus) -> list[Finding]:
@@ -254,6 +263,20 @@ def _describe_reread(corpus: Corpus) -> dict[str, str]:
         where = f"{count:,} text{'s' * (count != 1)}, first {corpus.source.utterance_ids[first]}"
         described[describe_character(character)] = f"{how}; {where}"
     return described
+
+
+def _describe_dropped_markup(corpus: Corpus) -> dict[str, str]:
+    """Describes each kind of markup that the style drops, the most frequent first."""
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    for name, text in zip(corpus.source.utterance_ids, corpus.source.texts, strict=True):
+        for kind in set(dropped_markup(text, corpus.text_normalization)):
+            counts[kind] += 1
+            first.setdefault(kind, name)
+    return {
+        _shorten(kind): f"{count:,} text{'s' * (count != 1)}, first {first[kind]}"
+        for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    }
 
 
 def _shorten(text: str) -> str:

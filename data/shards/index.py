@@ -148,8 +148,21 @@ def _check_content(index: dict[str, Any], path: str) -> None:
     count = check_columns(index["columns"], sizes, path)
     if count != index["num_utterances"]:
         raise MalformedFileError(f"{path}: 'num_utterances' is {index['num_utterances']}, but {count} are listed")
+    _check_fields(index, path, count)
     if not all(isinstance(code, str) for code in index["skipped"].values()):
         raise MalformedFileError(f"{path}: 'skipped' is not utterance id -> code")
+
+
+def _check_fields(index: dict[str, Any], path: str, count: int) -> None:
+    """Checks the further fields of the manifest, which an index may have."""
+    for name, one in optional_field(index, "fields", dict, path, {}).items():
+        where = f"{path}: fields: {name}"
+        if not isinstance(one, dict):
+            raise MalformedFileError(f"{where} is {describe(one)}, not a JSON object")
+        values, numbers = field(one, "values", list, where), field(one, "numbers", list, where)
+        are_right = all(is_kind(text, str) for text in values) and len(numbers) == count
+        if not are_right or not all(is_kind(number, int) and 0 <= number < len(values) for number in numbers):
+            raise MalformedFileError(f"{where} has not one value for each of {count} utterances")
 
 
 def _check_shard(shard: Any, path: str, *, whole: bool) -> None:

@@ -19,6 +19,7 @@ from data.audio.decoding import SAMPLE_RATE, resampled_length
 from data.common.errors import InputError
 from data.common.files import Lock, only_writer, write_text_atomic
 from data.corpus.faults import Fault
+from data.corpus.slices import encode_fields
 from data.corpus.sources import FileSource
 from data.corpus.utterance import Utterance, suffix
 from data.shards.index import COLUMNS, FORMAT_VERSION, INDEX_NAME, read_index
@@ -146,7 +147,7 @@ def write_tfrecords(
         index = _read_own_index(folder, corpus, tasks)
         finished = _find_finished(tasks, index, disable)
         pending = [task for task in tasks if task.name not in finished]
-        if pending or index is None:
+        if pending or index is None or index.get("fields", {}) != _fields_of(tasks, index["columns"]):
             _sweep(folder, ".tmp")
             done = len(utterances) - sum(len(task.utterances) for task in pending)
             with tqdm(desc="prepare", total=len(utterances), initial=done, unit="utt", disable=disable) as bar:
@@ -314,9 +315,17 @@ def _write_index(
         "shards": shards,
         "columns": columns,
     }
+    if fields := _fields_of(tasks, columns):
+        made["fields"] = fields
     text = json.dumps(made, ensure_ascii=False, separators=(",", ":"))
     write_text_atomic(storage.join(folder, INDEX_NAME), text + "\n")
     return made
+
+
+def _fields_of(tasks: Sequence[ShardTask], columns: Mapping[str, list[Any]]) -> dict[str, Any]:
+    """Returns the further fields of the manifest for the utterances of an index; {} if it has none."""
+    known = {one.utterance_id: one.fields for task in tasks for one in task.utterances if one.fields}
+    return encode_fields([known.get(name, ()) for name in columns["utterance_id"]]) if known else {}
 
 
 def _join_shards(

@@ -18,6 +18,8 @@ from data.audio.decoding import SAMPLE_RATE
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report, refuse
 from data.corpus.manifest import select_speakers
+from data.corpus.slices import decode_fields
+from data.corpus.utterance import Fields
 from data.shards.index import find_index, has_size, read_index
 from data.shards.records import decode_record
 
@@ -82,8 +84,14 @@ class TFRecordSource:
         self.texts: Sequence[str] = [columns["text"][i] for i in kept]
         self.num_samples = np.array(columns["num_samples"], dtype=np.int64)[kept]
         self.sample_rates = np.full(len(kept), SAMPLE_RATE, dtype=np.int32)  # the original rates are not stored
+        self._fields = decode_fields(index.get("fields", {}), kept)
         self._lock = threading.Lock()
         self._files: dict[int, int] = {}
+
+    @property
+    def fields(self) -> dict[str, Fields]:
+        """Utterance id -> further fields of the manifest that the shards were made of."""
+        return {name: fields for name, fields in zip(self.utterance_ids, self._fields, strict=True) if fields}
 
     def read_waveform(self, index: int) -> np.ndarray:
         """Returns the samples of an utterance; raises InputError if its record is damaged."""

@@ -9,6 +9,8 @@ from itertools import chain
 
 import numpy as np
 
+from common.text_style import text_base
+from data.text.markup import drop_markup
 from data.text.tokenizer import (
     CharTokenizer,
     has_digits,
@@ -30,7 +32,8 @@ class Labels:
         num_repeats: int32 [N], labels equal to the previous one; CTC needs a blank between the two.
         num_unknown: int32 [N], characters without a token, which become the unknown token if there is one.
         unknown: Index -> characters of its text that the vocabulary lacks, if any.
-        digits: Indices of texts with digits, if the style drops digits.
+        digits: Indices of texts with digits that the style drops.
+        kept_digits: Indices of texts with digits that the style keeps.
         token_counts: int64 [V], occurrences of each token.
         first_texts: int64 [V], index of the first text with each token; -1 if there is none.
         num_words: Number of words in all transcripts.
@@ -49,6 +52,7 @@ class Labels:
     num_words: int
     reread: dict[str, tuple[str, int, int]]
     lost_symbols: dict[int, str]
+    kept_digits: list[int]
 
     @property
     def num_needed_frames(self) -> np.ndarray:
@@ -91,10 +95,21 @@ def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_norma
         unknowns[chunk] = _count_unknown(tokenizer, normalized, ids, owners)
         for index in np.flatnonzero(unknowns[chunk]):
             unknown[first + int(index)] = "".join(sorted(tokenizer.unknown_characters(normalized[index])))
-    digits = _find_digits(texts, text_normalization)
+    digits = [index for index, text in enumerate(texts) if has_digits(text, text_normalization)]
+    digits, kept_digits = (digits, []) if text_base(text_normalization) == "librispeech" else ([], digits)
     reread, lost_symbols = _find_reread(texts, text_normalization)
     return Labels(
-        lengths, repeats, unknowns, unknown, digits, token_counts, first_texts, num_words, reread, lost_symbols
+        lengths,
+        repeats,
+        unknowns,
+        unknown,
+        digits,
+        token_counts,
+        first_texts,
+        num_words,
+        reread,
+        lost_symbols,
+        kept_digits,
     )
 
 
@@ -114,13 +129,6 @@ def _count_unknown(
     return np.bincount(owners[ids == tokenizer.unknown_id], minlength=len(texts))
 
 
-def _find_digits(texts: Sequence[str], text_normalization: str) -> list[int]:
-    """Returns the indices of texts with digits, if the style drops digits."""
-    if text_normalization != "librispeech":
-        return []
-    return [index for index, text in enumerate(texts) if has_digits(text)]
-
-
 def _find_reread(
     texts: Sequence[str], text_normalization: str
 ) -> tuple[dict[str, tuple[str, int, int]], dict[int, str]]:
@@ -128,7 +136,7 @@ def _find_reread(
     reread: dict[str, tuple[str, int, int]] = {}
     lost: dict[int, str] = {}
     for index, text in enumerate(texts):
-        for character in sorted(split_characters(text) - unchanged):
+        for character in sorted(split_characters(drop_markup(text, text_normalization)) - unchanged):
             read, count, first = reread.get(character, ("", 0, index))
             if not count:
                 read = read_character(character, text_normalization)

@@ -11,18 +11,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from common import special_tokens as roles
 from common.sentence_pieces import SPACE, Pieces
 from common.special_tokens import find_special_tokens
+from common.text_style import AUTO, STYLES, TextStyle, parse_text_style, text_base, with_base
 from data.common.errors import InputError
+from data.text import casing
+from data.text.markup import drop_markup
+from data.text.numbers import number_language, spell_numbers
 from data.text.vocab_file import VocabFile, read_vocab_file, write_vocab_file
 
 PAD, BOS, EOS, UNKNOWN, WORD_DELIMITER = "<pad>", "<s>", "</s>", "<unk>", "|"
 SPECIAL_TOKENS = (PAD, BOS, EOS, UNKNOWN)
 # Facebook's English vocabulary, in the order of the output layer of the published checkpoints.
 FACEBOOK_TOKENS = (*SPECIAL_TOKENS, WORD_DELIMITER, *"ETAONIHSRDLUMWCFGYPBVK'XJQZ")
-# Text in brackets without a bracket inside: <unk>, [laughter], (noise), {um}.
-_MARKUP = re.compile(r"<[^<>\s][^<>]{0,40}>|\[[^\[\]]{1,40}\]|\([^()]{1,40}\)|\{[^{}]{1,40}\}")
 _TATWEEL, _VARIATION = "\u0640", "VARIATION SELECTOR"
-TEXT_NORMALIZATIONS = ("librispeech", "unicode", "none")
-AUTO = "auto"  # stands for a style, or a vocabulary, to choose from the texts
+_ASCII_DIGIT = re.compile("[0-9]")
 # A letter or digit other than the capitals A to Z.
 _BEYOND_CAPITALS = re.compile(r"[^\W_A-Z]")
 
@@ -41,31 +42,55 @@ def normalize_transcript(text: str, style: str = "librispeech") -> str:
             "unicode" for lower case in any language: letters, marks, digits and apostrophes inside words stay,
             punctuation and symbols become a space. Lower case is Unicode's, not a language's: the Turkish I becomes i.
             "none" changes nothing.
+            Each may have options (`common.text_style.parse_text_style`): "unicode+language=tr+numbers".
 
     Returns:
         The words separated by single spaces ("none" returns `text`).
 
     Raises:
         ValueError: If the style is unknown.
+        InputError: If the style has number words, and num2words is absent.
     """
     if style == "none":
         return text
-    if style not in TEXT_NORMALIZATIONS:
-        raise ValueError(f"text normalization is {style!r}, wanted one of {', '.join(TEXT_NORMALIZATIONS)}")
-    upper = style == "librispeech"
-    if text.isascii():
+    found = _parse_style(style)
+    if "+" in style:
+        text = _apply_options(text, style)
+        if found.base == "none":
+            return text
+    upper = found.base == "librispeech"
+    if text.isascii() and not (found.keep_case or found.keep_punctuation or casing.is_turkic(found.language)):
         return _normalize_ascii(text, upper)
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES))
-    # Changing the case can break the normal form and create an apostrophe (U+0149). Lower-casing a capital I with a dot
-    # (Turkish) leaves the dot as a separate mark.
-    text = text.upper() if upper else text.lower().replace("i\u0307", "i")
+    # Changing the case can break the normal form and create an apostrophe (U+0149).
+    if not found.keep_case:
+        text = casing.upper(text, found.language) if upper else casing.lower(text, found.language)
     text = unicodedata.normalize("NFKC", text)
-    text = "".join(_kept(character, upper) for character in text.translate(_APOSTROPHES))
+    text = "".join(_kept(one, upper, found.keep_punctuation) for one in text.translate(_APOSTROPHES))
     # Removing an invisible character can bring together two that compose.
     words = unicodedata.normalize("NFKC", text).split()
+    if found.keep_punctuation:
+        return " ".join(words) if any(map(_is_spoken, "".join(words))) else ""
     if not upper:
         words = [word.strip("'") for word in words]
     return " ".join(word for word in words if any(map(_is_spoken, word)))
+
+
+def _parse_style(style: str) -> TextStyle:
+    try:
+        found = parse_text_style(style)
+    except ValueError as error:
+        raise ValueError(f"text normalization is {style!r}: {error}") from error
+    if found.base == AUTO:
+        raise ValueError(f"text normalization is {style!r}, wanted one of {', '.join(STYLES)}")
+    return found
+
+
+def _apply_options(text: str, style: str) -> str:
+    """Returns a transcript without the markup that its style drops, and with its numbers as words."""
+    text = drop_markup(text, style)
+    found = parse_text_style(style)
+    return spell_numbers(text, number_language(found)) if found.numbers else text
 
 
 def _normalize_ascii(text: str, upper: bool) -> str:
@@ -77,8 +102,24 @@ def _normalize_ascii(text: str, upper: bool) -> str:
     return " ".join(word for word in words if word.strip("'"))
 
 
-def choose_text_normalization(texts: Iterable[str]) -> str:
-    """Returns the style that keeps all letters of a corpus: "librispeech" if all are A to Z, else "unicode"."""
+def choose_text_normalization(texts: Iterable[str], style: str = AUTO) -> str:
+    """Returns the style that keeps all letters of a corpus: "librispeech" if all are A to Z, else "unicode".
+
+    Args:
+        texts: Transcripts as stored.
+        style: "auto" with the options that the chosen style shall have.
+    """
+    options = parse_text_style(style)
+    if options.keep_case or options.keep_punctuation:
+        return with_base(style, "unicode")
+    return with_base(style, _choose_base(_without_digits(drop_markup(text, style), options) for text in texts))
+
+
+def _without_digits(text: str, options: TextStyle) -> str:
+    return re.sub(r"\d", " ", text) if options.numbers else text
+
+
+def _choose_base(texts: Iterable[str]) -> str:
     has_letters = False
     for text in texts:
         if _BEYOND_CAPITALS.search(text):
@@ -87,14 +128,11 @@ def choose_text_normalization(texts: Iterable[str]) -> str:
     return "librispeech" if has_letters else "unicode"
 
 
-def has_digits(text: str) -> bool:
-    """Returns whether a transcript has digits, which the librispeech style drops."""
-    return any(character.isdigit() for character in text)
-
-
-def find_markup(text: str) -> list[str]:
-    """Returns the text in brackets, such as <COMMA>, [noise] or (laughter), which usually is not spoken."""
-    return _MARKUP.findall(unicodedata.normalize("NFKC", text)) if not text.isascii() else _MARKUP.findall(text)
+def has_digits(text: str, style: str = "none") -> bool:
+    """Returns whether a transcript has digits, but for those that the options of a style spell out or drop."""
+    if text.isascii() and not _ASCII_DIGIT.search(text):
+        return False
+    return any(map(str.isdigit, text)) and any(map(str.isdigit, _apply_options(text, style)))
 
 
 def split_characters(text: str) -> set[str]:
@@ -120,11 +158,14 @@ def read_character(character: str, style: str) -> str:
     Returns:
         `character` itself if at most its case changes; "" or " " if it is dropped.
     """
-    if style == "none":
+    if text_base(style) == "none":
         return " " if character == WORD_DELIMITER else character
     read = normalize_transcript(f"x{character}x", style)[1:-1]
     # A ligature or a sharp s becomes two letters, which is more than a change of case.
-    is_same = len(read) == len(character) and read in (character, character.upper(), character.lower())
+    alike = [character, character.upper(), character.lower()]
+    if language := parse_text_style(style).language:
+        alike += [casing.upper(character, language), casing.lower(character, language)]
+    is_same = len(read) == len(character) and read in alike
     return character if is_same else read
 
 
@@ -319,7 +360,7 @@ def build_vocab(texts: Iterable[str]) -> tuple[str, ...]:
     return (*SPECIAL_TOKENS, WORD_DELIMITER, *characters)
 
 
-def _kept(character: str, letters_only: bool) -> str:
+def _kept(character: str, letters_only: bool, with_punctuation: bool = False) -> str:
     """Returns the character, a space if it is dropped, or "" if it is invisible."""
     category = unicodedata.category(character)
     # Soft hyphens, joiners, byte-order and direction marks and the Arabic tatweel, which stretches words, occur inside
@@ -330,7 +371,7 @@ def _kept(character: str, letters_only: bool) -> str:
         return ""
     if character == "'" or category[0] in ("L", "M") or (category[0] == "N" and not letters_only):
         return character
-    return " "
+    return character if with_punctuation and category[0] == "P" else " "
 
 
 def _name_character(character: str) -> str:

@@ -185,11 +185,16 @@ class PredictionsWriter:
                     **record,
                     "speaker_id": data.speaker_ids[index_of[record["utterance_id"]]],
                     "duration_secs": round(data.duration_secs[index_of[record["utterance_id"]]], 3),
+                    **_slices(data, index_of[record["utterance_id"]]),
                 }
                 for record in score.predictions()
             ]
             files.write_jsonl_atomic(storage.join(folder, layout.PREDICTIONS_FILE), records)
             write_history(folder, int(self.global_step.numpy()), records)
+
+
+def _slices(data: EvalData, index: int) -> dict[str, Any]:
+    return {"slices": data.slices[index]} if index in data.slices else {}
 
 
 def _number(value: Any) -> Any:

@@ -20,6 +20,7 @@ from engine.config.fields_of_run import AUTO
 from engine.config.recorded_run import ADAPTATION_FIELDS, ARCHITECTURE_FIELDS, run_folder
 from engine.distributed import strategy as runtime
 from engine.evaluation.evaluator import Evaluator, EvaluatorGroup, RowFunctions
+from engine.evaluation.normalizers import read_normalizers
 from engine.protocols import AcousticModel, Components, EvalData, Search, Tokenizer, TrainData
 from engine.report.writer import ReportWriter
 from engine.training import microbatches
@@ -183,6 +184,7 @@ def build_eval_set(
         num_parallel_calls=data.num_parallel_calls,
         prefetch_batches=data.prefetch_batches,
         normalize=normalizes(config),
+        slices=config.eval.get("slices", ()),  # runs of older versions have no such field
         **more,
     )
 
@@ -354,6 +356,8 @@ def build_evaluators(
         },
         ema=ema,
         search_method="" if search is None else config.decode.method,
+        normalizers=read_normalizers(config.eval.get("normalizers", ())),  # runs of older versions have none
+        normalize=parts.normalize_text,
     )
 
 

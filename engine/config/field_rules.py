@@ -58,6 +58,10 @@ def _up_to(high: int, *, number: str = "whole number") -> Rule:
     return Rule(lambda value: 0 <= value <= high, f"0 to {high}", number)
 
 
+def _are_words(value: object) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(word, str) and word for word in value)
+
+
 _COUNT = _at_least_0(number="whole number")
 _SIZE = Rule(lambda value: value >= 1, "1 or more", "whole number")
 _AMOUNT = _at_least_0()
@@ -147,6 +151,8 @@ _RULES: dict[str, Rule] = {
     "runtime.ctc_backend": _one_of("auto", "scan", "host", "xla", "blocks", "cudnn"),
     "runtime.jit_compile": _one_of("auto", "on", "off"),
     "eval.best_metric": _one_of(*METRICS, AUTO),
+    "eval.normalizers": Rule(_are_words, "a tuple of NAME=STYLE"),
+    "eval.slices": Rule(_are_words, "a tuple of names of fields, such as ('accent', 'gender'); ('*',) = every field"),
     "model.source": _one_of("native", "hub"),
     "model.fused_ops": _one_of("auto", "on", "off"),
     "model.lora_rank": _COUNT,
@@ -168,6 +174,7 @@ _RULES: dict[str, Rule] = {
     "model.mask_time_min_spans": _COUNT,
     "model.mask_feature_prob": _RATIO,
     "model.mask_feature_length": _SIZE,
+    "data.text_normalization": Rule(lambda value: isinstance(value, str), "a style of text, such as unicode"),
     "data.on_rate_mismatch": _one_of("resample", "refuse"),
     "data.num_buckets": _SIZE,
     "data.bucket_boundaries_samples": Rule(

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 from absl import logging
 from ml_collections import ConfigDict
 
+from common.text_style import AUTO, text_base
 from engine.config.recorded_run import read_adaptation, read_run_field
 from engine.evaluation.best_metric import choose_metric
 
 if TYPE_CHECKING:  # its module imports TensorFlow, and --mode=config does without
     from engine.protocols import Components, EvalData, TrainData
-
-# The value that leaves a field to the run: data.text_normalization, data.vocab and eval.best_metric to its texts.
-AUTO = "auto"
 
 
 def with_architecture(config: ConfigDict, parts: Components, *, init: str = "", run: str = "") -> ConfigDict:
@@ -61,7 +59,7 @@ def with_text_normalization(config: ConfigDict, *, run: str) -> ConfigDict:
     Raises:
         ValueError: There is no such run.
     """
-    if config.data.text_normalization != AUTO:
+    if text_base(config.data.text_normalization) != AUTO:
         return config
     found = ConfigDict(config.to_dict())
     found.data.text_normalization = read_run_field(run, "data", "text_normalization", str)
@@ -77,7 +75,7 @@ def with_data(config: ConfigDict, data: TrainData, *, run: str = "") -> ConfigDi
         run: The workdir of a run that resumes; "" = a new run.
     """
     found = ConfigDict(config.to_dict())
-    if found.data.text_normalization == AUTO:
+    if text_base(found.data.text_normalization) == AUTO:
         found.data.text_normalization = data.text_normalization
     for group in (found.eval, found.checkpoint):
         if epochs := group.get("every_epochs", 0.0):

@@ -44,6 +44,8 @@ LATER_FIELDS: dict[str, Any] = {
     "data.train.text_column": "",
     "data.train.weight": 1.0,
     "eval.every_epochs": 0.0,
+    "eval.normalizers": (),
+    "eval.slices": (),
     "model.bottleneck_size": 0,
     "model.lora_alpha": 16.0,
     "model.lora_dropout": 0.0,

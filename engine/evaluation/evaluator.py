@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from common.whole_compilation import compile_whole
 from engine.common.progress import progress_bar
 from engine.distributed import cluster
 from engine.evaluation.metrics import TranscriptionScore
+from engine.evaluation.normalizers import NormalizeFn, normalized_name, rescore
 from engine.protocols import AcousticModel, Batch, Decoder, EvalData, FeasibleFn, LossFn, Search, Tokenizer
 from engine.training.ema import EmaWeights, ema_name
 
@@ -217,7 +219,13 @@ class EvaluatorGroup(orbit.AbstractEvaluator):
     """
 
     def __init__(
-        self, evaluators: Mapping[str, Evaluator], *, ema: EmaWeights | None = None, search_method: str = ""
+        self,
+        evaluators: Mapping[str, Evaluator],
+        *,
+        ema: EmaWeights | None = None,
+        search_method: str = "",
+        normalizers: Mapping[str, str] | None = None,
+        normalize: NormalizeFn = lambda text, style: text,
     ) -> None:
         """Evaluates nothing yet.
 
@@ -226,11 +234,14 @@ class EvaluatorGroup(orbit.AbstractEvaluator):
             ema: Averaged weights; each set is also evaluated with them, as `ema_name(set)`.
             search_method: Name of the evaluators' search, whose metrics are reported as `search_name(set, method)`;
                 "" = they have none.
+            normalizers: {name: style} of further scorings, whose metrics are reported as `normalized_name(set, name)`.
+            normalize: Writes a text in a style.
 
         Raises:
             ValueError: A set has the name of another set's metrics.
         """
         self._search_method = search_method
+        self._normalizers, self._normalize = dict(normalizers or {}), normalize
         clash = next((name for name in evaluators if search_name(name, search_method) in evaluators), None)
         if clash is not None and search_method:
             raise ValueError(
@@ -240,13 +251,19 @@ class EvaluatorGroup(orbit.AbstractEvaluator):
         self.scores: dict[str, TranscriptionScore] = {}
         self._evaluators = dict(evaluators)
         self._ema = ema
+        repeated = [name for name, count in Counter(self.names).items() if count > 1]
+        if repeated:
+            raise ValueError(
+                f"eval.normalizers: the metrics of two sets would both be called {repeated[0]}; rename the normalizer"
+            )
 
     @property
     def names(self) -> list[str]:
         """Names in the output."""
         averaged = [ema_name(name) for name in self._evaluators] if self._ema is not None else []
         names = [*self._evaluators, *averaged]
-        return [*names, *(search_name(name, self._search_method) for name in names if self._search_method)]
+        names += [search_name(name, self._search_method) for name in names if self._search_method]
+        return [*names, *(normalized_name(name, other) for name in names for other in self._normalizers)]
 
     @property
     def data(self) -> dict[str, EvalData]:
@@ -257,6 +274,7 @@ class EvaluatorGroup(orbit.AbstractEvaluator):
                 found[own] = evaluator.data
                 if self._search_method:
                     found[search_name(own, self._search_method)] = evaluator.data
+        found |= {normalized_name(name, other): data for name, data in found.items() for other in self._normalizers}
         return found
 
     def evaluate(self, num_steps: tf.Tensor) -> dict[str, dict[str, float]]:
@@ -278,4 +296,15 @@ class EvaluatorGroup(orbit.AbstractEvaluator):
             other = search_name(name, self._search_method)
             found[other] = evaluator.search_score.summary()
             self.scores[other] = evaluator.search_score
+        return found | self._rescore(list(found), evaluator.data)
+
+    def _rescore(self, names: Sequence[str], data: EvalData) -> dict[str, dict[str, float]]:
+        """Scores the texts of an evaluation as each normalizer writes them, and returns the metrics by name."""
+        found = {}
+        for normalizer, style in self._normalizers.items():
+            references = {data.utterance_ids[index]: text for index, text in data.references_in(style).items()}
+            for name in names:
+                own = normalized_name(name, normalizer)
+                self.scores[own] = rescore(self.scores[name], references, style, self._normalize)
+                found[own] = self.scores[own].summary()
         return found

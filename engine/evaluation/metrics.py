@@ -154,6 +154,10 @@ class TranscriptionScore:
             "num_chars": chars.num_reference,
         }
 
+    def hypotheses(self) -> list[tuple[str, str]]:
+        """Returns the id and the hypothesis of each utterance."""
+        return [(scored.utterance_id, scored.hypothesis) for scored in self._scored.values()]
+
     def samples(self, count: int) -> list[dict[str, Any]]:
         """Returns the records of the first `count` ids, the same ones in every evaluation."""
         return sorted(self.predictions(), key=lambda record: record["utterance_id"])[:count]

@@ -8,6 +8,7 @@ from typing import Any
 
 from common import storage
 from common import workdir_layout as layout
+from common.text_style import text_base
 from engine.config.field_flags import SET_GROUPS
 from engine.config.field_rules import EPOCHS_OF, flatten
 from engine.config.fields_of_run import AUTO
@@ -91,11 +92,12 @@ def _resolve(name: str, fields: Mapping[str, Any], recorded: Mapping[str, Any], 
     """Returns the value of a field that the data or the weights decide; "" for any other field."""
     if epochs := fields.get(EPOCHS_OF.get(name, ""), 0.0):
         return _resolve_epochs(name, epochs, recorded, workdir)
+    if name == "data.text_normalization" and text_base(fields[name]) == AUTO:
+        found = recorded.get(name, AUTO)
+        is_open = text_base(found) == AUTO
+        return "what the training texts suggest" if is_open else f"{found}, as the run in {workdir} has found"
     if fields[name] != AUTO:
         return ""
-    if name == "data.text_normalization":
-        found = recorded.get(name, AUTO)
-        return "what the training texts suggest" if found == AUTO else f"{found}, as the run in {workdir} has found"
     if name == "data.vocab":
         vocab = os.path.join(workdir, layout.VOCAB_FILE)
         return vocab if recorded else "the characters of the training texts"

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from common import storage
 from common import workdir_layout as layout
+from common.text_style import text_base, with_base
 from engine.config import builders, fields_of_run, memory, validation
 from engine.distributed import gpus, strategy
 from engine.inference.loading import load_transcriber, read_text_rules
@@ -161,9 +162,10 @@ def _open_train(
         config = fields_of_run.with_data(config, data)
     except (ValueError, OSError) as refused:
         error = refused
-        if config.data.text_normalization == fields_of_run.AUTO:  # the other sets are examined all the same
+        style = config.data.text_normalization
+        if text_base(style) == fields_of_run.AUTO:  # the other sets are examined all the same
             config = ConfigDict(config.to_dict())
-            config.data.text_normalization = "unicode"
+            config.data.text_normalization = with_base(style, "unicode")
 
     def build_train(name: str) -> Callable[..., Any]:
         unusable = missing.get(name, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -22,6 +22,8 @@ from engine.report.sets import (
     columns,
     compare,
     count_words,
+    slice_names,
+    slice_of,
     speaker_of,
 )
 from engine.report.statistics import Interval, holm, rate_interval
@@ -83,6 +85,36 @@ class Rated:
 
 
 @dataclasses.dataclass(frozen=True)
+class SlicedRun:
+    """Error rates of one run on the utterances of a slice.
+
+    Attributes:
+        words: Word errors.
+        char_rate: Character error rate.
+        difference: Error rate that is compared, minus that of the first run.
+    """
+
+    words: ErrorCounts
+    char_rate: float
+    difference: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparedSlice:
+    """The common utterances of a set with one value of a field of the manifest.
+
+    Attributes:
+        name: The value; "" = the utterances without one.
+        num_utterances: Number of utterances.
+        runs: Error rates, in the order of the runs.
+    """
+
+    name: str
+    num_utterances: int
+    runs: list[SlicedRun]
+
+
+@dataclasses.dataclass(frozen=True)
 class ComparedSet:
     """Comparison of all runs on one set.
 
@@ -92,6 +124,7 @@ class ComparedSet:
         num_apart: Other utterances, which are excluded.
         runs: Error rates, in the order of the runs.
         metric: The error rate that is compared, "wer" or "cer".
+        slices: Field of the manifest -> the utterances with each of its values.
     """
 
     name: str
@@ -99,6 +132,7 @@ class ComparedSet:
     num_apart: int
     runs: list[Rated]
     metric: str = "wer"
+    slices: Mapping[str, list[ComparedSlice]] = dataclasses.field(default_factory=dict)
 
 
 def read_runs(workdirs: Sequence[str]) -> list[Run]:
@@ -175,8 +209,52 @@ def _compare_set(name: str, runs: Sequence[Run]) -> ComparedSet:
     ]
     everything = set().union(*every)
     return ComparedSet(
-        name=name, num_common=len(common), num_apart=len(everything) - len(common), runs=rated, metric=metric
+        name=name,
+        num_common=len(common),
+        num_apart=len(everything) - len(common),
+        runs=rated,
+        metric=metric,
+        slices=_compare_slices(kept, metric),
     )
+
+
+def _compare_slices(kept: Sequence[Sequence[Prediction]], metric: str) -> dict[str, list[ComparedSlice]]:
+    """Compares the runs on each slice, those where the first run is worst before the others.
+
+    Args:
+        kept: Lines of each run about the common utterances, in one order.
+        metric: The error rate that is compared.
+    """
+    # A run of an older version has no slices: those of any run count for all, because the utterances are the same.
+    lines = [max(same, key=lambda record: len(record.get("slices") or {})) for same in zip(*kept, strict=True)]
+    return {
+        name: sorted(
+            (
+                _compare_slice(value, [[records[i] for i in members] for records in kept], metric)
+                for value, members in _members_of(lines, name).items()
+            ),
+            key=lambda one: (-_rate_of(one.runs[0], metric), one.name),
+        )
+        for name in slice_names(lines)
+    }
+
+
+def _members_of(lines: Sequence[Prediction], name: str) -> dict[str, list[int]]:
+    members: dict[str, list[int]] = {}
+    for index, record in enumerate(lines):
+        members.setdefault(slice_of(name)(record), []).append(index)
+    return members
+
+
+def _compare_slice(value: str, kept: Sequence[Sequence[Prediction]], metric: str) -> ComparedSlice:
+    runs = [SlicedRun(count_words(records), char_rate(records), 0.0) for records in kept]
+    first = _rate_of(runs[0], metric)
+    runs = [dataclasses.replace(run, difference=_rate_of(run, metric) - first) for run in runs]
+    return ComparedSlice(value, len(kept[0]), runs)
+
+
+def _rate_of(run: SlicedRun, metric: str) -> float:
+    return run.words.rate if metric == "wer" else run.char_rate
 
 
 def _common_utterances(every: Sequence[dict[str, Prediction]]) -> list[str]:

@@ -17,6 +17,7 @@ from engine.report.statistics import Interval, PairedTest, compare_errors, piece
 
 _MAX_ALIGNED = 10_000  # utterances with errors whose confusions are counted, worst first
 _MAX_SPEAKERS = 200
+_MAX_SLICES = 51  # values of a field of the manifest, and none
 _MAX_CHANGED = 20  # utterances shown each way
 _MAX_LENGTH_GROUPS = 6
 _MIN_IN_GROUP = 5
@@ -34,12 +35,14 @@ class Group:
         num_utterances: Number of utterances in the group.
         words: Word errors.
         interval: Confidence interval of the word error rate; None if it cannot be estimated.
+        char_rate: Character error rate.
     """
 
     name: str
     num_utterances: int
     words: ErrorCounts
     interval: Interval | None
+    char_rate: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +121,7 @@ class SetReport:
         previous_step: Update of the previous evaluation; None without one.
         change: Change since the previous evaluation; None without one.
         metric: The error rate that decides and that `change` is about, "wer" or "cer".
+        slices: Field of the manifest -> one group for each of its values, worst first.
     """
 
     name: str
@@ -141,6 +145,7 @@ class SetReport:
     previous_step: int | None
     change: Change | None
     metric: str = "wer"
+    slices: Mapping[str, list[Group]] = dataclasses.field(default_factory=dict)
 
 
 def build_set(
@@ -191,14 +196,31 @@ def build_set(
         previous_step=previous_step,
         change=compare(before, predictions, metric=metric) if previous else None,
         metric=metric,
+        slices={name: _worst_first(predictions, slice_of(name)) for name in slice_names(predictions)},
     )
+
+
+def slice_names(predictions: Iterable[Prediction]) -> list[str]:
+    """Returns the fields of the manifest that divide some lines into 2 to 50 groups, in alphabetical order."""
+    records = list(predictions)
+    names = sorted({name for record in records for name in record.get("slices") or {}})
+    return [name for name in names if 2 <= len(set(map(slice_of(name), records))) <= _MAX_SLICES]
+
+
+def slice_of(name: str) -> Callable[[Prediction], str]:
+    """Returns a function from a line to the value of a field of its manifest; "" if it has none."""
+    return lambda record: (record.get("slices") or {}).get(name, "")
+
+
+def _worst_first(predictions: Sequence[Prediction], key: Callable[[Prediction], str]) -> list[Group]:
+    return sorted(_group(predictions, key), key=lambda group: (-group.words.rate, group.name))
 
 
 def _by_speaker(predictions: Sequence[Prediction]) -> list[Group]:
     """Groups utterances by speaker, worst first; [] if no utterance has one."""
     if not any(speaker_of(record) for record in predictions):
         return []
-    return sorted(_group(predictions, speaker_of), key=lambda group: (-group.words.rate, group.name))
+    return _worst_first(predictions, speaker_of)
 
 
 def _describe_utterance(record: Prediction, before: Mapping[str, Prediction]) -> Utterance:
@@ -307,6 +329,7 @@ def _group(predictions: Iterable[Prediction], key: Callable[[Prediction], str]) 
             num_utterances=len(records),
             words=count_words(records),
             interval=rate_interval(*columns(records, "wer"), [speaker_of(record) for record in records]),
+            char_rate=char_rate(records),
         )
         for name, records in members.items()
     ]

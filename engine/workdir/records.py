@@ -37,7 +37,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def read_predictions(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Reads predictions.jsonl; every line has its texts and consistent counts, and ids are unique.
 
-    `speaker_id` and `duration_secs` may be absent or None.
+    `speaker_id`, `duration_secs` and `slices`, which older versions did not write, may be absent or None.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -54,6 +54,10 @@ def read_predictions(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             _check(record, "speaker_id", str, where)
         if record.get("duration_secs") is not None:
             _check(record, "duration_secs", float, where)
+        if record.get("slices") is not None:
+            _check(record, "slices", dict, where)
+            for name in record["slices"]:
+                _check(record["slices"], name, str, f"{where}: slices")
         wrong = record["substitutions"] + record["deletions"]
         if wrong > record["num_words"] or wrong + record["insertions"] != record["errors"]:
             raise ValueError(f"{where}: the word counts do not add up; {_ADVICE}")

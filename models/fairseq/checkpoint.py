@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from common.near_files import describe_near
-from models.architecture import find_architecture
 from models.fairseq import names
 from models.fairseq.config import read_config, read_shapes
 from models.fairseq.vocabulary import find_vocabulary
@@ -110,6 +109,9 @@ def _architecture(
     canonical = canonical_names(list(stored))
     size = {"vocab_size": shapes[canonical[HEAD[0]]][0]} if HEAD[0] in canonical else {}
     if preset:
+        # It imports TensorFlow, and a wrong flag is told before.
+        from models.architecture import find_architecture
+
         config = resolve(preset, find_architecture(preset=preset), **size)
         return config, "wav2vec2", config.normalize_waveform
     if isinstance(fields, Mapping) and not names.is_fairseq2(tensors):

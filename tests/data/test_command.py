@@ -35,6 +35,8 @@ def test_flags_reach_the_command() -> None:
     [
         (["--format=csv"], "the following arguments are required: --input"),
         (["--format=csv", "--input=a", "--text_normalization=x"], "invalid choice: 'x'"),
+        (["--format=csv", "--input=a", "--text_normalization=auto"], "invalid choice: 'auto'"),
+        (["--format=csv", "--input=a", "--text_normalization=unicode+numbers"], "add it, such as +language=en"),
         (["--format=csv", "--input=a", "--bogus"], "unrecognized arguments: --bogus"),
     ],
 )

@@ -69,8 +69,12 @@ class ToyEvalData:
         self.texts = dict.fromkeys(indices, "None of this.")
         self.speaker_ids = {index: f"speaker-{index % 2}" for index in indices}
         self.duration_secs = dict.fromkeys(indices, 1.5)
+        self.slices = {}
 
     _updates = (900, 901)
+
+    def references_in(self, style):
+        return {index: f"{text} {style}" for index, text in self.references.items()}
 
     def read_flac(self, index):
         return b"fLaC" + bytes(index % 256 for _ in range(3))
@@ -102,6 +106,8 @@ def make_parts(**overrides):
         "span_decoder": lambda log_probs: pytest.fail("nothing to decode"),
         "span_graph_decoder": lambda logits, lengths: pytest.fail("nothing to decode"),
         "aligner": lambda log_probs, labels: pytest.fail("nothing to align"),
+        "word_aligner": lambda **fields: pytest.fail("nothing to align"),
+        "encode_flac": lambda waveform: pytest.fail("nothing to encode"),
         "page_environment": page_environment,
     }
     return Components(**{**parts, **overrides})

@@ -226,3 +226,33 @@ def test_a_character_that_a_long_set_has_once_or_twice_is_named_with_its_utteran
     }  # fmt: skip
     few = make(texts[-100:], [5] * 100)
     assert text_checks.check_rare_characters(few, TOKENIZER) == []
+
+
+def test_the_style_decides_what_digits_and_markup_are():
+    texts = ["ROOM 42 <noise>", "YES <noise> [laughter]", "(UM) NO"]
+
+    def found(style):
+        corpus = make(texts, [1] * 3, style=style)
+        every = codes([*text_checks.check_texts(corpus), *text_checks.check_writing(corpus)])
+        names = ("lost_digits", "kept_digits", "markup", "dropped_markup")
+        return {name: list(every[name].items()) for name in names if name in every}
+
+    markup = [("u0", "<noise>"), ("u1", "<noise> [laughter]"), ("u2", "(UM)")]
+    assert found("librispeech") == {"lost_digits": [("u0", "'ROOM 42 <noise>'")], "markup": markup}
+    assert found("unicode") == {"kept_digits": [("u0", "'ROOM 42 <noise>'")], "markup": markup}
+    assert found("librispeech+numbers+drop_markup=<>[]") == {
+        "markup": [("u2", "(UM)")],
+        "dropped_markup": [("<noise>", "2 texts, first u0"), ("[laughter]", "1 text, first u1")],
+    }
+
+
+def test_the_advice_about_digits_and_markup_is_an_option_of_the_style():
+    corpus = make(["ROOM 42 <noise>"], [1])
+    advice = {item.code: item.line() for item in text_checks.check_texts(corpus)}
+    assert "--config.data.text_normalization=librispeech+numbers" in advice["lost_digits"]
+    assert "+drop_markup" in advice["markup"]
+
+
+def test_characters_within_dropped_markup_are_not_read_otherwise():
+    corpus = make(["YES <noise>"], [1], style="unicode+drop_markup")
+    assert "read_otherwise" not in codes(text_checks.check_writing(corpus))

@@ -337,3 +337,55 @@ def test_the_chosen_style_drops_no_letter_and_no_digit(texts: list[str]) -> None
     for text in texts if style == "librispeech" else ():
         kept = normalize_transcript(text, style)
         assert [c for c in kept if c.isalnum()] == [c for c in text if c.isalnum()]
+
+
+@pytest.mark.parametrize(
+    ("raw", "style", "wanted"),
+    [
+        ("Yes, Sir! It's 5 %.", "unicode+keep_case", "Yes Sir It's 5"),
+        ("Yes, Sir! It's 5 %.", "unicode+keep_punctuation", "yes, sir! it's 5 %."),
+        ("Yes, Sir!", "unicode+keep_case+keep_punctuation", "Yes, Sir!"),
+        ("  Bonjour !  ", "unicode+keep_punctuation", "bonjour !"),
+        ("?! ...", "unicode+keep_punctuation", ""),
+        ("D\u2019accord \u2013 oui", "unicode+keep_case+keep_punctuation", "D'accord \u2013 oui"),
+    ],
+)
+def test_case_and_punctuation_can_be_kept(raw: str, style: str, wanted: str) -> None:
+    assert normalize_transcript(raw, style) == wanted
+    assert normalize_transcript(wanted, style) == wanted
+
+
+_OPTIONED = [
+    "librispeech+drop_markup", "librispeech+language=tr", "librispeech+language=lt", "unicode+keep_case",
+    "unicode+keep_punctuation", "unicode+keep_case+keep_punctuation+drop_markup=<>",
+    "unicode+language=az+keep_punctuation",
+    "unicode+language=lt", "librispeech+numbers", "none+language=en+numbers+drop_markup", "unicode+language=de+numbers",
+]  # fmt: skip
+
+
+@given(raw=st.text(max_size=30), style=st.sampled_from(_OPTIONED))
+@settings(max_examples=400, deadline=None)
+def test_every_style_with_options_is_idempotent(raw: str, style: str) -> None:
+    once = normalize_transcript(raw, style)
+    assert normalize_transcript(once, style) == once
+
+
+@pytest.mark.parametrize("style", ["auto", "auto+language=tr", "unicode+bogus", "x"])
+def test_a_style_that_nobody_chose_is_refused(style: str) -> None:
+    with pytest.raises(ValueError, match="text normalization is '"):
+        normalize_transcript("a", style)
+
+
+@pytest.mark.parametrize(
+    ("texts", "style", "chosen"),
+    [
+        (["HELLO"], "auto+drop_markup", "librispeech+drop_markup"),
+        (["HELLO <noise>"], "auto+drop_markup", "librispeech+drop_markup"),
+        (["HELLO <noise>"], "auto", "unicode"),
+        (["ROOM 42"], "auto+language=en+numbers", "librispeech+language=en+numbers"),
+        (["Room 42"], "auto+language=en+numbers", "unicode+language=en+numbers"),
+        (["HELLO"], "auto+keep_case", "unicode+keep_case"),
+    ],
+)
+def test_auto_chooses_for_the_texts_as_its_options_leave_them(texts: list[str], style: str, chosen: str) -> None:
+    assert choose_text_normalization(texts, style) == chosen

@@ -191,6 +191,7 @@ def test_predictions_are_written_for_every_set_worst_first_and_the_last_few_are_
         utterance_ids = {3: "a", 8: "b"}
         speaker_ids = {3: "s1", 8: ""}
         duration_secs = {3: 1.23456, 8: 2.0}
+        slices = {}
 
     dev = Scored(
         {"utterance_id": "b", "errors": 2, "hypothesis": "x"}, {"utterance_id": "a", "errors": 0, "hypothesis": "y"}
@@ -215,3 +216,19 @@ def test_the_last_update_with_a_line_is_known_though_the_file_or_a_line_is_cut_o
     assert last_step(path) == 0
     path.write_text('{"step": 5}\n{"step": 20}\n{"step": 10}\n{"step": 9')
     assert last_step(path) == 20
+
+
+def test_the_fields_of_the_manifest_stand_in_the_predictions_that_have_some(tmp_path, step):
+    class Scored:
+        def predictions(self):
+            return [{"utterance_id": name, "errors": 0, "hypothesis": "x"} for name in "ab"]
+
+    class Data:
+        utterance_ids = {3: "a", 8: "b"}
+        speaker_ids = {3: "", 8: ""}
+        duration_secs = {3: 1.0, 8: 2.0}
+        slices = {8: {"accent": "irish"}}
+
+    writers.PredictionsWriter(workdir=tmp_path, scores={"dev": Scored()}, data={"dev": Data()}, global_step=step)({})
+    lines = files.read_jsonl(tmp_path / "eval/dev/predictions.jsonl")
+    assert "slices" not in lines[0] and lines[1]["slices"] == {"accent": "irish"}

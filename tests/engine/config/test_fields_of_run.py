@@ -67,3 +67,13 @@ def test_the_text_normalization_of_a_run_is_what_it_chose(tmp_path):
     assert found.data.text_normalization == "none"
     with pytest.raises(ValueError, match="no config.json"):
         fields_of_run.with_text_normalization(config, run=str(tmp_path.parent / "a/b/c"))
+
+
+def test_options_behind_auto_go_on_with_what_the_texts_decide(tmp_path):
+    config = make_config(tmp_path)
+    config.data.text_normalization = "auto+drop_markup"
+    data = SimpleNamespace(updates_per_epoch=9, text_normalization="unicode+drop_markup")
+    assert fields_of_run.with_data(config, data).data.text_normalization == "unicode+drop_markup"
+    (tmp_path / "config.json").write_text(json.dumps({"data": {"text_normalization": "unicode+drop_markup"}}))
+    found = fields_of_run.with_text_normalization(config, run=str(tmp_path))
+    assert found.data.text_normalization == "unicode+drop_markup"

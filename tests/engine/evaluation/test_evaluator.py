@@ -135,3 +135,37 @@ def test_the_texts_of_a_search_are_scored_beside_the_decoders(two_replicas):
     assert (texts["utterance-1"], texts["utterance-4"]) == ("cd", "abcd")
     with pytest.raises(ValueError, match="data.eval.toy-beam: "):
         EvaluatorGroup({"toy": evaluator, "toy-beam": evaluator}, search_method="beam")
+
+
+class WithStyles(ToyData):
+    def references_in(self, style):
+        return {index: f"{text}{style}" for index, text in self.references.items()}
+
+
+def test_each_normalizer_scores_every_set_under_a_name_of_its_own(two_replicas):
+    evaluator = make_evaluator(WithStyles(4), two_replicas, search=mend)
+    asked = []
+
+    def normalize(text, style):
+        asked.append(text)
+        return text + style
+
+    group = EvaluatorGroup(
+        {"toy": evaluator}, search_method="beam", normalizers={"x": "!", "y": ""}, normalize=normalize
+    )
+    figures = group.evaluate(tf.constant(1))
+    names = ["toy", "toy-beam", "toy-x", "toy-y", "toy-beam-x", "toy-beam-y"]
+    assert group.names == names and sorted(figures) == sorted(group.scores) == sorted(names) == sorted(group.data)
+    assert {id(data) for data in group.data.values()} == {id(evaluator.data)}
+    assert figures["toy-y"]["wer"] == figures["toy"]["wer"] == pytest.approx(0.3)
+    assert figures["toy-beam-y"]["wer"] == figures["toy-beam"]["wer"] == pytest.approx(0.2)
+    # "d" heard as nothing: with the mark, a word of its own is substituted instead.
+    assert (figures["toy"]["deletions"], figures["toy-x"]["deletions"]) == (2, 1)
+    texts = {row["utterance_id"]: (row["reference"], row["hypothesis"]) for row in group.scores["toy-x"].predictions()}
+    assert texts["utterance-1"] == ("cd!", "cc!") and set(asked) >= set(SPOKEN)
+
+
+def test_a_normalizer_may_not_have_the_name_of_another_sets_metrics():
+    evaluator = make_evaluator(ToyData(4))
+    with pytest.raises(ValueError, match=r"eval\.normalizers: .* both be called toy-x; rename the normalizer"):
+        EvaluatorGroup({"toy": evaluator, "toy-x": evaluator}, normalizers={"x": "none"})

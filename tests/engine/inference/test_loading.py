@@ -77,6 +77,8 @@ def make_parts(**fields):
         page_environment=lambda folder: pytest.fail("nothing to report"),
         build_search=fields.pop("build_search", lambda **fields: None),
         aligner=fields.pop("aligner", lambda log_probs, labels: pytest.fail("nothing to align")),
+        word_aligner=lambda **fields: pytest.fail("nothing to align"),
+        encode_flac=lambda waveform: pytest.fail("nothing to encode"),
     )
 
 

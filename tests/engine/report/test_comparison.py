@@ -126,3 +126,37 @@ def test_runs_on_texts_without_spaces_are_compared_by_characters(tmp_path):
     files.write_json_atomic(tmp_path / "base/config.json", {"eval": {"best_metric": "wer"}})
     (found,) = compare_runs(read_runs(runs))
     assert found.metric == "wer" and found.runs[1].change.test.difference == 0.0
+
+
+def test_each_slice_of_the_common_utterances_is_compared(tmp_path):
+    accents = ["irish", "irish", "scottish", None, "irish"]
+    texts = {
+        "base": [("a b", "a"), ("a b", "a b"), ("c", "x"), ("d", "d"), ("e", "e")],
+        "good": [("a b", "a b"), ("a b", "a b"), ("c", "x"), ("d", ""), ("other", "e")],
+    }
+    folders = []
+    for name, pairs in texts.items():
+        records = make_predictions(pairs)
+        for record in records:
+            # The second run is of an older version, which wrote no slices.
+            if name == "base" and (accent := accents[int(record["utterance_id"][1:])]):
+                record["slices"] = {"accent": accent}
+        files.write_jsonl_atomic(tmp_path / name / "eval/dev/predictions.jsonl", records)
+        folders.append(str(tmp_path / name))
+    for order in (folders, folders[::-1]):
+        runs = read_runs(order)
+        (found,) = compare_runs(runs)
+        assert {
+            one.name: (one.num_utterances, one.runs[0].words.num_reference, one.runs[1].words.num_errors)
+            for one in found.slices["accent"]
+        } == {
+            "scottish": (1, 1, 1),
+            "irish": (2, 4, 0 if order is folders else 1),
+            "": (1, 1, 1 if order is folders else 0),
+        }
+        sign = 1 if order is folders else -1
+        differences = {one.name: one.runs[1].difference for one in found.slices["accent"]}
+        assert differences == {"scottish": 0.0, "irish": -sign * 0.25, "": sign * 1.0}
+        page = render_comparison(environment=page_environment(FOLDER), runs=runs, sets=[found])
+        check_page(page)
+        assert "<h3>By accent</h3>" in page

@@ -134,3 +134,15 @@ def test_curves_are_those_that_metrics_have():
     two_views = training_figures([{**train, "consistency_loss": 0.5}], [])
     assert [figure.title for figure in two_views][:2] == ["Loss per utterance", "Auxiliary losses per utterance"]
     assert [line.name for line in two_views[1].lines] == ["consistency"]
+
+
+def test_slices_are_tables_of_their_own_and_escaped():
+    predictions = make_predictions([("a b", "a"), ("a", "a")])
+    for record, accent in zip(predictions, (HOSTILE, "plain"), strict=True):
+        record["slices"] = {"home_accent": accent}
+    page = render([build(predictions)])
+    check_page(page)
+    assert "<h3>By home accent</h3>" in page and "<button>Home accent</button>" in page
+    assert "<b onclick" not in page and page.count('<td class="name">plain</td>') == 1
+    row = page[page.index('<td class="name">plain</td>') :].split("</tr>")[0]
+    assert re.findall(r'<td class="number">([^<]*)</td>', row)[-3:] == ["0.00", "1", "1"]  # CER, words, utterances

@@ -98,3 +98,29 @@ def test_many_speakers_are_the_pieces():
     speakers = [f"s{number}" for number in range(MIN_SPEAKERS)]
     found = build(make_predictions([("a b", "a")] * MIN_SPEAKERS, speakers=speakers))
     assert (found.num_pieces, found.by_speaker) == (MIN_SPEAKERS, True)
+
+
+def sliced(texts, *fields):
+    records = make_predictions(texts)
+    for record in records:
+        if found := fields[int(record["utterance_id"][1:])]:
+            record["slices"] = found
+    return records
+
+
+def test_each_field_of_the_manifest_is_a_slice_with_its_rates():
+    texts = [("ab cd", "ab xd"), ("ab", "ab"), ("ab", "ab"), ("ef", "")]
+    accents = [{"accent": "irish", "year": "1"}, {"accent": "scottish", "year": "1"}, {"accent": "irish"}, None]
+    found = build(sliced(texts, *accents))
+    assert list(found.slices) == ["accent", "year"]
+    assert [
+        (one.name, one.num_utterances, one.words.num_reference, one.words.rate, one.char_rate)
+        for one in found.slices["accent"]
+    ] == [("", 1, 1, 1.0, 1.0), ("irish", 2, 3, 1 / 3, 1 / 7), ("scottish", 1, 1, 0.0, 0.0)]
+    assert [one.name for one in found.slices["year"]] == ["", "1"]
+
+
+@pytest.mark.parametrize("values", [["same"] * 60, [str(number) for number in range(60)], [None] * 60])
+def test_a_field_with_one_value_or_with_too_many_is_no_slice(values):
+    texts = [("a", "a")] * 60
+    assert build(sliced(texts, *({"accent": value} if value else None for value in values))).slices == {}

@@ -158,3 +158,12 @@ def test_the_config_of_a_run_that_is_damaged_costs_a_report_its_facts_at_most(wo
     facts = RunFacts.read(workdir)
     assert facts.fields() == {} and set(facts.summary().values()) == {UNKNOWN}
     assert "config.json is not valid JSON" in caplog.records[-1].getMessage()
+
+
+@pytest.mark.parametrize(("slices", "message"), [(["a"], "'slices' is a JSON array"), ({"accent": 3}, "'accent' is 3")])
+def test_slices_of_another_type_are_named_with_their_line(tmp_path, slices, message):
+    (record,) = make_predictions([("a", "a")])
+    assert read_predictions(write(tmp_path / "p.jsonl", {**record, "slices": {"accent": "x"}}))
+    with pytest.raises(ValueError, match="p.jsonl, line 1") as caught:
+        read_predictions(write(tmp_path / "p.jsonl", {**record, "slices": slices}))
+    assert message in str(caught.value)

@@ -1,0 +1,184 @@
+"""Measures what --mode=segment makes of a long recording whose text has known faults.
+
+    python -m benchmarks.segmentation --checkpoint=runs/quickstart --corpus=runs/quickstart-corpus --hours=1
+
+joins utterances of a corpus in LibriSpeech's layout, with pauses of 0.1 to 0.9 s between them, changes 5 % of the words
+of their text and leaves two passages out of it. Then it prints how much of the speech with a right text is kept, how
+much of what was dropped had a fault, and how far the starts of words are from those that the same model finds in each
+utterance alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+import run
+from configs import base
+from data.corpus.librispeech import list_librispeech
+from engine.config import builders
+from engine.inference.loading import load_transcriber
+from engine.modes.align import align_file
+from engine.segmentation.cuts import CutOptions
+from engine.segmentation.segmenter import segment_file
+
+_PAUSE_SECS = (0.1, 0.9)
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+    """A word that was said.
+
+    Attributes:
+        text: The word.
+        utterance: Number of its utterance.
+        written: What the text has in its place; "" if it is missing.
+    """
+
+    text: str
+    utterance: int
+    written: str
+
+
+def make_words(texts: Sequence[str], *, changed_ratio: float, passage: int, seed: int) -> list[Word]:
+    """Returns the words of utterances with faults in their text.
+
+    Args:
+        texts: Text of each utterance.
+        changed_ratio: Share of the words that another word replaces.
+        passage: Utterances of each of the two passages that are missing.
+        seed: Seed of the faults.
+    """
+    rng = random.Random(seed)
+    vocabulary = sorted({word for text in texts for word in text.split()})
+    missing = {number for start in (len(texts) // 3, 2 * len(texts) // 3) for number in range(start, start + passage)}
+    found = []
+    for number, text in enumerate(texts):
+        for word in text.split():
+            written = word
+            if number in missing:
+                written = ""
+            elif rng.random() < changed_ratio:
+                written = rng.choice([other for other in vocabulary if other != word])
+            found.append(Word(word, number, written))
+    return found
+
+
+def join(paths: Sequence[Path], target: Path, *, seed: int) -> list[float]:
+    """Writes the recordings one after another and returns the start of each in seconds."""
+    rng, starts, rate, position = random.Random(seed), [], soundfile.info(paths[0]).samplerate, 0
+    with soundfile.SoundFile(target, "w", rate, 1) as file:
+        for path in paths:
+            starts.append(position / rate)
+            pause = np.zeros(round(rng.uniform(*_PAUSE_SECS) * rate), np.float32)
+            speech = np.concatenate([soundfile.read(path, dtype="float32")[0], pause])
+            file.write(speech)
+            position += len(speech)
+    return starts
+
+
+def _choose(corpus: str, split: str, hours: float) -> tuple[list[Path], list[str]]:
+    """Returns recordings of about so many hours and their texts."""
+    paths: list[Path] = []
+    texts: list[str] = []
+    secs = 0.0
+    for row in list_librispeech(corpus, split, lambda fault: None):
+        paths.append(Path(row.path))
+        texts.append(row.text)
+        secs += soundfile.info(paths[-1]).duration + sum(_PAUSE_SECS) / 2
+        if secs >= 3600 * hours:
+            break
+    return paths, texts
+
+
+def measure(flags: argparse.Namespace) -> Iterator[str]:
+    """Yields the lines of the result."""
+    parts = run._build_parts()
+    transcriber = load_transcriber(parts=parts, checkpoint=flags.checkpoint)
+    bound = builders.with_blank(parts, transcriber.tokenizer)
+    paths, texts = _choose(flags.corpus, flags.split, flags.hours)
+    words = make_words(texts, changed_ratio=flags.changed_ratio, passage=max(1, len(texts) // 50), seed=flags.seed)
+    options = base.get_config().segment
+    cutting = CutOptions(**{field.name: options[field.name] for field in dataclasses.fields(CutOptions)})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "long.flac"
+        starts = join(paths, path, seed=flags.seed)
+        begin, cpu = time.monotonic(), time.process_time()
+        text = " ".join(word.written for word in words if word.written)
+        found = segment_file(transcriber, bound.word_aligner, str(path), text, options=cutting)
+        secs, cpu = time.monotonic() - begin, time.process_time() - cpu
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    yield (
+        f"{found.duration_secs / 3600:.2f} h, {len(paths):,} utterances, {len(words):,} words: {secs:.0f} s, "
+        f"{cpu:.0f} processor-s, peak memory of the process {memory:.2f} GiB"
+    )
+    kept = [(word.text, word.start_secs) for cut in found.cuts if not cut.reason for word in cut.words]
+    places = _places(words, starts, kept, [soundfile.info(path).duration for path in paths])
+    right = sum(word.written == word.text for word in words)
+    kept_right = sum(words[place].written == words[place].text for place in places if place is not None)
+    dropped = set(range(len(words))) - {place for place in places if place is not None}
+    faulty = sum(words[place].written != words[place].text for place in dropped)
+    yield f"words with a right text: {right:,}; kept of them: {100 * kept_right / right:.2f} %"
+    yield f"kept words whose text is wrong: {len(kept) - kept_right:,} of {len(kept):,}"
+    yield f"dropped words: {len(dropped):,}; of them faulty: {100 * faulty / max(len(dropped), 1):.1f} %"
+    errors = []
+    sample = random.Random(flags.seed).sample(range(len(paths)), min(flags.compared, len(paths)))
+    for number in sample:
+        _, alone = align_file(transcriber, bound.aligner, str(paths[number]), texts[number])
+        own = [place for place, word in enumerate(words) if word.utterance == number]
+        for (_, start), place in zip(kept, places, strict=True):
+            if place is not None and place in own and len(alone) == len(own):
+                errors.append(abs(start - starts[number] - alone[own.index(place)].start_secs))
+    if errors:
+        yield (
+            f"start of {len(errors):,} words of {len(sample)} utterances, against the utterance alone: median "
+            f"{1000 * float(np.median(errors)):.0f} ms, 95 % within {1000 * float(np.percentile(errors, 95)):.0f} ms, "
+            f"worst {1000 * max(errors):.0f} ms"
+        )
+
+
+def _places(
+    words: Sequence[Word], starts: Sequence[float], kept: Sequence[tuple[str, float]], durations: Sequence[float]
+) -> list[int | None]:
+    """Returns for each kept word the word of the transcript that was said there; None if none fits."""
+    ranges: dict[int, list[int]] = {}
+    for place, word in enumerate(words):
+        ranges.setdefault(word.utterance, []).append(place)
+    found: list[int | None] = []
+    last = -1
+    for text, start in kept:
+        number = int(np.searchsorted(starts, start + 0.05, "right")) - 1
+        is_inside = start < starts[number] + durations[number] + 0.2
+        own = [place for place in ranges.get(number, []) if place > last and words[place].written == text]
+        found.append(own[0] if own and is_inside else None)
+        last = found[-1] if found[-1] is not None else last
+    return found
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the result and returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", required=True, help="recognizer, as of --mode=segment")
+    parser.add_argument("--corpus", required=True, help="corpus in LibriSpeech's layout")
+    parser.add_argument("--split", default="train", help="its split")
+    parser.add_argument("--hours", type=float, default=1.0, help="length of the recording")
+    parser.add_argument("--changed_ratio", type=float, default=0.05, help="share of the words that are changed")
+    parser.add_argument("--compared", type=int, default=100, help="utterances that are aligned alone, to compare")
+    parser.add_argument("--seed", type=int, default=0, help="seed of faults and pauses")
+    for line in measure(parser.parse_args(argv)):
+        print(line, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

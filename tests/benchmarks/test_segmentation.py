@@ -1,0 +1,27 @@
+"""The faults that the benchmark of segmentation puts into a text, and how it counts what is kept."""
+
+from __future__ import annotations
+
+from benchmarks import segmentation
+from benchmarks.segmentation import Word, make_words
+
+
+def test_words_are_changed_and_passages_are_missing():
+    texts = [f"one two number{i}" for i in range(100)]
+    words = make_words(texts, changed_ratio=0.1, passage=3, seed=0)
+    assert [word.text for word in words] == " ".join(texts).split()
+    missing = {word.utterance for word in words if not word.written}
+    assert missing == {33, 34, 35, 66, 67, 68}
+    changed = sum(bool(word.written) and word.written != word.text for word in words)
+    assert 15 <= changed <= 45
+    assert make_words(texts, changed_ratio=0.0, passage=1, seed=0) == make_words(
+        texts, changed_ratio=0.0, passage=1, seed=5
+    )
+
+
+def test_kept_words_are_found_where_they_were_said():
+    words = [Word("a", 0, "a"), Word("b", 0, "x"), Word("a", 1, ""), Word("c", 2, "c")]
+    starts, durations = [0.0, 2.0, 4.0], [1.5, 1.5, 1.5]
+    found = segmentation._places(words, starts, [("a", 0.1), ("x", 0.5), ("a", 2.3), ("c", 4.2), ("c", 9.0)], durations)
+    # What is kept and was not written there, or lies outside of all utterances, is wrong.
+    assert found == [0, 1, None, 3, None]
