@@ -40,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--output", default="", help="manifest to write (default: --input itself)")
     add("--set", default="", help="merge the marks of this set of the run only, such as train or dev")
     add("--format", default="", choices=("", *MANIFEST_FORMATS), help="format (default: by the ending of --input)")
+    add("--text_column", default="", help="key or column of the transcripts (default: text or another known one)")
     add("--split", default="", help="part of a corpus that is no single manifest (default: all)")
     return run_command(parser, _apply, argv)
 
@@ -67,7 +68,7 @@ def _apply(flags: argparse.Namespace) -> None:
     with only_writer(folder, wait_secs=5.0):
         changed = _read_changes(changes_path(output))
         if format in _EDITED:
-            content, merged = merge_marks(path, marks, changed)
+            content, merged = merge_marks(path, marks, changed, flags.text_column)
         else:
             content, merged = _merge_corpus(flags, format, marks, changed)
         if merged.changes:  # first, so that nothing is lost if the process ends in between
@@ -85,7 +86,10 @@ def _merge_corpus(
     """Merges marks into a corpus that is no single manifest, and returns it as a JSON-lines manifest."""
     faults: list[Fault] = []
     merged, kept, missing = Merged(), [], dict(marks)
-    for utterance in read_utterances(format=format, input=flags.input, split=flags.split, report=faults.append):
+    utterances = read_utterances(
+        format=format, input=flags.input, split=flags.split, text_column=flags.text_column, report=faults.append
+    )
+    for utterance in utterances:
         text: str | None = utterance.text
         if mark := missing.pop(utterance.utterance_id, None):
             text = merged.merge(mark, utterance.text, "")

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -138,13 +138,16 @@ def read_marks(paths: Sequence[str], set: str = "") -> tuple[dict[str, Mark], li
     return marks, faults
 
 
-def merge_marks(path: str, marks: Mapping[str, Mark], changed: Sequence[Mapping[str, Any]] = ()) -> tuple[str, Merged]:
+def merge_marks(
+    path: str, marks: Mapping[str, Mark], changed: Sequence[Mapping[str, Any]] = (), text_column: str = ""
+) -> tuple[str, Merged]:
     """Merges marks into the text of a .jsonl, .csv or .tsv manifest; other lines stay byte for byte.
 
     Args:
         path: Manifest.
         marks: Utterance id -> its mark.
         changed: What earlier merges have changed.
+        text_column: Key or column of the transcripts; "" = the known ones.
 
     Returns:
         (the new content, what became of the marks).
@@ -161,7 +164,7 @@ def merge_marks(path: str, marks: Mapping[str, Mark], changed: Sequence[Mapping[
     delimiter = _DELIMITERS.get(suffix(path))
     ends = r"(?<=\n)" if delimiter is None else r"(?<=\n)|(?<=\r)(?!\n)"
     lines = re.split(ends, content.decode())
-    missing = dict(marks)
+    missing, names = dict(marks), (text_column,) if text_column else TEXT_COLUMNS
     for row in rows:
         mark = marks.get(row.utterance_id)
         if mark is None:
@@ -170,39 +173,50 @@ def merge_marks(path: str, marks: Mapping[str, Mark], changed: Sequence[Mapping[
         first = int(row.place.rpartition(":")[2]) - 1
         last = first if delimiter is None else _last_line(lines, first, delimiter)
         line = "".join(lines[first : last + 1])
-        text = merged.merge(mark, row.text, line.rstrip("\r\n").removeprefix("\ufeff"))
-        if text == row.text:
+        before, rewrite = _read_json(line, names) if delimiter is None else _read_cells(lines, line, delimiter, names)
+        text = merged.merge(mark, before, line.rstrip("\r\n").removeprefix("\ufeff"))
+        if text == before:
             continue
-        if text is None:
-            written = ""
-        elif delimiter is None:
-            written = _rewrite_json(line, text)
-        else:
-            written = _rewrite_cells(lines, line, text, delimiter)
+        written = "" if text is None else rewrite(text)
         lines[first : last + 1] = [written, *[""] * (last - first)]
     merged.miss(missing.values(), path, changed)
     return "".join(lines), merged
 
 
-def _rewrite_json(line: str, text: str) -> str:
+def _read_json(line: str, names: Sequence[str]) -> tuple[str, Callable[[str], str]]:
+    """Returns the transcript of a line, under the first of the names that it has, and what writes another one."""
     body = line.rstrip("\r\n")
     mark = "\ufeff" if body.startswith("\ufeff") else ""
     record = json.loads(body.removeprefix("\ufeff"))
-    record[next(name for name in TEXT_COLUMNS if record.get(name) is not None)] = text
-    return f"{mark}{json.dumps(record, ensure_ascii=False)}{line[len(body) :]}"
+    name = next((name for name in names if record.get(name) is not None), names[0])
+
+    def rewrite(text: str) -> str:
+        return f"{mark}{json.dumps({**record, name: text}, ensure_ascii=False)}{line[len(body) :]}"
+
+    return str(record.get(name, "")), rewrite
 
 
-def _rewrite_cells(lines: Sequence[str], line: str, text: str, delimiter: str) -> str:
-    """Returns a row of a table, of which the first line is the header, with another text."""
+def _read_cells(
+    lines: Sequence[str], line: str, delimiter: str, names: Sequence[str]
+) -> tuple[str, Callable[[str], str]]:
+    """Returns the transcript of a row of a table, whose first line is the header, and what writes another one."""
     body = line.rstrip("\r\n")
-    (cells,) = [found for _, _, found, _ in split_rows(_bare([body]), 0, delimiter)]
+    cells = next(split_rows(_bare(body.split("\n")), 0, delimiter))[2]
     header = next(found for _, _, found, _ in split_rows(_bare(lines), 0, delimiter))
-    cells[header.index(next(name for name in TEXT_COLUMNS if name in header))] = text
-    if delimiter == "\t":  # read without quotation marks
-        return delimiter.join(cells) + line[len(body) :]
-    file = io.StringIO()
-    csv.writer(file, delimiter=delimiter, lineterminator="").writerow(cells)
-    return file.getvalue() + line[len(body) :]
+    name = next((name for name in names if name in header), "")
+    if not name:
+        raise InputError(f"the table has no column {' or '.join(names)}: give --text_column")
+    place = header.index(name)
+
+    def rewrite(text: str) -> str:
+        changed = [*cells[:place], text, *cells[place + 1 :]]
+        if delimiter == "\t":  # read without quotation marks
+            return delimiter.join(changed) + line[len(body) :]
+        file = io.StringIO()
+        csv.writer(file, delimiter=delimiter, lineterminator="").writerow(changed)
+        return file.getvalue() + line[len(body) :]
+
+    return cells[place], rewrite
 
 
 def _last_line(lines: Sequence[str], first: int, delimiter: str) -> int:

@@ -92,6 +92,19 @@ def test_a_table_keeps_its_other_rows_and_columns(tmp_path, name, delimiter):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["m.jsonl", "m.csv"])
+def test_a_column_of_another_name_is_corrected(tmp_path, name):
+    manifest = tmp_path / name
+    if name == "m.csv":
+        manifest.write_text("path,heard,text\na.wav,one,other\n")
+    else:
+        manifest.write_text(json.dumps({"path": "a.wav", "heard": "one", "text": "other"}) + "\n")
+    marks = write_marks(tmp_path, {"utterance_id": "a", "text": "one", "correction": "two"})
+    assert merge(manifest, marks) == 2  # "other" is not what was marked
+    assert merge(manifest, marks, "--text_column=heard") == 0
+    assert manifest.read_text().count("two") == 1 and manifest.read_text().count("other") == 1
+
+
 def test_marks_of_one_set_are_chosen_by_its_name(tmp_path, capsys):
     manifest = tmp_path / "dev.jsonl"
     manifest.write_text(json.dumps({"audio_filepath": "a.wav", "text": "a"}) + "\n")
