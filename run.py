@@ -243,12 +243,12 @@ def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int: 
         case "verify_resume":
             return verify_resume.run(**run, command=[sys.executable, *sys.argv])
         case "doctor":
-            return _run_doctor(run, parts)
+            return _run_doctor(run, trained)
         case _:
             return _train_and_evaluate(run, trained, mode=command.mode, stop=stop)
 
 
-def _run_doctor(run: Mapping[str, Any], parts: Components) -> int:
+def _run_doctor(run: Mapping[str, Any], trained: Mapping[str, Any]) -> int:
     from data.doctor.examine import DatasetSpec, examine
     from data.doctor.html_report import write_report
     from engine.modes import doctor
@@ -256,7 +256,7 @@ def _run_doctor(run: Mapping[str, Any], parts: Components) -> int:
 
     return doctor.run(
         **run,
-        parts=parts,
+        **trained,
         strategy_name=_STRATEGY.value,
         measure_model=measure_model,
         set_type=DatasetSpec,

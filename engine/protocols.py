@@ -272,6 +272,7 @@ class EvalData(Protocol):
     num_batches: int  # of one pass, on every replica
     utterance_ids: dict[int, str]  # utterance_index -> id of the row
     references: dict[int, str]  # utterance_index -> normalized transcript of the row
+    texts: dict[int, str]  # utterance_index -> transcript as the corpus has it, of rows that are one utterance
     speaker_ids: dict[int, str]  # utterance_index -> speaker of the row, "" if unknown
     duration_secs: dict[int, float]  # utterance_index -> length of the row's audio
     slices: dict[int, dict[str, str]]  # utterance_index -> fields of the manifest that the report groups rows by

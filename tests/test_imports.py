@@ -33,6 +33,7 @@ HOMES = {
     "absl": _SHARED,
     "ai_edge_litert": ("engine/inference/export/portable.py",),
     "apache_beam": ("data/shards/beam_runner.py",),
+    "av": ("data/audio/media_file.py",),
     "espeakng_loader": ("data/synthesis/espeak.py",),
     "flashlight": ("models/search/lexicon_beam.py",),
     "huggingface_hub": ("data/corpus/hub_datasets.py", "models/weights/hugging_face_hub.py"),
@@ -195,7 +196,17 @@ def project_files() -> list[Path]:
 
 # Modules that belong to no package: public commands, which keep their paths, and the entries to a root.
 FLAT = {
-    "data": {"augment_examples", "command", "download", "open_corpus", "prepare", "split", "synthetic", "vocab"},
+    "data": {
+        "apply_corrections",
+        "augment_examples",
+        "command",
+        "download",
+        "open_corpus",
+        "prepare",
+        "split",
+        "synthetic",
+        "vocab",
+    },
     "models": {"architecture", "build", "convert", "hub_export", "memory_estimate"},
     "engine": {"experiment", "protocols"},
 }

@@ -14,11 +14,12 @@ import soundfile
 from absl import logging
 
 from common import storage
-from common.audio_kinds import HEAD_BYTES, READABLE_FORMATS, conversion_command, identify
+from common.audio_kinds import HEAD_BYTES, READABLE_FORMATS, AudioKind, conversion_command, has_media_extra, identify
 from data.archives.address import parse_address
 from data.archives.contents import read_address
 from data.audio.compressed import MP3_INFO_FRAMES
 from data.audio.containers import check_container
+from data.audio.media_file import MediaFile
 from data.audio.verdict import skip_id3
 from data.common.errors import InputError
 
@@ -46,7 +47,7 @@ _MAX_FLOAT_PEAK = 32.0
 @contextmanager
 def open_audio(
     path: str | os.PathLike[str], *, content: bytes | None = None, is_decoded: bool = True, walks: bool = True
-) -> Iterator[soundfile.SoundFile]:
+) -> Iterator[soundfile.SoundFile | MediaFile]:
     """Opens a recording and checks its header against its bytes; decoding may still find a fault.
 
     Args:
@@ -67,7 +68,20 @@ def open_audio(
         with _open_bytes(path, content) as stream:
             # Each read behind a URL costs a request, so remote files are walked only when they are decoded.
             walks = walks and (is_decoded or not storage.is_remote(path))
-            _check_content(path, stream, is_decoded=is_decoded, walks=walks)
+            kind = identify(stream.read(HEAD_BYTES))
+            if kind is not None and kind.demuxer and has_media_extra():
+                with MediaFile(
+                    os.fspath(path),
+                    stream,
+                    demuxer=kind.demuxer,
+                    kind=kind.name,
+                    advice=_conversion(path),
+                    walks=walks and not is_decoded,
+                ) as media:
+                    _check_media(path, media)
+                    yield media
+                return
+            _check_content(path, stream, kind, is_decoded=is_decoded, walks=walks)
             with _open_sound(path, stream) as file:
                 _check_header(path, file, stream)
                 yield file
@@ -76,7 +90,7 @@ def open_audio(
 
 
 def decode_blocks(
-    path: str | os.PathLike[str], file: soundfile.SoundFile, *, block_samples: int = 0
+    path: str | os.PathLike[str], file: soundfile.SoundFile | MediaFile, *, block_samples: int = 0
 ) -> Iterator[np.ndarray]:
     """Decodes an open recording block by block, in memory that does not depend on the length in its header.
 
@@ -103,15 +117,22 @@ def decode_blocks(
         num_read += len(block)
         yield block
     missing = promised - num_read
-    if missing > (MP3_SLACK_SAMPLES if file.subtype.startswith("MPEG") else 0):
+    if missing > _slack_of(file):
         raise InputError(f"{path} ends early: {num_read} of {promised} samples; fetch or make it again")
     if missing:
         yield np.zeros((missing, file.channels), np.float32)
 
 
-def scan_scale(path: str | os.PathLike[str], file: soundfile.SoundFile) -> float:
+def _slack_of(file: soundfile.SoundFile | MediaFile) -> int:
+    """Returns by how many samples the decoded audio may be shorter than the header says."""
+    if isinstance(file, MediaFile):
+        return file.slack
+    return MP3_SLACK_SAMPLES if file.subtype.startswith("MPEG") else 0
+
+
+def scan_scale(path: str | os.PathLike[str], file: soundfile.SoundFile | MediaFile) -> float:
     """Reads an open recording through, returns its `scale_of` and seeks back to its beginning."""
-    if file.subtype not in _FLOAT_SUBTYPES:
+    if isinstance(file, MediaFile) or file.subtype not in _FLOAT_SUBTYPES:
         return 1.0
     highest = 0.0
     try:
@@ -123,7 +144,7 @@ def scan_scale(path: str | os.PathLike[str], file: soundfile.SoundFile) -> float
     return scale_of(file, highest)
 
 
-def scale_of(file: soundfile.SoundFile, highest: float) -> float:
+def scale_of(file: soundfile.SoundFile | MediaFile, highest: float) -> float:
     """Returns the power of two that scales a float file of 16, 24 or 32-bit integers to full scale 1, or 1.0.
 
     Args:
@@ -221,14 +242,17 @@ def _open_bytes(path: str | os.PathLike[str], content: bytes | None) -> Iterator
             yield local
 
 
-def _check_content(path: str | os.PathLike[str], stream: BinaryIO, *, is_decoded: bool, walks: bool) -> None:
+def _check_content(
+    path: str | os.PathLike[str], stream: BinaryIO, kind: AudioKind | None, *, is_decoded: bool, walks: bool
+) -> None:
     """Refuses unsupported containers, and those that hold less or more than they say."""
-    kind = identify(stream.read(HEAD_BYTES))
     if kind is not None and not kind.is_readable:
         if kind.is_audio:
-            example = f"for example {conversion_command(path)}"
-            if parse_address(path):
-                example = "and write the archive again"
+            example = _conversion(path)
+            if kind.demuxer:
+                raise InputError(
+                    f"{path} is {kind.name}, which only PyAV reads: pip install -e '.[media]', or convert it, {example}"
+                )
             raise InputError(
                 f"{path} is {kind.name}, which is not supported ({READABLE_FORMATS} are): convert it, {example}"
             )
@@ -269,11 +293,7 @@ def _check_header(path: str | os.PathLike[str], file: soundfile.SoundFile, strea
     """
     if file.frames <= 0:
         raise InputError(f"no samples in audio file {path}: remove it or record it again", code="empty_audio")
-    if not SAMPLE_RATES[0] <= file.samplerate <= SAMPLE_RATES[1] or file.channels > MAX_CHANNELS:
-        raise InputError(
-            f"{path} has {file.samplerate} Hz and {file.channels} channel(s) by its header, wanted {SAMPLE_RATES[0]} "
-            f"to {SAMPLE_RATES[1]} Hz and at most {MAX_CHANNELS} channels: fetch or make it again"
-        )
+    _check_numbers(path, file.samplerate, file.channels)
     position = stream.tell()  # libsndfile reads through the same handle
     says_length = not file.subtype.startswith("MPEG") or _has_mp3_length(stream)
     num_bytes = stream.seek(0, os.SEEK_END) or stream.tell()
@@ -283,6 +303,26 @@ def _check_header(path: str | os.PathLike[str], file: soundfile.SoundFile, strea
     if file.frames > num_bytes * _MAX_SAMPLES_A_BYTE:
         raise InputError(
             f"{path} is damaged: its header promises {file.frames} samples in {num_bytes} bytes; fetch or make it again"
+        )
+
+
+def _conversion(path: str | os.PathLike[str]) -> str:
+    """Returns what follows "convert it," in messages."""
+    return "and write the archive again" if parse_address(path) else f"for example {conversion_command(path)}"
+
+
+def _check_media(path: str | os.PathLike[str], file: MediaFile) -> None:
+    if file.frames <= 0:
+        raise InputError(f"no samples in audio file {path}: remove it or record it again", code="empty_audio")
+    _check_numbers(path, file.samplerate, file.channels)
+
+
+def _check_numbers(path: str | os.PathLike[str], rate: int, num_channels: int) -> None:
+    """Refuses impossible rates and numbers of channels."""
+    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1] or not 1 <= num_channels <= MAX_CHANNELS:
+        raise InputError(
+            f"{path} has {rate} Hz and {num_channels} channel(s) by its header, wanted {SAMPLE_RATES[0]} "
+            f"to {SAMPLE_RATES[1]} Hz and at most {MAX_CHANNELS} channels: fetch or make it again"
         )
 
 

@@ -14,6 +14,7 @@ import soundfile
 
 from data.archives.address import parse_address
 from data.audio.decoder import open_audio, unreadable
+from data.audio.media_file import MediaFile
 
 _MOST_OPEN = 256  # a decoder of FLAC holds some 100 kB
 _OF_LIMIT = 8  # a pool takes one in so many of the files that the process may open: each set has a pool
@@ -35,11 +36,11 @@ class OpenFiles:
                 of the process, at most 256.
         """
         self._most = most or _default_most()
-        self._idle: OrderedDict[str, tuple[soundfile.SoundFile, ExitStack]] = OrderedDict()
+        self._idle: OrderedDict[str, tuple[soundfile.SoundFile | MediaFile, ExitStack]] = OrderedDict()
         self._lock = threading.Lock()
 
     @contextmanager
-    def borrow(self, path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile]:
+    def borrow(self, path: str | os.PathLike[str]) -> Iterator[soundfile.SoundFile | MediaFile]:
         """Lends a recording to one reader; another reader at the same time gets a handle of its own.
 
         Raises:
@@ -78,10 +79,10 @@ def _default_most() -> int:
     return _MOST_OPEN if limit == resource.RLIM_INFINITY else min(_MOST_OPEN, max(1, limit // _OF_LIMIT))
 
 
-def can_be_kept(file: soundfile.SoundFile) -> bool:
+def can_be_kept(file: soundfile.SoundFile | MediaFile) -> bool:
     """Returns whether a recording is no bytes in memory, and what it gives after a seek depends only on the place.
 
     With Ogg Vorbis that depends on what was read before: samples behind a seek differ in their last bits with the place
     that the decoder comes from, and a run that resumes comes from another one.
     """
-    return file.format != "OGG" and not isinstance(file.name, io.BytesIO)
+    return file.format != "OGG" and not isinstance(file, MediaFile) and not isinstance(file.name, io.BytesIO)

@@ -18,6 +18,7 @@ from data.audio.decoding import (
     read_header,
     resampled_length,
 )
+from data.audio.media_file import MediaFile
 from data.common.errors import InputError
 
 
@@ -70,7 +71,9 @@ def stream_audio(
                 yield block
 
 
-def _mono_blocks(path: str | os.PathLike[str], file: soundfile.SoundFile, block_samples: int) -> Iterator[np.ndarray]:
+def _mono_blocks(
+    path: str | os.PathLike[str], file: soundfile.SoundFile | MediaFile, block_samples: int
+) -> Iterator[np.ndarray]:
     """Yields one channel at the file's rate; several channels are mixed in the same blocks as `to_mono` does."""
     scale = np.float32(scan_scale(path, file))
     size = block_samples if file.channels == 1 else mix_samples(file.samplerate, file.channels)

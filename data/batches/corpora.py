@@ -14,8 +14,8 @@ from data.batches.options import DataOptions, TrainOptions
 from data.common.errors import InputError
 from data.corpus.faults import Report
 from data.corpus.held_out import split_held_out
-from data.corpus.sources import Source, Span, duration_conflicts, segment_starts, spans
-from data.corpus.utterance import Fields
+from data.corpus.sources import Source, Span, duration_conflicts, listed_utterances, segment_starts, spans
+from data.corpus.utterance import Fields, Utterance
 from data.open_corpus import open_source
 
 # The name of the corpus of config.data.train among those of config.data.more_train.
@@ -37,6 +37,12 @@ class SubsetSource:
         kept = set(self.utterance_ids)
         self.segment_starts = {name: start for name, start in segment_starts(source).items() if name in kept}
         self.duration_conflicts = {name: what for name, what in duration_conflicts(source).items() if name in kept}
+
+    @property
+    def utterances(self) -> Sequence[Utterance]:
+        """Returns the utterances as they are listed; () if the source is no list of files."""
+        found = listed_utterances(self._source)
+        return [found[i] for i in self._indices] if found else ()
 
     @property
     def fields(self) -> dict[str, Fields]:

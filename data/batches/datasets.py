@@ -187,6 +187,7 @@ class EvalData:
         num_batches: Number of batches.
         utterance_ids: Row -> id; ids of concatenated utterances are joined with +.
         references: Row -> normalized transcript.
+        texts: Row -> transcript as the corpus has it; rows of several utterances have none.
         speaker_ids: Row -> speaker.
         duration_secs: Row -> duration.
         slices: Row -> fields of the manifest that reports group rows by, such as {"accent": "scottish"}.
@@ -227,6 +228,7 @@ class EvalData:
         self.num_batches = self.plan.updates_per_epoch
         self.utterance_ids: dict[int, str] = {}
         self.references: dict[int, str] = {}
+        self.texts: dict[int, str] = {}
         self.speaker_ids: dict[int, str] = {}
         self.duration_secs: dict[int, float] = {}
         self.slices: dict[int, dict[str, str]] = {}
@@ -257,6 +259,8 @@ class EvalData:
         self._members[first] = members
         self.utterance_ids[first] = "+".join(source.utterance_ids[i] for i in members)
         self.references[first] = self._reference(members, self._options.text_normalization)
+        if len(members) == 1:
+            self.texts[first] = source.texts[first]
         self.speaker_ids[first] = source.speaker_ids[first]
         self.duration_secs[first] = num_samples / SAMPLE_RATE
         if shared := shared_fields([self._fields.get(source.utterance_ids[i], {}) for i in members]):

@@ -1,7 +1,7 @@
 """Builds the frame that all HTML pages share: one file, no network, light and dark colors, tables that sort.
 
 `page.html.jinja` has the head, the colors and the script; the doctor's page and the error report extend it.
-`player.html.jinja` has the audio player with its waveform.
+`player.html.jinja` has the audio player with its waveform, `marks.html.jinja` the marks of wrong transcripts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import os
+import re
 from pathlib import Path
 
 import jinja2
@@ -23,7 +24,8 @@ _WAVE_COLUMNS = 80
 def page_environment(folder: str | os.PathLike[str]) -> jinja2.Environment:
     """Returns an environment that renders the templates of a folder and escapes all text.
 
-    Its global `wave_path` is the function of that name, for code that may not import this module.
+    Its global `wave_path` is the function of that name, for code that may not import this module. `marks.html.jinja`
+    calls `marks_prefix` and `marks_file`.
 
     Args:
         folder: Folder of templates that extend `page.html.jinja`.
@@ -37,7 +39,25 @@ def page_environment(folder: str | os.PathLike[str]) -> jinja2.Environment:
     )
     environment.globals["content_policy"] = content_policy
     environment.globals["wave_path"] = wave_path
+    environment.globals["marks_prefix"], environment.globals["marks_file"] = marks_prefix, marks_file
     return environment
+
+
+def marks_prefix(kind: str, place: str) -> str:
+    """Returns what the names of a page's marks in the browser's storage begin with.
+
+    Pages that are opened as files share one storage. A page that is made again finds its marks.
+
+    Args:
+        kind: Kind of the page.
+        place: Folder that the page is about.
+    """
+    return f"earshot {kind} {hashlib.blake2b(place.encode(), digest_size=8).hexdigest()} "
+
+
+def marks_file(title: str) -> str:
+    """Returns the name of the file of exported marks of a run."""
+    return f"marks-{re.sub(r'[^A-Za-z0-9_.-]', '_', title)[:80]}.jsonl"
 
 
 def wave_path(audio: bytes) -> str:

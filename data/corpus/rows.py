@@ -142,7 +142,7 @@ def read_table_records(path: str, delimiter: str, report: Report, *, needs_text:
     start = 0
     while start < len(lines):
         again = len(lines)
-        for begin, end, cells, error in _split_rows(lines, start, delimiter):
+        for begin, end, cells, error in split_rows(lines, start, delimiter):
             if header is None:
                 header = _check_header(path, begin, lines[begin], cells, delimiter, needs_text=needs_text)
                 continue
@@ -280,7 +280,7 @@ def _describe_bad_row(error: str, num_cells: int, num_columns: int) -> str:
     return f"has too few or too many columns, {num_cells} and not the {num_columns} of the header"
 
 
-def _split_rows(lines: Sequence[str], start: int, delimiter: str) -> Iterator[tuple[int, int, list[str], str]]:
+def split_rows(lines: Sequence[str], start: int, delimiter: str) -> Iterator[tuple[int, int, list[str], str]]:
     """Yields (first line, last line, cells, error or "") from line `start` on; stops after a malformed row."""
     text = (f"{lines[number]}\n" for number in range(start, len(lines)))
     if delimiter == "\t":

@@ -87,6 +87,11 @@ class Span(NamedTuple):
     sample_rate: int
 
 
+def listed_utterances(source: Source) -> Sequence[Utterance]:
+    """Returns the utterances of a source as a list names them; () for one that is no list of files."""
+    return getattr(source, "utterances", ())
+
+
 def spans(source: Source) -> Sequence[Span | None]:
     """Returns where the audio of each utterance is stored; None for one that is no file or part of a file."""
     found = getattr(source, "spans", None)
@@ -133,6 +138,11 @@ class FileSource:
         self.duration_conflicts = {
             item.utterance_id: item.duration_conflict for item in utterances if item.duration_conflict
         }
+
+    @property
+    def utterances(self) -> Sequence[Utterance]:
+        """Returns the utterances as they are listed."""
+        return self._utterances
 
     @property
     def fields(self) -> dict[str, Fields]:

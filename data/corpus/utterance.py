@@ -13,6 +13,11 @@ from data.corpus.segments import NO_TIME, ListedTime
 Fields = tuple[tuple[str, str], ...]
 """Name and value of each further field of a manifest that puts utterances into groups, see `data.corpus.slices`."""
 
+# Endings of what encoders with silence of their own write: MP3, AAC, Opus in WebM, AMR, WMA, and video.
+COMPRESSED_SUFFIXES = (
+    ".mp3", ".m4a", ".m4b", ".mp4", ".aac", ".webm", ".mka", ".mkv", ".mov", ".3gp", ".amr", ".wma", ".avi", ".ts"
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Utterance:
@@ -83,8 +88,10 @@ def suffix(path: str) -> str:
 
 
 def may_be_padded(row: Row) -> bool:
-    """Returns whether a recording may be an MP3, whose encoder adds silence.
+    """Returns whether a recording may be compressed by an encoder that adds silence.
 
     An address does not say what it holds. A segment is not widened for that.
     """
-    return suffix(row.path) == ".mp3" or (row.time.offset_secs is None and parse_address(row.path) is not None)
+    return suffix(row.path) in COMPRESSED_SUFFIXES or (
+        row.time.offset_secs is None and parse_address(row.path) is not None
+    )

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from data.audio.decoding import SAMPLE_RATE, to_mono
 from data.augmentation.examples import NUM_EXAMPLES, Example, make_examples
 from data.batches.datasets import EvalData, TrainData
-from data.doctor.findings import Finding
+from data.doctor.findings import SUSPECT, Finding
 from data.doctor.text_checks import Corpus
 from data.shards.records import encode_flac
 
 CLIPS_PER_FINDING = 3
+MAX_SUSPECTS = 200  # suspect transcripts to listen to
 MAX_CLIP_SECS = 30
 MAX_EXAMPLE_SECS = 5.0
 # FLAC on the page, where base64 makes it a third more: of the findings, and of the examples.
 MAX_BYTES = 3_000_000
 MAX_EXAMPLE_BYTES = 6_000_000
+MAX_SUSPECT_BYTES = 8_000_000
 
 
 def collect_clips(
@@ -33,9 +35,10 @@ def collect_clips(
         max_bytes: Limit of all files together.
     """
     indices = {corpus.name: _Indices(corpus) for corpus in corpora}
+    max_bytes += MAX_SUSPECT_BYTES * any(item.code == SUSPECT for item in findings)
     chosen = [indices[item.where].first_of(item) if item.where in indices else [] for item in findings]
     clips: dict[tuple[str, str], bytes] = {}
-    for rank in range(CLIPS_PER_FINDING):
+    for rank in range(MAX_SUSPECTS):
         for item, utterance_ids in zip(findings, chosen, strict=True):
             if rank >= len(utterance_ids) or (item.where, utterance_ids[rank]) in clips:
                 continue
@@ -80,7 +83,7 @@ class _Indices:
 
     def first_of(self, item: Finding) -> list[str]:
         known = [key for key in item.details if key in self._index_of]
-        return known[:CLIPS_PER_FINDING]
+        return known[: MAX_SUSPECTS if item.code == SUSPECT else CLIPS_PER_FINDING]
 
     def read(self, utterance_id: str) -> bytes:
         try:

@@ -6,28 +6,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
-from data.batches.corpora import FIRST, TrainCorpus
+from data.batches.corpora import FIRST
 from data.batches.datasets import EvalData, TrainData
-from data.corpus.faults import Fault, Report
-from data.corpus.sources import Source
 from data.corpus.unlisted_audio import unlisted_audio
 from data.doctor import segment_checks, text_checks
 from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
+from data.doctor.cleaning import clean
 from data.doctor.clips import collect_clips, collect_examples
 from data.doctor.findings import Finding, advise, allow, find, merge, sort, without_explained
-from data.doctor.preflight import LEAKS, TRAIN, train_name
+from data.doctor.opened_sets import DatasetSpec, Opened, open_all
+from data.doctor.preflight import LEAKS, TRAIN
 from data.doctor.report import DoctorReport, Memory, SetStatistics
 from data.doctor.sample import choose_utterances
 from data.doctor.statistics import (
     MemoryFn,
-    RowsFn,
     TimeFn,
     axis_ends,
     plan_statistics,
@@ -38,68 +35,8 @@ from data.doctor.statistics import (
     vocabulary,
 )
 from data.doctor.text_checks import Corpus, FramesFn
-from data.shards.index import verify_shards
+from data.doctor.transcript_scores import ScoreFn, check_transcripts
 from data.text.tokenizer import CharTokenizer
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """One set of a config.
-
-    Attributes:
-        name: name of the evaluation set, "" for a training corpus.
-        fields: config fields format, input, split, text_column, speakers, exclude_speakers and held_out_ratio.
-        build: opens the set and reports its faults.
-        rows_at_once: returns the rows of an update that one device computes at a time.
-        corpus: name of the training corpus among several, all of which `build` opens.
-    """
-
-    name: str
-    fields: Mapping[str, Any]
-    build: Callable[[Report], TrainData | EvalData]
-    rows_at_once: RowsFn
-    corpus: str = FIRST
-
-    @property
-    def utterances_key(self) -> tuple[str, ...]:
-        """Returns a key that is equal for evaluation sets with the same utterances."""
-        names = ("format", "input", "split", "text_column", "speakers", "exclude_speakers", "held_out_ratio")
-        return ("" if self.name else self.corpus, *(str(self.fields.get(name, "")) for name in names))
-
-
-@dataclass
-class _Opened:
-    """One set, or several with the same utterances, and what the checks have found so far."""
-
-    name: str
-    fields: Mapping[str, Any]
-    corpus_name: str  # of a training corpus, "" of an evaluation set
-    data: list[tuple[DatasetSpec, TrainData | EvalData]] = field(default_factory=list)
-    corpus: Corpus | None = None
-    audio: AudioStatistics | None = None
-    findings: list[Finding] = field(default_factory=list)
-
-    def measure(self, *, tokenizer: CharTokenizer, text_normalization: str, speed_factors: Sequence[float]) -> None:
-        """Measures the texts of the set; only training has other speeds than 1."""
-        self.corpus = Corpus.measure(
-            self.name,
-            self.source,
-            tokenizer=tokenizer,
-            text_normalization=text_normalization,
-            speed_factors=speed_factors if self.corpus_name else (1.0,),
-        )
-
-    @property
-    def trained(self) -> TrainCorpus | None:
-        """Returns the training corpus, None for an evaluation set or without data."""
-        data = self.data[0][1] if self.data else None
-        return data.corpora[self.corpus_name] if isinstance(data, TrainData) else None
-
-    @property
-    def source(self) -> Source:
-        """Returns the utterances of the set, which must be open."""
-        trained = self.trained
-        return self.data[0][1].source if trained is None else trained.source
 
 
 def examine(
@@ -120,6 +57,8 @@ def examine(
     frozen_random: str = "",
     device_faults: Sequence[str] = (),
     keeps_head: bool = False,
+    score_fn: ScoreFn | None = None,
+    score_normalization: str = "",
 ) -> DoctorReport:
     """Examines the data of a config.
 
@@ -141,8 +80,10 @@ def examine(
         frozen_random: Message about frozen weights that nothing has trained; "" = none.
         device_faults: Messages about GPUs that TensorFlow cannot use.
         keeps_head: Whether training starts from a trained head, whose vocabulary the run must keep.
+        score_fn: Scores transcripts against their audio with a trained model; None = no model.
+        score_normalization: Normalization style of the texts of that model.
     """
-    opened = _open_all(sets)
+    opened = open_all(sets)
     for one in opened:
         if one.data:
             one.measure(tokenizer=tokenizer, text_normalization=text_normalization, speed_factors=speed_factors)
@@ -150,6 +91,10 @@ def examine(
             one.findings += _check_limits(one, min_secs=min_duration_secs, max_secs=max_duration_secs)
     _measure_all(opened, text_normalization=text_normalization, max_hours=max_hours, num_workers=num_workers)
     train = [one for one in opened if one.corpus_name and one.corpus]
+    if score_fn is not None:
+        for one in opened:
+            if one.corpus and one.audio:
+                one.findings += check_transcripts(one.corpus, one.audio, score_fn, score_normalization)
     memory = _predict_memory(opened, memory_fn, available_bytes)
     findings = _gather_findings(opened, train, allow_train_eval_overlap=allow_train_eval_overlap)
     findings += _check_config(memory, frozen_random)
@@ -171,11 +116,13 @@ def examine(
         words=set_words(spoken, text_normalization=text_normalization, trained=trained),
         time=predict_time(plan, time_fn) if plan else None,
         clips=collect_clips(findings, _corpora(opened)),
+        texts=_find_texts(findings, _corpora(opened)),
+        cleaned=clean(opened, findings),
         examples=collect_examples([(item.name or TRAIN, data) for item, data in _list_data(opened)]),
     )
 
 
-def _measure_texts(train: Sequence[_Opened], *, tokenizer: CharTokenizer, text_normalization: str) -> Corpus | None:
+def _measure_texts(train: Sequence[Opened], *, tokenizer: CharTokenizer, text_normalization: str) -> Corpus | None:
     """Returns the texts of all training corpora together, None without any."""
     data = train[0].data[0][1] if train else None
     if not isinstance(data, TrainData) or len(data.corpora) == 1:
@@ -183,25 +130,32 @@ def _measure_texts(train: Sequence[_Opened], *, tokenizer: CharTokenizer, text_n
     return Corpus.measure(TRAIN, data.source, tokenizer=tokenizer, text_normalization=text_normalization)
 
 
-def _corpora(opened: Sequence[_Opened]) -> list[Corpus]:
+def _find_texts(findings: Sequence[Finding], corpora: Sequence[Corpus]) -> dict[tuple[str, str], str]:
+    """Returns (set, utterance id) -> transcript of the utterances with findings on the page."""
+    texts = {one.name: dict(zip(one.source.utterance_ids, one.source.texts, strict=True)) for one in corpora}
+    shown = ((item.where, key) for item in findings for key in list(item.details)[: item.max_shown])
+    return {(where, key): texts[where][key] for where, key in shown if key in texts.get(where, {})}
+
+
+def _corpora(opened: Sequence[Opened]) -> list[Corpus]:
     return [one.corpus for one in opened if one.corpus]
 
 
-def _check_limits(one: _Opened, *, min_secs: float, max_secs: float) -> list[Finding]:
+def _check_limits(one: Opened, *, min_secs: float, max_secs: float) -> list[Finding]:
     trained = one.trained
     if trained is None:
         return []
     return text_checks.check_durations(one.name, trained.left_out_secs, min_secs=min_secs, max_secs=max_secs)
 
 
-def _predict_memory(opened: Sequence[_Opened], memory_fn: MemoryFn, available_bytes: int | None) -> list[Memory]:
+def _predict_memory(opened: Sequence[Opened], memory_fn: MemoryFn, available_bytes: int | None) -> list[Memory]:
     return [
         predict_memory(item.name, data.plan, item.rows_at_once, memory_fn, available_bytes)
         for item, data in _list_data(opened)
     ]
 
 
-def _list_data(opened: Sequence[_Opened]) -> list[tuple[DatasetSpec, TrainData | EvalData]]:
+def _list_data(opened: Sequence[Opened]) -> list[tuple[DatasetSpec, TrainData | EvalData]]:
     """Returns the data of each set; of training once, because its corpora have one plan and one augmentation."""
     return [(item, data) for one in opened for item, data in one.data if item.name or item.corpus == FIRST]
 
@@ -214,7 +168,7 @@ def _check_config(memory: Sequence[Memory], frozen_random: str) -> list[Finding]
 
 
 def _gather_findings(
-    opened: Sequence[_Opened], train: Sequence[_Opened], *, allow_train_eval_overlap: bool
+    opened: Sequence[Opened], train: Sequence[Opened], *, allow_train_eval_overlap: bool
 ) -> list[Finding]:
     findings = [item for one in opened for item in one.findings]
     for one in opened:
@@ -225,7 +179,7 @@ def _gather_findings(
     return allow(findings, LEAKS) if allow_train_eval_overlap else findings
 
 
-def _gather_statistics(opened: Sequence[_Opened], frames_fn: FramesFn) -> list[SetStatistics]:
+def _gather_statistics(opened: Sequence[Opened], frames_fn: FramesFn) -> list[SetStatistics]:
     ends = axis_ends(_corpora(opened))
     return [
         set_statistics(
@@ -241,7 +195,7 @@ def _gather_statistics(opened: Sequence[_Opened], frames_fn: FramesFn) -> list[S
     ]
 
 
-def _check_without_audio(one: _Opened, frames_fn: FramesFn) -> list[Finding]:
+def _check_without_audio(one: Opened, frames_fn: FramesFn) -> list[Finding]:
     assert one.corpus is not None
     unlisted = unlisted_audio(format=one.fields["format"], input=one.fields["input"])
     return [
@@ -257,54 +211,8 @@ def _check_without_audio(one: _Opened, frames_fn: FramesFn) -> list[Finding]:
     ]
 
 
-def _open_all(sets: Sequence[DatasetSpec]) -> list[_Opened]:
-    """Opens every set despite its faults; evaluation sets with the same utterances become one."""
-    groups: dict[tuple[str, ...], list[DatasetSpec]] = defaultdict(list)
-    for item in sets:
-        groups[item.utterances_key].append(item)
-    # A bad line of a manifest that several sets share is one problem.
-    told: set[tuple[str, ...]] = set()
-    return [_open(group, told) for group in groups.values()]
-
-
-def _open(group: Sequence[DatasetSpec], told: set[tuple[str, ...]]) -> _Opened:
-    """Opens sets with the same utterances; `told` gets the faults, which are not repeated."""
-    fields = group[0].fields
-    corpus = "" if group[0].name else group[0].corpus
-    name = train_name(corpus) if corpus else f"eval {', '.join(item.name for item in group)}"
-    one = _Opened(name, fields, corpus)
-    for item in group:
-        faults: list[Fault] = []
-        try:
-            one.data.append((item, item.build(faults.append)))
-        except (ValueError, OSError) as error:
-            one.findings += find("unusable_corpus", one.name, {item.name or one.name: " ".join(str(error).split())})
-        if item is group[0]:
-            one.findings += _describe_faults(one, faults, told)
-    if fields["format"] == "tfrecord" and one.data:
-        _check_shards(one)
-    return one
-
-
-def _check_shards(one: _Opened) -> None:
-    """Finds all damaged shards by their checksums, where opening the set stops at the first."""
-    damaged = verify_shards(one.fields["input"], split=one.fields.get("split", ""))
-    others = [finding for finding in one.findings if finding.code != "damaged_shard"]
-    one.findings = others + find("damaged_shard", one.name, damaged)
-
-
-def _describe_faults(one: _Opened, faults: Sequence[Fault], told: set[tuple[str, ...]]) -> list[Finding]:
-    findings: list[Finding] = []
-    for fault in faults:
-        place = (fault.code, str(one.fields["input"]), str(one.fields.get("split", "")))
-        details = {key: what for key, what in fault.details.items() if (*place, key) not in told}
-        told |= {(*place, key) for key in details}
-        findings += find(fault.code, one.name, details)
-    return findings
-
-
 def _measure_all(
-    opened: Sequence[_Opened], *, text_normalization: str, max_hours: float, num_workers: int | None
+    opened: Sequence[Opened], *, text_normalization: str, max_hours: float, num_workers: int | None
 ) -> None:
     corpora = {number: one.corpus for number, one in enumerate(opened) if one.corpus}
     chosen = choose_utterances(corpora, text_normalization, max_hours)
@@ -318,7 +226,7 @@ def _measure_all(
                 opened[number].findings += find("sampled", corpus.name, {"the others": what})
 
 
-def _check_audio(one: _Opened, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
+def _check_audio(one: Opened, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
     """Returns unreadable, silent, clipped and repeated recordings."""
     silent = audio.peak < SILENT_PEAK
     quiet = ~silent & (audio.active_ratio < MIN_ACTIVE_RATIO)
@@ -338,7 +246,7 @@ def _check_audio(one: _Opened, corpus: Corpus, audio: AudioStatistics) -> list[F
     ]
 
 
-def _check_readable(one: _Opened, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
+def _check_readable(one: Opened, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
     if any(item.code == "damaged_shard" for item in one.findings):
         return []  # that finding names the shards already
     by_code: dict[str, dict[str, str]] = defaultdict(dict)
@@ -347,7 +255,7 @@ def _check_readable(one: _Opened, corpus: Corpus, audio: AudioStatistics) -> lis
     return [item for code, details in by_code.items() for item in find(code, one.name, details)]
 
 
-def _check_repeated(one: _Opened, corpus: Corpus) -> list[Finding]:
+def _check_repeated(one: Opened, corpus: Corpus) -> list[Finding]:
     ids, texts = corpus.source.utterance_ids, corpus.source.texts
     repeated: dict[str, str] = {}
     contradicting: dict[str, str] = {}
@@ -361,7 +269,7 @@ def _check_repeated(one: _Opened, corpus: Corpus) -> list[Finding]:
     ]
 
 
-def _check_leaks(train: _Opened, one: _Opened) -> list[Finding]:
+def _check_leaks(train: Opened, one: Opened) -> list[Finding]:
     assert train.corpus is not None and one.corpus is not None
     findings = text_checks.check_ids(train.corpus, one.corpus)
     leaked = {key for item in findings if item.code == "id_leak" for key in item.details}
@@ -380,7 +288,7 @@ def _check_leaks(train: _Opened, one: _Opened) -> list[Finding]:
     return [*findings, *shared, *text_checks.check_speakers(train.corpus, one.corpus, leaked)]
 
 
-def _by_key(one: _Opened) -> dict[bytes, list[int]]:
+def _by_key(one: Opened) -> dict[bytes, list[int]]:
     """Maps content keys to utterances; silent recordings are excluded."""
     places: dict[bytes, list[int]] = defaultdict(list)
     if one.audio is not None:

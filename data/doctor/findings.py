@@ -32,6 +32,8 @@ class Check(NamedTuple):
 
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
+SUSPECT = "suspect_transcript"
+
 CHECKS: dict[str, Check] = {
     "unusable_corpus": Check(_E, "the corpus cannot be opened", "fix what the line says and run the doctor again"),
     "bad_record": Check(_E, "lines of the manifest that cannot be read", "fix the lines"),
@@ -154,6 +156,11 @@ CHECKS: dict[str, Check] = {
         "implausible speaking rates: three times faster or slower than the set, and far outside its spread",
         "listen: the transcript probably belongs to other audio, or one of the two is cut",
     ),
+    SUSPECT: Check(
+        _W,
+        "transcripts that the model of --checkpoint does not find in their audio, worst first",
+        "listen in doctor.html and mark the wrong ones there; python -m data.apply_corrections merges the marks",
+    ),
     "unrelated_transcripts": Check(
         _E,
         "the lengths of the transcripts are unrelated to those of the audio",
@@ -172,7 +179,7 @@ CHECKS: dict[str, Check] = {
     ),
     "slow_segments": Check(
         _W,
-        "segments of an MP3, which is decoded from its beginning for each of them",
+        "segments of an MP3, an M4A or a video, which is decoded from its beginning for each of them",
         "convert long recordings to FLAC or WAV, or pack the corpus with python -m data.prepare",
     ),
     "id_leak": Check(
@@ -224,6 +231,8 @@ EXPLAINED_BY = {
     "unlisted_audio": ("missing_transcript",),
 }
 _SHOWN_DETAILS = 3
+# Utterances of a finding on the page; doctor.json has them all. Suspect transcripts are there to be corrected.
+_ON_PAGE, _SUSPECTS_ON_PAGE = 200, 2_000
 # Replaces the advice to make a new vocabulary: the rows of the head belong to the old one.
 _ADVICE_FOR_KEPT_HEAD = (
     "model.init_head=True keeps the head of model.init, and with it its vocabulary: choose data.text_normalization so "
@@ -259,6 +268,11 @@ class Finding:
     def count(self) -> int:
         """Returns the number of utterances, files or lines."""
         return len(self.details)
+
+    @property
+    def max_shown(self) -> int:
+        """Returns how many of the utterances, files or lines are on the page."""
+        return _SUSPECTS_ON_PAGE if self.code == SUSPECT else _ON_PAGE
 
     def line(self) -> str:
         """Returns one line for a terminal: set, number, title, the first details and the advice."""

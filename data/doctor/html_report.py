@@ -11,16 +11,16 @@ from pathlib import Path
 from common import storage
 from data.common.files import write_text_atomic
 from data.common.page import page_environment, wave_path
+from data.doctor.cleaning import write_cleaned
 from data.doctor.report import DoctorReport, Histogram, verdict
 
 JSON_NAME, HTML_NAME = "doctor.json", "doctor.html"
 _TEMPLATE = "doctor.html.jinja"
-_MAX_SHOWN = 200  # utterances of a finding on the page; doctor.json has them all
 _WIDTH, _HEIGHT = 300, 110  # of a histogram's bars
 
 
 def write_report(report: DoctorReport, folder: str | os.PathLike[str], *, title: str) -> None:
-    """Writes FOLDER/doctor.json and FOLDER/doctor.html, atomically.
+    """Writes FOLDER/doctor.json, FOLDER/doctor.html and the manifests in FOLDER/cleaned, each atomically.
 
     Args:
         report: Result of the doctor.
@@ -28,18 +28,21 @@ def write_report(report: DoctorReport, folder: str | os.PathLike[str], *, title:
         title: Name of the run.
     """
     created = datetime.now().astimezone().isoformat(timespec="seconds")
+    page = render_page(report, title=title, created=created, place=storage.real(folder))
     fields = report.to_json(title=title, created=created)
     write_text_atomic(storage.join(folder, JSON_NAME), json.dumps(fields, ensure_ascii=False, indent=1) + "\n")
-    write_text_atomic(storage.join(folder, HTML_NAME), render_page(report, title=title, created=created))
+    write_text_atomic(storage.join(folder, HTML_NAME), page)
+    write_cleaned(report.cleaned, folder)
 
 
-def render_page(report: DoctorReport, *, title: str, created: str) -> str:
+def render_page(report: DoctorReport, *, title: str, created: str, place: str = "") -> str:
     """Renders the page as HTML.
 
     Args:
         report: Result of the doctor.
         title: Name of the run.
         created: Time in ISO format.
+        place: Folder of the run, by which a browser tells the marks of this page from those of others.
     """
     places = list(report.clips)
     audio = [report.clips[place] for place in places]
@@ -53,7 +56,7 @@ def render_page(report: DoctorReport, *, title: str, created: str) -> str:
             created=created,
             verdict=verdict(report.num_errors, report.num_warnings),
             report=report,
-            max_shown=_MAX_SHOWN,
+            place=place,
             bars=bars,
             ticks=ticks,
             count_ticks=count_ticks,

@@ -11,6 +11,7 @@ import numpy as np
 
 from common.readable import duration
 from data.augmentation.examples import Example
+from data.doctor.cleaning import CleanedSet
 from data.doctor.findings import Finding, Severity, count
 
 _BINS = 40
@@ -206,6 +207,8 @@ class DoctorReport:
         words: words of each set.
         time: predicted training time; None if it cannot be predicted.
         clips: (set, utterance id) -> FLAC file of an utterance with a finding; not part of the JSON.
+        texts: (set, utterance id) -> transcript of an utterance on the page, which can be marked; not part of the JSON.
+        cleaned: sets of which utterances have errors, without them; not part of the JSON.
         examples: utterances of the sets that are altered, to listen to; their audio is not part of the JSON.
     """
 
@@ -218,6 +221,8 @@ class DoctorReport:
     time: TrainingTime | None = None
     clips: Mapping[tuple[str, str], bytes] = dataclasses.field(default_factory=dict)
     examples: list[Example] = dataclasses.field(default_factory=list)
+    texts: Mapping[tuple[str, str], str] = dataclasses.field(default_factory=dict)
+    cleaned: list[CleanedSet] = dataclasses.field(default_factory=list)
 
     @property
     def num_errors(self) -> int:
@@ -244,6 +249,7 @@ class DoctorReport:
         lines += [_describe_unseen(words) for words in self.words if words.num_unseen]
         if self.examples:
             lines.append(f"augmentation: doctor.html has {len(self.examples)} examples to listen to")
+        lines += [one.describe() for one in self.cleaned]
         lines += [f"{item.severity.upper():7} {item.line()}" for item in self.findings]
         return [*lines, verdict(self.num_errors, self.num_warnings)]
 
@@ -261,7 +267,7 @@ class DoctorReport:
             }
             for item in self.findings
         ]
-        apart = ("findings", "clips", "examples")
+        apart = ("findings", "clips", "examples", "texts", "cleaned")
         names = [field.name for field in dataclasses.fields(self) if field.name not in apart]
         fields = {name: _plain(getattr(self, name)) for name in names}
         return {

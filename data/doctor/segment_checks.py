@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from data.corpus.sources import Source, spans
-from data.corpus.utterance import suffix
+from data.corpus.utterance import COMPRESSED_SUFFIXES, suffix
 from data.doctor.findings import Finding, find
 from data.doctor.text_checks import Corpus
 
@@ -49,7 +49,9 @@ def check_overlaps(corpus: Corpus) -> list[Finding]:
 def check_seeking(corpus: Corpus) -> list[Finding]:
     """Returns the files that cannot be entered in the middle and of which there are several segments."""
     counts = Counter(
-        span.path for span in spans(corpus.source) if span and span.start is not None and suffix(span.path) == ".mp3"
+        span.path
+        for span in spans(corpus.source)
+        if span and span.start is not None and suffix(span.path) in COMPRESSED_SUFFIXES
     )
     slow = {path: f"{count} segments" for path, count in counts.items() if count > 1}
     return find("slow_segments", corpus.name, slow)

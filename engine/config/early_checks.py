@@ -65,6 +65,8 @@ def check_run(fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint:
     if trains or mode == "doctor":  # the doctor reports a missing corpus among its findings
         _check_model(fields["model"], presets)
         _check_init(fields["model"]["init"], workdir)
+    if mode == "doctor" and checkpoint:
+        check_checkpoint(checkpoint)
     for name in _evaluated_sets(fields, mode):
         _check_corpus(f"data.eval.{name}", data["eval"][name], data["prepare_command"])
     _check_vocab(data["vocab"], own="" if trains or mode == "doctor" else _find_own_vocab(workdir, checkpoint))

@@ -61,9 +61,11 @@ MODES = {
     ),
     "doctor": Mode(
         summary="Examines the data of a config: files, texts, leaks, labels that do not fit, padding, memory.",
-        reads="The config and all its corpora; no weights are needed, but the architecture of model.init is.",
-        writes="doctor.json and doctor.html in the workdir; the exit status is 2 if there are errors.",
-        flags=_RUN - {"tpu"},
+        reads="The config and all its corpora; no weights are needed, but the architecture of model.init is. A "
+        "recognizer at --checkpoint ranks the transcripts that it does not find in their audio.",
+        writes="doctor.json, doctor.html and, where utterances have errors, manifests without them in WORKDIR/cleaned; "
+        "the exit status is 2 if there are errors.",
+        flags=_RUN - {"tpu"} | {"checkpoint", "weights"},
         example="python run.py --config=configs/base.py --mode=doctor",
     ),
     "verify_resume": Mode(

@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from common.audio_kinds import HEAD_BYTES, AudioKind, conversion_command, identify
+from common.audio_kinds import HEAD_BYTES, AudioKind, can_read, conversion_command, has_media_extra, identify
 from common.split_paths import STDIN, join_split_paths
 
 AUDIO_EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64")
@@ -115,7 +115,7 @@ def _find_obstacle(path: str) -> str | None:
     if _suffix(path) in AUDIO_EXTENSIONS + _RARE_EXTENSIONS:
         return ""
     kind = _kind(path)
-    if kind is not None and kind.is_readable:
+    if can_read(kind):
         return ""
     if (kind is not None and kind.is_audio) or _suffix(path) in _FOREIGN_EXTENSIONS:
         return kind.name if kind is not None else "not a format that can be read"
@@ -136,7 +136,8 @@ def _describe_ignored(foreign: dict[str, str], others: Counter[str]) -> str:
         named = [f"{path} ({what})" for path, what in sorted(foreign.items())[:_NUM_NAMED]]
         more = f" and {len(foreign) - _NUM_NAMED} more" if len(foreign) > _NUM_NAMED else ""
         first = next((path for path, what in sorted(foreign.items()) if os.path.isfile(path)), "")
-        advice = f"; to convert, for example: {conversion_command(first)}" if first else ""
+        extra = "; pip install -e '.[media]' to read M4A, WebM, AMR and video" if not has_media_extra() else ""
+        advice = f"{extra}; to convert, for example: {conversion_command(first)}" if first else ""
         parts.append(f"{len(foreign)} that cannot be read: {', '.join(named)}{more}{advice}")
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(_NUM_NAMED))

@@ -209,6 +209,10 @@ class Transcriber:
         """Decodes the consecutive chunks of a recording to a text."""
         return " ".join(word.text for word in self.find_words(chunks))
 
+    def text_of_log_probs(self, log_probs: np.ndarray) -> str:
+        """Decodes the log-probabilities of a whole recording, float32 [F, V], to a text."""
+        return self.text_of([LogitsChunk(log_probs, 0)])
+
     def _decode(self, chunks: Iterable[LogitsChunk]) -> tuple[tuple[Timed, ...], tuple[Alternative, ...]]:
         if self._beam_search is not None:
             return self._beam_search.decode(chunks, secs_per_frame=self.secs_per_frame)

@@ -17,6 +17,7 @@ from engine.inference.inputs import find_audio
 from engine.inference.loading import load_transcriber
 from engine.inference.textgrid import textgrid, textgrid_paths
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
+from engine.inference.transcript_score import match_score
 from engine.inference.words import Timed, find_words, text_confidence
 from engine.protocols import Aligner, Components
 
@@ -141,13 +142,12 @@ def align_file(transcriber: Transcriber, aligner: Aligner, path: str, text: str)
     found = aligner(log_probs, transcriber.tokenizer.encode(text))
     words = find_words(found.spans, transcriber.tokenizer, transcriber.secs_per_frame)
     heard = transcriber.find_words(chunks)
-    best = float(log_probs.max(axis=-1).sum())
     record = {
         "audio_filepath": path,
         "text": text,
         "hypothesis": " ".join(word.text for word in heard),
         "duration": round(transcriber.count_samples(path) / SAMPLE_RATE, 4),
         "confidence": round(text_confidence(words), 4),
-        "score": round((found.log_prob - best) / len(log_probs), 5),
+        "score": round(match_score(log_probs, found), 5),
     }
     return record, words

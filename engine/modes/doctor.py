@@ -19,6 +19,8 @@ from common import workdir_layout as layout
 from common.text_style import text_base, with_base
 from engine.config import builders, fields_of_run, memory, validation
 from engine.distributed import gpus, strategy
+from engine.inference.loading import load_transcriber, read_text_rules
+from engine.inference.transcript_score import score_transcripts
 from engine.protocols import Components, Tokenizer, TrainData
 from engine.training import microbatches
 from engine.workdir.records import read_metrics
@@ -44,6 +46,8 @@ def run(
     set_type: Callable[..., Any],
     examine: Callable[..., Any],
     write_report: Callable[..., None],
+    checkpoint: str = "",
+    weights: str = "",
 ) -> int:
     """Examines the data of a config.
 
@@ -55,7 +59,9 @@ def run(
         measure_model: Returns frames, memory and operations of a model that is not built.
         set_type: Builds the description of a set to examine.
         examine: Returns the examination of the sets.
-        write_report: Writes the two reports of an examination; (examination, folder, title) -> None.
+        write_report: Writes the reports of an examination; (examination, folder, title) -> None.
+        checkpoint: A recognizer that scores the transcripts, as --mode=align takes it; "" = none.
+        weights: "raw", "ema" or "" for the checkpoint's own choice.
 
     Returns:
         Exit status: 2 if there are errors, else 0.
@@ -98,10 +104,23 @@ def run(
         max_hours=data.doctor_max_hours,
         frozen_random=validation.find_frozen_random(config),
         keeps_head=builders.keeps_head(config),
+        **_scoring(parts, checkpoint, weights),
     )
     write_report(report, workdir, title=os.path.basename(os.path.normpath(workdir)))
     print("\n".join(report.lines()))
     return 2 if report.num_errors else 0
+
+
+def _scoring(parts: Components, checkpoint: str, weights: str) -> dict[str, Any]:
+    """Returns the arguments of `examine` that let a trained model score the transcripts; {} without a checkpoint."""
+    if not checkpoint:
+        return {}
+    transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights)
+    aligner = builders.with_blank(parts, transcriber.tokenizer).aligner
+    return {
+        "score_fn": functools.partial(score_transcripts, transcriber, aligner),
+        "score_normalization": read_text_rules(checkpoint)["text_normalization"],
+    }
 
 
 def _describe_eval_sets(

@@ -137,6 +137,8 @@ def render_report(
     clips: Clips,
     tiles: Sequence[Tile] = (),
     fields: Mapping[str, str] | None = None,
+    texts: Mapping[tuple[str, str], str] | None = None,
+    place: str = "",
 ) -> str:
     """Renders the error report.
 
@@ -150,6 +152,8 @@ def render_report(
         clips: Audio of their utterances.
         tiles: Headline numbers.
         fields: Every config field, by its dotted name.
+        texts: (set, utterance id) -> transcript of an utterance that can be marked as wrong.
+        place: Folder of the evaluation, by which a browser tells the marks of this page from those of others.
     """
     groups = [group for one in sets for group in (*one.lengths, *one.speakers, *chain(*one.slices.values()))]
     return environment.get_template("report.html.jinja").render(
@@ -162,6 +166,8 @@ def render_report(
         clips=clips,
         tiles=tiles,
         fields=fields or {},
+        texts=texts or {},
+        place=place,
         bar_scale=bar_scale([group.words.rate for group in groups]),
         heat_names=heat_names(),
         heat_of=heat_of,

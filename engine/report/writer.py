@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import tensorflow as tf
@@ -116,6 +116,8 @@ def write_report(
         tiles=headline(facts, reports, lines, step=step),
         figures=training_figures(lines, list(metrics), metrics={one.metric for one in reports}),
         sets=reports,
+        texts=_find_texts(reports, data),
+        place=storage.real(workdir),
         clips=collect_clips(
             reports,
             _AudioReader(data),
@@ -153,6 +155,22 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Returns the lines of a workdir's metrics.jsonl; [] if there is no such file."""
     path = storage.join(workdir, layout.METRICS_FILE)
     return records.read_metrics(path) if storage.is_file(path) else []
+
+
+def _find_texts(reports: Iterable[SetReport], data: Mapping[str, EvalData]) -> dict[tuple[str, str], str]:
+    """Returns (set, utterance id) -> transcript of the listed utterances, as the corpus has it or else normalized.
+
+    Rows that join several utterances have none: a correction of theirs would belong to no line of a manifest.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for one in reports:
+        listed = {item.prediction["utterance_id"]: item.prediction["reference"] for item in one.utterances}
+        if one.name in data:
+            rows = data[one.name]
+            texts = {rows.utterance_ids[index]: text for index, text in rows.texts.items()}
+            listed = {name: texts[name] for name in listed if name in texts}
+        found |= {(one.name, name): text for name, text in listed.items()}
+    return found
 
 
 class _AudioReader:

@@ -66,6 +66,7 @@ class ToyEvalData:
         indices = [int(index) for update in self._updates for index in toy_batch(update, self._size)["utterance_index"]]
         self.utterance_ids = {index: f"utterance-{index}" for index in indices}
         self.references = dict.fromkeys(indices, "none of this")
+        self.texts = dict.fromkeys(indices, "None of this.")
         self.speaker_ids = {index: f"speaker-{index % 2}" for index in indices}
         self.duration_secs = dict.fromkeys(indices, 1.5)
         self.slices = {}

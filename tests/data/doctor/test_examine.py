@@ -102,7 +102,7 @@ def test_every_planted_fault_is_named_and_nothing_else(planted, policy):
         "resampled", "sampled", "memory", "unrelated_transcripts", "labels_fit_slow_only", "bad_segment",
         "frozen_random", "unused_gpu", "overlapping_segments", "segment_leak", "slow_segments",
         "wrong_duration", "lost_symbols", "markup", "missing_cells", "line_breaks", "read_otherwise", "unspaced_text",
-        "rare_characters", "dropped_markup", "kept_digits",
+        "rare_characters", "dropped_markup", "kept_digits", "suspect_transcript",
     }  # fmt: skip
 
 

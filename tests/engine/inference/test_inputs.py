@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from common import audio_kinds
 from engine.inference import inputs
 from engine.inference.inputs import find_audio, readable_paths
 
@@ -58,7 +59,8 @@ def names(found, folder):
     return [os.path.relpath(path, folder) for path in found]
 
 
-def test_recordings_are_found_by_what_they_hold_and_the_rest_is_named(tmp_path, capsys):
+def test_recordings_are_found_by_what_they_hold_and_the_rest_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(audio_kinds, "has_media_extra", lambda: False)
     write(tmp_path, "a.wav", "voice.oga", "call.sph", "notes.txt", "scores.json", "talk.raw")
     (tmp_path / "nosuffix").write_bytes(b"RIFF\x24\0\0\0WAVEfmt ")
     (tmp_path / "memo.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
@@ -79,7 +81,8 @@ def test_nothing_is_told_of_a_folder_of_recordings_and_transcripts(tmp_path, cap
     assert capsys.readouterr().err == ""
 
 
-def test_a_folder_of_nothing_but_foreign_recordings_says_what_to_do(tmp_path):
+def test_a_folder_of_nothing_but_foreign_recordings_says_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(audio_kinds, "has_media_extra", lambda: False)
     (tmp_path / "memo.m4a").write_bytes(b"\0\0\0\x20ftypM4A ")
     with pytest.raises(ValueError, match=r"no \.flac.* in this folder; it holds 1 that cannot be read.*ffmpeg -i"):
         find_audio([str(tmp_path)])

@@ -13,7 +13,7 @@ from engine.modes import doctor
 from tests.helpers.experiment_toys import Letters, ToyTrainData, make_config, make_parts
 
 
-def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device", parts=None):
+def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device", parts=None, **more):
     seen = {} if seen is None else seen
 
     def examine(**fields):
@@ -35,6 +35,7 @@ def run(config, tmp_path, *, num_errors=0, seen=None, strategy_name="one_device"
         set_type=lambda **fields: SimpleNamespace(**fields),
         examine=examine,
         write_report=lambda examination, folder, *, title: seen.update(folder=folder, title=title),
+        **more,
     )
 
 
@@ -193,3 +194,15 @@ def test_where_the_first_corpus_is_missing_the_others_say_that_they_are_not_exam
         first.build(lambda fault: None)
     with pytest.raises(ValueError, match="calls is not examined, because the training data cannot be opened"):
         calls.build(lambda fault: None)
+
+
+def test_a_checkpoint_scores_the_transcripts_with_its_own_text_rules(tmp_path, monkeypatch):
+    seen, loaded = {}, []
+    transcriber = SimpleNamespace(tokenizer=Letters())
+    monkeypatch.setattr(doctor, "load_transcriber", lambda **fields: (loaded.append(fields), transcriber)[1])
+    monkeypatch.setattr(doctor, "read_text_rules", lambda checkpoint: {"text_normalization": "unicode"})
+    run(make_config(tmp_path), tmp_path, seen=seen)
+    assert "score_fn" not in seen and not loaded
+    run(make_config(tmp_path), tmp_path, seen=seen, checkpoint="runs/x", weights="ema")
+    assert (loaded[0]["checkpoint"], loaded[0]["weights"]) == ("runs/x", "ema")
+    assert list(seen["score_fn"]([])) == [] and seen["score_normalization"] == "unicode"

@@ -18,6 +18,7 @@ from tests.helpers.pages import check_page
 
 class Data:
     utterance_ids = {4: "u000", 2: "u001"}
+    texts = {4: "A, b: c.", 2: "D e f"}
 
     def read_flac(self, index):
         if index == 2:

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from data.audio.streaming import duration_samples, stream_audio
 from engine.inference.serving import uploads
 from engine.inference.serving.answers import PREDICT, TRANSCRIBE, Request, refuse
 from engine.inference.serving.recognizer import Recognizer
@@ -134,3 +135,25 @@ def test_a_full_disk_is_no_fault_of_the_request(recognizer, tmp_path):
 
 def test_a_message_that_quotes_the_client_is_cut():
     assert len(refuse(400, "x" * 10_000).body) < 600
+
+
+@pytest.mark.parametrize("ending", ["webm", "m4a"])
+@pytest.mark.parametrize("is_form", [False, True])
+def test_what_browsers_and_phones_record_is_heard(tmp_path, ending, is_form):
+    media = pytest.importorskip("tests.helpers.media", reason="the extra media is not installed")
+    heard = []
+
+    def transcribe(paths):
+        heard.extend(sum(map(len, stream_audio(path))) for path in paths)
+        return Summary(tuple(Transcript(path, (), 1.0) for path in paths), (), 0.0, 0.0)
+
+    recognizer = Recognizer(
+        transcribe_files=transcribe, predict=lambda *arrays: {}, count_samples=duration_samples, max_audio_secs=9,
+        max_row_secs=1, max_rows=2,
+    )  # fmt: skip
+    content = media.write_kind(tmp_path, ending).read_bytes()
+    (tmp_path / "body").write_bytes(form("talk").replace(b"RIFFtalk", content) if is_form else content)
+    kind = CONTENT_TYPE if is_form else "video/webm"
+    (answer,) = recognizer.answer([Request(TRANSCRIBE, str(tmp_path / "body"), kind)])
+    assert answer.status == 200, answer.body
+    assert heard == [pytest.approx(2 * SAMPLE_RATE, abs=0.2 * SAMPLE_RATE)]
