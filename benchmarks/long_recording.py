@@ -39,6 +39,7 @@ from engine.inference.transcriber import Transcriber
 from engine.protocols import Components
 from models import build
 from models.ctc import alignment
+from models.ctc.word_alignment import align_words
 
 GAP_SECS = 0.3
 NEAR_SECS = 0.5
@@ -46,7 +47,8 @@ _NUM_SHOWN = 20  # differences away from boundaries to print
 _NOT_USED: Any = None
 
 
-def _parts() -> Components:
+def recognizing_parts() -> Components:
+    """Returns the components that a recognizer needs, and those that align its words."""
     return Components(
         build_tokenizer=load_tokenizer,
         build_train_data=_NOT_USED,
@@ -62,7 +64,8 @@ def _parts() -> Components:
         decoder=_NOT_USED,
         span_decoder=alignment.greedy_spans,
         span_graph_decoder=_NOT_USED,
-        aligner=_NOT_USED,
+        aligner=alignment.forced_align,
+        word_aligner=align_words,
         page_environment=_NOT_USED,
     )
 
@@ -165,7 +168,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="of the recording")
     parser.add_argument("--window_secs", type=float, default=30.0, help="as run.py's")
     flags = parser.parse_args(argv)
-    transcriber = load_transcriber(parts=_parts(), checkpoint=flags.checkpoint, window_secs=flags.window_secs)
+    transcriber = load_transcriber(
+        parts=recognizing_parts(), checkpoint=flags.checkpoint, window_secs=flags.window_secs
+    )
     alone: list[tuple[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="earshot-long-") as name:
         whole, short = Path(name, "whole.wav"), Path(name, "ten.wav")
@@ -201,7 +206,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{len(joints)} joints of windows")
         found = find_differences(alone, joined, joints)
         print(f"{len(alone)} words alone, {len(joined)} in the whole:", _report(*found))
-        longer = load_transcriber(parts=_parts(), checkpoint=flags.checkpoint, window_secs=2 * transcriber.window_secs)
+        longer = load_transcriber(
+            parts=recognizing_parts(), checkpoint=flags.checkpoint, window_secs=2 * transcriber.window_secs
+        )
         others, more_joints = _read(longer, whole)
         found = find_differences(others, joined, [*joints, *more_joints])
         print(f"{len(others)} words in windows of twice the length, {len(more_joints)} joints:", _report(*found))

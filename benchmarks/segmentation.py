@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-import run
+from benchmarks.long_recording import recognizing_parts
 from configs import base
 from data.corpus.librispeech import list_librispeech
 from engine.config import builders
@@ -103,7 +103,7 @@ def _choose(corpus: str, split: str, hours: float) -> tuple[list[Path], list[str
 
 def measure(flags: argparse.Namespace) -> Iterator[str]:
     """Yields the lines of the result."""
-    parts = run._build_parts()
+    parts = recognizing_parts()
     transcriber = load_transcriber(parts=parts, checkpoint=flags.checkpoint)
     bound = builders.with_blank(parts, transcriber.tokenizer)
     paths, texts = _choose(flags.corpus, flags.split, flags.hours)

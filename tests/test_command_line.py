@@ -108,7 +108,7 @@ def test_a_wrong_command_is_a_line_before_tensorflow_is_imported(folder, argumen
         ("data/prepare.py", ["--frmat=jsonl"], "unrecognized arguments: --frmat; did you mean --format?"),
         ("data/prepare.py", ["--format=jsonl", "--input={0}/x", "--output={0}/o"], "no manifest {0}/x"),
         ("data/download.py", ["--split=dev-claen", "--output=x"], "did you mean dev-clean"),
-        ("models/convert.py", ["--inptu=x"], "unrecognized arguments: --inptu; did you mean --input?"),
+        ("models/convert.py", ["--inptu=x"], "unrecognized arguments: --inptu; did you mean --input"),
         ("models/convert.py", ["--input={0}/x", "--output={0}/o"], "{0}/x/config.json: no such file"),
         ("models/hub_export.py", ["--input={0}/rnu", "--output={0}/o"], "{0}/rnu: no such folder; did you mean {0}/r"),
         ("models/hub_export.py", ["--input=x", "--output=x", "--precison=x"], "--precison; did you mean --precision?"),
