@@ -39,6 +39,7 @@ class NoisySet:
         lengths = generator.poisson(NUM_WORDS, size)
         drawn = np.split(generator.choice(NUM_KNOWN, lengths.sum(), p=share / share.sum()), lengths.cumsum()[:-1])
         self.references = {i: " ".join(words[j] for j in row) for i, row in enumerate(drawn)}
+        self.texts, self.slices = self.references, {}
         self.utterance_ids = {i: f"utterance-{i:06d}" for i in range(size)}
         self.speaker_ids = {i: f"speaker-{i // UTTERANCES_PER_SPEAKER:03d}" for i in range(size)}
         self.duration_secs = {i: 0.5 + 0.35 * float(length) for i, length in enumerate(lengths)}

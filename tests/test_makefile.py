@@ -90,7 +90,9 @@ def test_extras_can_be_added_to_an_environment_that_exists(interpreter, installe
 def test_a_misspelled_extra_is_named_with_those_that_exist(interpreter, installed):
     done = make("install", f"VENV={interpreter.parents[1]}", "EXTRAS=gup,serve")
     assert done.returncode != 0 and installed() == []
-    assert "make install: EXTRAS=gup,serve: no extra gup; setup.cfg has quickstart lm serve tflite" in done.stderr
+    assert (
+        "make install: EXTRAS=gup,serve: no extra gup; setup.cfg has quickstart lm numbers serve media" in done.stderr
+    )
     assert not (interpreter.parents[1] / ".installed").exists()
 
 

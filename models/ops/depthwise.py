@@ -52,7 +52,8 @@ def kernel_gradient(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
         x: Input of the convolution, [B, F + K - 1, D].
         upstream: Gradient of its output, [B, F, D].
     """
-    num_rows, size = tf.shape(x)[0], x.shape[2]
+    # Not the static width: models of several widths in a process share one trace.
+    num_rows, size = tf.shape(x)[0], tf.shape(x)[2]
 
     def as_channels(tensor: tf.Tensor) -> tf.Tensor:
         return tf.reshape(tf.transpose(tensor, [1, 0, 2]), [1, tf.shape(tensor)[1], num_rows * size])

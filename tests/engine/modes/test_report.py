@@ -13,6 +13,7 @@ from tests.helpers.pages import check_page
 
 class Data:
     utterance_ids = {4: "u000"}
+    texts = {4: "a b"}
 
     def read_flac(self, index):
         return b"fLaC"
