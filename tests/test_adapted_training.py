@@ -159,7 +159,7 @@ def tensors_of(path):
 )
 def test_a_run_starts_from_weights_without_it_and_resumes_to_the_last_bit(base_run, tmp_path, caplog, fields, new):
     init = {"init": str(base_run), "init_head": True, "freeze_feature_encoder": False}
-    with caplog.at_level("INFO"):
+    with caplog.at_level("INFO", logger="absl"):
         whole = train_run(tmp_path / "whole", **init, **fields)
     assert re.search(
         r"parameters train \([\d.]+ %\); Adam keeps [\d.]+ MB, where training the whole model takes", caplog.text

@@ -70,7 +70,12 @@ PARTS = [
 
 
 @pytest.mark.parametrize(
-    ("parts", "num_weights"), zip(PARTS, (68, 81, 83), strict=True), ids=["wavlm", "conformer", "bert"]
+    ("parts", "num_weights"),
+    [
+        pytest.param(PARTS[0], 68, id="wavlm"),
+        pytest.param(PARTS[1], 81, id="conformer", marks=pytest.mark.slow),
+        pytest.param(PARTS[2], 83, id="bert", marks=pytest.mark.slow),
+    ],
 )
 def test_parts_that_some_models_have_do_not_see_replicas_microbatches_and_padding_either(
     two_replicas, parts, num_weights

@@ -177,6 +177,7 @@ def test_a_transcript_of_several_findings_of_the_doctor_has_one_mark(browser, tm
     visit.end()
 
 
+@pytest.mark.slow
 def test_two_thousand_utterances_are_marked_without_a_wait(browser, tmp_path):
     said = [f"this is what somebody said in the recording number {number}" for number in range(2_000)]
     visit = Visit(browser, write_page(tmp_path / "run", said, said, heard="this was said in the recording"))
