@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 from rapidfuzz.distance import Levenshtein
 
-# Heard words that are compared at once, and words of the transcript beside them: the comparison's memory is their
-# product. What is missing from a recording may be as long as the difference.
-_HEARD_AT_ONCE = 4_000
-_TEXT_AT_ONCE = 12_000
+# Heard words that are compared at once, and how many times as many words of the transcript, the next where little fits.
+# The comparison's memory is their product. Of the end of a piece nothing is sure: it fits whatever comes later, too.
+_HEARD_AT_ONCE = 2_000
+_TEXT_RATIOS = (1.25, 3.0, 8.0)
+_SURE_RATIO = 0.6
+_LITTLE_RATIO = 0.1
 # A run of equal words that is no coincidence.
 _MIN_WORDS = 3
 _MIN_LETTERS = 9
@@ -54,21 +56,29 @@ def find_runs(heard: Sequence[str], text: Sequence[str]) -> list[Run]:
     runs: list[Run] = []
     first_heard = first_text = 0
     while first_heard < len(heard) and first_text < len(text):
-        some_heard = heard[first_heard : first_heard + _HEARD_AT_ONCE]
-        some_text = text[first_text : first_text + _TEXT_AT_ONCE]
-        found = [
-            Run(first_heard + edit.src_start, first_text + edit.dest_start, edit.src_end - edit.src_start)
-            for edit in Levenshtein.opcodes(some_heard, some_text)
-            if edit.tag == "equal" and _is_sure(heard[first_heard + edit.src_start : first_heard + edit.src_end])
-        ]
-        runs += found
         is_rest = first_heard + _HEARD_AT_ONCE >= len(heard)
-        if is_rest:
-            break
+        end = len(heard) if is_rest else first_heard + round(_SURE_RATIO * _HEARD_AT_ONCE)
+        found: list[Run] = []
+        for ratio in _TEXT_RATIOS:
+            some_text = text[first_text : first_text + round(ratio * _HEARD_AT_ONCE)]
+            found = _compare(heard[first_heard : first_heard + _HEARD_AT_ONCE], some_text, first_heard, first_text)
+            found = [run for run in found if run.heard + run.length <= end]
+            if sum(run.length for run in found) >= _LITTLE_RATIO * (end - first_heard):
+                break
+        runs += found
         # Without a run, what was heard here is not in the transcript.
-        first_heard = found[-1].heard + found[-1].length if found else first_heard + _HEARD_AT_ONCE
+        first_heard = end if is_rest or not found else found[-1].heard + found[-1].length
         first_text = found[-1].text + found[-1].length if found else first_text
     return runs
+
+
+def _compare(heard: Sequence[str], text: Sequence[str], first_heard: int, first_text: int) -> list[Run]:
+    """Returns the runs of a piece, with their positions in the whole."""
+    return [
+        Run(first_heard + edit.src_start, first_text + edit.dest_start, edit.src_end - edit.src_start)
+        for edit in Levenshtein.opcodes(heard, text)
+        if edit.tag == "equal" and _is_sure(heard[edit.src_start : edit.src_end])
+    ]
 
 
 def _is_sure(words: Sequence[str]) -> bool:

@@ -18,7 +18,6 @@ def test_only_runs_that_are_no_coincidence_count():
 
 def test_long_texts_are_compared_piece_by_piece(monkeypatch):
     monkeypatch.setattr(anchors, "_HEARD_AT_ONCE", 40)
-    monkeypatch.setattr(anchors, "_TEXT_AT_ONCE", 100)
     rng = random.Random(0)
     words = [f"word{rng.randrange(50)}" for _ in range(600)]
     text = words[:250] + ["never", "said"] * 20 + words[250:400] + words[480:]
