@@ -121,17 +121,29 @@ def subtitle_paths(output: str, paths: Sequence[str], *, format: str) -> list[st
 
 def subtitles(words: Sequence[Timed], *, format: str) -> str:
     """Returns the words as the text of a subtitle file, "srt" or "vtt"."""
-    lines = ["WEBVTT", ""] if format == "vtt" else []
     cues = split_cues(words)
+    timed = []
     for number, cue in enumerate(cues, start=1):
         # A word of one frame would flash: it stays until it can be read, or the next cue comes.
         end_secs = max(cue[-1].end_secs, cue[0].start_secs + _SHORTEST_CUE_SECS)
         if number < len(cues):
             end_secs = min(end_secs, cues[number][0].start_secs)
+        timed.append((cue[0].start_secs, end_secs, _wrap([_escape(word.text, format) for word in cue])))
+    return _format_cues(timed, format)
+
+
+def subtitles_of_texts(texts: Sequence[Timed], *, format: str) -> str:
+    """Returns texts, a cue each, as the text of a subtitle file, "srt" or "vtt"."""
+    return _format_cues([(one.start_secs, one.end_secs, [_escape(one.text, format)]) for one in texts], format)
+
+
+def _format_cues(cues: Sequence[tuple[float, float, Sequence[str]]], format: str) -> str:
+    """Returns cues, each with its start, its end and its lines, as the text of a file."""
+    lines = ["WEBVTT", ""] if format == "vtt" else []
+    for number, (start_secs, end_secs, text) in enumerate(cues, start=1):
         if format == "srt":
             lines.append(str(number))
-        lines.append(f"{_clock(cue[0].start_secs, format)} --> {_clock(end_secs, format)}")
-        lines += [*_wrap([_escape(word.text, format) for word in cue]), ""]
+        lines += [f"{_clock(start_secs, format)} --> {_clock(end_secs, format)}", *text, ""]
     return "".join(f"{line}\n" for line in lines)
 
 

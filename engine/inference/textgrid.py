@@ -12,14 +12,18 @@ TEXTGRID_FOLDER = "textgrid"
 
 
 def textgrid_paths(output: str, paths: Sequence[str]) -> list[str]:
-    """Returns the TextGrid file of each recording; where names repeat, folders and endings tell them apart."""
+    """Returns the TextGrid file of each recording."""
+    return [os.path.join(output, TEXTGRID_FOLDER, f"{name}.TextGrid") for name in distinct_names(paths)]
+
+
+def distinct_names(paths: Sequence[str]) -> list[str]:
+    """Returns a name for the files about each recording; where names repeat, folders and endings tell them apart."""
     absolute = [os.path.abspath(path) for path in paths]
     common = os.path.commonpath([os.path.dirname(path) for path in absolute])
     relative = [os.path.relpath(path, common) for path in absolute]
     # The shortest names that are all different.
     candidates = ([Path(path).stem for path in paths], [os.path.splitext(path)[0] for path in relative], relative)
-    names = next(names for names in candidates if len(set(names)) == len(names) or names is relative)
-    return [os.path.join(output, TEXTGRID_FOLDER, f"{name}.TextGrid") for name in names]
+    return next(names for names in candidates if len(set(names)) == len(names) or names is relative)
 
 
 def textgrid(words: Sequence[Timed], *, duration_secs: float) -> str:

@@ -7,7 +7,6 @@ import functools
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import logging
@@ -17,7 +16,7 @@ from engine.common.progress import progress_bar
 from engine.config import builders, field_rules
 from engine.inference.inputs import find_audio
 from engine.inference.loading import load_transcriber
-from engine.inference.textgrid import textgrid_paths
+from engine.inference.textgrid import distinct_names
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.words import Timed
 from engine.protocols import Components
@@ -107,24 +106,20 @@ def _seconds(transcriber: Transcriber, path: str) -> float:
 
 
 def _write(found: Sequence[Segmented], output: str, *, formats: Sequence[str]) -> None:
-    os.makedirs(output, exist_ok=True)
     cuts = [(one, cut) for one in found for cut in one.cuts]
     kept = [_record(one, cut) for one, cut in cuts if not cut.reason]
     left_out = [{**_record(one, cut), "reason": cut.reason} for one, cut in cuts if cut.reason]
     files.write_jsonl_atomic(os.path.join(output, MANIFEST_FILE), kept)
     files.write_jsonl_atomic(os.path.join(output, LEFT_OUT_FILE), left_out)
-    # The names that textgrid_paths makes are all different.
-    names = [Path(path).with_suffix("") for path in textgrid_paths(output, [one.path for one in found])]
-    for format in formats:
-        for one, name in zip(found, names, strict=True):
-            kept_cuts = [cut for cut in one.cuts if not cut.reason]
-            utterances = [Timed(cut.text, cut.start_secs, cut.end_secs, cut.confidence) for cut in kept_cuts]
-            text = timed_text.write_timed(
+    for one, name in zip(found, distinct_names([one.path for one in found]), strict=True):
+        utterances = [
+            Timed(cut.text, cut.start_secs, cut.end_secs, cut.confidence) for cut in one.cuts if not cut.reason
+        ]
+        for format in formats:
+            text = timed_text.format_utterances(
                 utterances, format=format, duration_secs=one.duration_secs, audio_name=os.path.abspath(one.path)
             )
-            target = Path(output) / format / f"{name.name}{timed_text.SUFFIXES[format]}"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            files.write_text_atomic(target, text)
+            files.write_text_atomic(os.path.join(output, format, f"{name}{timed_text.SUFFIXES[format]}"), text)
 
 
 def _record(one: Segmented, cut: Cut) -> dict[str, Any]:

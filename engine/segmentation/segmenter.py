@@ -11,7 +11,8 @@ import numpy as np
 
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.windows import LogitsChunk
-from engine.inference.words import Timed, find_words
+from engine.inference.words import Timed, find_words, mean_confidence
+from engine.protocols import TokenSpan
 from engine.segmentation.anchors import Part, divide, find_runs
 from engine.segmentation.cuts import Cut, CutOptions, cut
 
@@ -125,14 +126,28 @@ def _align_part(
     unknown = [0] * (len(words) + 1)
     for position, spans, num_unknown in zip(known, found.words, found.unknown_frames, strict=False):
         unknown[position] = num_unknown
-        if spans is not None:
-            first = part.start_frame
-            moved = [
-                one._replace(start_frame=one.start_frame + first, end_frame=one.end_frame + first) for one in spans
-            ]
-            (times[position],) = find_words(moved, tokenizer, transcriber.secs_per_frame)
+        times[position] = _timed(words[position], spans or (), transcriber, first_frame=part.start_frame)
     unknown[-1] = found.unknown_frames[-1]
     return times, unknown
+
+
+def _timed(word: str, spans: Sequence[TokenSpan], transcriber: Transcriber, *, first_frame: int) -> Timed | None:
+    """Returns a word of the transcript with the times of its tokens; None if it was not said.
+
+    Args:
+        word: The word.
+        spans: Its tokens with their frames, counted from `first_frame`; none if it was not said.
+        transcriber: Has the tokenizer, and the hop between frames.
+        first_frame: A frame of the recording.
+    """
+    moved = [(token, start + first_frame, end + first_frame, prob) for token, start, end, prob in spans]
+    found = find_words(moved, transcriber.tokenizer, transcriber.secs_per_frame)
+    # The tokens of letters that the model does not know have no text.
+    characters = tuple(character for one in found for character in one.characters)
+    if not characters:
+        return None
+    start_secs, end_secs = characters[0].start_secs, characters[-1].end_secs
+    return Timed(word, start_secs, end_secs, mean_confidence(characters), characters)
 
 
 class _Kept:

@@ -1,11 +1,11 @@
-"""Writes utterances with their times: SubRip, WebVTT, Praat's TextGrid and ELAN's EAF."""
+"""Formats utterances with their times: SubRip, WebVTT, Praat's TextGrid and ELAN's EAF."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
+from engine.inference.formats import subtitles_of_texts
 from engine.inference.textgrid import textgrid
 from engine.inference.words import Timed
 
@@ -13,7 +13,7 @@ SUFFIXES = {"srt": ".srt", "vtt": ".vtt", "textgrid": ".TextGrid", "eaf": ".eaf"
 _EAF_TIER = "utterances"
 
 
-def write_timed(utterances: Sequence[Timed], *, format: str, duration_secs: float, audio_name: str) -> str:
+def format_utterances(utterances: Sequence[Timed], *, format: str, duration_secs: float, audio_name: str) -> str:
     """Returns utterances as the text of a file.
 
     Args:
@@ -26,18 +26,7 @@ def write_timed(utterances: Sequence[Timed], *, format: str, duration_secs: floa
         return textgrid(utterances, duration_secs=duration_secs)
     if format == "eaf":
         return _eaf(utterances, audio_name)
-    comma = "," if format == "srt" else "."
-    lines = ["WEBVTT", ""] if format == "vtt" else []
-    for number, one in enumerate(utterances, start=1):
-        text = html.escape(one.text, quote=False) if format == "vtt" else one.text
-        times = f"{_clock(one.start_secs, comma)} --> {_clock(one.end_secs, comma)}"
-        lines += [*([str(number)] if format == "srt" else []), times, text, ""]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def _clock(secs: float, comma: str) -> str:
-    millis = round(secs * 1000)
-    return f"{millis // 3_600_000:02d}:{millis // 60_000 % 60:02d}:{millis // 1000 % 60:02d}{comma}{millis % 1000:03d}"
+    return subtitles_of_texts(utterances, format=format)
 
 
 def _eaf(utterances: Sequence[Timed], audio_name: str) -> str:

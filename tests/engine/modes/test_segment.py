@@ -111,6 +111,27 @@ def test_subtitles_serve_as_transcript_and_are_written(run, tmp_path):
     assert "abc dea" in (output / "vtt" / "long.vtt").read_text() and (output / "eaf" / "long.eaf").exists()
 
 
+def test_recordings_of_one_name_have_files_of_their_own(run, tmp_path):
+    for folder in ("one", "two"):
+        (tmp_path / "in" / folder).mkdir()
+        write(tmp_path / "in" / folder, long="_abc_ _dea_")
+        (tmp_path / "in" / folder / "long.txt").write_text("abc dea")
+    status, output = run(formats=("srt",))
+    assert status == 0
+    assert sorted(path.relative_to(output).as_posix() for path in output.glob("srt/**/*.srt")) == [
+        "srt/one/long.srt", "srt/two/long.srt"
+    ]  # fmt: skip
+
+
+def test_a_word_whose_letters_have_no_text_is_not_found(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Letters, "token_strings", ["", *VOCAB[1:-2], "", VOCAB[-1]])  # "j" as an unknown token
+    write(tmp_path / "in", long="_abc_ _jjj_ _dea_")
+    (tmp_path / "in" / "long.txt").write_text("abc jjj dea")
+    status, output = run()
+    assert status == 0 and " ".join(texts(read(output / "segments.jsonl"))) == "abc dea"
+    assert "jjj" in texts(read(output / "left_out.jsonl"))
+
+
 def test_a_recording_without_a_transcript_is_named_and_the_others_are_cut(run, tmp_path, capsys):
     write(tmp_path / "in", good="_abc_ _dea_", bad="_abc_")
     (tmp_path / "in" / "good.txt").write_text("abc dea")
@@ -135,6 +156,8 @@ def test_a_wrong_field_is_one_line(run, tmp_path):
     write(tmp_path / "in", long="_abc_")
     with pytest.raises(ValueError, match=r"segment.formats=.*any of srt, vtt, textgrid, eaf"):
         run(formats=("doc",))
+    with pytest.raises(ValueError, match=r"segment.max_secs=2 is less than segment.min_secs=3"):
+        run(min_secs=3.0, max_secs=2.0)
 
 
 def test_log_probabilities_wait_in_a_file(tmp_path):

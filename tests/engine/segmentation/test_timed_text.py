@@ -16,7 +16,7 @@ UTTERANCES = [Timed('say "a" & b', 0.5, 1.25, 1.0), Timed("c < d", 3661.0, 3662.
 
 @pytest.mark.parametrize("format", writing.SUFFIXES)
 def test_what_is_written_is_read_again(tmp_path, format):
-    text = writing.write_timed(UTTERANCES, format=format, duration_secs=4000.0, audio_name="long.wav")
+    text = writing.format_utterances(UTTERANCES, format=format, duration_secs=4000.0, audio_name="long.wav")
     path = tmp_path / f"long{writing.SUFFIXES[format]}"
     path.write_text(text)
     assert reading.read_text(path) == 'say "a" & b c < d'
@@ -27,7 +27,7 @@ def test_what_is_written_is_read_again(tmp_path, format):
 
 def test_times_have_the_form_of_the_format():
     texts = {
-        format: writing.write_timed(UTTERANCES, format=format, duration_secs=4e3, audio_name="x")
+        format: writing.format_utterances(UTTERANCES, format=format, duration_secs=4e3, audio_name="x")
         for format in writing.SUFFIXES
     }
     assert "1\n00:00:00,500 --> 00:00:01,250\nsay" in texts["srt"]
