@@ -5,10 +5,13 @@ The reference's part needs an interpreter with PyTorch: EARSHOT_REFERENCE_PYTHON
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import importlib.util
 import json
 import os
 import sys
+import threading
 
 import pytest
 
@@ -139,3 +142,42 @@ def test_the_better_variant_of_the_reference_counts():
     table = measure.table([record(measure.OURS, 1.0), record(measure.THEIRS, 4.0), record(measure.COMPILED, 2.0)])
     ours, eager, compiled = table.splitlines()[2:]
     assert "| **2.00** |" in ours and "**" not in eager + compiled
+
+
+class Waiting:
+    """A side that answers at once, or only when it is killed."""
+
+    def __init__(self, is_slow):
+        self._killed = threading.Event()
+        if not is_slow:
+            self.ask = lambda question: {"secs": 1.0, "figure": 2.0}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        """Nothing to end."""
+
+    def ask(self, question):
+        assert self._killed.wait(timeout=30)
+        raise RuntimeError("killed")
+
+    def kill(self):
+        self._killed.set()
+
+
+def test_a_side_that_takes_too_long_is_left_out(monkeypatch, capsys):
+    monkeypatch.setattr(measure.Setup, "start", lambda self, side, case, folder: Waiting(side == measure.OURS_COMPILED))
+    batch = cases.noise_batch(num_rows=1, num_samples=800)
+    case = measure.Case(name="one", task="train", precision="float32", ours=[batch], theirs=[batch], flops=1.0)
+    config, model = measure.benchmark_config("tiny")
+    setup = measure.Setup(
+        config=config, model=model, device="gpu", num_repeats=1, references=[], start_secs=0.5,
+        ours=[measure.OURS, measure.OURS_COMPILED],
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        started = measure.start_sides(case, setup, "", stack)
+        assert list(started) == [measure.OURS] and started[measure.OURS].first["figure"] == 2.0
+        assert "ours, compiled is left out: it was not ready after" in capsys.readouterr().err
+        with pytest.raises(RuntimeError, match="one: no side was ready"):
+            measure.start_sides(case, dataclasses.replace(setup, ours=[measure.OURS_COMPILED]), "", stack)
