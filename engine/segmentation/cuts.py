@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 
 from engine.inference.words import Timed, mean_confidence, text_confidence
@@ -65,13 +64,28 @@ class Cut:
         return text_confidence(self.words)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Said:
+    """A word of the transcript that was said.
+
+    Attributes:
+        word: The word.
+        is_unknown: Whether something that is not in the transcript was said right before it.
+        is_broken: Whether words of the transcript that were not said stand right before it.
+    """
+
+    word: Timed
+    is_unknown: bool
+    is_broken: bool
+
+
 @dataclasses.dataclass
 class _Group:
     """Words without a long pause, and the times between which nothing else is said."""
 
     words: list[Timed]
     after_secs: float
-    before_secs: float = math.inf
+    before_secs: float
 
 
 def cut(
@@ -90,39 +104,68 @@ def cut(
         options: How to cut.
     """
     left_out: list[Cut] = []
-    groups: list[_Group] = []
-    end_secs = 0.0  # of what was said last
-    is_broken = True
-    num_unknown = 0
+    said: list[_Said] = []
+    end_secs, num_unknown, is_broken = 0.0, 0, False
     for (text, word), before in zip(words, unknown_frames, strict=False):
         num_unknown = max(num_unknown, before)
         if word is None:
             left_out.append(Cut(end_secs, end_secs, (Timed(text, end_secs, end_secs, 0.0),), NOT_SAID))
             is_broken = True
             continue
-        is_unknown, num_unknown = num_unknown > _NUM_UNKNOWN_FRAMES, 0
-        if is_unknown:
-            left_out.append(Cut(end_secs, word.start_secs, (), UNKNOWN))
-        if groups and math.isinf(groups[-1].before_secs) and (is_unknown or is_broken or end_secs < word.start_secs):
-            groups[-1].before_secs = end_secs if is_unknown else (end_secs + word.start_secs) / 2
-        if mean_confidence(word.characters) < options.min_word_confidence:
-            left_out.append(Cut(word.start_secs, word.end_secs, (word,), UNSURE))
-            is_broken = True
-        elif is_broken or is_unknown or word.start_secs - end_secs >= options.pause_secs:
-            after = word.start_secs if is_unknown else (end_secs + word.start_secs) / 2 if groups else end_secs
-            groups.append(_Group([word], after))
-            is_broken = False
-        else:
-            groups[-1].words.append(word)
-            groups[-1].before_secs = math.inf
-        end_secs = word.end_secs
-    is_unknown = max(num_unknown, *unknown_frames[-1:]) > _NUM_UNKNOWN_FRAMES if unknown_frames else False
-    if is_unknown:
-        left_out.append(Cut(end_secs, duration_secs, (), UNKNOWN))
-    if groups and math.isinf(groups[-1].before_secs):
-        groups[-1].before_secs = end_secs if is_unknown else duration_secs
+        said.append(_Said(word, num_unknown > _NUM_UNKNOWN_FRAMES, is_broken))
+        end_secs, num_unknown, is_broken = word.end_secs, 0, False
+    is_unknown = max(num_unknown, *unknown_frames[-1:], 0) > _NUM_UNKNOWN_FRAMES
+
+    ends = [0.0, *(one.word.end_secs for one in said)]
+    starts = [*(one.word.start_secs for one in said), duration_secs]
+    is_between = [*(one.is_unknown for one in said), is_unknown]
+    pauses = zip(ends, starts, is_between, strict=True)
+    left_out += [Cut(end, start, (), UNKNOWN) for end, start, is_any in pauses if is_any]
+    is_sure = [mean_confidence(one.word.characters) >= options.min_word_confidence for one in said]
+    left_out += [
+        Cut(one.word.start_secs, one.word.end_secs, (one.word,), UNSURE)
+        for one, is_kept in zip(said, is_sure, strict=True)
+        if not is_kept
+    ]
+    groups = _group(said, is_sure, ends, [*starts, duration_secs], is_between, options)
     made = [one for group in groups for one in _finish(group, options)]
     return sorted([*made, *left_out], key=lambda one: one.start_secs)
+
+
+def _group(
+    said: Sequence[_Said],
+    is_sure: Sequence[bool],
+    ends: Sequence[float],
+    starts: Sequence[float],
+    is_between: Sequence[bool],
+    options: CutOptions,
+) -> list[_Group]:
+    """Groups the words that are sure.
+
+    Args:
+        said: The words that were said.
+        is_sure: Whether each counts.
+        ends: End of what was said before each word, and before the end of the recording.
+        starts: Start of each word, and the end of the recording.
+        is_between: Whether unknown speech lies before each word, and before the end of the recording.
+        options: How to cut.
+    """
+    groups: list[_Group] = []
+    for i, one in enumerate(said):
+        if not is_sure[i]:
+            continue
+        # A pause is shared with the neighbor; where unknown speech lies in it, nobody knows how much of it is free.
+        after = starts[i] if is_between[i] else (ends[i] + starts[i]) / 2 if groups else ends[i]
+        is_last = i + 1 == len(said)
+        before = starts[i + 1] if is_last else (ends[i + 1] + starts[i + 1]) / 2
+        before = ends[i + 1] if is_between[i + 1] else before
+        is_pause = starts[i] - ends[i] >= options.pause_secs
+        if not groups or one.is_broken or one.is_unknown or is_pause or not is_sure[i - 1]:
+            groups.append(_Group([one.word], after, before))
+        else:
+            groups[-1].words.append(one.word)
+            groups[-1].before_secs = before
+    return groups
 
 
 def _finish(group: _Group, options: CutOptions) -> list[Cut]:

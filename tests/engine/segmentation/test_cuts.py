@@ -48,6 +48,11 @@ def test_an_unsure_word_is_cut_out():
     assert cuts(words) == [(0.8, 2.05, "a", ""), (2.1, 2.6, "odd", UNSURE), (2.65, 4.2, "b", "")]
 
 
+def test_no_utterance_reaches_into_a_word_that_is_cut_out():
+    words = [word("a", 1.0, 2.0), word("odd", 2.0, 2.6, 0.01), word("b", 2.6, 4.0)]
+    assert cuts(words) == [(0.8, 2.0, "a", ""), (2.0, 2.6, "odd", UNSURE), (2.6, 4.2, "b", "")]
+
+
 def test_unknown_speech_gets_no_margin():
     words = [word("a", 1.0, 2.0), word("b", 4.0, 5.0)]
     assert cuts(words, [0, 9, 0]) == [(0.8, 2.0, "a", ""), (2.0, 4.0, "", UNKNOWN), (4.0, 5.2, "b", "")]
