@@ -127,7 +127,7 @@ def cut(
         for one, is_kept in zip(said, is_sure, strict=True)
         if not is_kept
     ]
-    groups = _group(said, is_sure, ends, [*starts, duration_secs], is_between, options)
+    groups = _group(said, is_sure, ends, starts, is_between, options)
     made = [one for group in groups for one in _finish(group, options)]
     return sorted([*made, *left_out], key=lambda one: one.start_secs)
 
