@@ -28,15 +28,11 @@ _RECIPE = (
 _INITIALIZATION = ("conv_init", "initializer_range")
 # Fields that are recorded only where they are not the default: runs from before they existed lack them.
 _LATER = (
-    "normalize_waveform",
-    "pos_conv_norm",
-    "pos_conv_depth",
-    "relative_position_buckets",
-    "relative_position_max_distance",
-    "attention_adapter_size", "front_end", "layer_kind", "activation", "attention_positions", "rotary_base",
-    "relative_key_left", "relative_key_right", "depthwise_kernel", "depthwise_causal", "depthwise_norm",
-    "num_length_adapters", "length_adapter", "length_adapter_kernel", "length_adapter_stride",
-    "length_adapter_activation", "length_adapter_feed_forward", "output_size",
+    "normalize_waveform", "pos_conv_norm", "pos_conv_depth", "relative_position_buckets",
+    "relative_position_max_distance", "attention_adapter_size", "front_end", "layer_kind", "activation",
+    "attention_positions", "rotary_base", "relative_key_left", "relative_key_right", "depthwise_kernel",
+    "depthwise_causal", "depthwise_norm", "num_length_adapters", "length_adapter", "length_adapter_kernel",
+    "length_adapter_stride", "length_adapter_activation", "length_adapter_feed_forward", "output_size",
 )  # fmt: skip
 _DEFAULTS = Wav2Vec2Config()
 _MAX_DIFFERENCES = 3

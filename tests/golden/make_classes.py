@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from make_golden import SMALL  # beside this script
 
 # Type -> its classes, by the end of their names.
 CLASSES = {
@@ -27,16 +28,7 @@ CLASSES = {
     "Hubert": ("Model", "ForCTC", "ForSequenceClassification"),
 }  # fmt: skip
 _SMALL = {
-    "vocab_size": 8,
-    "conv_dim": (8, 12, 16),
-    "conv_kernel": (10, 4, 3),
-    "conv_stride": (8, 4, 3),
-    "hidden_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 3,
-    "intermediate_size": 40,
-    "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 4,
+    **SMALL,
     "num_feat_extract_layers": 3,
     "num_codevectors_per_group": 4,
     "codevector_dim": 8,
