@@ -110,7 +110,7 @@ def _architecture(
     head = shapes.get(canonical.get(HEAD[0], ""), ())
     size = {"vocab_size": head[0]} if head else {}
     if preset:
-        # It imports TensorFlow, and a wrong flag is told before.
+        # Imports TensorFlow, so not before a wrong flag is reported.
         from models.architecture import find_architecture
 
         config = resolve(preset, find_architecture(preset=preset), **size)

@@ -35,7 +35,7 @@ _FIELDS: dict[str, tuple[str, Any]] = {
     "mask_feature_prob": ("mask_channel_prob", 0.0),
     "mask_feature_length": ("mask_channel_length", 10),
 }
-# What fine-tuning sets anew.
+# Fields that fine-tuning sets again, under its own names.
 _TUNED = {
     "hidden_dropout": "dropout",
     "attention_dropout": "attention_dropout",

@@ -1,4 +1,4 @@
-"""Languages of an MMS checkpoint: each has an adapter file, and a part of vocab.json."""
+"""Reads and writes the languages of an MMS checkpoint: each has an adapter file and a part of vocab.json."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def choose_language(folder: Path, target_lang: str, config: Wav2Vec2Config, *, h
     known = read_language_ids(vocab)
     chosen = target_lang or own
     if chosen not in known:
-        what = f"{chosen!r} is no language of it" if chosen else "it has several languages and none is chosen"
+        what = f"it has no language {chosen!r}" if chosen else "it has several languages and none is chosen"
         raise ValueError(f"{vocab}: {what}; set --target_lang{_name_nearest(chosen, list(known))}")
     return chosen
 

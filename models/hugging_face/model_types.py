@@ -1,4 +1,4 @@
-"""Table of the model types of transformers that are this network: their class, their prefix and their own fields."""
+"""Lists the model types of transformers that are this network: their class, their prefix and their own fields."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ class TensorUnpickler(pickle.Unpickler):
     """Builds containers and `TorchTensor`s, and refuses every other name.
 
     Args:
-        file: File that stands at the begin of the pickle.
+        file: File positioned at the start of the pickle.
         storage: Returns the numbers that a pickle refers to, from their type, their key and how many there are.
         inert: Whether configs and dictionaries of training programs are let through as `Inert`.
     """
@@ -180,7 +180,7 @@ def plain(value: Any) -> Any:
 
 def _plain(value: Any, depth: int, counter: Iterator[int]) -> Any:
     if depth > _MAX_DEPTH:
-        raise TorchFileError("its config is nested too deep")
+        raise TorchFileError("its config is nested too deeply")
     # A list that holds one list twice, which holds another twice, has few bytes and more values than memory holds.
     if next(counter) > _MAX_VALUES:
         raise TorchFileError(f"its config has more than {_MAX_VALUES} values")

@@ -117,8 +117,8 @@ def drop_adapters_from_config(folder):
 @pytest.mark.parametrize(
     ("language", "spoil", "message"),
     [
-        ("fre", None, "'fre' is no language of it; set --target_lang; did you mean fra"),
-        ("../fra", None, "is no language of it"),
+        ("fre", None, "it has no language 'fre'; set --target_lang; did you mean fra"),
+        ("../fra", None, "it has no language '../fra'"),
         ("fra", remove_adapter, "adapter.fra.safetensors: no such file"),
         ("fra", add_foreign_tensor, "encoder.layer_norm.weight is part of neither adapter nor head"),
         ("fra", cut_adapter, "adapter.fra.safetensors: not a whole safetensors file"),

@@ -136,7 +136,7 @@ def test_a_config_without_end_is_refused():
         plain(doubled)
     config = Inert()
     config.state = {"_content": {"a": config}}
-    with pytest.raises(TorchFileError, match="nested too deep"):
+    with pytest.raises(TorchFileError, match="nested too deeply"):
         plain(config)
 
 
