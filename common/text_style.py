@@ -17,7 +17,7 @@ _LANGUAGE = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{2}))?")
 
 @dataclass(frozen=True)
 class TextStyle:
-    """How transcripts are written.
+    """Describes how transcripts are written.
 
     Attributes:
         base: One of `STYLES`, or `AUTO`.

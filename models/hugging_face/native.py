@@ -33,7 +33,7 @@ ValueOf = Callable[[hf_names.Entry], np.ndarray | None]
 
 @dataclasses.dataclass(frozen=True)
 class NativeModel:
-    """A model read from a folder of ours.
+    """Holds a model read from a folder of ours.
 
     Attributes:
         config: Its architecture.

@@ -241,9 +241,8 @@ def test_pieces_of_several_characters_go_with_the_weights_both_ways(tmp_path):
     tokenizer = load_tokenizer(tmp_path / "ours" / "vocab.json")
     assert tokenizer.decode(tokenizer.encode("abc cba")) == "abc cba" and len(tokenizer.encode("abc cba")) < 7
     report = convert.to_hf(input=tmp_path / "ours", output=tmp_path / "back")
-    assert (tmp_path / "back" / "sentencepiece.model").read_bytes() == model and "transformers writes" in report.notes[
-        0
-    ]
+    assert (tmp_path / "back" / "sentencepiece.model").read_bytes() == model
+    assert "transformers writes" in report.notes[0]
     convert.from_hf(input=tmp_path / "back", output=tmp_path / "again")
     assert load_tokenizer(tmp_path / "again" / "vocab.json").encode("abc") == tokenizer.encode("abc")
 

@@ -130,8 +130,7 @@ def test_a_folder_of_peft_is_merged_as_its_numbers_say(base, golden, tmp_path):
     )
     fields = {"peft_type": "LORA", "r": 4, "lora_alpha": 6, "use_rslora": True, "target_modules": ".*out_proj"}
     (theirs / "adapter_config.json").write_text(json.dumps(fields))
-    report = convert.main([f"--input={base}/hf", f"--peft={theirs}", f"--output={tmp_path}/ours"])
-    assert report == 0
+    assert convert.main([f"--input={base}/hf", f"--peft={theirs}", f"--output={tmp_path}/ours"]) == 0
     assert convert.main([f"--input={tmp_path}/ours", f"--output={tmp_path}/back", "--to_hf"]) == 0
     back = load_file(tmp_path / "back/model.safetensors")
     np.testing.assert_allclose(back[f"{LAYER}.attention.out_proj.weight"], kernel + 3.0 * b @ a, atol=1e-5)
