@@ -10,7 +10,7 @@ from typing import Any
 
 from common import storage
 from common.json_files import MalformedFileError, field, parse_object
-from common.weight_names import HUGGING_FACE
+from common.weight_names import hub_repository
 from common.workdir_layout import METRICS_FILE
 
 _TASK = "automatic-speech-recognition"
@@ -103,8 +103,8 @@ def compose_card(
         "pipeline_tag": _TASK,
         "tags": [_TASK, "speech", *tags],
     }
-    if init.startswith(HUGGING_FACE):
-        metadata["base_model"] = init.removeprefix(HUGGING_FACE).partition("@")[0]
+    if repository := hub_repository(init):
+        metadata["base_model"] = repository
     if evaluations:
         metadata["metrics"] = list(_METRICS)
         metadata["model-index"] = [{"name": name, "results": [_result(found) for found in evaluations]}]

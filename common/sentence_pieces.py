@@ -11,7 +11,7 @@ from typing import Any
 
 from common.special_tokens import BLANK, UNKNOWN, WORD_DELIMITER
 
-# Stands for the space before a word, at the begin of a piece or as a piece of its own.
+# Stands for the space before a word, at the beginning of a piece or as a piece of its own.
 SPACE = "\u2581"
 # Lies beside a vocab.json whose tokens are pieces of several characters; tokenizer_config.json names it.
 PIECES_FILE = "sentencepiece.model"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ def is_spread(path: str | os.PathLike[str]) -> bool:
 def is_pattern(path: str | os.PathLike[str]) -> bool:
     """Returns whether a path has wildcards or braces and is not the name of a file or folder."""
     path = os.fspath(path)
-    has_marks = any(mark in path for mark in "*?[") or any(map(_is_spread, _BRACES.findall(path)))
+    has_marks = any(mark in path for mark in "*?[") or any(map(_is_choice, _BRACES.findall(path)))
     return has_marks and not os.path.exists(path)
 
 
@@ -34,23 +35,21 @@ def expand_braces(path: str) -> list[str]:
     parts: list[list[str]] = []
     end = 0
     for found in _BRACES.finditer(path):
-        if _is_spread(found.group(1)):
-            parts += [[path[end : found.start()]], list(_spread(found.group(1)))]
+        if _is_choice(found.group(1)):
+            parts += [[path[end : found.start()]], list(_choices(found.group(1)))]
             end = found.end()
     parts.append([path[end:]])
-    count = 1
-    for part in parts:
-        count *= len(part)
-    if count > _MOST_PATHS:
-        raise ValueError(f"{path} stands for {count} files, at most {_MOST_PATHS} are possible")
+    if math.prod(map(len, parts)) > _MOST_PATHS:
+        raise ValueError(f"{path} stands for more than {_MOST_PATHS} files; name fewer")
     return ["".join(chosen) for chosen in itertools.product(*parts)]
 
 
-def _is_spread(content: str) -> bool:
+def _is_choice(content: str) -> bool:
+    """Returns whether the text between braces stands for several texts."""
     return "," in content or _RANGE.fullmatch(content) is not None
 
 
-def _spread(content: str) -> Iterator[str]:
+def _choices(content: str) -> Iterator[str]:
     numbers = _RANGE.fullmatch(content)
     if numbers is None:
         yield from content.split(",")

@@ -17,7 +17,7 @@ _LANGUAGE = re.compile(r"([A-Za-z]{2,3})(?:[-_]([A-Za-z]{2}))?")
 
 @dataclass(frozen=True)
 class TextStyle:
-    """How transcripts are written.
+    """Describes how transcripts are written.
 
     Attributes:
         base: One of `STYLES`, or `AUTO`.
@@ -108,6 +108,6 @@ def _check_together(style: TextStyle) -> None:
         name = "keep_case" if style.keep_case else "keep_punctuation"
         raise ValueError(f"librispeech is upper case without punctuation and takes no {name}; write unicode+{name}")
     if style.base == "none" and (style.keep_case or style.keep_punctuation):
-        raise ValueError("none keeps case and punctuation anyway; leave the option away")
+        raise ValueError("none keeps case and punctuation anyway; leave the option out")
     if style.numbers and not style.language and style.base != "librispeech":
         raise ValueError("numbers are words of a language; add it, such as +language=en")

@@ -25,6 +25,12 @@ def split_language(name: str) -> tuple[str, str]:
     return (model, language) if name.startswith(HUGGING_FACE) else (name, "")
 
 
+def hub_repository(name: str) -> str:
+    """Returns OWNER/NAME of a name on the Hugging Face Hub, without revision and language; "" for other weights."""
+    model, _ = split_language(name)
+    return model.removeprefix(HUGGING_FACE).partition("@")[0] if model.startswith(HUGGING_FACE) else ""
+
+
 def archive_suffix(url: str) -> str:
     """Returns the suffix of an archive or a checkpoint at a URL, or "" if it is neither."""
     path = urllib.parse.urlsplit(url).path.lower()

@@ -27,18 +27,14 @@ _RECIPE = (
 # Initialization of random weights; equal architectures may differ in it.
 _INITIALIZATION = ("conv_init", "initializer_range")
 # Fields that are recorded only where they are not the default: runs from before they existed lack them.
-_LATER = (
-    "normalize_waveform",
-    "pos_conv_norm",
-    "pos_conv_depth",
-    "relative_position_buckets",
-    "relative_position_max_distance",
-    "attention_adapter_size", "front_end", "layer_kind", "activation", "attention_positions", "rotary_base",
-    "relative_key_left", "relative_key_right", "depthwise_kernel", "depthwise_causal", "depthwise_norm",
-    "num_length_adapters", "length_adapter", "length_adapter_kernel", "length_adapter_stride",
-    "length_adapter_activation", "length_adapter_feed_forward", "output_size",
+_LATER_NAMES = (
+    "normalize_waveform", "pos_conv_norm", "pos_conv_depth", "relative_position_buckets",
+    "relative_position_max_distance", "attention_adapter_size", "front_end", "layer_kind", "activation",
+    "attention_positions", "rotary_base", "relative_key_left", "relative_key_right", "depthwise_kernel",
+    "depthwise_causal", "depthwise_norm", "num_length_adapters", "length_adapter", "length_adapter_kernel",
+    "length_adapter_stride", "length_adapter_activation", "length_adapter_feed_forward", "output_size",
 )  # fmt: skip
-_DEFAULTS = Wav2Vec2Config()
+_LATER = {name: getattr(Wav2Vec2Config(), name) for name in _LATER_NAMES}
 _MAX_DIFFERENCES = 3
 
 
@@ -120,9 +116,7 @@ def _check_same(name: str, init: str) -> None:
     """
     if _folder_of(init) is None and not is_saved_model(init):
         return  # weights without a config.json are checked when they are read
-    wanted, found = _fields(config_of(name)), _fields(_config_of(init))
-    defaults = {name: getattr(_DEFAULTS, name) for name in _LATER}
-    wanted, found = defaults | wanted, defaults | found
+    wanted, found = _LATER | _fields(config_of(name)), _LATER | _fields(_config_of(init))
     differences = [
         f"{field} {found[field]} instead of {wanted[field]}"
         for field in wanted
@@ -139,12 +133,7 @@ def _check_same(name: str, init: str) -> None:
 def _fields(config: Wav2Vec2Config) -> dict[str, Any]:
     fields: Mapping[str, Any] = dataclasses.asdict(config)
     return {
-        name: _plain(value)
+        name: list(value) if isinstance(value, tuple) else value
         for name, value in fields.items()
-        if not any(part in name for part in _RECIPE) and not (name in _LATER and value == getattr(_DEFAULTS, name))
+        if not any(part in name for part in _RECIPE) and not (name in _LATER and value == _LATER[name])
     }
-
-
-def _plain(value: Any) -> Any:
-    """Returns a value as JSON holds it."""
-    return list(value) if isinstance(value, tuple) else value

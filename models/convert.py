@@ -16,10 +16,8 @@ import argparse
 import contextlib
 import dataclasses
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,26 +25,26 @@ import numpy as np
 
 from common import json_files
 from common.arguments import Parser
-from common.sentence_pieces import PIECES_FILE
-from common.special_tokens import TOKENIZER_FILE
 from common.tensorflow_environment import set_tensorflow_defaults
 from common.weight_names import is_weight_name, split_language
 from models.fairseq.checkpoint import find_checkpoint, open_checkpoint
 from models.hugging_face import config as hf_config
 from models.hugging_face import files, languages, peft
 from models.hugging_face import names as hf_names
-from models.hugging_face.adapted import save_adapter, with_adapter
+from models.hugging_face.adapted import to_peft, with_adapter
 from models.hugging_face.card import compose_card_of
 from models.hugging_face.matching import Report, canonical_names, match
 from models.hugging_face.model_types import MODEL_TYPES
+from models.hugging_face.native import ValueOf, read_native, write_native
 from models.hugging_face.source import Source, open_folder
 from models.wav2vec2.config import Wav2Vec2Config
 from models.weights import named_weights
+from models.weights.cache import temporary_folder
 from models.weights.tensor_files import save_tensors
 
-# Lies beside our weights and records what `to_hf` needs.
-ORIGIN_FILE = "origin.json"
 _CARD = "README.md"
+# Flags of the conversions that exclude each other.
+_KINDS = ("to_hf", "to_peft", "to_adapter", "peft", "merge")
 
 
 def from_hf(
@@ -118,8 +116,8 @@ def from_hf(
                 return None
             return entry.join([tensors[names[name]].read() for name in entry.theirs])
 
-        values = value_of if adapter is None else with_adapter(adapter, report, value_of)
-        _write_ours(report, values, Path(output), vocabulary, source.model_type)
+        values: ValueOf = value_of if adapter is None else with_adapter(adapter, report, value_of)
+        write_native(Path(output), report=report, value_of=values, vocabulary=vocabulary, model_type=source.model_type)
     return report
 
 
@@ -143,6 +141,48 @@ def _report_text(report: Report, source: Source, vocabulary: files.Vocabulary | 
         report.notes.append(f"no {files.VOCAB_FILE}, so the tokens of the head are unknown; a run needs data.vocab")
 
 
+def fetch_weights(name: str) -> str:
+    """Fetches and converts published weights once, and returns their local folder; returns a path unchanged."""
+
+    def convert(source: Path, target: Path) -> None:
+        from_hf(input=source, output=target, target_lang=split_language(name)[1])
+
+    return named_weights.local_folder(name, convert=convert)
+
+
+def merge(
+    *, input: str | os.PathLike[str], output: str | os.PathLike[str], adapter: peft.Adapter | None = None
+) -> Report:
+    """Writes a folder of ours with LoRA, of the input's own or in `adapter`, merged into the weights.
+
+    Args:
+        input: Written by `from_hf` or `Wav2Vec2ForCTC.save_pretrained`, or the workdir of a run.
+        output: Folder to write.
+        adapter: Adapter to put into the weights; its head and vocabulary replace the input's.
+
+    Returns:
+        The written tensors, as `loaded`.
+
+    Raises:
+        FileNotFoundError: If the input lacks its config or its weights.
+        ValueError: If they are damaged, or the adapter is for other weights.
+    """
+    model = read_native(Path(input), merge=True)
+    report, vocabulary = Report(model.config), model.vocabulary
+    table = [*hf_names.name_table(model.config), *hf_names.adaptation_table(model.config)]
+    report.loaded |= {name: entry.size // len(entry.theirs) for entry in table for name in entry.theirs}
+    values: ValueOf = model.value_of
+    if adapter is not None:
+        if model.config.bottleneck_size:
+            raise ValueError(f"{input}: has bottleneck adapters already; give --input the base model without them")
+        values = with_adapter(adapter, report, model.value_of)
+        if adapter.vocab is not None:
+            vocabulary = files.read_vocabulary(adapter.vocab)
+            report.config = dataclasses.replace(report.config, vocab_size=len(vocabulary.ids))
+    write_native(Path(output), report=report, value_of=values, vocabulary=vocabulary, model_type=model.model_type)
+    return report
+
+
 def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], model_type: str = "") -> Report:
     """Converts a folder of ours to one that `transformers` loads.
 
@@ -160,36 +200,27 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
         FileNotFoundError: If the input lacks its config or its weights.
         ValueError: If they are damaged, or the type cannot have this architecture.
     """
-    from models.wav2vec2.model import Wav2Vec2ForCTC  # imports TensorFlow, so not before flags are checked
-
     folder, target = Path(input), Path(output)
-    model = Wav2Vec2ForCTC.from_pretrained(folder)
-    model.merge_low_rank()
+    model = read_native(folder, merge=True)
     if model.config.is_adapted:
         raise ValueError(
             f"{folder}: transformers has no bottleneck adapters; save them alone with --to_peft, or export the model "
             "with python run.py --mode=export"
         )
-    model_type = model_type or _origin_type(folder / ORIGIN_FILE) or hf_config.usual_type(model.config)
-    vocab = folder / files.VOCAB_FILE
-    vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
+    model_type, vocabulary = model_type or model.model_type, model.vocabulary
     texts = _hf_texts(model.config, vocabulary, model_type)
-    report = Report(model.config)
-    variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
-    tensors = {}
-    for entry in hf_names.name_table(model.config):
-        for name, tensor in entry.split(variables[entry.ours].numpy()).items():
-            tensors[hf_names.full_name(name, model_type=model_type)] = tensor
-            report.loaded[name] = tensor.size
-    target.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=target))
-    try:
-        save_tensors(tensors, temporary)
+    tensors = model.tensors_of(hf_names.name_table(model.config))
+    report = Report(model.config, loaded={name: tensor.size for name, tensor in tensors.items()})
+    with temporary_folder(target) as temporary:
+        save_tensors(
+            {hf_names.full_name(name, model_type=model_type): tensor for name, tensor in tensors.items()}, temporary
+        )
         for name, content in texts.items():
             files.write_json(temporary / name, content)
-        if vocabulary is not None and vocabulary.pieces:
-            (temporary / PIECES_FILE).write_bytes(vocabulary.pieces)
-            report.notes.append("transformers writes \u2581 where a piece begins a word; replace it by a space")
+        if vocabulary is not None:
+            files.write_vocabulary(temporary, vocabulary)
+            if vocabulary.pieces:
+                report.notes.append("transformers writes \u2581 where a piece begins a word; replace it by a space")
         if not (target / _CARD).exists():  # it may have been edited by hand
             card = compose_card_of(
                 folder,
@@ -201,8 +232,6 @@ def to_hf(*, input: str | os.PathLike[str], output: str | os.PathLike[str], mode
             (temporary / _CARD).write_text(card, encoding="utf-8")
         for path in temporary.iterdir():
             os.replace(path, target / path.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return report
 
 
@@ -222,117 +251,22 @@ def to_adapter(*, input: str | os.PathLike[str], output: str | os.PathLike[str],
         FileNotFoundError: If the input lacks its config or its weights.
         ValueError: If they are damaged, have no adapters, or the output's vocab.json is of one language.
     """
-    from models.wav2vec2.model import Wav2Vec2ForCTC  # imports TensorFlow, so not before flags are checked
-
-    folder, target_lang = Path(input), languages.check_language(target_lang)
-    vocab = folder / files.VOCAB_FILE
-    vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
-    model = Wav2Vec2ForCTC.from_pretrained(folder)
+    target_lang = languages.check_language(target_lang)
+    model = read_native(Path(input))
     if model.config.is_adapted:
-        raise ValueError(f"{folder}: has LoRA or bottleneck adapters beside those of the language; use --to_peft")
-    variables = {variable.name.removesuffix(":0"): variable.numpy() for variable in model.variables}
-    written = languages.save_adapter(variables, model.config, vocabulary, Path(output), target_lang)
-    return Report(model.config, loaded=written)
-
-
-def _origin_type(origin: Path) -> str:
-    """Returns the type that the model came as, "" if the file does not exist or does not say."""
-    if not origin.is_file():
-        return ""
-    return json_files.optional_field(json_files.read_object(origin), "model_type", str, os.fspath(origin), "")
+        raise ValueError(f"{input}: has LoRA or bottleneck adapters beside those of the language; use --to_peft")
+    return Report(model.config, loaded=languages.save_adapter(model, Path(output), target_lang))
 
 
 def _hf_texts(config: Wav2Vec2Config, vocabulary: files.Vocabulary | None, model_type: str) -> dict[str, Any]:
-    """Returns the JSON files of a Hugging Face folder, name -> content."""
+    """Returns the JSON files of a Hugging Face folder beside those of its vocabulary, name -> content."""
     blank_id = vocabulary.blank_id if vocabulary is not None else 0
     fields = hf_config.to_hf(config, model_type=model_type, blank_id=blank_id)
     texts: dict[str, Any] = {files.PREPROCESSOR_FILE: files.preprocessor_fields(config), "config.json": fields}
     if vocabulary is not None:
-        texts[files.VOCAB_FILE] = vocabulary.ids
-        texts[TOKENIZER_FILE] = files.tokenizer_fields(vocabulary)
         texts[files.SPECIAL_TOKENS_FILE] = files.special_tokens_map(vocabulary)
         fields.update({f"{role}_id": vocabulary.id_of(role) for role in ("bos_token", "eos_token")})
     return texts
-
-
-def from_ours(
-    *, input: str | os.PathLike[str], output: str | os.PathLike[str], adapter: peft.Adapter | None = None
-) -> Report:
-    """Writes a folder of ours with LoRA, of the input's own or in `adapter`, merged into the weights.
-
-    Args:
-        input: Written by `from_hf` or `Wav2Vec2ForCTC.save_pretrained`, or the workdir of a run.
-        output: Folder to write.
-        adapter: Adapter to put into the weights; its head and vocabulary replace the input's.
-
-    Raises:
-        FileNotFoundError: If the input lacks its config or its weights.
-        ValueError: If they are damaged, or the adapter is for other weights.
-    """
-    from models.wav2vec2.model import Wav2Vec2ForCTC  # imports TensorFlow, so not before flags are checked
-
-    folder = Path(input)
-    model = Wav2Vec2ForCTC.from_pretrained(folder)
-    model.merge_low_rank()
-    variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
-    report = Report(model.config)
-    vocab = folder / files.VOCAB_FILE
-    vocabulary = files.read_vocabulary(vocab) if vocab.is_file() else None
-    table = [*hf_names.name_table(model.config), *hf_names.adaptation_table(model.config)]
-    report.loaded |= {name: entry.size // len(entry.theirs) for entry in table for name in entry.theirs}
-
-    def value_of(entry: hf_names.Entry) -> np.ndarray | None:
-        return variables[entry.ours].numpy() if entry.ours in variables else None
-
-    values: Callable[[hf_names.Entry], np.ndarray | None] = value_of
-    if adapter is not None:
-        if model.config.bottleneck_size:
-            raise ValueError(f"{folder}: has bottleneck adapters already; give --input the base model without them")
-        values = with_adapter(adapter, report, value_of)
-        if adapter.vocab is not None:
-            vocabulary = files.read_vocabulary(adapter.vocab)
-            report.config = dataclasses.replace(report.config, vocab_size=len(vocabulary.ids))
-    model_type = _origin_type(folder / ORIGIN_FILE) or hf_config.usual_type(model.config)
-    _write_ours(report, values, Path(output), vocabulary, model_type)
-    return report
-
-
-def fetch_weights(name: str) -> str:
-    """Fetches and converts published weights once, and returns their local folder; returns a path unchanged."""
-
-    def convert(source: Path, target: Path) -> None:
-        from_hf(input=source, output=target, target_lang=split_language(name)[1])
-
-    return named_weights.local_folder(name, convert=convert)
-
-
-def _write_ours(
-    report: Report,
-    value_of: Callable[[hf_names.Entry], np.ndarray | None],
-    output: Path,
-    vocabulary: files.Vocabulary | None,
-    model_type: str,
-) -> None:
-    """Builds the model, assigns the values of its variables and writes the folder."""
-    from models.wav2vec2.model import Wav2Vec2ForCTC  # imports TensorFlow, so not before the files are checked
-
-    model = Wav2Vec2ForCTC(config=report.config)
-    variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
-    for entry in (*hf_names.name_table(report.config), *hf_names.adaptation_table(report.config)):
-        value = value_of(entry)
-        if value is not None:
-            variables[entry.ours].assign(value)
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=output) as temporary:
-        vocab, origin = Path(temporary, files.VOCAB_FILE), Path(temporary, ORIGIN_FILE)
-        if vocabulary is not None:
-            files.write_vocabulary(Path(temporary), vocabulary)
-        files.write_json(
-            origin, {"model_type": model_type, "fresh": list(report.fresh), "dropped": list(report.dropped)}
-        )
-        (output / ORIGIN_FILE).unlink(missing_ok=True)
-        model.save_pretrained(output, vocab=vocab if vocabulary is not None else "")
-        os.replace(origin, output / ORIGIN_FILE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -346,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--to_peft", action="store_true", help="write LoRA or bottleneck adapters alone, as PEFT does")
     parser.add_argument("--peft", default="", help="folder of --to_peft, or of PEFT, to put into the weights")
     parser.add_argument("--merge", action="store_true", help="write a run's weights with LoRA merged into them")
-    parser.add_argument("--model_type", default="", choices=("", *MODEL_TYPES), help="used with --to_hf")
+    parser.add_argument("--model_type", default="", choices=("", *MODEL_TYPES), help="used with --to_hf and --to_peft")
     parser.add_argument("--vocab", default="", help="vocab.json of a new alphabet, which gets a new head")
     parser.add_argument("--preset", default="", help="architecture of a .pt that does not tell it")
     parser.add_argument("--allow_missing", default="", help="comma-separated names or patterns that may be missing")
@@ -365,25 +299,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _convert(flags: argparse.Namespace) -> Report:
     """Runs the conversion that the flags ask for."""
-    kinds = [name for name in ("to_hf", "to_peft", "to_adapter", "peft", "merge") if getattr(flags, name)]
+    kinds = [name for name in _KINDS if getattr(flags, name)]
     if len(kinds) > 1:
         raise ValueError(f"--{kinds[0]} and --{kinds[1]} are different conversions; give one of them")
     if flags.target_lang and kinds and kinds != ["to_adapter"]:
         raise ValueError(f"--{kinds[0]} takes the whole model; leave out --target_lang")
-    if flags.to_adapter:
-        return to_adapter(input=flags.input, output=flags.output, target_lang=flags.target_lang)
     if flags.to_hf:
         return to_hf(input=flags.input, output=flags.output, model_type=flags.model_type)
     if flags.to_peft:
-        model_type = flags.model_type or _origin_type(Path(flags.input, ORIGIN_FILE))
-        return save_adapter(input=flags.input, output=flags.output, model_type=model_type)
+        return to_peft(input=flags.input, output=flags.output, model_type=flags.model_type)
+    if flags.to_adapter:
+        return to_adapter(input=flags.input, output=flags.output, target_lang=flags.target_lang)
     if flags.merge:
-        return from_ours(input=flags.input, output=flags.output)
+        return merge(input=flags.input, output=flags.output)
+    return _convert_to_ours(flags)
+
+
+def _convert_to_ours(flags: argparse.Namespace) -> Report:
+    """Writes a folder of ours from a published model, or from a base model and the adapter of --peft."""
     adapter = peft.read(Path(flags.peft)) if flags.peft else None
     source = named_weights.fetch(flags.input) if is_weight_name(flags.input) else flags.input
     config = Path(source, "config.json")
     if adapter is not None and config.is_file() and "model_type" not in json_files.read_object(config):
-        return from_ours(input=source, output=flags.output, adapter=adapter)
+        return merge(input=source, output=flags.output, adapter=adapter)
     return from_hf(
         input=source,
         output=flags.output,

@@ -107,9 +107,10 @@ def _architecture(
     """Returns the architecture, the type in transformers and whether recordings are normalized."""
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     canonical = canonical_names(list(stored))
-    size = {"vocab_size": shapes[canonical[HEAD[0]]][0]} if HEAD[0] in canonical else {}
+    head = shapes.get(canonical.get(HEAD[0], ""), ())
+    size = {"vocab_size": head[0]} if head else {}
     if preset:
-        # It imports TensorFlow, and a wrong flag is told before.
+        # Imports TensorFlow, so not before a wrong flag is reported.
         from models.architecture import find_architecture
 
         config = resolve(preset, find_architecture(preset=preset), **size)

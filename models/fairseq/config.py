@@ -35,7 +35,7 @@ _FIELDS: dict[str, tuple[str, Any]] = {
     "mask_feature_prob": ("mask_channel_prob", 0.0),
     "mask_feature_length": ("mask_channel_length", 10),
 }
-# What fine-tuning sets anew.
+# Fields that fine-tuning sets again, under its own names.
 _TUNED = {
     "hidden_dropout": "dropout",
     "attention_dropout": "attention_dropout",
@@ -103,12 +103,14 @@ def _name_of(model: Mapping[str, Any]) -> str:
 
 def _positions(model: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of the convolutional position embedding where it has more than one layer."""
-    depth = model.get("pos_conv_depth", 1)
+    depth, width = model.get("pos_conv_depth", 1), found["num_conv_pos_embeddings"]
     if not isinstance(depth, int) or (depth == 1 and found["model_type"] != "data2vec-audio"):
         return {}
     if found["model_type"] != "data2vec-audio":
         raise ValueError(f"pos_conv_depth is {depth}, which is not supported for {found['model_type']}; only 1 is")
-    kernel = max(3, int(found["num_conv_pos_embeddings"]) // max(depth, 1))
+    if not isinstance(width, int):
+        return {}  # refused like every other value of a wrong type
+    kernel = max(3, width // max(depth, 1))
     return {"num_conv_pos_embeddings": depth, "conv_pos_kernel_size": kernel}
 
 

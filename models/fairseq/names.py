@@ -11,7 +11,7 @@ _PREFIXES = ("module.", "w2v_encoder.w2v_model.")
 _LAYER = r"^encoder\.layers\.(\d+)\."
 _FEATURE_2 = r"^encoder_frontend\.feature_extractor\.layers\.(\d+)\."
 
-# Pattern of the begin of a name -> its translation. The first that matches counts.
+# Pattern of the beginning of a name -> its translation. The first that matches counts.
 _FAIRSEQ = {
     r"^w2v_encoder\.proj\.": "lm_head.",
     r"^feature_extractor\.conv_layers\.(\d+)\.0\.": r"feature_extractor.conv_layers.\1.conv.",

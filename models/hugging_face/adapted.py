@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from common import json_files
-from common.special_tokens import TOKENIZER_FILE
-from common.weight_names import HUGGING_FACE
+from common.weight_names import hub_repository
 from models.hugging_face import files, peft
 from models.hugging_face import names as hf_names
 from models.hugging_face.matching import Report
+from models.hugging_face.native import ValueOf, read_native
+from models.weights.cache import temporary_folder
 
 
-def save_adapter(*, input: str | os.PathLike[str], output: str | os.PathLike[str], model_type: str = "") -> Report:
+def to_peft(*, input: str | os.PathLike[str], output: str | os.PathLike[str], model_type: str = "") -> Report:
     """Writes what a run trained beside frozen weights, LoRA or bottleneck adapters with the head, to a folder.
 
     Args:
         input: Workdir of a run with LoRA or bottleneck adapters.
         output: Folder to write: adapter_config.json, adapter_model.safetensors, and the files of the vocabulary.
-        model_type: Type of the base model in transformers; "" is wav2vec2, or hubert if only it has this architecture.
+        model_type: Type of the base model in transformers; "" is what it came as, else the first that can have this
+            architecture.
 
     Returns:
         The written tensors, as `loaded`.
@@ -34,36 +34,27 @@ def save_adapter(*, input: str | os.PathLike[str], output: str | os.PathLike[str
         ValueError: If all of its weights were trained.
     """
     from models.wav2vec2 import pretrained  # imports TensorFlow, so not before flags are checked
-    from models.wav2vec2.model import Wav2Vec2ForCTC
 
     folder, target = Path(input), Path(output)
-    config = pretrained.read_config(folder)
-    if not config.is_adapted:
+    if not pretrained.read_config(folder).is_adapted:
         raise ValueError(
             f"{folder}: neither LoRA nor bottleneck adapters were trained, so there is nothing to save without the "
             "other weights; leave out --to_peft"
         )
-    model = Wav2Vec2ForCTC.from_pretrained(folder)
-    variables = {variable.name.removesuffix(":0"): variable for variable in model.variables}
-    tensors: dict[str, np.ndarray] = {}
-    for entry in (*hf_names.name_table(config), *hf_names.adaptation_table(config)):
-        tensors |= entry.split(variables[entry.ours].numpy())
-    report = Report(config)
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=target) as temporary:
+    model = read_native(folder)
+    table = [*hf_names.name_table(model.config), *hf_names.adaptation_table(model.config)]
+    report = Report(model.config)
+    with temporary_folder(target) as temporary:
         report.loaded |= peft.write(
-            Path(temporary),
-            config=config,
-            tensors=tensors,
-            model_type=model_type or ("wav2vec2" if config.feature_projection_norm else "hubert"),
+            temporary,
+            config=model.config,
+            tensors=model.tensors_of(table),
+            model_type=model_type or model.model_type,
             base_name=_base_name(folder),
         )
-        vocab = folder / files.VOCAB_FILE
-        if vocab.is_file():
-            vocabulary = files.read_vocabulary(vocab)
-            files.write_json(Path(temporary, files.VOCAB_FILE), vocabulary.ids)
-            files.write_json(Path(temporary, TOKENIZER_FILE), files.tokenizer_fields(vocabulary))
-        for path in Path(temporary).iterdir():
+        if model.vocabulary is not None:
+            files.write_vocabulary(temporary, model.vocabulary)
+        for path in temporary.iterdir():
             os.replace(path, target / path.name)
     return report
 
@@ -72,12 +63,10 @@ def _base_name(folder: Path) -> str:
     """Returns the weights that a run started from, as the Hub names them if they are from there; "" if unknown."""
     model = json_files.read_object(folder / "config.json").get("model")
     init = model.get("init") if isinstance(model, dict) else ""
-    return init.removeprefix(HUGGING_FACE) if isinstance(init, str) else ""
+    return (hub_repository(init) or init) if isinstance(init, str) else ""
 
 
-def with_adapter(
-    adapter: peft.Adapter, report: Report, value_of: Callable[[hf_names.Entry], np.ndarray | None]
-) -> Callable[[hf_names.Entry], np.ndarray | None]:
+def with_adapter(adapter: peft.Adapter, report: Report, value_of: ValueOf) -> ValueOf:
     """Returns `value_of` with an adapter in its values, after a check that the adapter is for them; changes the report.
 
     Args:

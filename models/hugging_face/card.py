@@ -20,7 +20,7 @@ def compose_card_of(
         folder: Converted folder or workdir that the model comes from.
         name: Name of the model.
         vocabulary: Tokens of the head; None if they are unknown.
-        model_type: "wav2vec2" or "hubert".
+        model_type: Type of the model in transformers.
         num_parameters: Number of parameters of the model.
 
     Raises:

@@ -13,8 +13,8 @@ from common.json_files import MalformedFileError, describe, read_object
 from models.hugging_face.model_types import MODEL_TYPES, Fields, ModelType
 from models.wav2vec2.config import Wav2Vec2Config
 
-# Fields of ours that have no place in their config.json: how a fresh model starts and how it is computed.
 _MAY_BE_ZERO = (("mask_time_min_spans", 0), ("relative_key_left", 0), ("relative_key_right", 0))
+# Fields of ours that have no place in their config.json: how a fresh model starts and how it is computed.
 _OURS_ALONE = (
     "conv_init", "fused_ops", "gradient_checkpointing", "normalize_waveform", "train_adapters_only", "lora_rank",
     "lora_alpha", "lora_dropout", "lora_targets", "bottleneck_size",

@@ -262,7 +262,7 @@ def read_preprocessing(folder: Path, front_end: str = "convolutions") -> tuple[b
 
     Args:
         folder: Hugging Face folder.
-        front_end: As `Wav2Vec2Config.front_end` of its config.json; "log_mel" takes waveforms as they are.
+        front_end: Input of the network, a value of `Wav2Vec2Config.front_end`; "log_mel" takes waveforms as they are.
 
     Raises:
         ValueError: If the extractor is another one, its sampling rate is not 16 kHz, or a file is damaged.

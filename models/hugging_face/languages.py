@@ -1,4 +1,4 @@
-"""Languages of an MMS checkpoint: each has an adapter file, and a part of vocab.json."""
+"""Reads and writes the languages of an MMS checkpoint: each has an adapter file and a part of vocab.json."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import contextlib
 import dataclasses
 import os
 import re
-import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from common.json_files import MalformedFileError, optional_field, read_object
-from common.nearest import name_nearest
+from common.nearest import name_nearest, nearest_names
 from common.special_tokens import TOKENIZER_FILE
 from models.hugging_face import files
 from models.hugging_face import names as hf_names
+from models.hugging_face.native import NativeModel
 from models.wav2vec2.config import Wav2Vec2Config
 from models.wav2vec2.vocab_file import holds_languages, read_language_ids
+from models.weights.cache import temporary_folder
 from models.weights.stored_tensor import StoredTensor
 from models.weights.tensor_files import open_tensor_file, save_tensors
 
@@ -66,8 +64,8 @@ def choose_language(folder: Path, target_lang: str, config: Wav2Vec2Config, *, h
     known = read_language_ids(vocab)
     chosen = target_lang or own
     if chosen not in known:
-        what = f"{chosen!r} is no language of it" if chosen else "it has several languages and none is chosen"
-        raise ValueError(f"{vocab}: {what}; set --target_lang{name_nearest(chosen, list(known)[:_MAX_SHOWN])}")
+        what = f"it has no language {chosen!r}" if chosen else "it has several languages and none is chosen"
+        raise ValueError(f"{vocab}: {what}; set --target_lang{_name_nearest(chosen, list(known))}")
     return chosen
 
 
@@ -93,7 +91,7 @@ def open_language(
     if path is None:
         if target_lang == _own_language(folder):
             return dict(tensors)
-        raise FileNotFoundError(f"{paths[0]}: no such file{name_nearest(target_lang, list_adapters(folder))}")
+        raise FileNotFoundError(f"{paths[0]}: no such file{_name_nearest(target_lang, list_adapters(folder))}")
     found = open_tensor_file(path, stack)
     canonical = {hf_names.canonical_name(name): name for name in found}
     if others := [name for name in canonical if not hf_names.is_of_language(name)]:
@@ -109,6 +107,11 @@ def list_adapters(folder: Path) -> list[str]:
     return [name.removeprefix(prefix).removesuffix(suffix) for name in names]
 
 
+def _name_nearest(language: str, known: Sequence[str]) -> str:
+    """Returns the end of a message about an unknown language: those like it, else the first ones that there are."""
+    return name_nearest(language, nearest_names(language, known) or known[:_MAX_SHOWN])
+
+
 def fit_head(config: Wav2Vec2Config, tensors: Mapping[str, StoredTensor]) -> Wav2Vec2Config:
     """Returns an architecture with adapters whose head is as wide as that of the chosen language."""
     bias = next((name for name in tensors if hf_names.canonical_name(name) == hf_names.HEAD[1]), None)
@@ -117,19 +120,11 @@ def fit_head(config: Wav2Vec2Config, tensors: Mapping[str, StoredTensor]) -> Wav
     return dataclasses.replace(config, vocab_size=tensors[bias].shape[0])
 
 
-def save_adapter(
-    variables: Mapping[str, np.ndarray],
-    config: Wav2Vec2Config,
-    vocabulary: files.Vocabulary | None,
-    output: Path,
-    target_lang: str,
-) -> dict[str, int]:
+def save_adapter(model: NativeModel, output: Path, target_lang: str) -> dict[str, int]:
     """Writes adapter.LANG.safetensors, which `load_adapter` of transformers reads, and the language into vocab.json.
 
     Args:
-        variables: Name of each of our variables -> value.
-        config: Architecture.
-        vocabulary: Tokens of the head; None leaves vocab.json as it is.
+        model: Model with attention adapters; vocab.json stays as it is without a vocabulary.
         output: Folder to write, such as a copy of a published checkpoint.
         target_lang: Code of the language.
 
@@ -139,30 +134,24 @@ def save_adapter(
     Raises:
         ValueError: If the model has no adapters, or vocab.json holds one language alone.
     """
-    if not config.attention_adapter_size:
+    if not model.config.attention_adapter_size:
         raise ValueError("the model has no attention adapters (attention_adapter_size is 0); use --to_hf")
     vocab = output / files.VOCAB_FILE
     languages: dict[str, Any] = {}
-    if vocabulary is not None and vocab.is_file():
+    if model.vocabulary is not None and vocab.is_file():
         if not holds_languages(vocab):
             raise ValueError(f"{vocab}: holds the tokens of one language; give another --output, or remove it")
         languages = read_language_ids(vocab)
+    table = [entry for entry in hf_names.name_table(model.config) if hf_names.is_of_language(entry.theirs[0])]
     tensors = {
-        hf_names.full_name(name, model_type="wav2vec2"): tensor
-        for entry in hf_names.name_table(config)
-        if hf_names.is_of_language(entry.theirs[0])
-        for name, tensor in entry.split(variables[entry.ours]).items()
+        hf_names.full_name(name, model_type="wav2vec2"): tensor for name, tensor in model.tensors_of(table).items()
     }
-    output.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=output))
-    try:
+    with temporary_folder(output) as temporary:
         save_tensors(tensors, temporary, name=_ADAPTER.format(target_lang))
-        if vocabulary is not None:
-            files.write_json(temporary / files.VOCAB_FILE, {**languages, target_lang: vocabulary.ids})
+        if model.vocabulary is not None:
+            files.write_json(temporary / files.VOCAB_FILE, {**languages, target_lang: model.vocabulary.ids})
         for path in temporary.iterdir():
             os.replace(path, output / path.name)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return {name: tensor.size for name, tensor in tensors.items()}
 
 

@@ -1,4 +1,4 @@
-"""Table of the model types of transformers that are this network: their class, their prefix and their own fields."""
+"""Lists the model types of transformers that are this network: their class, their prefix and their own fields."""
 
 from __future__ import annotations
 
@@ -57,22 +57,26 @@ _CONFORMER: Fields = {
 }
 # Without a head there is no vocabulary.
 _CONFORMER_NULL: Mapping[str, Any] = {"position_embeddings_type": "none", "vocab_size": 32}
-# A log-mel spectrogram takes the place of convolutions, and learned distances that of the position convolution.
-_WITHOUT_CONVOLUTIONS: Mapping[str, Any] = {
-    "front_end": "log_mel", "normalize_waveform": False, "conv_dim": (512,) * 7, "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
-    "conv_stride": (5, 2, 2, 2, 2, 2, 2), "conv_bias": False, "feature_norm": "group", "pos_conv_kernel": 128,
-    "pos_conv_groups": 16,
+# Our fields about convolutions and position convolutions, and their values where a model has neither.
+_CONVOLUTIONS = (
+    "conv_dim", "conv_kernel", "conv_stride", "conv_bias", "feature_norm", "pos_conv_kernel", "pos_conv_groups",
+)  # fmt: skip
+_WITHOUT_CONVOLUTIONS: Mapping[str, Any] = {name: _COMMON[name][1] for name in _CONVOLUTIONS}
+_BERT_DEFAULTS: Mapping[str, Any] = {
+    "hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096, "activation": "swish",
+    "attention_positions": "relative_key", "hidden_dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0,
 }  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelType:
-    """How one model type names the parts of the network.
+    """Names the parts of the network as one model type of transformers does.
 
     Attributes:
         architecture: Class of transformers with a CTC head.
         prefix: Prefix of the backbone's tensors.
         own: Fields beside the common ones, or instead of them.
+        defaults: Our fields whose default in the type is another one than in the tables of fields.
         fixed: Our fields that the type has no field for, with the value that its network always has.
         required: Their fields that must have this value, beside those that all types require.
         null: Their fields that may be null, and what we read then.
@@ -82,6 +86,7 @@ class ModelType:
     architecture: str
     prefix: str
     own: Fields = dataclasses.field(default_factory=dict)
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     null: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -90,7 +95,11 @@ class ModelType:
     @property
     def fields(self) -> dict[str, tuple[str, Any]]:
         """All fields of the type: ours -> theirs and its default."""
-        return {name: theirs for name, theirs in {**_COMMON, **self.own}.items() if name not in self.fixed}
+        return {
+            name: (theirs, self.defaults.get(name, default))
+            for name, (theirs, default) in {**_COMMON, **self.own}.items()
+            if name not in self.fixed
+        }
 
     @property
     def all_required(self) -> dict[str, Any]:
@@ -144,20 +153,14 @@ MODEL_TYPES: Mapping[str, ModelType] = {
         prefix="wav2vec2_bert.",
         own={
             **_CONFORMER,
-            "hidden_size": ("hidden_size", 1024),
-            "num_layers": ("num_hidden_layers", 24),
-            "num_heads": ("num_attention_heads", 16),
-            "intermediate_size": ("intermediate_size", 4096),
-            "activation": ("hidden_act", "swish"),
-            "attention_positions": ("position_embeddings_type", "relative_key"),
             "relative_key_left": ("left_max_position_embeddings", 64),
             "relative_key_right": ("right_max_position_embeddings", 8),
-            "hidden_dropout": ("hidden_dropout", 0.0),
-            "attention_dropout": ("attention_dropout", 0.0),
-            "activation_dropout": ("activation_dropout", 0.0),
         },
+        defaults=_BERT_DEFAULTS,
         fixed={
             **_WITHOUT_CONVOLUTIONS,
+            "front_end": "log_mel",
+            "normalize_waveform": False,
             "layer_kind": "conformer",
             "stable_layer_norm": False,
             "depthwise_norm": "layer",

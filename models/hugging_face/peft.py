@@ -18,7 +18,7 @@ import numpy as np
 
 from common.json_files import MalformedFileError, describe, field, optional_field, read_object
 from models.hugging_face import names as hf_names
-from models.hugging_face.files import write_json
+from models.hugging_face.files import VOCAB_FILE, write_json
 from models.wav2vec2.config import Wav2Vec2Config
 from models.weights.tensor_files import open_safetensors, save_tensors
 
@@ -41,12 +41,14 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "target_parameters": (None, []),
     "use_qalora": (False,),
     "use_bdlora": (None, False),
+    # The others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) begin by changing the base's weights, which are not saved.
+    "init_lora_weights": (True, False, None, "gaussian", "orthogonal", "eva"),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """What was trained beside frozen weights, in memory.
+    """Holds LoRA's updates or bottleneck adapters, with the head that was trained beside them.
 
     Attributes:
         folder: Where it was read.
@@ -69,7 +71,7 @@ class Adapter:
     @property
     def vocab(self) -> Path | None:
         """The vocabulary of its head, None if it has no head or no vocabulary lies beside it."""
-        path = self.folder / "vocab.json"
+        path = self.folder / VOCAB_FILE
         return path if any(name in self.values for name in hf_names.HEAD) and path.is_file() else None
 
     def apply(self, name: str, tensor: np.ndarray | None) -> np.ndarray:
@@ -221,6 +223,9 @@ def read(folder: Path) -> Adapter:
     except MalformedFileError as error:
         raise ValueError(str(error)) from error
     updates, values, metadata = _read_tensors(folder)
+    for name, (a, _) in updates.items():
+        if len(a) != fields.get("r"):
+            raise ValueError(f"{path}: r is {fields.get('r')}, but {name} has rank {len(a)}; fetch the folder again")
     return Adapter(folder, scale, width, str(base_name)[:200], metadata.get(_DIGEST, ""), updates, values)
 
 

@@ -1,4 +1,4 @@
-"""A published model as the converter reads it: in the terms of transformers, whatever program has written it."""
+"""Opens a published model for the converter, in the terms of transformers whatever program wrote it."""
 
 from __future__ import annotations
 

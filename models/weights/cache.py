@@ -27,7 +27,7 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside those of the cache, and removes what is left of it."""
+    """Yields a temporary folder inside `parent`, which is made if absent, and removes what is left of it."""
     parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".making-", dir=parent))
     try:

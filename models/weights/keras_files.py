@@ -33,10 +33,14 @@ def open_h5(path: Path, stack: contextlib.ExitStack) -> dict[str, StoredTensor]:
     """
     import h5py
 
+    found: dict[str, h5py.Dataset] = {}
+
+    def keep(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and item.shape is not None:  # else it has no content
+            found[name] = item
+
     try:
-        file = stack.enter_context(h5py.File(path, "r"))
-        found: dict[str, h5py.Dataset] = {}
-        file.visititems(lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {}))
+        stack.enter_context(h5py.File(path, "r")).visititems(keep)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: not a whole HDF5 file ({error}); fetch it again") from error
 

@@ -1,4 +1,4 @@
-"""A tensor in a file whose shape is known and whose numbers are read on demand, as float32."""
+"""Describes a tensor in a file by its shape, and reads its numbers on demand as float32."""
 
 from __future__ import annotations
 

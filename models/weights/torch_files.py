@@ -14,7 +14,7 @@ import numpy as np
 from models.weights.unpickling import Storage, TensorUnpickler, TorchFileError, TorchTensor
 
 _MAX_PICKLE_BYTES = 64 * 2**20  # of names and shapes; the numbers lie in files of their own
-# Begin of a file from before PyTorch 1.6, and the only version of that format.
+# Beginning of a file from before PyTorch 1.6, and the only version of that format.
 _OLD_MAGIC, _OLD_VERSION = 0x1950A86A20F9469CFC6C, 1001
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -25,7 +26,7 @@ _STORAGES: dict[str, Any] = {
     "ByteStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
-_MAX_DEPTH = 50  # of a config
+_MAX_DEPTH, _MAX_VALUES = 50, 10**6  # of a config
 # Packages whose objects training programs keep beside the weights: configs, dictionaries, sizes.
 _INERT_PACKAGES = ("fairseq", "fairseq2", "omegaconf", "examples", "numpy", "torch", "typing")
 _INERT_NAMES = {
@@ -52,6 +53,13 @@ class _Sealed:
 
     def __setstate__(self, state: Any) -> None:
         raise TorchFileError("its pickle overwrites what it has made")
+
+
+class _OrderedDict(OrderedDict[Any, Any]):
+    """A dict whose methods a pickle cannot overwrite; `_metadata` of a state dict, which it sets, is dropped."""
+
+    def __setstate__(self, state: Any) -> None:
+        pass
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +136,7 @@ class TensorUnpickler(pickle.Unpickler):
     """Builds containers and `TorchTensor`s, and refuses every other name.
 
     Args:
-        file: File that stands at the begin of the pickle.
+        file: File positioned at the start of the pickle.
         storage: Returns the numbers that a pickle refers to, from their type, their key and how many there are.
         inert: Whether configs and dictionaries of training programs are let through as `Inert`.
     """
@@ -147,7 +155,7 @@ class TensorUnpickler(pickle.Unpickler):
         if (module, name) == ("torch._utils", "_rebuild_parameter"):
             return _parameter
         if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+            return _OrderedDict
         if self._inert and _may_be_inert(module, name):
             return type("Inert", (Inert,), {"kind": f"{module}.{name}"})
         what = "no tensor" if not self._inert else "neither a tensor nor a known config"
@@ -161,26 +169,33 @@ class TensorUnpickler(pickle.Unpickler):
         return self._storage(storage_type.dtype, str(name), num_elements)
 
 
-def plain(value: Any, depth: int = 0) -> Any:
+def plain(value: Any) -> Any:
     """Returns a config as dicts, lists and scalars: a Namespace, a DictConfig and an enum become their content.
 
     Raises:
         TorchFileError: It is nested without end.
     """
+    return _plain(value, 0, itertools.count())
+
+
+def _plain(value: Any, depth: int, counter: Iterator[int]) -> Any:
     if depth > _MAX_DEPTH:
-        raise TorchFileError("its config is nested too deep")
+        raise TorchFileError("its config is nested too deeply")
+    # A list that holds one list twice, which holds another twice, has few bytes and more values than memory holds.
+    if next(counter) > _MAX_VALUES:
+        raise TorchFileError(f"its config has more than {_MAX_VALUES} values")
     depth += 1
     if isinstance(value, Inert):
         state = value.state if isinstance(value.state, dict) else {}
         if "_content" in state or "_val" in state:  # omegaconf
-            return plain(state.get("_content", state.get("_val")), depth)
+            return _plain(state.get("_content", state.get("_val")), depth, counter)
         if state or value.items:
-            return plain(state or value.items, depth)
-        return plain(value.arguments[0], depth) if len(value.arguments) == 1 else None
+            return _plain(state or value.items, depth, counter)
+        return _plain(value.arguments[0], depth, counter) if len(value.arguments) == 1 else None
     if isinstance(value, dict):
-        return {str(key): plain(item, depth) for key, item in value.items()}
+        return {str(key): _plain(item, depth, counter) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item, depth) for item in value]
+        return [_plain(item, depth, counter) for item in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else None
 
 

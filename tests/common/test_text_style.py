@@ -31,7 +31,7 @@ def test_options_are_read_in_any_order() -> None:
         ("unicode+numbers", "numbers are words of a language; add it, such as +language=en"),
         ("auto+numbers", "add it, such as +language=en"),
         ("librispeech+keep_case", "write unicode+keep_case"),
-        ("none+keep_punctuation", "leave the option away"),
+        ("none+keep_punctuation", "leave the option out"),
     ],
 )
 def test_a_wrong_style_says_what_is_wrong(text: str, fault: str) -> None:

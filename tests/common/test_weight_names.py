@@ -1,6 +1,6 @@
 import pytest
 
-from common.weight_names import is_weight_name, repository_hint
+from common.weight_names import hub_repository, is_weight_name, repository_hint
 
 
 @pytest.mark.parametrize(
@@ -15,6 +15,13 @@ from common.weight_names import is_weight_name, repository_hint
 )
 def test_names_of_published_weights(name):
     assert is_weight_name(name)
+
+
+def test_the_repository_of_a_name_has_neither_revision_nor_language():
+    for name in ("hf://facebook/mms-1b-all", "hf://facebook/mms-1b-all@main", "hf://facebook/mms-1b-all@main#fra"):
+        assert hub_repository(name) == "facebook/mms-1b-all"
+    assert hub_repository("hf://facebook/mms-1b-all#fra") == "facebook/mms-1b-all"
+    assert hub_repository("runs/a") == hub_repository("kaggle://o/m") == hub_repository("") == ""
 
 
 @pytest.mark.parametrize(

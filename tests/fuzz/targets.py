@@ -306,15 +306,15 @@ def _mutate_safetensors(rng: random.Random, content: bytes) -> bytes:
 
 
 def _read_weights(folder: Path) -> None:
-    def read_all(report: Any, value_of: Any, *rest: Any) -> None:
+    def read_all(output: Path, *, report: Any, value_of: Any, **rest: Any) -> None:
         for entry in hf_names.name_table(report.config):
             value_of(entry)
 
-    written, convert._write_ours = convert._write_ours, read_all  # the model itself would take seconds
+    written, convert.write_native = convert.write_native, read_all  # the model itself would take seconds
     try:
         convert.from_hf(input=folder, output=folder / "ours")
     finally:
-        convert._write_ours = written
+        convert.write_native = written
 
 
 # The server.

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 import transformers
 
-_SMALL = {
+SMALL = {
     "vocab_size": 8,
     "conv_dim": (8, 12, 16),
     "conv_kernel": (10, 4, 3),
@@ -41,7 +41,7 @@ _STABLE = {"conv_bias": True, "feat_extract_norm": "layer", "do_stable_layer_nor
 # Parts that came later need no wider models to show themselves, and files of half the size: weights that float16 holds
 # exactly, gradients in float16.
 _TINY = {
-    **_SMALL,
+    **SMALL,
     "conv_dim": (4, 6, 8),
     "hidden_size": 12,
     "intermediate_size": 20,
@@ -62,9 +62,9 @@ _LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 1
 # Name -> (family, fields). Where one value occurs twice in the published models, the small ones have two: an odd number
 # of heads, widths that all differ, an epsilon that is not the one of the feature encoder.
 MODELS = {
-    "base_shaped": ("wav2vec2", _SMALL),
-    "large_lv60_shaped": ("wav2vec2", {**_SMALL, **_STABLE, "layer_norm_eps": 1e-3, "num_conv_pos_embeddings": 7}),
-    "hubert_shaped": ("hubert", {**_SMALL, "feat_proj_layer_norm": False, "layer_norm_eps": 1e-3}),
+    "base_shaped": ("wav2vec2", SMALL),
+    "large_lv60_shaped": ("wav2vec2", {**SMALL, **_STABLE, "layer_norm_eps": 1e-3, "num_conv_pos_embeddings": 7}),
+    "hubert_shaped": ("hubert", {**SMALL, "feat_proj_layer_norm": False, "layer_norm_eps": 1e-3}),
     "wavlm_base_shaped": ("wavlm", {**_TINY, **_BUCKETS}),
     "wavlm_large_shaped": ("wavlm", {**_TINY, **_BUCKETS, **_STABLE, "layer_norm_eps": 1e-3}),
     "unispeech_shaped": ("unispeech", {**_TINY, **_STABLE}),

@@ -241,9 +241,8 @@ def test_pieces_of_several_characters_go_with_the_weights_both_ways(tmp_path):
     tokenizer = load_tokenizer(tmp_path / "ours" / "vocab.json")
     assert tokenizer.decode(tokenizer.encode("abc cba")) == "abc cba" and len(tokenizer.encode("abc cba")) < 7
     report = convert.to_hf(input=tmp_path / "ours", output=tmp_path / "back")
-    assert (tmp_path / "back" / "sentencepiece.model").read_bytes() == model and "transformers writes" in report.notes[
-        0
-    ]
+    assert (tmp_path / "back" / "sentencepiece.model").read_bytes() == model
+    assert "transformers writes" in report.notes[0]
     convert.from_hf(input=tmp_path / "back", output=tmp_path / "again")
     assert load_tokenizer(tmp_path / "again" / "vocab.json").encode("abc") == tokenizer.encode("abc")
 
@@ -282,6 +281,7 @@ class _Malicious:
         ({"conv_feature_layers": "[" * 5000}, "not a list of"),
         ({"encoder_layers": "two"}, "num_hidden_layers is 'two', wanted a value like 12"),
         ({"pos_conv_depth": 5}, "pos_conv_depth is 5, which is not supported for wav2vec2"),
+        ({"network": "data2vec_audio", "conv_pos": None}, "num_conv_pos_embeddings is None, wanted a value like 5"),
         ({"encoder_layers": 3}, "missing"),
     ],
 )
@@ -326,6 +326,8 @@ def test_what_is_no_such_checkpoint_is_one_line_and_never_runs(tmp_path, capsys)
     write_checkpoint(path, {"weight": np.ones(2, np.float32)})
     assert "its tensors are not those of a wav2vec 2.0" in refuse()
     assert "neither a name nor a config.json" in refuse("--preset=none")
+    write_checkpoint(path, renamed(golden, 0) | {"w2v_encoder.proj.weight": np.float32(1)}, cfg=tuned(golden))
+    assert "lm_head.weight [] instead of [32, 24]" in refuse()
     write_checkpoint(path, renamed(golden, 0), cfg=tuned(golden) | {"model": {"_name": "wav2vec_ctc"}})
     assert "lacks w2v_args" in refuse()
     (folder / "b.pt").write_bytes(whole)

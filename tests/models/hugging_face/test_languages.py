@@ -21,8 +21,8 @@ FRENCH = ["<pad>", "<s>", "</s>", "<unk>", "|", "É", "È", "A", "Ç", "O"]
 def french_tensors():
     """Other adapters, and a head for ten tokens."""
     rng = np.random.default_rng(5)
-    of_language = {name: value for name, value in tensors_of(load_golden("mms_shaped")).items()}
-    of_language = {name: value for name, value in of_language.items() if is_of_language(canonical_name(name))}
+    tensors = tensors_of(load_golden("mms_shaped"))
+    of_language = {name: value for name, value in tensors.items() if is_of_language(canonical_name(name))}
     shapes = {**{name: value.shape for name, value in of_language.items()}, "lm_head.bias": (10,)}
     shapes["lm_head.weight"] = (10, of_language["lm_head.weight"].shape[1])
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
@@ -117,8 +117,8 @@ def drop_adapters_from_config(folder):
 @pytest.mark.parametrize(
     ("language", "spoil", "message"),
     [
-        ("fre", None, "'fre' is no language of it; set --target_lang; did you mean fra"),
-        ("../fra", None, "is no language of it"),
+        ("fre", None, "it has no language 'fre'; set --target_lang; did you mean fra"),
+        ("../fra", None, "it has no language '../fra'"),
         ("fra", remove_adapter, "adapter.fra.safetensors: no such file"),
         ("fra", add_foreign_tensor, "encoder.layer_norm.weight is part of neither adapter nor head"),
         ("fra", cut_adapter, "adapter.fra.safetensors: not a whole safetensors file"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -129,8 +130,7 @@ def test_a_folder_of_peft_is_merged_as_its_numbers_say(base, golden, tmp_path):
     )
     fields = {"peft_type": "LORA", "r": 4, "lora_alpha": 6, "use_rslora": True, "target_modules": ".*out_proj"}
     (theirs / "adapter_config.json").write_text(json.dumps(fields))
-    report = convert.main([f"--input={base}/hf", f"--peft={theirs}", f"--output={tmp_path}/ours"])
-    assert report == 0
+    assert convert.main([f"--input={base}/hf", f"--peft={theirs}", f"--output={tmp_path}/ours"]) == 0
     assert convert.main([f"--input={tmp_path}/ours", f"--output={tmp_path}/back", "--to_hf"]) == 0
     back = load_file(tmp_path / "back/model.safetensors")
     np.testing.assert_allclose(back[f"{LAYER}.attention.out_proj.weight"], kernel + 3.0 * b @ a, atol=1e-5)
@@ -183,7 +183,9 @@ def test_another_base_is_refused(lora_run, base, golden, tmp_path, capsys):
         ({"peft_type": "IA3"}, 'adapter_config.json: peft_type is "IA3"; supported is LORA'),
         ({"use_dora": True}, "adapter_config.json: use_dora is true, which is not supported; merge it with PEFT's"),
         ({"rank_pattern": {"q_proj": 2}}, "adapter_config.json: rank_pattern is a JSON object, which is not supported"),
+        ({"init_lora_weights": "pissa_niter_4"}, 'init_lora_weights is "pissa_niter_4", which is not supported; merge'),
         ({"r": 0}, "adapter_config.json: r is 0, wanted 1 or more"),
+        ({"r": 4}, "adapter_config.json: r is 4, but encoder.layers.0."),
         ({"r": "3"}, "adapter_config.json: 'r' is \"3\", not a whole number"),
         ({"lora_alpha": None}, "adapter_config.json: 'lora_alpha' is null, not "),
     ],
@@ -216,6 +218,35 @@ def test_damaged_and_missing_files_are_one_line(lora_run, base, tmp_path, capsys
     assert "is for [9, " in refused(capsys, *onto)
     weights.unlink()
     assert "adapter_model.safetensors: no such file; give --peft a folder" in refused(capsys, *onto)
+
+
+def test_the_pieces_of_the_vocabulary_lie_beside_an_adapter(lora_run, base, tmp_path):
+    shutil.copytree(lora_run, tmp_path / "run")
+    fields = {"pad_token": "<pad>", "sentencepiece_model": "sentencepiece.model"}
+    (tmp_path / "run/tokenizer_config.json").write_text(json.dumps(fields))
+    (tmp_path / "run/sentencepiece.model").write_bytes(b"pieces")
+    assert convert.main([f"--input={tmp_path}/run", f"--output={tmp_path}/alone", "--to_peft"]) == 0
+    assert convert.main([f"--input={base}/hf", f"--peft={tmp_path}/alone", f"--output={tmp_path}/again"]) == 0
+    assert (tmp_path / "again/sentencepiece.model").read_bytes() == b"pieces"
+
+
+def test_the_names_and_the_base_are_those_of_the_model_that_the_run_started_from(base, tmp_path, capsys):
+    write_hf_folder(tmp_path / "hf", load_golden("wavlm_base_shaped"))
+    convert.from_hf(input=tmp_path / "hf", output=tmp_path / "ours")
+    run = train_toy(tmp_path, tmp_path / "run", LORA)
+    fields = json.loads((run / "config.json").read_text())
+    model = {"preset": "auto", "architecture": fields, "init": "hf://microsoft/wavlm-base@main", **LORA}
+    (run / "config.json").write_text(json.dumps({"model": model}))
+    assert convert.main([f"--input={run}", f"--output={tmp_path}/alone", "--to_peft"]) == 0
+    names = load_file(tmp_path / "alone/adapter_model.safetensors")
+    assert "base_model.model.wavlm.encoder.layers.0.attention.q_proj.lora_A.weight" in names
+    config = json.loads((tmp_path / "alone/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "microsoft/wavlm-base"
+
+    (run / "origin.json").write_text('{"model_type": "bert"}')
+    assert 'origin.json: model_type is "bert"' in refused(
+        capsys, f"--input={run}", f"--output={tmp_path}/out", "--to_peft"
+    )
 
 
 def test_conversions_that_exclude_each_other_or_find_nothing_to_do_are_one_line(base, lora_run, tmp_path, capsys):

@@ -115,6 +115,11 @@ def test_a_broken_file_is_one_line(tmp_path, keep):
     assert "\n" not in str(caught.value)
 
 
+def test_a_dataset_without_content_is_left_out(tmp_path):
+    write_h5(tmp_path / "tf_model.h5", {**KERAS, "lm_head/empty:0": h5py.Empty("f")})
+    check(tmp_path, TORCH)
+
+
 def test_two_variables_of_one_name_are_refused(tmp_path):
     write_h5(tmp_path / "tf_model.h5", {"lm_head/bias:0": np.zeros(3), "lm_head/beta:0": np.zeros(3)})
     with pytest.raises(ValueError, match="lm_head.bias is there twice"):

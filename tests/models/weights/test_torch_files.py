@@ -115,10 +115,28 @@ def test_a_pickle_cannot_overwrite_the_tensors_that_it_has_made(tmp_path, state,
         load(write_tensors(tmp_path / "model.bin", a=tensor), inert=inert)
 
 
+class TamperingDict(OrderedDict):
+    """Is pickled with a state that hides the methods of the dict, where a state dict has its `_metadata`."""
+
+    def __reduce__(self):
+        return OrderedDict, (), {"items": 1, "get": 1}, None, iter(self.items())
+
+
+def test_a_pickle_cannot_overwrite_the_methods_of_a_dict(tmp_path):
+    tensor = FakeTensor("0", np.zeros(4, np.float32))
+    path = write_zip(tmp_path / "model.bin", TamperingDict(a=tensor), storages={"0": tensor.storage})
+    assert tensors_of(load(path)).keys() == {"a"}
+
+
 def test_a_config_without_end_is_refused():
+    doubled = []
+    for _ in range(40):
+        doubled = [doubled, doubled]
+    with pytest.raises(TorchFileError, match="has more than 1000000 values"):
+        plain(doubled)
     config = Inert()
     config.state = {"_content": {"a": config}}
-    with pytest.raises(TorchFileError, match="nested too deep"):
+    with pytest.raises(TorchFileError, match="nested too deeply"):
         plain(config)
 
 
