@@ -53,17 +53,14 @@ _FUSED = {
     )
 }
 
-
-# Float32 numbers for each head and pair of frames, whatever the rows, where attention has a relative position bias: the
-# bias itself, its gradient, and the copies that lay its diagonals side by side. Plain operations keep the gradient of
-# each layer as well.
-_POSITION_MATRICES = 4
-
-
 # The same for conformer layers (docs/decisions/0022): two feed-forward blocks and a convolution beside attention, and
 # score matrices of distances that are as large as those of frames, or twice as large.
 _CONFORMER_WIDE, _CONFORMER_INNER = 32, 6
 _SCORES_OF_DISTANCES = {"none": 0, "rotary": 0, "relative_key": 4, "relative": 6}
+# Float32 numbers for each head and pair of frames, whatever the rows, where attention has a relative position bias: the
+# bias itself, its gradient, and the copies that lay its diagonals side by side. Plain operations keep the gradient of
+# each layer as well.
+_POSITION_MATRICES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +87,7 @@ class MemoryEstimate:
 
     @property
     def _has_frozen_convolutions(self) -> bool:
-        return self.freeze_feature_encoder or (self.config is not None and self.config.train_adapters_only)
+        return self.freeze_feature_encoder or (self.config is not None and self.config.is_mostly_frozen)
 
     def num_frames(self, num_samples: np.ndarray) -> np.ndarray:
         """Returns the frames, int64 [N], of rows of `num_samples` samples, integers [N]."""
@@ -142,7 +139,7 @@ class MemoryEstimate:
         Args:
             num_samples: Samples of each row.
             available_bytes: Memory of the device.
-            training: As in `memory_bytes`.
+            training: Whether the batch trains, or one forward pass runs.
         """
         if self.config is None:
             return None
@@ -183,7 +180,7 @@ class MemoryEstimate:
         found = (1 if self._has_frozen_convolutions else 3) * convolutions + self.num_views * (
             forward_passes * layers + 3 * (positions + ends)
         )
-        if not config.is_adapted:
+        if not config.is_mostly_frozen:
             return found
         # No gradient of a frozen kernel, and none at all below the first layer.
         kernels = config.num_layers * 2.0 * length * (4 * d * d + 2 * d * config.intermediate_size)
@@ -247,7 +244,6 @@ def measure_model(
         model = build_model(
             source=source, preset=preset, hub_handle=hub_handle, vocab_size=vocab_size, precision=precision
         )
-    freeze_feature_encoder |= config is not None and config.is_adapted
     return MemoryEstimate(config, model, precision, freeze_feature_encoder, keep_average, keep_copy, num_views)
 
 

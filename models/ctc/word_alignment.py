@@ -72,14 +72,12 @@ def align_words(
     steps = np.zeros((num_frames, num_states), np.int8)
     sources = np.zeros((num_frames, len(pauses)), np.int32)  # pause that each pause was reached from
     score = np.full(num_states, -np.inf)
-    score[0] = 0.0
+    score[0] = 0.0  # before the first frame; its path stands in the first pause, or steps to the first label
     for frame in range(num_frames):
         candidates = np.full((3, num_states), -np.inf)
         candidates[_STAY] = score
         candidates[_NEXT, 1:] = score[:-1]
         candidates[_DIRECT, 2:] = np.where(may_jump[2:], score[:-2], -np.inf)
-        if frame == 0:  # nothing comes before the first label but the start
-            candidates[_STAY, 1:] = -np.inf
         steps[frame] = candidates.argmax(axis=0)
         best = candidates.max(axis=0)
         # Words are left out between two frames, as many as pay.

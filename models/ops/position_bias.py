@@ -75,12 +75,13 @@ def positioned_logits(
     Args:
         query: [B, H, F, D / H], scaled.
         key: [B, H, F, D / H], not scaled.
-        key_bias: As in `add_positions`.
-        gate: As in `add_positions`.
-        matrix: As in `add_positions`.
+        key_bias: float32 [B, 1, 1, F].
+        gate: float32 [B, H, F].
+        matrix: float32 [H, F, F].
         add: `add_positions` or a fused version of it.
     """
     product = tf.matmul(query, key, transpose_b=True)
     found = add(product, key_bias, gate, matrix)
-    # The output of a compiled function has no static rank; see `attention_logits.masked_logits`.
-    return found if found.shape.rank else tf.ensure_shape(found, product.shape)
+    # TensorFlow's optimizer does not know the rank of a compiled function's output, even where Python does; see
+    # `attention_logits.masked_logits`.
+    return found if add is add_positions else tf.ensure_shape(found, product.shape)

@@ -217,7 +217,7 @@ class Wav2Vec2Config:
         check_parts(self)
 
     def _check_lora_targets(self) -> None:
-        """Checks the names of the projections that LoRA updates, and that there is one kind of adaptation."""
+        """Checks the names of the projections that LoRA updates, and puts them in the order of the network."""
         value = self.lora_targets
         if not isinstance(value, (list, tuple)) or not value or not set(map(str, value)) <= set(LORA_TARGETS):
             raise ValueError(f"lora_targets must be one or more of {', '.join(LORA_TARGETS)}, got {describe(value)}")
@@ -296,6 +296,11 @@ class Wav2Vec2Config:
     def is_adapted(self) -> bool:
         """Returns whether LoRA or bottleneck adapters train in a network that is frozen otherwise."""
         return bool(self.lora_rank or self.bottleneck_size)
+
+    @property
+    def is_mostly_frozen(self) -> bool:
+        """Returns whether LoRA or adapters of any kind train in a network that is frozen otherwise."""
+        return self.is_adapted or self.train_adapters_only
 
     def num_frames(self, num_samples: int) -> int:
         """Returns the frames of logits of `num_samples` samples (0 if there are too few)."""

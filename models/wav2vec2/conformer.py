@@ -161,7 +161,7 @@ class ConformerLayer(tf_keras.layers.Layer):
             x: [B, F, D].
             key_bias: float32 [B, 1, 1, F], masks padded keys.
             random: Random numbers of the update; None in inference.
-            positions: Of other layers.
+            positions: Ignored; transformer layers take the bias of `RelativePositionBias` here.
             valid: [B, F, 1], 1 for frames before each row's length and 0 from there on.
             shared_positions: What `models.wav2vec2.relative_attention.SharedPositions` computed.
         """

@@ -23,7 +23,7 @@ def output_lengths(config: Wav2Vec2Config, num_samples: tf.Tensor) -> tf.Tensor:
 
 
 def shortened_lengths(lengths: tf.Tensor, step: tuple[int, int, int]) -> tf.Tensor:
-    """Returns int32 [B], the positions that a step of (kernel, stride, padding) makes of `lengths` positions."""
+    """Returns int32 [...], the positions that a step of (kernel, stride, padding) makes of `lengths` positions."""
     kernel, stride, padding = step
     found = tf.maximum(tf.math.floordiv(lengths + (2 * padding - kernel), stride) + 1, 0)
     return tf.where(lengths > 0, found, 0) if padding else found  # padding alone makes no frame
@@ -32,7 +32,7 @@ def shortened_lengths(lengths: tf.Tensor, step: tuple[int, int, int]) -> tf.Tens
 def cut_windows(x: tf.Tensor, kernel_size: int, stride: int) -> tf.Tensor:
     """Returns the values [B, N', kernel_size * C] of x [B, N, C] under a kernel at each of its positions."""
     hops = -(-kernel_size // stride)
-    num_rows, num_positions = tf.shape(x)[0], tf.maximum(tf.math.floordiv(tf.shape(x)[1] - kernel_size, stride) + 1, 0)
+    num_rows, num_positions = tf.shape(x)[0], shortened_lengths(tf.shape(x)[1], (kernel_size, stride, 0))
     channels = x.shape[-1]
     width = stride * channels
     needed = (num_positions + hops - 1) * stride
@@ -105,7 +105,7 @@ class ConvolutionLayer(tf_keras.layers.Layer):
 
     def call(self, x: tf.Tensor, lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Maps [B, N, C_in] and valid lengths [B] to [B, N', C_out] and their lengths."""
-        output_lengths = tf.maximum(tf.math.floordiv(lengths - self._kernel_size, self._stride) + 1, 0)
+        output_lengths = shortened_lengths(lengths, (self._kernel_size, self._stride, 0))
         if self._norm == "group" and self._is_fused:
             return self._operations.gelu(self._normalized_convolution(x, output_lengths), None), output_lengths
         kernel = self.kernel if self._fixed_kernel is None else self._fixed_kernel

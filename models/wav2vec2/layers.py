@@ -10,11 +10,16 @@ import tensorflow as tf
 import tf_keras
 
 from models.ops.keyed_random import UpdateRandom
-from models.ops.operations import PLAIN, Operations
+from models.ops.operations import PLAIN, FusedOperations, Operations
 from models.wav2vec2.config import Wav2Vec2Config
 from models.wav2vec2.low_rank import LowRankUpdate
 
 Dtype: TypeAlias = str | tf_keras.mixed_precision.Policy
+
+
+def choose_operations(config: Wav2Vec2Config) -> Operations:
+    """Returns the operations that a config's layers run in training: fused for wide models, else plain."""
+    return FusedOperations() if config.uses_fused_ops else PLAIN
 
 
 def sequence_mask(lengths: tf.Tensor, num_positions: int | tf.Tensor, dtype: tf.DType) -> tf.Tensor:
@@ -129,12 +134,12 @@ def adapted_projection(
     Args:
         config: Architecture.
         *parts: Names in `LORA_TARGETS` of the parts that lie side by side in the output.
-        input_size: As in `Projection`.
-        output_size: As in `Projection`.
-        name: As in `Projection`.
+        input_size: Size of the last axis of the input.
+        output_size: Size of the last axis of the output.
+        name: Prefix of the variables' names.
         stream: Id of the random numbers of LoRA's dropout.
-        operations: As in `Projection`.
-        dtype: As in `Projection`.
+        operations: Kernels to run, plain or fused.
+        dtype: Keras policy; under a mixed policy the variables stay float32.
     """
     low_rank = None
     if config.lora_rank and set(parts) & set(config.lora_targets):

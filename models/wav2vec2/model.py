@@ -16,14 +16,15 @@ from models.ops.keyed_random import UpdateRandom, dropout
 from models.wav2vec2 import feature_encoder, pretrained
 from models.wav2vec2.bottleneck import Bottleneck
 from models.wav2vec2.config import PRECISIONS, Wav2Vec2Config, resolve
-from models.wav2vec2.layers import Dtype, LayerNorm, Projection
+from models.wav2vec2.layers import Dtype, LayerNorm, Projection, choose_operations
 from models.wav2vec2.length_adapter import LengthAdapter
 from models.wav2vec2.log_mel import LogMelFeatures
 from models.wav2vec2.low_rank import LowRankUpdate
 from models.wav2vec2.masking import span_mask
-from models.wav2vec2.transformer import Encoder, choose_operations
+from models.wav2vec2.transformer import Encoder
 
-# Stream ids of the random numbers; the encoder uses those from its own upwards, five for each layer.
+# Stream ids of the random numbers; the encoder uses those from its own upwards, five or eight for each layer. LoRA's
+# are in `models.wav2vec2.transformer`.
 _STREAM_TIME_MASK = 1
 _STREAM_FEATURE_MASK = 3
 _STREAM_PROJECTION = 5
@@ -181,18 +182,14 @@ class Wav2Vec2ForCTC(tf_keras.Model):
             dtype=policy,
             stddev=config.initializer_range,
         )
-        self.backbone.feature_encoder.trainable = not (freeze_feature_encoder or config.train_adapters_only)
+        self.backbone.feature_encoder.trainable = not (freeze_feature_encoder or config.is_mostly_frozen)
         self._trained: frozenset[Any] | None = None  # None = whatever Keras says
-        trained: list[tf.Variable] = []
-        if config.train_adapters_only:
-            trained = [*self.attention_adapter_variables, *self.head.variables]
-        if config.is_adapted:
-            if not self.adaptation_variables:
-                raise ValueError("lora_rank and bottleneck_size are for networks of transformer layers; set both to 0")
+        if config.is_mostly_frozen:
             trained = [*self.adaptation_variables, *self.head.variables]
+            if config.train_adapters_only:
+                trained += self.attention_adapter_variables
             if config.bottleneck_size:  # whose paper trains the norms as well
                 trained += [v for v in self.backbone.encoder.variables if "norm/layer_norm/" in v.name]
-        if trained:
             self._trained = frozenset(variable.ref() for variable in trained)
 
     @property

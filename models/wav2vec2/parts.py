@@ -39,7 +39,7 @@ def check_parts(config: Wav2Vec2Config) -> None:
 
 
 def _check_adaptation(config: Wav2Vec2Config) -> None:
-    """Refuses several kinds of adaptation at once, and those that a network has no place for."""
+    """Refuses several kinds of adaptation at once, and those that a network has no place for or that learn nothing."""
     kinds = {
         "lora_rank": config.lora_rank,
         "bottleneck_size": config.bottleneck_size,
@@ -50,8 +50,10 @@ def _check_adaptation(config: Wav2Vec2Config) -> None:
         raise ValueError(
             f"{chosen[0]} is {kinds[chosen[0]]} and {chosen[1]} {kinds[chosen[1]]}; set one of them to 0 or false"
         )
-    if chosen and chosen[0] != "train_adapters_only" and config.layer_kind == "conformer":
+    if config.is_adapted and config.layer_kind == "conformer":
         raise ValueError(f"{chosen[0]} must be 0 with layer_kind='conformer', whose layers have no place for it")
+    if config.lora_rank and not config.lora_alpha:
+        raise ValueError("lora_alpha must be above 0 with lora_rank: updates that count 0 times would learn nothing")
 
 
 def _check_conformer(config: Wav2Vec2Config) -> None:
@@ -99,6 +101,8 @@ def _check_num_parameters(config: Wav2Vec2Config) -> None:
     if config.layer_kind == "conformer":
         layer += feed_forward + config.hidden_size * (4 * config.hidden_size + config.depthwise_kernel)
         layer += config.hidden_size * (config.relative_key_left + config.relative_key_right)
+    layer += 4 * config.hidden_size * config.bottleneck_size
+    layer += len(config.lora_targets) * config.lora_rank * (config.hidden_size + config.intermediate_size)
     num_weights = config.num_layers * layer
     num_weights += config.pos_conv_depth * config.hidden_size**2 * config.pos_conv_kernel // config.pos_conv_groups
     num_weights += config.head_input_size * config.vocab_size + config.feature_size * config.hidden_size

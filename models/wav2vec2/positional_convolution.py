@@ -6,18 +6,13 @@ import tensorflow as tf
 import tf_keras
 
 from models.ops.keyed_random import UpdateRandom
-from models.ops.operations import PLAIN, FusedOperations, Operations
+from models.ops.operations import PLAIN, Operations
 from models.wav2vec2.config import Wav2Vec2Config
-from models.wav2vec2.layers import Dtype
+from models.wav2vec2.layers import Dtype, choose_operations
 
 # Added to variances in the norms between the convolutions of a stack. The layer_norm_eps of published configs applies
 # elsewhere only.
 _EPSILON = 1e-5
-
-
-def choose_operations(config: Wav2Vec2Config) -> Operations:
-    """Returns the operations that a config's layers run in training: fused for wide models, else plain."""
-    return FusedOperations() if config.uses_fused_ops else PLAIN
 
 
 def _convolve(
@@ -87,7 +82,7 @@ class PositionalConvolution(tf_keras.layers.Layer):
         Args:
             x: [B, F, D].
             random: Random numbers of the update; None in inference.
-            valid: Not needed, see `PositionalConvolutionStack`.
+            valid: Ignored; `PositionalConvolutionStack` needs it.
         """
         del valid
         kernel = self._normalized_kernel() if self._fixed_kernel is None else self._fixed_kernel

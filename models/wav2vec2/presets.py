@@ -74,7 +74,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "mms_1b_all": {**_XLS_R_1B, "attention_adapter_size": 16},
     # omniASR W2V and CTC, 300M to 7B, in fairseq2 (Omnilingual ASR team 2025, https://arxiv.org/abs/2511.09690)
     "omniasr_300m": {**_LARGE, **_STABLE},
-    "omniasr_1b": {**_STABLE, "hidden_size": 1280, "num_layers": 48, "num_heads": 16, "intermediate_size": 5120},
+    "omniasr_1b": _XLS_R_1B,
     "omniasr_3b": {**_STABLE, "hidden_size": 2048, "num_layers": 60, "num_heads": 16, "intermediate_size": 8192},
     "omniasr_7b": {**_STABLE, "hidden_size": 2048, "num_layers": 128, "num_heads": 16, "intermediate_size": 8192},
     # facebook/hubert-base-ls960 and hubert-large-ll60k (Hsu et al. 2021, https://arxiv.org/abs/2106.07447): the same

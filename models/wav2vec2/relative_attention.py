@@ -88,10 +88,10 @@ class RelativeAttention(tf_keras.layers.Layer):
         Args:
             config: Architecture.
             size: Width of input and output.
-            positions: As `Wav2Vec2Config.attention_positions`.
+            positions: One of the values of `Wav2Vec2Config.attention_positions`.
             operations: Kernels to run, plain or fused.
             name: Prefix of the variables' names.
-            stream: Id of the random numbers.
+            stream: Id of the random numbers of the dropout of probabilities.
             dtype: Keras policy.
         """
         super().__init__(name=name.replace("/", "_"), dtype=dtype)

@@ -16,12 +16,15 @@ from models.wav2vec2 import conformer
 from models.wav2vec2.attention_adapter import AttentionAdapter
 from models.wav2vec2.bottleneck import bottleneck
 from models.wav2vec2.config import Wav2Vec2Config
-from models.wav2vec2.layers import Dtype, LayerNorm, adapted_projection, padding_bias, sequence_mask
-from models.wav2vec2.positional_convolution import (
-    PositionalConvolution,
-    PositionalConvolutionStack,
+from models.wav2vec2.layers import (
+    Dtype,
+    LayerNorm,
+    adapted_projection,
     choose_operations,
+    padding_bias,
+    sequence_mask,
 )
+from models.wav2vec2.positional_convolution import PositionalConvolution, PositionalConvolutionStack
 from models.wav2vec2.relative_attention import SharedPositions
 from models.wav2vec2.relative_positions import PositionGate, RelativePositionBias
 

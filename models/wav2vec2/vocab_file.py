@@ -31,15 +31,7 @@ def read_token_ids(path: Path, target_lang: str = "") -> dict[str, int]:
         FileNotFoundError: If there is no `path`.
         ValueError: If the file is not an object of token -> id.
     """
-    found = _read(path)
-    if target_lang and isinstance(found.get(target_lang), dict):
-        found = found[target_lang]
-    if not all(is_kind(index, int) and index >= 0 for index in found.values()):
-        raise ValueError(
-            f"{path}: not an object of token -> id; choose a language with --target_lang, or give the vocabulary of "
-            "one language with --vocab"
-        )
-    return found
+    return _find_token_ids(path, _read(path), target_lang)
 
 
 def holds_languages(path: Path) -> bool:
@@ -50,7 +42,20 @@ def holds_languages(path: Path) -> bool:
 
 def read_language_ids(path: Path) -> dict[str, dict[str, int]]:
     """Reads a vocab.json of several languages as language -> token -> id; raises as `read_token_ids`."""
-    return {language: read_token_ids(path, language) for language in _read(path)}
+    found = _read(path)
+    return {language: _find_token_ids(path, found, language) for language in found}
+
+
+def _find_token_ids(path: Path, found: dict[str, Any], target_lang: str) -> dict[str, int]:
+    """Returns token -> id, those of a language if the file `found` has them; the error names `path`."""
+    if target_lang and isinstance(found.get(target_lang), dict):
+        found = found[target_lang]
+    if not all(is_kind(index, int) and index >= 0 for index in found.values()):
+        raise ValueError(
+            f"{path}: not an object of token -> id; choose a language with --target_lang, or give the vocabulary of "
+            "one language with --vocab"
+        )
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

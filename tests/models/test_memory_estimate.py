@@ -184,3 +184,8 @@ def test_frozen_weights_have_no_moments_no_gradients_and_no_averages(fields):
         keep_average=True, keep_copy=True, frozen=False, **fields
     ).memory_bytes(1, 160_000, True)
     assert 0.6 < few.training_flops(160_000) / whole.training_flops(160_000) < 0.75
+
+
+def test_adapters_of_mms_save_the_operations_of_frozen_kernels():
+    whole, few = (measure("mms_1b_all", train_adapters_only=only) for only in (False, True))
+    assert 0.6 < few.training_flops(160_000) / whole.training_flops(160_000) < 0.75

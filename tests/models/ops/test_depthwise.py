@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from models.ops.depthwise import depthwise_convolution, fast_depthwise_convolution
 
 
-def test_each_channel_has_its_filter_and_both_gradients_are_tensorflows():
+# From the second shape on they share a trace that knows no sizes.
+@pytest.mark.parametrize(("size", "width"), [(6, 5), (4, 3), (8, 7)])
+def test_each_channel_has_its_filter_and_both_gradients_are_tensorflows(size, width):
     rng = np.random.default_rng(0)
     x, kernel, upstream = (
-        tf.constant(rng.normal(size=shape).astype(np.float32)) for shape in ((3, 14, 6), (5, 6), (3, 10, 6))
+        tf.constant(rng.normal(size=shape).astype(np.float32))
+        for shape in ((3, 9 + width, size), (width, size), (3, 10, size))
     )
-    wanted = sum(x.numpy()[:, k : k + 10] * kernel.numpy()[k] for k in range(5))
+    wanted = sum(x.numpy()[:, k : k + 10] * kernel.numpy()[k] for k in range(width))
     gradients = []
     for function in (depthwise_convolution, fast_depthwise_convolution):
         with tf.GradientTape() as tape:

@@ -89,6 +89,7 @@ def test_only_the_adaptation_and_the_head_train_and_the_tables_have_their_names_
     model = adapted(**fields)
     trained = {variable.name.removesuffix(":0"): tuple(variable.shape) for variable in model.trainable_variables}
     assert trained == {entry.ours: entry.shape for entry in trained_table(model.config)}
+    assert not model.backbone.feature_encoder.trainable
     new = {variable.name.removesuffix(":0") for variable in model.adaptation_variables}
     assert new == {entry.ours for entry in adaptation_table(model.config)}
     norms = {name for name in trained if "layer_norm" in name}
