@@ -222,23 +222,26 @@ def _list_rows(
     raise InputError(f"unknown format {format!r}: use one of {', '.join(MANIFEST_FORMATS)}")
 
 
-def read_fields(*, format: str, input: str | os.PathLike[str], split: str = "") -> dict[str, dict[str, object]]:
-    """Returns utterance id -> the keys and columns of a manifest or table that say nothing about audio or text.
+def read_fields(
+    utterances: Iterable[Utterance], *, format: str, input: str | os.PathLike[str], split: str = ""
+) -> dict[str, dict[str, object]]:
+    """Returns utterance id -> the keys and columns of a corpus that say nothing about audio or text.
 
     Args:
-        format: Format of the corpus; only jsonl, csv and tsv have such fields.
-        input: Manifest, or a folder of manifests.
+        utterances: Utterances of the corpus; in formats other than jsonl, csv and tsv, their fields are returned.
+        format: Format of the corpus.
+        input: Folder or file of the corpus.
         split: Part of the corpus, whose name is none of the fields.
     """
     if format != "jsonl" and format not in _DELIMITERS:
-        return {}
+        return {utterance.utterance_id: dict(utterance.fields) for utterance in utterances}
     ignored: list[Fault] = []
     path, _ = _locate(input, split, f".{format}")
     if format == "jsonl":
         records = read_json_records(path, ignored.append)
     else:
-        records = read_table_records(path, _DELIMITERS[format], ignored.append)
-    rows = ((_read_row(record, needs_text=True), record) for record in records)
+        records = read_table_records(path, _DELIMITERS[format], ignored.append, needs_text=False)
+    rows = ((_read_row(record, needs_text=False), record) for record in records)
     return {
         row.utterance_id: {key: value for key, value in record.fields.items() if key not in OWN_FIELDS}
         for row, record in rows
