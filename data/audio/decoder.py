@@ -172,7 +172,7 @@ def unreadable(path: str | os.PathLike[str], error: Exception, content: bytes | 
         error: Error to convert.
         content: Bytes of the file if they are in memory.
     """
-    if content is None:
+    if content is None and parse_address(path) is None:  # the archive of an address has been read
         try:
             is_there, is_file = storage.exists(path), storage.is_file(path)
         except OSError as fault:  # the file system does not answer, or the scheme is unknown

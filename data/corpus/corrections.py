@@ -21,9 +21,10 @@ from common import storage
 from common.json_files import MalformedFileError, optional_field, parse_object
 from common.json_files import field as json_field
 from data.common.errors import InputError
+from data.corpus.columns import TEXT_COLUMNS
 from data.corpus.faults import Fault
 from data.corpus.manifest import iterate_rows
-from data.corpus.rows import TEXT_COLUMNS, iterate_lines, read_text, split_rows
+from data.corpus.rows import iterate_lines, read_text, split_rows
 from data.corpus.utterance import suffix
 
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -51,10 +52,12 @@ class Mark(NamedTuple):
 
 @dataclass
 class Merged:
-    """What became of the marks.
+    """Counts the marks that were merged into a manifest, and keeps what they changed.
 
     Attributes:
-        corrected, left_out, before: Ids whose text was replaced, whose row was removed, and that were merged before.
+        corrected: Ids whose text was replaced.
+        left_out: Ids whose row was removed.
+        before: Ids that were merged before.
         faults: One line for each mark that was not merged.
         changes: A JSON object for each changed row, with what it was.
     """
