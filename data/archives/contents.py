@@ -33,6 +33,8 @@ def read_address(path: str | os.PathLike[str]) -> bytes | None:
     address = parse_address(path)
     if address is None:
         return None
+    if "\0" in address.path:
+        raise InputError(f"no file {address.path!r}: check the path", code="missing_audio")
     try:
         # A file that was replaced is opened again; behind a URL each look would be a request.
         state = None if storage.is_remote(address.path) else storage.state(address.path)

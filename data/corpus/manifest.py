@@ -35,7 +35,7 @@ from data.corpus.slices import GroupFields, keep_few_valued
 from data.corpus.utterance import Row, Utterance, stem, suffix
 
 MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv", "kaldi", "lhotse", *PACKED_FORMATS)
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 _NOT_A_NUMBER = ("nan", "NaN")  # a missing cell as pandas writes it
 
 
@@ -90,7 +90,7 @@ def _list_table(
     path: str | os.PathLike[str], split: str, format: str, report: Report, text_column: str
 ) -> tuple[str, list[Row]]:
     path, split = _locate(path, split, f".{format}")
-    records = read_table_records(path, _DELIMITERS[format], report, needs_text=not text_column)
+    records = read_table_records(path, DELIMITERS[format], report, needs_text=not text_column)
     if text_column and records:
         choose_text_column(records[0].fields, text_column, path)
     return path, list(_rows_of(with_text(records, text_column), path, split, report))
@@ -213,7 +213,7 @@ def _list_rows(
         return list_lhotse(input, split, report)
     if format == "jsonl":
         return _list_jsonl(input, split, report, text_column)
-    if format in _DELIMITERS:
+    if format in DELIMITERS:
         return _list_table(input, split, format, report, text_column)
     if format in PACKED_FORMATS:
         records, split = list_packed(format=format, input=input, split=split, text_column=text_column, report=report)
@@ -233,14 +233,14 @@ def read_fields(
         input: Folder or file of the corpus.
         split: Part of the corpus, whose name is none of the fields.
     """
-    if format != "jsonl" and format not in _DELIMITERS:
+    if format != "jsonl" and format not in DELIMITERS:
         return {utterance.utterance_id: dict(utterance.fields) for utterance in utterances}
     ignored: list[Fault] = []
     path, _ = _locate(input, split, f".{format}")
     if format == "jsonl":
         records = read_json_records(path, ignored.append)
     else:
-        records = read_table_records(path, _DELIMITERS[format], ignored.append, needs_text=False)
+        records = read_table_records(path, DELIMITERS[format], ignored.append, needs_text=False)
     rows = ((_read_row(record, needs_text=False), record) for record in records)
     return {
         row.utterance_id: {key: value for key, value in record.fields.items() if key not in OWN_FIELDS}
@@ -302,7 +302,7 @@ def iterate_rows(path: str, report: Report) -> Iterator[Row]:
     Raises:
         InputError: If the manifest as a whole cannot be read.
     """
-    delimiter = _DELIMITERS.get(suffix(path).removeprefix("."))
+    delimiter = DELIMITERS.get(suffix(path).removeprefix("."))
     records = (
         iterate_json_records(path, report)
         if delimiter is None

@@ -198,6 +198,7 @@ def test_noise_in_a_file_is_an_error_of_one_line_or_another_value(tmp_path, seed
         ("text.parquet#row=0&column=plain", "text.parquet is not a whole Parquet or Arrow file"),
         ("cut.parquet#row=0&column=plain", "cut.parquet is not a whole Parquet or Arrow file"),
         ("t.parquet#bytes=4+99999999", "t.parquet#bytes=4+99999999 is outside the file"),
+        ("t\0.tar#bytes=4+9", "no file 't\\x00.tar': check the path"),
     ],
 )
 def test_what_is_not_there_is_one_line(tmp_path, monkeypatch, address, message):
