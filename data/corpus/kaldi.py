@@ -120,12 +120,19 @@ class _Lists:
         """Returns key -> time of a list of durations or numbers of samples, without the lines that are no number."""
         found: dict[str, ListedTime] = {}
         for item, (value, record) in self.read(name).items():
-            time = read_time({"duration": value}) if key == "duration" else _read_samples(value)
+            time = _read_duration(value) if key == "duration" else _read_samples(value)
             if time.duration_secs is None and time.recording_samples is None:
                 self.report(record.fault("has no number behind the id, correct the line"))
             else:
                 found[item] = time
         return found
+
+
+def _read_duration(value: str) -> ListedTime:
+    try:
+        return read_time({"duration": value})
+    except ValueError:
+        return NO_TIME
 
 
 def _read_samples(value: str) -> ListedTime:

@@ -35,6 +35,7 @@ from data.corpus.slices import GroupFields, keep_few_valued
 from data.corpus.utterance import Row, Utterance, stem, suffix
 
 MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv", "kaldi", "lhotse", *PACKED_FORMATS)
+_WITHOUT_COLUMNS = ("librispeech", "kaldi", "lhotse", "shar")  # their transcripts have one place
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 _NOT_A_NUMBER = ("nan", "NaN")  # a missing cell as pandas writes it
 
@@ -205,6 +206,8 @@ def _list_rows(
     format: str, input: str | os.PathLike[str], split: str, report: Report, text_column: str = ""
 ) -> tuple[str, list[Row]]:
     """Returns the folder or file of a corpus in any of `MANIFEST_FORMATS`, and its rows."""
+    if text_column and format in _WITHOUT_COLUMNS:
+        raise InputError(f"{os.fspath(input)}: the format {format} has no columns: leave text_column empty")
     if format == "librispeech":
         return storage.join(input, split), list_librispeech(input, split, report)
     if format == "kaldi":

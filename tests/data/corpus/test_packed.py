@@ -337,6 +337,13 @@ def test_any_column_can_hold_the_text(tmp_path, items, manifest):
     assert list(open_source(format="webdataset", input=tar, text_column="said").texts) == ["A"]
 
 
+@pytest.mark.parametrize("format", ["tfrecord", "librispeech", "kaldi", "lhotse", "shar"])
+def test_a_column_is_refused_where_there_are_none(tmp_path, format):
+    (tmp_path / "cuts.000000.jsonl").touch()
+    with pytest.raises(InputError, match="leave text_column empty"):
+        open_source(format=format, input=tmp_path, text_column="said")
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
