@@ -98,7 +98,8 @@ def _merge_corpus(
     merged.miss(missing.values(), flags.input, changed)
     for fault in faults:
         print(f"data.apply_corrections: warning: {fault.message}", file=sys.stderr)
-    return format_jsonl(flags.output, kept, read_fields(format=format, input=flags.input, split=flags.split)), merged
+    fields = read_fields(kept, format=format, input=flags.input, split=flags.split)
+    return format_jsonl(flags.output, kept, fields), merged
 
 
 def _read_changes(path: str) -> list[dict[str, Any]]:

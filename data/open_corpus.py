@@ -46,6 +46,8 @@ def open_source(
     if format not in FORMATS:
         raise InputError(f"unknown format {format!r}: use one of {', '.join(FORMATS)}")
     if format == "tfrecord":
+        if text_column:
+            raise InputError(f"{os.fspath(input)}: shards hold one transcript each: leave text_column empty")
         return TFRecordSource(
             input=input,
             split=split,

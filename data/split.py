@@ -58,7 +58,7 @@ def _split(flags: argparse.Namespace) -> None:
     if faults:
         count = sum(len(fault.details) for fault in faults)
         _warn(f"{count} bad utterances left out; {faults[0].message}; --mode=doctor names them all")
-    fields = read_fields(**where)
+    fields = read_fields(utterances, **where)
     strata_names = comma_list(flags.stratify)
     for name in strata_names:
         if not any(name in record for record in fields.values()):

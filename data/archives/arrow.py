@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 from data.archives.address import Cell
-from data.archives.tables import find_column, open_arrow, table_errors
+from data.archives.tables import find_column, open_arrow, table_errors, view_bytes
 from data.common.errors import InputError
 
 
@@ -44,4 +44,5 @@ class ArrowColumn:
                 with self._lock:
                     batch = self._reader.get_batch(number)
             value = find_column(batch, self._column)[row - int(self._ends[number]) + batch.num_rows]
-            return None if not value.is_valid else value.as_buffer().to_pybytes()
+            content = view_bytes(value)
+            return None if content is None else bytes(content)

@@ -22,9 +22,9 @@ class ByteFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """Returns up to `length` bytes from `offset`; raises OSError if they cannot be read."""
+        length = max(0, min(length, self.num_bytes - offset))  # a damaged length must not fill the memory
         if self._local is None:
             return storage.read_range(self.path, offset, length)
-        length = max(0, min(length, self.num_bytes - offset))  # a damaged length must not fill the memory
         content = os.pread(self._local.fileno(), length, offset)
         while 0 < len(content) < length:  # the system returns at most 2 GB at once
             more = os.pread(self._local.fileno(), length - len(content), offset + len(content))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from typing import Protocol
+from typing import Protocol, cast
 
 from common import storage
 from data.archives.address import ByteRange, parse_address
@@ -13,8 +13,10 @@ from data.archives.byte_file import ByteFile
 from data.archives.parquet import ParquetColumn
 from data.archives.tables import is_parquet
 from data.common.errors import InputError
+from data.common.files import most_open
 
-_MOST_OPEN = 512  # files; a process may usually have 1,024 open
+_MOST_OPEN = 512
+_LIMIT_DIVISOR = 2  # most Linux systems let a process open 1,024 files
 
 
 class _Column(Protocol):
@@ -31,12 +33,15 @@ def read_address(path: str | os.PathLike[str]) -> bytes | None:
     address = parse_address(path)
     if address is None:
         return None
+    if "\0" in address.path:
+        raise InputError(f"no file {address.path!r}: check the path", code="missing_audio")
     try:
         # A file that was replaced is opened again; behind a URL each look would be a request.
         state = None if storage.is_remote(address.path) else storage.state(address.path)
         if isinstance(address, ByteRange):
             return _read_range(address, state)
-        content = _open_column(address.path, address.column, state).read(address.row)
+        column = cast(_Column, _open(address.path, address.column, state))
+        content = column.read(address.row)
     except FileNotFoundError as error:
         raise InputError(f"no file {address.path}: check the path", code="missing_audio") from error
     except OSError as error:
@@ -47,19 +52,18 @@ def read_address(path: str | os.PathLike[str]) -> bytes | None:
 
 
 def _read_range(address: ByteRange, state: storage.FileState | None) -> bytes:
-    content = _open_bytes(address.path, state).read(address.offset, address.num_bytes)
+    file = cast(ByteFile, _open(address.path, "", state))
+    content = file.read(address.offset, address.num_bytes)
     if len(content) != address.num_bytes:
         raise InputError(f"{address} is outside the file: fetch or make it again")
     return content
 
 
-@functools.lru_cache(_MOST_OPEN)
-def _open_bytes(path: str, state: storage.FileState | None) -> ByteFile:
+@functools.lru_cache(most_open(_MOST_OPEN, _LIMIT_DIVISOR))
+def _open(path: str, column: str, state: storage.FileState | None) -> ByteFile | _Column:
+    """Opens a file, or with the name of a column that column of a table."""
     del state  # part of the key
-    return ByteFile(path)
-
-
-@functools.lru_cache(_MOST_OPEN)
-def _open_column(path: str, column: str, state: storage.FileState | None) -> _Column:
-    file = _open_bytes(path, state)
+    file = ByteFile(path)
+    if not column:
+        return file
     return ParquetColumn(file, column) if is_parquet(file) else ArrowColumn(path, column)

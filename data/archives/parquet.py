@@ -23,7 +23,7 @@ from data.archives.parquet_pages import (
     decode_page,
     walk_pages,
 )
-from data.archives.tables import find_column, import_pyarrow, open_parquet, table_errors
+from data.archives.tables import find_column, import_pyarrow, leaf_names, open_parquet, table_errors, view_bytes
 from data.common.errors import InputError
 
 _CODECS = {"SNAPPY": "snappy", "GZIP": "gzip", "ZSTD": "zstd", "BROTLI": "brotli", "UNCOMPRESSED": ""}
@@ -55,7 +55,7 @@ class ParquetColumn:
         self._groups: dict[int, _Group | None] = {}
         with open_parquet(file.path) as table:
             self._metadata = table.metadata
-            names = [table.schema.column(index).path for index in range(len(table.schema))]
+            names = leaf_names(table)
             if column not in names:
                 raise InputError(f"{file.path} has no column {column}: fetch or make it again")
             self._index = names.index(column)
@@ -129,9 +129,7 @@ class ParquetColumn:
         with open_parquet(self._file.path) as table:
             group = table.read_row_group(number, columns=[self._column])
         batches = (find_column(batch, self._column) for batch in group.to_batches())
-        return [
-            memoryview(value.as_buffer()).cast("B") if value.is_valid else None for batch in batches for value in batch
-        ]
+        return [view_bytes(value) for batch in batches for value in batch]
 
 
 class _Cache:

@@ -16,6 +16,7 @@ _PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY = 0, 2, 8
 DATA_ENCODINGS = (_PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY)
 _HEAD_BYTES = 2**12  # of a header, which holds the smallest and the largest value of a page
 _MOST_HEAD_BYTES = 2**26
+_MOST_BITS = 32  # of an entry's number
 
 
 class PageHeader(NamedTuple):
@@ -45,7 +46,7 @@ class PageHeader(NamedTuple):
 
     @property
     def is_indexed(self) -> bool:
-        """Whether the values are entries of the dictionary."""
+        """True if the values are entries of the dictionary."""
         return self.encoding in (_PLAIN_DICTIONARY, _RLE_DICTIONARY)
 
 
@@ -64,7 +65,7 @@ def walk_pages(read: Callable[[int, int], bytes], start: int, num_bytes: int) ->
     position, end = start, start + num_bytes
     while position < end:
         page = _read_header(read, position)
-        if page.start + page.compressed_bytes > end or page.compressed_bytes < 0:
+        if page.start + page.compressed_bytes > end:
             raise ValueError(f"the page at byte {position} is outside its column")
         pages.append(page)
         position = page.start + page.compressed_bytes
@@ -82,12 +83,14 @@ def _read_header(read: Callable[[int, int], bytes], position: int) -> PageHeader
             if len(content) < length or length > _MOST_HEAD_BYTES:
                 raise ValueError(f"the page at byte {position} has no whole header") from error
             length *= 16
+        except RecursionError as error:
+            raise ValueError(f"the page at byte {position} has a header that is nested too deeply") from error
     try:
         kind, start = fields[1], position + size
         # 5, 7 and 8 are the headers of data, dictionary and data of version 2.
         inner = fields[{_DATA: 5, _DICTIONARY: 7, _DATA_2: 8}[kind]]
         is_second = kind == _DATA_2
-        return PageHeader(
+        page = PageHeader(
             is_data=kind != _DICTIONARY,
             start=start,
             compressed_bytes=fields[3],
@@ -100,6 +103,10 @@ def _read_header(read: Callable[[int, int], bytes], position: int) -> PageHeader
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"the page at byte {position} has a damaged header") from error
+    numbers = (page.compressed_bytes, page.num_bytes, page.num_values, page.encoding, page.plain_bytes)
+    if not all(isinstance(number, int) and 0 <= number < 2**31 for number in numbers):
+        raise ValueError(f"the page at byte {position} has a damaged header")
+    return page
 
 
 class _Thrift:
@@ -211,6 +218,10 @@ def _read_levels(header: PageHeader, max_level: int, body: memoryview) -> tuple[
 
 def _read_hybrid(content: memoryview, num_bits: int, count: int) -> np.ndarray:
     """Returns `count` numbers of so many bits, encoded as runs and as packed groups of eight."""
+    if not num_bits:  # the numbers of a dictionary with one entry
+        return np.zeros(count, np.int64)
+    if num_bits > _MOST_BITS:
+        raise ValueError(f"a page has numbers of {num_bits} bits")
     parts: list[np.ndarray] = []
     found = position = 0
     num_bytes = (num_bits + 7) // 8

@@ -38,6 +38,11 @@ def is_parquet(file: ByteFile) -> bool:
     return file.read(0, 4) == _PARQUET
 
 
+def _is_parquet_file(path: str) -> bool:
+    with table_errors(path):
+        return is_parquet(ByteFile(path))
+
+
 @contextmanager
 def open_parquet(path: str) -> Iterator[pa.parquet.ParquetFile]:
     """Opens a Parquet file; errors of pyarrow inside the context become an InputError."""
@@ -78,9 +83,7 @@ def table_errors(path: str) -> Iterator[None]:
 
 def read_schema(path: str) -> pa.Schema:
     """Returns the columns of a Parquet or Arrow file and their types; raises InputError if it cannot be read."""
-    with table_errors(path):
-        parquet = is_parquet(ByteFile(path))
-    if parquet:
+    if _is_parquet_file(path):
         with open_parquet(path) as table:
             return _check_names(table.schema_arrow)
     with open_arrow(path) as reader:
@@ -106,9 +109,7 @@ def iterate_columns(path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatc
         InputError: If the file cannot be read.
     """
     pyarrow = import_pyarrow()
-    with table_errors(path):
-        parquet = is_parquet(ByteFile(path))
-    if parquet:
+    if _is_parquet_file(path):
         with open_parquet(path) as table:
             for batch in table.iter_batches(_BATCH_ROWS, columns=list(columns)):
                 yield _flatten(pyarrow, batch, columns)
@@ -121,13 +122,11 @@ def iterate_columns(path: str, columns: Sequence[str]) -> Iterator[pa.RecordBatc
 
 def estimate_page_bytes(path: str, column: str) -> int:
     """Returns about how many bytes of a Parquet file must be decoded for one value of a column; 0 for Arrow."""
-    with table_errors(path):
-        parquet = is_parquet(ByteFile(path))
-    if not parquet:
+    if not _is_parquet_file(path):
         return 0
     most = 0
     with open_parquet(path) as table:
-        index = _column_names(table).index(column)
+        index = leaf_names(table).index(column)
         for number in range(table.metadata.num_row_groups):
             group = table.metadata.row_group(number)
             rows = max(1, group.num_rows)
@@ -135,7 +134,8 @@ def estimate_page_bytes(path: str, column: str) -> int:
     return most
 
 
-def _column_names(table: pa.parquet.ParquetFile) -> list[str]:
+def leaf_names(table: pa.parquet.ParquetFile) -> list[str]:
+    """Returns the columns of a Parquet file by their place in a group of rows, "audio.bytes" for a field."""
     return [table.schema.column(index).path for index in range(len(table.schema))]
 
 
@@ -146,14 +146,12 @@ def find_present(path: str, column: str) -> np.ndarray:
         InputError: If the file cannot be read.
     """
     parts: list[np.ndarray] = []
-    with table_errors(path):
-        parquet = is_parquet(ByteFile(path))
-    if not parquet:
+    if not _is_parquet_file(path):
         with open_arrow(path) as reader:
             parts = [find_column(batch, column).is_valid().to_numpy(False) for batch in _batches(reader)]
         return np.concatenate([np.zeros(0, bool), *parts])
     with open_parquet(path) as table:
-        names = _column_names(table)
+        names = leaf_names(table)
         for number in range(table.metadata.num_row_groups):
             group = table.metadata.row_group(number)
             statistics = group.column(names.index(column)).statistics
@@ -174,6 +172,19 @@ def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
 
 def _flatten(pyarrow: Any, batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
     return pyarrow.RecordBatch.from_arrays([find_column(batch, name) for name in columns], names=list(columns))
+
+
+def view_bytes(value: pa.Scalar) -> memoryview | None:
+    """Returns the bytes of a value without a copy; None if it has none.
+
+    Raises:
+        ValueError: If it holds something else.
+    """
+    if not value.is_valid:
+        return None
+    if not hasattr(value, "as_buffer"):
+        raise ValueError(f"the column holds {value.type}, not bytes")
+    return memoryview(value.as_buffer()).cast("B")
 
 
 def find_column(batch: pa.RecordBatch, name: str) -> pa.Array:

@@ -53,13 +53,22 @@ def _list_into(found: list[TarMember], file: BinaryIO) -> str:
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for item in tar:
+                if item.size < 0:
+                    return f"{item.name} has a negative size"
+                if item.issparse():  # its content has holes, so it is no range of bytes
+                    return f"{item.name} was written with tar --sparse"
                 if item.isreg():
                     found.append(TarMember(item.name, item.offset_data, item.size))
             file.seek(tar.offset)
-            # A tar that was cut between two files has no block of zeros at its end.
-            return "" if len(file.read(_BLOCK)) == _BLOCK else "its end is missing"
-    except (tarfile.TarError, EOFError) as error:
-        return " ".join(str(error).split())
+            # A tar that was cut between two files has no block of zeros at its end. `tarfile` takes a damaged header
+            # for the end.
+            end = file.read(_BLOCK)
+            if len(end) < _BLOCK:
+                return "its end is missing"
+            return f"no header at byte {tar.offset}" if any(end) else ""
+    # Damaged headers promise impossible sizes and places, and lists that `tarfile` reads recursively.
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+        return " ".join(str(error).split()) or type(error).__name__
 
 
 def read_member(path: str, member: TarMember) -> bytes:

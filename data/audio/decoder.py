@@ -78,7 +78,7 @@ def open_audio(
                     advice=_conversion(path),
                     walks=walks and not is_decoded,
                 ) as media:
-                    _check_media(path, media)
+                    _check_numbers(path, media)
                     yield media
                 return
             _check_content(path, stream, kind, is_decoded=is_decoded, walks=walks)
@@ -172,7 +172,7 @@ def unreadable(path: str | os.PathLike[str], error: Exception, content: bytes | 
         error: Error to convert.
         content: Bytes of the file if they are in memory.
     """
-    if content is None:
+    if content is None and parse_address(path) is None:  # the archive of an address has been read
         try:
             is_there, is_file = storage.exists(path), storage.is_file(path)
         except OSError as fault:  # the file system does not answer, or the scheme is unknown
@@ -291,9 +291,7 @@ def _check_header(path: str | os.PathLike[str], file: soundfile.SoundFile, strea
     libsndfile guesses the length of an MP3 file without an information frame from its first frame and its size, and
     reads no further, so with a variable bit rate it silently drops speech.
     """
-    if file.frames <= 0:
-        raise InputError(f"no samples in audio file {path}: remove it or record it again", code="empty_audio")
-    _check_numbers(path, file.samplerate, file.channels)
+    _check_numbers(path, file)
     position = stream.tell()  # libsndfile reads through the same handle
     says_length = not file.subtype.startswith("MPEG") or _has_mp3_length(stream)
     num_bytes = stream.seek(0, os.SEEK_END) or stream.tell()
@@ -311,17 +309,13 @@ def _conversion(path: str | os.PathLike[str]) -> str:
     return "and write the archive again" if parse_address(path) else f"for example {conversion_command(path)}"
 
 
-def _check_media(path: str | os.PathLike[str], file: MediaFile) -> None:
+def _check_numbers(path: str | os.PathLike[str], file: soundfile.SoundFile | MediaFile) -> None:
+    """Refuses empty recordings, and impossible rates and numbers of channels."""
     if file.frames <= 0:
         raise InputError(f"no samples in audio file {path}: remove it or record it again", code="empty_audio")
-    _check_numbers(path, file.samplerate, file.channels)
-
-
-def _check_numbers(path: str | os.PathLike[str], rate: int, num_channels: int) -> None:
-    """Refuses impossible rates and numbers of channels."""
-    if not SAMPLE_RATES[0] <= rate <= SAMPLE_RATES[1] or not 1 <= num_channels <= MAX_CHANNELS:
+    if not SAMPLE_RATES[0] <= file.samplerate <= SAMPLE_RATES[1] or not 1 <= file.channels <= MAX_CHANNELS:
         raise InputError(
-            f"{path} has {rate} Hz and {num_channels} channel(s) by its header, wanted {SAMPLE_RATES[0]} "
+            f"{path} has {file.samplerate} Hz and {file.channels} channel(s) by its header, wanted {SAMPLE_RATES[0]} "
             f"to {SAMPLE_RATES[1]} Hz and at most {MAX_CHANNELS} channels: fetch or make it again"
         )
 

@@ -27,6 +27,20 @@ def _load(path: str) -> ModuleType:
     return av
 
 
+class _Stream:
+    """Bytes for FFmpeg, for which PyAV prints a traceback if a damaged file makes it seek to an impossible place."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.read, self.tell = stream.read, stream.tell
+        self._stream = stream
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._stream.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1  # an error, as FFmpeg has it
+
+
 class MediaFile:
     """The audio of an open container; it has the part of `soundfile.SoundFile` that decoding uses.
 
@@ -156,7 +170,8 @@ class MediaFile:
     def _open(self) -> None:
         self.close()
         self._stream_bytes.seek(0)
-        self._container = self._av.open(self._stream_bytes, format=self._demuxer, metadata_errors="ignore")
+        stream = _Stream(self._stream_bytes)
+        self._container = self._av.open(stream, format=self._demuxer, metadata_errors="ignore")
         if not self._container.streams.audio:
             raise InputError(f"{self._path} has no audio stream: leave it out", code="empty_audio")
         self._audio = self._container.streams.audio[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import resource
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -15,9 +14,10 @@ import soundfile
 from data.archives.address import parse_address
 from data.audio.decoder import open_audio, unreadable
 from data.audio.media_file import MediaFile
+from data.common.files import most_open
 
 _MOST_OPEN = 256  # a decoder of FLAC holds some 100 kB
-_OF_LIMIT = 8  # a pool takes one in so many of the files that the process may open: each set has a pool
+_LIMIT_DIVISOR = 8  # each set has a pool
 
 
 class OpenFiles:
@@ -35,7 +35,7 @@ class OpenFiles:
             most: Most files to keep open while nobody reads them; those read longest ago are closed. 0 = by the limit
                 of the process, at most 256.
         """
-        self._most = most or _default_most()
+        self._most = most or most_open(_MOST_OPEN, _LIMIT_DIVISOR)
         self._idle: OrderedDict[str, tuple[soundfile.SoundFile | MediaFile, ExitStack]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -44,8 +44,8 @@ class OpenFiles:
         """Lends a recording to one reader; another reader at the same time gets a handle of its own.
 
         Raises:
-            InputError: As `open_audio`. Errors of libsndfile and of the file system inside the context are converted to
-                it, and the file is closed.
+            InputError: If `open_audio` refuses the recording, or libsndfile or the file system raises inside the
+                context; the recording is then closed.
         """
         name = os.fspath(path)
         with self._lock:
@@ -72,11 +72,6 @@ class OpenFiles:
     def __del__(self) -> None:
         for _, stack in getattr(self, "_idle", {}).values():
             stack.close()
-
-
-def _default_most() -> int:
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return _MOST_OPEN if limit == resource.RLIM_INFINITY else min(_MOST_OPEN, max(1, limit // _OF_LIMIT))
 
 
 def can_be_kept(file: soundfile.SoundFile | MediaFile) -> bool:

@@ -1,9 +1,10 @@
-"""Writes files atomically, names them relative to a folder, and locks folders against a second writer."""
+"""Writes files atomically, names them relative to a folder, locks folders, and limits how many stay open."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,6 +87,17 @@ def join_writer(folder: str | os.PathLike[str]) -> None:
     """Holds a shared lock from a worker process until that process ends."""
     if not storage.is_remote(folder):
         fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def most_open(most: int, divisor: int) -> int:
+    """Returns how many files a cache may keep open.
+
+    Args:
+        most: Upper bound.
+        divisor: The cache takes one in so many of the files that the process may open.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if limit == resource.RLIM_INFINITY else min(most, max(1, limit // divisor))
 
 
 def relative_path(path: str, folder: str) -> str:

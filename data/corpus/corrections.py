@@ -21,12 +21,11 @@ from common import storage
 from common.json_files import MalformedFileError, optional_field, parse_object
 from common.json_files import field as json_field
 from data.common.errors import InputError
+from data.corpus.columns import TEXT_COLUMNS
 from data.corpus.faults import Fault
-from data.corpus.manifest import iterate_rows
-from data.corpus.rows import TEXT_COLUMNS, iterate_lines, read_text, split_rows
+from data.corpus.manifest import DELIMITERS, iterate_rows
+from data.corpus.rows import iterate_lines, read_text, split_rows
 from data.corpus.utterance import suffix
-
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 class Mark(NamedTuple):
@@ -51,10 +50,12 @@ class Mark(NamedTuple):
 
 @dataclass
 class Merged:
-    """What became of the marks.
+    """Counts the marks that were merged into a manifest, and keeps what they changed.
 
     Attributes:
-        corrected, left_out, before: Ids whose text was replaced, whose row was removed, and that were merged before.
+        corrected: Ids whose text was replaced.
+        left_out: Ids whose row was removed.
+        before: Ids that were merged before.
         faults: One line for each mark that was not merged.
         changes: A JSON object for each changed row, with what it was.
     """
@@ -161,9 +162,10 @@ def merge_marks(
     read_text(path)  # refuses what is not UTF-8
     merged, ignored = Merged(), list[Fault]()
     rows = list(iterate_rows(path, ignored.append))
-    delimiter = _DELIMITERS.get(suffix(path))
+    delimiter = DELIMITERS.get(suffix(path).removeprefix("."))
     ends = r"(?<=\n)" if delimiter is None else r"(?<=\n)|(?<=\r)(?!\n)"
     lines = re.split(ends, content.decode())
+    bare = [] if delimiter is None else _bare(lines)
     missing, names = dict(marks), (text_column,) if text_column else TEXT_COLUMNS
     for row in rows:
         mark = marks.get(row.utterance_id)
@@ -171,9 +173,9 @@ def merge_marks(
             continue
         missing.pop(row.utterance_id, None)
         first = int(row.place.rpartition(":")[2]) - 1
-        last = first if delimiter is None else _last_line(lines, first, delimiter)
+        last = first if delimiter is None else next(split_rows(bare, first, delimiter))[1]
         line = "".join(lines[first : last + 1])
-        before, rewrite = _read_json(line, names) if delimiter is None else _read_cells(lines, line, delimiter, names)
+        before, rewrite = _read_json(line, names) if delimiter is None else _read_cells(line, bare, delimiter, names)
         text = merged.merge(mark, before, line.rstrip("\r\n").removeprefix("\ufeff"))
         if text == before:
             continue
@@ -197,12 +199,12 @@ def _read_json(line: str, names: Sequence[str]) -> tuple[str, Callable[[str], st
 
 
 def _read_cells(
-    lines: Sequence[str], line: str, delimiter: str, names: Sequence[str]
+    line: str, table: Sequence[str], delimiter: str, names: Sequence[str]
 ) -> tuple[str, Callable[[str], str]]:
     """Returns the transcript of a row of a table, whose first line is the header, and what writes another one."""
     body = line.rstrip("\r\n")
     cells = next(split_rows(_bare(body.split("\n")), 0, delimiter))[2]
-    header = next(found for _, _, found, _ in split_rows(_bare(lines), 0, delimiter))
+    header = next(found for _, _, found, _ in split_rows(table, 0, delimiter))
     name = next((name for name in names if name in header), "")
     if not name:
         raise InputError(f"the table has no column {' or '.join(names)}: give --text_column")
@@ -217,11 +219,6 @@ def _read_cells(
         return file.getvalue() + line[len(body) :]
 
     return cells[place], rewrite
-
-
-def _last_line(lines: Sequence[str], first: int, delimiter: str) -> int:
-    """Returns the last line of the row of a table that begins at a line."""
-    return next(split_rows(_bare(lines), first, delimiter))[1]
 
 
 def _bare(lines: Sequence[str]) -> list[str]:

@@ -120,12 +120,19 @@ class _Lists:
         """Returns key -> time of a list of durations or numbers of samples, without the lines that are no number."""
         found: dict[str, ListedTime] = {}
         for item, (value, record) in self.read(name).items():
-            time = read_time({"duration": value}) if key == "duration" else _read_samples(value)
+            time = _read_duration(value) if key == "duration" else _read_samples(value)
             if time.duration_secs is None and time.recording_samples is None:
                 self.report(record.fault("has no number behind the id, correct the line"))
             else:
                 found[item] = time
         return found
+
+
+def _read_duration(value: str) -> ListedTime:
+    try:
+        return read_time({"duration": value})
+    except ValueError:
+        return NO_TIME
 
 
 def _read_samples(value: str) -> ListedTime:
@@ -164,7 +171,9 @@ def _read_segment(value: str, record: Record, durations: Mapping[str, ListedTime
         raise ValueError("has a start, an end or a channel that is no number") from error
     if not (start.is_finite() and end.is_finite()) or max(abs(start), abs(end)) > 10**12:
         raise ValueError("has a start or an end that is no number of seconds")
-    if start < 0 or (end <= start and end != -1) or (channel is not None and not 0 <= channel < 10**6):
+    if channel is not None and channel >= 10**6:
+        raise ValueError("has a channel that no recording has")
+    if start < 0 or (end <= start and end != -1) or (channel is not None and channel < 0):
         raise ValueError(f"has a segment from {start:g} s to {end:g} s" if end <= start else "has a negative number")
     duration = None if end == -1 else end - start  # -1 stands for the end of the recording
     fields = {"offset": str(start), "duration": duration if duration is None else str(duration)}

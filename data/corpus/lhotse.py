@@ -10,7 +10,7 @@ from common import storage
 from common.json_files import MalformedFileError, describe, field, optional_field
 from common.near_files import describe_near
 from data.common.errors import InputError
-from data.corpus.faults import Fault, Report
+from data.corpus.faults import Report
 from data.corpus.listed_paths import resolve_paths
 from data.corpus.rows import Record, iterate_json_records
 from data.corpus.segments import ListedTime
@@ -58,7 +58,7 @@ def list_lhotse(path: str | os.PathLike[str], split: str, report: Report) -> tup
         try:
             rows += _read_cut(record, report, groups)
         except MalformedFileError as error:
-            report(Fault("bad_record", f"{error}: correct the line", {record.place: str(error)}))
+            report(record.malformed(error))
     paths = resolve_paths([row.path for row in rows], storage.parent(located))
     return located, [row._replace(path=path) for row, path in zip(rows, paths, strict=True)]
 
@@ -100,12 +100,13 @@ def _read_cut(record: Record, report: Report, groups: GroupFields) -> Iterator[R
         return
     for one in texts:
         key = name if len(spoken) == 1 else field(one, "id", str, place)
-        audio = _find_audio(_channels_of(cut, one), recording, place)
+        audio = _find_audio(find_channels(cut, one), recording, place)
         if isinstance(audio, str):
             report(record.fault(audio, key=key))
             continue
         try:
-            time = _read_time(cut, one, recording, place, is_whole=len(spoken) == 1)
+            listed = optional_field(recording, "duration", float, place, 0.0)
+            time = read_cut_time(cut, one, place, is_whole=len(spoken) == 1)._replace(recording_secs=listed or None)
         except ValueError as error:
             if isinstance(error, MalformedFileError):
                 raise
@@ -138,7 +139,7 @@ def _refuse_recording(recording: Mapping[str, Any], place: str) -> str:
     return ""
 
 
-def _channels_of(cut: Mapping[str, Any], spoken: Mapping[str, Any]) -> list[Any]:
+def find_channels(cut: Mapping[str, Any], spoken: Mapping[str, Any]) -> list[Any]:
     """Returns the channels to hear: those of the supervision among those of the cut."""
     of_cut, of_text = (
         channels if isinstance(channels := one.get("channel", 0), list) else [channels] for one in (cut, spoken)
@@ -166,10 +167,13 @@ def _find_audio(wanted: list[Any], recording: Mapping[str, Any], place: str) -> 
     return f"has channel {', '.join(map(describe, wanted[:4]))}, which no single file of its recording holds"
 
 
-def _read_time(
-    cut: Mapping[str, Any], spoken: Mapping[str, Any], recording: Mapping[str, Any], place: str, *, is_whole: bool
-) -> ListedTime:
-    """Returns where a supervision of a cut is in the recording; the whole cut for its only one."""
+def read_cut_time(cut: Mapping[str, Any], spoken: Mapping[str, Any], place: str, *, is_whole: bool) -> ListedTime:
+    """Returns where a supervision of a cut is in the recording; the whole cut for its only one.
+
+    Raises:
+        MalformedFileError: If a time is not a number.
+        ValueError: If a time is wrong; the message continues one that begins with the line.
+    """
     start, duration = optional_field(cut, "start", float, place, 0.0), field(cut, "duration", float, place)
     begin = optional_field(spoken, "start", float, place, 0.0)
     end = begin + optional_field(spoken, "duration", float, place, duration)
@@ -183,5 +187,4 @@ def _read_time(
     if not is_whole:
         begin, end = max(begin, 0.0), min(end, duration)
         start, duration = round(start + begin, 8), round(end - begin, 8)  # as Lhotse adds times
-    listed = optional_field(recording, "duration", float, place, 0.0)
-    return ListedTime(start, duration, recording_secs=listed or None)
+    return ListedTime(start, duration)

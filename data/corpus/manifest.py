@@ -35,7 +35,8 @@ from data.corpus.slices import GroupFields, keep_few_valued
 from data.corpus.utterance import Row, Utterance, stem, suffix
 
 MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv", "kaldi", "lhotse", *PACKED_FORMATS)
-_DELIMITERS = {"csv": ",", "tsv": "\t"}
+_WITHOUT_COLUMNS = ("librispeech", "kaldi", "lhotse", "shar")  # their transcripts have one place
+DELIMITERS = {"csv": ",", "tsv": "\t"}
 _NOT_A_NUMBER = ("nan", "NaN")  # a missing cell as pandas writes it
 
 
@@ -90,7 +91,7 @@ def _list_table(
     path: str | os.PathLike[str], split: str, format: str, report: Report, text_column: str
 ) -> tuple[str, list[Row]]:
     path, split = _locate(path, split, f".{format}")
-    records = read_table_records(path, _DELIMITERS[format], report, needs_text=not text_column)
+    records = read_table_records(path, DELIMITERS[format], report, needs_text=not text_column)
     if text_column and records:
         choose_text_column(records[0].fields, text_column, path)
     return path, list(_rows_of(with_text(records, text_column), path, split, report))
@@ -205,6 +206,8 @@ def _list_rows(
     format: str, input: str | os.PathLike[str], split: str, report: Report, text_column: str = ""
 ) -> tuple[str, list[Row]]:
     """Returns the folder or file of a corpus in any of `MANIFEST_FORMATS`, and its rows."""
+    if text_column and format in _WITHOUT_COLUMNS:
+        raise InputError(f"{os.fspath(input)}: the format {format} has no columns: leave text_column empty")
     if format == "librispeech":
         return storage.join(input, split), list_librispeech(input, split, report)
     if format == "kaldi":
@@ -213,7 +216,7 @@ def _list_rows(
         return list_lhotse(input, split, report)
     if format == "jsonl":
         return _list_jsonl(input, split, report, text_column)
-    if format in _DELIMITERS:
+    if format in DELIMITERS:
         return _list_table(input, split, format, report, text_column)
     if format in PACKED_FORMATS:
         records, split = list_packed(format=format, input=input, split=split, text_column=text_column, report=report)
@@ -222,23 +225,26 @@ def _list_rows(
     raise InputError(f"unknown format {format!r}: use one of {', '.join(MANIFEST_FORMATS)}")
 
 
-def read_fields(*, format: str, input: str | os.PathLike[str], split: str = "") -> dict[str, dict[str, object]]:
-    """Returns utterance id -> the keys and columns of a manifest or table that say nothing about audio or text.
+def read_fields(
+    utterances: Iterable[Utterance], *, format: str, input: str | os.PathLike[str], split: str = ""
+) -> dict[str, dict[str, object]]:
+    """Returns utterance id -> the keys and columns of a corpus that say nothing about audio or text.
 
     Args:
-        format: Format of the corpus; only jsonl, csv and tsv have such fields.
-        input: Manifest, or a folder of manifests.
+        utterances: Utterances of the corpus; in formats other than jsonl, csv and tsv, their fields are returned.
+        format: Format of the corpus.
+        input: Folder or file of the corpus.
         split: Part of the corpus, whose name is none of the fields.
     """
-    if format != "jsonl" and format not in _DELIMITERS:
-        return {}
+    if format != "jsonl" and format not in DELIMITERS:
+        return {utterance.utterance_id: dict(utterance.fields) for utterance in utterances}
     ignored: list[Fault] = []
     path, _ = _locate(input, split, f".{format}")
     if format == "jsonl":
         records = read_json_records(path, ignored.append)
     else:
-        records = read_table_records(path, _DELIMITERS[format], ignored.append)
-    rows = ((_read_row(record, needs_text=True), record) for record in records)
+        records = read_table_records(path, DELIMITERS[format], ignored.append, needs_text=False)
+    rows = ((_read_row(record, needs_text=False), record) for record in records)
     return {
         row.utterance_id: {key: value for key, value in record.fields.items() if key not in OWN_FIELDS}
         for row, record in rows
@@ -299,7 +305,7 @@ def iterate_rows(path: str, report: Report) -> Iterator[Row]:
     Raises:
         InputError: If the manifest as a whole cannot be read.
     """
-    delimiter = _DELIMITERS.get(suffix(path).removeprefix("."))
+    delimiter = DELIMITERS.get(suffix(path).removeprefix("."))
     records = (
         iterate_json_records(path, report)
         if delimiter is None

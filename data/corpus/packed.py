@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from data.common.errors import InputError
 from data.corpus.data_files import find_data_files
 from data.corpus.faults import Report
 from data.corpus.rows import Record
@@ -37,7 +36,7 @@ def list_packed(
         format: Format of the corpus.
         input: File, folder or pattern of several files.
         split: Split that names of files and folders say; "" = all.
-        text_column: Column of the transcripts; "" = a known one.
+        text_column: Column of the transcripts; "" = a known one. Shar has none.
         report: Called with each fault of a row, which is left out when it returns.
 
     Returns:
@@ -50,7 +49,5 @@ def list_packed(
     if format == "webdataset":
         return list_samples(files, report, text_column=text_column), left
     if format == "shar":
-        if text_column:
-            raise InputError(f"{os.fspath(input)}: Lhotse Shar has its texts in supervisions: leave text_column empty")
         return list_cuts(files, report), left
     return list_table_rows(files, report, text_column=text_column), left

@@ -40,6 +40,10 @@ class Record(NamedTuple):
         message = f"{self.place} {what}: {excerpt(self.line)}" if self.line.strip() else f"{self.place} {what}"
         return Fault(code, message, {key or self.place: message if key else message.removeprefix(f"{self.place} ")})
 
+    def malformed(self, error: MalformedFileError) -> Fault:
+        """Returns a fault of this line from an error whose message begins with its place."""
+        return self.fault(f"{str(error).removeprefix(self.place).lstrip(': ')}, correct the line")
+
 
 def read_json_records(path: str, report: Report) -> list[Record]:
     """Reads a manifest with one JSON object per line.

@@ -137,7 +137,7 @@ def _number(record: Mapping[str, object], key: str, *, strict: bool = False) -> 
 
 def _parse_number(value: object, key: str, *, strict: bool) -> tuple[float | None, float]:
     wrong = ValueError(f"has {key} {_short(value)}: give seconds as a number")
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         raise wrong
     try:
         number = Decimal(str(value).strip() or "NaN")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +13,12 @@ from data.archives.address import ByteRange
 from data.archives.tar import TarMember, list_members
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report
-from data.corpus.rows import Record
+from data.corpus.lhotse import find_channels, read_cut_time
+from data.corpus.rows import Record, iterate_lines
 from data.corpus.slices import cut_fields
 
 _CUTS = re.compile(r"cuts\.(.+?)\.jsonl(?:\.gz)?")
-_SLACK_SECS = 0.05
+_NO_AUDIO = (".json", ".nodata", ".nometa")  # the recording's own fields, and what Lhotse writes for an absent one
 
 
 def list_cuts(files: Sequence[str], report: Report) -> Iterator[Record]:
@@ -41,30 +40,20 @@ def list_cuts(files: Sequence[str], report: Report) -> Iterator[Record]:
         if damage:
             report(Fault("damaged_shard", damage, {tar: damage}))
         audio = {os.path.splitext(item.name)[0]: item for item in members if not item.name.endswith(_NO_AUDIO)}
-        for place, line in _read_lines(path, report):
+        for line_number, line in _read_lines(path, report):
+            place = f"{path}:{line_number}"
             try:
-                cut = parse_object(line, place)
-                yield from _read_cut(cut, place, tar, audio, report)
+                yield from _read_cut(parse_object(line, place), place, tar, audio, report)
             except MalformedFileError as error:
-                what = f"{str(error).removeprefix(place).lstrip(': ')}, correct the line"
-                report(Record(place, {}, "").fault(what))
+                report(Record(place, {}, "").malformed(error))
 
 
-_NO_AUDIO = (".json", ".nodata", ".nometa")  # the recording's own fields, and what Lhotse writes for an absent one
-
-
-def _read_lines(path: str, report: Report) -> Iterator[tuple[str, bytes]]:
-    """Yields the place and the content of each line that is not blank."""
+def _read_lines(path: str, report: Report) -> Iterator[tuple[int, bytes]]:
+    """Yields the number and the content of each line, and reports where a damaged file ends."""
     try:
-        with storage.open_binary(path) as packed:
-            is_packed = path.endswith(".gz")
-            with gzip.open(packed) if is_packed else packed as file:
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield f"{path}:{number}", line.strip()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        damage = f"{path} is not whole ({' '.join(str(error).split())}): fetch or make it again"
-        report(Fault("damaged_shard", damage, {path: damage}))
+        yield from iterate_lines(path)
+    except InputError as error:
+        report(Fault("damaged_shard", str(error), {path: str(error)}))
 
 
 def _read_cut(
@@ -80,18 +69,24 @@ def _read_cut(
         return
     member = audio[cut_id]
     address = str(ByteRange(tar, member.offset, member.num_bytes))
-    secs = field(cut, "duration", float, place)
     supervisions = optional_field(cut, "supervisions", list, place, [])
     for supervision in supervisions or [{}]:
         if not isinstance(supervision, dict):
             raise MalformedFileError(f"{place} has a supervision that is not a JSON object")
         is_part = len(supervisions) > 1
         utterance_id = optional_field(supervision, "id", str, place, cut_id) if is_part else cut_id
-        start = optional_field(supervision, "start", float, place, 0.0)
-        duration = optional_field(supervision, "duration", float, place, secs)
-        if start < -_SLACK_SECS or start + duration > secs + _SLACK_SECS:
-            what = f"has a text from {start:g} s to {start + duration:g} s in a cut of {secs:g} s: cut it again"
-            report(blank.fault(what, code="bad_segment", key=utterance_id))
+        try:
+            # The tar holds the audio of the cut alone.
+            time = read_cut_time({**cut, "start": 0.0}, supervision, place, is_whole=not is_part)
+        except ValueError as error:
+            if isinstance(error, MalformedFileError):
+                raise
+            report(blank.fault(str(error), code="bad_segment", key=utterance_id))
+            continue
+        wanted, stored = find_channels(cut, supervision), find_channels(cut, cut)
+        if 1 < len(wanted) < len(stored):
+            what = f"has {len(wanted)} of {len(stored)} channels, and one or all are read: write Shar of its mix"
+            report(blank.fault(what, key=utterance_id))
             continue
         fields: dict[str, object] = {
             **cut_fields(cut, supervision),
@@ -99,8 +94,10 @@ def _read_cut(
             "utterance_id": utterance_id,
             "text": supervision.get("text"),
             "speaker": supervision.get("speaker"),
-            "duration": duration if is_part else secs,
+            "duration": time.duration_secs,
         }
         if is_part:
-            fields["offset"] = max(0.0, start)
+            fields["offset"] = time.offset_secs
+        if len(wanted) < len(stored):
+            fields["audio_channel"] = stored.index(wanted[0])
         yield blank._replace(fields=fields)

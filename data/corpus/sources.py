@@ -70,7 +70,7 @@ def duration_conflicts(source: Source) -> Mapping[str, str]:
 
 
 class Span(NamedTuple):
-    """Where the audio of an utterance is stored.
+    """Locates the audio of an utterance in its file.
 
     Attributes:
         path: Absolute path or URL of the file.

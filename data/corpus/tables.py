@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 _AUDIO_NAMES = ("audio", "speech", "recording", "bytes", "wav", "flac", "mp3")
 _LARGE_PAGE = 2**25  # bytes; the `datasets` library writes 100 recordings a page, some 10 MB
-_TIME_COLUMNS = ("offset", "duration", "start", "end")
+_SEGMENT_COLUMNS = ("offset", "duration")
+_TIME_COLUMNS = (*_SEGMENT_COLUMNS, "start", "end")
 
 
 class _Columns(NamedTuple):
@@ -126,14 +127,17 @@ def find_columns(path: str, text_column: str = "") -> _Columns:
         InputError: If it cannot be read, or has no audio or no transcripts.
     """
     schema = read_schema(path)
-    names = schema.names
+    for name in _SEGMENT_COLUMNS:
+        if name in schema.names and not _is_single(schema.field(name).type):
+            raise InputError(f"{path}: the column {name} holds {schema.field(name).type}, wanted seconds as numbers")
+    names = [field.name for field in schema if _is_single(field.type)]
     content, audio_path = _find_audio(path, schema)
     ids = [name for name in ID_COLUMNS if name in names]
     ids += [name for name in dict.fromkeys((audio_path, *PATH_COLUMNS)) if name == audio_path or name in names]
     return _Columns(
         content=content,
         path=audio_path,
-        text=choose_text_column([name for name in names if name != content.partition(".")[0]], text_column, path),
+        text=choose_text_column(names, text_column, path),
         speaker=choose_column(names, SPEAKER_COLUMNS),
         split="split" if "split" in names else "",
         ids=tuple(filter(None, ids)),
@@ -142,12 +146,24 @@ def find_columns(path: str, text_column: str = "") -> _Columns:
     )
 
 
+def _is_single(kind: pa.DataType) -> bool:
+    """Returns whether values are single numbers or texts, which Python holds whatever they are."""
+    import pyarrow as pa
+
+    types = pa.types
+    tests = (types.is_string, types.is_large_string, types.is_dictionary, types.is_boolean, types.is_integer)
+    return any(test(kind) for test in (*tests, types.is_floating, types.is_decimal, types.is_null))
+
+
 def _makes_groups(field: pa.Field) -> bool:
     import pyarrow as pa
 
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary, pa.types.is_boolean)
-    is_single = any(test(field.type) for test in (*tests, pa.types.is_integer))
-    return is_single and field.name not in (*OWN_FIELDS, *ID_COLUMNS, *PATH_COLUMNS, *_TIME_COLUMNS)
+    is_measured = pa.types.is_floating(field.type) or pa.types.is_decimal(field.type)
+    return (
+        _is_single(field.type)
+        and not is_measured
+        and field.name not in (*OWN_FIELDS, *ID_COLUMNS, *PATH_COLUMNS, *_TIME_COLUMNS)
+    )
 
 
 def _find_audio(path: str, schema: pa.Schema) -> tuple[str, str]:

@@ -74,9 +74,9 @@ def _eaf_text(text: str, path: Path) -> str:
         if "<!ENTITY" in text:
             raise ElementTree.ParseError("it declares entities")
         root = ElementTree.fromstring(text.encode("utf-8"))
-    except ElementTree.ParseError as error:
+        times = {slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE", "0")) for slot in root.iter("TIME_SLOT")}
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # a time or an encoding that is unknown
         raise InputError(f"{path}: is no EAF: {error}") from error
-    times = {slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE", "0")) for slot in root.iter("TIME_SLOT")}
     tiers = []
     for tier in root.iter("TIER"):
         found = [

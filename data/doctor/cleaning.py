@@ -124,7 +124,7 @@ def write_cleaned(sets: Sequence[CleanedSet], folder: str | os.PathLike[str]) ->
             storage.remove(storage.join(target, name))
     for one in sets:
         given = {name: one.fields.get(name, "") for name in ("format", "input", "split")}
-        fields = read_fields(**given)
+        fields = read_fields([*one.kept, *one.left_out], **given)
         path = storage.join(target, f"{one.stem}.jsonl")
         write_text_atomic(path, format_jsonl(path, one.kept, fields))
         lines = format_jsonl(path, one.left_out, fields).splitlines()

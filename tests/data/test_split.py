@@ -12,6 +12,7 @@ import soundfile
 
 from data import split
 from data.corpus.manifest import read_jsonl
+from tests.helpers.packed_toys import write_parquet
 
 
 def write_corpus(root: Path, num_speakers: int = 20, **changes: object) -> Path:
@@ -52,6 +53,35 @@ def test_manifests_hold_every_utterance_once_with_its_fields(tmp_path, capsys):
     assert run(manifest, "--parts=train,dev=20%", "--stratify=gender") == 0
     assert run(manifest, "--parts=train,dev=30%") == 2
     assert "train.jsonl holds something else: give another --output, or delete it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_fields_are_kept_whatever_the_column_of_the_text_is_called(tmp_path, format):
+    manifest = write_corpus(tmp_path)
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    rows = [{**{name: value for name, value in row.items() if name != "text"}, "phrase": row["text"]} for row in rows]
+    lines = [json.dumps(row) for row in rows]
+    if format == "csv":
+        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    path = tmp_path / f"named.{format}"
+    path.write_text("\n".join(lines) + "\n")
+    flags = ["--text_column=phrase", "--stratify=gender", "--parts=train,dev=20%", f"--output={tmp_path}/out"]
+    assert split.main([f"--format={format}", f"--input={path}", *flags]) == 0
+    record = json.loads((tmp_path / "out/dev.jsonl").read_text().splitlines()[0])
+    assert record["text"].startswith("text ") and record["gender"] in "fm"
+
+
+def test_columns_of_a_table_with_its_audio_are_fields(tmp_path):
+    manifest = write_corpus(tmp_path)
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    columns = {name: [row[name] for row in rows] for name in ("text", "speaker", "gender", "utterance_id")}
+    audio = [{"bytes": (tmp_path / row["audio_filepath"]).read_bytes(), "path": None} for row in rows]
+    path = write_parquet(tmp_path / "t.parquet", {"audio": audio, **columns})
+    flags = ["--stratify=gender", "--parts=train,dev=20%", f"--output={tmp_path}/out"]
+    assert split.main(["--format=parquet", f"--input={path}", *flags]) == 0
+    record = json.loads((tmp_path / "out/dev.jsonl").read_text().splitlines()[0])
+    assert record["gender"] in "fm" and record["audio_filepath"].startswith("../t.parquet#row=")
+    assert len(read_jsonl(tmp_path / "out/dev.jsonl")) == 12
 
 
 def test_what_may_still_leak_is_said(tmp_path, capsys):

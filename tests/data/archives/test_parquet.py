@@ -17,6 +17,7 @@ from data.archives.address import Cell
 from data.archives.byte_file import ByteFile
 from data.archives.contents import read_address
 from data.archives.parquet import ParquetColumn
+from data.archives.parquet_pages import PageHeader, decode_page, walk_pages
 from data.archives.tables import find_present
 from data.common.errors import InputError
 
@@ -140,6 +141,38 @@ def test_a_damaged_page_names_its_row(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("packed", [b"\0\3", b"\0\x0a"])  # groups of eight, or a run
+def test_numbers_of_a_dictionary_with_one_entry_take_no_bits(packed):
+    header = PageHeader(True, 0, 2, 2, 5, encoding=8, plain_bytes=0, is_compressed=True, is_version_2=False)
+    assert decode_page(header, 0, memoryview(packed), [memoryview(b"same")]) == [b"same"] * 5
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x1c" * 5000,  # structures in structures
+        bytes([0x15, 0, 0x15, 10, 0x18, 1, 65, 0x2C, 0x15, 2, 0x15, 0, 0, 0]) + bytes(100),  # text for a size
+        bytes([0x15, 0, 0x15, 10, 0x15, 1, 0x2C, 0x15, 2, 0x15, 0, 0, 0]) + bytes(100),  # a negative size
+        bytes([0x15, 0, 0x16, *b"\xfe" * 9, 1, 0x15, 4, 0x2C, 0x15, 2, 0x15, 0, 0, 0]) + bytes(100),  # a huge one
+    ],
+)
+def test_a_damaged_header_of_a_page_is_a_value_error(content):
+    with pytest.raises(ValueError, match="the page at byte 0 has a"):
+        walk_pages(lambda offset, length: content[offset : offset + length], 0, 50)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_a_column_of_numbers_is_one_line(tmp_path, kind):
+    path, table = str(tmp_path / f"t.{kind}"), pa.table({"x": [1, 2]})
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(InputError, match=r"column=x is not a whole .* \(the column holds int64, not bytes\)"):
+        read_address(str(Cell(path, 0, "x")))
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_noise_in_a_file_is_an_error_of_one_line_or_another_value(tmp_path, seed):
     path = write(tmp_path / "t.parquet", make_values(300), compression="none", data_page_size=512)
@@ -165,6 +198,7 @@ def test_noise_in_a_file_is_an_error_of_one_line_or_another_value(tmp_path, seed
         ("text.parquet#row=0&column=plain", "text.parquet is not a whole Parquet or Arrow file"),
         ("cut.parquet#row=0&column=plain", "cut.parquet is not a whole Parquet or Arrow file"),
         ("t.parquet#bytes=4+99999999", "t.parquet#bytes=4+99999999 is outside the file"),
+        ("t\0.tar#bytes=4+9", "no file 't\\x00.tar': check the path"),
     ],
 )
 def test_what_is_not_there_is_one_line(tmp_path, monkeypatch, address, message):

@@ -66,3 +66,36 @@ def test_what_is_no_plain_tar_is_one_line(tmp_path):
     ]:
         with pytest.raises(InputError, match=message):
             list_members(str(path))
+
+
+def make_header(size: bytes, kind: bytes = b"0") -> bytes:
+    """The header of a file b.txt with these bytes as its size."""
+    header = bytearray(tarfile.TarInfo("b.txt").tobuf(tarfile.GNU_FORMAT))
+    header[124:136], header[156:157], header[148:156] = size, kind, b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)
+
+
+@pytest.mark.parametrize(
+    ("damaged", "reason"),
+    [
+        (make_header(b"%011o\0" % 3)[:500] + b"x" * 12, "no header at byte 1024"),
+        (make_header(b"\x80" + b"\x7f" * 11), "it ends within b.txt"),
+        # What Python says of the others differs with its version.
+        (make_header(b"\xff" * 10 + b"\xfc\0"), ""),
+        (make_header(b"\xff" * 10 + b"\xfc\0", b"L"), ""),
+        (make_header(b"\x80" + b"\x7f" * 11, b"x"), ""),
+        (
+            make_header(b"%011o\0" % 22, b"x") + b"22 GNU.sparse.map=x,y\n".ljust(512, b"\0") + make_header(b"0" * 12),
+            "",
+        ),
+        ((make_header(b"%011o\0" % 4, b"L") + b"abcd".ljust(512, b"\0")) * 2000, ""),
+    ],
+)
+def test_a_damaged_header_is_told_and_the_files_before_it_are_listed(tmp_path, damaged, reason):
+    path = make_tar(tmp_path / "s.tar", {})
+    before = make_tar(tmp_path / "a.tar", {"a.txt": b"abc"}).read_bytes()[512:1536]  # without the folder
+    path.write_bytes(before + damaged + bytes(1024))
+    members, fault = list_members(str(path))
+    assert [member.name for member in members] == ["a.txt"]
+    assert fault.startswith(f"{path} is not a whole tar ({reason}") and "\n" not in fault

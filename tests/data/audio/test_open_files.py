@@ -15,6 +15,7 @@ from data.audio import open_files
 from data.audio.decoder import open_audio
 from data.audio.decoding import load_audio, read_audio, read_segment
 from data.audio.open_files import OpenFiles, can_be_kept
+from data.common import files as common_files
 from data.common.errors import InputError
 
 RATE = 16_000
@@ -94,7 +95,7 @@ def test_files_read_longest_ago_are_closed(tmp_path, num_opened):
 
 
 def test_a_pool_leaves_most_of_the_files_that_a_process_may_open(tmp_path, monkeypatch, num_opened):
-    monkeypatch.setattr(open_files.resource, "getrlimit", lambda which: (16, 16))
+    monkeypatch.setattr(common_files.resource, "getrlimit", lambda which: (16, 16))
     paths, files = [write_long(tmp_path / f"{number}.flac") for number in range(3)], OpenFiles()
     for number in (0, 1, 0, 1, 2, 0):
         load_audio(paths[number], start=0, num_samples=100, files=files)
@@ -121,6 +122,15 @@ def test_a_file_that_fails_is_one_line_and_is_opened_again(tmp_path, num_opened)
     num_before = len(num_opened)
     load_audio(path, start=80_000, num_samples=5_000, files=files)
     assert len(num_opened) == num_before + 1
+
+
+def test_a_damaged_member_of_an_archive_is_not_called_absent(tmp_path):
+    content = bytearray(write_long(tmp_path / "long.flac").read_bytes())
+    content[len(content) // 2 :] = b"\x55" * (len(content) - len(content) // 2)
+    (tmp_path / "s.tar").write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot decode audio file .*s\.tar#bytes=0\+\d+ \(") as caught:
+        read_segment(f"{tmp_path}/s.tar#bytes=0+{len(content)}", start=70_000, num_samples=4_000)
+    assert caught.value.code != "missing_audio"
 
 
 def test_a_segment_behind_a_url_is_sought_not_fetched_whole(tmp_path, monkeypatch):

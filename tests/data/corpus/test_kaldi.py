@@ -78,6 +78,16 @@ def test_without_segments_each_recording_is_an_utterance(root):
     assert not faults
 
 
+@pytest.mark.parametrize("duration", ["1e20", "1e400", "soon", ""])
+def test_a_duration_that_is_impossible_is_told_and_the_header_decides(root, duration):
+    write_lines(root / "data/train/reco2dur", f"r0 {duration}")
+    utterances, faults = read(root / "data/train")
+    assert len(utterances) == 3
+    assert [fault.message.partition(" ")[2] for fault in faults] == [
+        f"has no number behind the id, correct the line: r0 {duration}".strip()
+    ]
+
+
 def test_listed_durations_that_the_header_contradicts_are_named(root):
     write_lines(root / "data/train/reco2dur", "r0 4.0", "r1 7.5")
     utterances, _ = read(root / "data/train")

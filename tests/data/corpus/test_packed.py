@@ -148,6 +148,27 @@ def test_a_cut_with_several_texts_becomes_segments(tmp_path, items):
     np.testing.assert_array_equal(source.read_waveform(1), whole[8000:16000])
 
 
+def test_a_text_of_one_channel_of_a_cut_hears_that_channel(tmp_path, items):
+    buffer = io.BytesIO()
+    channels = np.random.default_rng(1).integers(-9000, 9000, (16000, 3)).astype(np.int16)
+    soundfile.write(buffer, channels, 16000, format="FLAC")
+    item = items[0]._replace(content=buffer.getvalue())
+    spoken = [
+        {"id": name, "start": 0.0, "duration": 1.0, "text": name, "channel": heard}
+        for name, heard in (("a", 4), ("b", [2]), ("c", [2, 4, 7]), ("d", [2, 7]))
+    ]
+    write_shar(tmp_path, [item], {0: {"type": "MultiCut", "channel": [2, 4, 7], "supervisions": spoken}})
+    faults: list[Fault] = []
+    source = open_source(format="shar", input=tmp_path, report=faults.append)
+    assert list(source.utterance_ids) == ["a", "b", "c"]
+    np.testing.assert_array_equal(source.read_waveform(0) * 32768, channels[:, 1])
+    np.testing.assert_array_equal(source.read_waveform(1) * 32768, channels[:, 0])
+    np.testing.assert_allclose(source.read_waveform(2) * 32768, channels.mean(axis=1), atol=0.01)
+    assert [fault.message.partition(" ")[2] for fault in faults] == [
+        "has 2 of 3 channels, and one or all are read: write Shar of its mix"
+    ]
+
+
 def faults_of(format: str, path: Path, **fields: Any) -> tuple[list[str], dict[str, str]]:
     """Ids of the good rows, and the code and message of each bad one."""
     faults: list[Fault] = []
@@ -261,6 +282,34 @@ def test_ids_come_from_the_first_column_whose_values_differ(tmp_path, items):
         open_source(format="parquet", input=path)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([[1], [2]]),
+        pa.array([{"a": 1}, {"a": 2}]),
+        pa.array([2**62, 2], pa.timestamp("us")),  # no date of Python's
+    ],
+)
+@pytest.mark.parametrize("name", ["id", "key", "speaker", "start"])
+def test_columns_of_other_types_are_no_ids_or_speakers(tmp_path, items, name, values):
+    audio = pa.array(audio_of(items[:2]), AUDIO)
+    pq.write_table(pa.table({"audio": audio, "text": ["a", "b"], name: values}), tmp_path / "t.parquet")
+    source = open_source(format="parquet", input=tmp_path / "t.parquet")
+    assert list(source.utterance_ids) == ["u0", "u1"] and list(source.speaker_ids) == ["", ""]
+
+
+def test_times_of_a_table_are_numbers(tmp_path, items):
+    audio = pa.array(audio_of(items[:2]), AUDIO)
+    for values in (pa.array([0, 0], pa.duration("ns")), pa.array([[0.0], [0.0]])):
+        pq.write_table(pa.table({"audio": audio, "text": ["a", "b"], "offset": values}), tmp_path / "t.parquet")
+        with pytest.raises(InputError, match=r"t\.parquet: the column offset holds .*, wanted seconds as numbers"):
+            open_source(format="parquet", input=tmp_path / "t.parquet")
+    times = pa.array(["0.50", "0.25"]).cast(pa.decimal128(5, 2))
+    pq.write_table(pa.table({"audio": audio, "text": ["a", "b"], "offset": times}), tmp_path / "t.parquet")
+    source = open_source(format="parquet", input=tmp_path / "t.parquet")
+    assert dict(source.segment_starts) == {"u0": 8000, "u1": 5512}
+
+
 def test_offsets_of_a_table_are_segments_of_its_recordings(tmp_path, items):
     audio = audio_of([items[0], items[0]])
     columns = {"audio": audio, "text": ["a", "b"], "id": ["a", "b"], "offset": [0.0, 0.5], "duration": [0.3, 0.5]}
@@ -286,6 +335,13 @@ def test_any_column_can_hold_the_text(tmp_path, items, manifest):
         open_source(format="parquet", input=path, text_column="heard")
     tar = write_tar(tmp_path / "t.tar", [("a.flac", items[0].content), ("a.txt", b"?"), ("a.json", b'{"said": "A"}')])
     assert list(open_source(format="webdataset", input=tar, text_column="said").texts) == ["A"]
+
+
+@pytest.mark.parametrize("format", ["tfrecord", "librispeech", "kaldi", "lhotse", "shar"])
+def test_a_column_is_refused_where_there_are_none(tmp_path, format):
+    (tmp_path / "cuts.000000.jsonl").touch()
+    with pytest.raises(InputError, match="leave text_column empty"):
+        open_source(format=format, input=tmp_path, text_column="said")
 
 
 @pytest.mark.parametrize(
