@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from common.text_style import main_language
+
 _ACCENTS = "\u0300\u0301\u0303"  # grave, acute, tilde
 _DOT = "\u0307"
 _DOTTED = re.compile(f"(?<=[ij\u012f]){_DOT}")
@@ -17,7 +19,7 @@ _DOT_WITHOUT_ACCENT = re.compile(f"(?<=i){_DOT}(?![{_ACCENTS}])")
 
 def is_turkic(language: str) -> bool:
     """Returns whether a language has a dotted and a dotless i: I is the capital of one and \u0130 of the other."""
-    return language.partition("_")[0] in ("tr", "az")
+    return main_language(language) in ("tr", "tur", "az", "aze")
 
 
 def upper(text: str, language: str = "") -> str:
@@ -42,4 +44,4 @@ def lower(text: str, language: str = "") -> str:
 
 
 def _is_lithuanian(language: str) -> bool:
-    return language.partition("_")[0] == "lt"
+    return main_language(language) in ("lt", "lit")

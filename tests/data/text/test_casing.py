@@ -10,7 +10,7 @@ from data.text.casing import lower, upper
 from data.text.tokenizer import normalize_transcript, read_character
 
 
-@pytest.mark.parametrize("language", ["tr", "az", "tr_TR"])
+@pytest.mark.parametrize("language", ["tr", "az", "tr_TR", "tur", "aze"])
 def test_the_dotted_and_the_dotless_i_are_two_letters(language: str) -> None:
     assert lower("I\u0130", language) == "\u0131i"
     assert upper("\u0131i", language) == "I\u0130"
@@ -40,6 +40,7 @@ def test_lithuanian_keeps_the_dot_below_an_accent(capital: str, small: str) -> N
     assert normalize_transcript(capital, "unicode+language=lt") == small
     assert normalize_transcript(small, "librispeech+language=lt") == capital
     assert normalize_transcript(small, "unicode+language=lt") == small
+    assert lower(capital, "lit") == small
 
 
 def test_without_a_language_case_is_that_of_unicode() -> None:
