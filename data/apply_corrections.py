@@ -24,7 +24,7 @@ from data.common.errors import InputError
 from data.common.files import only_writer, write_text_atomic
 from data.corpus.corrections import Mark, Merged, changes_path, merge_marks, read_marks
 from data.corpus.faults import Fault
-from data.corpus.manifest import MANIFEST_FORMATS, format_jsonl, read_fields, read_utterances
+from data.corpus.manifest import MANIFEST_FORMATS, format_jsonl, read_utterances
 from data.corpus.rows import iterate_lines
 
 _NUM_NAMED = 10
@@ -98,7 +98,7 @@ def _merge_corpus(
     merged.miss(missing.values(), flags.input, changed)
     for fault in faults:
         print(f"data.apply_corrections: warning: {fault.message}", file=sys.stderr)
-    return format_jsonl(flags.output, kept, read_fields(format=format, input=flags.input, split=flags.split)), merged
+    return format_jsonl(flags.output, kept), merged
 
 
 def _read_changes(path: str) -> list[dict[str, Any]]:
