@@ -360,7 +360,8 @@ def set_corpora(data: ConfigDict, train: str, dev: str = "") -> None:
         data: `config.data`, which is changed.
         train: Manifest (.jsonl, .csv, .tsv, .parquet), Lhotse's cuts (.jsonl.gz), hf://datasets/OWNER/NAME, or a
             folder: of `python -m data.prepare`, or of Kaldi where wav.scp is in it.
-        dev: As `train`; "" holds out the speakers of a tenth of `train`.
+        dev: Corpus to evaluate on, in any of the forms of `train`; "" = the speakers of a tenth of `train`, which
+            training leaves out.
     """
     data.eval = ConfigDict()
     data.eval["dev"] = get_eval_set()
