@@ -304,7 +304,7 @@ def _check_together(values: Mapping[str, Any]) -> None:
             f"{adapted[0]}={values[adapted[0]]}: the SavedModel of model.source=hub has no layers to adapt; set 0, or "
             "model.source=native"
         )
-    for name in ("data.*_duration_secs", *(f"pseudo_label.*_{kind}" for kind in _BOUNDED)):
+    for name in ("data.*_duration_secs", "segment.*_secs", *(f"pseudo_label.*_{kind}" for kind in _BOUNDED)):
         low, high = (values.get(name.replace("*", end), 0) for end in ("min", "max"))
         if 0 < high < low:
             raise ValueError(
