@@ -16,6 +16,7 @@ from data.corpus.manifest import format_jsonl, read_fields
 from data.corpus.sources import listed_utterances
 from data.corpus.utterance import Utterance
 from data.doctor.findings import AUDIO_OF, Finding, Severity
+from data.doctor.preflight import TRAIN
 from data.doctor.segment_checks import check_shared_segments
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ class CleanedSet:
     @property
     def stem(self) -> str:
         """Returns the name of the files without their endings: train, or the name of the evaluation set."""
-        return re.sub(r"[^\w.-]+", "_", self.name.removeprefix("eval "))
+        name = self.name.removeprefix("eval ")
+        is_taken = name != self.name and name.startswith(TRAIN)  # data.eval.train beside data.train
+        return re.sub(r"[^\w.-]+", "_", self.name if is_taken else name)
 
     def describe(self) -> str:
         """Returns a line for a terminal: how many utterances are kept, and where."""

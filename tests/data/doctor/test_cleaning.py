@@ -86,6 +86,12 @@ def test_fields_stay_where_the_text_is_in_a_column_of_its_own(folder, tmp_path, 
     assert (left_out["accent"], left_out["reasons"][0]["code"]) == ("irish", "empty_text")
 
 
+def test_an_evaluation_set_called_train_has_files_of_its_own(folder, tmp_path):
+    train, _ = clean_sets(folder)
+    report = run(sets=[train, make_set("train", format="jsonl", input=str(folder / "train/m.jsonl"))])
+    assert [one.stem for one in report.cleaned] == ["train", "eval_train"]
+
+
 def test_segments_of_evaluation_audio_leave_training_alone(folder, tmp_path):
     write_audio(folder / "long.wav", np.random.default_rng(1).normal(0, 0.1, 160_000).astype(np.float32))
 
