@@ -13,8 +13,9 @@ from common.text_style import main_language
 _ACCENTS = "\u0300\u0301\u0303"  # grave, acute, tilde
 _DOT = "\u0307"
 _DOTTED = re.compile(f"(?<=[ij\u012f]){_DOT}")
+_I_WITH_DOTS = re.compile(f"i{_DOT}+")
 _CAPITAL_WITH_ACCENT = re.compile(f"([IJ]\u0328?)(?=[{_ACCENTS}])")
-_DOT_WITHOUT_ACCENT = re.compile(f"(?<=i){_DOT}(?![{_ACCENTS}])")
+_DOT_WITHOUT_ACCENT = re.compile(f"(?<=i){_DOT}+(?![{_ACCENTS}])")
 
 
 def is_turkic(language: str) -> bool:
@@ -40,7 +41,7 @@ def lower(text: str, language: str = "") -> str:
         text = _CAPITAL_WITH_ACCENT.sub(rf"\1{_DOT}", unicodedata.normalize("NFD", text))
         return _DOT_WITHOUT_ACCENT.sub("", unicodedata.normalize("NFC", text).lower())
     # Lower-casing a capital I with a dot leaves the dot as a separate mark.
-    return text.lower().replace(f"i{_DOT}", "i")
+    return _I_WITH_DOTS.sub("i", text.lower())
 
 
 def _is_lithuanian(language: str) -> bool:

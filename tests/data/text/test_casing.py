@@ -48,6 +48,11 @@ def test_without_a_language_case_is_that_of_unicode() -> None:
     assert normalize_transcript("I\u0130", "unicode+language=de") == "ii"
 
 
+@pytest.mark.parametrize("style", ["unicode", "unicode+language=lt"])
+def test_a_dot_too_many_goes_at_once(style: str) -> None:
+    assert normalize_transcript("\u0130\u0307 \u0130\u0307\u0307", style) == "i i"
+
+
 def test_a_letter_whose_case_the_language_changes_is_not_read_otherwise() -> None:
     assert read_character("I", "unicode+language=tr") == "I"
     assert read_character("\u0130", "unicode+language=tr") == "\u0130"
