@@ -22,8 +22,8 @@ from configs.base import get_config, get_decode, get_eval_set, get_serve, get_tr
 from engine.common.signals import StopOnSignal
 from engine.config import config_file, early_checks, field_flags, field_rules
 from engine.config.decode import give_decode
-from engine.config.flags import check_arguments, check_flags, default_workdir, explain_flag_error
-from engine.config.help import find_answer
+from engine.config.flags import check_arguments, check_flags, default_workdir, explain_flag_error, list_given
+from engine.config.help import describe_flags, find_answer
 from engine.config.modes import MODES, RUN_MODES
 from engine.config.text_styles import check_text_styles
 from engine.console.log import configure_logging
@@ -95,7 +95,7 @@ class _Command:
 def main(argv: list[str], stop: StopOnSignal) -> int:
     """Runs one mode and returns the exit status; `stop` hears the signals."""
     check_arguments(argv[1:])
-    check_flags(_MODE.value, [name for name in _given_flags() if name != "mode"])
+    check_flags(_MODE.value, [name for name in list_given(_own_flags(), flags.FLAGS) if name != "mode"])
     configure_logging()
     command = _read_command()
     check_early(command)
@@ -292,11 +292,7 @@ def check_early(command: _Command) -> None:
     from models.wav2vec2.presets import PRESETS
 
     mode, config = command.mode, command.config
-    choices = {
-        "data.train.format": FORMATS,
-        "data.more_train.*.format": FORMATS,
-        "data.eval.*.format": FORMATS,
-    }
+    choices = dict.fromkeys(("data.train.format", "data.more_train.*.format", "data.eval.*.format"), FORMATS)
     field_rules.check_values({"decode": command.decode_given}, choices={"decode.method": METHODS})
     if config is not None:
         fields = config.to_dict()
@@ -317,6 +313,7 @@ def check_early(command: _Command) -> None:
             mode=mode,
             workdir=command.workdir,
             checkpoint=_CHECKPOINT.value,
+            weights=_WEIGHTS.value,
             presets=["auto", *PRESETS],
         )
     else:
@@ -339,28 +336,16 @@ def check_early(command: _Command) -> None:
         )
 
 
-def _given_flags() -> list[str]:
-    """Names of this file's flags that stand on the command line; `serve` for each of its fields."""
-    given = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]) if flag.present]
-    fields = [name for name in flags.FLAGS if name.startswith("serve.") and flags.FLAGS[name].present]
-    return given + ["serve"] * bool(fields)
-
-
-def _flag_help() -> dict[str, str]:
-    """Returns the help sentence of each flag of this file, with the values that it takes."""
-    texts = {"config": _CONFIG_HELP}
-    for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0]):
-        choices = getattr(flag.parser, "enum_values", ())
-        sentence = flag.help.removeprefix(f"<{'|'.join(choices)}>: ")  # absl's way to show them
-        texts[flag.name] = f"{sentence} Values: {', '.join(filter(None, choices))}." if choices else sentence
-    return {**texts, "serve": _SERVE_HELP}
+def _own_flags() -> list[flags.Flag]:
+    """Returns the flags that this file defines."""
+    return flags.FLAGS.get_key_flags_for_module(sys.argv[0])
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
     template = get_config()
     try:
         given = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
-        if answer := find_answer(given, _flag_help()):
+        if answer := find_answer(given, {"config": _CONFIG_HELP, **describe_flags(_own_flags()), "serve": _SERVE_HELP}):
             print(answer)
             sys.exit(0)
         parser = config_file.ConfigParser(template=template, new_eval_set=get_eval_set, new_train_set=get_train_set)
@@ -373,7 +358,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         return flags.FLAGS(given)
     # What absl and ml_collections raise; where they have a riddle, `explain_flag_error` has words.
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        names = [flag.name for flag in flags.FLAGS.get_key_flags_for_module(sys.argv[0])]
+        names = [flag.name for flag in _own_flags()]
         fields = [f"config.{name}" for name in field_flags.list_fields(template)]
         fields += [f"serve.{name}" for name in field_flags.list_fields(get_serve())]
         sys.exit(_refuse(ValueError(explain_flag_error(error, names=names, fields=fields))))

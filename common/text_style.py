@@ -84,6 +84,11 @@ def with_base(text: str, base: str) -> str:
     return "+".join([base, *text.split("+")[1:]])
 
 
+def main_language(language: str) -> str:
+    """Returns the code of a language without its country: pt of pt_BR."""
+    return language.partition("_")[0]
+
+
 def _read_language(options: dict[str, str]) -> str:
     if "language" not in options:
         return ""

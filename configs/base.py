@@ -360,7 +360,8 @@ def set_corpora(data: ConfigDict, train: str, dev: str = "") -> None:
         data: `config.data`, which is changed.
         train: Manifest (.jsonl, .csv, .tsv, .parquet), Lhotse's cuts (.jsonl.gz), hf://datasets/OWNER/NAME, or a
             folder: of `python -m data.prepare`, or of Kaldi where wav.scp is in it.
-        dev: As `train`; "" holds out the speakers of a tenth of `train`.
+        dev: Corpus to evaluate on, in any of the forms of `train`; "" = the speakers of a tenth of `train`, which
+            training leaves out.
     """
     data.eval = ConfigDict()
     data.eval["dev"] = get_eval_set()
@@ -371,11 +372,16 @@ def set_corpora(data: ConfigDict, train: str, dev: str = "") -> None:
 
 
 def _point_at(corpus: ConfigDict, path: str) -> None:
+    corpus.update(format=_format_of(path), input=path, split="")
+
+
+def _format_of(path: str) -> str:
+    if path.startswith("hf://datasets/"):
+        return "parquet"
+    if os.path.isfile(os.path.join(path, "wav.scp")):
+        return "kaldi"
     is_folder = os.path.isdir(path) or not os.path.splitext(path)[1]
-    of_folder = "kaldi" if os.path.isfile(os.path.join(path, "wav.scp")) else "tfrecord"
-    format = of_folder if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
-    format = "parquet" if path.startswith("hf://datasets/") else format
-    corpus.update(format=format, input=path, split="")
+    return "tfrecord" if is_folder else _MANIFEST_FORMATS.get(_manifest_suffix(path), "jsonl")
 
 
 def name_after(path: str) -> str:

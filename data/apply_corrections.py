@@ -48,19 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _apply(flags: argparse.Namespace) -> None:
     path, output = os.fspath(flags.input), flags.output or flags.input
     format = flags.format or os.path.splitext(path)[1].lower().removeprefix(".")
-    if format not in _EDITED and (not flags.format or not flags.output.endswith(".jsonl")):
+    if format in _EDITED:
+        _check_manifest(path, output, format, flags.split)
+    elif not flags.format or not flags.output.endswith(".jsonl"):
         raise InputError(
             f"{path} is no .jsonl, .csv or .tsv manifest: give its --format, and an --output.jsonl for the corrected "
             "corpus"
         )
-    if format in _EDITED and not storage.is_file(path):
-        raise InputError(f"no manifest {path}: give the path of a file{describe_near(path)}")
-    if format in _EDITED and not path.lower().endswith(f".{format}"):
-        raise InputError(f"{path} does not end with .{format}: rename it, or give its --format")
-    if os.path.splitext(output)[1] != os.path.splitext(path)[1] and format in _EDITED:
-        raise InputError(f"--output={output}: a corrected manifest has the format and the ending of --input")
-    if format in _EDITED and os.path.dirname(os.path.abspath(output)) != os.path.dirname(os.path.abspath(path)):
-        raise InputError(f"--output={output}: is in another folder than {path}, to which its paths are relative")
     marks, faults = read_marks(comma_list(flags.corrections), flags.set)
     folder = os.path.dirname(output) or "."
     if not storage.is_remote(folder):
@@ -78,6 +72,24 @@ def _apply(flags: argparse.Namespace) -> None:
         if merged.changes or output != path:
             write_text_atomic(output, content)
     _print_summary(output, merged, [*faults, *merged.faults])
+
+
+def _check_manifest(path: str, output: str, format: str, split: str) -> None:
+    """Checks that a single manifest can be corrected and written to `output`.
+
+    Raises:
+        InputError: If it cannot.
+    """
+    if not storage.is_file(path):
+        raise InputError(f"no manifest {path}: give the path of a file{describe_near(path)}")
+    if split:
+        raise InputError(f"--split={split}: {path} is a single manifest, which is corrected as a whole: leave it out")
+    if not path.lower().endswith(f".{format}"):
+        raise InputError(f"{path} does not end with .{format}: rename it, or give its --format")
+    if os.path.splitext(output)[1] != os.path.splitext(path)[1]:
+        raise InputError(f"--output={output}: a corrected manifest has the format and the ending of --input")
+    if os.path.dirname(os.path.abspath(output)) != os.path.dirname(os.path.abspath(path)):
+        raise InputError(f"--output={output}: is in another folder than {path}, to which its paths are relative")
 
 
 def _merge_corpus(

@@ -197,9 +197,11 @@ def read_utterances(
     return read_headers([rows[index] for index in kept], where, report)
 
 
-def list_audio(*, format: str, input: str | os.PathLike[str], report: Report = refuse) -> list[str]:
+def list_audio(
+    *, format: str, input: str | os.PathLike[str], text_column: str = "", report: Report = refuse
+) -> list[str]:
     """Returns the paths of all audio files that a corpus lists, whether they exist or not."""
-    return [row.path for row in _list_rows(format, input, "", report)[1]]
+    return [row.path for row in _list_rows(format, input, "", report, text_column)[1]]
 
 
 def _list_rows(
@@ -244,6 +246,7 @@ def read_fields(
         records = read_json_records(path, ignored.append)
     else:
         records = read_table_records(path, DELIMITERS[format], ignored.append, needs_text=False)
+    # The text may be in a column of another name.
     rows = ((_read_row(record, needs_text=False), record) for record in records)
     return {
         row.utterance_id: {key: value for key, value in record.fields.items() if key not in OWN_FIELDS}

@@ -30,7 +30,7 @@ class GroupFields:
         """Returns the short single values of a record as text, without its own keys and without empty ones."""
         found = []
         for name, value in record.items():
-            if name in OWN_FIELDS:
+            if name in OWN_FIELDS or not name:  # such as the index that pandas writes
                 continue
             known = self._values.setdefault(name, set())
             # The first value too many is kept: by it, `keep_few_valued` finds what to drop from the rows before.

@@ -13,7 +13,7 @@ AUDIO_SUFFIXES = (
 )  # fmt: skip
 
 
-def unlisted_audio(*, format: str, input: str | os.PathLike[str]) -> dict[str, str]:
+def unlisted_audio(*, format: str, input: str | os.PathLike[str], text_column: str = "") -> dict[str, str]:
     """Searches the folders of a manifest's audio for files that it does not list.
 
     If several manifests lie side by side (one per split, as in Common Voice), nothing is reported, because another
@@ -22,6 +22,7 @@ def unlisted_audio(*, format: str, input: str | os.PathLike[str]) -> dict[str, s
     Args:
         format: Format of the corpus; only jsonl, csv and tsv are searched.
         input: Manifest.
+        text_column: Key or column of the transcripts; "" = the known ones.
 
     Returns:
         Name of each file without its suffix -> its path.
@@ -32,7 +33,8 @@ def unlisted_audio(*, format: str, input: str | os.PathLike[str]) -> dict[str, s
     if sum(other.suffix == path.suffix for other in path.parent.iterdir()) > 1:
         return {}
     ignored: list[Fault] = []
-    listed = {Path(os.path.abspath(audio)) for audio in list_audio(format=format, input=input, report=ignored.append)}
+    paths = list_audio(format=format, input=input, text_column=text_column, report=ignored.append)
+    listed = {Path(os.path.abspath(path)) for path in paths}
     found: dict[str, str] = {}
     for folder in sorted({audio.parent for audio in listed}):
         found |= {file.stem: str(file) for file in _visible_audio(folder) if file not in listed}

@@ -15,10 +15,13 @@ from data.common.files import write_text_atomic
 from data.corpus.manifest import format_jsonl, read_fields
 from data.corpus.sources import listed_utterances
 from data.corpus.utterance import Utterance
-from data.doctor.findings import Finding, Severity
+from data.doctor.findings import AUDIO_OF, Finding, Severity
+from data.doctor.preflight import TRAIN
+from data.doctor.segment_checks import check_shared_segments
 
 if TYPE_CHECKING:
     from data.doctor.opened_sets import Opened
+    from data.doctor.text_checks import Corpus
 
 FOLDER = "cleaned"
 # Errors that are no fault of an utterance: its characters are fine with another vocabulary.
@@ -29,10 +32,12 @@ _NOT_OF_UTTERANCES = (
     "frozen_random",
     "damaged_shard",
 )
-# Training leaves these out, so their reasons belong into the list.
+# Training leaves these out, so their reasons belong in the list.
 _LEFT_OUT_ANYWAY = ("too_short", "too_long")
 _LEAKS = ("id_leak", "audio_leak")
-_TWIN = "the audio of "  # what is before the id of the other utterance in a detail
+_SEGMENT_LEAK = "segment_leak"
+# Errors that leave nothing out of the set they are found in: the first of each id is kept, and leaks leave training.
+_KEPT = ("duplicate_id", _SEGMENT_LEAK)
 
 Reason = tuple[str, str]
 """Code of a finding, and what it says of the utterance."""
@@ -59,7 +64,9 @@ class CleanedSet:
     @property
     def stem(self) -> str:
         """Returns the name of the files without their endings: train, or the name of the evaluation set."""
-        return re.sub(r"[^\w.-]+", "_", self.name.removeprefix("eval "))
+        name = self.name.removeprefix("eval ")
+        is_taken = name != self.name and name.startswith(TRAIN)  # data.eval.train beside data.train
+        return re.sub(r"[^\w.-]+", "_", self.name if is_taken else name)
 
     def describe(self) -> str:
         """Returns a line for a terminal: how many utterances are kept, and where."""
@@ -73,7 +80,7 @@ def clean(opened: Sequence[Opened], findings: Sequence[Finding]) -> list[Cleaned
     """Returns the sets of which something is left out; shards and sets that cannot be opened are not among them.
 
     Of recordings with contradicting transcripts all are left out, because nobody knows which one is right. What leaks
-    from an evaluation set is left out of training.
+    from an evaluation set is left out of training, never of the evaluation set.
 
     Args:
         opened: The examined sets.
@@ -82,11 +89,13 @@ def clean(opened: Sequence[Opened], findings: Sequence[Finding]) -> list[Cleaned
     errors = [item for item in findings if item.severity == Severity.ERROR and item.code not in _NOT_OF_UTTERANCES]
     errors += [item for item in findings if item.code in _LEFT_OUT_ANYWAY]
     found = []
+    evaluations = {one.name: one.corpus for one in opened if one.corpus and not one.corpus_name}
     for one in opened:
-        if one.corpus is None or not listed_utterances(one.source):
+        if one.corpus is None or not (utterances := listed_utterances(one.source)):
             continue
-        utterances = listed_utterances(one.source)
         reasons = _find_reasons(one, errors, {item.utterance_id for item in utterances})
+        if one.corpus_name:
+            _add_shared_segments(reasons, one.corpus, errors, evaluations)
         if reasons:
             kept = [item for item in utterances if item.utterance_id not in reasons]
             left_out = [item for item in utterances if item.utterance_id in reasons]
@@ -98,16 +107,34 @@ def _find_reasons(one: Opened, errors: Sequence[Finding], known: set[str]) -> di
     reasons: dict[str, list[Reason]] = defaultdict(list)
     for item in errors:
         for key, what in item.details.items():
-            twin = what.removeprefix(_TWIN) if what.startswith(_TWIN) else ""
+            twin = what.removeprefix(AUDIO_OF) if what.startswith(AUDIO_OF) else ""
             if item.code in _LEAKS:
                 trained = twin or key
                 if one.corpus_name and trained in known:
                     reasons[trained].append((item.code, f"{item.where} has it, as {key}"))
-            elif item.where == one.name and item.code != "duplicate_id":  # the first of each id is kept
+            elif item.where == one.name and item.code not in _KEPT:
                 reasons[key].append((item.code, what))
                 if item.code == "contradicting_transcripts" and twin in known:
-                    reasons[twin].append((item.code, f"{_TWIN}{key}"))
+                    reasons[twin].append((item.code, f"{AUDIO_OF}{key}"))
     return dict(reasons)
+
+
+def _add_shared_segments(
+    reasons: dict[str, list[Reason]], train: Corpus, errors: Sequence[Finding], evaluations: Mapping[str, Corpus]
+) -> None:
+    """Adds the training utterances that overlap with evaluation utterances, where that is an error.
+
+    Args:
+        reasons: What is left out of training so far; extended.
+        train: The training corpus.
+        errors: The errors of all sets.
+        evaluations: Evaluation sets by name.
+    """
+    for name in (item.where for item in errors if item.code == _SEGMENT_LEAK):
+        # The other way round than the finding: every training utterance that overlaps with the evaluation set.
+        for shared in check_shared_segments(evaluations[name], train, ()):
+            for key, what in shared.details.items():
+                reasons.setdefault(key, []).append((_SEGMENT_LEAK, f"{what} of {name}"))
 
 
 def write_cleaned(sets: Sequence[CleanedSet], folder: str | os.PathLike[str]) -> None:

@@ -18,7 +18,7 @@ from data.doctor import segment_checks, text_checks
 from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
 from data.doctor.cleaning import clean
 from data.doctor.clips import collect_clips, collect_examples
-from data.doctor.findings import Finding, advise, allow, find, merge, sort, without_explained
+from data.doctor.findings import AUDIO_OF, Finding, advise, allow, find, merge, sort, without_explained
 from data.doctor.opened_sets import DatasetSpec, Opened, open_all
 from data.doctor.preflight import LEAKS, TRAIN
 from data.doctor.report import DoctorReport, Memory, SetStatistics
@@ -197,7 +197,7 @@ def _gather_statistics(opened: Sequence[Opened], frames_fn: FramesFn) -> list[Se
 
 def _check_without_audio(one: Opened, frames_fn: FramesFn) -> list[Finding]:
     assert one.corpus is not None
-    unlisted = unlisted_audio(format=one.fields["format"], input=one.fields["input"])
+    unlisted = unlisted_audio(**{name: one.fields.get(name, "") for name in ("format", "input", "text_column")})
     return [
         *text_checks.check_texts(one.corpus),
         *text_checks.check_writing(one.corpus),
@@ -262,7 +262,7 @@ def _check_repeated(one: Opened, corpus: Corpus) -> list[Finding]:
     for first, *others in _by_key(one).values():
         is_same = len({" ".join(texts[index].split()) for index in (first, *others)}) == 1
         for index in others:
-            (repeated if is_same else contradicting)[ids[index]] = f"the audio of {ids[first]}"
+            (repeated if is_same else contradicting)[ids[index]] = f"{AUDIO_OF}{ids[first]}"
     return [
         *find("duplicate_audio", one.name, repeated),
         *find("contradicting_transcripts", one.name, contradicting),
@@ -276,7 +276,7 @@ def _check_leaks(train: Opened, one: Opened) -> list[Finding]:
     ids, train_ids = one.corpus.source.utterance_ids, train.corpus.source.utterance_ids
     trained = _by_key(train)
     heard = {
-        ids[index]: f"the audio of {train_ids[trained[key][0]]}"
+        ids[index]: f"{AUDIO_OF}{train_ids[trained[key][0]]}"
         for key, places in _by_key(one).items()
         if key in trained
         for index in places

@@ -33,6 +33,8 @@ class Check(NamedTuple):
 _E, _W, _N = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 SUSPECT = "suspect_transcript"
+# Stands in a detail before the id of the utterance that has the same audio.
+AUDIO_OF = "the audio of "
 
 CHECKS: dict[str, Check] = {
     "unusable_corpus": Check(_E, "the corpus cannot be opened", "fix what the line says and run the doctor again"),

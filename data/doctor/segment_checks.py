@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from data.corpus.sources import Source, spans
 from data.corpus.utterance import COMPRESSED_SUFFIXES, suffix
-from data.doctor.findings import Finding, find
+from data.doctor.findings import AUDIO_OF, Finding, find
 from data.doctor.text_checks import Corpus
 
 # Ends that are rounded, or padded by a frame or two, are no overlap.
@@ -36,7 +36,7 @@ def check_overlaps(corpus: Corpus) -> list[Finding]:
             first, name = ids[longest.number], ids[place.number]
             if place[:2] == longest[:2]:
                 is_same = texts[place.number].split() == texts[longest.number].split()
-                (repeated if is_same else contradicting)[name] = f"the audio of {first}"
+                (repeated if is_same else contradicting)[name] = f"{AUDIO_OF}{first}"
             elif (secs := min(place.end, longest.end) - place.begin) > _SLACK_SECS:
                 overlapping[name] = f"{secs:.2f} s of it are in {first}"
     return [

@@ -87,17 +87,17 @@ def check_texts(corpus: Corpus) -> list[Finding]:
     missing = [index for index, text in enumerate(texts) if text.strip() in _MISSING_CELLS]
     broken = [index for index, text in enumerate(texts) if "\n" in text.strip()]
     return [
-        *corpus.find("empty_text", empty, lambda i: f"{_shorten(texts[i])!r}" if texts[i].strip() else ""),
+        *corpus.find("empty_text", empty, lambda i: f"{shorten(texts[i])!r}" if texts[i].strip() else ""),
         *corpus.find(
             "unknown_characters",
             list(labels.unknown),
             lambda i: " ".join(describe_character(character) for character in labels.unknown[i]),
         ),
-        *corpus.find("lost_digits", digits, lambda i: repr(_shorten(texts[i]))),
+        *corpus.find("lost_digits", digits, lambda i: repr(shorten(texts[i]))),
         *corpus.find("lost_symbols", list(labels.lost_symbols), lambda i: " ".join(labels.lost_symbols[i])),
-        *corpus.find("markup", list(markup), lambda i: _shorten(" ".join(markup[i]))),
+        *corpus.find("markup", list(markup), lambda i: shorten(" ".join(markup[i]))),
         *corpus.find("missing_cells", missing, lambda i: repr(texts[i])),
-        *corpus.find("line_breaks", broken, lambda i: repr(_shorten(texts[i]))),
+        *corpus.find("line_breaks", broken, lambda i: repr(shorten(texts[i]))),
     ]
 
 
@@ -127,7 +127,7 @@ def check_writing(corpus: Corpus) -> list[Finding]:
     return [
         *find("read_otherwise", corpus.name, _describe_reread(corpus)),
         *find("dropped_markup", corpus.name, _describe_dropped_markup(corpus)),
-        *corpus.find("kept_digits", kept_digits, lambda i: repr(_shorten(texts[i]))),
+        *corpus.find("kept_digits", kept_digits, lambda i: repr(shorten(texts[i]))),
         *_check_spaces(corpus),
     ]
 
@@ -274,10 +274,11 @@ def _describe_dropped_markup(corpus: Corpus) -> dict[str, str]:
             counts[kind] += 1
             first.setdefault(kind, name)
     return {
-        _shorten(kind): f"{count:,} text{'s' * (count != 1)}, first {first[kind]}"
+        shorten(kind): f"{count:,} text{'s' * (count != 1)}, first {first[kind]}"
         for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     }
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:39]}…"
+def shorten(text: str, max_characters: int = 40) -> str:
+    """Returns a text, or its beginning and an ellipsis if it is longer."""
+    return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"

@@ -8,8 +8,8 @@ import numpy as np
 
 from data.common.errors import InputError
 from data.doctor.audio_checks import SILENT_PEAK, AudioStatistics
-from data.doctor.findings import Finding
-from data.doctor.text_checks import Corpus
+from data.doctor.findings import SUSPECT, Finding
+from data.doctor.text_checks import Corpus, shorten
 from data.text.tokenizer import normalize_transcript
 
 ScoreFn = Callable[[Iterable[tuple[np.ndarray, str]]], Iterator[tuple[float, str]]]
@@ -67,11 +67,9 @@ def check_transcripts(
     order = [position for position in np.argsort(scores, kind="stable") if known[position] and scores[position] < limit]
     details = {scored[position]: (scores[position], found[position][1]) for position in order}
     return corpus.find(
-        "suspect_transcript",
+        SUSPECT,
         list(details),
-        lambda index: f"score {details[index][0]:.2f}; the model hears {_shorten(details[index][1])!r}",
+        lambda index: (
+            f"score {details[index][0]:.2f}; the model hears {shorten(details[index][1], _SHOWN_CHARACTERS)!r}"
+        ),
     )
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"

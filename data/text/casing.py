@@ -8,16 +8,19 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from common.text_style import main_language
+
 _ACCENTS = "\u0300\u0301\u0303"  # grave, acute, tilde
 _DOT = "\u0307"
 _DOTTED = re.compile(f"(?<=[ij\u012f]){_DOT}")
+_I_WITH_DOTS = re.compile(f"i{_DOT}+")
 _CAPITAL_WITH_ACCENT = re.compile(f"([IJ]\u0328?)(?=[{_ACCENTS}])")
-_DOT_WITHOUT_ACCENT = re.compile(f"(?<=i){_DOT}(?![{_ACCENTS}])")
+_DOT_WITHOUT_ACCENT = re.compile(f"(?<=i){_DOT}+(?![{_ACCENTS}])")
 
 
 def is_turkic(language: str) -> bool:
     """Returns whether a language has a dotted and a dotless i: I is the capital of one and \u0130 of the other."""
-    return language.partition("_")[0] in ("tr", "az")
+    return main_language(language) in ("tr", "tur", "az", "aze")
 
 
 def upper(text: str, language: str = "") -> str:
@@ -38,8 +41,8 @@ def lower(text: str, language: str = "") -> str:
         text = _CAPITAL_WITH_ACCENT.sub(rf"\1{_DOT}", unicodedata.normalize("NFD", text))
         return _DOT_WITHOUT_ACCENT.sub("", unicodedata.normalize("NFC", text).lower())
     # Lower-casing a capital I with a dot leaves the dot as a separate mark.
-    return text.lower().replace(f"i{_DOT}", "i")
+    return _I_WITH_DOTS.sub("i", text.lower())
 
 
 def _is_lithuanian(language: str) -> bool:
-    return language.partition("_")[0] == "lt"
+    return main_language(language) in ("lt", "lit")

@@ -7,7 +7,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Any
 
-from common.text_style import TextStyle, parse_text_style
+from common.text_style import TextStyle, main_language, parse_text_style
 from data.common.errors import InputError
 
 _POINT_LANGUAGES = ("am", "ar", "bn", "cy", "en", "fa", "he", "ja", "kn", "ko", "te", "th")  # the others: 3,5
@@ -43,7 +43,7 @@ def spell_numbers(text: str, language: str) -> str:
     def spell(found: re.Match[str]) -> str:
         integer = re.sub(r"\D", "", found["integer"])
         words = _spell(integer, (found["decimals"] or "")[1:], bool(found["ordinal"]), language)
-        if language[:2] in _UNSPACED:
+        if main_language(language) in _UNSPACED:
             return words.replace(" ", "")
         before, after = text[: found.start()][-1:], text[found.end() :][:1]
         return " " * _is_in_word(before) + words + " " * _is_in_word(after)
@@ -64,7 +64,8 @@ def check_numbers(style: TextStyle) -> str:
     except ImportError:
         return "number words need num2words, which is not installed: pip install -e '.[numbers]'"
     language = number_language(style)
-    if language in CONVERTER_CLASSES or language[:2] in CONVERTER_CLASSES:  # as the library chooses
+    # The library goes by the first two letters, and would read numbers in Estonian (est) as Spanish.
+    if language in CONVERTER_CLASSES or main_language(language) in CONVERTER_CLASSES:
         return ""
     return f"num2words has no number words of {style.language}; it has {', '.join(sorted(CONVERTER_CLASSES))}"
 
@@ -91,7 +92,7 @@ def number_language(style: TextStyle) -> str:
 
 @lru_cache(maxsize=16)
 def _pattern(language: str) -> re.Pattern[str]:
-    short = language[:2]
+    short = main_language(language)
     decimal, thousands = (".", ",") if short in _POINT_LANGUAGES else (",", ".")
     middle = "{2,3}" if language in _INDIAN else "{3}"
     separator = f"[{thousands}'\u2019\u00a0\u2009\u202f\u066c]"

@@ -272,20 +272,16 @@ def _refuse_accum_steps(path: str, config: ConfigDict, given: Sequence[str]) -> 
     raise FlagError(f"{where} {renamed.explain_accum_steps(fields, '--config.' if is_flag else 'config.')}")
 
 
-# Fields that sets of older versions did not have, with the values that do what those versions did.
-_LATER_FIELDS = {"text_column": ""}
-
-
 def _add_later_fields(config: ConfigDict) -> None:
-    """Adds later fields to the sets of older configs that were not made by configs.base.get_train_set() and others."""
+    """Adds later fields to the sets of older configs that configs.base.get_train_set() and others did not make."""
     data = config.get("data", ConfigDict())
-    sets = [data.get("train"), *(one for group in (MORE_TRAIN, EVAL) for one in _sets_of(data, group))]
+    train = data.get("train")
     with config.unlocked():
-        for number, one in enumerate(sets):
-            if isinstance(one, ConfigDict):
-                one.update({name: value for name, value in _LATER_FIELDS.items() if name not in one})
-                if number == 0 and "weight" not in one:
-                    one.weight = 1.0
+        if isinstance(train, ConfigDict) and "weight" not in train:
+            train.weight = 1.0
+        for one in (train, *_sets_of(data, MORE_TRAIN), *_sets_of(data, EVAL)):
+            if isinstance(one, ConfigDict) and "text_column" not in one:
+                one.text_column = ""
 
 
 def _sets_of(data: ConfigDict, group: str) -> list[Any]:

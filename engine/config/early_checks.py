@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import glob
-import importlib.util
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +16,7 @@ from common.nearest import name_nearest
 from common.split_paths import STDIN, join_split_paths
 from common.spread_paths import is_spread
 from common.weight_names import repository_hint
+from engine.config.extras import EXTRAS, check_extra
 from engine.config.output_formats import EXPORT_FORMATS, choose_format
 from engine.config.recorded_run import run_folder
 
@@ -30,20 +29,12 @@ TRAIN_FROM_RANDOM = (
     "train the whole model from random weights, which takes far more data, with --config.model.init= "
     "--config.model.freeze_feature_encoder=False"
 )
-# What the user asks for -> the extra to install and its packages.
-_EXTRAS = {
-    "--mode=serve": ("serve", ("tornado",)),
-    "format=arrow": ("parquet", ("pyarrow",)),
-    "format=parquet": ("parquet", ("pyarrow",)),
-    "decode.method=lexicon": ("lm", ("flashlight",)),
-    "--export_formats=tflite": ("tflite", ("ai_edge_litert",)),
-    "--export_formats=onnx": ("onnx", ("onnx", "onnxruntime", "tf2onnx")),
-}
-
 _WRITES_FOLDER = ("align", "segment", "export", "average")
 
 
-def check_run(fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint: str, presets: Sequence[str]) -> None:
+def check_run(
+    fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint: str, presets: Sequence[str], weights: str = ""
+) -> None:
     """Checks the paths that a mode of one run reads or writes.
 
     Args:
@@ -52,6 +43,7 @@ def check_run(fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint:
         workdir: The folder of the run.
         checkpoint: The value of --checkpoint.
         presets: The names of architectures.
+        weights: The value of --weights.
 
     Raises:
         ValueError: A path is missing or cannot be written; names it, and what was meant or what makes it.
@@ -67,6 +59,9 @@ def check_run(fields: Mapping[str, Any], *, mode: str, workdir: str, checkpoint:
         _check_init(fields["model"]["init"], workdir)
     if mode == "doctor" and checkpoint:
         check_checkpoint(checkpoint)
+        _check_has_config(checkpoint)
+    elif mode == "doctor" and weights:
+        raise ValueError(f"--weights={weights}: chooses weights of --checkpoint, which is missing; give both or none")
     for name in _evaluated_sets(fields, mode):
         _check_corpus(f"data.eval.{name}", data["eval"][name], data["prepare_command"])
     _check_vocab(data["vocab"], own="" if trains or mode == "doctor" else _find_own_vocab(workdir, checkpoint))
@@ -160,7 +155,7 @@ def _check_corpus(group: str, fields: Mapping[str, Any], prepare_command: str) -
     path = fields["input"]
     if not path:
         raise ValueError(f"{group}.input is empty: name the folder or file of the corpus, --config.{group}.input=PATH")
-    if (asked := f"format={fields.get('format')}") in _EXTRAS:
+    if (asked := f"format={fields.get('format')}") in EXTRAS:
         check_extra(asked)
     if not is_spread(path) and not is_there(path):
         raise ValueError(f"{group}.input={path}: {describe_missing_corpus(path, prepare_command)}")
@@ -288,31 +283,6 @@ def check_checkpoint(checkpoint: str) -> None:
             f"{repository_hint(checkpoint)}; give the workdir of a training run (it has a {layout.CONFIG_FILE}), a "
             "checkpoint inside one, or an exported folder"
         )
-
-
-def check_extra(asked: str) -> None:
-    """Checks that the packages of an extra are installed.
-
-    Args:
-        asked: What the user asks for, such as "--mode=serve".
-
-    Raises:
-        ValueError: Names the first missing package, and the extra to install.
-    """
-    extra, packages = _EXTRAS[asked]
-    for package in packages:
-        if not is_installed(package):
-            no_wheel = package == "flashlight" and sys.version_info >= (3, 13)
-            reason = " with Python 3.11 or 3.12; for 3.13 there is no wheel yet" if no_wheel else ""
-            raise ValueError(f"{asked} needs {package}, which is not installed: pip install -e '.[{extra}]'{reason}")
-
-
-def is_installed(package: str) -> bool:
-    """Tells whether a package can be found, without importing it."""
-    try:
-        return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def is_url(path: str) -> bool:

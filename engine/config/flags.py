@@ -55,6 +55,18 @@ def check_arguments(arguments: Sequence[str]) -> None:
     )
 
 
+def list_given(own: Iterable[flags.Flag], values: flags.FlagValues) -> list[str]:
+    """Returns the names of run.py's flags that stand on the command line, "serve" for each of its fields.
+
+    Args:
+        own: The flags that run.py defines.
+        values: All parsed flags.
+    """
+    given = [flag.name for flag in own if flag.present]
+    fields = [name for name in values if name.startswith("serve.") and values[name].present]
+    return given + ["serve"] * bool(fields)
+
+
 def explain_flag_error(error: Exception, *, names: Iterable[str], fields: Iterable[str]) -> str:
     """Returns the error message for a flag that absl refuses, with the nearest right ones.
 

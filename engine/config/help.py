@@ -6,7 +6,9 @@ import glob
 import importlib.metadata
 import platform
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+
+from absl.flags import Flag
 
 from common.cores import count_cores
 from common.nearest import name_nearest
@@ -18,6 +20,16 @@ _WIDTH = 110
 _ASKS_FOR_HELP = {"help", "helpshort", "h"}
 # Flags that most commands need; --helpfull has the others.
 _COMMON_FLAGS = ("config", "workdir", "checkpoint", "inputs", "output", "strategy")
+
+
+def describe_flags(own: Iterable[Flag]) -> dict[str, str]:
+    """Returns the help sentence of each flag that run.py defines, with the values that it takes."""
+    texts = {}
+    for flag in own:
+        choices = getattr(flag.parser, "enum_values", ())
+        sentence = flag.help.removeprefix(f"<{'|'.join(choices)}>: ")  # absl's way to show them
+        texts[flag.name] = f"{sentence} Values: {', '.join(filter(None, choices))}." if choices else sentence
+    return texts
 
 
 def find_answer(argv: Sequence[str], flags: Mapping[str, str]) -> str:

@@ -57,9 +57,10 @@ def describe_adaptation(config: ConfigDict, model: AcousticModel) -> str:
     if not adapted:
         return ""
     fields = config.model
-    what = f"bottleneck adapters of width {fields.bottleneck_size}"
     if fields.get("lora_rank"):
         what = f"LoRA of rank {fields.lora_rank} on {', '.join(fields.lora_targets)}"
+    else:
+        what = f"bottleneck adapters of width {fields.bottleneck_size}"
     num_trained, total = count_parameters(model.trainable_variables), count_parameters(model.variables)
     return (
         f"{what}: {num_trained:,} of {total:,} parameters train ({100 * num_trained / total:.2g} %); Adam keeps "

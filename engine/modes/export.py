@@ -25,7 +25,6 @@ from engine.inference.exported import read_export_fields
 from engine.inference.inputs import find_audio
 from engine.inference.loading import load_trained
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
-from engine.inference.windows import LogitsChunk
 from engine.protocols import AcousticModel, Components, EvalData, Tokenizer
 from engine.workdir.folder import storage_faults
 
@@ -294,7 +293,7 @@ def _convert(
                     portable.load_portable(path, name),
                     recordings,
                     trained=lambda waveform: module.logits(tf.constant(waveform[np.newaxis]))["logits"][0].numpy(),
-                    to_text=lambda log_probs: transcriber.text_of([LogitsChunk(log_probs, 0)]),
+                    to_text=transcriber.text_of_log_probs,
                 )
             )
             bar.update()
@@ -304,7 +303,7 @@ def _convert(
 def _read(transcriber: Transcriber, waveform: np.ndarray) -> tuple[str, np.ndarray]:
     """Returns the live model's text and log-probabilities for a recording of one window."""
     (log_probs,) = transcriber.log_probs([transcriber.normalize(waveform)])
-    return transcriber.text_of([LogitsChunk(log_probs, 0)]), log_probs
+    return transcriber.text_of_log_probs(log_probs), log_probs
 
 
 def _from_files(

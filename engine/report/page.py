@@ -8,7 +8,6 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +154,7 @@ def render_report(
         texts: (set, utterance id) -> transcript of an utterance that can be marked as wrong.
         place: Folder of the evaluation, by which a browser tells the marks of this page from those of others.
     """
-    groups = [group for one in sets for group in (*one.lengths, *one.speakers, *chain(*one.slices.values()))]
+    groups = [group for one in sets for group in (*one.lengths, *one.speakers, *itertools.chain(*one.slices.values()))]
     return environment.get_template("report.html.jinja").render(
         title=title,
         created=now(),

@@ -129,6 +129,13 @@ def test_an_output_of_its_own_leaves_the_manifest_alone(tmp_path):
     assert (tmp_path / "corrected.changes.jsonl").is_file()
 
 
+def test_a_single_manifest_takes_no_split(tmp_path, capsys):
+    manifest = tmp_path / "train.jsonl"
+    manifest.write_text(json.dumps({"audio_filepath": "a.wav", "text": "a", "split": "dev"}) + "\n")
+    assert merge(manifest, write_marks(tmp_path, {"utterance_id": "a", "text": "a"}), "--split=dev") == 2
+    assert "--split=dev: " in capsys.readouterr().err and manifest.read_text().count("\n") == 1
+
+
 def test_a_corpus_that_is_no_manifest_becomes_a_corrected_one(tmp_path, capsys):
     folder = tmp_path / "libri/dev/1/2"
     folder.mkdir(parents=True)

@@ -60,6 +60,12 @@ def test_a_table_has_fields_too(folder):
     assert [one.fields for one in found] == [(("accents", "irish"),), ()]
 
 
+def test_a_column_without_a_name_is_no_field(folder):
+    (folder / "m.csv").write_text(",path,text,accent\n0,u0.wav,a,irish\n1,u1.wav,b,irish\n")  # as pandas writes it
+    found = read_utterances(format="csv", input=str(folder / "m.csv"))
+    assert [one.fields for one in found] == [(("accent", "irish"),)] * 2
+
+
 def test_a_field_with_a_value_for_almost_every_utterance_makes_no_groups(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
     lines = [

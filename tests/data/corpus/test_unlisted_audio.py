@@ -25,6 +25,12 @@ def test_audio_beside_listed_audio_is_named(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_manifest_with_its_own_text_column_lists_its_audio(tmp_path: Path) -> None:
+    path = make(tmp_path)
+    path.write_text(path.read_text().replace('"text"', '"said"'))
+    assert set(unlisted_audio(format="jsonl", input=path, text_column="said")) == {"b", "d"}
+
+
 def test_manifests_side_by_side_share_their_folders(tmp_path: Path) -> None:
     path = make(tmp_path)
     (tmp_path / "dev.jsonl").touch()

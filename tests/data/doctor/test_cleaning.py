@@ -9,7 +9,7 @@ import pytest
 
 from data.corpus.manifest import read_jsonl
 from data.doctor.html_report import write_report
-from tests.data.doctor.test_examine import clean_sets, run
+from tests.data.doctor.test_examine import clean_sets, make_set, run
 from tests.helpers.planted_corpus import write_audio
 
 
@@ -66,6 +66,53 @@ def test_what_has_an_error_is_left_out_with_the_reason(folder, tmp_path):
     assert again.num_errors == 0 and again.cleaned == []
     write_report(again, tmp_path / "run", title="run")
     assert list((tmp_path / "run/cleaned").iterdir()) == []
+
+
+@pytest.mark.parametrize("format", ["jsonl", "csv"])
+def test_fields_stay_where_the_text_is_in_a_column_of_its_own(folder, tmp_path, format):
+    rows = [
+        {"audio_filepath": f"u{number}.wav", "said": f"WORD {number and 'A'}", "accent": "irish"} for number in (0, 1)
+    ]
+    rows[0]["said"] = "?"
+    lines = [json.dumps(row) for row in rows]
+    if format == "csv":
+        lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    path = folder / f"train/said.{format}"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    write_report(run(sets=[make_set("", format=format, input=str(path), text_column="said")]), tmp_path, title="run")
+    (kept,) = read_lines(tmp_path / "cleaned/train.jsonl")
+    assert (kept["utterance_id"], kept["text"], kept["accent"]) == ("u1", "WORD A", "irish")
+    (left_out,) = read_lines(tmp_path / "cleaned/train.left_out.jsonl")
+    assert (left_out["accent"], left_out["reasons"][0]["code"]) == ("irish", "empty_text")
+
+
+def test_an_evaluation_set_called_train_has_files_of_its_own(folder, tmp_path):
+    train, _ = clean_sets(folder)
+    report = run(sets=[train, make_set("train", format="jsonl", input=str(folder / "train/m.jsonl"))])
+    assert [one.stem for one in report.cleaned] == ["train", "eval_train"]
+
+
+def test_segments_of_evaluation_audio_leave_training_alone(folder, tmp_path):
+    write_audio(folder / "long.wav", np.random.default_rng(1).normal(0, 0.1, 160_000).astype(np.float32))
+
+    def write(name, *spans):
+        lines = [
+            {"audio_filepath": "../long.wav", "text": "A WORD", "offset": start, "duration": end - start,
+             "utterance_id": f"{name}{number}", "speaker": name}
+            for number, (start, end) in enumerate(spans)
+        ]  # fmt: skip
+        (folder / name / "m.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    write("train", (0.0, 2.0), (2.0, 4.5), (4.25, 6.0), (6.0, 8.0))
+    write("dev", (4.0, 5.0), (8.0, 9.0))
+    report = run(sets=clean_sets(folder))
+    write_report(report, tmp_path / "run", title="run")
+    lines = read_lines(tmp_path / "run/cleaned/train.left_out.jsonl")
+    assert {line["utterance_id"]: [reason["detail"] for reason in line["reasons"]] for line in lines} == {
+        "train1": ["0.50 s of it are in dev0 of eval dev"],
+        "train2": ["0.75 s of it are in dev0 of eval dev"],
+    }
+    assert not (tmp_path / "run/cleaned/dev.jsonl").exists()
 
 
 def test_transcripts_are_ranked_by_how_well_a_model_finds_them(folder):

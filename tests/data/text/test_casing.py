@@ -10,7 +10,7 @@ from data.text.casing import lower, upper
 from data.text.tokenizer import normalize_transcript, read_character
 
 
-@pytest.mark.parametrize("language", ["tr", "az", "tr_TR"])
+@pytest.mark.parametrize("language", ["tr", "az", "tr_TR", "tur", "aze"])
 def test_the_dotted_and_the_dotless_i_are_two_letters(language: str) -> None:
     assert lower("I\u0130", language) == "\u0131i"
     assert upper("\u0131i", language) == "I\u0130"
@@ -40,11 +40,17 @@ def test_lithuanian_keeps_the_dot_below_an_accent(capital: str, small: str) -> N
     assert normalize_transcript(capital, "unicode+language=lt") == small
     assert normalize_transcript(small, "librispeech+language=lt") == capital
     assert normalize_transcript(small, "unicode+language=lt") == small
+    assert lower(capital, "lit") == small
 
 
 def test_without_a_language_case_is_that_of_unicode() -> None:
     assert (lower("I\u0130\u00cc"), upper("\u0131i")) == ("ii\u00ec", "II")
     assert normalize_transcript("I\u0130", "unicode+language=de") == "ii"
+
+
+@pytest.mark.parametrize("style", ["unicode", "unicode+language=lt"])
+def test_a_dot_too_many_goes_at_once(style: str) -> None:
+    assert normalize_transcript("\u0130\u0307 \u0130\u0307\u0307", style) == "i i"
 
 
 def test_a_letter_whose_case_the_language_changes_is_not_read_otherwise() -> None:

@@ -75,6 +75,13 @@ def test_a_language_without_number_words_is_named() -> None:
     with pytest.raises(ValueError, match=r"num2words has no number words of hi; it has am, ar, .*, vi$"):
         check_text_style("unicode+language=hi+numbers")
     check_text_style("unicode+language=hi+numbers", is_used=False)
+    assert check_numbers(parse_text_style("unicode+language=tet+numbers")) == ""
+
+
+@pytest.mark.parametrize("language", ["est", "fil", "slk"])  # which begin as es, fi and sl do
+def test_a_language_is_not_taken_for_another_that_begins_alike(language: str) -> None:
+    with pytest.raises(ValueError, match=f"no number words of {language}; it has"):
+        check_text_style(f"unicode+language={language}+numbers")
 
 
 def test_a_missing_library_is_one_line_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from configs.base import get_config, get_eval_set, get_train_set
-from engine.config import early_checks
+from engine.config import early_checks, extras
 
 PRESETS = ("auto", "base", "tiny")
 
@@ -137,6 +137,16 @@ def test_urls_are_left_to_who_can_read_them(run_fields, tmp_path):
     early_checks.check_file("--output", "gs://bucket/x")
 
 
+def test_the_doctor_wants_a_recognizer_or_none(run_fields, tmp_path):
+    (tmp_path / "run/best").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"^--checkpoint=\S+/best: no config\.json there or above"):
+        check_run(run_fields, tmp_path, mode="doctor", checkpoint=str(tmp_path / "run/best"))
+    (tmp_path / "run/config.json").touch()
+    check_run(run_fields, tmp_path, mode="doctor", checkpoint=str(tmp_path / "run/best"), weights="ema")
+    with pytest.raises(ValueError, match=r"^--weights=ema: chooses weights of --checkpoint, which is missing"):
+        check_run(run_fields, tmp_path, mode="doctor", weights="ema")
+
+
 @pytest.mark.parametrize("path", ["hf://datasets/a/b", "shards/train-{000..002}.tar", "data/*.parquet"])
 def test_paths_of_several_files_are_left_to_who_can_read_them(run_fields, tmp_path, path):
     run_fields.data.train.input = run_fields.data.eval.dev.input = path
@@ -147,14 +157,14 @@ def test_paths_of_several_files_are_left_to_who_can_read_them(run_fields, tmp_pa
 def test_a_corpus_whose_reader_is_not_installed_is_told_with_the_extra(run_fields, tmp_path, monkeypatch, format):
     run_fields.data.train.format = format
     check_run(run_fields, tmp_path, mode="train")
-    monkeypatch.setattr(early_checks, "is_installed", lambda package: package != "pyarrow")
+    monkeypatch.setattr(extras, "is_installed", lambda package: package != "pyarrow")
     with pytest.raises(ValueError, match=rf"^format={format} needs pyarrow, which .*: pip install -e '\.\[parquet\]'"):
         check_run(run_fields, tmp_path, mode="train")
 
 
 @pytest.mark.parametrize("mode", ["transcribe", "align", "export", "serve"])
 def test_a_wrong_checkpoint_is_told_in_every_mode_that_reads_one(tmp_path, monkeypatch, mode):
-    monkeypatch.setattr(early_checks, "is_installed", lambda package: True)
+    monkeypatch.setattr(extras, "is_installed", lambda package: True)
     (tmp_path / "run/best").mkdir(parents=True)
 
     def check(checkpoint):
@@ -267,12 +277,12 @@ def test_only_the_configs_own_corpus_is_made_by_its_command(prepare_command, pat
 
 def test_decoding_wants_its_files_and_its_extra(tmp_path, monkeypatch):
     (tmp_path / "words.arpa").touch()
-    monkeypatch.setattr(early_checks, "is_installed", lambda package: True)
+    monkeypatch.setattr(extras, "is_installed", lambda package: True)
     fields = {"method": "lexicon", "lm": str(tmp_path / "words.arpa"), "lexicon": ""}
     early_checks.check_decode(fields)
     with pytest.raises(ValueError, match=r"^decode.lm=\S+/wrods.arpa: no such file; did you mean \S+/words.arpa\?"):
         early_checks.check_decode({**fields, "lm": str(tmp_path / "wrods.arpa")})
-    monkeypatch.setattr(early_checks, "is_installed", lambda package: package != "flashlight")
+    monkeypatch.setattr(extras, "is_installed", lambda package: package != "flashlight")
     early_checks.check_decode({**fields, "method": "beam"})
     with pytest.raises(ValueError, match=r"^decode.method=lexicon needs flashlight, .* pip install -e '.\[lm\]'"):
         early_checks.check_decode(fields)
@@ -288,7 +298,7 @@ def test_decoding_wants_its_files_and_its_extra(tmp_path, monkeypatch):
     ],
 )
 def test_a_missing_extra_is_named_by_the_mode_that_needs_it(monkeypatch, mode, formats, missing, line):
-    monkeypatch.setattr(early_checks, "is_installed", lambda package: package != missing)
+    monkeypatch.setattr(extras, "is_installed", lambda package: package != missing)
     with pytest.raises(ValueError, match=f"^{line}"):
         early_checks.check_use(mode=mode, checkpoint="", inputs=[], output="", formats=formats)
 
@@ -297,13 +307,6 @@ def test_the_formats_of_an_export_are_those_that_it_writes():
     from engine.inference.export import portable
 
     assert set(early_checks.EXPORT_FORMATS) == set(portable.FILES)
-
-
-def test_a_package_that_is_blocked_is_not_installed(monkeypatch):
-    assert early_checks.is_installed("json")
-    assert not early_checks.is_installed("no_such_package")
-    monkeypatch.setitem(sys.modules, "tornado", None)
-    assert not early_checks.is_installed("tornado")
 
 
 def test_none_of_it_imports_tensorflow():

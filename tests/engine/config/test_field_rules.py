@@ -76,6 +76,7 @@ def changed(**fields):
         ("pseudo_label__max_chars_per_sec", -1.0, "pseudo_label.max_chars_per_sec=-1.0: wanted 0 or more; 0 = no b"),
         ("pseudo_label__max_chars_per_sec", 1.0, "pseudo_label.max_chars_per_sec=1 is less than pseudo_label.min"),
         ("pseudo_label__second_speed", 3.0, "pseudo_label.second_speed=3.0: wanted 0.5 to 2; 1 = no second"),
+        ("segment__min_secs", 20.0, "segment.max_secs=15 is less than segment.min_secs=20: no utterance is between"),
         ("pseudo_label__max_disagreement", -0.1, "pseudo_label.max_disagreement=-0.1: wanted 0 or more"),
         ("pseudo_label__batch_size", 0, "pseudo_label.batch_size=0: wanted 1 or more"),
         ("verify_resume__num_updates", -1, "verify_resume.num_updates=-1: wanted 0 or more"),
