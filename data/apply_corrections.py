@@ -25,7 +25,7 @@ from data.common.files import only_writer, write_text_atomic
 from data.corpus.corrections import Mark, Merged, changes_path, merge_marks, read_marks
 from data.corpus.faults import Fault
 from data.corpus.manifest import MANIFEST_FORMATS, format_jsonl, read_fields, read_utterances
-from data.corpus.rows import iterate_lines
+from data.corpus.records import iterate_lines
 
 _NUM_NAMED = 10
 _EDITED = ("jsonl", "csv", "tsv")

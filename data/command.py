@@ -10,7 +10,7 @@ from common.arguments import Parser
 from common.json_files import MalformedFileError
 from common.text_style import STYLES, text_base
 from data.common.errors import InputError
-from data.corpus.rows import excerpt
+from data.corpus.records import excerpt
 from data.text.numbers import check_text_style
 from data.text.tokenizer import normalize_transcript
 

@@ -24,8 +24,9 @@ from data.audio.decoding import (
     to_mono,
 )
 from data.common.errors import InputError
+from data.corpus.columns import AUDIO_COLUMNS
 from data.corpus.faults import refuse
-from data.corpus.rows import AUDIO_COLUMNS, read_json_records, read_text
+from data.corpus.records import read_json_records, read_text
 from data.corpus.unlisted_audio import AUDIO_SUFFIXES
 
 MAX_CACHED_SECS = 60.0  # longer recordings are read anew, only the stretch that is needed

@@ -24,7 +24,7 @@ from data.common.errors import InputError
 from data.corpus.columns import TEXT_COLUMNS
 from data.corpus.faults import Fault
 from data.corpus.manifest import DELIMITERS, iterate_rows
-from data.corpus.rows import iterate_lines, read_text, split_rows
+from data.corpus.records import iterate_lines, read_text, split_rows
 from data.corpus.utterance import suffix
 
 

@@ -13,7 +13,7 @@ from common.near_files import describe_near
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report
 from data.corpus.listed_paths import resolve_paths
-from data.corpus.rows import Record, read_text
+from data.corpus.records import Record, read_text
 from data.corpus.segments import NO_TIME, ListedTime, read_time
 from data.corpus.slices import GroupFields
 from data.corpus.utterance import Fields, Row

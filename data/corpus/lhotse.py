@@ -12,7 +12,7 @@ from common.near_files import describe_near
 from data.common.errors import InputError
 from data.corpus.faults import Report
 from data.corpus.listed_paths import resolve_paths
-from data.corpus.rows import Record, iterate_json_records
+from data.corpus.records import Record, iterate_json_records
 from data.corpus.segments import ListedTime
 from data.corpus.slices import GroupFields, cut_fields
 from data.corpus.utterance import Row

@@ -14,7 +14,7 @@ from data.archives.tar import TarMember, list_members
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report
 from data.corpus.lhotse import find_channels, read_cut_time
-from data.corpus.rows import Record, iterate_lines
+from data.corpus.records import Record, iterate_lines
 from data.corpus.slices import cut_fields
 
 _CUTS = re.compile(r"cuts\.(.+?)\.jsonl(?:\.gz)?")

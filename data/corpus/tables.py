@@ -20,7 +20,7 @@ from data.corpus.columns import (
     choose_text_column,
 )
 from data.corpus.faults import Report
-from data.corpus.rows import Record
+from data.corpus.records import Record
 from data.corpus.utterance import stem
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from data.archives.address import ByteRange
 from data.archives.tar import TarMember, list_members, read_member
 from data.corpus.columns import OWN_FIELDS, SPEAKER_COLUMNS, TEXT_COLUMNS, choose_column
 from data.corpus.faults import Fault, Report
-from data.corpus.rows import Record
+from data.corpus.records import Record
 from data.corpus.utterance import stem
 
 _AUDIO = ("flac", "wav", "mp3", "ogg", "oga", "opus", "sph", "aiff", "aif", "au", "caf", "w64", "audio")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from common import storage
 from data.corpus.faults import Fault
 from data.corpus.manifest import iterate_rows
-from data.corpus.rows import iterate_lines, read_table_records
+from data.corpus.records import iterate_lines, read_table_records
 from data.corpus.utterance import Row, stem, suffix
 from data.shards.index import INDEX_NAME
 from data.shards.source import TFRecordSource
