@@ -24,11 +24,10 @@ from data.common.errors import InputError
 from data.common.files import only_writer, write_text_atomic
 from data.corpus.corrections import Mark, Merged, changes_path, merge_marks, read_marks
 from data.corpus.faults import Fault
-from data.corpus.manifest import MANIFEST_FORMATS, format_jsonl, read_fields, read_utterances
+from data.corpus.manifest import MANIFEST_FORMATS, ONE_FILE_FORMATS, format_jsonl, read_fields, read_utterances
 from data.corpus.records import iterate_lines
 
 _NUM_NAMED = 10
-_EDITED = ("jsonl", "csv", "tsv")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _apply(flags: argparse.Namespace) -> None:
     path, output = os.fspath(flags.input), flags.output or flags.input
     format = flags.format or os.path.splitext(path)[1].lower().removeprefix(".")
-    if format in _EDITED:
+    if format in ONE_FILE_FORMATS:
         _check_manifest(path, output, format, flags.split)
     elif not flags.format or not flags.output.endswith(".jsonl"):
         raise InputError(
@@ -61,7 +60,7 @@ def _apply(flags: argparse.Namespace) -> None:
         os.makedirs(folder, exist_ok=True)
     with only_writer(folder, wait_secs=5.0):
         changed = _read_changes(changes_path(output))
-        if format in _EDITED:
+        if format in ONE_FILE_FORMATS:
             content, merged = merge_marks(path, marks, changed, flags.text_column)
         else:
             content, merged = _merge_corpus(flags, format, marks, changed)

@@ -27,9 +27,10 @@ from data.corpus.rows import locate_rows, read_row, read_rows, select_split
 from data.corpus.slices import keep_few_valued
 from data.corpus.utterance import Row, Utterance, suffix
 
-MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv", "kaldi", "lhotse", *PACKED_FORMATS)
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+ONE_FILE_FORMATS = ("jsonl", *_DELIMITERS)  # a line or a row for each utterance
+MANIFEST_FORMATS = ("librispeech", *ONE_FILE_FORMATS, "kaldi", "lhotse", *PACKED_FORMATS)
 _WITHOUT_COLUMNS = ("librispeech", "kaldi", "lhotse", "shar")  # their transcripts have one place
-DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 def read_librispeech(root: str | os.PathLike[str], split: str = "") -> list[Utterance]:
@@ -83,7 +84,7 @@ def _list_table(
     path: str | os.PathLike[str], split: str, format: str, report: Report, text_column: str
 ) -> tuple[str, list[Row]]:
     path, split = _locate(path, split, f".{format}")
-    records = read_table_records(path, DELIMITERS[format], report, needs_text=not text_column)
+    records = read_table_records(path, _DELIMITERS[format], report, needs_text=not text_column)
     if text_column and records:
         choose_text_column(records[0].fields, text_column, path)
     return path, list(locate_rows(with_text(records, text_column), path, split, report))
@@ -210,7 +211,7 @@ def _list_rows(
         return list_lhotse(input, split, report)
     if format == "jsonl":
         return _list_jsonl(input, split, report, text_column)
-    if format in DELIMITERS:
+    if format in _DELIMITERS:
         return _list_table(input, split, format, report, text_column)
     if format in PACKED_FORMATS:
         records, split = list_packed(format=format, input=input, split=split, text_column=text_column, report=report)
@@ -230,14 +231,14 @@ def read_fields(
         input: Folder or file of the corpus.
         split: Part of the corpus, whose name is none of the fields.
     """
-    if format != "jsonl" and format not in DELIMITERS:
+    if format not in ONE_FILE_FORMATS:
         return {utterance.utterance_id: dict(utterance.fields) for utterance in utterances}
     ignored: list[Fault] = []
     path, _ = _locate(input, split, f".{format}")
     if format == "jsonl":
         records = read_json_records(path, ignored.append)
     else:
-        records = read_table_records(path, DELIMITERS[format], ignored.append, needs_text=False)
+        records = read_table_records(path, _DELIMITERS[format], ignored.append, needs_text=False)
     # The text may be in a column of another name.
     rows = ((read_row(record, needs_text=False), record) for record in records)
     return {
@@ -288,6 +289,11 @@ def _locate(path: str | os.PathLike[str], split: str, suffix: str) -> tuple[str,
     return located, split
 
 
+def delimiter_of(path: str) -> str:
+    """Returns what separates the columns of a table, by its suffix; "" for a manifest of JSON lines."""
+    return _DELIMITERS.get(suffix(path).removeprefix("."), "")
+
+
 def iterate_rows(path: str, report: Report) -> Iterator[Row]:
     """Yields the rows of a manifest of audio without transcripts, a row at a time.
 
@@ -300,10 +306,10 @@ def iterate_rows(path: str, report: Report) -> Iterator[Row]:
     Raises:
         InputError: If the manifest as a whole cannot be read.
     """
-    delimiter = DELIMITERS.get(suffix(path).removeprefix("."))
+    delimiter = delimiter_of(path)
     records = (
-        iterate_json_records(path, report)
-        if delimiter is None
-        else read_table_records(path, delimiter, report, needs_text=False)
+        read_table_records(path, delimiter, report, needs_text=False)
+        if delimiter
+        else iterate_json_records(path, report)
     )
     return locate_rows(records, path, "", report, needs_text=False)
