@@ -88,22 +88,34 @@ def clean(opened: Sequence[Opened], findings: Sequence[Finding]) -> list[Cleaned
     """
     errors = [item for item in findings if item.severity == Severity.ERROR and item.code not in _NOT_OF_UTTERANCES]
     errors += [item for item in findings if item.code in _LEFT_OUT_ANYWAY]
-    found = []
     evaluations = {one.name: one.corpus for one in opened if one.corpus and not one.corpus_name}
-    for one in opened:
-        if one.corpus is None or not (utterances := listed_utterances(one.source)):
-            continue
-        reasons = _find_reasons(one, errors, {item.utterance_id for item in utterances})
-        if one.corpus_name:
-            _add_shared_segments(reasons, one.corpus, errors, evaluations)
-        if reasons:
-            kept = [item for item in utterances if item.utterance_id not in reasons]
-            left_out = [item for item in utterances if item.utterance_id in reasons]
-            found.append(CleanedSet(one.name, kept, left_out, reasons, one.fields))
-    return found
+    cleaned = (_clean_set(one, one.corpus, errors, evaluations) for one in opened if one.corpus)
+    return [one for one in cleaned if one.reasons]
+
+
+def _clean_set(one: Opened, corpus: Corpus, errors: Sequence[Finding], evaluations: Mapping[str, Corpus]) -> CleanedSet:
+    """Divides the listed utterances of a set by its errors; shards list none."""
+    utterances = listed_utterances(corpus.source)
+    reasons = _find_reasons(one, errors, {item.utterance_id for item in utterances}) if utterances else {}
+    if utterances and one.corpus_name:
+        _add_shared_segments(reasons, corpus, errors, evaluations)
+    return CleanedSet(
+        name=one.name,
+        kept=[item for item in utterances if item.utterance_id not in reasons],
+        left_out=[item for item in utterances if item.utterance_id in reasons],
+        reasons=reasons,
+        fields=one.fields,
+    )
 
 
 def _find_reasons(one: Opened, errors: Sequence[Finding], known: set[str]) -> dict[str, list[Reason]]:
+    """Returns utterance id, or file and line -> why it is left out of a set, by the findings about it.
+
+    Args:
+        one: The set.
+        errors: The errors of all sets.
+        known: Ids of the utterances of the set.
+    """
     reasons: dict[str, list[Reason]] = defaultdict(list)
     for item in errors:
         for key, what in item.details.items():
@@ -154,14 +166,18 @@ def write_cleaned(sets: Sequence[CleanedSet], folder: str | os.PathLike[str]) ->
         fields = read_fields([*one.kept, *one.left_out], **given)
         path = storage.join(target, f"{one.stem}.jsonl")
         write_text_atomic(path, format_jsonl(path, one.kept, fields))
-        lines = format_jsonl(path, one.left_out, fields).splitlines()
-        records = {item.utterance_id: json.loads(line) for item, line in zip(one.left_out, lines, strict=True)}
-        described = [
-            {
-                **records.get(key, {"utterance_id": key}),
-                "reasons": [{"code": code, "detail": what} for code, what in reasons],
-            }
-            for key, reasons in one.reasons.items()
-        ]
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in described)
-        write_text_atomic(storage.join(target, f"{one.stem}.left_out.jsonl"), text)
+        write_text_atomic(storage.join(target, f"{one.stem}.left_out.jsonl"), _format_left_out(one, path, fields))
+
+
+def _format_left_out(one: CleanedSet, path: str, fields: Mapping[str, Mapping[str, object]]) -> str:
+    """Returns a line for everything that is left out of a set, as in its manifest at `path`, with the reasons."""
+    lines = format_jsonl(path, one.left_out, fields).splitlines()
+    records = {item.utterance_id: json.loads(line) for item, line in zip(one.left_out, lines, strict=True)}
+    described = [
+        {
+            **records.get(key, {"utterance_id": key}),
+            "reasons": [{"code": code, "detail": what} for code, what in reasons],
+        }
+        for key, reasons in one.reasons.items()
+    ]
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in described)

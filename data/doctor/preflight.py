@@ -11,7 +11,7 @@ from data.batches.corpora import FIRST
 from data.batches.datasets import EvalData, TrainData
 from data.common.errors import InputError
 from data.doctor import segment_checks, text_checks
-from data.doctor.findings import Finding, Severity, advise, allow, choose_advice, sort, without_explained
+from data.doctor.findings import Finding, Severity, advise, allow, choose_advice, find, sort, without_explained
 from data.doctor.text_checks import Corpus, FramesFn
 from data.text.labels import most_common_unknown
 from data.text.tokenizer import CharTokenizer
@@ -60,17 +60,7 @@ def check_before_training(
         measure(train_name(name), corpus.source, speed_factors=speed_factors)
         for name, corpus in train_data.corpora.items()
     ]
-    found: list[Finding] = []
-    for train in trained:
-        found += [
-            *text_checks.check_texts(train),
-            *text_checks.check_listed_durations(train),
-            *text_checks.check_fit(train, frames_fn),
-            *text_checks.check_sample_rates(train),
-            *text_checks.check_speaking_rates(train),
-            *segment_checks.check_overlaps(train),
-            *segment_checks.check_seeking(train),
-        ]
+    found = [item for train in trained for item in check_corpus(train, frames_fn)]
     if train_data.made_vocab:  # of the texts of all corpora
         whole = trained[0] if len(trained) == 1 else measure(TRAIN, train_data.source)
         found += text_checks.check_rare_characters(whole, tokenizer)
@@ -78,12 +68,7 @@ def check_before_training(
         corpus = measure(f"eval {name}", data.source)
         found += [*text_checks.check_texts(corpus), *text_checks.check_listed_durations(corpus)]
         found += text_checks.check_fit(corpus, frames_fn)
-        for train in trained:
-            leaks = text_checks.check_ids(train, corpus)
-            leaked = {key for item in leaks for key in item.details if item.code == "id_leak"}
-            leaks += segment_checks.check_shared_segments(train, corpus, leaked)
-            leaked |= {key for item in leaks for key in item.details if item.code == "segment_leak"}
-            found += [*leaks, *text_checks.check_speakers(train, corpus, leaked)]
+        found += [item for train in trained for item in check_leaks(train, corpus)]
     found = advise(allow(found, LEAKS) if allow_train_eval_overlap else found, keeps_head=keeps_head)
     findings = sort(without_explained(found))
     for item in findings:
@@ -95,6 +80,37 @@ def check_before_training(
         if item.code == "id_leak" and item.severity == Severity.ERROR:
             raise InputError(item.line())
     return findings
+
+
+def check_corpus(corpus: Corpus, frames_fn: FramesFn) -> list[Finding]:
+    """Returns the findings about a training corpus, or another set by itself, that need no audio."""
+    return [
+        *text_checks.check_texts(corpus),
+        *text_checks.check_listed_durations(corpus),
+        *text_checks.check_fit(corpus, frames_fn),
+        *text_checks.check_sample_rates(corpus),
+        *text_checks.check_speaking_rates(corpus),
+        *segment_checks.check_overlaps(corpus),
+        *segment_checks.check_seeking(corpus),
+    ]
+
+
+def check_leaks(train: Corpus, evaluation: Corpus, *, same_audio: Mapping[str, str] | None = None) -> list[Finding]:
+    """Returns what training has of an evaluation set; an utterance is named once, by the closest match.
+
+    Args:
+        train: Training corpus.
+        evaluation: Evaluation set.
+        same_audio: Evaluation utterance -> how its audio is in training; None if nothing was decoded.
+    """
+    found = text_checks.check_ids(train, evaluation)
+    leaked = {key for item in found if item.code == "id_leak" for key in item.details}
+    heard = {key: what for key, what in (same_audio or {}).items() if key not in leaked}
+    leaked |= heard.keys()
+    shared = segment_checks.check_shared_segments(train, evaluation, leaked)
+    leaked |= {key for item in shared for key in item.details}
+    found += find("audio_leak", evaluation.name, heard)
+    return [*found, *shared, *text_checks.check_speakers(train, evaluation, leaked)]
 
 
 def train_name(corpus: str) -> str:

@@ -91,6 +91,11 @@ class PlanStatistics:
     padding_ratio: float
     shapes: list[Shape]
 
+    def describe(self) -> str:
+        """Returns the updates of an epoch, the padding and the shapes as text."""
+        shapes = ", ".join(f"{shape.padded_secs:.1f} s x {shape.num_batches:,}" for shape in self.shapes)
+        return f"{self.updates_per_epoch:,} updates an epoch, {100 * self.padding_ratio:.1f} % padding; shapes {shapes}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
@@ -238,11 +243,7 @@ class DoctorReport:
         """Returns the lines for a terminal: sets, batches, memory, time, words, findings and the verdict."""
         lines = [_describe_set(one) for one in self.sets]
         if self.plan:
-            shapes = ", ".join(f"{shape.padded_secs:.1f} s x {shape.num_batches:,}" for shape in self.plan.shapes)
-            lines.append(
-                f"plan: {self.plan.updates_per_epoch:,} updates an epoch, {100 * self.plan.padding_ratio:.1f} % "
-                f"padding; shapes {shapes}"
-            )
+            lines.append(f"plan: {self.plan.describe()}")
         lines += [f"memory, {item.what}: {item.describe()}" for item in self.memory]
         if self.time:
             lines.append(f"time, {self.time.describe()}")
