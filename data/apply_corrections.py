@@ -13,7 +13,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common import storage
@@ -26,6 +26,7 @@ from data.corpus.corrections import Mark, Merged, changes_path, merge_marks, rea
 from data.corpus.faults import Fault
 from data.corpus.manifest import MANIFEST_FORMATS, ONE_FILE_FORMATS, format_jsonl, read_fields, read_utterances
 from data.corpus.records import iterate_lines
+from data.corpus.utterance import suffix
 
 _NUM_NAMED = 10
 
@@ -45,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _apply(flags: argparse.Namespace) -> None:
-    path, output = os.fspath(flags.input), flags.output or flags.input
-    format = flags.format or os.path.splitext(path)[1].lower().removeprefix(".")
+    path, output = flags.input, flags.output or flags.input
+    format = flags.format or suffix(path).removeprefix(".")
     if format in ONE_FILE_FORMATS:
         _check_manifest(path, output, format, flags.split)
     elif not flags.format or not flags.output.endswith(".jsonl"):
@@ -66,8 +67,7 @@ def _apply(flags: argparse.Namespace) -> None:
             content, merged = _merge_corpus(flags, format, marks, changed)
         if merged.changes:  # first, so that nothing is lost if the process ends in between
             new = [change for change in merged.changes if change not in changed]
-            lines = [json.dumps(change, ensure_ascii=False) + "\n" for change in [*changed, *new]]
-            write_text_atomic(changes_path(output), "".join(lines))
+            _write_changes(changes_path(output), [*changed, *new])
         if merged.changes or output != path:
             write_text_atomic(output, content)
     _print_summary(output, merged, [*faults, *merged.faults])
@@ -120,6 +120,10 @@ def _read_changes(path: str) -> list[dict[str, Any]]:
         return [parse_object(line, f"{path}:{number}") for number, line in iterate_lines(path)]
     except MalformedFileError as error:
         raise InputError(f"{error}; it keeps what was changed before: mend it, or move it away") from error
+
+
+def _write_changes(path: str, changes: Sequence[Mapping[str, Any]]) -> None:
+    write_text_atomic(path, "".join(json.dumps(change, ensure_ascii=False) + "\n" for change in changes))
 
 
 def _print_summary(output: str, merged: Merged, faults: Sequence[str]) -> None:

@@ -58,18 +58,23 @@ def normalize_transcript(text: str, style: str = "librispeech") -> str:
         text = _apply_options(text, style)
         if found.base == "none":
             return text
-    upper = found.base == "librispeech"
     if text.isascii() and not (found.keep_case or found.keep_punctuation or casing.is_turkic(found.language)):
-        return _normalize_ascii(text, upper)
+        return _normalize_ascii(text, found.base == "librispeech")
+    return _normalize_unicode(text, found)
+
+
+def _normalize_unicode(text: str, style: TextStyle) -> str:
+    """Normalizes any text by the base, the language and what is kept of a style."""
+    upper = style.base == "librispeech"
     text = unicodedata.normalize("NFKC", text.translate(_APOSTROPHES))
     # Changing the case can break the normal form and create an apostrophe (U+0149).
-    if not found.keep_case:
-        text = casing.upper(text, found.language) if upper else casing.lower(text, found.language)
+    if not style.keep_case:
+        text = casing.upper(text, style.language) if upper else casing.lower(text, style.language)
     text = unicodedata.normalize("NFKC", text)
-    text = "".join(_kept(one, upper, found.keep_punctuation) for one in text.translate(_APOSTROPHES))
+    text = "".join(_kept(one, upper, style.keep_punctuation) for one in text.translate(_APOSTROPHES))
     # Removing an invisible character can bring together two that compose.
     words = unicodedata.normalize("NFKC", text).split()
-    if found.keep_punctuation:
+    if style.keep_punctuation:
         return " ".join(words) if any(map(_is_spoken, "".join(words))) else ""
     if not upper:
         words = [word.strip("'") for word in words]
