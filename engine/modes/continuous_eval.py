@@ -195,12 +195,9 @@ class _Follower:
         self._metrics_path = storage.join(output, layout.METRICS_FILE)
         self._run_id = identity.find_run_id(training_workdir)
         identity.claim_output(output, self._run_id)
-        config = fields_of_run.with_text_normalization(config, run=training_workdir)
         tokenizer = components.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
         components = builders.with_blank(components, tokenizer)
-        config = fields_of_run.with_adaptation(
-            fields_of_run.with_architecture(config, components, run=training_workdir), run=training_workdir
-        )
+        config = fields_of_run.with_recorded(config, components, run=training_workdir)
         eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=strategy.num_replicas_in_sync)
         with strategy.scope():
             model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)
