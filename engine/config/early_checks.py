@@ -57,16 +57,22 @@ def check_run(
     if trains or mode == "doctor":  # the doctor reports a missing corpus among its findings
         _check_model(fields["model"], presets)
         _check_init(fields["model"]["init"], workdir)
-    if mode == "doctor" and checkpoint:
-        check_checkpoint(checkpoint)
-        _check_has_config(checkpoint)
-    elif mode == "doctor" and weights:
-        raise ValueError(f"--weights={weights}: chooses weights of --checkpoint, which is missing; give both or none")
+    if mode == "doctor":
+        _check_scoring(checkpoint, weights)
     for name in _evaluated_sets(fields, mode):
         _check_corpus(f"data.eval.{name}", data["eval"][name], data["prepare_command"])
     _check_vocab(data["vocab"], own="" if trains or mode == "doctor" else _find_own_vocab(workdir, checkpoint))
     if mode in ("eval", "tune_lm"):
         _check_weights(workdir, checkpoint)
+
+
+def _check_scoring(checkpoint: str, weights: str) -> None:
+    """Checks the recognizer with which the doctor scores transcripts."""
+    if checkpoint:
+        check_checkpoint(checkpoint)
+        _check_has_config(checkpoint)
+    elif weights:
+        raise ValueError(f"--weights={weights}: chooses weights of --checkpoint, which is missing; give both or none")
 
 
 def _check_weights(workdir: str, checkpoint: str) -> None:
