@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from common.readable import describe_error
 from common.streams import outlive_readers
 from common.tensorflow_environment import set_tensorflow_defaults
 from configs.base import get_config, get_decode, get_eval_set, get_serve, get_train_set
@@ -384,7 +385,7 @@ def _main(argv: list[str]) -> None:
 
 
 def _refuse(error: Exception) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {describe_error(error)}", file=sys.stderr)
     return getattr(error, "exit_status", 2)
 
 

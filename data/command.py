@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from common.arguments import Parser
 from common.json_files import MalformedFileError
+from common.readable import describe_error
 from common.text_style import STYLES, text_base
 from data.common.errors import InputError
 from data.corpus.records import excerpt
@@ -104,7 +105,7 @@ def run_command(
     try:
         command(_parse(parser, argv))
     except (InputError, MalformedFileError, OSError) as error:
-        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{parser.prog}: {describe_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from common.readable import describe_error
 from common.spread_paths import HUB_DATASETS, is_pattern
 from data.common.errors import InputError
 
@@ -50,7 +51,7 @@ def fetch_dataset(name: str, suffixes: Sequence[str], choose: Callable[[Sequence
     except InputError:
         raise
     except Exception as error:  # the library's transports raise more than one family
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = describe_error(error, 200)
         raise InputError(
             f"{name} cannot be fetched ({reason}): check the name and the network, log in with `hf auth login`, and "
             "run the same command again"

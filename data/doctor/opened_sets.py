@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.readable import describe_error
 from data.batches.corpora import FIRST, TrainCorpus
 from data.batches.datasets import EvalData, TrainData
 from data.corpus.faults import Fault, Report
@@ -101,7 +102,7 @@ def _open(group: Sequence[DatasetSpec], told: set[tuple[str, ...]]) -> Opened:
         try:
             one.data.append((item, item.build(faults.append)))
         except (ValueError, OSError) as error:
-            one.findings += find("unusable_corpus", one.name, {item.name or one.name: " ".join(str(error).split())})
+            one.findings += find("unusable_corpus", one.name, {item.name or one.name: describe_error(error)})
         if item is group[0]:
             one.findings += _describe_faults(one, faults, told)
     if fields["format"] == "tfrecord" and one.data:

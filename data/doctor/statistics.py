@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from common.readable import shorten
 from data.audio.decoding import SAMPLE_RATE
 from data.batches.plan import BatchPlan, padding_ratio
 from data.doctor.audio_checks import AudioStatistics
@@ -183,7 +184,7 @@ def _count_words(corpus: Corpus, text_normalization: str) -> Counter[str]:
 
 def _most_common(counts: Counter[str]) -> list[tuple[str, int]]:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MAX_WORDS]
-    return [(word if len(word) <= _LONGEST_WORD else f"{word[: _LONGEST_WORD - 1]}…", count) for word, count in ordered]
+    return [(shorten(word, _LONGEST_WORD), count) for word, count in ordered]
 
 
 def vocabulary(corpora: Sequence[Corpus], tokenizer: CharTokenizer) -> Vocabulary:

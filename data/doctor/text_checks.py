@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.readable import shorten
 from common.spacing import unspaced_length
 from data.audio.decoding import SAMPLE_RATE
 from data.batches.rows import samples_at_speed
@@ -34,6 +35,7 @@ _MISSING_CELLS = ("nan", "NaN", "NA", "N/A", "<NA>", "None")
 # In so many labels even the rarest letter of a language occurs more than twice; what does not is rather a typing error.
 _MIN_LABELS_FOR_RARE = 10_000
 _MOST_OF_RARE = 2
+_SHOWN_CHARACTERS = 40
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class Corpus:
         """Returns a finding about the utterances at `indices`."""
         return find(code, self.name, {self.source.utterance_ids[int(i)]: what(int(i)) for i in indices})
 
+    def quote(self, index: int) -> str:
+        """Returns the transcript of an utterance, or its beginning, in quotation marks."""
+        return repr(shorten(self.source.texts[index], _SHOWN_CHARACTERS))
+
 
 def check_texts(corpus: Corpus) -> list[Finding]:
     """Returns empty texts, unknown or dropped characters, and markup that nobody speaks."""
@@ -87,17 +93,17 @@ def check_texts(corpus: Corpus) -> list[Finding]:
     missing = [index for index, text in enumerate(texts) if text.strip() in _MISSING_CELLS]
     broken = [index for index, text in enumerate(texts) if "\n" in text.strip()]
     return [
-        *corpus.find("empty_text", empty, lambda i: f"{shorten(texts[i])!r}" if texts[i].strip() else ""),
+        *corpus.find("empty_text", empty, lambda i: corpus.quote(i) if texts[i].strip() else ""),
         *corpus.find(
             "unknown_characters",
             list(labels.unknown),
             lambda i: " ".join(describe_character(character) for character in labels.unknown[i]),
         ),
-        *corpus.find("lost_digits", digits, lambda i: repr(shorten(texts[i]))),
+        *corpus.find("lost_digits", digits, corpus.quote),
         *corpus.find("lost_symbols", list(labels.lost_symbols), lambda i: " ".join(labels.lost_symbols[i])),
-        *corpus.find("markup", list(markup), lambda i: shorten(" ".join(markup[i]))),
+        *corpus.find("markup", list(markup), lambda i: shorten(" ".join(markup[i]), _SHOWN_CHARACTERS)),
         *corpus.find("missing_cells", missing, lambda i: repr(texts[i])),
-        *corpus.find("line_breaks", broken, lambda i: repr(shorten(texts[i]))),
+        *corpus.find("line_breaks", broken, corpus.quote),
     ]
 
 
@@ -123,11 +129,10 @@ def check_rare_characters(corpus: Corpus, tokenizer: CharTokenizer) -> list[Find
 
 def check_writing(corpus: Corpus) -> list[Finding]:
     """Returns notes about the writing of a set: characters and markup not read as written, digits, missing spaces."""
-    texts, kept_digits = corpus.source.texts, corpus.labels.kept_digits
     return [
         *find("read_otherwise", corpus.name, _describe_reread(corpus)),
         *find("dropped_markup", corpus.name, _describe_dropped_markup(corpus)),
-        *corpus.find("kept_digits", kept_digits, lambda i: repr(shorten(texts[i]))),
+        *corpus.find("kept_digits", corpus.labels.kept_digits, corpus.quote),
         *_check_spaces(corpus),
     ]
 
@@ -274,11 +279,6 @@ def _describe_dropped_markup(corpus: Corpus) -> dict[str, str]:
             counts[kind] += 1
             first.setdefault(kind, name)
     return {
-        shorten(kind): f"{count:,} text{'s' * (count != 1)}, first {first[kind]}"
+        shorten(kind, _SHOWN_CHARACTERS): f"{count:,} text{'s' * (count != 1)}, first {first[kind]}"
         for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     }
-
-
-def shorten(text: str, max_characters: int = 40) -> str:
-    """Returns a text, or its beginning and an ellipsis if it is longer."""
-    return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from common.readable import shorten
 from data.common.errors import InputError
 from data.doctor.audio_checks import SILENT_PEAK, AudioStatistics
 from data.doctor.findings import SUSPECT, Finding
-from data.doctor.text_checks import Corpus, shorten
+from data.doctor.text_checks import Corpus
 from data.text.tokenizer import normalize_transcript
 
 ScoreFn = Callable[[Iterable[tuple[np.ndarray, str]]], Iterator[tuple[float, str]]]

@@ -11,6 +11,7 @@ from absl import logging
 
 from common import storage
 from common import workdir_layout as layout
+from common.readable import describe_error
 from engine.common import files
 from engine.evaluation.best_metric import AUTO
 from engine.protocols import EvalData
@@ -72,7 +73,7 @@ class ReportWriter:
             )
         # Any exception: days of training are worth more than a page about them.
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = describe_error(error)
             path = storage.join(self._workdir, layout.REPORT_FILE)
             logging.warning("%s of update %d is not written: %s", path, step, reason)
 
