@@ -46,15 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _apply(flags: argparse.Namespace) -> None:
-    path, output = flags.input, flags.output or flags.input
-    format = flags.format or suffix(path).removeprefix(".")
-    if format in ONE_FILE_FORMATS:
-        _check_manifest(path, output, format, flags.split)
-    elif not flags.format or not flags.output.endswith(".jsonl"):
-        raise InputError(
-            f"{path} is no .jsonl, .csv or .tsv manifest: give its --format, and an --output.jsonl for the corrected "
-            "corpus"
-        )
+    path, output, format = flags.input, flags.output or flags.input, _choose_format(flags)
     marks, faults = read_marks(comma_list(flags.corrections), flags.set)
     folder = os.path.dirname(output) or "."
     if not storage.is_remote(folder):
@@ -71,6 +63,19 @@ def _apply(flags: argparse.Namespace) -> None:
         if merged.changes or output != path:
             write_text_atomic(output, content)
     _print_summary(output, merged, [*faults, *merged.faults])
+
+
+def _choose_format(flags: argparse.Namespace) -> str:
+    """Returns the format of the corpus to correct; raises InputError if the flags do not go with it."""
+    format = flags.format or suffix(flags.input).removeprefix(".")
+    if format in ONE_FILE_FORMATS:
+        _check_manifest(flags.input, flags.output or flags.input, format, flags.split)
+    elif not flags.format or not flags.output.endswith(".jsonl"):
+        raise InputError(
+            f"{flags.input} is no .jsonl, .csv or .tsv manifest: give its --format, and an --output.jsonl for the "
+            "corrected corpus"
+        )
+    return format
 
 
 def _check_manifest(path: str, output: str, format: str, split: str) -> None:

@@ -74,8 +74,8 @@ def _split(flags: argparse.Namespace) -> None:
     _write(flags.output, divided, fields)
     for part in parts:
         print(_describe(part, divided[part.name]))
-        for number, name in enumerate(strata_names):
-            print(f"  {name}: {_shares({i: strata[i][number] for i in members[part.name]}, secs)}")
+        for name, values in zip(strata_names, zip(*strata, strict=True), strict=True):
+            print(f"  {name}: {_shares({i: values[i] for i in members[part.name]}, secs)}")
     for line in find_leaks(divided):
         _warn(line)
 

@@ -13,7 +13,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -113,23 +113,14 @@ def read_marks(paths: Sequence[str], set: str = "") -> tuple[dict[str, Mark], li
     marks: dict[str, Mark] = {}
     faults: list[str] = []
     sets: dict[str, None] = {}
-    for path in paths:
-        if not storage.is_file(path):
-            raise InputError(f"no file {path}: give one that was exported from report.html or doctor.html")
-        for number, line in iterate_lines(path):
-            place = f"{path}:{number}"
-            try:
-                mark, own = _read_mark(line, place)
-            except MalformedFileError as error:
-                faults.append(f"{error}; export the marks again")
-                continue
-            sets[own] = None
-            if set and own != set:
-                continue
-            name, other = mark.utterance_id, marks.get(mark.utterance_id)
-            if other is not None and mark.contradicts(other):
-                faults.append(f"{place} is not merged: it contradicts {other.place} about {name}; keep one of the two")
-                continue
+    for mark, own in (found for path in paths for found in _iterate_marks(path, faults)):
+        sets[own] = None
+        if set and own != set:
+            continue
+        name, other = mark.utterance_id, marks.get(mark.utterance_id)
+        if other is not None and mark.contradicts(other):
+            faults.append(f"{mark.place} is not merged: it contradicts {other.place} about {name}; keep one of the two")
+        else:
             marks[name] = mark
     if not marks and not faults:
         has = f"of {set}; it has {', '.join(map(repr, sets)) or 'none'}" if set else "at all"
@@ -137,6 +128,17 @@ def read_marks(paths: Sequence[str], set: str = "") -> tuple[dict[str, Mark], li
             f"{', '.join(map(str, paths))} has no mark {has}: mark transcripts on the page and export them"
         )
     return marks, faults
+
+
+def _iterate_marks(path: str, faults: list[str]) -> Iterator[tuple[Mark, str]]:
+    """Yields the marks of a file and the set of each; adds a line to `faults` for each that is none."""
+    if not storage.is_file(path):
+        raise InputError(f"no file {path}: give one that was exported from report.html or doctor.html")
+    for number, line in iterate_lines(path):
+        try:
+            yield _read_mark(line, f"{path}:{number}")
+        except MalformedFileError as error:
+            faults.append(f"{error}; export the marks again")
 
 
 def _read_mark(line: bytes, place: str) -> tuple[Mark, str]:

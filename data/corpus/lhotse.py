@@ -73,10 +73,9 @@ def _locate(path: str, split: str) -> str:
     names = [name for name in storage.list_names(path) if name.endswith(_SUFFIXES) and not name.startswith(".")]
     found = _select_cuts(names, split)
     if len(found) != 1:
-        what = f"cuts of {split!r}" if split else "cuts"
-        has = f"it has {', '.join((found or names)[:10])}" if names else "it has no .jsonl.gz"
-        count = "several files" if found else "no file"
-        raise InputError(f"{count} of {what} in {path}: {has}; give the path of one file")
+        what = f"{'several files' if found else 'no file'} of cuts{f' of {split!r}' if split else ''}"
+        has = ", ".join((found or names)[:10]) or "no .jsonl.gz"
+        raise InputError(f"{what} in {path}: it has {has}; give the path of one file")
     return storage.join(path, found[0])
 
 

@@ -12,7 +12,7 @@ from data.corpus.columns import AUDIO_COLUMNS, SPEAKER_COLUMNS, TEXT_COLUMNS
 from data.corpus.faults import Fault, Report
 from data.corpus.lhotse import is_cut
 from data.corpus.records import Record
-from data.corpus.segments import read_time
+from data.corpus.segments import ListedTime, read_time
 from data.corpus.slices import GroupFields
 from data.corpus.utterance import Row, stem
 
@@ -70,10 +70,13 @@ def read_row(record: Record, *, needs_text: bool) -> Row | Fault:
         time, channel = read_time(fields), _read_channel(fields)
     except ValueError as error:
         return record.fault(str(error))
-    # Segments of one file are told apart by their start in milliseconds.
-    part = f"-{round(time.offset_secs * 1000):07d}" if time.offset_secs else ""
     speaker_id = _name(fields, *SPEAKER_COLUMNS)
-    return Row(utterance_id or f"{stem(audio)}{part}", audio, text or "", speaker_id, time, record.place, channel)
+    return Row(utterance_id or _make_id(audio, time), audio, text or "", speaker_id, time, record.place, channel)
+
+
+def _make_id(audio: str, time: ListedTime) -> str:
+    """Returns the name of a file, for a segment of it with the start in milliseconds, which tells segments apart."""
+    return f"{stem(audio)}-{round(time.offset_secs * 1000):07d}" if time.offset_secs else stem(audio)
 
 
 def _read_channel(fields: Mapping[str, object]) -> int | None:

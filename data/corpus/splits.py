@@ -113,11 +113,9 @@ def assign_parts(
         InputError: If a part stays empty because all groups are too large for it.
     """
     durations: dict[int, dict[Hashable, float]] = defaultdict(lambda: defaultdict(float))
-    first: dict[int, str] = {}
-    for name, group, each, stratum in zip(names, groups, secs, strata, strict=True):
+    for group, each, stratum in zip(groups, secs, strata, strict=True):
         durations[group][stratum] += each
-        first[group] = min(first.get(group, name), name)
-    left = sorted(durations, key=lambda group: hashlib.sha256(f"{seed}:{first[group]}".encode()).digest())
+    left = _order_groups(names, groups, seed)
     whole: dict[Hashable, float] = defaultdict(float)
     for stratum, each in zip(strata, secs, strict=True):
         whole[stratum] += each
@@ -137,6 +135,14 @@ def assign_parts(
         left = [group for group in left if group not in taken]
     rest = next(part.name for part in parts if part.secs is None)
     return [chosen.get(group, rest) for group in groups]
+
+
+def _order_groups(names: Sequence[str], groups: Sequence[int], seed: int) -> list[int]:
+    """Returns the groups in the order of a hash of the seed and of the first name in each."""
+    first: dict[int, str] = {}
+    for name, group in zip(names, groups, strict=True):
+        first[group] = min(first.get(group, name), name)
+    return sorted(first, key=lambda group: hashlib.sha256(f"{seed}:{first[group]}".encode()).digest())
 
 
 def _fill(

@@ -184,14 +184,15 @@ def _find_audio(path: str, schema: pa.Schema) -> tuple[str, str]:
     """Returns the columns with the bytes and the paths of the recordings; one of them may be ""."""
     kinds = {field.name: field.type for field in schema}
     known = [name for name in _AUDIO_NAMES if name in kinds]
-    for name in [*known, *(name for name in kinds if name not in known)]:
+    for name in dict.fromkeys((*known, *kinds)):
         found = _find_audio_fields(path, name, kinds[name])
         if any(found):
             return found
     binary = [name for name, kind in kinds.items() if _is_binary(kind)]
+    texts = [name for name, kind in kinds.items() if _is_text(kind)]
     # A column of any name will do if no other one holds bytes.
-    content = next((name for name in known if name in binary), binary[0] if len(binary) == 1 else "")
-    listed = next((name for name in (*PATH_COLUMNS, "audio") if name in kinds and _is_text(kinds[name])), "")
+    content = choose_column(binary, known) or (binary[0] if len(binary) == 1 else "")
+    listed = choose_column(texts, (*PATH_COLUMNS, "audio"))
     if content or listed:
         return content, listed
     shown = ", ".join(f"{name} ({kind})" for name, kind in list(kinds.items())[:12])[:300]

@@ -86,11 +86,16 @@ def clean(opened: Sequence[Opened], findings: Sequence[Finding]) -> list[Cleaned
         opened: The examined sets.
         findings: What was found in them.
     """
-    errors = [item for item in findings if item.severity == Severity.ERROR and item.code not in _NOT_OF_UTTERANCES]
-    errors += [item for item in findings if item.code in _LEFT_OUT_ANYWAY]
+    errors = [item for item in findings if _is_reason(item)]
     evaluations = {one.name: one.corpus for one in opened if one.corpus and not one.corpus_name}
     cleaned = (_clean_set(one, one.corpus, errors, evaluations) for one in opened if one.corpus)
     return [one for one in cleaned if one.reasons]
+
+
+def _is_reason(item: Finding) -> bool:
+    """Returns whether a finding is a reason to leave its utterances out."""
+    is_error = item.severity == Severity.ERROR and item.code not in _NOT_OF_UTTERANCES
+    return is_error or item.code in _LEFT_OUT_ANYWAY
 
 
 def _clean_set(one: Opened, corpus: Corpus, errors: Sequence[Finding], evaluations: Mapping[str, Corpus]) -> CleanedSet:

@@ -21,7 +21,7 @@ from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEA
 from data.doctor.cleaning import clean
 from data.doctor.clips import collect_clips, collect_examples
 from data.doctor.findings import AUDIO_OF, Finding, advise, allow, find, merge, sort, without_explained
-from data.doctor.opened_sets import DatasetSpec, Opened, open_all
+from data.doctor.opened_sets import DatasetSpec, Opened, evaluation_sets, open_all, trained_sets
 from data.doctor.preflight import LEAKS, TRAIN, check_corpus, check_leaks
 from data.doctor.report import DoctorReport, Memory, SetStatistics
 from data.doctor.sample import choose_utterances
@@ -95,10 +95,7 @@ def examine(*, sets: Sequence[DatasetSpec], **fields: Any) -> DoctorReport:
     options = DoctorOptions(**fields)
     tokenizer, text_normalization = options.tokenizer, options.text_normalization
     opened = open_all(sets)
-    for one in opened:
-        if one.data:
-            one.measure(tokenizer=tokenizer, text_normalization=text_normalization, speed_factors=options.speed_factors)
-            one.findings += [*_check_without_audio(one, options.frames_fn), *_check_limits(one, options)]
+    _measure_texts(opened, options)
     _measure_all(opened, options)
     _check_transcripts(opened, options)
     data = next((data for one in opened for _, data in one.data if isinstance(data, TrainData)), None)
@@ -110,8 +107,7 @@ def examine(*, sets: Sequence[DatasetSpec], **fields: Any) -> DoctorReport:
     findings += _check_config(memory, options)
     findings = sort(without_explained(merge(advise(findings, keeps_head=options.keeps_head))))
     plan = plan_statistics(data.plan, options.frames_fn) if data else None
-    spoken = [trained] if trained else []
-    spoken += [one.corpus for one in opened if one.corpus and not one.corpus_name]  # of evaluation sets
+    spoken = [*([trained] if trained else []), *_corpora(evaluation_sets(opened))]
     return DoctorReport(
         findings=findings,
         sets=_gather_statistics(opened, options.frames_fn),
@@ -127,10 +123,22 @@ def examine(*, sets: Sequence[DatasetSpec], **fields: Any) -> DoctorReport:
     )
 
 
+def _measure_texts(opened: Sequence[Opened], options: DoctorOptions) -> None:
+    """Measures the texts of each set that could be opened, and checks what needs no audio."""
+    for one in opened:
+        if one.data:
+            one.measure(
+                tokenizer=options.tokenizer,
+                text_normalization=options.text_normalization,
+                speed_factors=options.speed_factors,
+            )
+            one.findings += [*_check_without_audio(one, options.frames_fn), *_check_limits(one, options)]
+
+
 def _measure_training_texts(opened: Sequence[Opened], data: TrainData | None, options: DoctorOptions) -> Corpus | None:
     """Returns the texts of all training corpora together, None without any."""
     if data is None or len(data.corpora) == 1:
-        return next((one.corpus for one in opened if one.corpus_name and one.corpus), None)
+        return next(iter(_corpora(trained_sets(opened))), None)
     return Corpus.measure(
         TRAIN, data.source, tokenizer=options.tokenizer, text_normalization=options.text_normalization
     )
@@ -191,12 +199,11 @@ def _check_config(memory: Sequence[Memory], options: DoctorOptions) -> list[Find
 def _gather_findings(opened: Sequence[Opened], options: DoctorOptions) -> list[Finding]:
     """Returns the findings of all sets, about their audio and about leaks between them too."""
     findings = [item for one in opened for item in one.findings]
-    train = [one for one in opened if one.corpus_name and one.corpus]
     for one in opened:
         if one.corpus and one.audio:
             findings += _check_audio(one, one.corpus, one.audio)
-        if one.corpus and not one.corpus_name:
-            findings += [finding for trained in train for finding in _check_leaks(trained, one)]
+    for one in evaluation_sets(opened):
+        findings += [finding for train in trained_sets(opened) for finding in _check_leaks(train, one)]
     return allow(findings, LEAKS) if options.allow_train_eval_overlap else findings
 
 

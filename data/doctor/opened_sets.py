@@ -81,6 +81,16 @@ class Opened:
         return self.data[0][1].source if trained is None else trained.source
 
 
+def trained_sets(opened: Sequence[Opened]) -> list[Opened]:
+    """Returns the training corpora that could be opened."""
+    return [one for one in opened if one.corpus_name and one.corpus]
+
+
+def evaluation_sets(opened: Sequence[Opened]) -> list[Opened]:
+    """Returns the evaluation sets that could be opened."""
+    return [one for one in opened if one.corpus and not one.corpus_name]
+
+
 def open_all(sets: Sequence[DatasetSpec]) -> list[Opened]:
     """Opens every set despite its faults; evaluation sets with the same utterances become one."""
     groups: dict[tuple[str, ...], list[DatasetSpec]] = defaultdict(list)

@@ -65,10 +65,7 @@ def check_before_training(
         whole = trained[0] if len(trained) == 1 else measure(TRAIN, train_data.source)
         found += text_checks.check_rare_characters(whole, tokenizer)
     for name, data in eval_data.items():
-        corpus = measure(f"eval {name}", data.source)
-        found += [*text_checks.check_texts(corpus), *text_checks.check_listed_durations(corpus)]
-        found += text_checks.check_fit(corpus, frames_fn)
-        found += [item for train in trained for item in check_leaks(train, corpus)]
+        found += _check_evaluation_set(measure(f"eval {name}", data.source), trained, frames_fn)
     found = advise(allow(found, LEAKS) if allow_train_eval_overlap else found, keeps_head=keeps_head)
     findings = sort(without_explained(found))
     for item in findings:
@@ -76,10 +73,17 @@ def check_before_training(
             logging.warning("%s", item.line())
     for train in trained:
         _refuse_spoiled(train, findings, keeps_head=keeps_head)
-    for item in findings:
-        if item.code == "id_leak" and item.severity == Severity.ERROR:
-            raise InputError(item.line())
+    _refuse_leaks(findings)
     return findings
+
+
+def _check_evaluation_set(corpus: Corpus, trained: Sequence[Corpus], frames_fn: FramesFn) -> list[Finding]:
+    return [
+        *text_checks.check_texts(corpus),
+        *text_checks.check_listed_durations(corpus),
+        *text_checks.check_fit(corpus, frames_fn),
+        *(item for train in trained for item in check_leaks(train, corpus)),
+    ]
 
 
 def check_corpus(corpus: Corpus, frames_fn: FramesFn) -> list[Finding]:
@@ -118,7 +122,15 @@ def train_name(corpus: str) -> str:
     return TRAIN if corpus == FIRST else f"{TRAIN} {corpus}"
 
 
+def _refuse_leaks(findings: Sequence[Finding]) -> None:
+    """Raises InputError if training has an evaluation utterance and that is not allowed."""
+    for item in findings:
+        if item.code == "id_leak" and item.severity == Severity.ERROR:
+            raise InputError(item.line())
+
+
 def _refuse_spoiled(train: Corpus, findings: Sequence[Finding], *, keeps_head: bool) -> None:
+    """Raises InputError if too many characters or utterances of a training corpus cannot be learned."""
     advice = "; --mode=doctor lists them all"
     which = train.name.removeprefix(TRAIN)  # " NAME" of one of several corpora
     if train.labels.unknown_ratio > MAX_UNKNOWN_LABELS:

@@ -62,9 +62,7 @@ def check_transcripts(
     known = np.isfinite(scores)
     if not known.any():
         return []
-    median = float(np.median(scores[known]))
-    spread = 1.4826 * float(np.median(np.abs(scores[known] - median)))
-    limit = max(min(median - _SPREADS * spread, -_MIN_LOSS), -_SURELY_WRONG)
+    limit = _find_limit(scores[known])
     order = [position for position in np.argsort(scores, kind="stable") if known[position] and scores[position] < limit]
     details = {scored[position]: (scores[position], found[position][1]) for position in order}
     return corpus.find(
@@ -74,3 +72,10 @@ def check_transcripts(
             f"score {details[index][0]:.2f}; the model hears {shorten(details[index][1], _SHOWN_CHARACTERS)!r}"
         ),
     )
+
+
+def _find_limit(scores: np.ndarray) -> float:
+    """Returns the score below which a transcript is suspect, given those of the set, float [N]."""
+    median = float(np.median(scores))
+    spread = 1.4826 * float(np.median(np.abs(scores - median)))
+    return max(min(median - _SPREADS * spread, -_MIN_LOSS), -_SURELY_WRONG)

@@ -301,6 +301,11 @@ def _check_together(values: Mapping[str, Any]) -> None:
     adapted = [name for name in _ADAPTING if values.get(name)]
     if len(adapted) > 1:
         raise ValueError(f"{' and '.join(f'{name}={values[name]}' for name in adapted)}: set one of them to 0")
+    _check_bounds(values)
+
+
+def _check_bounds(values: Mapping[str, Any]) -> None:
+    """Checks that no lower bound is above its upper one."""
     for name in ("data.*_duration_secs", "segment.*_secs", *(f"pseudo_label.*_{kind}" for kind in _BOUNDED)):
         low, high = (values.get(name.replace("*", end), 0) for end in ("min", "max"))
         if 0 < high < low:
