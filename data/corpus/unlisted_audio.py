@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from common.audio_kinds import AUDIO_SUFFIXES
 from data.corpus.faults import Fault
 from data.corpus.manifest import ONE_FILE_FORMATS, list_audio
-
-AUDIO_SUFFIXES = (
-    ".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"
-)  # fmt: skip
 
 
 def unlisted_audio(*, format: str, input: str | os.PathLike[str], text_column: str = "") -> dict[str, str]:

@@ -20,7 +20,7 @@ from data.doctor.preflight import TRAIN
 from data.doctor.segment_checks import check_shared_segments
 
 if TYPE_CHECKING:
-    from data.doctor.opened_sets import Opened
+    from data.doctor.opened_sets import OpenedSet
     from data.doctor.text_checks import Corpus
 
 FOLDER = "cleaned"
@@ -48,11 +48,11 @@ class CleanedSet:
     """A set without the utterances that have errors.
 
     Attributes:
-        name: name of the set in the report.
-        kept: utterances without errors.
-        left_out: utterances with errors.
-        reasons: id, or file and line, of everything that is left out -> why.
-        fields: config fields of the set.
+        name: Name of the set in the report.
+        kept: Utterances without errors.
+        left_out: Utterances with errors.
+        reasons: Id, or file and line, of everything that is left out -> why.
+        fields: Config fields of the set.
     """
 
     name: str
@@ -76,7 +76,7 @@ class CleanedSet:
         )
 
 
-def clean(opened: Sequence[Opened], findings: Sequence[Finding]) -> list[CleanedSet]:
+def clean(opened: Sequence[OpenedSet], findings: Sequence[Finding]) -> list[CleanedSet]:
     """Returns the sets of which something is left out; shards and sets that cannot be opened are not among them.
 
     Of recordings with contradicting transcripts all are left out, because nobody knows which one is right. What leaks
@@ -98,7 +98,9 @@ def _is_reason(item: Finding) -> bool:
     return is_error or item.code in _LEFT_OUT_ANYWAY
 
 
-def _clean_set(one: Opened, corpus: Corpus, errors: Sequence[Finding], evaluations: Mapping[str, Corpus]) -> CleanedSet:
+def _clean_set(
+    one: OpenedSet, corpus: Corpus, errors: Sequence[Finding], evaluations: Mapping[str, Corpus]
+) -> CleanedSet:
     """Divides the listed utterances of a set by its errors; shards list none."""
     utterances = listed_utterances(corpus.source)
     reasons = _find_reasons(one, errors, {item.utterance_id for item in utterances}) if utterances else {}
@@ -113,7 +115,7 @@ def _clean_set(one: Opened, corpus: Corpus, errors: Sequence[Finding], evaluatio
     )
 
 
-def _find_reasons(one: Opened, errors: Sequence[Finding], known: set[str]) -> dict[str, list[Reason]]:
+def _find_reasons(one: OpenedSet, errors: Sequence[Finding], known: set[str]) -> dict[str, list[Reason]]:
     """Returns utterance id, or file and line -> why it is left out of a set, by the findings about it.
 
     Args:

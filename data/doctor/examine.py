@@ -21,7 +21,7 @@ from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEA
 from data.doctor.cleaning import clean
 from data.doctor.clips import collect_clips, collect_examples
 from data.doctor.findings import AUDIO_OF, Finding, advise, allow, find, merge, sort, without_explained
-from data.doctor.opened_sets import DatasetSpec, Opened, evaluation_sets, open_all, trained_sets
+from data.doctor.opened_sets import DatasetSpec, OpenedSet, evaluation_sets, open_all, trained_sets
 from data.doctor.preflight import LEAKS, TRAIN, check_corpus, check_leaks
 from data.doctor.report import DoctorReport, Memory, SetStatistics
 from data.doctor.sample import choose_utterances
@@ -123,7 +123,7 @@ def examine(*, sets: Sequence[DatasetSpec], **fields: Any) -> DoctorReport:
     )
 
 
-def _measure_texts(opened: Sequence[Opened], options: DoctorOptions) -> None:
+def _measure_texts(opened: Sequence[OpenedSet], options: DoctorOptions) -> None:
     """Measures the texts of each set that could be opened, and checks what needs no audio."""
     for one in opened:
         if one.data:
@@ -135,7 +135,9 @@ def _measure_texts(opened: Sequence[Opened], options: DoctorOptions) -> None:
             one.findings += [*_check_without_audio(one, options.frames_fn), *_check_limits(one, options)]
 
 
-def _measure_training_texts(opened: Sequence[Opened], data: TrainData | None, options: DoctorOptions) -> Corpus | None:
+def _measure_training_texts(
+    opened: Sequence[OpenedSet], data: TrainData | None, options: DoctorOptions
+) -> Corpus | None:
     """Returns the texts of all training corpora together, None without any."""
     if data is None or len(data.corpora) == 1:
         return next(iter(_corpora(trained_sets(opened))), None)
@@ -144,7 +146,7 @@ def _measure_training_texts(opened: Sequence[Opened], data: TrainData | None, op
     )
 
 
-def _check_transcripts(opened: Sequence[Opened], options: DoctorOptions) -> None:
+def _check_transcripts(opened: Sequence[OpenedSet], options: DoctorOptions) -> None:
     """Adds the transcripts that a trained model does not find in their audio; nothing without a model."""
     if options.score_fn is None:
         return
@@ -160,11 +162,11 @@ def _find_texts(findings: Sequence[Finding], corpora: Sequence[Corpus]) -> dict[
     return {(where, key): texts[where][key] for where, key in shown if key in texts.get(where, {})}
 
 
-def _corpora(opened: Sequence[Opened]) -> list[Corpus]:
+def _corpora(opened: Sequence[OpenedSet]) -> list[Corpus]:
     return [one.corpus for one in opened if one.corpus]
 
 
-def _check_limits(one: Opened, options: DoctorOptions) -> list[Finding]:
+def _check_limits(one: OpenedSet, options: DoctorOptions) -> list[Finding]:
     if one.trained is None:
         return []
     return text_checks.check_durations(
@@ -175,14 +177,14 @@ def _check_limits(one: Opened, options: DoctorOptions) -> list[Finding]:
     )
 
 
-def _predict_memory(opened: Sequence[Opened], options: DoctorOptions) -> list[Memory]:
+def _predict_memory(opened: Sequence[OpenedSet], options: DoctorOptions) -> list[Memory]:
     return [
         predict_memory(item.name, data.plan, item.rows_at_once, options.memory_fn, options.available_bytes)
         for item, data in _list_data(opened)
     ]
 
 
-def _list_data(opened: Sequence[Opened]) -> list[tuple[DatasetSpec, TrainData | EvalData]]:
+def _list_data(opened: Sequence[OpenedSet]) -> list[tuple[DatasetSpec, TrainData | EvalData]]:
     """Returns the data of each set; of training once, because its corpora have one plan and one augmentation."""
     return [(item, data) for one in opened for item, data in one.data if item.name or item.corpus == FIRST]
 
@@ -196,7 +198,7 @@ def _check_config(memory: Sequence[Memory], options: DoctorOptions) -> list[Find
     ]
 
 
-def _gather_findings(opened: Sequence[Opened], options: DoctorOptions) -> list[Finding]:
+def _gather_findings(opened: Sequence[OpenedSet], options: DoctorOptions) -> list[Finding]:
     """Returns the findings of all sets, about their audio and about leaks between them too."""
     findings = [item for one in opened for item in one.findings]
     for one in opened:
@@ -207,7 +209,7 @@ def _gather_findings(opened: Sequence[Opened], options: DoctorOptions) -> list[F
     return allow(findings, LEAKS) if options.allow_train_eval_overlap else findings
 
 
-def _gather_statistics(opened: Sequence[Opened], frames_fn: FramesFn) -> list[SetStatistics]:
+def _gather_statistics(opened: Sequence[OpenedSet], frames_fn: FramesFn) -> list[SetStatistics]:
     ends = axis_ends(_corpora(opened))
     return [
         set_statistics(
@@ -223,7 +225,7 @@ def _gather_statistics(opened: Sequence[Opened], frames_fn: FramesFn) -> list[Se
     ]
 
 
-def _check_without_audio(one: Opened, frames_fn: FramesFn) -> list[Finding]:
+def _check_without_audio(one: OpenedSet, frames_fn: FramesFn) -> list[Finding]:
     assert one.corpus is not None
     unlisted = unlisted_audio(**{name: one.fields.get(name, "") for name in ("format", "input", "text_column")})
     return [
@@ -233,7 +235,7 @@ def _check_without_audio(one: Opened, frames_fn: FramesFn) -> list[Finding]:
     ]
 
 
-def _measure_all(opened: Sequence[Opened], options: DoctorOptions) -> None:
+def _measure_all(opened: Sequence[OpenedSet], options: DoctorOptions) -> None:
     """Decodes and measures the recordings of each set, or a sample of them."""
     corpora = {number: one.corpus for number, one in enumerate(opened) if one.corpus}
     chosen = choose_utterances(corpora, options.text_normalization, options.max_hours)
@@ -249,7 +251,7 @@ def _measure_all(opened: Sequence[Opened], options: DoctorOptions) -> None:
                 opened[number].findings += find("sampled", corpus.name, {"the others": what})
 
 
-def _check_audio(one: Opened, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
+def _check_audio(one: OpenedSet, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
     """Returns unreadable, silent, clipped and repeated recordings."""
     silent = audio.peak < SILENT_PEAK
     quiet = ~silent & (audio.active_ratio < MIN_ACTIVE_RATIO)
@@ -269,7 +271,7 @@ def _check_audio(one: Opened, corpus: Corpus, audio: AudioStatistics) -> list[Fi
     ]
 
 
-def _check_readable(one: Opened, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
+def _check_readable(one: OpenedSet, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
     if any(item.code == "damaged_shard" for item in one.findings):
         return []  # that finding names the shards already
     by_code: dict[str, dict[str, str]] = defaultdict(dict)
@@ -278,7 +280,7 @@ def _check_readable(one: Opened, corpus: Corpus, audio: AudioStatistics) -> list
     return [item for code, details in by_code.items() for item in find(code, one.name, details)]
 
 
-def _check_repeated(one: Opened, corpus: Corpus) -> list[Finding]:
+def _check_repeated(one: OpenedSet, corpus: Corpus) -> list[Finding]:
     ids, texts = corpus.source.utterance_ids, corpus.source.texts
     repeated: dict[str, str] = {}
     contradicting: dict[str, str] = {}
@@ -292,7 +294,7 @@ def _check_repeated(one: Opened, corpus: Corpus) -> list[Finding]:
     ]
 
 
-def _check_leaks(train: Opened, one: Opened) -> list[Finding]:
+def _check_leaks(train: OpenedSet, one: OpenedSet) -> list[Finding]:
     assert train.corpus is not None and one.corpus is not None
     ids, train_ids = one.corpus.source.utterance_ids, train.corpus.source.utterance_ids
     trained = _by_key(train)
@@ -305,7 +307,7 @@ def _check_leaks(train: Opened, one: Opened) -> list[Finding]:
     return check_leaks(train.corpus, one.corpus, same_audio=heard)
 
 
-def _by_key(one: Opened) -> dict[bytes, list[int]]:
+def _by_key(one: OpenedSet) -> dict[bytes, list[int]]:
     """Maps content keys to utterances; silent recordings are excluded."""
     places: dict[bytes, list[int]] = defaultdict(list)
     if one.audio is not None:

@@ -20,9 +20,9 @@ class Check(NamedTuple):
     """One kind of finding.
 
     Attributes:
-        severity: default severity.
-        title: what is wrong; it follows "N:" in messages.
-        advice: what to do; it follows "To do:".
+        severity: Default severity.
+        title: What is wrong; it follows "N:" in messages.
+        advice: What to do; it follows "To do:".
     """
 
     severity: Severity
@@ -248,11 +248,11 @@ class Finding:
     """All findings of one kind in one set.
 
     Attributes:
-        code: key of `CHECKS`.
-        where: name of the set, such as "train".
-        details: utterance id (or file, line, speaker, shard) -> what is wrong with it.
-        severity: severity of the check, unless a config changes it.
-        advice: advice of the check, unless a config changes it.
+        code: Key of `CHECKS`.
+        where: Name of the set, such as "train".
+        details: Utterance id (or file, line, speaker, shard) -> what is wrong with it.
+        severity: Severity of the check, unless a config changes it.
+        advice: Advice of the check, unless a config changes it.
     """
 
     code: str
@@ -294,8 +294,8 @@ def choose_advice(code: str, *, keeps_head: bool) -> str:
     """Returns what to do about the findings of a check.
 
     Args:
-        code: key of `CHECKS`.
-        keeps_head: whether training starts from a trained head, whose vocabulary the run must keep.
+        code: Key of `CHECKS`.
+        keeps_head: Whether training starts from a trained head, whose vocabulary the run must keep.
     """
     return _ADVICE_FOR_KEPT_HEAD if keeps_head and code == "unknown_characters" else CHECKS[code].advice
 

@@ -60,12 +60,12 @@ def set_statistics(
     """Computes the statistics of one set.
 
     Args:
-        corpus: utterances of the set.
-        audio: measurements of the decoded utterances.
-        fields: format, input and split of the config.
-        frames_fn: returns the model's frames of rows of so many samples.
-        num_left_out: utterances outside the allowed durations.
-        ends: ends of the axes of durations and characters, from `axis_ends`.
+        corpus: Utterances of the set.
+        audio: Measurements of the decoded utterances.
+        fields: Format, input and split of the config.
+        frames_fn: Returns the model's frames of rows of so many samples.
+        num_left_out: Utterances outside the allowed durations.
+        ends: Ends of the axes of durations and characters, from `axis_ends`.
     """
     labels = corpus.labels
     frames = np.maximum(frames_fn(corpus.source.num_samples), 1)
@@ -119,11 +119,11 @@ def predict_memory(
     """Predicts the memory of a set's largest microbatch.
 
     Args:
-        name: name of the evaluation set, "" for training.
-        plan: batches of the set.
-        rows_at_once: returns the rows of an update that one device computes at a time.
-        memory_fn: predicts the memory of a batch.
-        available_bytes: memory of the machine; None if unknown.
+        name: Name of the evaluation set, "" for training.
+        plan: Batches of the set.
+        rows_at_once: Returns the rows of an update that one device computes at a time.
+        memory_fn: Predicts the memory of a batch.
+        available_bytes: Memory of the machine; None if unknown.
     """
     shapes = [
         (rows_at_once(rows, samples), samples)
@@ -150,9 +150,9 @@ def set_words(corpora: Sequence[Corpus], *, text_normalization: str, trained: Co
     """Counts the words of each set, and those of them that training never has.
 
     Args:
-        corpora: sets to count, the training set included.
-        text_normalization: normalization of the texts.
-        trained: the training set; None if it could not be opened, and nothing is then called unseen.
+        corpora: Sets to count, the training set included.
+        text_normalization: Normalization of the texts.
+        trained: The training set; None if it could not be opened, and nothing is then called unseen.
     """
     known = _count_words(trained, text_normalization) if trained else None
     found = []

@@ -44,10 +44,10 @@ class Corpus:
 
     Attributes:
         name: "train" or "eval NAME".
-        source: utterances.
-        labels: measurements of their texts.
-        speed_factors: factors of the speed perturbation.
-        text_normalization: style of the texts.
+        source: Utterances.
+        labels: Measurements of their texts.
+        speed_factors: Factors of the speed perturbation.
+        text_normalization: Style of the texts.
     """
 
     name: str
@@ -194,8 +194,7 @@ def check_speaking_rates(corpus: Corpus) -> list[Finding]:
     if len(spoken) < _MIN_FOR_RATES:
         return findings
     rates = np.log((num_labels[spoken] + _EDGE_LABELS) / secs[spoken])
-    median = np.median(rates)
-    spread = 1.4826 * np.median(np.abs(rates - median))
+    median, spread = robust_spread(rates)
     limit = max(np.log(_MIN_RATE_RATIO), _MIN_RATE_SPREADS * spread)
     usual = float(np.median(num_labels[spoken] / secs[spoken]))
     findings += corpus.find(
@@ -211,6 +210,12 @@ def check_speaking_rates(corpus: Corpus) -> list[Finding]:
             what = f"rank correlation {correlation:.2f} over {len(spoken):,} utterances, wanted at least 0.4"
             findings += find("unrelated_transcripts", corpus.name, {"all": what})
     return findings
+
+
+def robust_spread(values: np.ndarray) -> tuple[float, float]:
+    """Returns the median, and the standard deviation that a normal distribution of this width would have."""
+    median = float(np.median(values))
+    return median, 1.4826 * float(np.median(np.abs(values - median)))
 
 
 def check_durations(

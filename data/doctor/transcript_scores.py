@@ -10,7 +10,7 @@ from common.readable import shorten
 from data.common.errors import InputError
 from data.doctor.audio_checks import SILENT_PEAK, AudioStatistics
 from data.doctor.findings import SUSPECT, Finding
-from data.doctor.text_checks import Corpus
+from data.doctor.text_checks import Corpus, robust_spread
 from data.text.tokenizer import normalize_transcript
 
 ScoreFn = Callable[[Iterable[tuple[np.ndarray, str]]], Iterator[tuple[float, str]]]
@@ -76,6 +76,5 @@ def check_transcripts(
 
 def _find_limit(scores: np.ndarray) -> float:
     """Returns the score below which a transcript is suspect, given those of the set, float [N]."""
-    median = float(np.median(scores))
-    spread = 1.4826 * float(np.median(np.abs(scores - median)))
+    median, spread = robust_spread(scores)
     return max(min(median - _SPREADS * spread, -_MIN_LOSS), -_SURELY_WRONG)

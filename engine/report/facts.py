@@ -17,11 +17,11 @@ from common.readable import duration, rounded, shorten
 from engine.report.sets import SetReport
 from engine.report.statistics import Interval
 from engine.workdir.folder import flatten_config
+from engine.workdir.records import TRAIN_SPLIT
 
 UNKNOWN = "unknown"
 _LONGEST_VALUE = 300  # characters
 _MAX_FIELDS = 500
-_TRAIN = "train"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +139,7 @@ def headline(
         lines: Lines of metrics.jsonl.
         step: Update of the evaluated weights.
     """
-    loops = [line for line in lines if line.get("split") == _TRAIN and line["step"] <= step]
+    loops = [line for line in lines if line.get("split") == TRAIN_SPLIT and line["step"] <= step]
     audio, secs = _training_totals(loops)
     speed = f"{rounded(audio / secs)} s of audio per second" if secs else "no training in metrics.jsonl"
     return [

@@ -16,8 +16,8 @@ import jinja2
 from engine.report.curves import HEIGHT, WIDTH, Figure, Points, draw, series_of
 from engine.report.facts import Tile
 from engine.report.sets import SetReport
+from engine.workdir.records import TRAIN_SPLIT
 
-_TRAIN = "train"
 RATE_TITLES = {"wer": "Word error rate, %", "cer": "Character error rate, %"}
 # Fixed scales, so that the same length or color means the same on every page.
 BAR_SCALES = (0.05, 0.1, 0.25, 0.5, 1.0)  # upper ends of the bars' axis; longer bars are cut off
@@ -101,25 +101,25 @@ def training_figures(
     def of(splits: Sequence[str], name: str, factor: float = 1.0) -> dict[str, Points]:
         return {split: series_of(lines, split, name, factor=factor) for split in splits}
 
-    names = [_TRAIN, *sets]
+    names = [TRAIN_SPLIT, *sets]
     auxiliary = {
-        "consistency": series_of(lines, _TRAIN, "consistency_loss"),
-        "intermediate CTC": series_of(lines, _TRAIN, "intermediate_ctc_loss"),
+        "consistency": series_of(lines, TRAIN_SPLIT, "consistency_loss"),
+        "intermediate CTC": series_of(lines, TRAIN_SPLIT, "intermediate_ctc_loss"),
     }
     found = [
-        draw("Loss per utterance", of(names, "loss"), y_name="loss, nats", colours=names),
+        draw("Loss per utterance", of(names, "loss"), y_name="loss, nats", colors=names),
         draw("Auxiliary losses per utterance", auxiliary, y_name="loss, nats"),
         *(
-            draw(title, of(sets, name, 100.0), y_name=f"{name.upper()}, %", colours=names, may_be_log=False)
+            draw(title, of(sets, name, 100.0), y_name=f"{name.upper()}, %", colors=names, may_be_log=False)
             for name, title in RATE_TITLES.items()
             if name in metrics
         ),
-        draw("Learning rate", of([_TRAIN], "learning_rate"), y_name="rate", colours=names, may_be_log=False),
+        draw("Learning rate", of([TRAIN_SPLIT], "learning_rate"), y_name="rate", colors=names, may_be_log=False),
         draw(
             "Throughput, seconds of audio a second",
             of(names, "audio_secs_per_sec"),
             y_name="audio, s per s",
-            colours=names,
+            colors=names,
         ),
     ]
     return [figure for figure in found if figure is not None]

@@ -46,17 +46,17 @@ class Group:
 
 
 @dataclasses.dataclass(frozen=True)
-class Utterance:
+class WorstUtterance:
     """One of the worst utterances.
 
     Attributes:
         prediction: Line of predictions.jsonl.
-        places: Aligned words.
+        pairs: Aligned words.
         errors_before: Word errors at the previous evaluation; None if it did not have the utterance.
     """
 
     prediction: Prediction
-    places: list[Pair]
+    pairs: list[Pair]
     errors_before: int | None
 
     @property
@@ -74,8 +74,8 @@ class Changed:
     utterance_id: str
     errors_before: int
     errors_now: int
-    places_before: list[Pair]
-    places_now: list[Pair]
+    pairs_before: list[Pair]
+    pairs_now: list[Pair]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ class SetReport:
     confusions: list[WordConfusion]
     num_aligned: int
     num_with_errors: int
-    utterances: list[Utterance]
+    utterances: list[WorstUtterance]
     previous_step: int | None
     change: Change | None
     metric: str = "wer"
@@ -223,11 +223,11 @@ def _by_speaker(predictions: Sequence[Prediction]) -> list[Group]:
     return _worst_first(predictions, speaker_of)
 
 
-def _describe_utterance(record: Prediction, before: Mapping[str, Prediction]) -> Utterance:
+def _describe_utterance(record: Prediction, before: Mapping[str, Prediction]) -> WorstUtterance:
     earlier = before.get(record["utterance_id"])
-    return Utterance(
+    return WorstUtterance(
         prediction=record,
-        places=align_words(record["reference"], record["hypothesis"]),
+        pairs=align_words(record["reference"], record["hypothesis"]),
         errors_before=None if earlier is None else earlier["errors"],
     )
 
@@ -276,8 +276,8 @@ def compare(before: Mapping[str, Prediction], predictions: Iterable[Prediction],
                 utterance_id=utterance_id,
                 errors_before=old,
                 errors_now=new,
-                places_before=align_words(now[utterance_id]["reference"], before[utterance_id]["hypothesis"]),
-                places_now=align_words(now[utterance_id]["reference"], now[utterance_id]["hypothesis"]),
+                pairs_before=align_words(now[utterance_id]["reference"], before[utterance_id]["hypothesis"]),
+                pairs_now=align_words(now[utterance_id]["reference"], now[utterance_id]["hypothesis"]),
             )
             for utterance_id, old, new in chosen
         ]

@@ -106,7 +106,9 @@ def write_report(
     environment, facts = page_environment(TEMPLATES), RunFacts.read(training_workdir)
     metric = facts.field("eval.best_metric")
     reports = [load_set(workdir, name, step=step, max_utterances=max_utterances, metric=metric) for name in metrics]
-    lines = [*read_metrics(training_workdir), *(read_metrics(workdir) if workdir != training_workdir else [])]
+    folders = dict.fromkeys((os.fspath(training_workdir), os.fspath(workdir)))
+    paths = [storage.join(folder, layout.METRICS_FILE) for folder in folders]
+    lines = [line for one in paths for line in records.read_metrics_if_any(one)]
     lines += [{"step": step, "split": name, **values} for name, values in metrics.items()]
     page = render_report(
         environment=environment,
@@ -150,12 +152,6 @@ def load_set(
         max_utterances=max_utterances,
         metric=metric,
     )
-
-
-def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Returns the lines of a workdir's metrics.jsonl; [] if there is no such file."""
-    path = storage.join(workdir, layout.METRICS_FILE)
-    return records.read_metrics(path) if storage.is_file(path) else []
 
 
 def _find_texts(reports: Iterable[SetReport], data: Mapping[str, EvalData]) -> dict[tuple[str, str], str]:

@@ -61,7 +61,7 @@ def test_changes_are_counted_and_those_that_changed_most_are_shown():
     assert found.test.difference == pytest.approx((1 - 2) / 6)
     (better,) = found.better
     assert (better.utterance_id, better.errors_before, better.errors_now) == ("u000", 2, 0)
-    assert [place.kind for place in better.places_before] == ["hit", "deleted", "deleted"]
+    assert [pair.kind for pair in better.pairs_before] == ["hit", "deleted", "deleted"]
     assert [one.utterance_id for one in found.worse] == ["u001"]
 
 
