@@ -14,7 +14,7 @@ from typing import Any
 import jinja2
 
 from engine.report.curves import HEIGHT, WIDTH, Figure, Points, draw, series_of
-from engine.report.facts import Tile
+from engine.report.facts import RunFacts, Tile
 from engine.report.sets import SetReport
 from engine.workdir.records import TRAIN_SPLIT
 
@@ -130,12 +130,11 @@ def render_report(
     environment: jinja2.Environment,
     title: str,
     step: int,
-    facts: Mapping[str, str],
+    facts: RunFacts,
     figures: Sequence[Figure],
     sets: Sequence[SetReport],
     clips: Clips,
     tiles: Sequence[Tile] = (),
-    fields: Mapping[str, str] | None = None,
     texts: Mapping[tuple[str, str], str] | None = None,
     place: str = "",
 ) -> str:
@@ -145,12 +144,11 @@ def render_report(
         environment: Renders this folder's templates.
         title: Name of the run.
         step: Update of the evaluated weights.
-        facts: The most important facts about the run, by name.
+        facts: Config and environment of the run.
         figures: Curves.
         sets: Reports of the evaluated sets.
         clips: Audio of their utterances.
         tiles: Headline numbers.
-        fields: Every config field, by its dotted name.
         texts: (set, utterance id) -> transcript of an utterance that can be marked as wrong.
         place: Folder of the evaluation, by which a browser tells the marks of this page from those of others.
     """
@@ -159,12 +157,12 @@ def render_report(
         title=title,
         created=now(),
         step=step,
-        facts=facts,
+        facts=facts.summary(),
         figures=figures,
         sets=sets,
         clips=clips,
         tiles=tiles,
-        fields=fields or {},
+        fields=facts.fields(),
         texts=texts or {},
         place=place,
         bar_scale=bar_scale([group.words.rate for group in groups]),
