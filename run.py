@@ -166,7 +166,8 @@ def _build_parts() -> Components:
     from data.corpus.references import find_reference
     from data.doctor.preflight import check_before_training
     from data.shards.records import encode_flac
-    from data.text.tokenizer import load_tokenizer, normalize_transcript
+    from data.text.normalization import normalize_transcript
+    from data.text.tokenizer import load_tokenizer
     from data.unlabelled.listing import UnlabelledCorpus
     from engine.protocols import Components
     from models.architecture import find_architecture

@@ -12,8 +12,8 @@ from common.readable import describe_error
 from common.text_style import STYLES, text_base
 from data.common.errors import InputError
 from data.corpus.records import excerpt
+from data.text.normalization import normalize_transcript
 from data.text.numbers import check_text_style
-from data.text.tokenizer import normalize_transcript
 
 # Largest ratio of letters outside A to Z in a corpus that counts as English with foreign names.
 MAX_FOREIGN_LETTERS = 0.01

@@ -25,7 +25,8 @@ from data.doctor.report import (
 )
 from data.doctor.text_checks import Corpus, FramesFn
 from data.text.labels import most_common_unknown
-from data.text.tokenizer import CharTokenizer, normalize_transcript
+from data.text.normalization import normalize_transcript
+from data.text.tokenizer import CharTokenizer
 
 MemoryFn = Callable[[int, int, bool], int | None]
 """(rows, samples of a row, training) -> bytes; None if there is no estimate for the model."""

@@ -16,7 +16,8 @@ from data.corpus.sources import Source, duration_conflicts
 from data.doctor.findings import Finding, find
 from data.text.labels import Labels, measure_labels
 from data.text.markup import drop_markup, dropped_markup, find_markup
-from data.text.tokenizer import UNKNOWN, CharTokenizer, describe_character
+from data.text.normalization import describe_character
+from data.text.tokenizer import UNKNOWN, CharTokenizer
 
 FramesFn = Callable[[np.ndarray], np.ndarray]
 """int64 [N] samples -> int [N] frames, by the arithmetic of the model's convolutions."""

@@ -11,7 +11,7 @@ from data.common.errors import InputError
 from data.doctor.audio_checks import SILENT_PEAK, AudioStatistics
 from data.doctor.findings import SUSPECT, Finding
 from data.doctor.text_checks import Corpus, robust_spread
-from data.text.tokenizer import normalize_transcript
+from data.text.normalization import normalize_transcript
 
 ScoreFn = Callable[[Iterable[tuple[np.ndarray, str]]], Iterator[tuple[float, str]]]
 """Pairs of a waveform, float32 [T] at 16 kHz, and its text -> (score, what the model hears) of each, in order.

@@ -12,7 +12,7 @@ from data.corpus.records import iterate_lines, read_table_records
 from data.corpus.utterance import Row, stem, suffix
 from data.shards.index import INDEX_NAME
 from data.shards.source import TFRecordSource
-from data.text.tokenizer import normalize_transcript
+from data.text.normalization import normalize_transcript
 from data.unlabelled.recordings import FileRecording, ShardRecording
 
 _MANIFESTS = tuple(f".{format}" for format in ONE_FILE_FORMATS)
