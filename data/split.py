@@ -17,7 +17,7 @@ from common import storage
 from data.command import Parser, comma_list, run_command
 from data.common.errors import InputError
 from data.common.files import write_text_atomic
-from data.corpus.faults import Fault
+from data.corpus.faults import Fault, nothing_left
 from data.corpus.manifest import MANIFEST_FORMATS, format_jsonl, read_fields, read_utterances
 from data.corpus.splits import Part, assign_parts, group_utterances, read_parts
 from data.corpus.utterance import Utterance
@@ -85,7 +85,7 @@ def _read_corpus(**where: str) -> list[Utterance]:
     faults: list[Fault] = []
     utterances = read_utterances(**where, report=faults.append)
     if not utterances:
-        raise InputError(f"no utterance of {where['input']} can be used: {faults[0].message}")
+        raise nothing_left(where["input"], faults)
     if faults:
         count = sum(len(fault.details) for fault in faults)
         _warn(f"{count} bad utterances left out; {faults[0].message}; --mode=doctor names them all")

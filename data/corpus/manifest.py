@@ -16,7 +16,7 @@ from common.near_files import describe_near
 from data.common.errors import InputError
 from data.common.files import relative_path, write_text_atomic
 from data.corpus.columns import OWN_FIELDS, choose_text_column
-from data.corpus.faults import Fault, Report, refuse
+from data.corpus.faults import Fault, Report, nothing_left, refuse, remember
 from data.corpus.headers import read_headers
 from data.corpus.kaldi import list_kaldi
 from data.corpus.lhotse import list_lhotse
@@ -171,16 +171,11 @@ def read_utterances(
     Raises:
         InputError: If the corpus cannot be read, a named speaker is absent, or no utterance is left.
     """
-    faults: list[Fault] = []
-
-    def hear(fault: Fault) -> None:
-        faults.append(fault)
-        report(fault)
-
+    faults, hear = remember(report)
     where, rows = _list_rows(format, input, split, hear, text_column)
     rows = keep_few_valued(rows)
     if faults and not rows:
-        raise InputError(f"no utterance of {where} can be used: {faults[0].message}", code=faults[0].code)
+        raise nothing_left(where, faults)
     kept = select_speakers(
         [row.speaker_id for row in rows],
         speakers=speakers,

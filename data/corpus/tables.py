@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from absl import logging
@@ -188,13 +188,9 @@ def _find_audio(path: str, schema: pa.Schema) -> tuple[str, str]:
         found = _find_audio_fields(path, name, kinds[name])
         if any(found):
             return found
-    binary = [name for name, kind in kinds.items() if _is_binary(kind)]
-    texts = [name for name, kind in kinds.items() if _is_text(kind)]
-    # A column of any name will do if no other one holds bytes.
-    content = choose_column(binary, known) or (binary[0] if len(binary) == 1 else "")
-    listed = choose_column(texts, (*PATH_COLUMNS, "audio"))
-    if content or listed:
-        return content, listed
+    found = _find_plain_columns(kinds, known)
+    if any(found):
+        return found
     shown = ", ".join(f"{name} ({kind})" for name, kind in list(kinds.items())[:12])[:300]
     raise InputError(f"{path} has no column audio with the bytes or paths of recordings: it has {shown or 'none'}")
 
@@ -217,6 +213,15 @@ def _find_audio_fields(path: str, name: str, kind: pa.DataType) -> tuple[str, st
         )
     content = f"{name}.bytes" if _is_binary(fields.get("bytes", pa.null())) else ""
     return content, f"{name}.path" if _is_text(fields.get("path", pa.null())) else ""
+
+
+def _find_plain_columns(kinds: Mapping[str, pa.DataType], known: Sequence[str]) -> tuple[str, str]:
+    """Returns the columns with the bytes and the paths of the recordings where no column has both."""
+    binary = [name for name, kind in kinds.items() if _is_binary(kind)]
+    texts = [name for name, kind in kinds.items() if _is_text(kind)]
+    # A column of any name will do if no other one holds bytes.
+    content = choose_column(binary, known) or (binary[0] if len(binary) == 1 else "")
+    return content, choose_column(texts, (*PATH_COLUMNS, "audio"))
 
 
 def _is_binary(kind: pa.DataType) -> bool:
