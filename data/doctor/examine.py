@@ -34,7 +34,7 @@ from data.doctor.statistics import (
     predict_time,
     set_statistics,
     set_words,
-    vocabulary,
+    vocabulary_use,
 )
 from data.doctor.text_checks import Corpus, FramesFn
 from data.doctor.transcript_scores import ScoreFn, check_transcripts
@@ -112,7 +112,7 @@ def examine(*, sets: Sequence[DatasetSpec], **fields: Any) -> DoctorReport:
         findings=findings,
         sets=_gather_statistics(opened, options.frames_fn),
         plan=plan,
-        vocabulary=vocabulary(spoken, tokenizer) if trained else None,
+        vocabulary=vocabulary_use(spoken, tokenizer) if trained else None,
         memory=memory,
         words=set_words(spoken, text_normalization=text_normalization, trained=trained),
         time=predict_time(plan, options.time_fn) if plan else None,

@@ -188,7 +188,7 @@ def _most_common(counts: Counter[str]) -> list[tuple[str, int]]:
     return [(shorten(word, _LONGEST_WORD), count) for word, count in ordered]
 
 
-def vocabulary(corpora: Sequence[Corpus], tokenizer: CharTokenizer) -> Vocabulary:
+def vocabulary_use(corpora: Sequence[Corpus], tokenizer: CharTokenizer) -> Vocabulary:
     """Computes how the texts of the first corpus, the training set, use the vocabulary."""
     train, *others = corpora
     counts = train.labels.token_counts

@@ -19,14 +19,13 @@ from engine.report.sets import (
     Change,
     Prediction,
     char_rate,
-    columns,
-    compare,
+    compare_predictions,
     count_words,
+    interval_of,
     slice_names,
     slice_of,
-    speaker_of,
 )
-from engine.report.statistics import Interval, holm, rate_interval
+from engine.report.statistics import Interval, holm
 from engine.workdir.records import TRAIN_SPLIT, read_metrics_if_any, read_predictions
 
 
@@ -198,7 +197,7 @@ def _compare_set(name: str, runs: Sequence[Run]) -> ComparedSet:
     kept = [[records[utterance_id] for utterance_id in common] for records in every]
     before = dict(zip(common, kept[0], strict=True))
     metric = choose_metric(runs[0].facts.field("eval.best_metric"), (record["reference"] for record in kept[0]))
-    changes = [compare(before, records, metric=metric) for records in kept[1:]]
+    changes = [compare_predictions(before, records, metric=metric) for records in kept[1:]]
     p_values = [None, *holm([change.test.p_value for change in changes])]
     rated = [
         _rate(run, name, records, change, p_value)
@@ -266,14 +265,13 @@ def _common_utterances(every: Sequence[dict[str, Prediction]]) -> list[str]:
 def _rate(
     run: Run, set_name: str, records: Sequence[Prediction], change: Change | None, p_value: float | None
 ) -> Rated:
-    speakers = [speaker_of(record) for record in records]
     return Rated(
         name=run.name,
         step=run.step_of(set_name),
         words=count_words(records),
-        interval=rate_interval(*columns(records, "wer"), speakers),
+        interval=interval_of(records, "wer"),
         char_rate=char_rate(records),
-        char_interval=rate_interval(*columns(records, "cer"), speakers),
+        char_interval=interval_of(records, "cer"),
         change=change,
         p_value=p_value,
     )
