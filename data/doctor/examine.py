@@ -18,7 +18,7 @@ from data.doctor import segment_checks, text_checks
 from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
 from data.doctor.cleaning import clean
 from data.doctor.clips import collect_clips, collect_examples
-from data.doctor.findings import AUDIO_OF, Finding, advise, allow, find, merge, sort, without_explained
+from data.doctor.findings import AUDIO_OF, Finding, advise, allow, find, find_shared, merge, sort, without_explained
 from data.doctor.opened_sets import DatasetSpec, Opened, open_all
 from data.doctor.preflight import LEAKS, TRAIN
 from data.doctor.report import DoctorReport, Memory, SetStatistics
@@ -176,6 +176,8 @@ def _gather_findings(
             findings += _check_audio(one, one.corpus, one.audio)
         if one.corpus and not one.corpus_name:
             findings += [finding for trained in train for finding in _check_leaks(trained, one)]
+    for number, one in enumerate(train):
+        findings += find_shared(one.name, {earlier.name: _check_leaks(earlier, one) for earlier in train[:number]})
     return allow(findings, LEAKS) if allow_train_eval_overlap else findings
 
 

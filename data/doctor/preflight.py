@@ -11,7 +11,7 @@ from data.batches.corpora import FIRST
 from data.batches.datasets import EvalData, TrainData
 from data.common.errors import InputError
 from data.doctor import segment_checks, text_checks
-from data.doctor.findings import Finding, Severity, advise, allow, choose_advice, sort, without_explained
+from data.doctor.findings import Finding, Severity, advise, allow, choose_advice, find_shared, sort, without_explained
 from data.doctor.text_checks import Corpus, FramesFn
 from data.text.labels import most_common_unknown
 from data.text.tokenizer import CharTokenizer
@@ -71,6 +71,7 @@ def check_before_training(
             *segment_checks.check_overlaps(train),
             *segment_checks.check_seeking(train),
         ]
+    found += _check_shared(trained)
     if train_data.made_vocab:  # of the texts of all corpora
         whole = trained[0] if len(trained) == 1 else measure(TRAIN, train_data.source)
         found += text_checks.check_rare_characters(whole, tokenizer)
@@ -79,11 +80,7 @@ def check_before_training(
         found += [*text_checks.check_texts(corpus), *text_checks.check_listed_durations(corpus)]
         found += text_checks.check_fit(corpus, frames_fn)
         for train in trained:
-            leaks = text_checks.check_ids(train, corpus)
-            leaked = {key for item in leaks for key in item.details if item.code == "id_leak"}
-            leaks += segment_checks.check_shared_segments(train, corpus, leaked)
-            leaked |= {key for item in leaks for key in item.details if item.code == "segment_leak"}
-            found += [*leaks, *text_checks.check_speakers(train, corpus, leaked)]
+            found += _check_leaks(train, corpus)
     found = advise(allow(found, LEAKS) if allow_train_eval_overlap else found, keeps_head=keeps_head)
     findings = sort(without_explained(found))
     for item in findings:
@@ -100,6 +97,24 @@ def check_before_training(
 def train_name(corpus: str) -> str:
     """Returns the name of a training corpus in findings: "train", or "train NAME" for one of data.more_train."""
     return TRAIN if corpus == FIRST else f"{TRAIN} {corpus}"
+
+
+def _check_shared(trained: Sequence[Corpus]) -> list[Finding]:
+    """Returns the utterances of each training corpus that an earlier one has, too."""
+    return [
+        item
+        for number, train in enumerate(trained)
+        for item in find_shared(train.name, {one.name: _check_leaks(one, train) for one in trained[:number]})
+    ]
+
+
+def _check_leaks(train: Corpus, other: Corpus) -> list[Finding]:
+    """Returns the utterances and speakers of a set that a training corpus has, too."""
+    leaks = text_checks.check_ids(train, other)
+    leaked = {key for item in leaks for key in item.details if item.code == "id_leak"}
+    leaks += segment_checks.check_shared_segments(train, other, leaked)
+    leaked |= {key for item in leaks for key in item.details if item.code == "segment_leak"}
+    return [*leaks, *text_checks.check_speakers(train, other, leaked)]
 
 
 def _refuse_spoiled(train: Corpus, findings: Sequence[Finding], *, keeps_head: bool) -> None:
