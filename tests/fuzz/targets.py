@@ -355,7 +355,7 @@ def _read_openai_form(folder: Path) -> None:
 
 
 def _make_heads(folder: Path) -> None:
-    sound = b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\nContent-Length: 3\r\n"
+    sound = b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\nContent-Length: 3\r\n"
     (folder / "head").write_bytes(
         sound + b"Content-Disposition: attachment; filename=a.wav\r\nConnection: close\r\n\r\nabc"
     )
