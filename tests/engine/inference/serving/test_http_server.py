@@ -173,8 +173,10 @@ def test_what_cannot_be_answered_is_told_in_one_line(server, request_fields, sta
     assert server.ask()[:2] == (200, 1)
 
 
-FOREIGN = ("evil.example", "evil.example:{port}", "127.0.0.1.evil.example", "localhost.evil.example:{port}", "x", "10.0.0.1",
-           "[2001:db8::1]:{port}", "0x7f000001")  # fmt: skip
+FOREIGN = (
+    "evil.example", "evil.example:{port}", "127.0.0.1.evil.example", "localhost.evil.example:{port}", "x", "10.0.0.1",
+    "[2001:db8::1]:{port}", "0x7f000001",
+)  # fmt: skip
 OWN = ("localhost", "LocalHost:9", "localhost.", "127.0.0.1", "127.9.9.9:{port}", "[::1]:{port}", "a.localhost")
 
 
