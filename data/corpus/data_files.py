@@ -69,7 +69,7 @@ def find_data_files(input: str | os.PathLike[str], split: str, suffixes: Sequenc
 def _match(pattern: str) -> list[str]:
     if storage.is_remote(pattern):
         folder, _, name = pattern.rpartition("/")
-        return storage.glob(folder, name)
+        return [path for path in storage.glob(folder, name) if not _is_hidden(path)]
     # A path without a wildcard is kept, because a missing shard must be told.
     found = sorted(glob.glob(pattern, recursive=True))
     if not found and not glob.has_magic(pattern):
@@ -77,11 +77,17 @@ def _match(pattern: str) -> list[str]:
     return [path for path in found if os.path.isfile(path)]
 
 
+def _is_hidden(path: str) -> bool:
+    """Returns whether a file is hidden, such as ._NAME of macOS, which the patterns of local folders pass over."""
+    return path.rpartition("/")[2].startswith(".")
+
+
 def _list_folder(folder: str, suffixes: Sequence[str]) -> list[str]:
     """Returns the visible files of a folder and its folders; of one that `save_to_disk` wrote, those that it lists."""
     if storage.is_remote(folder):
         patterns = ["*/" * depth + f"*{suffix}" for suffix in suffixes for depth in range(_MOST_LEVELS)]
-        return sorted(path for pattern in patterns for path in storage.glob(folder, pattern))
+        found = (path for pattern in patterns for path in storage.glob(folder, pattern))
+        return sorted(path for path in found if not _is_hidden(path))
     files: list[str] = []
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
