@@ -228,7 +228,7 @@ def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int: 
         case "segment":
             config = get_config() if command.config is None else command.config
             cutting = {"options": config.segment.to_dict(), "window_secs": _WINDOW_SECS.value}
-            return segment.run(**trained, **files, **cutting)
+            return segment.run(**trained, **files, **cutting, stop=stop)
         case "pseudo_label":
             config = get_config() if command.config is None else command.config
             options, devices = config.pseudo_label.to_dict(), config.runtime.num_virtual_devices

@@ -70,7 +70,7 @@ def _list_files(source: str, suffixes: Sequence[str]) -> tuple[list[str], str]:
 def _match(pattern: str) -> list[str]:
     if storage.is_remote(pattern):
         folder, _, name = pattern.rpartition("/")
-        return storage.glob(folder, name)
+        return [path for path in storage.glob(folder, name) if not _is_hidden(path)]
     # A path without a wildcard is kept, because a missing shard must be told.
     found = sorted(glob.glob(pattern, recursive=True))
     if not found and not glob.has_magic(pattern):
@@ -78,16 +78,22 @@ def _match(pattern: str) -> list[str]:
     return [path for path in found if os.path.isfile(path)]
 
 
+def _is_hidden(path: str) -> bool:
+    """Returns whether a file is hidden, such as ._NAME of macOS, which the patterns of local folders pass over."""
+    return path.rpartition("/")[2].startswith(".")
+
+
 def _list_folder(folder: str, suffixes: Sequence[str]) -> list[str]:
     """Returns the visible files of a folder and its folders with one of the suffixes, sorted."""
     if storage.is_remote(folder):
         patterns = ["*/" * depth + f"*{suffix}" for suffix in suffixes for depth in range(_MOST_LEVELS)]
-        return sorted(path for pattern in patterns for path in storage.glob(folder, pattern))
+        found = (path for pattern in patterns for path in storage.glob(folder, pattern))
+        return sorted(path for path in found if not _is_hidden(path))
     return sorted(
         storage.join(parent, name)
         for parent, names in _walk(folder)
         for name in names
-        if name.endswith(tuple(suffixes)) and not name.startswith(".")
+        if name.endswith(tuple(suffixes)) and not _is_hidden(name)
     )
 
 

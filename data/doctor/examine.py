@@ -20,7 +20,7 @@ from data.doctor import text_checks
 from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
 from data.doctor.cleaning import clean
 from data.doctor.clips import collect_clips, collect_examples
-from data.doctor.findings import AUDIO_OF, Finding, advise, allow, find, merge, sort, without_explained
+from data.doctor.findings import AUDIO_OF, Finding, advise, allow, find, find_shared, merge, sort, without_explained
 from data.doctor.opened_sets import DatasetSpec, OpenedSet, evaluation_sets, open_all, trained_sets
 from data.doctor.preflight import LEAKS, TRAIN, check_corpus, check_leaks
 from data.doctor.report import DoctorReport, Memory, SetStatistics
@@ -204,8 +204,11 @@ def _gather_findings(opened: Sequence[OpenedSet], options: DoctorOptions) -> lis
     for one in opened:
         if one.corpus and one.audio:
             findings += _check_audio(one, one.corpus, one.audio)
+    trained = trained_sets(opened)
     for one in evaluation_sets(opened):
-        findings += [finding for train in trained_sets(opened) for finding in _check_leaks(train, one)]
+        findings += [finding for train in trained for finding in _check_leaks(train, one)]
+    for number, one in enumerate(trained):
+        findings += find_shared(one.name, {earlier.name: _check_leaks(earlier, one) for earlier in trained[:number]})
     return allow(findings, LEAKS) if options.allow_train_eval_overlap else findings
 
 

@@ -11,7 +11,17 @@ from data.batches.corpora import FIRST
 from data.batches.datasets import EvalData, TrainData
 from data.common.errors import InputError
 from data.doctor import segment_checks, text_checks
-from data.doctor.findings import Finding, Severity, advise, allow, choose_advice, find, sort, without_explained
+from data.doctor.findings import (
+    Finding,
+    Severity,
+    advise,
+    allow,
+    choose_advice,
+    find,
+    find_shared,
+    sort,
+    without_explained,
+)
 from data.doctor.text_checks import Corpus, FramesFn
 from data.text.labels import most_common_unknown
 from data.text.tokenizer import CharTokenizer
@@ -61,6 +71,7 @@ def check_before_training(
         for name, corpus in train_data.corpora.items()
     ]
     found = [item for train in trained for item in check_corpus(train, frames_fn)]
+    found += _check_shared(trained)
     if train_data.made_vocab:  # of the texts of all corpora
         whole = trained[0] if len(trained) == 1 else measure(TRAIN, train_data.source)
         found += text_checks.check_rare_characters(whole, tokenizer)
@@ -99,22 +110,22 @@ def check_corpus(corpus: Corpus, frames_fn: FramesFn) -> list[Finding]:
     ]
 
 
-def check_leaks(train: Corpus, evaluation: Corpus, *, same_audio: Mapping[str, str] | None = None) -> list[Finding]:
-    """Returns what training has of an evaluation set; an utterance is named once, by the closest match.
+def check_leaks(train: Corpus, other: Corpus, *, same_audio: Mapping[str, str] | None = None) -> list[Finding]:
+    """Returns what a training corpus has of another set, too; an utterance is named once, by the closest match.
 
     Args:
         train: Training corpus.
-        evaluation: Evaluation set.
-        same_audio: Evaluation utterance -> how its audio is in training; None if nothing was decoded.
+        other: Evaluation set, or a later training corpus.
+        same_audio: Utterance of the other set -> how its audio is in training; None if nothing was decoded.
     """
-    found = text_checks.check_ids(train, evaluation)
+    found = text_checks.check_ids(train, other)
     leaked = {key for item in found if item.code == "id_leak" for key in item.details}
     heard = {key: what for key, what in (same_audio or {}).items() if key not in leaked}
     leaked |= heard.keys()
-    shared = segment_checks.check_shared_segments(train, evaluation, leaked)
+    shared = segment_checks.check_shared_segments(train, other, leaked)
     leaked |= {key for item in shared for key in item.details}
-    found += find("audio_leak", evaluation.name, heard)
-    return [*found, *shared, *text_checks.check_speakers(train, evaluation, leaked)]
+    found += find("audio_leak", other.name, heard)
+    return [*found, *shared, *text_checks.check_speakers(train, other, leaked)]
 
 
 def train_name(corpus: str) -> str:
@@ -127,6 +138,15 @@ def _refuse_leaks(findings: Sequence[Finding]) -> None:
     for item in findings:
         if item.code == "id_leak" and item.severity == Severity.ERROR:
             raise InputError(item.line())
+
+
+def _check_shared(trained: Sequence[Corpus]) -> list[Finding]:
+    """Returns the utterances of each training corpus that an earlier one has, too."""
+    return [
+        item
+        for number, train in enumerate(trained)
+        for item in find_shared(train.name, {one.name: check_leaks(one, train) for one in trained[:number]})
+    ]
 
 
 def _refuse_spoiled(train: Corpus, findings: Sequence[Finding], *, keeps_head: bool) -> None:
