@@ -83,7 +83,6 @@ HOMES = {
     "tf_keras": ("benchmarks", "engine", "models", "run"),
     "tornado": (
         "engine/inference/serving/handlers.py",
-        "engine/inference/serving/hosts.py",
         "engine/inference/serving/http_server.py",
         "engine/inference/serving/uploads.py",
     ),
