@@ -10,12 +10,9 @@ import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from tornado.httputil import HTTPServerRequest
-from tornado.routing import Matcher
 
-
-class ForeignHost(Matcher):
-    """Matches the requests that a server on the loopback device must not answer.
+class OwnHosts:
+    """The names and addresses that a server answers to.
 
     A server that others can reach answers to every name, and so does one whose answers any page may read.
     """
@@ -31,10 +28,8 @@ class ForeignHost(Matcher):
         self._is_open = "*" in origins or not all(map(is_loopback, addresses))
         self._names = {host.lower(), *(urlsplit(origin).hostname or "" for origin in origins)} - {""}
 
-    def match(self, request: HTTPServerRequest) -> dict[str, object] | None:
-        """Returns {} for a request with a foreign Host header, else None."""
-        name = request.host_name
-        return None if self._is_open or name in self._names or is_loopback(name) else {}
+    def __contains__(self, name: str) -> bool:
+        return self._is_open or name in self._names or is_loopback(name)
 
 
 def is_loopback(name: str) -> bool:
