@@ -93,7 +93,10 @@ def read_hf_config(path: str | os.PathLike[str]) -> tuple[Wav2Vec2Config, dict[s
         ValueError: If it is not JSON, or not supported; names the file and the field.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a folder written by save_pretrained of transformers")
+        wanted = "give a folder written by save_pretrained of transformers"
+        if Path(path).with_name("adapter_config.json").is_file():
+            wanted = "this is an adapter: give it as --peft, and its base model as --input"
+        raise FileNotFoundError(f"{path}: no such file; {wanted}")
     try:
         fields = read_object(path)
     except MalformedFileError as error:

@@ -37,6 +37,10 @@ _OLD_NAMES = {
     f"{_POS_CONV}.weight_g": f"{_POS_CONV}.parametrizations.weight.original0",
     f"{_POS_CONV}.weight_v": f"{_POS_CONV}.parametrizations.weight.original1",
 }
+# Names of a norm's scale and offset that transformers 4 reads as well.
+_OLD_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
+# Buffers of a module that are constants, or that nothing reads; a new variable has their value.
+CONSTANTS = ("encoder.embed_positions.inv_freq", "*.batch_norm.num_batches_tracked")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +94,9 @@ def canonical_name(name: str) -> str:
     """Returns a tensor's name in the table: without the backbone's prefix, with current names of weight norm."""
     for known in MODEL_TYPES.values():
         name = name.removeprefix(known.prefix)
+    for old, new in _OLD_ENDINGS.items():
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
     return _OLD_NAMES.get(name, name)
 
 
