@@ -248,7 +248,7 @@ def test_targets_of_conformers_are_those_that_peft_finds_by_the_same_names(named
     [
         ("conformer_rope", ("q_proj", "k_proj"), "lora_targets must be one or more of ffn1.inter.* with "),
         ("conformer_rope", ("linear_pos",), "which layers with attention_positions='rotary' lack"),
-        ("w2v_bert_base", [["linear_q"]], "with layer_kind='conformer', got a list"),
+        ("w2v_bert_base", [["linear_q"]], "with layer_kind='conformer', got"),
         ("base", ("linear_q",), "lora_targets must be one or more of q_proj, k_proj, .*output_dense, got"),
     ],
 )  # fmt: skip
