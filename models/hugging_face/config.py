@@ -70,7 +70,7 @@ def _length_adapter_of(known: ModelType, fields: Mapping[str, Any]) -> Fields:
 def _check_sizes(fields: Mapping[str, Any], config: Wav2Vec2Config) -> None:
     """Refuses a config that contradicts itself."""
     num_convolutions = fields.get("num_feat_extract_layers", len(config.conv_dim))
-    if num_convolutions != len(config.conv_dim):
+    if config.front_end == "convolutions" and num_convolutions != len(config.conv_dim):
         raise ValueError(
             f"num_feat_extract_layers is {_show(num_convolutions)}, but conv_dim has {len(config.conv_dim)}"
         )
