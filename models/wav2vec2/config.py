@@ -225,7 +225,8 @@ class Wav2Vec2Config:
 
     def _check_lora_targets(self) -> None:
         """Checks the names of the projections that LoRA updates, and puts them in the order of the network."""
-        value, known = self.lora_targets, LORA_TARGETS
+        value: Any = self.lora_targets
+        known: tuple[str, ...] = LORA_TARGETS
         if self.layer_kind == "conformer":
             known = CONFORMER_LORA_TARGETS
             if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
