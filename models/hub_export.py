@@ -237,6 +237,7 @@ def _export(flags: argparse.Namespace) -> str:
     model = Wav2Vec2ForCTC(config=config, precision=flags.precision)
     pretrained.restore(model, flags.input, checkpoint=flags.checkpoint)
     model.merge_low_rank()
+    model.backbone.feature_encoder.trainable = True  # who trains the SavedModel decides what stays frozen
     difference = export_backbone(
         model.backbone, flags.output, num_samples=flags.num_samples, attention_mask=flags.attention_mask
     )

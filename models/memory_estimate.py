@@ -183,8 +183,8 @@ class MemoryEstimate:
         if not config.is_mostly_frozen:
             return found
         # No gradient of a frozen kernel, and none at all below the first layer.
-        kernels = config.num_layers * 2.0 * length * (4 * d * d + 2 * d * config.intermediate_size)
-        return found - self.num_views * (kernels + 2 * positions + 4.0 * length * d * width_before)
+        kernels = config.num_layers * 2.0 * length * _weights_of_layer(config)
+        return found - self.num_views * (kernels + 2 * positions + 4.0 * length * d * config.feature_size)
 
     def _weight_bytes(self, config: Wav2Vec2Config, training: bool) -> int:
         """Returns the bytes of weights and, in training, of gradients, moments, averages and the copy to save."""
@@ -253,14 +253,22 @@ def layer_flops(config: Wav2Vec2Config, num_frames: int) -> float:
     The products of scores with distances that conformers add are counted, convolutions of single channels are not.
     """
     size = config.hidden_size
-    weights = 4 * size**2 + 2 * size * (config.intermediate_size + config.attention_adapter_size)
+    weights = _weights_of_layer(config) + 2 * size * config.attention_adapter_size
     attention = 2 * num_frames * size  # of each frame: attention logits and context
+    if config.attention_positions == "relative":
+        attention += 2 * num_frames * size
+    return 2.0 * num_frames * (weights + attention)
+
+
+def _weights_of_layer(config: Wav2Vec2Config) -> int:
+    """Returns the weights that each frame meets in a layer, without those of adapters and single channels."""
+    size = config.hidden_size
+    weights = 4 * size**2 + 2 * size * config.intermediate_size
     if config.layer_kind == "conformer":
         weights += 2 * size * config.intermediate_size + 3 * size**2
         if config.attention_positions == "relative":
-            attention += 2 * num_frames * size
             weights += 2 * size**2  # of 2 F distances
-    return 2.0 * num_frames * (weights + attention)
+    return weights
 
 
 def _encoder_frames(config: Wav2Vec2Config, num_samples: int) -> int:

@@ -17,13 +17,16 @@ from engine.config.recorded_run import ADAPTATION_FIELDS, load_run, read_adaptat
 from engine.inference.loading import load_trained
 from engine.modes.average import average_weights
 from models.build import build_model
-from models.wav2vec2.config import LORA_TARGETS
+from models.wav2vec2.config import CONFORMER_LORA_TARGETS, LORA_TARGETS
 from tests.helpers import equivalence
 from tests.helpers.experiment_toys import make_config, make_parts
 
 LORA = {**equivalence.MODEL, "lora_rank": 4, "lora_dropout": 0.1, "lora_targets": ("q_proj", "v_proj", "out_proj")}
 BOTTLENECK = {**equivalence.MODEL, "bottleneck_size": 8}
-KINDS = pytest.mark.parametrize("model", [LORA, BOTTLENECK], ids=["lora", "bottleneck"])
+CONFORMER = {
+    "layer_kind": "conformer", "attention_positions": "relative", "depthwise_kernel": 5, "convolution_dropout": 0.1,
+}  # fmt: skip
+ALL_LINEAR = ("linear_q", "linear_k", "linear_v", "linear_pos", "linear_out", "intermediate_dense", "output_dense")
 TOLERANCE = 1e-5
 NUM_UPDATES = 3
 
@@ -66,7 +69,15 @@ def test_frozen_weights_stay_bit_equal_and_have_no_slots_no_averages_and_no_grad
     assert [v.name for v in trainer._gradients.variables] == [v.name for v in trainer.model.trainable_variables]
 
 
-@KINDS
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(LORA, id="lora"),
+        pytest.param(BOTTLENECK, id="bottleneck"),
+        pytest.param(CONFORMER | LORA | {"lora_targets": ALL_LINEAR}, id="conformer-lora", marks=pytest.mark.slow),
+        pytest.param(CONFORMER | BOTTLENECK, id="conformer-bottleneck", marks=pytest.mark.slow),
+    ],
+)
 def test_replicas_microbatches_and_padding_change_no_weight(model, two_replicas):
     alone, _ = trained(one_device(), model, is_bucketed=False, ema_decay=0.5)
     split, _ = trained(two_replicas, model, microbatch_rows=3, ema_decay=0.5)
@@ -233,8 +244,9 @@ def test_fields_that_cannot_be_are_refused_by_name(fields, message):
         field_rules.check_values({"model": fields})
 
 
-def test_the_names_of_targets_are_those_of_the_network():
-    field_rules.check_values({"model": {"lora_targets": LORA_TARGETS}})
+@pytest.mark.parametrize("targets", [LORA_TARGETS, CONFORMER_LORA_TARGETS])
+def test_the_names_of_targets_are_those_of_the_network(targets):
+    field_rules.check_values({"model": {"lora_targets": targets}})
 
 
 def test_runs_of_older_versions_have_neither(tmp_path):

@@ -76,7 +76,12 @@ _SERVE_LIMIT = Rule(lambda value: 0 < value <= 1e9, "a number above 0 and at mos
 # The scheme, host and port of a page, without a path: the form in which browsers send an origin.
 _ORIGIN = re.compile(r"https?://[^/?#@,*\s]+")
 
-_LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense")
+# Of transformer layers, then of conformer layers; the model refuses those that its own layers lack.
+_LORA_TARGETS = (
+    "q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense",
+    "linear_q", "linear_k", "linear_v", "linear_pos", "linear_out",
+    *(f"ffn{i}.{part}_dense" for i in (1, 2) for part in ("intermediate", "output")),
+)  # fmt: skip
 _STOP_SIGNALS = ("SIGTERM", "SIGINT", "SIGKILL")
 
 # Fields counted in updates -> the fields that count them in epochs instead.

@@ -80,6 +80,8 @@ def read_config(fields: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
     found = {theirs: model.get(ours, default) for theirs, (ours, default) in _FIELDS.items()}
     found |= _convolutions(model)
     found["model_type"] = _MODEL_TYPES[_name_of(model)]
+    if found["model_type"] == "data2vec-audio":
+        _check_data2vec(model)
     found |= _positions(model, found)
     if tuned is not None:
         found |= {theirs: tuned[ours] for theirs, ours in _TUNED.items() if tuned.get(ours) is not None}
@@ -112,6 +114,17 @@ def _positions(model: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, 
         return {}  # refused like every other value of a wrong type
     kernel = max(3, width // max(depth, 1))
     return {"num_conv_pos_embeddings": depth, "conv_pos_kernel_size": kernel}
+
+
+def _check_data2vec(model: Mapping[str, Any]) -> None:
+    """Refuses what fairseq can build as data2vec, and what the type of transformers has no field for."""
+    for name, default, wanted in (("layer_norm_first", False, False), ("extractor_mode", "default", "layer_norm")):
+        if (value := model.get(name, default)) != wanted:
+            raise ValueError(
+                f"{name} is {str(value)[:60]!r}, which is not supported for data2vec-audio; only {wanted!r} is"
+            )
+    if model.get("pos_conv_depth", 1) == 1:
+        raise ValueError("pos_conv_depth is 1, which is not supported for data2vec-audio; its models have 5")
 
 
 def _convolutions(model: Mapping[str, Any]) -> dict[str, Any]:

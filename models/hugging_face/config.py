@@ -70,7 +70,7 @@ def _length_adapter_of(known: ModelType, fields: Mapping[str, Any]) -> Fields:
 def _check_sizes(fields: Mapping[str, Any], config: Wav2Vec2Config) -> None:
     """Refuses a config that contradicts itself."""
     num_convolutions = fields.get("num_feat_extract_layers", len(config.conv_dim))
-    if num_convolutions != len(config.conv_dim):
+    if config.front_end == "convolutions" and num_convolutions != len(config.conv_dim):
         raise ValueError(
             f"num_feat_extract_layers is {_show(num_convolutions)}, but conv_dim has {len(config.conv_dim)}"
         )
@@ -93,7 +93,10 @@ def read_hf_config(path: str | os.PathLike[str]) -> tuple[Wav2Vec2Config, dict[s
         ValueError: If it is not JSON, or not supported; names the file and the field.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; give a folder written by save_pretrained of transformers")
+        wanted = "give a folder written by save_pretrained of transformers"
+        if Path(path).with_name("adapter_config.json").is_file():
+            wanted = "this is an adapter: give it as --peft, and its base model as --input"
+        raise FileNotFoundError(f"{path}: no such file; {wanted}")
     try:
         fields = read_object(path)
     except MalformedFileError as error:

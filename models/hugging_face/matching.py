@@ -80,7 +80,7 @@ def match(
         shapes: Name in the file -> shape.
         fresh_head: Whether the head gets new random values and that of the file, if there is one, is dropped.
         allow_missing: Patterns of tensors that may be missing. The mask embedding always may, because many published
-            models lack it and only training reads it.
+            models lack it and only training reads it, and so may constants.
         allow_unexpected: Patterns of tensors to drop. Those that only pretraining or another task uses always are.
 
     Raises:
@@ -90,7 +90,7 @@ def match(
     table = hf_names.name_table(config)
     wanted = {name: entry.their_shape for entry in table for name in entry.theirs}
     found = {name: shapes[theirs] for name, theirs in names.items()}
-    may_lack = [hf_names.MASK_EMBEDDING, *allow_missing, *(hf_names.HEAD if fresh_head else ())]
+    may_lack = [hf_names.MASK_EMBEDDING, *hf_names.CONSTANTS, *allow_missing, *(hf_names.HEAD if fresh_head else ())]
     may_drop = [*allow_unexpected, *(f"{prefix}*" for prefix in hf_names.PRETRAINING_PREFIXES), *hf_names.OTHER_HEADS]
     if fresh_head:
         report.dropped |= {name: math.prod(found.pop(name)) for name in hf_names.HEAD if name in found}

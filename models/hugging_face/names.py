@@ -37,6 +37,10 @@ _OLD_NAMES = {
     f"{_POS_CONV}.weight_g": f"{_POS_CONV}.parametrizations.weight.original0",
     f"{_POS_CONV}.weight_v": f"{_POS_CONV}.parametrizations.weight.original1",
 }
+# Names of a norm's scale and offset that transformers 4 reads as well.
+_OLD_ENDINGS = {".gamma": ".weight", ".beta": ".bias"}
+# Buffers of a module that are constants, or that nothing reads; a new variable has their value.
+CONSTANTS = ("encoder.embed_positions.inv_freq", "*.batch_norm.num_batches_tracked")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +94,9 @@ def canonical_name(name: str) -> str:
     """Returns a tensor's name in the table: without the backbone's prefix, with current names of weight norm."""
     for known in MODEL_TYPES.values():
         name = name.removeprefix(known.prefix)
+    for old, new in _OLD_ENDINGS.items():
+        if name.endswith(old):
+            name = name.removesuffix(old) + new
     return _OLD_NAMES.get(name, name)
 
 
@@ -212,17 +219,12 @@ def adaptation_table(config: Wav2Vec2Config) -> list[Entry]:
     of our own, because transformers has no such adapters.
     """
     table: list[Entry] = []
-    size, inner, rank = config.hidden_size, config.intermediate_size, config.lora_rank
+    size, rank = config.hidden_size, config.lora_rank
     for i in range(config.num_layers):
         ours, theirs = f"encoder/layers/{i}", f"encoder.layers.{i}"
-        for part, (projection, module, input_size, output_size) in {
-            **{f"{part}_proj": ("attention/qkv", "attention", size, size) for part in "qkv"},
-            "out_proj": ("attention/out", "attention", size, size),
-            "intermediate_dense": ("intermediate", "feed_forward", size, inner),
-            "output_dense": ("output", "feed_forward", inner, size),
-        }.items():
+        for part, (projection, module, input_size, output_size) in _low_rank_places(config).items():
             if rank and part in config.lora_targets:
-                prefix, place = f"{ours}/{projection}/lora/{part}", f"{theirs}.{module}.{part}"
+                prefix, place = f"{ours}/{projection}/lora/{part}", f"{theirs}.{module}{part}"
                 table.append(Entry(f"{prefix}/a", (input_size, rank), (f"{place}.lora_A.weight",)))
                 table.append(Entry(f"{prefix}/b", (rank, output_size), (f"{place}.lora_B.weight",)))
         for part in ("attention_adapter", "output_adapter") if config.bottleneck_size else ():
@@ -230,6 +232,28 @@ def adaptation_table(config: Wav2Vec2Config) -> list[Entry]:
                 table.append(Entry(f"{ours}/{part}/{name}/kernel", shape, (f"{theirs}.{part}.{name}.weight",)))
                 table.append(Entry(f"{ours}/{part}/{name}/bias", shape[1:], (f"{theirs}.{part}.{name}.bias",)))
     return table
+
+
+def _low_rank_places(config: Wav2Vec2Config) -> dict[str, tuple[str, str, int, int]]:
+    """Returns target of LoRA -> our projection in a layer, prefix of the module in theirs, input and output size."""
+    size, inner = config.hidden_size, config.intermediate_size
+    if config.layer_kind == "transformer":
+        return {
+            **{f"{part}_proj": ("attention/qkv", "attention.", size, size) for part in "qkv"},
+            "out_proj": ("attention/out", "attention.", size, size),
+            "intermediate_dense": ("intermediate", "feed_forward.", size, inner),
+            "output_dense": ("output", "feed_forward.", inner, size),
+        }
+    is_rotary = config.attention_positions == "rotary"
+    projections = {"q": "qk", "k": "qk", "v": "value"} if is_rotary else dict.fromkeys("qkv", "qkv")
+    places = {
+        f"linear_{part}": (f"attention/{projection}", "self_attn.", size, size)
+        for part, projection in {**projections, "pos": "position", "out": "out"}.items()
+    }
+    for ours, theirs in (("first", "ffn1"), ("second", "ffn2")):
+        places[f"{theirs}.intermediate_dense"] = (f"{ours}/intermediate", "", size, inner)
+        places[f"{theirs}.output_dense"] = (f"{ours}/output", "", inner, size)
+    return places
 
 
 def trained_table(config: Wav2Vec2Config) -> list[Entry]:

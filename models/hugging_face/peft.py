@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ class Adapter:
         bottleneck_size: Inner width of bottleneck adapters; 0 for LoRA.
         base_name: The base model that it names, "" if none.
         base_digest: Digest of the frozen weights, from `digest_of`; "" if unknown.
-        updates: Name of a kernel in the table -> LoRA's A [rank, in] and B [out, rank].
+        updates: Name of a kernel in the table -> LoRA's A [rank, in] and B [out, rank], of a convolution [rank, in, K]
+            and [out, rank, 1].
         values: Name in the table -> tensor that replaces the base's, or that the base lacks.
     """
 
@@ -94,11 +96,11 @@ class Adapter:
         if name not in self.updates:
             return tensor
         a, b = self.updates[name]
-        if tensor.shape != (b.shape[0], a.shape[1]):
-            raise ValueError(self._misfit(name, (b.shape[0], a.shape[1]), tensor.shape))
+        if tensor.shape != (wanted := (b.shape[0], *a.shape[1:])):
+            raise ValueError(self._misfit(name, wanted, tensor.shape))
         # In float64 and rounded once, as `models.wav2vec2.layers.Projection.merge` does.
-        update = self.scale * (a.T.astype(np.float64) @ b.T.astype(np.float64))
-        return (tensor.astype(np.float64) + update.T).astype(np.float32)
+        update = self.scale * (a.reshape(len(a), -1).T.astype(np.float64) @ b.reshape(len(b), -1).T.astype(np.float64))
+        return (tensor.astype(np.float64) + update.T.reshape(wanted)).astype(np.float32)
 
     def _misfit(self, name: str, found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
         base = f" ({self.base_name})" if self.base_name else ""
@@ -179,7 +181,7 @@ def write(
             "r": config.lora_rank,
             "lora_alpha": config.lora_alpha,
             "lora_dropout": config.lora_dropout,
-            "target_modules": list(config.lora_targets),
+            "target_modules": _target_modules(config),
             "bias": "none",
             "fan_in_fan_out": False,
             "init_lora_weights": True,
@@ -196,6 +198,15 @@ def write(
     )
     write_json(folder / CONFIG_FILE, fields)
     return {name: tensors[name].size for name in names}
+
+
+def _target_modules(config: Wav2Vec2Config) -> list[str] | str:
+    """Returns what tells PEFT the updated modules: the ends of their names, or a regular expression of all of them."""
+    if config.num_length_adapters and config.length_adapter == "attention":
+        # The layers behind the encoder have modules of the same names.
+        names = "|".join(re.escape(name) for name in config.lora_targets)
+        return rf".*\bencoder\.layers\.\d+\.(self_attn\.)?({names})"
+    return list(config.lora_targets)
 
 
 def read(folder: Path) -> Adapter:
@@ -260,7 +271,8 @@ def _read_tensors(
         if name.endswith((_A, _B)):
             module = name.removesuffix(_A).removesuffix(_B)
             a, b = values.get(module + _A), values.get(module + _B)
-            if a is None or b is None or a.ndim != 2 or b.ndim != 2 or a.shape[0] != b.shape[1]:
+            # Those of a convolution are convolutions, the second one of kernel width 1.
+            if a is None or b is None or a.ndim not in (2, 3) or b.shape[1:] != (len(a), 1)[: a.ndim - 1]:
                 raise ValueError(f"{path}: {name} has no partner of the same rank; fetch the folder again")
             updates[f"{module}.weight"] = (a, b)
     others = {name: value for name, value in values.items() if not name.endswith((_A, _B))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,13 @@ _MAY_BE_ZERO = (
     "mask_time_min_spans", "relative_position_buckets", "attention_adapter_size", "relative_key_left",
     "relative_key_right", "num_length_adapters", "output_size", "lora_rank", "bottleneck_size",
 )  # fmt: skip
-# The projections of a transformer layer that LoRA can update, by their names in transformers and PEFT.
+# The projections of a transformer layer, and of a conformer layer, that LoRA can update, by their names in transformers
+# and PEFT.
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense")
+CONFORMER_LORA_TARGETS = (
+    "ffn1.intermediate_dense", "ffn1.output_dense", "linear_q", "linear_k", "linear_v", "linear_pos", "linear_out",
+    "ffn2.intermediate_dense", "ffn2.output_dense",
+)  # fmt: skip
 # Window and hop of the log-mel spectrogram in samples at 16 kHz, its channels, and its frames that are joined into one.
 MEL_WINDOW, MEL_HOP, MEL_BINS, MEL_STRIDE = 400, 160, 80, 2
 
@@ -129,7 +134,9 @@ class Wav2Vec2Config:
         lora_rank: Rank of the updates that train beside frozen projections (`models.wav2vec2.low_rank`); 0 = none.
         lora_alpha: The updates count lora_alpha / lora_rank times.
         lora_dropout: Dropout rate of what the updates read.
-        lora_targets: Projections that have updates, among `LORA_TARGETS`.
+        lora_targets: Projections that have updates, among `LORA_TARGETS`, or `CONFORMER_LORA_TARGETS` for conformer
+            layers. There the default means linear_q and linear_v, and intermediate_dense and output_dense mean those of
+            both feed-forward blocks, as in PEFT.
         bottleneck_size: Inner width of the adapters that train in a frozen network (`models.wav2vec2.bottleneck`);
             0 = none.
     """
@@ -218,10 +225,18 @@ class Wav2Vec2Config:
 
     def _check_lora_targets(self) -> None:
         """Checks the names of the projections that LoRA updates, and puts them in the order of the network."""
-        value = self.lora_targets
-        if not isinstance(value, (list, tuple)) or not value or not set(map(str, value)) <= set(LORA_TARGETS):
-            raise ValueError(f"lora_targets must be one or more of {', '.join(LORA_TARGETS)}, got {describe(value)}")
-        object.__setattr__(self, "lora_targets", tuple(name for name in LORA_TARGETS if name in value))
+        value: Any = self.lora_targets
+        known: tuple[str, ...] = LORA_TARGETS
+        if self.layer_kind == "conformer":
+            known = CONFORMER_LORA_TARGETS
+            if isinstance(value, (list, tuple)) and all(isinstance(name, str) for name in value):
+                value = _conformer_targets(value)
+        if not isinstance(value, (list, tuple)) or not value or not set(map(str, value)) <= set(known):
+            layers = f" with layer_kind={self.layer_kind!r}" if self.layer_kind == "conformer" else ""
+            raise ValueError(
+                f"lora_targets must be one or more of {', '.join(known)}{layers}, got {describe(self.lora_targets)}"
+            )
+        object.__setattr__(self, "lora_targets", tuple(name for name in known if name in value))
 
     def _check_values(self) -> None:
         """Checks the type and the range of each field by itself."""
@@ -323,6 +338,15 @@ class Wav2Vec2Config:
         if unknown:
             raise ValueError(f"unknown model config field(s): {', '.join(unknown)[:200]}; known are {sorted(known)}")
         return cls(**fields)
+
+
+def _conformer_targets(names: Sequence[str]) -> tuple[str, ...]:
+    """Returns what targets of LoRA mean in a conformer layer, which has two feed-forward blocks."""
+    if set(names) == {"q_proj", "v_proj"}:  # the default
+        return "linear_q", "linear_v"
+    blocks = ("ffn1.", "ffn2.")
+    both = ("intermediate_dense", "output_dense")
+    return tuple(f"{block}{name}" for name in names for block in (blocks if name in both else ("",)))
 
 
 def count_frames(steps: tuple[tuple[int, int, int], ...], num_samples: np.ndarray) -> np.ndarray:

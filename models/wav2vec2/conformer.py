@@ -10,8 +10,10 @@ import tf_keras
 
 from models.ops.keyed_random import UpdateRandom
 from models.ops.operations import ACTIVATIONS, Operations
+from models.wav2vec2.bottleneck import bottleneck
 from models.wav2vec2.config import Wav2Vec2Config
-from models.wav2vec2.layers import Dtype, LayerNorm, Projection
+from models.wav2vec2.layers import Dtype, LayerNorm, Projection, adapted_projection
+from models.wav2vec2.low_rank import STREAM_LORA
 from models.wav2vec2.relative_attention import RelativeAttention
 
 _EPSILON = 1e-5  # of batch norm, and of the layer norms beside it in the published models
@@ -36,14 +38,37 @@ class FeedForward(tf_keras.layers.Layer):
         name: str,
         stream: int,
         dtype: Dtype,
+        module: str = "",
+        adapter_name: str = "",
     ) -> None:
-        """Makes the projections [size, I] and [I, size]; `stream` is the first of two ids of random numbers."""
+        """Makes the projections [size, I] and [I, size].
+
+        Args:
+            config: Architecture.
+            size: Width of input and output.
+            activation: Activation between the projections.
+            operations: Kernels to run, plain or fused.
+            name: Prefix of the variables' names.
+            stream: First of two ids of random numbers; LoRA's dropout takes two from it.
+            dtype: Keras policy.
+            module: Name in transformers, by which targets of LoRA name the projections; "" = they are none.
+            adapter_name: Prefix of the variables' names of the block's bottleneck adapter; "" = it has none.
+        """
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
         self._config, self._activation, self._operations, self._stream = config, activation, operations, stream
-        projection = functools.partial(Projection, dtype=dtype, stddev=config.initializer_range, operations=operations)
-        inner = config.intermediate_size
-        self.intermediate = projection(input_size=size, output_size=inner, name=f"{name}/intermediate")
-        self.output_projection = projection(input_size=inner, output_size=size, name=f"{name}/output")
+
+        def projection(part: str, input_size: int, output_size: int, *, number: int) -> Projection:
+            targets = [f"{module}.{part}_dense"] if module else []
+            return adapted_projection(
+                config, *targets, input_size=input_size, output_size=output_size, name=f"{name}/{part}",
+                stream=STREAM_LORA + stream + number, operations=operations, dtype=dtype,
+            )  # fmt: skip
+
+        self.intermediate = projection("intermediate", size, config.intermediate_size, number=0)
+        self.output_projection = projection("output", config.intermediate_size, size, number=1)
+        self.adapter = None
+        if adapter_name:
+            self.adapter = bottleneck(config, name=adapter_name, operations=operations, dtype=dtype)
 
     def call(self, x: tf.Tensor, residual: tf.Tensor, random: UpdateRandom | None, factor: float) -> tf.Tensor:
         """Returns residual + factor * block(x), both [B, F, D]."""
@@ -52,13 +77,15 @@ class FeedForward(tf_keras.layers.Layer):
             x = self.intermediate(x, activation=ACTIVATIONS[self._activation])
         else:
             x = self._operations.activation(
-                self.intermediate(x), random, kind=self._activation,
+                self.intermediate(x, random), random, kind=self._activation,
                 rate=self._config.activation_dropout, stream=self._stream,
             )  # fmt: skip
+        x = self.output_projection(x, random)
+        if self.adapter is not None:
+            x = self.adapter(x, random)
         return self._operations.add_dropped(
-            self.output_projection(x), residual, random,
-            rate=self._config.hidden_dropout, stream=self._stream + 1, factor=factor,
-        )  # fmt: skip
+            x, residual, random, rate=self._config.hidden_dropout, stream=self._stream + 1, factor=factor
+        )
 
 
 class ConvolutionModule(tf_keras.layers.Layer):
@@ -135,14 +162,22 @@ class ConformerLayer(tf_keras.layers.Layer):
         )
         feed_forward = functools.partial(FeedForward, size=size, activation=config.activation)
         self.first_norm = norm(name=f"{name}/first_norm")
-        self.first = feed_forward(**part(name=f"{name}/first", stream=stream))
+        self.first = feed_forward(module="ffn1", **part(name=f"{name}/first", stream=stream))
         self.attention_norm = norm(name=f"{name}/attention_norm")
         self.attention = RelativeAttention(
-            size=size, positions=config.attention_positions, **part(name=f"{name}/attention", stream=stream + 2)
+            size=size,
+            positions=config.attention_positions,
+            has_low_rank=True,
+            **part(name=f"{name}/attention", stream=stream + 2),
+        )
+        self.attention_adapter = bottleneck(
+            config, name=f"{name}/attention_adapter", operations=operations, dtype=dtype
         )
         self.convolution = ConvolutionModule(**part(name=f"{name}/convolution", stream=stream + 4))
         self.second_norm = norm(name=f"{name}/second_norm")
-        self.second = feed_forward(**part(name=f"{name}/second", stream=stream + 5))
+        self.second = feed_forward(
+            module="ffn2", adapter_name=f"{name}/output_adapter", **part(name=f"{name}/second", stream=stream + 5)
+        )
         self.final_norm = norm(name=f"{name}/final_norm")
 
     def call(
@@ -168,6 +203,8 @@ class ConformerLayer(tf_keras.layers.Layer):
         del positions
         x = self.first(self.first_norm(x, random), x, random, 0.5)
         attended = self.attention(self.attention_norm(x, random), key_bias, random, shared_positions)
+        if self.attention_adapter is not None:
+            attended = self.attention_adapter(attended, random)
         x = self._operations.add_dropped(
             attended, x, random, rate=self._config.attention_dropout, stream=self._stream + 3
         )

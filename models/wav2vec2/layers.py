@@ -128,18 +128,21 @@ def adapted_projection(
     stream: int,
     operations: Operations,
     dtype: Dtype,
+    use_bias: bool = True,
 ) -> Projection:
-    """Builds a projection of a transformer layer, with LoRA's update if the config has one for it.
+    """Builds a projection of a layer, with LoRA's update if the config has one for it.
 
     Args:
         config: Architecture.
-        *parts: Names in `LORA_TARGETS` of the parts that lie side by side in the output.
+        *parts: Names in `LORA_TARGETS`, or `CONFORMER_LORA_TARGETS`, of the parts that lie side by side in the output;
+            none where there is never an update.
         input_size: Size of the last axis of the input.
         output_size: Size of the last axis of the output.
         name: Prefix of the variables' names.
         stream: Id of the random numbers of LoRA's dropout.
         operations: Kernels to run, plain or fused.
         dtype: Keras policy; under a mixed policy the variables stay float32.
+        use_bias: Whether there is a bias.
     """
     low_rank = None
     if config.lora_rank and set(parts) & set(config.lora_targets):
@@ -160,6 +163,7 @@ def adapted_projection(
         stddev=config.initializer_range,
         low_rank=low_rank,
         operations=operations,
+        use_bias=use_bias,
     )
 
 

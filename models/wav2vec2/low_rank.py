@@ -11,6 +11,9 @@ import tf_keras
 from models.ops.keyed_random import UpdateRandom, dropout
 from models.wav2vec2.config import Wav2Vec2Config
 
+# Stream ids of LoRA's dropout, from the id of a layer's other random numbers.
+STREAM_LORA = 1 << 22
+
 
 class LowRankUpdate(tf_keras.layers.Layer):
     """Computes scale * x A B for some of the parts of a projection (Hu et al. 2021, https://arxiv.org/abs/2106.09685).

@@ -24,7 +24,7 @@ from models.wav2vec2.masking import span_mask
 from models.wav2vec2.transformer import Encoder
 
 # Stream ids of the random numbers; the encoder uses those from its own upwards, five or eight for each layer. LoRA's
-# are in `models.wav2vec2.transformer`.
+# are in `models.wav2vec2.low_rank`.
 _STREAM_TIME_MASK = 1
 _STREAM_FEATURE_MASK = 3
 _STREAM_PROJECTION = 5

@@ -50,8 +50,11 @@ def _check_adaptation(config: Wav2Vec2Config) -> None:
         raise ValueError(
             f"{chosen[0]} is {kinds[chosen[0]]} and {chosen[1]} {kinds[chosen[1]]}; set one of them to 0 or false"
         )
-    if config.is_adapted and config.layer_kind == "conformer":
-        raise ValueError(f"{chosen[0]} must be 0 with layer_kind='conformer', whose layers have no place for it")
+    if config.lora_rank and "linear_pos" in config.lora_targets and config.attention_positions != "relative":
+        raise ValueError(
+            f"lora_targets has linear_pos, which layers with attention_positions={config.attention_positions!r} lack; "
+            "leave it out"
+        )
     if config.lora_rank and not config.lora_alpha:
         raise ValueError("lora_alpha must be above 0 with lora_rank: updates that count 0 times would learn nothing")
 

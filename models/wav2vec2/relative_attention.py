@@ -9,7 +9,8 @@ import tf_keras
 from models.ops.keyed_random import UpdateRandom
 from models.ops.operations import Operations
 from models.wav2vec2.config import Wav2Vec2Config
-from models.wav2vec2.layers import Dtype, Projection
+from models.wav2vec2.layers import Dtype, Projection, adapted_projection
+from models.wav2vec2.low_rank import STREAM_LORA
 
 _LONGEST_WAVE = 10_000.0  # of the sinusoids of relative positions
 
@@ -82,6 +83,7 @@ class RelativeAttention(tf_keras.layers.Layer):
         name: str,
         stream: int,
         dtype: Dtype,
+        has_low_rank: bool = False,
     ) -> None:
         """Makes the projections and the variables of the positions.
 
@@ -91,8 +93,9 @@ class RelativeAttention(tf_keras.layers.Layer):
             positions: One of the values of `Wav2Vec2Config.attention_positions`.
             operations: Kernels to run, plain or fused.
             name: Prefix of the variables' names.
-            stream: Id of the random numbers of the dropout of probabilities.
+            stream: Id of the random numbers of the dropout of probabilities; LoRA's dropout takes three from it.
             dtype: Keras policy.
+            has_low_rank: Whether the projections have LoRA's updates if the config has them.
         """
         super().__init__(name=name.replace("/", "_"), dtype=dtype)
         self._num_heads, self._head_size = config.num_heads, size // config.num_heads
@@ -101,19 +104,20 @@ class RelativeAttention(tf_keras.layers.Layer):
         self._operations = operations
         initializer = tf_keras.initializers.TruncatedNormal(stddev=config.initializer_range)
 
-        def projection(part: str, output_size: int, *, use_bias: bool = True) -> Projection:
-            return Projection(
-                input_size=size, output_size=output_size, name=f"{name}/{part}", dtype=dtype,
-                stddev=config.initializer_range, use_bias=use_bias, operations=operations,
+        def projection(part: str, *modules: str, number: int = 0, use_bias: bool = True) -> Projection:
+            targets = [f"linear_{module}" for module in modules] if has_low_rank else []
+            return adapted_projection(
+                config, *targets, input_size=size, output_size=len(modules) * size, name=f"{name}/{part}",
+                stream=STREAM_LORA + stream + number, operations=operations, dtype=dtype, use_bias=use_bias,
             )  # fmt: skip
 
         if positions == "rotary":
-            self.query_key = projection("qk", 2 * size)
-            self.value = projection("value", size)
+            self.query_key = projection("qk", "q", "k")
+            self.value = projection("value", "v", number=1)
         else:
-            self.qkv = projection("qkv", 3 * size)
+            self.qkv = projection("qkv", "q", "k", "v")
         if positions == "relative":
-            self.position = projection("position", size, use_bias=False)
+            self.position = projection("position", "pos", use_bias=False)
             self.content_bias, self.position_bias = (
                 self.add_weight(
                     name=f"{name}/{part}_bias", shape=(self._head_size, self._num_heads), initializer="glorot_uniform"
@@ -125,7 +129,7 @@ class RelativeAttention(tf_keras.layers.Layer):
             self.distances = self.add_weight(
                 name=f"{name}/distances", shape=(self._head_size, num_distances), initializer=initializer
             )
-        self.out = projection("out", size)
+        self.out = projection("out", "out", number=2)
 
     def call(
         self, x: tf.Tensor, key_bias: tf.Tensor, random: UpdateRandom | None, positions: tf.Tensor | None = None
@@ -138,7 +142,7 @@ class RelativeAttention(tf_keras.layers.Layer):
             random: Random numbers of the update; None in inference.
             positions: What `SharedPositions` computed.
         """
-        query, key, value = self._project(x, positions)
+        query, key, value = self._project(x, positions, random)
         query *= tf.cast(self._head_size**-0.5, query.dtype)
         query, bias = self._bias(query, positions, random)
         context = self._operations.attention(
@@ -146,19 +150,19 @@ class RelativeAttention(tf_keras.layers.Layer):
         )
         shape = tf.shape(x)
         context = tf.transpose(context, [0, 2, 1, 3])  # [B, F, H, D / H]
-        return self.out(tf.reshape(context, [shape[0], shape[1], self._num_heads * self._head_size]))
+        return self.out(tf.reshape(context, [shape[0], shape[1], self._num_heads * self._head_size]), random)
 
-    def _project(self, x: tf.Tensor, positions: tf.Tensor | None) -> list[tf.Tensor]:
+    def _project(self, x: tf.Tensor, positions: tf.Tensor | None, random: UpdateRandom | None) -> list[tf.Tensor]:
         """Returns query, key and value [B, H, F, D / H]."""
         if self._positions != "rotary":
-            return self._heads(self.qkv(x), 3)
+            return self._heads(self.qkv(x, random), 3)
         shape = tf.shape(x)
         heads = tf.reshape(x, [shape[0], shape[1], self._num_heads, self._head_size])
         first, second = tf.split(heads, 2, axis=-1)
         cosine, sine = tf.unstack(tf.cast(positions, x.dtype))
         rotated = heads * cosine + tf.concat([-second, first], axis=-1) * sine
         rotated = tf.reshape(rotated, [shape[0], shape[1], self._num_heads * self._head_size])
-        return self._heads(self.query_key(rotated), 2) + self._heads(self.value(x), 1)
+        return self._heads(self.query_key(rotated, random), 2) + self._heads(self.value(x, random), 1)
 
     def _heads(self, x: tf.Tensor, count: int) -> list[tf.Tensor]:
         """Splits [B, F, count * D] into `count` tensors [B, H, F, D / H]."""
@@ -181,6 +185,7 @@ class RelativeAttention(tf_keras.layers.Layer):
         def as_query(bias: tf.Variable) -> tf.Tensor:
             return tf.transpose(tf.cast(bias, query.dtype) * scale)[:, tf.newaxis, :]  # [H, 1, D / H]
 
+        # Without LoRA's dropout, whose numbers belong to rows: all rows share the distances.
         keys = self.position(tf.cast(positions, query.dtype))
         keys = tf.transpose(tf.reshape(keys, [-1, self._num_heads, self._head_size]), [1, 2, 0])  # [H, D / H, 2 F]
         scores = tf.matmul(query + as_query(self.position_bias), keys)

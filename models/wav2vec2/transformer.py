@@ -24,12 +24,10 @@ from models.wav2vec2.layers import (
     padding_bias,
     sequence_mask,
 )
+from models.wav2vec2.low_rank import STREAM_LORA
 from models.wav2vec2.positional_convolution import PositionalConvolution, PositionalConvolutionStack
 from models.wav2vec2.relative_attention import SharedPositions
 from models.wav2vec2.relative_positions import PositionGate, RelativePositionBias
-
-# Stream ids of LoRA's dropout, from the id of a layer's other random numbers.
-_STREAM_LORA = 1 << 22
 
 
 class SelfAttention(tf_keras.layers.Layer):
@@ -47,7 +45,7 @@ class SelfAttention(tf_keras.layers.Layer):
         project = functools.partial(
             adapted_projection, config, input_size=size, operations=self._operations, dtype=dtype
         )
-        first = _STREAM_LORA + stream
+        first = STREAM_LORA + stream
         self.qkv = project("q_proj", "k_proj", "v_proj", output_size=3 * size, name=f"{name}/qkv", stream=first)
         self.out = project("out_proj", output_size=size, name=f"{name}/out", stream=first + 1)
         self.position_gate = None
@@ -98,10 +96,10 @@ class TransformerLayer(tf_keras.layers.Layer):
             input_size=size,
             output_size=inner,
             name=f"{name}/intermediate",
-            stream=_STREAM_LORA + stream + 2,
+            stream=STREAM_LORA + stream + 2,
         )
         self.output_projection = project(
-            "output_dense", input_size=inner, output_size=size, name=f"{name}/output", stream=_STREAM_LORA + stream + 3
+            "output_dense", input_size=inner, output_size=size, name=f"{name}/output", stream=STREAM_LORA + stream + 3
         )
         self.final_norm = norm(name=f"{name}/final_norm")
         self.adapter = None

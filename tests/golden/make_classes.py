@@ -20,13 +20,19 @@ import numpy as np
 import torch
 import transformers
 
+_HEADS = ("Model", "ForCTC", "ForSequenceClassification")
+_ALL_HEADS = (*_HEADS, "ForAudioFrameClassification", "ForXVector")
 # Type -> its classes, by the end of their names.
 CLASSES = {
-    "Wav2Vec2": (
-        "Model", "ForCTC", "ForPreTraining", "ForSequenceClassification", "ForAudioFrameClassification", "ForXVector",
-    ),
-    "Hubert": ("Model", "ForCTC", "ForSequenceClassification"),
-}  # fmt: skip
+    "Wav2Vec2": (*_ALL_HEADS, "ForPreTraining"),
+    "Hubert": _HEADS,
+    "WavLM": _ALL_HEADS,
+    "UniSpeech": (*_HEADS, "ForPreTraining"),
+    "UniSpeechSat": (*_ALL_HEADS, "ForPreTraining"),
+    "Data2VecAudio": _ALL_HEADS,
+    "Wav2Vec2Conformer": (*_ALL_HEADS, "ForPreTraining"),
+    "Wav2Vec2Bert": _ALL_HEADS,
+}
 # By path, because nothing of the project can be imported in the environment of this script.
 _SMALL = {
     **runpy.run_path(str(Path(__file__).with_name("make_golden.py")))["SMALL"],
@@ -38,6 +44,8 @@ _SMALL = {
     "tdnn_dim": (8, 8, 8, 8, 24),
     "xvector_output_dim": 8,
 }
+# The number of convolutions in data2vec's position embedding.
+_OWN: dict[str, dict[str, object]] = {"Data2VecAudio": {"num_conv_pos_embeddings": 2, "conv_pos_kernel_size": 3}}
 
 
 def main() -> None:
@@ -47,7 +55,7 @@ def main() -> None:
     torch.manual_seed(0)
     for family, classes in CLASSES.items():
         for ending in classes:
-            config = getattr(transformers, f"{family}Config")(**_SMALL)
+            config = getattr(transformers, f"{family}Config")(**{**_SMALL, **_OWN.get(family, {})})
             model = getattr(transformers, f"{family}{ending}")(config).eval()
             model.save_pretrained(output / f"{family}{ending}")
             if (family, ending) == ("Wav2Vec2", "ForCTC"):

@@ -33,7 +33,7 @@ def test_every_class_and_format_converts(tmp_path):
     )  # fmt: skip
     assert made.returncode == 0, made.stderr[-2000:]
     folders = sorted(path for path in (tmp_path / "hf").iterdir() if path.is_dir())
-    assert len(folders) >= 15 and FORMATS.keys() <= {folder.name for folder in folders}
+    assert len(folders) >= 45 and FORMATS.keys() <= {folder.name for folder in folders}
     waveform, logits = (np.load(tmp_path / "hf" / f"{name}.npy") for name in ("waveform", "logits"))
     for folder in folders:
         output = tmp_path / "ours" / folder.name

@@ -18,7 +18,7 @@ from benchmarks.reference import reference_python
 from data.audio.decoding import load_audio, normalize_waveform
 from models import convert
 from models.wav2vec2 import pretrained
-from models.wav2vec2.config import LORA_TARGETS
+from models.wav2vec2.config import CONFORMER_LORA_TARGETS, LORA_TARGETS
 from models.wav2vec2.model import Wav2Vec2ForCTC
 from tests.helpers.models_parity import check_parity, compute, load_golden, write_hf_folder
 
@@ -177,11 +177,11 @@ import numpy, torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCTC
 
-base, alone, output = sys.argv[1:]
+base, alone, output, part = sys.argv[1:]
 waveform = torch.tensor(numpy.random.default_rng(0).normal(size=(1, 16000)).astype("float32"))
 model = PeftModel.from_pretrained(AutoModelForCTC.from_pretrained(base), alone).eval()
 config = LoraConfig(
-    r=3, lora_alpha=5, use_rslora=True, target_modules=["k_proj", "output_dense"], modules_to_save=["lm_head"]
+    r=3, lora_alpha=5, use_rslora=True, target_modules=[part, "output_dense"], modules_to_save=["lm_head"]
 )
 theirs = get_peft_model(AutoModelForCTC.from_pretrained(base), config).eval()
 with torch.no_grad():
@@ -193,11 +193,15 @@ theirs.save_pretrained(output + "/theirs")
 """
 
 
-def test_peft_computes_what_was_saved_for_it_and_its_own_folder_is_read(reference, tmp_path):
+@pytest.mark.parametrize(
+    ("golden", "targets", "part"),
+    [("base_shaped", LORA_TARGETS, "k_proj"), ("conformer_relative_shaped", CONFORMER_LORA_TARGETS, "linear_k")],
+)
+def test_peft_computes_what_was_saved_for_it_and_its_own_folder_is_read(reference, tmp_path, golden, targets, part):
     if subprocess.run([reference, "-c", "import peft"], capture_output=True, check=False).returncode:
         pytest.skip(f"no peft in the reference's environment: {reference} -m pip install peft")
-    convert.from_hf(input=write_hf_folder(tmp_path / "hf", load_golden("base_shaped")), output=tmp_path / "ours")
-    config = dataclasses.replace(pretrained.read_config(tmp_path / "ours"), lora_rank=4, lora_targets=LORA_TARGETS)
+    convert.from_hf(input=write_hf_folder(tmp_path / "hf", load_golden(golden)), output=tmp_path / "ours")
+    config = dataclasses.replace(pretrained.read_config(tmp_path / "ours"), lora_rank=4, lora_targets=targets)
     model = Wav2Vec2ForCTC(config=config)
     frozen = {variable.name: variable for variable in Wav2Vec2ForCTC.from_pretrained(tmp_path / "ours").variables}
     rng = np.random.default_rng(1)
@@ -206,7 +210,7 @@ def test_peft_computes_what_was_saved_for_it_and_its_own_folder_is_read(referenc
     model.save_pretrained(tmp_path / "run")
     convert.main([f"--input={tmp_path}/run", f"--output={tmp_path}/alone", "--to_peft"])
     (tmp_path / "side.py").write_text(PEFT_SIDE)
-    made = run(reference, tmp_path / "side.py", tmp_path / "hf", tmp_path / "alone", tmp_path)
+    made = run(reference, tmp_path / "side.py", tmp_path / "hf", tmp_path / "alone", tmp_path, part)
     assert made.returncode == 0, made.stderr[-2000:]
     wanted = dict(np.load(tmp_path / "logits.npz"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import pickle
 import re
@@ -15,7 +16,7 @@ from data.text.tokenizer import load_tokenizer
 from models import convert
 from models.wav2vec2 import pretrained
 from models.wav2vec2.model import Wav2Vec2ForCTC
-from tests.helpers.models_parity import check_parity, compute, load_golden, tensors_of
+from tests.helpers.models_parity import check_parity, compute, load_golden, tensors_of, write_hf_folder
 from tests.helpers.torch_made import torch_names, write_checkpoint, write_old
 
 LETTERS = ["|", "A", "B", "C"]
@@ -33,7 +34,7 @@ _LAYER = {
 
 def name_in(program, name, *, stable, is_layer_norm):
     """The name of a tensor of transformers in fairseq (0) or fairseq2 (1), by the classes of each."""
-    name = re.sub(r"^(wav2vec2|hubert)\.", "", name)
+    name = re.sub(r"^(wav2vec2|hubert|data2vec_audio)\.", "", name)
     name = name.replace("parametrizations.weight.original0", "weight_g")
     name = name.replace("parametrizations.weight.original1", "weight_v")
     head = "w2v_encoder." if program == 0 else ""
@@ -47,6 +48,8 @@ def name_in(program, name, *, stable, is_layer_norm):
             return f"encoder_frontend.feature_extractor.layers.{index}.{part}.{rest}"
         place = "0" if part == "conv" else ("2.1" if is_layer_norm else "2")
         return f"{inner}feature_extractor.conv_layers.{index}.{place}.{rest}"
+    if match := re.fullmatch(r"encoder\.pos_conv_embed\.layers\.(\d+)\.conv\.(.*)", name):
+        return f"{inner}encoder.pos_conv.{match[1]}.0.{match[2]}"
     if match := re.fullmatch(r"encoder\.layers\.(\d+)\.(.*)", name):
         index, rest = match.groups()
         start = max((key for key in _LAYER if rest.startswith(key)), key=len)
@@ -171,6 +174,72 @@ def test_a_hubert_of_fairseq_goes_on_to_transformers_as_one(tmp_path):
     assert json.loads((tmp_path / "back" / "config.json").read_text())["model_type"] == "hubert"
 
 
+def data2vec_golden():
+    """The golden data2vec with the fields that fairseq has and that the type of transformers always has."""
+    golden = load_golden("data2vec_audio_shaped")
+    fields = json.loads(str(golden["config"])) | {"layer_norm_eps": 1e-5}  # fairseq's
+    more = {"feat_extract_norm": "layer", "do_stable_layer_norm": False}
+    return golden | {"config": np.array(json.dumps(fields | more))}
+
+
+def data2vec_model(golden, **more):
+    config = json.loads(str(golden["config"]))
+    depth = config["num_conv_pos_embeddings"]
+    fields = {"conv_pos": depth * config["conv_pos_kernel_size"] + depth - 1, "pos_conv_depth": depth, **more}
+    return pretrained_model(golden, network="data2vec_audio", **fields)
+
+
+@pytest.mark.parametrize("is_tuned", [True, False])
+def test_a_data2vec_of_fairseq_is_that_of_transformers(tmp_path, is_tuned):
+    golden = data2vec_golden()
+    tensors = renamed(golden, 0)
+    fields = tuned(golden)
+    fields["model"]["w2v_args"]["model"] = data2vec_model(golden)
+    if not is_tuned:
+        fields = {"model": data2vec_model(golden), "task": {"normalize": True}}
+        inner = "w2v_encoder.w2v_model."
+        tensors = {name.removeprefix(inner): array for name, array in tensors.items() if name.startswith(inner)}
+        # What only pretraining has: the regression head and, within the model, the averaged weights of the teacher.
+        tensors |= {name: np.ones(2, np.float32) for name in ("final_proj.0.weight", "_ema.layers.0.fc1.bias")}
+    path = write_checkpoint(tmp_path / "a.pt", tensors, cfg=fields)
+    report = convert.from_hf(input=path, output=tmp_path / "fairseq")
+    theirs = convert.from_hf(input=write_hf_folder(tmp_path / "hf", golden), output=tmp_path / "theirs")
+    assert list(report.fresh) == ([] if is_tuned else ["lm_head.weight", "lm_head.bias"])
+    assert sorted(report.dropped) == ([] if is_tuned else ["_ema.layers.0.fc1.bias", "final_proj.0.weight"])
+    found, wanted = (
+        {variable.name: variable.numpy() for variable in Wav2Vec2ForCTC.from_pretrained(tmp_path / name).variables}
+        for name in ("fairseq", "theirs")
+    )
+    compared = [name for name in wanted if is_tuned or not name.startswith("head/")]
+    assert len(compared) > 40 and [name for name in compared if found[name].tobytes() != wanted[name].tobytes()] == []
+    assert architecture_of(report.config) == architecture_of(theirs.config)
+    assert json.loads((tmp_path / "fairseq/origin.json").read_text())["model_type"] == "data2vec-audio"
+
+
+def architecture_of(config):
+    """The fields of a config that decide what inference computes."""
+    fields = dataclasses.asdict(config)
+    recipe = ("_dropout", "layer_drop", "mask_", "initializer_range", "vocab_size")
+    return {name: value for name, value in fields.items() if not any(part in name for part in recipe)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layer_norm_first": True}, "layer_norm_first is 'True', which is not supported for data2vec-audio"),
+        ({"extractor_mode": "default"}, "extractor_mode is 'default', which is not supported for data2vec-audio"),
+        ({"pos_conv_depth": 1}, "pos_conv_depth is 1, which is not supported for data2vec-audio"),
+    ],
+)  # fmt: skip
+def test_a_data2vec_of_another_network_is_one_line(tmp_path, capsys, change, message):
+    golden = data2vec_golden()
+    fields = {"model": data2vec_model(golden, **change), "task": {}}
+    path = write_checkpoint(tmp_path / "a.pt", renamed(golden, 0), cfg=fields)
+    assert convert.main([f"--input={path}", f"--output={tmp_path / 'ours'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: {message}" in line and not (tmp_path / "ours").exists()
+
+
 @pytest.mark.parametrize("golden_name", ["base_shaped", "large_lv60_shaped"])
 def test_a_fairseq2_model_is_the_reference_with_the_preset_that_its_file_lacks(tmp_path, golden_name, capsys):
     golden = load_golden(golden_name)
@@ -283,7 +352,10 @@ class _Malicious:
         ({"conv_feature_layers": "[" * 5000}, "not a list of"),
         ({"encoder_layers": "two"}, "num_hidden_layers is 'two', wanted a value like 12"),
         ({"pos_conv_depth": 5}, "pos_conv_depth is 5, which is not supported for wav2vec2"),
-        ({"network": "data2vec_audio", "conv_pos": None}, "num_conv_pos_embeddings is None, wanted a value like 5"),
+        (
+            {"network": "data2vec_audio", "conv_pos": None, "pos_conv_depth": 5, "extractor_mode": "layer_norm"},
+            "num_conv_pos_embeddings is None, wanted a value like 5",
+        ),
         ({"encoder_layers": 3}, "missing"),
     ],
 )

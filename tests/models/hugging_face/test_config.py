@@ -241,3 +241,7 @@ def test_a_file_that_is_no_config_is_one_line(tmp_path, text):
 def test_no_file_is_one_line(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_hf_config(tmp_path / "config.json")
+
+
+def test_leftover_fields_of_convolutions_do_not_matter_where_there_are_none():
+    assert from_hf({"model_type": "wav2vec2-bert", "num_feat_extract_layers": 3}).front_end == "log_mel"

@@ -30,9 +30,7 @@ def golden():
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, golden):
     """A base model as transformers has it, and the same converted."""
-    folder = tmp_path_factory.mktemp("base")
-    convert.from_hf(input=write_hf_folder(folder / "hf", golden), output=folder / "ours")
-    return folder
+    return write_base(tmp_path_factory.mktemp("base"), golden)
 
 
 @pytest.fixture(scope="module", params=[LORA, BOTTLENECK], ids=["lora", "bottleneck"])
@@ -44,6 +42,11 @@ def run(request, base, tmp_path_factory):
 @pytest.fixture(scope="module")
 def lora_run(base, tmp_path_factory):
     return train_toy(base, tmp_path_factory.mktemp("lora"), LORA)
+
+
+def write_base(folder, golden):
+    convert.from_hf(input=write_hf_folder(folder / "hf", golden), output=folder / "ours")
+    return folder
 
 
 def train_toy(base, folder, fields):
@@ -257,3 +260,77 @@ def test_conversions_that_exclude_each_other_or_find_nothing_to_do_are_one_line(
     assert "neither LoRA nor bottleneck adapters were trained" in refused(
         capsys, f"--input={base}/ours", out, "--to_peft"
     )
+
+
+CONFORMER = "base_model.model.wav2vec2_conformer.encoder.layers.0"
+BERT = "base_model.model.wav2vec2_bert.encoder.layers.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "target_modules", "places"),
+    [
+        (
+            "conformer_relative_shaped",
+            {"lora_rank": 2, "lora_targets": ("linear_q", "linear_pos", "linear_out", "output_dense")},
+            ["ffn1.output_dense", "linear_q", "linear_pos", "linear_out", "ffn2.output_dense"],
+            [f"{CONFORMER}.{name}.lora_{part}.weight" for part in "AB" for name in (
+                "self_attn.linear_q", "self_attn.linear_pos", "self_attn.linear_out", "ffn1.output_dense",
+                "ffn2.output_dense",
+            )],
+        ),
+        (
+            "conformer_rotary_shaped",
+            {"lora_rank": 2, "lora_targets": ("linear_k", "linear_v", "ffn1.intermediate_dense")},
+            ["ffn1.intermediate_dense", "linear_k", "linear_v"],
+            [f"{CONFORMER}.self_attn.linear_v.lora_A.weight", f"{CONFORMER}.ffn1.intermediate_dense.lora_B.weight"],
+        ),
+        (
+            # The layer behind the encoder has a linear_q of its own.
+            "w2v_bert_adapter_shaped",
+            {"lora_rank": 2},
+            r".*\bencoder\.layers\.\d+\.(self_attn\.)?(linear_q|linear_v)",
+            [f"{BERT}.self_attn.linear_q.lora_A.weight", f"{BERT}.self_attn.linear_v.lora_B.weight"],
+        ),
+        (
+            "conformer_rotary_shaped",
+            BOTTLENECK,
+            None,
+            [f"{CONFORMER}.attention_adapter.down.weight", f"{CONFORMER}.output_adapter.up.bias",
+             f"{CONFORMER}.ffn1_layer_norm.weight"],
+        ),
+    ],
+)  # fmt: skip
+def test_conformers_are_saved_under_their_names_and_put_into_the_same_base_again(
+    tmp_path, name, fields, target_modules, places
+):
+    base = write_base(tmp_path, load_golden(name))
+    run = train_toy(base, tmp_path / "run", fields)
+    assert convert.main([f"--input={run}", f"--output={tmp_path}/alone", "--to_peft"]) == 0
+    tensors = load_file(tmp_path / "alone/adapter_model.safetensors")
+    assert set(places) <= tensors.keys() and "base_model.model.lm_head.weight" in tensors
+    config = json.loads((tmp_path / "alone/adapter_config.json").read_text())
+    assert config.get("target_modules") == target_modules
+    if target_modules is not None:
+        num_targets = len(pretrained.read_config(run).lora_targets)
+        assert len(tensors) == 2 * num_targets * pretrained.read_config(run).num_layers + 2
+    assert convert.main([f"--input={base}/hf", f"--peft={tmp_path}/alone", f"--output={tmp_path}/again"]) == 0
+    assert convert.main([f"--input={run}", f"--output={tmp_path}/merged", "--merge"]) == 0
+    assert_same(values_of(tmp_path / "again"), values_of(tmp_path / "merged"))
+
+
+def test_lora_of_a_convolution_as_peft_has_it_is_merged_as_its_numbers_say(tmp_path):
+    golden = load_golden("conformer_relative_shaped")
+    base = write_base(tmp_path, golden)
+    place = "wav2vec2_conformer.encoder.layers.1.conv_module.pointwise_conv1"
+    kernel = tensors_of(golden)[f"{place}.weight"]
+    rng = np.random.default_rng(3)
+    a, b = (rng.normal(size=shape).astype(np.float32) for shape in ((4, kernel.shape[1], 1), (kernel.shape[0], 4, 1)))
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    names = {f"base_model.model.{place}.lora_{part}.weight": value for part, value in (("A", a), ("B", b))}
+    save_file(names, theirs / "adapter_model.safetensors")
+    fields = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["pointwise_conv1"]}
+    (theirs / "adapter_config.json").write_text(json.dumps(fields))
+    assert convert.main([f"--input={base}/hf", f"--peft={theirs}", f"--output={tmp_path}/again"]) == 0
+    found = values_of(tmp_path / "again")["encoder/layers/1/convolution/gated/kernel:0"]
+    np.testing.assert_allclose(found, (kernel[..., 0] + 2 * b[..., 0] @ a[..., 0]).T, atol=1e-5)

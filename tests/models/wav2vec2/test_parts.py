@@ -22,7 +22,6 @@ from models.wav2vec2.config import preset
         ("w2v_bert_base", {"num_length_adapters": 1, "output_size": 25}, "output_size must be a multiple of num_heads"),
         ("base", {"num_length_adapters": 2000}, "num_length_adapters must be from 0 to 1000, got 2000"),
         ("w2v_bert_2", {"relative_key_left": -1}, "relative_key_left must be from 0"),
-        ("conformer_rope", {"lora_rank": 2}, "lora_rank must be 0 with layer_kind='conformer'"),
         ("base", {"lora_rank": 2, "lora_alpha": 0.0}, "lora_alpha must be above 0"),
         ("base", {"train_adapters_only": True}, "train_adapters_only is true, but attention_adapter_size is 0"),
         ("mms_1b_all", {"train_adapters_only": True, "bottleneck_size": 4}, "and train_adapters_only True; set one of"),
