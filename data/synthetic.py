@@ -1,6 +1,6 @@
 """Makes a synthetic speech corpus in LibriSpeech layout: digits and short sentences in many eSpeak NG voices.
 
-    python -m data.synthetic --output=DIR [--num_train=6000] [--num_eval=200] [--seed=0]
+    python -m data.synthetic --output=DIR [--num_train=6000] [--num_eval=200] [--sentence_ratio=0.4] [--seed=0]
 
 `DIR/train` and `DIR/eval` hold SPEAKER/CHAPTER/SPEAKER-CHAPTER-NNNN.flac (16 bits, 22,050 Hz) and the transcripts. No
 voice of `eval` occurs in `train`, in any accent. Chapter 1 of a training speaker is clean; chapter 2 simulates a
@@ -29,7 +29,7 @@ from data.audio.decoding import fit_length, resample
 from data.command import Parser, run_command
 from data.common.errors import InputError
 from data.synthesis.espeak import SAMPLE_RATE, Synthesizer
-from data.synthesis.phrases import DIGITS, draw_text
+from data.synthesis.phrases import DIGITS, SENTENCE_RATIO, draw_text
 
 TELEPHONE_RATE = 8000
 CLEAN_CHAPTER, TELEPHONE_CHAPTER = 1, 2
@@ -168,6 +168,7 @@ def write_split(
     num_utterances: int,
     num_speakers: int,
     telephone_ratio: float,
+    sentence_ratio: float,
     seed: int,
 ) -> float:
     """Writes one split in LibriSpeech layout and adds its voices to SPEAKERS.TXT.
@@ -178,6 +179,7 @@ def write_split(
         num_utterances: Utterances to make, given to the speakers in turn.
         num_speakers: Number of voices.
         telephone_ratio: Ratio of utterances that go over the telephone.
+        sentence_ratio: Ratio of utterances that are sentences; the others are digits.
         seed: Seed of voices, texts and noise.
 
     Returns:
@@ -193,7 +195,7 @@ def write_split(
             transcripts: dict[int, list[str]] = {}
             for index in range(position, num_utterances, num_speakers):
                 rng = np.random.default_rng([seed, FIRST_SPEAKER_ID[split], index])
-                text = draw_text(rng)
+                text = draw_text(rng, sentence_ratio=sentence_ratio)
                 waveform = say(synthesizer=synthesizer, speaker=speaker, text=text, rng=rng)
                 chapter = CLEAN_CHAPTER
                 if rng.random() < telephone_ratio:
@@ -226,13 +228,14 @@ def write_synthetic_corpus(
     num_train_speakers: int = 120,
     num_eval_speakers: int = 12,
     telephone_ratio: float = 0.4,
+    sentence_ratio: float = SENTENCE_RATIO,
 ) -> Path:
     """Makes the corpus unless it exists.
 
     The corpus is written to a folder beside `output` and renamed at the end, so `output` is complete or absent; an
     interrupted call starts again. `output/corpus.json` records the parameters: a corpus with the same ones is kept, and
     a folder with others is refused, so nothing is ever overwritten. `eval` does not depend on the parameters of
-    `train`.
+    `train` alone.
 
     Args:
         output: Folder to make; its parent is made too.
@@ -242,6 +245,7 @@ def write_synthetic_corpus(
         num_train_speakers: Voices of `train` (fewer if there are fewer utterances).
         num_eval_speakers: Voices of `eval`, none of them in `train`.
         telephone_ratio: Ratio of the utterances of `train` that go over the telephone.
+        sentence_ratio: Ratio of the utterances of both that are sentences; the others are digits.
 
     Returns:
         The folder.
@@ -250,10 +254,11 @@ def write_synthetic_corpus(
         InputError: If a parameter is out of range, the synthesizer is missing, or `output` holds something else.
     """
     output = Path(output)
-    if num_train < 1 or num_eval < 1 or seed < 0 or not 0.0 <= telephone_ratio <= 1.0:
+    are_ratios = all(0.0 <= ratio <= 1.0 for ratio in (telephone_ratio, sentence_ratio))
+    if num_train < 1 or num_eval < 1 or seed < 0 or not are_ratios:
         raise InputError(
-            "data.synthetic: wanted num_train and num_eval of 1 or more, seed of 0 or more and "
-            f"telephone_ratio from 0 to 1, got {num_train}, {num_eval}, {seed} and {telephone_ratio}"
+            "data.synthetic: wanted num_train and num_eval of 1 or more, seed of 0 or more, and telephone_ratio and "
+            f"sentence_ratio from 0 to 1, got {num_train}, {num_eval}, {seed}, {telephone_ratio} and {sentence_ratio}"
         )
     parameters: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -263,6 +268,7 @@ def write_synthetic_corpus(
         "num_train_speakers": min(num_train_speakers, num_train),
         "num_eval_speakers": min(num_eval_speakers, num_eval),
         "telephone_ratio": telephone_ratio,
+        "sentence_ratio": sentence_ratio,
     }
     if _holds_corpus(output, parameters):
         return output
@@ -280,6 +286,7 @@ def write_synthetic_corpus(
                 num_utterances=parameters[f"num_{split}"],
                 num_speakers=parameters[f"num_{split}_speakers"],
                 telephone_ratio=ratio,
+                sentence_ratio=sentence_ratio,
                 seed=seed,
             )
         described = {**parameters, "sample_rate": SAMPLE_RATE, "duration_secs": durations}
@@ -306,6 +313,7 @@ def _holds_corpus(output: Path, parameters: dict[str, Any]) -> bool:
     try:
         found = read_object(output / "corpus.json")
         found.setdefault("telephone_ratio", found.get("telephone_share"))  # its name in earlier versions
+        found.setdefault("sentence_ratio", SENTENCE_RATIO)  # that of earlier versions
         differing = [
             f"{name} {found.get(name)} not {value}" for name, value in parameters.items() if found.get(name) != value
         ]
@@ -348,6 +356,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", required=True, help="folder to make")
     parser.add_argument("--num_train", type=int, default=6000, help="utterances of train")
     parser.add_argument("--num_eval", type=int, default=200, help="utterances of eval")
+    parser.add_argument(
+        "--sentence_ratio", type=float, default=SENTENCE_RATIO, help="ratio of sentences; 0 = digits alone"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of voices, texts and noise")
     return run_command(parser, _run, argv)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 DIGITS = ("ZERO", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "SEVEN", "EIGHT", "NINE")
 NUM_DIGITS_PROB = (0.08, 0.16, 0.19, 0.19, 0.19, 0.19)  # probabilities of 1 to 6 digits
-SENTENCE_PROB = 0.4
+SENTENCE_RATIO = 0.4
 
 # Few words, so that each occurs a hundred times in the few thousand utterances of the default corpus.
 DETERMINERS = ("THE", "MY", "YOUR")
@@ -20,9 +20,14 @@ SUBJECTS = ("I", "YOU", "WE")
 TIMES = ("NOW", "TODAY")
 
 
-def draw_text(rng: np.random.Generator) -> str:
-    """Returns a random digit sequence or sentence of upper-case letters, apostrophes and single spaces."""
-    if rng.random() >= SENTENCE_PROB:
+def draw_text(rng: np.random.Generator, *, sentence_ratio: float = SENTENCE_RATIO) -> str:
+    """Returns a random digit sequence or sentence of upper-case letters, apostrophes and single spaces.
+
+    Args:
+        rng: What draws it.
+        sentence_ratio: Probability of a sentence.
+    """
+    if rng.random() >= sentence_ratio:
         count = 1 + rng.choice(len(NUM_DIGITS_PROB), p=NUM_DIGITS_PROB)
         return " ".join(DIGITS[digit] for digit in rng.integers(10, size=count))
 

@@ -37,7 +37,7 @@ def test_shares_and_lengths_are_the_documented_ones():
     texts = draw_many()
     lengths = collections.Counter(len(text.split()) for text in texts if text.split()[0] in phrases.DIGITS)
     num_sequences = sum(lengths.values())
-    assert abs(num_sequences / NUM_DRAWS - (1 - phrases.SENTENCE_PROB)) < 0.03
+    assert abs(num_sequences / NUM_DRAWS - (1 - phrases.SENTENCE_RATIO)) < 0.03
     for count, prob in enumerate(phrases.NUM_DIGITS_PROB, start=1):
         assert abs(lengths[count] / num_sequences - prob) < 0.03
     assert set(lengths) == {1, 2, 3, 4, 5, 6}
