@@ -78,17 +78,18 @@ def _run_in_processes(
     # Not "fork", because threads of this process may hold locks. The server imports TensorFlow once for all workers.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tensorflow", "soundfile", "soxr"])
-    counter, stop = context.Value("q", 0), context.Event()
+    # Memory without locks: a worker that is killed while it holds one would hold it for ever.
+    counts, stop = context.RawArray("q", len(tasks)), context.RawValue("b", False)
     start = bar.n
     lock.share()
     with ProcessPoolExecutor(
-        num_workers, mp_context=context, initializer=_start, initargs=(folder, counter, stop)
+        num_workers, mp_context=context, initializer=_start, initargs=(folder, counts, stop)
     ) as pool:
         try:
-            pending = {pool.submit(_write, task) for task in tasks}
+            pending = {pool.submit(_write, number, task) for number, task in enumerate(tasks)}
             while pending:
                 done, pending = wait(pending, timeout=_POLL_SECS, return_when=FIRST_COMPLETED)
-                _update(bar, start + counter.value)
+                _update(bar, start + sum(counts))
                 for future in done:
                     check(future.result())
         except BrokenProcessPool as error:
@@ -97,18 +98,18 @@ def _run_in_processes(
                 "with a smaller --num_workers"
             ) from error
         finally:
-            stop.set()
+            stop.value = True
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start(folder: str, counter: Any, stop: Any) -> None:
+def _start(folder: str, counts: Any, stop: Any) -> None:
     """Makes this process a worker that ends with its parent, however that ends."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process, but the parent stops the workers
     threading.Thread(target=_follow_parent, daemon=True).start()
     join_writer(folder)
-    _shared.update(counter=counter, stop=stop)
+    _shared.update(counts=counts, stop=stop)
 
 
 def _follow_parent() -> None:
@@ -119,15 +120,14 @@ def _follow_parent() -> None:
         os._exit(1)
 
 
-def _write(task: ShardTask) -> dict[str, Any] | None:
-    note = write_shard(task, advance=_count, is_stopped=_shared["stop"].is_set)
+def _write(number: int, task: ShardTask) -> dict[str, Any] | None:
+    counts, stop = _shared["counts"], _shared["stop"]
+
+    def advance(count: int) -> None:
+        counts[number] += count  # no other worker has this task
+
+    note = write_shard(task, advance=advance, is_stopped=lambda: bool(stop.value))
     return {"skipped": note["skipped"]} if note else None  # the columns are on disk
-
-
-def _count(count: int) -> None:
-    counter = _shared["counter"]
-    with counter.get_lock():
-        counter.value += count
 
 
 def _update(bar: tqdm, count: int) -> None:
