@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from models.ops.attention_logits import add_mask, folded_logits, folds_mask, softmax_dtype
 
-BLOCK = 8  # rows that a pass of `shifted_sum` adds up: more are slower to compile and to run
+BLOCK = 16  # rows that a pass of `shifted_sum` adds up
 
 
 class Positions(NamedTuple):
