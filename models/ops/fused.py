@@ -16,19 +16,11 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
+from models.ops import position_bias
 from models.ops.attention_logits import add_mask, folded_logits, folds_mask, masked_logits, softmax_dtype
 from models.ops.devices import on_cpu
 from models.ops.grouped_convolution import products_backward, products_forward
 from models.ops.keyed_random import keep_of
-from models.ops.position_bias import (
-    BLOCK,
-    Positions,
-    add_positions,
-    collapse,
-    collapse_by_blocks,
-    positioned_logits,
-    shifted_sum,
-)
 
 _SQRT_HALF = 0.7071067811865476
 _DENSITY_AT_0 = 0.3989422804014327  # of the normal distribution
@@ -267,7 +259,7 @@ def _biased(logits: tf.Tensor, key_bias: tf.Tensor) -> tf.Tensor:
 
 @_compiled
 def _positioned(logits: tf.Tensor, key_bias: tf.Tensor | None, gate: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    wide = add_positions(tf.cast(logits, tf.float32), key_bias, gate, tf.cast(matrix, tf.float32))
+    wide = position_bias.add_positions(tf.cast(logits, tf.float32), key_bias, gate, tf.cast(matrix, tf.float32))
     return tf.cast(wide, softmax_dtype(logits.dtype))
 
 
@@ -281,18 +273,16 @@ def _to_gate(to_logits: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
 
 @_compiled
 def _to_distances(to_logits: tf.Tensor, gate: tf.Tensor) -> tf.Tensor:
-    return collapse(tf.reduce_sum(tf.cast(to_logits, tf.float32) * tf.expand_dims(gate, -1), axis=0))
+    return position_bias.collapse(tf.reduce_sum(tf.cast(to_logits, tf.float32) * tf.expand_dims(gate, -1), axis=0))
 
 
 @_compiled
 def _gated_shifted_sum(to_logits: tf.Tensor, gate: tf.Tensor) -> tf.Tensor:
     rows = tf.cast(to_logits, tf.float32) * tf.expand_dims(gate, -1)
-    return tf.reduce_sum(shifted_sum(rows, count=BLOCK, step=1), axis=0)
+    return tf.reduce_sum(position_bias.shifted_sum(rows, count=position_bias.BLOCK, step=1), axis=0)
 
 
-@_compiled
-def _shifted_sum(rows: tf.Tensor, count: int, step: int) -> tf.Tensor:
-    return shifted_sum(rows, count=count, step=step)
+_shifted_sum = _compiled(position_bias.shifted_sum)
 
 
 def _positions_backward(to_logits: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -301,8 +291,9 @@ def _positions_backward(to_logits: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor
         return _to_gate(to_logits, matrix), _to_distances(to_logits, gate)
     # On CPUs XLA's loop over diagonals computes an index for each number; rows moved by constants take half the time.
     rows = _gated_shifted_sum(to_logits, gate)
-    by_distance = collapse_by_blocks(rows, num_frames=tf.shape(matrix)[-1], step=BLOCK, sum_shifted=_shifted_sum)
-    return _to_gate(to_logits, matrix), by_distance
+    return _to_gate(to_logits, matrix), position_bias.collapse_by_blocks(
+        rows, num_frames=tf.shape(matrix)[-1], step=position_bias.BLOCK, sum_shifted=_shifted_sum
+    )
 
 
 @_compiled
@@ -347,7 +338,7 @@ def attention(
     value: tf.Tensor,
     key_bias: tf.Tensor,
     gate: tf.Tensor | None = None,
-    positions: Positions | None = None,
+    positions: position_bias.Positions | None = None,
     *,
     rate: float,
     keys: Keys,
@@ -380,7 +371,9 @@ def attention(
             product = tf.matmul(query, key, transpose_b=True)
             logits = tf.ensure_shape(_biased_twice(product, key_bias, position[0]), product.shape)
         elif positions is not None:
-            logits = positioned_logits(query, key, key_bias, position[0], positions.matrix, add=_positioned)
+            logits = position_bias.positioned_logits(
+                query, key, key_bias, position[0], positions.matrix, add=_positioned
+            )
         else:
             logits = masked_logits(query, key, key_bias, add=_biased)
         # TensorFlow's softmax kernel, because XLA's row sums are several times slower on CPUs.
