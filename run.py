@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from common.readable import describe_error
 from common.streams import outlive_readers
 from common.tensorflow_environment import set_tensorflow_defaults
 from configs.base import get_config, get_decode, get_eval_set, get_serve, get_train_set
@@ -165,7 +166,8 @@ def _build_parts() -> Components:
     from data.corpus.references import find_reference
     from data.doctor.preflight import check_before_training
     from data.shards.records import encode_flac
-    from data.text.tokenizer import load_tokenizer, normalize_transcript
+    from data.text.normalization import normalize_transcript
+    from data.text.tokenizer import load_tokenizer
     from data.unlabelled.listing import UnlabelledCorpus
     from engine.protocols import Components
     from models.architecture import find_architecture
@@ -226,7 +228,7 @@ def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int: 
         case "segment":
             config = get_config() if command.config is None else command.config
             cutting = {"options": config.segment.to_dict(), "window_secs": _WINDOW_SECS.value}
-            return segment.run(**trained, **files, **cutting)
+            return segment.run(**trained, **files, **cutting, stop=stop)
         case "pseudo_label":
             config = get_config() if command.config is None else command.config
             options, devices = config.pseudo_label.to_dict(), config.runtime.num_virtual_devices
@@ -384,7 +386,7 @@ def _main(argv: list[str]) -> None:
 
 
 def _refuse(error: Exception) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"error: {describe_error(error)}", file=sys.stderr)
     return getattr(error, "exit_status", 2)
 
 

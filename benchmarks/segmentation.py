@@ -31,6 +31,7 @@ from engine.inference.loading import load_transcriber
 from engine.modes.align import align_file
 from engine.segmentation.cuts import CutOptions
 from engine.segmentation.page import count_reasons
+from engine.segmentation.results import CutRecording
 from engine.segmentation.segmenter import segment_file
 
 _PAUSE_SECS = (0.1, 0.9)
@@ -132,7 +133,7 @@ def measure(flags: argparse.Namespace) -> Iterator[str]:
     yield f"words with a right text: {right:,}; kept of them: {100 * kept_right / right:.2f} %"
     yield f"kept words whose text is wrong: {len(kept) - kept_right:,} of {len(kept):,}"
     yield f"dropped words: {len(dropped):,}; of them faulty: {100 * faulty / max(len(dropped), 1):.1f} %"
-    for row in count_reasons([found]):
+    for row in count_reasons([CutRecording.of(found)]):
         yield f"left out, {row['reason']}: {row['count']:,} stretches, {row['num_words']:,} words, {row['secs']:,.0f} s"
     errors = []
     sample = random.Random(flags.seed).sample(range(len(paths)), min(flags.compared, len(paths)))

@@ -12,7 +12,8 @@ from configs.base import get_config
 from data.audio.decoding import load_waveform
 from data.batches.buckets import choose_bucket_boundaries
 from data.corpus.manifest import read_librispeech
-from data.text.tokenizer import load_tokenizer, normalize_transcript
+from data.text.normalization import normalize_transcript
+from data.text.tokenizer import load_tokenizer
 
 
 def reading_options() -> dict[str, Any]:

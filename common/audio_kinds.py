@@ -8,6 +8,10 @@ import shlex
 from typing import NamedTuple
 
 HEAD_BYTES = 4096  # enough for all kinds below
+# Endings of what can be read without an extra, the usual ones first.
+AUDIO_SUFFIXES = (
+    ".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"
+)  # fmt: skip
 READABLE_FORMATS = "WAV, FLAC, Ogg (Opus, Vorbis), MP3, AIFF, AU, CAF, W64, RF64 or NIST SPHERE"
 
 

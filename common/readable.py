@@ -1,4 +1,4 @@
-"""Formats numbers and durations for people."""
+"""Formats numbers, durations, texts and errors for people."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ def duration(secs: float) -> str:
     if secs < 36 * 3600:
         return f"{secs / 3600:.1f} h"
     return f"{secs / 86400:.1f} days"
+
+
+def shorten(text: str, max_characters: int) -> str:
+    """Returns a text, or its beginning and an ellipsis if it is longer."""
+    return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"
+
+
+def describe_error(error: object, max_characters: int | None = None) -> str:
+    """Returns the text of an error without line breaks, or the name of its type if it has none."""
+    return " ".join(str(error).split())[:max_characters] or type(error).__name__

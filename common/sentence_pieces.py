@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from common.readable import describe_error
 from common.special_tokens import BLANK, UNKNOWN, WORD_DELIMITER
 
 # Stands for the space before a word, at the beginning of a piece or as a piece of its own.
@@ -117,7 +118,7 @@ def train_pieces(texts: Iterable[str], *, size: int, kind: str) -> Pieces:
             normalization_rule_name="identity", minloglevel=2,
         )  # fmt: skip
     except (RuntimeError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = describe_error(error, 200)
         raise ValueError(f"{where} cannot be trained ({reason}); choose another number, or check the corpus") from error
     return read_pieces(written.getvalue(), where)
 

@@ -43,7 +43,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 CONTINUOUS_FOLDER = "continuous_eval"
 # Holds the earlier runs of the workdir, each as a workdir.
 EARLIER_FOLDER = "earlier_runs"
-# Holds a folder for each other run whose weights --mode=eval --checkpoint=OTHER evaluates.
+# Holds a folder for each other checkpoint, of this run or of another, that --mode=eval --checkpoint=OTHER evaluates.
 OTHERS_FOLDER = "eval_of"
 # Prefix of the checkpoint in a folder that holds only a model, such as a converted one.
 WEIGHTS = "weights"

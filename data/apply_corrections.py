@@ -13,7 +13,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common import storage
@@ -24,11 +24,11 @@ from data.common.errors import InputError
 from data.common.files import only_writer, write_text_atomic
 from data.corpus.corrections import Mark, Merged, changes_path, merge_marks, read_marks
 from data.corpus.faults import Fault
-from data.corpus.manifest import MANIFEST_FORMATS, format_jsonl, read_fields, read_utterances
-from data.corpus.rows import iterate_lines
+from data.corpus.manifest import MANIFEST_FORMATS, ONE_FILE_FORMATS, format_jsonl, read_fields, read_utterances
+from data.corpus.records import iterate_lines
+from data.corpus.utterance import suffix
 
 _NUM_NAMED = 10
-_EDITED = ("jsonl", "csv", "tsv")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,32 +46,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _apply(flags: argparse.Namespace) -> None:
-    path, output = os.fspath(flags.input), flags.output or flags.input
-    format = flags.format or os.path.splitext(path)[1].lower().removeprefix(".")
-    if format in _EDITED:
-        _check_manifest(path, output, format, flags.split)
-    elif not flags.format or not flags.output.endswith(".jsonl"):
-        raise InputError(
-            f"{path} is no .jsonl, .csv or .tsv manifest: give its --format, and an --output.jsonl for the corrected "
-            "corpus"
-        )
+    path, output, format = flags.input, flags.output or flags.input, _choose_format(flags)
     marks, faults = read_marks(comma_list(flags.corrections), flags.set)
     folder = os.path.dirname(output) or "."
     if not storage.is_remote(folder):
         os.makedirs(folder, exist_ok=True)
     with only_writer(folder, wait_secs=5.0):
         changed = _read_changes(changes_path(output))
-        if format in _EDITED:
+        if format in ONE_FILE_FORMATS:
             content, merged = merge_marks(path, marks, changed, flags.text_column)
         else:
             content, merged = _merge_corpus(flags, format, marks, changed)
         if merged.changes:  # first, so that nothing is lost if the process ends in between
             new = [change for change in merged.changes if change not in changed]
-            lines = [json.dumps(change, ensure_ascii=False) + "\n" for change in [*changed, *new]]
-            write_text_atomic(changes_path(output), "".join(lines))
+            _write_changes(changes_path(output), [*changed, *new])
         if merged.changes or output != path:
             write_text_atomic(output, content)
     _print_summary(output, merged, [*faults, *merged.faults])
+
+
+def _choose_format(flags: argparse.Namespace) -> str:
+    """Returns the format of the corpus to correct; raises InputError if the flags do not go with it."""
+    format = flags.format or suffix(flags.input).removeprefix(".")
+    if format in ONE_FILE_FORMATS:
+        _check_manifest(flags.input, flags.output or flags.input, format, flags.split)
+    elif not flags.format or not flags.output.endswith(".jsonl"):
+        raise InputError(
+            f"{flags.input} is no .jsonl, .csv or .tsv manifest: give its --format, and an --output.jsonl for the "
+            "corrected corpus"
+        )
+    return format
 
 
 def _check_manifest(path: str, output: str, format: str, split: str) -> None:
@@ -121,6 +125,10 @@ def _read_changes(path: str) -> list[dict[str, Any]]:
         return [parse_object(line, f"{path}:{number}") for number, line in iterate_lines(path)]
     except MalformedFileError as error:
         raise InputError(f"{error}; it keeps what was changed before: mend it, or move it away") from error
+
+
+def _write_changes(path: str, changes: Sequence[Mapping[str, Any]]) -> None:
+    write_text_atomic(path, "".join(json.dumps(change, ensure_ascii=False) + "\n" for change in changes))
 
 
 def _print_summary(output: str, merged: Merged, faults: Sequence[str]) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from common.arguments import Parser
 from common.json_files import MalformedFileError
+from common.readable import describe_error
 from common.text_style import STYLES, text_base
 from data.common.errors import InputError
-from data.corpus.rows import excerpt
+from data.corpus.records import excerpt
+from data.text.normalization import normalize_transcript
 from data.text.numbers import check_text_style
-from data.text.tokenizer import normalize_transcript
 
 # Largest ratio of letters outside A to Z in a corpus that counts as English with foreign names.
 MAX_FOREIGN_LETTERS = 0.01
@@ -104,7 +105,7 @@ def run_command(
     try:
         command(_parse(parser, argv))
     except (InputError, MalformedFileError, OSError) as error:
-        print(f"{parser.prog}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{parser.prog}: {describe_error(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection
 
 from data.common.errors import InputError
-from data.corpus.faults import Fault, Report, refuse
+from data.corpus.faults import Report, nothing_left, refuse, remember
 from data.corpus.manifest import MANIFEST_FORMATS, read_utterances
 from data.corpus.sources import FileSource, Source
 from data.shards.source import TFRecordSource
@@ -55,12 +55,7 @@ def open_source(
             exclude_speakers=exclude_speakers,
             report=report,
         )
-    faults: list[Fault] = []
-
-    def hear(fault: Fault) -> None:
-        faults.append(fault)
-        report(fault)
-
+    faults, hear = remember(report)
     utterances = read_utterances(
         format=format,
         input=input,
@@ -72,5 +67,5 @@ def open_source(
     )
     source = FileSource(utterances=utterances, on_rate_mismatch=on_rate_mismatch, report=hear)
     if not source.utterance_ids:
-        raise InputError(f"no utterance of {input} can be used: {faults[0].message}", code=faults[0].code)
+        raise nothing_left(input, faults)
     return source

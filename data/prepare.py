@@ -26,7 +26,7 @@ from data.shards.beam_runner import BeamRunner
 from data.shards.local_runner import LocalRunner
 from data.shards.preparation import SHARD_MB, Prepared, write_tfrecords
 from data.shards.records import PAYLOADS
-from data.text.tokenizer import has_digits
+from data.text.normalization import has_digits
 
 _NUM_NAMED = 10
 

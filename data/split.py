@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from common import storage
 from data.command import Parser, comma_list, run_command
 from data.common.errors import InputError
 from data.common.files import write_text_atomic
-from data.corpus.faults import Fault
+from data.corpus.faults import Fault, nothing_left
 from data.corpus.manifest import MANIFEST_FORMATS, format_jsonl, read_fields, read_utterances
 from data.corpus.splits import Part, assign_parts, group_utterances, read_parts
 from data.corpus.utterance import Utterance
@@ -50,20 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _split(flags: argparse.Namespace) -> None:
-    faults: list[Fault] = []
     where = {"format": flags.format, "input": flags.input, "split": flags.split}
-    utterances = read_utterances(**where, text_column=flags.text_column, report=faults.append)
-    if not utterances:
-        raise InputError(f"no utterance of {flags.input} can be used: {faults[0].message}")
-    if faults:
-        count = sum(len(fault.details) for fault in faults)
-        _warn(f"{count} bad utterances left out; {faults[0].message}; --mode=doctor names them all")
+    utterances = _read_corpus(**where, text_column=flags.text_column)
     fields = read_fields(utterances, **where)
     strata_names = comma_list(flags.stratify)
-    for name in strata_names:
-        if not any(name in record for record in fields.values()):
-            known = sorted({key for record in fields.values() for key in record})
-            raise InputError(f"no field {name!r} in {flags.input}: it has {', '.join(known[:20]) or 'no other fields'}")
+    _check_fields(strata_names, fields, flags.input)
     secs = [utterance.duration_secs for utterance in utterances]
     parts = read_parts(flags.parts, sum(secs))
     strata = [
@@ -83,10 +74,31 @@ def _split(flags: argparse.Namespace) -> None:
     _write(flags.output, divided, fields)
     for part in parts:
         print(_describe(part, divided[part.name]))
-        for number, name in enumerate(strata_names):
-            print(f"  {name}: {_shares({i: strata[i][number] for i in members[part.name]}, secs)}")
+        for name, values in zip(strata_names, zip(*strata, strict=True), strict=True):
+            print(f"  {name}: {_shares({i: values[i] for i in members[part.name]}, secs)}")
     for line in find_leaks(divided):
         _warn(line)
+
+
+def _read_corpus(**where: str) -> list[Utterance]:
+    """Reads the utterances to divide, and warns of those that are left out."""
+    faults: list[Fault] = []
+    utterances = read_utterances(**where, report=faults.append)
+    if not utterances:
+        raise nothing_left(where["input"], faults)
+    if faults:
+        count = sum(len(fault.details) for fault in faults)
+        _warn(f"{count} bad utterances left out; {faults[0].message}; --mode=doctor names them all")
+    return utterances
+
+
+def _check_fields(names: Iterable[str], fields: Mapping[str, Mapping[str, object]], input: str) -> None:
+    """Raises InputError if no utterance has one of the fields of --stratify."""
+    known = {key for record in fields.values() for key in record}
+    for name in names:
+        if name not in known:
+            shown = ", ".join(sorted(known)[:20]) or "no other fields"
+            raise InputError(f"no field {name!r} in {input}: it has {shown}")
 
 
 def _keys(utterance: Utterance, by: str) -> Iterable[Hashable]:
@@ -99,7 +111,7 @@ def _keys(utterance: Utterance, by: str) -> Iterable[Hashable]:
 
 def find_leaks(parts: Mapping[str, Sequence[Utterance]]) -> list[str]:
     """Returns a line for each kind of leak between parts: speakers, recordings, and audio that looks the same."""
-    kinds = {
+    kinds: dict[str, Callable[[Utterance], Hashable]] = {
         "speakers": lambda utterance: utterance.speaker_id,
         "recordings": lambda utterance: utterance.audio_filepath,
         "texts of the same length in samples, perhaps of the same audio,": lambda utterance: (
@@ -108,18 +120,25 @@ def find_leaks(parts: Mapping[str, Sequence[Utterance]]) -> list[str]:
     }
     lines = []
     for what, key_of in kinds.items():
-        found: dict[Hashable, dict[str, str]] = defaultdict(dict)
-        for name, utterances in parts.items():
-            for utterance in utterances:
-                if key := key_of(utterance):
-                    found[key].setdefault(name, utterance.utterance_id)
-        shared = [places for places in found.values() if len(places) > 1]
+        shared = _find_shared(parts, key_of)
         if shared:
             first = ", ".join(f"{name}: {utterance_id}" for name, utterance_id in shared[0].items())
             lines.append(f"{what} in several parts: {len(shared):,}, first in {first}")
     if not any(utterance.speaker_id for utterances in parts.values() for utterance in utterances):
         lines.append("no speaker is named, so one may be in several parts: add a column speaker")
     return lines
+
+
+def _find_shared(
+    parts: Mapping[str, Sequence[Utterance]], key_of: Callable[[Utterance], Hashable]
+) -> list[dict[str, str]]:
+    """Returns, for each key that utterances of several parts have, part -> id of its first utterance with the key."""
+    found: dict[Hashable, dict[str, str]] = defaultdict(dict)
+    for name, utterances in parts.items():
+        for utterance in utterances:
+            if key := key_of(utterance):
+                found[key].setdefault(name, utterance.utterance_id)
+    return [places for places in found.values() if len(places) > 1]
 
 
 def _write(folder: str, parts: Mapping[str, Sequence[Utterance]], fields: Mapping[str, Mapping[str, object]]) -> None:

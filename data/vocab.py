@@ -17,7 +17,8 @@ from data.command import Parser, add_corpus_flags, check_normalization, comma_li
 from data.common.errors import InputError
 from data.corpus.faults import Fault
 from data.open_corpus import FORMATS, open_source
-from data.text.tokenizer import CharTokenizer, build_vocab, normalize_transcript
+from data.text.normalization import normalize_transcript
+from data.text.tokenizer import CharTokenizer, build_vocab
 
 
 def main(argv: Sequence[str] | None = None) -> int:

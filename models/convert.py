@@ -25,6 +25,7 @@ import numpy as np
 
 from common import json_files
 from common.arguments import Parser
+from common.readable import describe_error
 from common.tensorflow_environment import set_tensorflow_defaults
 from common.weight_names import is_weight_name, split_language
 from models.fairseq.checkpoint import find_checkpoint, open_checkpoint
@@ -290,7 +291,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = parser.parse_args(argv)
         report = _convert(flags)
     except (ValueError, OSError) as error:
-        print(f"models.convert: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"models.convert: {describe_error(error)}", file=sys.stderr)
         return 2
     print(f"{flags.input} -> {flags.output}")
     print("\n".join(report.lines()))

@@ -27,6 +27,7 @@ import numpy as np
 from common.arguments import Parser
 from common.hub_input import INPUT_FILE, hub_normalizes
 from common.near_files import describe_near
+from common.readable import describe_error
 from common.tensorflow_environment import set_tensorflow_defaults
 from models.wav2vec2.config import PRECISIONS
 
@@ -261,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         flags = parser.parse_args(argv)
         said = _run(flags)
     except (ValueError, OSError) as error:
-        print(f"models.hub_export: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"models.hub_export: {describe_error(error)}", file=sys.stderr)
         return 2
     print(f"{flags.input} -> {flags.output}\n{said}")
     return 0

@@ -149,8 +149,8 @@ def test_the_error_report_renders_sorts_filters_and_plays(browser, workdir):
     assert visit.column("#words-1", 3) == ["deleted"]
 
     long = page.locator(f"{table} tr", has_text="speaker of long")
-    places = [text.split() for text in long.locator(".place").all_inner_texts()]
-    assert places == [["one"], ["two", "too"], ["three", "∅"]]
+    pairs = [text.split() for text in long.locator(".pair").all_inner_texts()]
+    assert pairs == [["one"], ["two", "too"], ["three", "∅"]]
     hebrew = page.locator(f"{table} tr", has_text="speaker of hebrew").locator(".aligned")
     assert hebrew.evaluate("(node) => getComputedStyle(node).direction") == "rtl"
     page.click("summary >> text=Worse")

@@ -27,6 +27,7 @@ from tests.engine.inference.serving.test_http_server import LIMITS, Running
 from tests.test_browser import find_browser
 
 MAX_SECS = 10.0
+PUBLIC = "earshot.example"  # a name that does not mean this machine
 TONES = {"low": 500, "middle": 1000, "high": 2000}
 SAID = ["low", "high", "middle", "high"]
 ALL_SAID = re.compile(r"^Recording: 4\.\d s$")  # counted in samples, whatever the clock says
@@ -79,6 +80,7 @@ def transcribe_files(paths):
 @pytest.fixture(scope="module")
 def server():
     limits = {**LIMITS, "max_body_bytes": 1_000_000, "body_timeout_secs": 20.0, "idle_timeout_secs": 20.0}
+    limits["cors_origins"] = (f"http://{PUBLIC}",)  # whose name is then one of the server's
     page = render_page(page_environment, limits=Limits(**limits), max_audio_secs=MAX_SECS)
     running = Running(page=page, **limits)
     running.answer = Recognizer(
@@ -326,16 +328,16 @@ def test_a_server_that_is_gone_is_told(browser, server):
 
 
 def test_a_page_without_a_microphone_says_why(launch, server):
-    denied = launch("--deny-permission-prompts", "--host-resolver-rules=MAP earshot.example 127.0.0.1")
+    denied = launch("--deny-permission-prompts", f"--host-resolver-rules=MAP {PUBLIC} 127.0.0.1")
     visit = Visit(denied, server)
     visit.page.click("#record")
     visit.page.locator("#problem", has_text="The browser denies the microphone. Allow it").wait_for()
     assert visit.page.is_enabled("#record")
     visit.end()
-    visit = Visit(denied, server, host="earshot.example")
+    visit = Visit(denied, server, host=PUBLIC)
     visit.page.click("#record")
     assert "only to pages from HTTPS or localhost; " in visit.page.inner_text("#problem")
-    assert f"http://earshot.example:{server.port}" in visit.page.inner_text("#problem")
+    assert f"http://{PUBLIC}:{server.port}" in visit.page.inner_text("#problem")
     visit.send(("a.wav", speak(["low"])))  # files work there too
     visit.page.wait_for_selector("article .text span")
     visit.end()

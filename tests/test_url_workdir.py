@@ -87,7 +87,10 @@ def test_it_is_evaluated_also_from_beside_and_reported(url, tmp_path, capsys):
     run = make_run(tmp_path, url)
     before = len(files.read_jsonl(storage.join(url, "metrics.jsonl")))
     assert experiment.run(**run, mode="eval", weights="ema", checkpoint=f"{url}/checkpoints/ckpt-4").exit_status == 0
-    assert len(files.read_jsonl(storage.join(url, "metrics.jsonl"))) == before + 1
+    assert (
+        len(files.read_jsonl(storage.join(url, "metrics.jsonl"))) == before
+    )  # an older one does not stand for the run
+    assert len(files.read_jsonl(storage.join(url, "eval_of/ckpt-4/metrics.jsonl"))) == 1
     assert experiment.run(**run, mode="continuous_eval").exit_status == 0
     assert storage.is_file(storage.join(url, "continuous_eval/best/best.json"))
     elsewhere = {**run, "workdir": f"{url}-elsewhere"}

@@ -93,10 +93,7 @@ class ParquetColumn:
         chunk = self._metadata.row_group(number).column(self._index)
         if not self._is_flat or chunk.compression not in _CODECS:
             return None
-        start = chunk.data_page_offset
-        if chunk.has_dictionary_page and chunk.dictionary_page_offset:
-            start = min(start, chunk.dictionary_page_offset)
-        headers = walk_pages(self._file.read, start, chunk.total_compressed_size)
+        headers = walk_pages(self._file.read, _first_byte(chunk), chunk.total_compressed_size)
         pages = [header for header in headers if header.is_data]
         if any(header.encoding not in DATA_ENCODINGS for header in pages):
             return None
@@ -130,6 +127,13 @@ class ParquetColumn:
             group = table.read_row_group(number, columns=[self._column])
         batches = (find_column(batch, self._column) for batch in group.to_batches())
         return [view_bytes(value) for batch in batches for value in batch]
+
+
+def _first_byte(chunk: Any) -> int:
+    """Returns where the pages of a column of a group begin; the dictionary usually comes first."""
+    if chunk.has_dictionary_page and chunk.dictionary_page_offset:
+        return min(chunk.data_page_offset, chunk.dictionary_page_offset)
+    return chunk.data_page_offset
 
 
 class _Cache:

@@ -73,18 +73,8 @@ def walk_pages(read: Callable[[int, int], bytes], start: int, num_bytes: int) ->
 
 
 def _read_header(read: Callable[[int, int], bytes], position: int) -> PageHeader:
-    length = _HEAD_BYTES
-    while True:
-        content = read(position, length)
-        try:
-            fields, size = _Thrift(content).read_struct()
-            break
-        except IndexError as error:
-            if len(content) < length or length > _MOST_HEAD_BYTES:
-                raise ValueError(f"the page at byte {position} has no whole header") from error
-            length *= 16
-        except RecursionError as error:
-            raise ValueError(f"the page at byte {position} has a header that is nested too deeply") from error
+    """Returns the page whose header begins at a byte of the file."""
+    fields, size = _read_header_fields(read, position)
     try:
         kind, start = fields[1], position + size
         # 5, 7 and 8 are the headers of data, dictionary and data of version 2.
@@ -107,6 +97,21 @@ def _read_header(read: Callable[[int, int], bytes], position: int) -> PageHeader
     if not all(isinstance(number, int) and 0 <= number < 2**31 for number in numbers):
         raise ValueError(f"the page at byte {position} has a damaged header")
     return page
+
+
+def _read_header_fields(read: Callable[[int, int], bytes], position: int) -> tuple[dict[int, Any], int]:
+    """Returns field number -> value of the header at a byte of the file, and the bytes of the header."""
+    length = _HEAD_BYTES
+    while True:
+        content = read(position, length)
+        try:
+            return _Thrift(content).read_struct()
+        except IndexError as error:
+            if len(content) < length or length > _MOST_HEAD_BYTES:
+                raise ValueError(f"the page at byte {position} has no whole header") from error
+            length *= 16
+        except RecursionError as error:
+            raise ValueError(f"the page at byte {position} has a header that is nested too deeply") from error
 
 
 class _Thrift:

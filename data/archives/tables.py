@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from common import storage
+from common.readable import describe_error
 from data.archives.byte_file import ByteFile
 from data.common.errors import InputError
 
@@ -77,7 +78,7 @@ def table_errors(path: str) -> Iterator[None]:
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
         if isinstance(error, FileNotFoundError):
             raise InputError(f"no file {path}: check the path", code="missing_audio") from error
-        reason = " ".join(str(error).split())[:200]
+        reason = describe_error(error, 200)
         raise InputError(f"{path} is not a whole Parquet or Arrow file ({reason}): fetch or make it again") from error
 
 

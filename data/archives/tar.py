@@ -6,6 +6,7 @@ import tarfile
 from typing import BinaryIO, NamedTuple
 
 from common import storage
+from common.readable import describe_error
 from data.archives.address import ByteRange
 from data.archives.contents import read_address
 from data.common.errors import InputError
@@ -68,7 +69,7 @@ def _list_into(found: list[TarMember], file: BinaryIO) -> str:
             return f"no header at byte {tar.offset}" if any(end) else ""
     # Damaged headers promise impossible sizes and places, and lists that `tarfile` reads recursively.
     except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, RecursionError, MemoryError) as error:
-        return " ".join(str(error).split()) or type(error).__name__
+        return describe_error(error)
 
 
 def read_member(path: str, member: TarMember) -> bytes:

@@ -89,20 +89,7 @@ class MediaFile:
             self.channels = int(audio.codec_context.channels or 0)
             self.subtype, self.format = audio.codec_context.name.upper(), demuxer.upper()
             self.slack = math.ceil(_SLACK_SECS * self.samplerate)
-            promised = self._promised()
-            if walks or promised is None:
-                packets = self._count_packets()
-                if promised is None:
-                    promised = packets
-                elif packets < promised - self.slack:
-                    raise InputError(
-                        f"{path} ends early: its header says {promised / self.samplerate:.2f} s, it holds "
-                        f"{packets / self.samplerate:.2f} s; fetch or make it again"
-                    )
-                elif packets > promised + self.slack:
-                    raise InputError(self._too_long(promised))
-                self._open()  # from its beginning
-            self.frames = promised
+            self.frames = self._find_length(walks=walks)
         except InputError:
             self.close()
             raise
@@ -177,6 +164,24 @@ class MediaFile:
         self._audio = self._container.streams.audio[0]
         if self._audio.codec_context is None:
             raise InputError(f"{self._path} has audio that cannot be decoded: {_MORE_ADVICE}")
+
+    def _find_length(self, *, walks: bool) -> int:
+        """Returns the length by the container, or by its packets if it has none; raises InputError if they differ."""
+        promised = self._promised()
+        if promised is not None and not walks:
+            return promised
+        packets = self._count_packets()
+        self._open()  # from its beginning
+        if promised is None:
+            return packets
+        if packets < promised - self.slack:
+            raise InputError(
+                f"{self._path} ends early: its header says {promised / self.samplerate:.2f} s, it holds "
+                f"{packets / self.samplerate:.2f} s; fetch or make it again"
+            )
+        if packets > promised + self.slack:
+            raise InputError(self._too_long(promised))
+        return promised
 
     def _promised(self) -> int | None:
         """Returns the samples of the audio by the container, None if it does not know."""

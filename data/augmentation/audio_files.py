@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from common import storage
+from common.audio_kinds import AUDIO_SUFFIXES
 from common.near_files import describe_near
 from data.audio.decoding import (
     SAMPLE_RATE,
@@ -24,9 +25,9 @@ from data.audio.decoding import (
     to_mono,
 )
 from data.common.errors import InputError
+from data.corpus.columns import AUDIO_COLUMNS
 from data.corpus.faults import refuse
-from data.corpus.rows import AUDIO_COLUMNS, read_json_records, read_text
-from data.corpus.unlisted_audio import AUDIO_SUFFIXES
+from data.corpus.records import read_json_records, read_text
 
 MAX_CACHED_SECS = 60.0  # longer recordings are read anew, only the stretch that is needed
 CACHE_BYTES = 256 * 2**20  # of samples of 16 bits

@@ -35,12 +35,8 @@ from data.corpus.fingerprint import describe_lengths, digest_rows, fingerprint
 from data.corpus.slices import select_fields, shared_fields
 from data.corpus.sources import Source
 from data.shards.records import encode_flac
-from data.text.tokenizer import (
-    CharTokenizer,
-    build_vocab,
-    choose_text_normalization,
-    normalize_transcript,
-)
+from data.text.normalization import choose_text_normalization, normalize_transcript
+from data.text.tokenizer import CharTokenizer, build_vocab
 
 _MOST_SHOWN = 120  # characters of a vocabulary to show in the log
 

@@ -23,7 +23,7 @@ class DataOptions:
         held_out_ratio: Ratio of the utterances, by whole speakers where there are several, that training leaves out and
             an evaluation set with the same ratio has; 0 = none.
         on_rate_mismatch: "resample" to 16 kHz, or "refuse".
-        text_normalization: Style of `data.text.tokenizer.normalize_transcript`; for training also
+        text_normalization: Style of `data.text.normalization.normalize_transcript`; for training also
             "auto", which chooses it.
         num_buckets: Number of lengths to pad batches to.
         concat_max_utterances: Most utterances of one speaker to concatenate into a row; 1 = no concatenation.

@@ -18,7 +18,8 @@ from data.batches.rows import samples_at_speed
 from data.batches.unreadable import UnreadableUtterances
 from data.common.errors import InputError
 from data.corpus.sources import Source
-from data.text.tokenizer import CharTokenizer, normalize_transcript
+from data.text.normalization import normalize_transcript
+from data.text.tokenizer import CharTokenizer
 
 # Keys and types of a batch.
 BATCH_DTYPES = {

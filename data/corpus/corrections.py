@@ -13,7 +13,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,9 +23,8 @@ from common.json_files import field as json_field
 from data.common.errors import InputError
 from data.corpus.columns import TEXT_COLUMNS
 from data.corpus.faults import Fault
-from data.corpus.manifest import DELIMITERS, iterate_rows
-from data.corpus.rows import iterate_lines, read_text, split_rows
-from data.corpus.utterance import suffix
+from data.corpus.manifest import delimiter_of, iterate_rows
+from data.corpus.records import iterate_lines, read_text, split_rows
 
 
 class Mark(NamedTuple):
@@ -46,6 +45,10 @@ class Mark(NamedTuple):
     def fits(self, text: str) -> bool:
         """Returns whether a transcript is the marked one, whose punctuation and case a report may have dropped."""
         return _letters(self.text) == _letters(text)
+
+    def contradicts(self, other: Mark) -> bool:
+        """Returns whether another mark of the utterance says something else."""
+        return self.correction != other.correction or not self.fits(other.text)
 
 
 @dataclass
@@ -110,26 +113,14 @@ def read_marks(paths: Sequence[str], set: str = "") -> tuple[dict[str, Mark], li
     marks: dict[str, Mark] = {}
     faults: list[str] = []
     sets: dict[str, None] = {}
-    for path in paths:
-        if not storage.is_file(path):
-            raise InputError(f"no file {path}: give one that was exported from report.html or doctor.html")
-        for number, line in iterate_lines(path):
-            place = f"{path}:{number}"
-            try:
-                record = parse_object(line, place)
-                name, text = (json_field(record, key, str, place) for key in ("utterance_id", "text"))
-                correction = " ".join(optional_field(record, "correction", str, place, "").split())
-                own = optional_field(record, "set", str, place, "")
-            except MalformedFileError as error:
-                faults.append(f"{error}; export the marks again")
-                continue
-            sets[own] = None
-            mark, other = Mark(name, text, correction, place), marks.get(name)
-            if set and own != set:
-                continue
-            if other is not None and (other.correction, _letters(other.text)) != (correction, _letters(text)):
-                faults.append(f"{place} is not merged: it contradicts {other.place} about {name}; keep one of the two")
-                continue
+    for mark, own in (found for path in paths for found in _iterate_marks(path, faults)):
+        sets[own] = None
+        if set and own != set:
+            continue
+        name, other = mark.utterance_id, marks.get(mark.utterance_id)
+        if other is not None and mark.contradicts(other):
+            faults.append(f"{mark.place} is not merged: it contradicts {other.place} about {name}; keep one of the two")
+        else:
             marks[name] = mark
     if not marks and not faults:
         has = f"of {set}; it has {', '.join(map(repr, sets)) or 'none'}" if set else "at all"
@@ -137,6 +128,25 @@ def read_marks(paths: Sequence[str], set: str = "") -> tuple[dict[str, Mark], li
             f"{', '.join(map(str, paths))} has no mark {has}: mark transcripts on the page and export them"
         )
     return marks, faults
+
+
+def _iterate_marks(path: str, faults: list[str]) -> Iterator[tuple[Mark, str]]:
+    """Yields the marks of a file and the set of each; adds a line to `faults` for each that is none."""
+    if not storage.is_file(path):
+        raise InputError(f"no file {path}: give one that was exported from report.html or doctor.html")
+    for number, line in iterate_lines(path):
+        try:
+            yield _read_mark(line, f"{path}:{number}")
+        except MalformedFileError as error:
+            faults.append(f"{error}; export the marks again")
+
+
+def _read_mark(line: bytes, place: str) -> tuple[Mark, str]:
+    """Returns the mark of a line and the name of its set; raises MalformedFileError if it is none."""
+    record = parse_object(line, place)
+    name, text = (json_field(record, key, str, place) for key in ("utterance_id", "text"))
+    correction = " ".join(optional_field(record, "correction", str, place, "").split())
+    return Mark(name, text, correction, place), optional_field(record, "set", str, place, "")
 
 
 def merge_marks(
@@ -162,10 +172,9 @@ def merge_marks(
     read_text(path)  # refuses what is not UTF-8
     merged, ignored = Merged(), list[Fault]()
     rows = list(iterate_rows(path, ignored.append))
-    delimiter = DELIMITERS.get(suffix(path).removeprefix("."))
-    ends = r"(?<=\n)" if delimiter is None else r"(?<=\n)|(?<=\r)(?!\n)"
-    lines = re.split(ends, content.decode())
-    bare = [] if delimiter is None else _bare(lines)
+    delimiter = delimiter_of(path)
+    lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)" if delimiter else r"(?<=\n)", content.decode())
+    bare = _bare(lines) if delimiter else []
     missing, names = dict(marks), (text_column,) if text_column else TEXT_COLUMNS
     for row in rows:
         mark = marks.get(row.utterance_id)
@@ -173,9 +182,9 @@ def merge_marks(
             continue
         missing.pop(row.utterance_id, None)
         first = int(row.place.rpartition(":")[2]) - 1
-        last = first if delimiter is None else next(split_rows(bare, first, delimiter))[1]
+        last = next(split_rows(bare, first, delimiter))[1] if delimiter else first
         line = "".join(lines[first : last + 1])
-        before, rewrite = _read_json(line, names) if delimiter is None else _read_cells(line, bare, delimiter, names)
+        before, rewrite = _read_cells(line, bare, delimiter, names) if delimiter else _read_json(line, names)
         text = merged.merge(mark, before, line.rstrip("\r\n").removeprefix("\ufeff"))
         if text == before:
             continue

@@ -5,7 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from common import storage
 from common.json_files import MalformedFileError, field, read_object
@@ -42,21 +43,8 @@ def find_data_files(input: str | os.PathLike[str], split: str, suffixes: Sequenc
     """
     source = os.fspath(input)
     if is_hub_dataset(source):
-
-        def choose(names: Sequence[str]) -> list[str]:
-            return _choose(source, names, names, split)[0]
-
-        return fetch_dataset(source, suffixes, choose), ""
-    if is_pattern(source):
-        try:
-            files = sorted({file for pattern in expand_braces(source) for file in _match(pattern)})
-        except ValueError as error:
-            raise InputError(str(error)) from error
-        root = os.path.dirname(os.path.commonprefix(files))
-    elif storage.is_dir(source):
-        files, root = _list_folder(source, suffixes), source
-    else:
-        files, root = [source] if storage.is_file(source) else [], os.path.dirname(source)
+        return fetch_dataset(source, suffixes, lambda names: _choose(source, names, names, split)[0]), ""
+    files, root = _list_files(source, suffixes)
     if not files:
         wanted = f" with {' or '.join(f'*{suffix}' for suffix in suffixes)}"
         raise InputError(
@@ -66,10 +54,23 @@ def find_data_files(input: str | os.PathLike[str], split: str, suffixes: Sequenc
     return _choose(source, files, names, split)
 
 
+def _list_files(source: str, suffixes: Sequence[str]) -> tuple[list[str], str]:
+    """Returns the files of a file, a folder or a pattern, sorted, and the folder that they lie in."""
+    if is_pattern(source):
+        try:
+            files = sorted({file for pattern in expand_braces(source) for file in _match(pattern)})
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        return files, os.path.dirname(os.path.commonprefix(files))
+    if storage.is_dir(source):
+        return _list_folder(source, suffixes), source
+    return [source] if storage.is_file(source) else [], os.path.dirname(source)
+
+
 def _match(pattern: str) -> list[str]:
     if storage.is_remote(pattern):
         folder, _, name = pattern.rpartition("/")
-        return storage.glob(folder, name)
+        return [path for path in storage.glob(folder, name) if not _is_hidden(path)]
     # A path without a wildcard is kept, because a missing shard must be told.
     found = sorted(glob.glob(pattern, recursive=True))
     if not found and not glob.has_magic(pattern):
@@ -77,20 +78,30 @@ def _match(pattern: str) -> list[str]:
     return [path for path in found if os.path.isfile(path)]
 
 
+def _is_hidden(path: str) -> bool:
+    """Returns whether a file is hidden, such as ._NAME of macOS, which the patterns of local folders pass over."""
+    return path.rpartition("/")[2].startswith(".")
+
+
 def _list_folder(folder: str, suffixes: Sequence[str]) -> list[str]:
-    """Returns the visible files of a folder and its folders; of one that `save_to_disk` wrote, those that it lists."""
+    """Returns the visible files of a folder and its folders with one of the suffixes, sorted."""
     if storage.is_remote(folder):
         patterns = ["*/" * depth + f"*{suffix}" for suffix in suffixes for depth in range(_MOST_LEVELS)]
-        return sorted(path for pattern in patterns for path in storage.glob(folder, pattern))
-    files: list[str] = []
+        found = (path for pattern in patterns for path in storage.glob(folder, pattern))
+        return sorted(path for path in found if not _is_hidden(path))
+    return sorted(
+        storage.join(parent, name)
+        for parent, names in _walk(folder)
+        for name in names
+        if name.endswith(tuple(suffixes)) and not _is_hidden(name)
+    )
+
+
+def _walk(folder: str) -> Iterator[tuple[str, list[str]]]:
+    """Yields each visible folder with the names of its files; of one that `save_to_disk` wrote, those that it lists."""
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if "state.json" in names:
-            names = _saved_files(storage.join(parent, "state.json"))
-        files += [
-            storage.join(parent, name) for name in names if name.endswith(tuple(suffixes)) and not name.startswith(".")
-        ]
-    return sorted(files)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield parent, _saved_files(storage.join(parent, "state.json")) if "state.json" in names else names
 
 
 def _saved_files(path: str) -> list[str]:
@@ -101,24 +112,33 @@ def _saved_files(path: str) -> list[str]:
         raise InputError(f"{error}: save the dataset again") from error
 
 
+class _NamedFile(NamedTuple):
+    """A file, what may be the name of its split, and the split that a word of it stands for, "" if none does."""
+
+    path: str
+    splits: list[str]
+    word: str
+
+    @classmethod
+    def of(cls, path: str, name: str) -> _NamedFile:
+        splits = _split_names(name)
+        return cls(path, splits, next(filter(None, map(_word_of, splits)), ""))
+
+
 def _choose(source: str, files: Sequence[str], names: Sequence[str], split: str) -> tuple[list[str], str]:
     """Returns the files of a split and the split that is left, see `find_data_files`."""
-    splits = [_split_names(name) for name in names]
-    words = [next(filter(None, map(_word_of, said)), "") for said in splits]
+    found = [_NamedFile.of(file, name) for file, name in zip(files, names, strict=True)]
     if not split:
-        if len(several := sorted(set(words) - {""})) > 1:
+        several = sorted({one.word for one in found} - {""})
+        if len(several) > 1:
             raise InputError(f"{source} has the splits {', '.join(several)}: choose one with split")
         return list(files), ""
-    exact = [file for file, said in zip(files, splits, strict=True) if split in said]
-    if exact:
-        return exact, ""
-    if word := _word_of(split, alone=True):
-        found = [file for file, said in zip(files, words, strict=True) if said == word]
-        if found:
-            return found, ""
-    if any(words):
-        shown = ", ".join(sorted({said[0] for said, word in zip(splits, words, strict=True) if word})[:_MOST_SHOWN])
-        raise InputError(f"no split {split!r} in {source}: its files are called {shown}")
+    word = _word_of(split, alone=True)
+    exact = [one.path for one in found if split in one.splits]
+    if chosen := exact or [one.path for one in found if word and one.word == word]:
+        return chosen, ""
+    if called := sorted({one.splits[0] for one in found if one.word}):
+        raise InputError(f"no split {split!r} in {source}: its files are called {', '.join(called[:_MOST_SHOWN])}")
     return list(files), split
 
 

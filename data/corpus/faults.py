@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from data.common.errors import InputError
@@ -31,3 +32,19 @@ Report = Callable[[Fault], None]
 def refuse(fault: Fault) -> None:
     """Raises every fault as an InputError; the `Report` that tolerates none."""
     raise InputError(fault.message, code=fault.code)
+
+
+def remember(report: Report) -> tuple[list[Fault], Report]:
+    """Returns a list, and a `Report` that adds each fault to it before it tells the given one."""
+    faults: list[Fault] = []
+
+    def hear(fault: Fault) -> None:
+        faults.append(fault)
+        report(fault)
+
+    return faults, hear
+
+
+def nothing_left(where: str | os.PathLike[str], faults: Sequence[Fault]) -> InputError:
+    """Returns the error for a corpus all of whose utterances have faults, which names the first."""
+    return InputError(f"no utterance of {where} can be used: {faults[0].message}", code=faults[0].code)

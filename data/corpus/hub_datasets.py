@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from common.readable import describe_error
 from common.spread_paths import HUB_DATASETS, is_pattern
 from data.common.errors import InputError
 
@@ -50,7 +51,7 @@ def fetch_dataset(name: str, suffixes: Sequence[str], choose: Callable[[Sequence
     except InputError:
         raise
     except Exception as error:  # the library's transports raise more than one family
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = describe_error(error, 200)
         raise InputError(
             f"{name} cannot be fetched ({reason}): check the name and the network, log in with `hf auth login`, and "
             "run the same command again"
@@ -60,21 +61,13 @@ def fetch_dataset(name: str, suffixes: Sequence[str], choose: Callable[[Sequence
 def _fetch(
     name: str, dataset: _Dataset, suffixes: Sequence[str], choose: Callable[[Sequence[str]], list[str]]
 ) -> list[str]:
-    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub import snapshot_download
 
     repository = dataset.repository
     revisions = [dataset.revision] if dataset.revision else [None, _CONVERTED]
     for revision in revisions:
-        if constants.HF_HUB_OFFLINE:
-            folder = snapshot_download(repository, repo_type="dataset", revision=revision)
-            listed = [
-                os.path.relpath(os.path.join(parent, file), folder)
-                for parent, _, files in os.walk(folder)
-                for file in files
-            ]
-        else:
-            listed = HfApi().list_repo_files(repository, repo_type="dataset", revision=revision)
-        wanted = [file for file in sorted(listed) if file.endswith(tuple(suffixes)) and _is_under(file, dataset.path)]
+        listed = sorted(_list_files(repository, revision))
+        wanted = [file for file in listed if file.endswith(tuple(suffixes)) and _is_under(file, dataset.path)]
         if wanted:
             break
     else:
@@ -83,6 +76,17 @@ def _fetch(
     patterns = [glob.escape(file) for file in chosen]
     folder = snapshot_download(repository, repo_type="dataset", revision=revision, allow_patterns=patterns)
     return [os.path.join(folder, file) for file in chosen]
+
+
+def _list_files(repository: str, revision: str | None) -> list[str]:
+    """Returns the files of a dataset; offline, those that the library's cache has."""
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    if not constants.HF_HUB_OFFLINE:
+        return HfApi().list_repo_files(repository, repo_type="dataset", revision=revision)
+    folder = snapshot_download(repository, repo_type="dataset", revision=revision)
+    walked = ((parent, file) for parent, _, files in os.walk(folder) for file in files)
+    return [os.path.relpath(os.path.join(parent, file), folder) for parent, file in walked]
 
 
 def _is_under(file: str, path: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from common.near_files import describe_near
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report
 from data.corpus.listed_paths import resolve_paths
-from data.corpus.rows import Record, read_text
+from data.corpus.records import Record, read_text
 from data.corpus.segments import NO_TIME, ListedTime, read_time
 from data.corpus.slices import GroupFields
 from data.corpus.utterance import Fields, Row
@@ -78,13 +78,12 @@ def list_kaldi(root: str | os.PathLike[str], split: str, report: Report) -> list
             texts[name].value,
             speakers.get(name, ""),
             part.time,
-            place,
+            part.record.place,
             part.channel,
             fields.get(name, ()),
         )
         for name, part in parts.items()
         if name in texts and part.recording in paths
-        for place in [part.record.place]
     ]
 
 
@@ -161,7 +160,19 @@ def _read_parts(lists: _Lists, recordings: Mapping[str, _Line]) -> dict[str, _Pa
 
 
 def _read_segment(value: str, record: Record, durations: Mapping[str, ListedTime]) -> _Part:
+    """Reads what a line of segments says of its utterance; raises ValueError if it is wrong."""
     recording, *cells = value.split() or [""]
+    start, end, channel = _read_cells(cells)
+    if start < 0 or (end <= start and end != -1) or (channel is not None and channel < 0):
+        raise ValueError(f"has a segment from {start:g} s to {end:g} s" if end <= start else "has a negative number")
+    duration = None if end == -1 else end - start  # -1 stands for the end of the recording
+    fields = {"offset": str(start), "duration": duration if duration is None else str(duration)}
+    time = read_time(fields)._replace(recording_secs=durations.get(recording, NO_TIME).duration_secs)
+    return _Part(recording, time, channel, record)
+
+
+def _read_cells(cells: Sequence[str]) -> tuple[Decimal, Decimal, int | None]:
+    """Returns start, end and channel of a segment, None for the mix of all; raises ValueError if one is no number."""
     if len(cells) not in (2, 3):
         raise ValueError("is not an utterance, a recording, a start and an end in seconds")
     try:
@@ -173,12 +184,7 @@ def _read_segment(value: str, record: Record, durations: Mapping[str, ListedTime
         raise ValueError("has a start or an end that is no number of seconds")
     if channel is not None and channel >= 10**6:
         raise ValueError("has a channel that no recording has")
-    if start < 0 or (end <= start and end != -1) or (channel is not None and channel < 0):
-        raise ValueError(f"has a segment from {start:g} s to {end:g} s" if end <= start else "has a negative number")
-    duration = None if end == -1 else end - start  # -1 stands for the end of the recording
-    fields = {"offset": str(start), "duration": duration if duration is None else str(duration)}
-    time = read_time(fields)._replace(recording_secs=durations.get(recording, NO_TIME).duration_secs)
-    return _Part(recording, time, channel, record)
+    return start, end, channel
 
 
 def _report_unmatched(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from common import storage
 from common.json_files import MalformedFileError, describe, field, optional_field
 from common.near_files import describe_near
 from data.common.errors import InputError
-from data.corpus.faults import Report
+from data.corpus.faults import Fault, Report
 from data.corpus.listed_paths import resolve_paths
-from data.corpus.rows import Record, iterate_json_records
+from data.corpus.records import Record, iterate_json_records
 from data.corpus.segments import ListedTime
 from data.corpus.slices import GroupFields, cut_fields
 from data.corpus.utterance import Row
@@ -71,15 +71,20 @@ def _locate(path: str, split: str) -> str:
     if not storage.is_dir(path):
         raise InputError(f"no file {path}: give the path of Lhotse's cuts{describe_near(path)}")
     names = [name for name in storage.list_names(path) if name.endswith(_SUFFIXES) and not name.startswith(".")]
-    stems = {name: name.removesuffix(".gz").removesuffix(".jsonl") for name in names}
-    cuts = [name for name in names if "cuts" in name and stems[name].endswith(f"_{split}" if split else "")]
-    found = cuts or [name for name in names if stems[name] == split]
+    found = _select_cuts(names, split)
     if len(found) != 1:
-        what = f"cuts of {split!r}" if split else "cuts"
-        has = f"it has {', '.join((found or names)[:10])}" if names else "it has no .jsonl.gz"
-        count = "several files" if found else "no file"
-        raise InputError(f"{count} of {what} in {path}: {has}; give the path of one file")
+        what = f"{'several files' if found else 'no file'} of cuts{f' of {split!r}' if split else ''}"
+        has = ", ".join((found or names)[:10]) or "no .jsonl.gz"
+        raise InputError(f"{what} in {path}: it has {has}; give the path of one file")
     return storage.join(path, found[0])
+
+
+def _select_cuts(names: Sequence[str], split: str) -> list[str]:
+    """Returns the files of cuts whose names end with a split, or else the file that is called like it."""
+    stems = {name: name.removesuffix(".gz").removesuffix(".jsonl") for name in names}
+    ending = f"_{split}" if split else ""
+    cuts = [name for name, stem in stems.items() if "cuts" in name and stem.endswith(ending)]
+    return cuts or [name for name, stem in stems.items() if stem == split]
 
 
 def _read_cut(record: Record, report: Report, groups: GroupFields) -> Iterator[Row]:
@@ -99,22 +104,38 @@ def _read_cut(record: Record, report: Report, groups: GroupFields) -> Iterator[R
         report(record.fault("has no supervision with a text, add it", code="missing_transcript", key=name))
         return
     for one in texts:
-        key = name if len(spoken) == 1 else field(one, "id", str, place)
-        audio = _find_audio(find_channels(cut, one), recording, place)
-        if isinstance(audio, str):
-            report(record.fault(audio, key=key))
-            continue
-        try:
-            listed = optional_field(recording, "duration", float, place, 0.0)
-            time = read_cut_time(cut, one, place, is_whole=len(spoken) == 1)._replace(recording_secs=listed or None)
-        except ValueError as error:
-            if isinstance(error, MalformedFileError):
-                raise
-            report(record.fault(str(error), code="bad_segment", key=key))
-            continue
-        speaker = "" if one.get("speaker") is None else str(one["speaker"])
-        fields = groups.read(cut_fields(cut, one))
-        yield Row(key, audio.path, one["text"], speaker, time, place, audio.channel, fields)
+        row = _read_supervision(record, one, groups, is_whole=len(spoken) == 1)
+        if isinstance(row, Fault):
+            report(row)
+        else:
+            yield row
+
+
+def _read_supervision(record: Record, spoken: Mapping[str, Any], groups: GroupFields, *, is_whole: bool) -> Row | Fault:
+    """Reads a supervision with a text; the only one of a cut is the whole cut and has its id."""
+    cut, place = record.fields, record.place
+    recording = field(cut, "recording", dict, place)
+    key = field(cut if is_whole else spoken, "id", str, place)
+    audio = _find_audio(find_channels(cut, spoken), recording, place)
+    if isinstance(audio, str):
+        return record.fault(audio, key=key)
+    listed_secs = optional_field(recording, "duration", float, place, 0.0)
+    try:
+        time = read_cut_time(cut, spoken, place, is_whole=is_whole)
+    except MalformedFileError:
+        raise
+    except ValueError as error:
+        return record.fault(str(error), code="bad_segment", key=key)
+    return Row(
+        key,
+        audio.path,
+        spoken["text"],
+        "" if spoken.get("speaker") is None else str(spoken["speaker"]),
+        time._replace(recording_secs=listed_secs or None),
+        place,
+        audio.channel,
+        groups.read(cut_fields(cut, spoken)),
+    )
 
 
 def _refuse_kind(cut: Mapping[str, Any]) -> str:

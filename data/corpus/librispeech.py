@@ -9,7 +9,7 @@ from common import storage
 from common.near_files import FileFinder, describe_near
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report
-from data.corpus.rows import read_text
+from data.corpus.records import read_text
 from data.corpus.utterance import Row, stem, suffix
 
 _AUDIO_SUFFIXES = (".flac", ".wav")

@@ -8,7 +8,6 @@ may be local or behind URLs such as gs://.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
@@ -16,28 +15,22 @@ from common import storage
 from common.near_files import describe_near
 from data.common.errors import InputError
 from data.common.files import relative_path, write_text_atomic
-from data.corpus.columns import AUDIO_COLUMNS, OWN_FIELDS, SPEAKER_COLUMNS, TEXT_COLUMNS, choose_text_column
-from data.corpus.faults import Fault, Report, refuse
+from data.corpus.columns import OWN_FIELDS, choose_text_column
+from data.corpus.faults import Fault, Report, nothing_left, refuse, remember
 from data.corpus.headers import read_headers
 from data.corpus.kaldi import list_kaldi
-from data.corpus.lhotse import is_cut, list_lhotse
+from data.corpus.lhotse import list_lhotse
 from data.corpus.librispeech import list_librispeech
 from data.corpus.packed import PACKED_FORMATS, list_packed
-from data.corpus.rows import (
-    Record,
-    iterate_json_records,
-    read_json_records,
-    read_table_records,
-    with_text,
-)
-from data.corpus.segments import read_time
-from data.corpus.slices import GroupFields, keep_few_valued
-from data.corpus.utterance import Row, Utterance, stem, suffix
+from data.corpus.records import iterate_json_records, read_json_records, read_table_records, with_text
+from data.corpus.rows import locate_rows, read_row, read_rows, select_split
+from data.corpus.slices import keep_few_valued
+from data.corpus.utterance import Row, Utterance, suffix
 
-MANIFEST_FORMATS = ("librispeech", "jsonl", "csv", "tsv", "kaldi", "lhotse", *PACKED_FORMATS)
+_DELIMITERS = {"csv": ",", "tsv": "\t"}
+ONE_FILE_FORMATS = ("jsonl", *_DELIMITERS)  # a line or a row for each utterance
+MANIFEST_FORMATS = ("librispeech", *ONE_FILE_FORMATS, "kaldi", "lhotse", *PACKED_FORMATS)
 _WITHOUT_COLUMNS = ("librispeech", "kaldi", "lhotse", "shar")  # their transcripts have one place
-DELIMITERS = {"csv": ",", "tsv": "\t"}
-_NOT_A_NUMBER = ("nan", "NaN")  # a missing cell as pandas writes it
 
 
 def read_librispeech(root: str | os.PathLike[str], split: str = "") -> list[Utterance]:
@@ -84,17 +77,17 @@ def _list_jsonl(
 ) -> tuple[str, list[Row]]:
     path, split = _locate(path, split, ".jsonl")
     records = with_text(read_json_records(path, report), text_column)
-    return path, list(_rows_of(records, path, split, report))
+    return path, list(locate_rows(records, path, split, report))
 
 
 def _list_table(
     path: str | os.PathLike[str], split: str, format: str, report: Report, text_column: str
 ) -> tuple[str, list[Row]]:
     path, split = _locate(path, split, f".{format}")
-    records = read_table_records(path, DELIMITERS[format], report, needs_text=not text_column)
+    records = read_table_records(path, _DELIMITERS[format], report, needs_text=not text_column)
     if text_column and records:
         choose_text_column(records[0].fields, text_column, path)
-    return path, list(_rows_of(with_text(records, text_column), path, split, report))
+    return path, list(locate_rows(with_text(records, text_column), path, split, report))
 
 
 def write_jsonl(
@@ -178,16 +171,11 @@ def read_utterances(
     Raises:
         InputError: If the corpus cannot be read, a named speaker is absent, or no utterance is left.
     """
-    faults: list[Fault] = []
-
-    def hear(fault: Fault) -> None:
-        faults.append(fault)
-        report(fault)
-
+    faults, hear = remember(report)
     where, rows = _list_rows(format, input, split, hear, text_column)
     rows = keep_few_valued(rows)
     if faults and not rows:
-        raise InputError(f"no utterance of {where} can be used: {faults[0].message}", code=faults[0].code)
+        raise nothing_left(where, faults)
     kept = select_speakers(
         [row.speaker_id for row in rows],
         speakers=speakers,
@@ -218,11 +206,11 @@ def _list_rows(
         return list_lhotse(input, split, report)
     if format == "jsonl":
         return _list_jsonl(input, split, report, text_column)
-    if format in DELIMITERS:
+    if format in _DELIMITERS:
         return _list_table(input, split, format, report, text_column)
     if format in PACKED_FORMATS:
         records, split = list_packed(format=format, input=input, split=split, text_column=text_column, report=report)
-        rows = _read_rows(_select_split(list(records), os.fspath(input), split) if split else records, report)
+        rows = read_rows(select_split(list(records), os.fspath(input), split) if split else records, report)
         return os.fspath(input), list(rows)
     raise InputError(f"unknown format {format!r}: use one of {', '.join(MANIFEST_FORMATS)}")
 
@@ -238,16 +226,16 @@ def read_fields(
         input: Folder or file of the corpus.
         split: Part of the corpus, whose name is none of the fields.
     """
-    if format != "jsonl" and format not in DELIMITERS:
+    if format not in ONE_FILE_FORMATS:
         return {utterance.utterance_id: dict(utterance.fields) for utterance in utterances}
     ignored: list[Fault] = []
     path, _ = _locate(input, split, f".{format}")
     if format == "jsonl":
         records = read_json_records(path, ignored.append)
     else:
-        records = read_table_records(path, DELIMITERS[format], ignored.append, needs_text=False)
+        records = read_table_records(path, _DELIMITERS[format], ignored.append, needs_text=False)
     # The text may be in a column of another name.
-    rows = ((_read_row(record, needs_text=False), record) for record in records)
+    rows = ((read_row(record, needs_text=False), record) for record in records)
     return {
         row.utterance_id: {key: value for key, value in record.fields.items() if key not in OWN_FIELDS}
         for row, record in rows
@@ -296,6 +284,11 @@ def _locate(path: str | os.PathLike[str], split: str, suffix: str) -> tuple[str,
     return located, split
 
 
+def delimiter_of(path: str) -> str:
+    """Returns what separates the columns of a table, by its suffix; "" for a manifest of JSON lines."""
+    return _DELIMITERS.get(suffix(path).removeprefix("."), "")
+
+
 def iterate_rows(path: str, report: Report) -> Iterator[Row]:
     """Yields the rows of a manifest of audio without transcripts, a row at a time.
 
@@ -308,94 +301,10 @@ def iterate_rows(path: str, report: Report) -> Iterator[Row]:
     Raises:
         InputError: If the manifest as a whole cannot be read.
     """
-    delimiter = DELIMITERS.get(suffix(path).removeprefix("."))
+    delimiter = delimiter_of(path)
     records = (
-        iterate_json_records(path, report)
-        if delimiter is None
-        else read_table_records(path, delimiter, report, needs_text=False)
+        read_table_records(path, delimiter, report, needs_text=False)
+        if delimiter
+        else iterate_json_records(path, report)
     )
-    return _rows_of(records, path, "", report, needs_text=False)
-
-
-def _rows_of(
-    records: Iterable[Record], path: str, split: str, report: Report, *, needs_text: bool = True
-) -> Iterator[Row]:
-    if split:
-        records = _select_split(list(records), path, split)
-    folder = os.path.dirname(path)
-    # Common Voice keeps audio in clips/. Two listings, because behind a URL each check of a single file is a request.
-    in_clips = set(storage.list_names(storage.join(folder, "clips") if folder else "clips"))
-    in_clips -= set(storage.list_names(folder or ".")) if in_clips else set()
-    for row in _read_rows(records, report, needs_text=needs_text):
-        yield row._replace(path=storage.join(folder, "clips" if row.path in in_clips else "", row.path))
-
-
-def _read_rows(records: Iterable[Record], report: Report, *, needs_text: bool = True) -> Iterator[Row]:
-    """Yields the rows of records, with their paths as listed, and reports those that cannot be used."""
-    groups = GroupFields()
-    for record in records:
-        row = _read_row(record, needs_text=needs_text)
-        if isinstance(row, Fault):
-            report(row)
-        else:
-            yield row._replace(fields=groups.read(record.fields))
-
-
-def _read_row(record: Record, *, needs_text: bool) -> Row | Fault:
-    """Reads a record, with its path as listed."""
-    fields = record.fields
-    audio, text = _field(fields, *AUDIO_COLUMNS), _field(fields, *TEXT_COLUMNS)
-    utterance_id = _name(fields, "utterance_id")
-    if not audio and is_cut(fields):
-        return record.fault("is a cut of Lhotse, give format=lhotse")
-    if not audio or audio in _NOT_A_NUMBER:
-        return record.fault("has no audio_filepath, add it")
-    if text is None and needs_text:
-        return record.fault("has no text, add it", code="missing_transcript", key=utterance_id or stem(audio))
-    try:
-        time, channel = read_time(fields), _read_channel(fields)
-    except ValueError as error:
-        return record.fault(str(error))
-    # Segments of one file are told apart by their start in milliseconds.
-    part = f"-{round(time.offset_secs * 1000):07d}" if time.offset_secs else ""
-    speaker_id = _name(fields, *SPEAKER_COLUMNS)
-    return Row(utterance_id or f"{stem(audio)}{part}", audio, text or "", speaker_id, time, record.place, channel)
-
-
-def _read_channel(fields: Mapping[str, object]) -> int | None:
-    text = (_field(fields, "audio_channel") or "").strip()
-    if not text:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 6):
-        raise ValueError(f"has audio_channel {text[:40]}: give the number of a channel, from 0")
-    return int(text)
-
-
-def _select_split(records: Sequence[Record], path: str, split: str) -> list[Record]:
-    """Returns the records of a split; raises InputError if there are none."""
-    names = [_field(record.fields, "split") for record in records]
-    found = {name for name in names if name}
-    if split not in found:
-        has = f"it has {', '.join(sorted(found)[:10])}" if found else "it names no splits"
-        raise InputError(f"no split {split!r} in {path}: {has}")
-    return [record for record, name in zip(records, names, strict=True) if name == split]
-
-
-def _field(fields: Mapping[str, object], *names: str) -> str | None:
-    """Returns the first of the named fields that is present, as text, because speakers often are numbers.
-
-    NaN is a missing cell as pandas writes it, and is skipped.
-    """
-    for name in names:
-        value = fields.get(name)
-        if isinstance(value, float) and not math.isfinite(value):
-            continue
-        if value is not None and not isinstance(value, list | dict | bool):
-            return str(value)
-    return None
-
-
-def _name(fields: Mapping[str, object], *names: str) -> str:
-    """Returns a field that holds a name; "" if it is missing or NaN."""
-    value = _field(fields, *names) or ""
-    return "" if value in _NOT_A_NUMBER else value
+    return locate_rows(records, path, "", report, needs_text=False)

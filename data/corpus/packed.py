@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from data.corpus.data_files import find_data_files
 from data.corpus.faults import Report
-from data.corpus.rows import Record
+from data.corpus.records import Record
 from data.corpus.shar import list_cuts
 from data.corpus.tables import list_table_rows
 from data.corpus.web_dataset import list_samples

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from data.corpus import timed_text
-from data.text.tokenizer import normalize_transcript
+from data.text.normalization import normalize_transcript
 
 
 def find_reference(

@@ -14,7 +14,7 @@ from data.archives.tar import TarMember, list_members
 from data.common.errors import InputError
 from data.corpus.faults import Fault, Report
 from data.corpus.lhotse import find_channels, read_cut_time
-from data.corpus.rows import Record, iterate_lines
+from data.corpus.records import Record, iterate_lines
 from data.corpus.slices import cut_fields
 
 _CUTS = re.compile(r"cuts\.(.+?)\.jsonl(?:\.gz)?")
@@ -73,31 +73,39 @@ def _read_cut(
     for supervision in supervisions or [{}]:
         if not isinstance(supervision, dict):
             raise MalformedFileError(f"{place} has a supervision that is not a JSON object")
-        is_part = len(supervisions) > 1
-        utterance_id = optional_field(supervision, "id", str, place, cut_id) if is_part else cut_id
-        try:
-            # The tar holds the audio of the cut alone.
-            time = read_cut_time({**cut, "start": 0.0}, supervision, place, is_whole=not is_part)
-        except ValueError as error:
-            if isinstance(error, MalformedFileError):
-                raise
-            report(blank.fault(str(error), code="bad_segment", key=utterance_id))
-            continue
-        wanted, stored = find_channels(cut, supervision), find_channels(cut, cut)
-        if 1 < len(wanted) < len(stored):
-            what = f"has {len(wanted)} of {len(stored)} channels, and one or all are read: write Shar of its mix"
-            report(blank.fault(what, key=utterance_id))
-            continue
-        fields: dict[str, object] = {
-            **cut_fields(cut, supervision),
-            "audio_filepath": address,
-            "utterance_id": utterance_id,
-            "text": supervision.get("text"),
-            "speaker": supervision.get("speaker"),
-            "duration": time.duration_secs,
-        }
-        if is_part:
-            fields["offset"] = time.offset_secs
-        if len(wanted) < len(stored):
-            fields["audio_channel"] = stored.index(wanted[0])
-        yield blank._replace(fields=fields)
+        fields = _read_supervision(cut, supervision, blank, is_whole=len(supervisions) <= 1)
+        if isinstance(fields, Fault):
+            report(fields)
+        else:
+            yield blank._replace(fields={**fields, "audio_filepath": address})
+
+
+def _read_supervision(
+    cut: Mapping[str, Any], supervision: Mapping[str, Any], blank: Record, *, is_whole: bool
+) -> dict[str, object] | Fault:
+    """Reads a supervision without its address; the only one of a cut is the whole cut and has its id."""
+    cut_id = field(cut, "id", str, blank.place)
+    utterance_id = cut_id if is_whole else optional_field(supervision, "id", str, blank.place, cut_id)
+    try:
+        # The tar holds the audio of the cut alone.
+        time = read_cut_time({**cut, "start": 0.0}, supervision, blank.place, is_whole=is_whole)
+    except MalformedFileError:
+        raise
+    except ValueError as error:
+        return blank.fault(str(error), code="bad_segment", key=utterance_id)
+    wanted, stored = find_channels(cut, supervision), find_channels(cut, cut)
+    if 1 < len(wanted) < len(stored):
+        what = f"has {len(wanted)} of {len(stored)} channels, and one or all are read: write Shar of its mix"
+        return blank.fault(what, key=utterance_id)
+    fields: dict[str, object] = {
+        **cut_fields(cut, supervision),
+        "utterance_id": utterance_id,
+        "text": supervision.get("text"),
+        "speaker": supervision.get("speaker"),
+        "duration": time.duration_secs,
+    }
+    if not is_whole:
+        fields["offset"] = time.offset_secs
+    if len(wanted) < len(stored):
+        fields["audio_channel"] = stored.index(wanted[0])
+    return fields

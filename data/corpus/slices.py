@@ -43,18 +43,23 @@ class GroupFields:
 
 def keep_few_valued(rows: Sequence[Row]) -> list[Row]:
     """Returns rows with the fields that have at most 50 different values; rows with the same values share them."""
+    if not any(row.fields for row in rows):
+        return list(rows)
+    few = _find_few_valued(rows)
+    shared: dict[Fields, Fields] = {}
+    kept = (tuple(item for item in row.fields if item[0] in few) for row in rows)
+    return [row._replace(fields=shared.setdefault(fields, fields)) for row, fields in zip(rows, kept, strict=True)]
+
+
+def _find_few_valued(rows: Sequence[Row]) -> set[str]:
+    """Returns the names of the fields that have at most 50 different values."""
     values: dict[str, set[str]] = {}
     for row in rows:
         for name, text in row.fields:
             known = values.setdefault(name, set())
-            if len(known) <= MAX_VALUES:
+            if len(known) <= MAX_VALUES:  # one too many is enough to tell
                 known.add(text)
-    if not values:
-        return list(rows)
-    few = {name for name, known in values.items() if len(known) <= MAX_VALUES}
-    shared: dict[Fields, Fields] = {}
-    kept = (tuple(item for item in row.fields if item[0] in few) for row in rows)
-    return [row._replace(fields=shared.setdefault(fields, fields)) for row, fields in zip(rows, kept, strict=True)]
+    return {name for name, known in values.items() if len(known) <= MAX_VALUES}
 
 
 def cut_fields(cut: Mapping[str, Any], supervision: Mapping[str, Any]) -> dict[str, object]:

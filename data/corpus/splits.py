@@ -37,28 +37,32 @@ def read_parts(text: str, total_secs: float) -> list[Part]:
     Raises:
         InputError: If a size cannot be read, names repeat, none or several have no size, or the sizes exceed the whole.
     """
-    parts = []
-    for item in filter(None, (item.strip() for item in text.split(","))):
-        name, equals, size = (piece.strip() for piece in item.partition("="))
-        found = _SIZE.fullmatch(size)
-        if (equals and not found) or not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-            raise InputError(f"--parts has {item!r}: write a name and a size, such as dev=5%, dev=30min or dev=2h")
-        number, unit = (float(found[1]), found[2]) if found else (0.0, "")
-        secs = number * _SECS[unit] if unit in _SECS else number / 100 * total_secs
-        parts.append(Part(name, secs if found else None))
-    names = [part.name for part in parts]
+    parts = [_read_part(item, total_secs) for item in filter(None, map(str.strip, text.split(",")))]
     rest = [part.name for part in parts if part.secs is None]
-    if len(parts) < 2 or len(set(names)) < len(names) or len(rest) != 1:
+    if len(parts) < 2 or len({part.name for part in parts}) < len(parts) or len(rest) != 1:
         raise InputError(
             f"--parts={text} must name two or more parts, each once, all but one with a size: train,dev=5%,test=2h"
         )
-    wanted = sum(part.secs or 0.0 for part in parts)
-    if wanted >= total_secs or min(part.secs for part in parts if part.secs is not None) <= 0:
+    sizes = [part.secs for part in parts if part.secs is not None]
+    wanted = sum(sizes)
+    if wanted >= total_secs or min(sizes) <= 0:
         raise InputError(
             f"--parts={text} wants {wanted / 3600:.2f} h beside {rest[0]}, of {total_secs / 3600:.2f} h in all: give "
             "each part some of it"
         )
     return parts
+
+
+def _read_part(text: str, total_secs: float) -> Part:
+    """Reads one part such as "dev=5%", or "train" for the rest."""
+    name, equals, size = (piece.strip() for piece in text.partition("="))
+    found = _SIZE.fullmatch(size)
+    if (equals and not found) or not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+        raise InputError(f"--parts has {text!r}: write a name and a size, such as dev=5%, dev=30min or dev=2h")
+    if found is None:
+        return Part(name, None)
+    number, unit = float(found[1]), found[2]
+    return Part(name, number * _SECS[unit] if unit in _SECS else number / 100 * total_secs)
 
 
 def group_utterances(keys: Sequence[Iterable[Hashable]]) -> list[int]:
@@ -109,11 +113,9 @@ def assign_parts(
         InputError: If a part stays empty because all groups are too large for it.
     """
     durations: dict[int, dict[Hashable, float]] = defaultdict(lambda: defaultdict(float))
-    first: dict[int, str] = {}
-    for name, group, each, stratum in zip(names, groups, secs, strata, strict=True):
+    for group, each, stratum in zip(groups, secs, strata, strict=True):
         durations[group][stratum] += each
-        first[group] = min(first.get(group, name), name)
-    left = sorted(durations, key=lambda group: hashlib.sha256(f"{seed}:{first[group]}".encode()).digest())
+    left = _order_groups(names, groups, seed)
     whole: dict[Hashable, float] = defaultdict(float)
     for stratum, each in zip(strata, secs, strict=True):
         whole[stratum] += each
@@ -133,6 +135,14 @@ def assign_parts(
         left = [group for group in left if group not in taken]
     rest = next(part.name for part in parts if part.secs is None)
     return [chosen.get(group, rest) for group in groups]
+
+
+def _order_groups(names: Sequence[str], groups: Sequence[int], seed: int) -> list[int]:
+    """Returns the groups in the order of a hash of the seed and of the first name in each."""
+    first: dict[int, str] = {}
+    for name, group in zip(names, groups, strict=True):
+        first[group] = min(first.get(group, name), name)
+    return sorted(first, key=lambda group: hashlib.sha256(f"{seed}:{first[group]}".encode()).digest())
 
 
 def _fill(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from absl import logging
@@ -20,7 +20,7 @@ from data.corpus.columns import (
     choose_text_column,
 )
 from data.corpus.faults import Report
-from data.corpus.rows import Record
+from data.corpus.records import Record
 from data.corpus.utterance import stem
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def list_table_rows(files: Sequence[str], report: Report, *, text_column: str = 
     Raises:
         InputError: If a file cannot be read, or has no audio or no transcripts.
     """
-    columns = [find_columns(path, text_column) for path in files]
+    columns = [_choose_columns(path, text_column) for path in files]
     _warn_of_large_pages(files, columns)
     id_column = _choose_ids(files, columns)
     is_numbered = len({stem(path) for path in files}) < len(files)
@@ -98,6 +98,7 @@ def _warn_of_large_pages(files: Sequence[str], columns: Sequence[_Columns]) -> N
 
 
 def _list_file(path: str, found: _Columns, id_column: str, prefix: str) -> Iterator[Record]:
+    """Yields a record for each row of a file; a row without audio has no `audio_filepath`."""
     has_content = find_present(path, found.content) if found.content else None
     row = 0
     for batch in iterate_columns(path, found.all()):
@@ -107,12 +108,9 @@ def _list_file(path: str, found: _Columns, id_column: str, prefix: str) -> Itera
             fields: dict[str, object] = {name: cells[name] for name in (*found.times, *found.groups)}
             if has_content is not None and has_content[row]:
                 fields["audio_filepath"] = str(Cell(path, row, found.content))
-            elif found.path and isinstance(cells[found.path], str):
-                fields["audio_filepath"] = storage.join(storage.parent(path), cells[found.path])
-            name = cells.get(id_column)
-            if name is not None and id_column not in ID_COLUMNS:
-                name = stem(str(name))
-            fields["utterance_id"] = f"{prefix}-{row:06d}" if name in (None, "") else str(name)
+            elif isinstance(listed := cells.get(found.path), str):
+                fields["audio_filepath"] = storage.join(storage.parent(path), listed)
+            fields["utterance_id"] = _read_id(cells.get(id_column), id_column) or f"{prefix}-{row:06d}"
             fields["text"] = cells[found.text]
             fields["speaker"] = cells.get(found.speaker)
             fields["split"] = cells.get(found.split)
@@ -120,30 +118,46 @@ def _list_file(path: str, found: _Columns, id_column: str, prefix: str) -> Itera
             row += 1
 
 
-def find_columns(path: str, text_column: str = "") -> _Columns:
+def _read_id(value: object, column: str) -> str:
+    """Returns a value of a column as an id; of a column of paths it is the name of the file without its suffix."""
+    if value is None or value == "":
+        return ""
+    return str(value) if column in ID_COLUMNS else stem(str(value))
+
+
+def _choose_columns(path: str, text_column: str = "") -> _Columns:
     """Returns the columns of a file that a corpus is made of.
 
     Raises:
         InputError: If it cannot be read, or has no audio or no transcripts.
     """
     schema = read_schema(path)
-    for name in _SEGMENT_COLUMNS:
-        if name in schema.names and not _is_single(schema.field(name).type):
-            raise InputError(f"{path}: the column {name} holds {schema.field(name).type}, wanted seconds as numbers")
+    _check_segment_columns(path, schema)
     names = [field.name for field in schema if _is_single(field.type)]
     content, audio_path = _find_audio(path, schema)
-    ids = [name for name in ID_COLUMNS if name in names]
-    ids += [name for name in dict.fromkeys((audio_path, *PATH_COLUMNS)) if name == audio_path or name in names]
     return _Columns(
         content=content,
         path=audio_path,
         text=choose_text_column(names, text_column, path),
         speaker=choose_column(names, SPEAKER_COLUMNS),
         split="split" if "split" in names else "",
-        ids=tuple(filter(None, ids)),
+        ids=tuple(_list_id_columns(names, audio_path)),
         times=tuple(name for name in _TIME_COLUMNS if name in names),
         groups=tuple(field.name for field in schema if _makes_groups(field)),
     )
+
+
+def _check_segment_columns(path: str, schema: pa.Schema) -> None:
+    for name in _SEGMENT_COLUMNS:
+        if name in schema.names and not _is_single(schema.field(name).type):
+            raise InputError(f"{path}: the column {name} holds {schema.field(name).type}, wanted seconds as numbers")
+
+
+def _list_id_columns(names: Sequence[str], audio_path: str) -> list[str]:
+    """Returns the columns that may hold ids, in the order of preference: those of ids, then those of paths."""
+    ids = [name for name in ID_COLUMNS if name in names]
+    paths = [name for name in PATH_COLUMNS if name in names and name != audio_path]
+    return [*ids, *([audio_path] if audio_path else []), *paths]
 
 
 def _is_single(kind: pa.DataType) -> bool:
@@ -168,38 +182,58 @@ def _makes_groups(field: pa.Field) -> bool:
 
 def _find_audio(path: str, schema: pa.Schema) -> tuple[str, str]:
     """Returns the columns with the bytes and the paths of the recordings; one of them may be ""."""
-    import pyarrow as pa
-
-    def is_binary(kind: pa.DataType) -> bool:
-        return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-    def is_text(kind: pa.DataType) -> bool:
-        return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
     kinds = {field.name: field.type for field in schema}
     known = [name for name in _AUDIO_NAMES if name in kinds]
-    for name in [*known, *(name for name in kinds if name not in known)]:
-        if pa.types.is_struct(kinds[name]):
-            fields = {field.name: field.type for field in kinds[name]}
-            if "array" in fields and "bytes" not in fields:
-                raise InputError(
-                    f"{path}: the column {name} holds decoded samples, not recordings: save the dataset with "
-                    f"cast_column({name!r}, Audio(decode=False))"
-                )
-            content = f"{name}.bytes" if is_binary(fields.get("bytes", pa.null())) else ""
-            named = f"{name}.path" if is_text(fields.get("path", pa.null())) else ""
-            if content or named:
-                return content, named
-    paths = [name for name in (*PATH_COLUMNS, "audio") if name in kinds and is_text(kinds[name])]
-    binary = [name for name in known if is_binary(kinds[name])] or [
-        name for name, kind in kinds.items() if is_binary(kind)
-    ]
-    if len(binary) == 1 or (binary and binary[0] in known):
-        return binary[0], paths[0] if paths else ""
-    if paths:
-        return "", paths[0]
+    for name in dict.fromkeys((*known, *kinds)):
+        found = _find_audio_fields(path, name, kinds[name])
+        if any(found):
+            return found
+    found = _find_plain_columns(kinds, known)
+    if any(found):
+        return found
     shown = ", ".join(f"{name} ({kind})" for name, kind in list(kinds.items())[:12])[:300]
     raise InputError(f"{path} has no column audio with the bytes or paths of recordings: it has {shown or 'none'}")
+
+
+def _find_audio_fields(path: str, name: str, kind: pa.DataType) -> tuple[str, str]:
+    """Returns the fields of a column with the bytes and the paths of the recordings, each "" if there is none.
+
+    Raises:
+        InputError: If the column holds decoded samples instead.
+    """
+    import pyarrow as pa
+
+    if not pa.types.is_struct(kind):
+        return "", ""
+    fields = {field.name: field.type for field in kind}
+    if "array" in fields and "bytes" not in fields:
+        raise InputError(
+            f"{path}: the column {name} holds decoded samples, not recordings: save the dataset with "
+            f"cast_column({name!r}, Audio(decode=False))"
+        )
+    content = f"{name}.bytes" if _is_binary(fields.get("bytes", pa.null())) else ""
+    return content, f"{name}.path" if _is_text(fields.get("path", pa.null())) else ""
+
+
+def _find_plain_columns(kinds: Mapping[str, pa.DataType], known: Sequence[str]) -> tuple[str, str]:
+    """Returns the columns with the bytes and the paths of the recordings where no column has both."""
+    binary = [name for name, kind in kinds.items() if _is_binary(kind)]
+    texts = [name for name, kind in kinds.items() if _is_text(kind)]
+    # A column of any name will do if no other one holds bytes.
+    content = choose_column(binary, known) or (binary[0] if len(binary) == 1 else "")
+    return content, choose_column(texts, (*PATH_COLUMNS, "audio"))
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _choose_ids(files: Sequence[str], columns: Sequence[_Columns]) -> str:
@@ -208,16 +242,16 @@ def _choose_ids(files: Sequence[str], columns: Sequence[_Columns]) -> str:
     Ids of FLEURS are those of sentences, which several speakers read. A column `utterance_id` is taken as it is.
     """
     shared = [name for name in columns[0].ids if all(name in found.ids for found in columns)] if columns else []
-    for name in shared:
-        if name == "utterance_id":
-            return name
-        seen: set[object] = set()
-        num_values = 0
-        for path in files:
-            for batch in iterate_columns(path, [name]):
-                values = [value for value in batch.column(0).to_pylist() if value is not None and value != ""]
-                num_values += len(values)
-                seen.update(values if name in ID_COLUMNS else (stem(str(value)) for value in values))
-        if seen and len(seen) == num_values:
-            return name
-    return ""
+    return next((name for name in shared if name == "utterance_id" or _are_different(files, name)), "")
+
+
+def _are_different(files: Sequence[str], column: str) -> bool:
+    """Returns whether a column has ids and all of them differ."""
+    seen: set[str] = set()
+    num_ids = 0
+    for path in files:
+        for batch in iterate_columns(path, [column]):
+            ids = [found for value in batch.column(0).to_pylist() if (found := _read_id(value, column))]
+            num_ids += len(ids)
+            seen.update(ids)
+    return 0 < num_ids == len(seen)

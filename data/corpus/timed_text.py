@@ -38,7 +38,7 @@ def read_text(path: Path) -> str:
 
 
 def _decode(data: bytes) -> str:
-    """Praat writes UTF-16 where it needs more than Latin letters."""
+    """Decodes UTF-16, which Praat writes where it needs more than Latin letters, and else UTF-8."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", errors="replace")
     return data.decode("utf-8-sig", errors="replace")

@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from common.audio_kinds import AUDIO_SUFFIXES
 from data.corpus.faults import Fault
-from data.corpus.manifest import list_audio
-
-AUDIO_SUFFIXES = (
-    ".flac", ".wav", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64"
-)  # fmt: skip
+from data.corpus.manifest import ONE_FILE_FORMATS, list_audio
 
 
 def unlisted_audio(*, format: str, input: str | os.PathLike[str], text_column: str = "") -> dict[str, str]:
@@ -20,7 +17,7 @@ def unlisted_audio(*, format: str, input: str | os.PathLike[str], text_column: s
     manifest may list the file. In a LibriSpeech tree such a file is a missing transcript.
 
     Args:
-        format: Format of the corpus; only jsonl, csv and tsv are searched.
+        format: Format of the corpus; only `ONE_FILE_FORMATS` are searched.
         input: Manifest.
         text_column: Key or column of the transcripts; "" = the known ones.
 
@@ -28,7 +25,7 @@ def unlisted_audio(*, format: str, input: str | os.PathLike[str], text_column: s
         Name of each file without its suffix -> its path.
     """
     path = Path(input)
-    if format not in ("jsonl", "csv", "tsv") or not path.is_file():
+    if format not in ONE_FILE_FORMATS or not path.is_file():
         return {}
     if sum(other.suffix == path.suffix for other in path.parent.iterdir()) > 1:
         return {}

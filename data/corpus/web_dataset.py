@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from data.archives.address import ByteRange
 from data.archives.tar import TarMember, list_members, read_member
 from data.corpus.columns import OWN_FIELDS, SPEAKER_COLUMNS, TEXT_COLUMNS, choose_column
 from data.corpus.faults import Fault, Report
-from data.corpus.rows import Record
+from data.corpus.records import Record
 from data.corpus.utterance import stem
 
 _AUDIO = ("flac", "wav", "mp3", "ogg", "oga", "opus", "sph", "aiff", "aif", "au", "caf", "w64", "audio")
@@ -75,34 +75,33 @@ def group_members(members: Sequence[TarMember]) -> list[_Sample]:
     return samples
 
 
+def _find_audio(members: Mapping[str, TarMember]) -> TarMember | None:
+    kinds = (kind for known in (_AUDIO, _OTHER_AUDIO) for kind in members if kind.split(".")[-1] in known)
+    return next((members[kind] for kind in kinds), None)
+
+
 def _read_sample(path: str, sample: _Sample, utterance_id: str, text_column: str) -> Record | Fault:
+    """Reads a sample; its transcript is a file, or else a field of its JSON."""
     blank = Record(f"{path}, {sample.key}", {}, "")
     members = sample.members
-    audio = next((kind for known in (_AUDIO, _OTHER_AUDIO) for kind in members if kind.split(".")[-1] in known), "")
-    if not audio:
+    audio = _find_audio(members)
+    if audio is None:
         shown = ", ".join(members)[:80]
         return blank.fault(f"has no audio but {shown}: add it, or leave the sample out", code="missing_audio")
-    fields: dict[str, object] = {}
-    if "json" in members:
-        place = f"{path}, {sample.key}.json"
+    place = f"{path}, {sample.key}.json"
+    try:
+        fields = parse_object(read_member(path, members["json"]), place) if "json" in members else {}
+    except MalformedFileError as error:
+        return blank._replace(place=place).fault(f"{str(error).removeprefix(place).strip()}, correct it")
+    text: object = fields.get(text_column or choose_column(fields, TEXT_COLUMNS))
+    if kind := choose_column(members, (text_column,) if text_column else _TEXTS):
         try:
-            fields = parse_object(read_member(path, members["json"]), place)
-        except MalformedFileError as error:
-            return blank._replace(place=place).fault(f"{str(error).removeprefix(place).strip()}, correct it")
-    text: object = None
-    kind = next((kind for kind in ((text_column,) if text_column else _TEXTS) if kind in members), "")
-    if kind:
-        content = read_member(path, members[kind])
-        try:
-            text = content.decode("utf-8-sig").strip()
+            text = read_member(path, members[kind]).decode("utf-8-sig").strip()
         except UnicodeDecodeError:
             return blank.fault(f"has a .{kind} that is not UTF-8 text, convert it")
-    else:
-        text = fields.get(text_column or choose_column(fields, TEXT_COLUMNS))
-    member = members[audio]
     kept: dict[str, object] = {
         **{name: value for name, value in fields.items() if name not in OWN_FIELDS},
-        "audio_filepath": str(ByteRange(path, member.offset, member.num_bytes)),
+        "audio_filepath": str(ByteRange(path, audio.offset, audio.num_bytes)),
         "utterance_id": fields.get("utterance_id") or utterance_id,
         "text": text,
         "speaker": fields.get(choose_column(fields, SPEAKER_COLUMNS)),

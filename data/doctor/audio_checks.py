@@ -32,10 +32,10 @@ class AudioMeasurement(NamedTuple):
     """Measurements of one recording.
 
     Attributes:
-        peak: largest magnitude after subtracting the mean; 1 is full scale.
-        level_db: root mean square in dB of full scale.
-        active_ratio: ratio of 20 ms frames that are not quiet.
-        clipped_ratio: ratio of samples that repeat their neighbor at the peak.
+        peak: Largest magnitude after subtracting the mean; 1 is full scale.
+        level_db: Root mean square in dB of full scale.
+        active_ratio: Ratio of 20 ms frames that are not quiet.
+        clipped_ratio: Ratio of samples that repeat their neighbor at the peak.
         key: 16 bytes that are equal for recordings with the same 16-bit audio at 16 kHz.
         cancels: True if the channels cancel each other, so that the model gets only one of them.
     """
@@ -53,11 +53,11 @@ def measure_recording(channels: np.ndarray, rate: int) -> AudioMeasurement:
 
     Args:
         channels: float32 [T, C], at least one sample.
-        rate: sample rate in Hz.
+        rate: Sample rate in Hz.
     """
     mono = to_mono(channels, rate, SAMPLE_RATE)
-    centred = mono - mono.mean(dtype=np.float64).astype(np.float32)
-    power = np.square(centred)
+    centered = mono - mono.mean(dtype=np.float64).astype(np.float32)
+    power = np.square(centered)
     peak = float(np.sqrt(power.max()))
     size = max(1, min(int(SAMPLE_RATE * FRAME_SECS), len(power)))
     frames = np.sqrt(power[: len(power) // size * size].reshape(-1, size).mean(axis=1))
@@ -90,7 +90,7 @@ class AudioStatistics:
         peak, level_db, active_ratio, clipped_ratio: float32 [M], NaN if unreadable.
         keys: M keys, b"" if unreadable.
         cancels: bool [M].
-        errors: utterance index -> why it cannot be read.
+        errors: Utterance index -> why it cannot be read.
     """
 
     indices: np.ndarray
@@ -109,10 +109,10 @@ def measure_audio(
     """Decodes and measures recordings in threads, because decoding, NumPy and hashing release the GIL.
 
     Args:
-        source: source of the recordings.
-        indices: utterances to decode, ascending.
-        advance: called with 1 after each recording.
-        num_workers: number of threads; None = one for each processor core.
+        source: Source of the recordings.
+        indices: Utterances to decode, ascending.
+        advance: Called with 1 after each recording.
+        num_workers: Number of threads; None = one for each processor core.
     """
     columns = np.full((4, len(indices)), np.nan, dtype=np.float32)
     keys: list[bytes] = [b""] * len(indices)

@@ -20,7 +20,7 @@ from data.doctor.preflight import TRAIN
 from data.doctor.segment_checks import check_shared_segments
 
 if TYPE_CHECKING:
-    from data.doctor.opened_sets import Opened
+    from data.doctor.opened_sets import OpenedSet
     from data.doctor.text_checks import Corpus
 
 FOLDER = "cleaned"
@@ -48,11 +48,11 @@ class CleanedSet:
     """A set without the utterances that have errors.
 
     Attributes:
-        name: name of the set in the report.
-        kept: utterances without errors.
-        left_out: utterances with errors.
-        reasons: id, or file and line, of everything that is left out -> why.
-        fields: config fields of the set.
+        name: Name of the set in the report.
+        kept: Utterances without errors.
+        left_out: Utterances with errors.
+        reasons: Id, or file and line, of everything that is left out -> why.
+        fields: Config fields of the set.
     """
 
     name: str
@@ -76,7 +76,7 @@ class CleanedSet:
         )
 
 
-def clean(opened: Sequence[Opened], findings: Sequence[Finding]) -> list[CleanedSet]:
+def clean(opened: Sequence[OpenedSet], findings: Sequence[Finding]) -> list[CleanedSet]:
     """Returns the sets of which something is left out; shards and sets that cannot be opened are not among them.
 
     Of recordings with contradicting transcripts all are left out, because nobody knows which one is right. What leaks
@@ -86,24 +86,43 @@ def clean(opened: Sequence[Opened], findings: Sequence[Finding]) -> list[Cleaned
         opened: The examined sets.
         findings: What was found in them.
     """
-    errors = [item for item in findings if item.severity == Severity.ERROR and item.code not in _NOT_OF_UTTERANCES]
-    errors += [item for item in findings if item.code in _LEFT_OUT_ANYWAY]
-    found = []
+    errors = [item for item in findings if _is_reason(item)]
     evaluations = {one.name: one.corpus for one in opened if one.corpus and not one.corpus_name}
-    for one in opened:
-        if one.corpus is None or not (utterances := listed_utterances(one.source)):
-            continue
-        reasons = _find_reasons(one, errors, {item.utterance_id for item in utterances})
-        if one.corpus_name:
-            _add_shared_segments(reasons, one.corpus, errors, evaluations)
-        if reasons:
-            kept = [item for item in utterances if item.utterance_id not in reasons]
-            left_out = [item for item in utterances if item.utterance_id in reasons]
-            found.append(CleanedSet(one.name, kept, left_out, reasons, one.fields))
-    return found
+    cleaned = (_clean_set(one, one.corpus, errors, evaluations) for one in opened if one.corpus)
+    return [one for one in cleaned if one.reasons]
 
 
-def _find_reasons(one: Opened, errors: Sequence[Finding], known: set[str]) -> dict[str, list[Reason]]:
+def _is_reason(item: Finding) -> bool:
+    """Returns whether a finding is a reason to leave its utterances out."""
+    is_error = item.severity == Severity.ERROR and item.code not in _NOT_OF_UTTERANCES
+    return is_error or item.code in _LEFT_OUT_ANYWAY
+
+
+def _clean_set(
+    one: OpenedSet, corpus: Corpus, errors: Sequence[Finding], evaluations: Mapping[str, Corpus]
+) -> CleanedSet:
+    """Divides the listed utterances of a set by its errors; shards list none."""
+    utterances = listed_utterances(corpus.source)
+    reasons = _find_reasons(one, errors, {item.utterance_id for item in utterances}) if utterances else {}
+    if utterances and one.corpus_name:
+        _add_shared_segments(reasons, corpus, errors, evaluations)
+    return CleanedSet(
+        name=one.name,
+        kept=[item for item in utterances if item.utterance_id not in reasons],
+        left_out=[item for item in utterances if item.utterance_id in reasons],
+        reasons=reasons,
+        fields=one.fields,
+    )
+
+
+def _find_reasons(one: OpenedSet, errors: Sequence[Finding], known: set[str]) -> dict[str, list[Reason]]:
+    """Returns utterance id, or file and line -> why it is left out of a set, by the findings about it.
+
+    Args:
+        one: The set.
+        errors: The errors of all sets.
+        known: Ids of the utterances of the set.
+    """
     reasons: dict[str, list[Reason]] = defaultdict(list)
     for item in errors:
         for key, what in item.details.items():
@@ -154,14 +173,18 @@ def write_cleaned(sets: Sequence[CleanedSet], folder: str | os.PathLike[str]) ->
         fields = read_fields([*one.kept, *one.left_out], **given)
         path = storage.join(target, f"{one.stem}.jsonl")
         write_text_atomic(path, format_jsonl(path, one.kept, fields))
-        lines = format_jsonl(path, one.left_out, fields).splitlines()
-        records = {item.utterance_id: json.loads(line) for item, line in zip(one.left_out, lines, strict=True)}
-        described = [
-            {
-                **records.get(key, {"utterance_id": key}),
-                "reasons": [{"code": code, "detail": what} for code, what in reasons],
-            }
-            for key, reasons in one.reasons.items()
-        ]
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in described)
-        write_text_atomic(storage.join(target, f"{one.stem}.left_out.jsonl"), text)
+        write_text_atomic(storage.join(target, f"{one.stem}.left_out.jsonl"), _format_left_out(one, path, fields))
+
+
+def _format_left_out(one: CleanedSet, path: str, fields: Mapping[str, Mapping[str, object]]) -> str:
+    """Returns a line for everything that is left out of a set, as in its manifest at `path`, with the reasons."""
+    lines = format_jsonl(path, one.left_out, fields).splitlines()
+    records = {item.utterance_id: json.loads(line) for item, line in zip(one.left_out, lines, strict=True)}
+    described = [
+        {
+            **records.get(key, {"utterance_id": key}),
+            "reasons": [{"code": code, "detail": what} for code, what in reasons],
+        }
+        for key, reasons in one.reasons.items()
+    ]
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in described)

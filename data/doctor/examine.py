@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -14,13 +16,13 @@ from tqdm import tqdm
 from data.batches.corpora import FIRST
 from data.batches.datasets import EvalData, TrainData
 from data.corpus.unlisted_audio import unlisted_audio
-from data.doctor import segment_checks, text_checks
+from data.doctor import text_checks
 from data.doctor.audio_checks import CLIPPED_RATIO, MIN_ACTIVE_RATIO, SILENT_PEAK, AudioStatistics, measure_audio
 from data.doctor.cleaning import clean
 from data.doctor.clips import collect_clips, collect_examples
-from data.doctor.findings import AUDIO_OF, Finding, advise, allow, find, merge, sort, without_explained
-from data.doctor.opened_sets import DatasetSpec, Opened, open_all
-from data.doctor.preflight import LEAKS, TRAIN
+from data.doctor.findings import AUDIO_OF, Finding, advise, allow, find, find_shared, merge, sort, without_explained
+from data.doctor.opened_sets import DatasetSpec, OpenedSet, evaluation_sets, open_all, trained_sets
+from data.doctor.preflight import LEAKS, TRAIN, check_corpus, check_leaks
 from data.doctor.report import DoctorReport, Memory, SetStatistics
 from data.doctor.sample import choose_utterances
 from data.doctor.statistics import (
@@ -32,38 +34,18 @@ from data.doctor.statistics import (
     predict_time,
     set_statistics,
     set_words,
-    vocabulary,
+    vocabulary_use,
 )
 from data.doctor.text_checks import Corpus, FramesFn
 from data.doctor.transcript_scores import ScoreFn, check_transcripts
 from data.text.tokenizer import CharTokenizer
 
 
-def examine(
-    *,
-    sets: Sequence[DatasetSpec],
-    tokenizer: CharTokenizer,
-    text_normalization: str,
-    frames_fn: FramesFn,
-    memory_fn: MemoryFn = lambda rows, samples, training: None,
-    time_fn: TimeFn = lambda shapes, updates_per_epoch: None,
-    available_bytes: int | None = None,
-    speed_factors: Sequence[float] = (1.0,),
-    min_duration_secs: float = 0.0,
-    max_duration_secs: float = 0.0,
-    allow_train_eval_overlap: bool = False,
-    max_hours: float = 0.0,
-    num_workers: int | None = None,
-    frozen_random: str = "",
-    device_faults: Sequence[str] = (),
-    keeps_head: bool = False,
-    score_fn: ScoreFn | None = None,
-    score_normalization: str = "",
-) -> DoctorReport:
-    """Examines the data of a config.
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Options of the doctor: what it knows of the model, the machine and the config.
 
-    Args:
-        sets: The training corpora, whose name is empty, the first one first, and the evaluation sets.
+    Attributes:
         tokenizer: Tokenizer of the model.
         text_normalization: Normalization style of `normalize_transcript`.
         frames_fn: Returns the model's frames of rows of so many samples.
@@ -83,38 +65,57 @@ def examine(
         score_fn: Scores transcripts against their audio with a trained model; None = no model.
         score_normalization: Normalization style of the texts of that model.
     """
+
+    tokenizer: CharTokenizer
+    text_normalization: str
+    frames_fn: FramesFn
+    memory_fn: MemoryFn = lambda rows, samples, training: None
+    time_fn: TimeFn = lambda shapes, updates_per_epoch: None
+    available_bytes: int | None = None
+    speed_factors: Sequence[float] = (1.0,)
+    min_duration_secs: float = 0.0
+    max_duration_secs: float = 0.0
+    allow_train_eval_overlap: bool = False
+    max_hours: float = 0.0
+    num_workers: int | None = None
+    frozen_random: str = ""
+    device_faults: Sequence[str] = ()
+    keeps_head: bool = False
+    score_fn: ScoreFn | None = None
+    score_normalization: str = ""
+
+
+def examine(*, sets: Sequence[DatasetSpec], **fields: Any) -> DoctorReport:
+    """Examines the data of a config.
+
+    Args:
+        sets: The training corpora, whose name is empty, the first one first, and the evaluation sets.
+        **fields: Fields of `DoctorOptions`.
+    """
+    options = DoctorOptions(**fields)
+    tokenizer, text_normalization = options.tokenizer, options.text_normalization
     opened = open_all(sets)
-    for one in opened:
-        if one.data:
-            one.measure(tokenizer=tokenizer, text_normalization=text_normalization, speed_factors=speed_factors)
-            one.findings += _check_without_audio(one, frames_fn)
-            one.findings += _check_limits(one, min_secs=min_duration_secs, max_secs=max_duration_secs)
-    _measure_all(opened, text_normalization=text_normalization, max_hours=max_hours, num_workers=num_workers)
-    train = [one for one in opened if one.corpus_name and one.corpus]
-    if score_fn is not None:
-        for one in opened:
-            if one.corpus and one.audio:
-                one.findings += check_transcripts(one.corpus, one.audio, score_fn, score_normalization)
-    memory = _predict_memory(opened, memory_fn, available_bytes)
-    findings = _gather_findings(opened, train, allow_train_eval_overlap=allow_train_eval_overlap)
-    findings += _check_config(memory, frozen_random)
-    data = train[0].data[0][1] if train else None
-    trained = _measure_texts(train, tokenizer=tokenizer, text_normalization=text_normalization)
-    spoken = [one.corpus for one in opened if one.corpus and not one.corpus_name]  # of evaluation sets
-    if trained is not None:
-        spoken = [trained, *spoken]
-        findings += text_checks.check_rare_characters(trained, tokenizer) if getattr(data, "made_vocab", False) else []
-    findings += find("unused_gpu", "machine", {message: "" for message in device_faults})
-    findings = sort(without_explained(merge(advise(findings, keeps_head=keeps_head))))
-    plan = plan_statistics(data.plan, frames_fn) if data else None
+    _measure_texts(opened, options)
+    _measure_all(opened, options)
+    _check_transcripts(opened, options)
+    data = next((data for one in opened for _, data in one.data if isinstance(data, TrainData)), None)
+    trained = _measure_training_texts(opened, data, options)
+    memory = _predict_memory(opened, options)
+    findings = _gather_findings(opened, options)
+    if trained is not None and data is not None and data.made_vocab:
+        findings += text_checks.check_rare_characters(trained, tokenizer)
+    findings += _check_config(memory, options)
+    findings = sort(without_explained(merge(advise(findings, keeps_head=options.keeps_head))))
+    plan = plan_statistics(data.plan, options.frames_fn) if data else None
+    spoken = [*([trained] if trained else []), *_corpora(evaluation_sets(opened))]
     return DoctorReport(
         findings=findings,
-        sets=_gather_statistics(opened, frames_fn),
+        sets=_gather_statistics(opened, options.frames_fn),
         plan=plan,
-        vocabulary=vocabulary(spoken, tokenizer) if trained else None,
+        vocabulary=vocabulary_use(spoken, tokenizer) if trained else None,
         memory=memory,
         words=set_words(spoken, text_normalization=text_normalization, trained=trained),
-        time=predict_time(plan, time_fn) if plan else None,
+        time=predict_time(plan, options.time_fn) if plan else None,
         clips=collect_clips(findings, _corpora(opened)),
         texts=_find_texts(findings, _corpora(opened)),
         cleaned=clean(opened, findings),
@@ -122,12 +123,36 @@ def examine(
     )
 
 
-def _measure_texts(train: Sequence[Opened], *, tokenizer: CharTokenizer, text_normalization: str) -> Corpus | None:
+def _measure_texts(opened: Sequence[OpenedSet], options: DoctorOptions) -> None:
+    """Measures the texts of each set that could be opened, and checks what needs no audio."""
+    for one in opened:
+        if one.data:
+            one.measure(
+                tokenizer=options.tokenizer,
+                text_normalization=options.text_normalization,
+                speed_factors=options.speed_factors,
+            )
+            one.findings += [*_check_without_audio(one, options.frames_fn), *_check_limits(one, options)]
+
+
+def _measure_training_texts(
+    opened: Sequence[OpenedSet], data: TrainData | None, options: DoctorOptions
+) -> Corpus | None:
     """Returns the texts of all training corpora together, None without any."""
-    data = train[0].data[0][1] if train else None
-    if not isinstance(data, TrainData) or len(data.corpora) == 1:
-        return train[0].corpus if train else None
-    return Corpus.measure(TRAIN, data.source, tokenizer=tokenizer, text_normalization=text_normalization)
+    if data is None or len(data.corpora) == 1:
+        return next(iter(_corpora(trained_sets(opened))), None)
+    return Corpus.measure(
+        TRAIN, data.source, tokenizer=options.tokenizer, text_normalization=options.text_normalization
+    )
+
+
+def _check_transcripts(opened: Sequence[OpenedSet], options: DoctorOptions) -> None:
+    """Adds the transcripts that a trained model does not find in their audio; nothing without a model."""
+    if options.score_fn is None:
+        return
+    for one in opened:
+        if one.corpus and one.audio:
+            one.findings += check_transcripts(one.corpus, one.audio, options.score_fn, options.score_normalization)
 
 
 def _find_texts(findings: Sequence[Finding], corpora: Sequence[Corpus]) -> dict[tuple[str, str], str]:
@@ -137,49 +162,57 @@ def _find_texts(findings: Sequence[Finding], corpora: Sequence[Corpus]) -> dict[
     return {(where, key): texts[where][key] for where, key in shown if key in texts.get(where, {})}
 
 
-def _corpora(opened: Sequence[Opened]) -> list[Corpus]:
+def _corpora(opened: Sequence[OpenedSet]) -> list[Corpus]:
     return [one.corpus for one in opened if one.corpus]
 
 
-def _check_limits(one: Opened, *, min_secs: float, max_secs: float) -> list[Finding]:
-    trained = one.trained
-    if trained is None:
+def _check_limits(one: OpenedSet, options: DoctorOptions) -> list[Finding]:
+    if one.trained is None:
         return []
-    return text_checks.check_durations(one.name, trained.left_out_secs, min_secs=min_secs, max_secs=max_secs)
+    return text_checks.check_durations(
+        one.name,
+        one.trained.left_out_secs,
+        min_secs=options.min_duration_secs,
+        max_secs=options.max_duration_secs,
+    )
 
 
-def _predict_memory(opened: Sequence[Opened], memory_fn: MemoryFn, available_bytes: int | None) -> list[Memory]:
+def _predict_memory(opened: Sequence[OpenedSet], options: DoctorOptions) -> list[Memory]:
     return [
-        predict_memory(item.name, data.plan, item.rows_at_once, memory_fn, available_bytes)
+        predict_memory(item.name, data.plan, item.rows_at_once, options.memory_fn, options.available_bytes)
         for item, data in _list_data(opened)
     ]
 
 
-def _list_data(opened: Sequence[Opened]) -> list[tuple[DatasetSpec, TrainData | EvalData]]:
+def _list_data(opened: Sequence[OpenedSet]) -> list[tuple[DatasetSpec, TrainData | EvalData]]:
     """Returns the data of each set; of training once, because its corpora have one plan and one augmentation."""
     return [(item, data) for one in opened for item, data in one.data if item.name or item.corpus == FIRST]
 
 
-def _check_config(memory: Sequence[Memory], frozen_random: str) -> list[Finding]:
+def _check_config(memory: Sequence[Memory], options: DoctorOptions) -> list[Finding]:
+    """Returns the findings about the config and the machine."""
     return [
         *find("memory", "config", {item.what: item.describe() for item in memory if item.is_too_much}),
-        *find("frozen_random", "config", {"model": frozen_random} if frozen_random else {}),
+        *find("frozen_random", "config", {"model": options.frozen_random} if options.frozen_random else {}),
+        *find("unused_gpu", "machine", {message: "" for message in options.device_faults}),
     ]
 
 
-def _gather_findings(
-    opened: Sequence[Opened], train: Sequence[Opened], *, allow_train_eval_overlap: bool
-) -> list[Finding]:
+def _gather_findings(opened: Sequence[OpenedSet], options: DoctorOptions) -> list[Finding]:
+    """Returns the findings of all sets, about their audio and about leaks between them too."""
     findings = [item for one in opened for item in one.findings]
     for one in opened:
         if one.corpus and one.audio:
             findings += _check_audio(one, one.corpus, one.audio)
-        if one.corpus and not one.corpus_name:
-            findings += [finding for trained in train for finding in _check_leaks(trained, one)]
-    return allow(findings, LEAKS) if allow_train_eval_overlap else findings
+    trained = trained_sets(opened)
+    for one in evaluation_sets(opened):
+        findings += [finding for train in trained for finding in _check_leaks(train, one)]
+    for number, one in enumerate(trained):
+        findings += find_shared(one.name, {earlier.name: _check_leaks(earlier, one) for earlier in trained[:number]})
+    return allow(findings, LEAKS) if options.allow_train_eval_overlap else findings
 
 
-def _gather_statistics(opened: Sequence[Opened], frames_fn: FramesFn) -> list[SetStatistics]:
+def _gather_statistics(opened: Sequence[OpenedSet], frames_fn: FramesFn) -> list[SetStatistics]:
     ends = axis_ends(_corpora(opened))
     return [
         set_statistics(
@@ -195,38 +228,33 @@ def _gather_statistics(opened: Sequence[Opened], frames_fn: FramesFn) -> list[Se
     ]
 
 
-def _check_without_audio(one: Opened, frames_fn: FramesFn) -> list[Finding]:
+def _check_without_audio(one: OpenedSet, frames_fn: FramesFn) -> list[Finding]:
     assert one.corpus is not None
     unlisted = unlisted_audio(**{name: one.fields.get(name, "") for name in ("format", "input", "text_column")})
     return [
-        *text_checks.check_texts(one.corpus),
+        *check_corpus(one.corpus, frames_fn),
         *text_checks.check_writing(one.corpus),
-        *text_checks.check_listed_durations(one.corpus),
-        *text_checks.check_fit(one.corpus, frames_fn),
-        *text_checks.check_sample_rates(one.corpus),
-        *text_checks.check_speaking_rates(one.corpus),
-        *segment_checks.check_overlaps(one.corpus),
-        *segment_checks.check_seeking(one.corpus),
         *find("unlisted_audio", one.name, unlisted),
     ]
 
 
-def _measure_all(
-    opened: Sequence[Opened], *, text_normalization: str, max_hours: float, num_workers: int | None
-) -> None:
+def _measure_all(opened: Sequence[OpenedSet], options: DoctorOptions) -> None:
+    """Decodes and measures the recordings of each set, or a sample of them."""
     corpora = {number: one.corpus for number, one in enumerate(opened) if one.corpus}
-    chosen = choose_utterances(corpora, text_normalization, max_hours)
+    chosen = choose_utterances(corpora, options.text_normalization, options.max_hours)
     with tqdm(total=sum(map(len, chosen.values())), desc="listening", unit="utt", disable=None) as bar:
         for number, corpus in corpora.items():
             indices = chosen[number]
-            opened[number].audio = measure_audio(corpus.source, indices, advance=bar.update, num_workers=num_workers)
+            opened[number].audio = measure_audio(
+                corpus.source, indices, advance=bar.update, num_workers=options.num_workers
+            )
             total, hours = len(corpus.secs), float(corpus.secs[indices].sum()) / 3600
             if len(indices) < total:
                 what = f"{total - len(indices):,} of {total:,}; {hours:.1f} h were listened to"
                 opened[number].findings += find("sampled", corpus.name, {"the others": what})
 
 
-def _check_audio(one: Opened, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
+def _check_audio(one: OpenedSet, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
     """Returns unreadable, silent, clipped and repeated recordings."""
     silent = audio.peak < SILENT_PEAK
     quiet = ~silent & (audio.active_ratio < MIN_ACTIVE_RATIO)
@@ -246,7 +274,7 @@ def _check_audio(one: Opened, corpus: Corpus, audio: AudioStatistics) -> list[Fi
     ]
 
 
-def _check_readable(one: Opened, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
+def _check_readable(one: OpenedSet, corpus: Corpus, audio: AudioStatistics) -> list[Finding]:
     if any(item.code == "damaged_shard" for item in one.findings):
         return []  # that finding names the shards already
     by_code: dict[str, dict[str, str]] = defaultdict(dict)
@@ -255,7 +283,7 @@ def _check_readable(one: Opened, corpus: Corpus, audio: AudioStatistics) -> list
     return [item for code, details in by_code.items() for item in find(code, one.name, details)]
 
 
-def _check_repeated(one: Opened, corpus: Corpus) -> list[Finding]:
+def _check_repeated(one: OpenedSet, corpus: Corpus) -> list[Finding]:
     ids, texts = corpus.source.utterance_ids, corpus.source.texts
     repeated: dict[str, str] = {}
     contradicting: dict[str, str] = {}
@@ -269,10 +297,8 @@ def _check_repeated(one: Opened, corpus: Corpus) -> list[Finding]:
     ]
 
 
-def _check_leaks(train: Opened, one: Opened) -> list[Finding]:
+def _check_leaks(train: OpenedSet, one: OpenedSet) -> list[Finding]:
     assert train.corpus is not None and one.corpus is not None
-    findings = text_checks.check_ids(train.corpus, one.corpus)
-    leaked = {key for item in findings if item.code == "id_leak" for key in item.details}
     ids, train_ids = one.corpus.source.utterance_ids, train.corpus.source.utterance_ids
     trained = _by_key(train)
     heard = {
@@ -280,15 +306,11 @@ def _check_leaks(train: Opened, one: Opened) -> list[Finding]:
         for key, places in _by_key(one).items()
         if key in trained
         for index in places
-        if ids[index] not in leaked
     }
-    findings += find("audio_leak", one.name, heard)
-    shared = segment_checks.check_shared_segments(train.corpus, one.corpus, leaked | heard.keys())
-    leaked |= heard.keys() | {key for item in shared for key in item.details}
-    return [*findings, *shared, *text_checks.check_speakers(train.corpus, one.corpus, leaked)]
+    return check_leaks(train.corpus, one.corpus, same_audio=heard)
 
 
-def _by_key(one: Opened) -> dict[bytes, list[int]]:
+def _by_key(one: OpenedSet) -> dict[bytes, list[int]]:
     """Maps content keys to utterances; silent recordings are excluded."""
     places: dict[bytes, list[int]] = defaultdict(list)
     if one.audio is not None:

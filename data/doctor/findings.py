@@ -20,9 +20,9 @@ class Check(NamedTuple):
     """One kind of finding.
 
     Attributes:
-        severity: default severity.
-        title: what is wrong; it follows "N:" in messages.
-        advice: what to do; it follows "To do:".
+        severity: Default severity.
+        title: What is wrong; it follows "N:" in messages.
+        advice: What to do; it follows "To do:".
     """
 
     severity: Severity
@@ -199,6 +199,11 @@ CHECKS: dict[str, Check] = {
         "evaluation utterances of which a part is trained on (same recording, overlapping segments)",
         "remove them from one of the two, or set --config.data.allow_train_eval_overlap if that is intended",
     ),
+    "shared_utterances": Check(
+        _W,
+        "utterances that an earlier training corpus has, too",
+        "remove them from one of the two; to hear a corpus more often, raise its weight",
+    ),
     "shared_id": Check(_W, "ids that training uses for other audio", "give every utterance its own id"),
     "speaker_leak": Check(
         _W,
@@ -232,6 +237,8 @@ EXPLAINED_BY = {
     ),
     "unlisted_audio": ("missing_transcript",),
 }
+# What the checks of two sets find of utterances that are in both.
+_SHARED = ("id_leak", "audio_leak", "segment_leak")
 _SHOWN_DETAILS = 3
 # Utterances of a finding on the page; doctor.json has them all. Suspect transcripts are there to be corrected.
 _ON_PAGE, _SUSPECTS_ON_PAGE = 200, 2_000
@@ -248,11 +255,11 @@ class Finding:
     """All findings of one kind in one set.
 
     Attributes:
-        code: key of `CHECKS`.
-        where: name of the set, such as "train".
-        details: utterance id (or file, line, speaker, shard) -> what is wrong with it.
-        severity: severity of the check, unless a config changes it.
-        advice: advice of the check, unless a config changes it.
+        code: Key of `CHECKS`.
+        where: Name of the set, such as "train".
+        details: Utterance id (or file, line, speaker, shard) -> what is wrong with it.
+        severity: Severity of the check, unless a config changes it.
+        advice: Advice of the check, unless a config changes it.
     """
 
     code: str
@@ -294,8 +301,8 @@ def choose_advice(code: str, *, keeps_head: bool) -> str:
     """Returns what to do about the findings of a check.
 
     Args:
-        code: key of `CHECKS`.
-        keeps_head: whether training starts from a trained head, whose vocabulary the run must keep.
+        code: Key of `CHECKS`.
+        keeps_head: Whether training starts from a trained head, whose vocabulary the run must keep.
     """
     return _ADVICE_FOR_KEPT_HEAD if keeps_head and code == "unknown_characters" else CHECKS[code].advice
 
@@ -343,3 +350,18 @@ def sort(findings: Iterable[Finding]) -> list[Finding]:
 def count(findings: Iterable[Finding], severity: Severity) -> int:
     """Counts the findings of a severity."""
     return sum(item.severity == severity for item in findings)
+
+
+def find_shared(where: str, leaks: Mapping[str, Iterable[Finding]]) -> list[Finding]:
+    """Returns one finding with the utterances of a training corpus that earlier ones have, too.
+
+    Args:
+        where: Name of the corpus.
+        leaks: Name of each earlier corpus -> what the checks for leaks find between the two.
+    """
+    details: dict[str, str] = {}
+    for train, found in leaks.items():
+        for item in found:
+            for key, what in item.details.items() if item.code in _SHARED else ():
+                details.setdefault(key, f"in {train}: {what}")
+    return find("shared_utterances", where, details)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.readable import describe_error
 from data.batches.corpora import FIRST, TrainCorpus
 from data.batches.datasets import EvalData, TrainData
 from data.corpus.faults import Fault, Report
@@ -25,11 +26,11 @@ class DatasetSpec:
     """One set of a config.
 
     Attributes:
-        name: name of the evaluation set, "" for a training corpus.
-        fields: config fields format, input, split, text_column, speakers, exclude_speakers and held_out_ratio.
-        build: opens the set and reports its faults.
-        rows_at_once: returns the rows of an update that one device computes at a time.
-        corpus: name of the training corpus among several, all of which `build` opens.
+        name: Name of the evaluation set, "" for a training corpus.
+        fields: Config fields format, input, split, text_column, speakers, exclude_speakers and held_out_ratio.
+        build: Opens the set and reports its faults.
+        rows_at_once: Returns the rows of an update that one device computes at a time.
+        corpus: Name of the training corpus among several, all of which `build` opens.
     """
 
     name: str
@@ -46,7 +47,7 @@ class DatasetSpec:
 
 
 @dataclass
-class Opened:
+class OpenedSet:
     """One set, or several with the same utterances, and what the checks have found so far."""
 
     name: str
@@ -80,7 +81,17 @@ class Opened:
         return self.data[0][1].source if trained is None else trained.source
 
 
-def open_all(sets: Sequence[DatasetSpec]) -> list[Opened]:
+def trained_sets(opened: Sequence[OpenedSet]) -> list[OpenedSet]:
+    """Returns the training corpora that could be opened."""
+    return [one for one in opened if one.corpus_name and one.corpus]
+
+
+def evaluation_sets(opened: Sequence[OpenedSet]) -> list[OpenedSet]:
+    """Returns the evaluation sets that could be opened."""
+    return [one for one in opened if one.corpus and not one.corpus_name]
+
+
+def open_all(sets: Sequence[DatasetSpec]) -> list[OpenedSet]:
     """Opens every set despite its faults; evaluation sets with the same utterances become one."""
     groups: dict[tuple[str, ...], list[DatasetSpec]] = defaultdict(list)
     for item in sets:
@@ -90,18 +101,18 @@ def open_all(sets: Sequence[DatasetSpec]) -> list[Opened]:
     return [_open(group, told) for group in groups.values()]
 
 
-def _open(group: Sequence[DatasetSpec], told: set[tuple[str, ...]]) -> Opened:
+def _open(group: Sequence[DatasetSpec], told: set[tuple[str, ...]]) -> OpenedSet:
     """Opens sets with the same utterances; `told` gets the faults, which are not repeated."""
     fields = group[0].fields
     corpus = "" if group[0].name else group[0].corpus
     name = train_name(corpus) if corpus else f"eval {', '.join(item.name for item in group)}"
-    one = Opened(name, fields, corpus)
+    one = OpenedSet(name, fields, corpus)
     for item in group:
         faults: list[Fault] = []
         try:
             one.data.append((item, item.build(faults.append)))
         except (ValueError, OSError) as error:
-            one.findings += find("unusable_corpus", one.name, {item.name or one.name: " ".join(str(error).split())})
+            one.findings += find("unusable_corpus", one.name, {item.name or one.name: describe_error(error)})
         if item is group[0]:
             one.findings += _describe_faults(one, faults, told)
     if fields["format"] == "tfrecord" and one.data:
@@ -109,14 +120,14 @@ def _open(group: Sequence[DatasetSpec], told: set[tuple[str, ...]]) -> Opened:
     return one
 
 
-def _check_shards(one: Opened) -> None:
+def _check_shards(one: OpenedSet) -> None:
     """Finds all damaged shards by their checksums, where opening the set stops at the first."""
     damaged = verify_shards(one.fields["input"], split=one.fields.get("split", ""))
     others = [finding for finding in one.findings if finding.code != "damaged_shard"]
     one.findings = others + find("damaged_shard", one.name, damaged)
 
 
-def _describe_faults(one: Opened, faults: Sequence[Fault], told: set[tuple[str, ...]]) -> list[Finding]:
+def _describe_faults(one: OpenedSet, faults: Sequence[Fault], told: set[tuple[str, ...]]) -> list[Finding]:
     findings: list[Finding] = []
     for fault in faults:
         place = (fault.code, str(one.fields["input"]), str(one.fields.get("split", "")))

@@ -11,7 +11,17 @@ from data.batches.corpora import FIRST
 from data.batches.datasets import EvalData, TrainData
 from data.common.errors import InputError
 from data.doctor import segment_checks, text_checks
-from data.doctor.findings import Finding, Severity, advise, allow, choose_advice, sort, without_explained
+from data.doctor.findings import (
+    Finding,
+    Severity,
+    advise,
+    allow,
+    choose_advice,
+    find,
+    find_shared,
+    sort,
+    without_explained,
+)
 from data.doctor.text_checks import Corpus, FramesFn
 from data.text.labels import most_common_unknown
 from data.text.tokenizer import CharTokenizer
@@ -60,30 +70,13 @@ def check_before_training(
         measure(train_name(name), corpus.source, speed_factors=speed_factors)
         for name, corpus in train_data.corpora.items()
     ]
-    found: list[Finding] = []
-    for train in trained:
-        found += [
-            *text_checks.check_texts(train),
-            *text_checks.check_listed_durations(train),
-            *text_checks.check_fit(train, frames_fn),
-            *text_checks.check_sample_rates(train),
-            *text_checks.check_speaking_rates(train),
-            *segment_checks.check_overlaps(train),
-            *segment_checks.check_seeking(train),
-        ]
+    found = [item for train in trained for item in check_corpus(train, frames_fn)]
+    found += _check_shared(trained)
     if train_data.made_vocab:  # of the texts of all corpora
         whole = trained[0] if len(trained) == 1 else measure(TRAIN, train_data.source)
         found += text_checks.check_rare_characters(whole, tokenizer)
     for name, data in eval_data.items():
-        corpus = measure(f"eval {name}", data.source)
-        found += [*text_checks.check_texts(corpus), *text_checks.check_listed_durations(corpus)]
-        found += text_checks.check_fit(corpus, frames_fn)
-        for train in trained:
-            leaks = text_checks.check_ids(train, corpus)
-            leaked = {key for item in leaks for key in item.details if item.code == "id_leak"}
-            leaks += segment_checks.check_shared_segments(train, corpus, leaked)
-            leaked |= {key for item in leaks for key in item.details if item.code == "segment_leak"}
-            found += [*leaks, *text_checks.check_speakers(train, corpus, leaked)]
+        found += _check_evaluation_set(measure(f"eval {name}", data.source), trained, frames_fn)
     found = advise(allow(found, LEAKS) if allow_train_eval_overlap else found, keeps_head=keeps_head)
     findings = sort(without_explained(found))
     for item in findings:
@@ -91,10 +84,48 @@ def check_before_training(
             logging.warning("%s", item.line())
     for train in trained:
         _refuse_spoiled(train, findings, keeps_head=keeps_head)
-    for item in findings:
-        if item.code == "id_leak" and item.severity == Severity.ERROR:
-            raise InputError(item.line())
+    _refuse_leaks(findings)
     return findings
+
+
+def _check_evaluation_set(corpus: Corpus, trained: Sequence[Corpus], frames_fn: FramesFn) -> list[Finding]:
+    return [
+        *text_checks.check_texts(corpus),
+        *text_checks.check_listed_durations(corpus),
+        *text_checks.check_fit(corpus, frames_fn),
+        *(item for train in trained for item in check_leaks(train, corpus)),
+    ]
+
+
+def check_corpus(corpus: Corpus, frames_fn: FramesFn) -> list[Finding]:
+    """Returns the findings about a training corpus, or another set by itself, that need no audio."""
+    return [
+        *text_checks.check_texts(corpus),
+        *text_checks.check_listed_durations(corpus),
+        *text_checks.check_fit(corpus, frames_fn),
+        *text_checks.check_sample_rates(corpus),
+        *text_checks.check_speaking_rates(corpus),
+        *segment_checks.check_overlaps(corpus),
+        *segment_checks.check_seeking(corpus),
+    ]
+
+
+def check_leaks(train: Corpus, other: Corpus, *, same_audio: Mapping[str, str] | None = None) -> list[Finding]:
+    """Returns what a training corpus has of another set, too; an utterance is named once, by the closest match.
+
+    Args:
+        train: Training corpus.
+        other: Evaluation set, or a later training corpus.
+        same_audio: Utterance of the other set -> how its audio is in training; None if nothing was decoded.
+    """
+    found = text_checks.check_ids(train, other)
+    leaked = {key for item in found if item.code == "id_leak" for key in item.details}
+    heard = {key: what for key, what in (same_audio or {}).items() if key not in leaked}
+    leaked |= heard.keys()
+    shared = segment_checks.check_shared_segments(train, other, leaked)
+    leaked |= {key for item in shared for key in item.details}
+    found += find("audio_leak", other.name, heard)
+    return [*found, *shared, *text_checks.check_speakers(train, other, leaked)]
 
 
 def train_name(corpus: str) -> str:
@@ -102,7 +133,24 @@ def train_name(corpus: str) -> str:
     return TRAIN if corpus == FIRST else f"{TRAIN} {corpus}"
 
 
+def _refuse_leaks(findings: Sequence[Finding]) -> None:
+    """Raises InputError if training has an evaluation utterance and that is not allowed."""
+    for item in findings:
+        if item.code == "id_leak" and item.severity == Severity.ERROR:
+            raise InputError(item.line())
+
+
+def _check_shared(trained: Sequence[Corpus]) -> list[Finding]:
+    """Returns the utterances of each training corpus that an earlier one has, too."""
+    return [
+        item
+        for number, train in enumerate(trained)
+        for item in find_shared(train.name, {one.name: check_leaks(one, train) for one in trained[:number]})
+    ]
+
+
 def _refuse_spoiled(train: Corpus, findings: Sequence[Finding], *, keeps_head: bool) -> None:
+    """Raises InputError if too many characters or utterances of a training corpus cannot be learned."""
     advice = "; --mode=doctor lists them all"
     which = train.name.removeprefix(TRAIN)  # " NAME" of one of several corpora
     if train.labels.unknown_ratio > MAX_UNKNOWN_LABELS:

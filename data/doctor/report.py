@@ -23,10 +23,10 @@ class Histogram:
     """Histogram of a value over the utterances of a set.
 
     Attributes:
-        title: name of the value with its unit; it names the horizontal axis.
-        edges: ascending, one more than counts; values beyond the ends are counted in the outermost bins.
-        counts: utterances in each bin.
-        median: median of all values.
+        title: Name of the value with its unit; it names the horizontal axis.
+        edges: Ascending, one more than counts; values beyond the ends are counted in the outermost bins.
+        counts: Utterances in each bin.
+        median: Median of all values.
     """
 
     title: str
@@ -68,11 +68,11 @@ class Shape:
     """One shape of training batches.
 
     Attributes:
-        padded_secs: length of a padded row.
-        num_frames: frames of the model for such a row.
-        num_batches: batches of this shape in the first epoch.
-        num_rows: rows of these batches, padding rows included.
-        padding_ratio: ratio of their samples that is padding.
+        padded_secs: Length of a padded row.
+        num_frames: Frames of the model for such a row.
+        num_batches: Batches of this shape in the first epoch.
+        num_rows: Rows of these batches, padding rows included.
+        padding_ratio: Ratio of their samples that is padding.
     """
 
     padded_secs: float
@@ -91,6 +91,11 @@ class PlanStatistics:
     padding_ratio: float
     shapes: list[Shape]
 
+    def describe(self) -> str:
+        """Returns the updates of an epoch, the padding and the shapes as text."""
+        shapes = ", ".join(f"{shape.padded_secs:.1f} s x {shape.num_batches:,}" for shape in self.shapes)
+        return f"{self.updates_per_epoch:,} updates an epoch, {100 * self.padding_ratio:.1f} % padding; shapes {shapes}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
@@ -98,10 +103,10 @@ class Memory:
 
     Attributes:
         what: "training" or "evaluation NAME".
-        num_rows: rows of a microbatch.
-        secs: length of each row.
-        predicted_bytes: predicted memory; None if there is no estimate for the model.
-        available_bytes: memory of the machine or the device; None if unknown.
+        num_rows: Rows of a microbatch.
+        secs: Length of each row.
+        predicted_bytes: Predicted memory; None if there is no estimate for the model.
+        available_bytes: Memory of the machine or the device; None if unknown.
     """
 
     what: str
@@ -129,11 +134,11 @@ class Vocabulary:
     """Use of the vocabulary by the training texts.
 
     Attributes:
-        counts: token -> occurrences, without special tokens.
-        unused: tokens that no training text has, so that they cannot be learned.
-        unknown: characters of the training texts that are no token, most frequent first.
-        unknown_ratio: ratio of all characters that is unknown.
-        only_in_evaluation: characters of evaluation texts that no training text has.
+        counts: Token -> occurrences, without special tokens.
+        unused: Tokens that no training text has, so that they cannot be learned.
+        unknown: Characters of the training texts that are no token, most frequent first.
+        unknown_ratio: Ratio of all characters that is unknown.
+        only_in_evaluation: Characters of evaluation texts that no training text has.
     """
 
     counts: dict[str, int]
@@ -148,12 +153,12 @@ class SetWords:
     """Words of one set, and those of them that training never has.
 
     Attributes:
-        name: name of the set, as in `SetStatistics`.
-        num_words: words of all texts.
-        num_distinct: distinct words.
+        name: Name of the set, as in `SetStatistics`.
+        num_words: Words of all texts.
+        num_distinct: Distinct words.
         frequent: (word, count) of the most frequent words.
-        num_unseen: words of all texts that no training text has; 0 for the training set.
-        num_unseen_distinct: distinct words among them.
+        num_unseen: Words of all texts that no training text has; 0 for the training set.
+        num_unseen_distinct: Distinct words among them.
         unseen: (word, count) of the most frequent among them.
     """
 
@@ -176,10 +181,10 @@ class TrainingTime:
     """Predicted time of all updates, without evaluations and checkpoints.
 
     Attributes:
-        num_updates: updates of the run.
-        low_secs: lower end of the prediction.
-        high_secs: upper end of the prediction.
-        basis: how it was predicted, a clause.
+        num_updates: Updates of the run.
+        low_secs: Lower end of the prediction.
+        high_secs: Upper end of the prediction.
+        basis: How it was predicted, a clause.
     """
 
     num_updates: int
@@ -199,17 +204,17 @@ class DoctorReport:
     """Result of the doctor.
 
     Attributes:
-        findings: sorted, worst first.
-        sets: statistics of each set.
-        plan: batches of the first epoch; None without a training set.
-        vocabulary: use of the vocabulary; None without a training set.
-        memory: predicted memory of each set's largest batch.
-        words: words of each set.
-        time: predicted training time; None if it cannot be predicted.
+        findings: Sorted, worst first.
+        sets: Statistics of each set.
+        plan: Batches of the first epoch; None without a training set.
+        vocabulary: Use of the vocabulary; None without a training set.
+        memory: Predicted memory of each set's largest batch.
+        words: Words of each set.
+        time: Predicted training time; None if it cannot be predicted.
         clips: (set, utterance id) -> FLAC file of an utterance with a finding; not part of the JSON.
         texts: (set, utterance id) -> transcript of an utterance on the page, which can be marked; not part of the JSON.
-        cleaned: sets of which utterances have errors, without them; not part of the JSON.
-        examples: utterances of the sets that are altered, to listen to; their audio is not part of the JSON.
+        cleaned: Sets of which utterances have errors, without them; not part of the JSON.
+        examples: Utterances of the sets that are altered, to listen to; their audio is not part of the JSON.
     """
 
     findings: list[Finding]
@@ -238,11 +243,7 @@ class DoctorReport:
         """Returns the lines for a terminal: sets, batches, memory, time, words, findings and the verdict."""
         lines = [_describe_set(one) for one in self.sets]
         if self.plan:
-            shapes = ", ".join(f"{shape.padded_secs:.1f} s x {shape.num_batches:,}" for shape in self.plan.shapes)
-            lines.append(
-                f"plan: {self.plan.updates_per_epoch:,} updates an epoch, {100 * self.plan.padding_ratio:.1f} % "
-                f"padding; shapes {shapes}"
-            )
+            lines.append(f"plan: {self.plan.describe()}")
         lines += [f"memory, {item.what}: {item.describe()}" for item in self.memory]
         if self.time:
             lines.append(f"time, {self.time.describe()}")

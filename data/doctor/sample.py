@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from data.doctor.text_checks import Corpus
-from data.text.tokenizer import normalize_transcript
+from data.text.normalization import normalize_transcript
 
 
 def choose_utterances(

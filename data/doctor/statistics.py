@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from common.readable import shorten
 from data.audio.decoding import SAMPLE_RATE
 from data.batches.plan import BatchPlan, padding_ratio
 from data.doctor.audio_checks import AudioStatistics
@@ -24,7 +25,8 @@ from data.doctor.report import (
 )
 from data.doctor.text_checks import Corpus, FramesFn
 from data.text.labels import most_common_unknown
-from data.text.tokenizer import CharTokenizer, normalize_transcript
+from data.text.normalization import normalize_transcript
+from data.text.tokenizer import CharTokenizer
 
 MemoryFn = Callable[[int, int, bool], int | None]
 """(rows, samples of a row, training) -> bytes; None if there is no estimate for the model."""
@@ -59,12 +61,12 @@ def set_statistics(
     """Computes the statistics of one set.
 
     Args:
-        corpus: utterances of the set.
-        audio: measurements of the decoded utterances.
-        fields: format, input and split of the config.
-        frames_fn: returns the model's frames of rows of so many samples.
-        num_left_out: utterances outside the allowed durations.
-        ends: ends of the axes of durations and characters, from `axis_ends`.
+        corpus: Utterances of the set.
+        audio: Measurements of the decoded utterances.
+        fields: Format, input and split of the config.
+        frames_fn: Returns the model's frames of rows of so many samples.
+        num_left_out: Utterances outside the allowed durations.
+        ends: Ends of the axes of durations and characters, from `axis_ends`.
     """
     labels = corpus.labels
     frames = np.maximum(frames_fn(corpus.source.num_samples), 1)
@@ -118,11 +120,11 @@ def predict_memory(
     """Predicts the memory of a set's largest microbatch.
 
     Args:
-        name: name of the evaluation set, "" for training.
-        plan: batches of the set.
-        rows_at_once: returns the rows of an update that one device computes at a time.
-        memory_fn: predicts the memory of a batch.
-        available_bytes: memory of the machine; None if unknown.
+        name: Name of the evaluation set, "" for training.
+        plan: Batches of the set.
+        rows_at_once: Returns the rows of an update that one device computes at a time.
+        memory_fn: Predicts the memory of a batch.
+        available_bytes: Memory of the machine; None if unknown.
     """
     shapes = [
         (rows_at_once(rows, samples), samples)
@@ -149,9 +151,9 @@ def set_words(corpora: Sequence[Corpus], *, text_normalization: str, trained: Co
     """Counts the words of each set, and those of them that training never has.
 
     Args:
-        corpora: sets to count, the training set included.
-        text_normalization: normalization of the texts.
-        trained: the training set; None if it could not be opened, and nothing is then called unseen.
+        corpora: Sets to count, the training set included.
+        text_normalization: Normalization of the texts.
+        trained: The training set; None if it could not be opened, and nothing is then called unseen.
     """
     known = _count_words(trained, text_normalization) if trained else None
     found = []
@@ -183,10 +185,10 @@ def _count_words(corpus: Corpus, text_normalization: str) -> Counter[str]:
 
 def _most_common(counts: Counter[str]) -> list[tuple[str, int]]:
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_MAX_WORDS]
-    return [(word if len(word) <= _LONGEST_WORD else f"{word[: _LONGEST_WORD - 1]}…", count) for word, count in ordered]
+    return [(shorten(word, _LONGEST_WORD), count) for word, count in ordered]
 
 
-def vocabulary(corpora: Sequence[Corpus], tokenizer: CharTokenizer) -> Vocabulary:
+def vocabulary_use(corpora: Sequence[Corpus], tokenizer: CharTokenizer) -> Vocabulary:
     """Computes how the texts of the first corpus, the training set, use the vocabulary."""
     train, *others = corpora
     counts = train.labels.token_counts

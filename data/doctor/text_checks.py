@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.readable import shorten
 from common.spacing import unspaced_length
 from data.audio.decoding import SAMPLE_RATE
 from data.batches.rows import samples_at_speed
@@ -15,7 +16,8 @@ from data.corpus.sources import Source, duration_conflicts
 from data.doctor.findings import Finding, find
 from data.text.labels import Labels, measure_labels
 from data.text.markup import drop_markup, dropped_markup, find_markup
-from data.text.tokenizer import UNKNOWN, CharTokenizer, describe_character
+from data.text.normalization import describe_character
+from data.text.tokenizer import UNKNOWN, CharTokenizer
 
 FramesFn = Callable[[np.ndarray], np.ndarray]
 """int64 [N] samples -> int [N] frames, by the arithmetic of the model's convolutions."""
@@ -34,6 +36,7 @@ _MISSING_CELLS = ("nan", "NaN", "NA", "N/A", "<NA>", "None")
 # In so many labels even the rarest letter of a language occurs more than twice; what does not is rather a typing error.
 _MIN_LABELS_FOR_RARE = 10_000
 _MOST_OF_RARE = 2
+_SHOWN_CHARACTERS = 40
 
 
 @dataclass(frozen=True)
@@ -42,10 +45,10 @@ class Corpus:
 
     Attributes:
         name: "train" or "eval NAME".
-        source: utterances.
-        labels: measurements of their texts.
-        speed_factors: factors of the speed perturbation.
-        text_normalization: style of the texts.
+        source: Utterances.
+        labels: Measurements of their texts.
+        speed_factors: Factors of the speed perturbation.
+        text_normalization: Style of the texts.
     """
 
     name: str
@@ -77,6 +80,10 @@ class Corpus:
         """Returns a finding about the utterances at `indices`."""
         return find(code, self.name, {self.source.utterance_ids[int(i)]: what(int(i)) for i in indices})
 
+    def quote(self, index: int) -> str:
+        """Returns the transcript of an utterance, or its beginning, in quotation marks."""
+        return repr(shorten(self.source.texts[index], _SHOWN_CHARACTERS))
+
 
 def check_texts(corpus: Corpus) -> list[Finding]:
     """Returns empty texts, unknown or dropped characters, and markup that nobody speaks."""
@@ -87,17 +94,17 @@ def check_texts(corpus: Corpus) -> list[Finding]:
     missing = [index for index, text in enumerate(texts) if text.strip() in _MISSING_CELLS]
     broken = [index for index, text in enumerate(texts) if "\n" in text.strip()]
     return [
-        *corpus.find("empty_text", empty, lambda i: f"{shorten(texts[i])!r}" if texts[i].strip() else ""),
+        *corpus.find("empty_text", empty, lambda i: corpus.quote(i) if texts[i].strip() else ""),
         *corpus.find(
             "unknown_characters",
             list(labels.unknown),
             lambda i: " ".join(describe_character(character) for character in labels.unknown[i]),
         ),
-        *corpus.find("lost_digits", digits, lambda i: repr(shorten(texts[i]))),
+        *corpus.find("lost_digits", digits, corpus.quote),
         *corpus.find("lost_symbols", list(labels.lost_symbols), lambda i: " ".join(labels.lost_symbols[i])),
-        *corpus.find("markup", list(markup), lambda i: shorten(" ".join(markup[i]))),
+        *corpus.find("markup", list(markup), lambda i: shorten(" ".join(markup[i]), _SHOWN_CHARACTERS)),
         *corpus.find("missing_cells", missing, lambda i: repr(texts[i])),
-        *corpus.find("line_breaks", broken, lambda i: repr(shorten(texts[i]))),
+        *corpus.find("line_breaks", broken, corpus.quote),
     ]
 
 
@@ -123,11 +130,10 @@ def check_rare_characters(corpus: Corpus, tokenizer: CharTokenizer) -> list[Find
 
 def check_writing(corpus: Corpus) -> list[Finding]:
     """Returns notes about the writing of a set: characters and markup not read as written, digits, missing spaces."""
-    texts, kept_digits = corpus.source.texts, corpus.labels.kept_digits
     return [
         *find("read_otherwise", corpus.name, _describe_reread(corpus)),
         *find("dropped_markup", corpus.name, _describe_dropped_markup(corpus)),
-        *corpus.find("kept_digits", kept_digits, lambda i: repr(shorten(texts[i]))),
+        *corpus.find("kept_digits", corpus.labels.kept_digits, corpus.quote),
         *_check_spaces(corpus),
     ]
 
@@ -189,8 +195,7 @@ def check_speaking_rates(corpus: Corpus) -> list[Finding]:
     if len(spoken) < _MIN_FOR_RATES:
         return findings
     rates = np.log((num_labels[spoken] + _EDGE_LABELS) / secs[spoken])
-    median = np.median(rates)
-    spread = 1.4826 * np.median(np.abs(rates - median))
+    median, spread = robust_spread(rates)
     limit = max(np.log(_MIN_RATE_RATIO), _MIN_RATE_SPREADS * spread)
     usual = float(np.median(num_labels[spoken] / secs[spoken]))
     findings += corpus.find(
@@ -206,6 +211,12 @@ def check_speaking_rates(corpus: Corpus) -> list[Finding]:
             what = f"rank correlation {correlation:.2f} over {len(spoken):,} utterances, wanted at least 0.4"
             findings += find("unrelated_transcripts", corpus.name, {"all": what})
     return findings
+
+
+def robust_spread(values: np.ndarray) -> tuple[float, float]:
+    """Returns the median, and the standard deviation that a normal distribution of this width would have."""
+    median = float(np.median(values))
+    return median, 1.4826 * float(np.median(np.abs(values - median)))
 
 
 def check_durations(
@@ -274,11 +285,6 @@ def _describe_dropped_markup(corpus: Corpus) -> dict[str, str]:
             counts[kind] += 1
             first.setdefault(kind, name)
     return {
-        shorten(kind): f"{count:,} text{'s' * (count != 1)}, first {first[kind]}"
+        shorten(kind, _SHOWN_CHARACTERS): f"{count:,} text{'s' * (count != 1)}, first {first[kind]}"
         for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     }
-
-
-def shorten(text: str, max_characters: int = 40) -> str:
-    """Returns a text, or its beginning and an ellipsis if it is longer."""
-    return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"

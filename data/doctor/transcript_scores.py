@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from common.readable import shorten
 from data.common.errors import InputError
 from data.doctor.audio_checks import SILENT_PEAK, AudioStatistics
 from data.doctor.findings import SUSPECT, Finding
-from data.doctor.text_checks import Corpus, shorten
-from data.text.tokenizer import normalize_transcript
+from data.doctor.text_checks import Corpus, robust_spread
+from data.text.normalization import normalize_transcript
 
 ScoreFn = Callable[[Iterable[tuple[np.ndarray, str]]], Iterator[tuple[float, str]]]
 """Pairs of a waveform, float32 [T] at 16 kHz, and its text -> (score, what the model hears) of each, in order.
@@ -61,9 +62,7 @@ def check_transcripts(
     known = np.isfinite(scores)
     if not known.any():
         return []
-    median = float(np.median(scores[known]))
-    spread = 1.4826 * float(np.median(np.abs(scores[known] - median)))
-    limit = max(min(median - _SPREADS * spread, -_MIN_LOSS), -_SURELY_WRONG)
+    limit = _find_limit(scores[known])
     order = [position for position in np.argsort(scores, kind="stable") if known[position] and scores[position] < limit]
     details = {scored[position]: (scores[position], found[position][1]) for position in order}
     return corpus.find(
@@ -73,3 +72,9 @@ def check_transcripts(
             f"score {details[index][0]:.2f}; the model hears {shorten(details[index][1], _SHOWN_CHARACTERS)!r}"
         ),
     )
+
+
+def _find_limit(scores: np.ndarray) -> float:
+    """Returns the score below which a transcript is suspect, given those of the set, float [N]."""
+    median, spread = robust_spread(scores)
+    return max(min(median - _SPREADS * spread, -_MIN_LOSS), -_SURELY_WRONG)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from tqdm import tqdm
 
 from common import storage
+from common.readable import describe_error
 from data.common.errors import InputError
 from data.common.files import Lock, write_text_atomic
 from data.shards.writer import ShardTask, read_note, write_shard
@@ -68,5 +69,5 @@ def write_or_tell(task: ShardTask) -> None:
     try:
         write_shard(task)
     except (InputError, OSError) as error:
-        note = {"fingerprint": task.fingerprint, "error": " ".join(str(error).split())}
+        note = {"fingerprint": task.fingerprint, "error": describe_error(error)}
         write_text_atomic(task.note_path, json.dumps(note))

@@ -26,7 +26,7 @@ from data.shards.index import COLUMNS, FORMAT_VERSION, INDEX_NAME, read_index
 from data.shards.local_runner import LocalRunner
 from data.shards.records import PAYLOADS
 from data.shards.writer import ShardTask, digest, is_intact, read_note, too_many_bad
-from data.text.tokenizer import normalize_transcript
+from data.text.normalization import normalize_transcript
 
 SHARD_MB = 128.0  # large enough to list few, small enough to read in parallel from object stores
 _RECORD_BYTES = 120  # approximate size of the feature names, lengths and checksums of a record

@@ -17,6 +17,7 @@ from typing import Any
 
 from common import storage
 from common.json_files import MalformedFileError, field, parse_object
+from common.readable import describe_error
 from data.audio.decoding import SAMPLE_RATE, resampled_length
 from data.audio.open_files import OpenFiles
 from data.common.errors import InputError
@@ -212,7 +213,7 @@ def _write_records(
 def _describe_bad(utterance: Utterance, error: Exception) -> list[str]:
     if isinstance(error, InputError):
         return [error.code or "unreadable_audio", str(error)]
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = describe_error(error)
     return ["unreadable_audio", f"cannot read {utterance.audio_filepath} ({reason}): fetch or make it again"]
 
 

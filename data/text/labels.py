@@ -11,14 +11,8 @@ import numpy as np
 
 from common.text_style import text_base
 from data.text.markup import drop_markup
-from data.text.tokenizer import (
-    CharTokenizer,
-    has_digits,
-    is_lost_symbol,
-    normalize_transcript,
-    read_character,
-    split_characters,
-)
+from data.text.normalization import has_digits, is_lost_symbol, normalize_transcript, read_character, split_characters
+from data.text.tokenizer import CharTokenizer
 
 _CHUNK = 4096  # transcripts to process at a time, fast in NumPy with little memory
 
@@ -99,17 +93,17 @@ def measure_labels(texts: Sequence[str], *, tokenizer: CharTokenizer, text_norma
     digits, kept_digits = (digits, []) if text_base(text_normalization) == "librispeech" else ([], digits)
     reread, lost_symbols = _find_reread(texts, text_normalization)
     return Labels(
-        lengths,
-        repeats,
-        unknowns,
-        unknown,
-        digits,
-        token_counts,
-        first_texts,
-        num_words,
-        reread,
-        lost_symbols,
-        kept_digits,
+        num_labels=lengths,
+        num_repeats=repeats,
+        num_unknown=unknowns,
+        unknown=unknown,
+        digits=digits,
+        token_counts=token_counts,
+        first_texts=first_texts,
+        num_words=num_words,
+        reread=reread,
+        lost_symbols=lost_symbols,
+        kept_digits=kept_digits,
     )
 
 

@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 from common import storage
 from data.corpus.faults import Fault
-from data.corpus.manifest import iterate_rows
-from data.corpus.rows import iterate_lines, read_table_records
+from data.corpus.manifest import ONE_FILE_FORMATS, delimiter_of, iterate_rows
+from data.corpus.records import iterate_lines, read_table_records
 from data.corpus.utterance import Row, stem, suffix
 from data.shards.index import INDEX_NAME
 from data.shards.source import TFRecordSource
-from data.text.tokenizer import normalize_transcript
+from data.text.normalization import normalize_transcript
 from data.unlabelled.recordings import FileRecording, ShardRecording
 
-_MANIFESTS = {".jsonl": "", ".csv": ",", ".tsv": "\t"}
+_MANIFESTS = tuple(f".{format}" for format in ONE_FILE_FORMATS)
 
 
 class Unusable(NamedTuple):
@@ -80,9 +80,9 @@ class UnlabelledCorpus:
     def _count(self, path: str) -> int:
         if is_shards(path):
             return len(TFRecordSource(input=path).utterance_ids)
-        if (kind := suffix(path)) not in _MANIFESTS:
+        if suffix(path) not in _MANIFESTS:
             return len(self._files(path))
-        if delimiter := _MANIFESTS[kind]:
+        if delimiter := delimiter_of(path):
             faults: list[Fault] = []
             return len(read_table_records(path, delimiter, faults.append, needs_text=False)) + len(faults)
         return sum(1 for _ in iterate_lines(path))

@@ -95,12 +95,10 @@ def build_actions(
         stop: Ends the run after an evaluation if a signal has come.
     """
     step, metrics_path = run_files.global_step, storage.join(run_files.workdir, layout.METRICS_FILE)
-    data, best_set = evaluators.data if evaluators else {}, options.best_metric_set
-    best_digest = data[best_set].digest if best_set in data else ""
     writer = writers.MetricsWriter(
         path=metrics_path,
         global_step=step,
-        set_digests={name: one.digest for name, one in data.items()},
+        set_digests=_digests_of(evaluators),
         extra=lambda: _describe_data(trainer, train_data, int(step.numpy())),
     )
     unreadable = UnreadableReport(path=metrics_path, global_step=step, unreadable_fn=train_data.unreadable)
@@ -110,14 +108,7 @@ def build_actions(
         eval_every=options.eval_every if evaluators is not None else 0,
         peek=trainer.peek,
     )
-    early = EarlyStopping(
-        patience=options.patience if evaluators is not None else 0,
-        sets=[best_set, *([] if trainer.ema is None else [ema_name(best_set)])],
-        metrics_path=metrics_path,
-        global_step=step,
-        set_digest=best_digest,
-        metric=options.best_metric,
-    )
+    early = _build_early_stopping(run_files, options, trainer, evaluators)
     collapse = CollapseWatch(
         global_step=step,
         num_updates=options.num_updates,
@@ -130,22 +121,12 @@ def build_actions(
         workdir=run_files.workdir,
         is_chief=is_chief,
     )
+    recording: list[Action] = []
     writing: list[Action] = []
     if is_chief:
-        best = BestCheckpoint(
-            checkpoint=tf.train.Checkpoint(model=trainer.model),
-            directory=storage.join(run_files.workdir, layout.BEST_FOLDER),
-            global_step=step,
-            run_id=run_files.run_id,
-        )
-        scores = evaluators.scores if evaluators else {}
-        writing = [
-            run_files,
-            writers.PredictionsWriter(workdir=run_files.workdir, scores=scores, data=data, global_step=step),
-            writers.SaveBest(best=best, key=(best_set, options.best_metric), ema=trainer.ema, set_digest=best_digest),
-            make_report(workdir=run_files.workdir, global_step=step, data=data),
-            writer,  # last: its lines mark the evaluation as done; a kill before them repeats it
-        ]
+        recording = [run_files, writer, unreadable]
+        # The writer of metrics is last: its lines mark the evaluation as done; a kill before them repeats it.
+        writing = [*_writing_actions(run_files, options, trainer, evaluators, make_report), writer]
 
     def report_unreadable() -> None:
         run_files()
@@ -153,19 +134,61 @@ def build_actions(
 
     return LoopActions(
         # Actions that may stop the run come last, after everything is written.
-        after_updates=[
-            *([run_files, writer, unreadable] if is_chief else ()),
-            log,
-            collapse,
-            guard,
-            skips,
-            check_signal,
-        ],
+        after_updates=[*recording, log, collapse, guard, skips, check_signal],
         after_evaluation=[*writing, log.resume, log.log_evaluation, collapse.after_evaluation, early, stop],
         log=log,
         early=early,
         report_unreadable=report_unreadable,
     )
+
+
+def _writing_actions(
+    run_files: RunFiles,
+    options: ActionOptions,
+    trainer: Trainer,
+    evaluators: EvaluatorGroup | None,
+    make_report: Callable[..., ReportWriter],
+) -> list[Action]:
+    """Returns the actions that write what an evaluation leaves, but for its metrics; arguments of `build_actions`."""
+    data, scores = (evaluators.data, evaluators.scores) if evaluators else ({}, {})
+    workdir, step, best_set = run_files.workdir, run_files.global_step, options.best_metric_set
+    best = BestCheckpoint(
+        checkpoint=tf.train.Checkpoint(model=trainer.model),
+        directory=storage.join(workdir, layout.BEST_FOLDER),
+        global_step=step,
+        run_id=run_files.run_id,
+    )
+    return [
+        run_files,
+        writers.PredictionsWriter(workdir=workdir, scores=scores, data=data, global_step=step),
+        writers.SaveBest(
+            best=best,
+            key=(best_set, options.best_metric),
+            ema=trainer.ema,
+            set_digest=_digests_of(evaluators).get(best_set, ""),
+        ),
+        make_report(workdir=workdir, global_step=step, data=data),
+    ]
+
+
+def _build_early_stopping(
+    run_files: RunFiles, options: ActionOptions, trainer: Trainer, evaluators: EvaluatorGroup | None
+) -> EarlyStopping:
+    """Builds the early stopping by the raw and the averaged weights; arguments of `build_actions`."""
+    name = options.best_metric_set
+    return EarlyStopping(
+        patience=options.patience if evaluators is not None else 0,
+        sets=[name] if trainer.ema is None else [name, ema_name(name)],
+        metrics_path=storage.join(run_files.workdir, layout.METRICS_FILE),
+        global_step=run_files.global_step,
+        set_digest=_digests_of(evaluators).get(name, ""),
+        metric=options.best_metric,
+    )
+
+
+def _digests_of(evaluators: EvaluatorGroup | None) -> dict[str, str]:
+    """Returns evaluation set -> the digest of its utterances."""
+    return {name: data.digest for name, data in evaluators.data.items()} if evaluators else {}
 
 
 def _describe_data(trainer: Trainer, train_data: TrainData, num_updates: int) -> dict[str, Any]:

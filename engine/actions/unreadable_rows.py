@@ -10,10 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from common import storage
 from engine.common import files
 from engine.common.signals import StopTraining
-from engine.workdir.records import read_metrics
+from engine.workdir.records import read_metrics_if_any
 
 SPLIT = "unreadable"
 # Recordings of similar length often fail together, which makes whole batches of a bucket unreadable; this many
@@ -48,7 +47,7 @@ class UnreadableReport:
         if not found:
             return
         if self._known is None:
-            lines = read_metrics(self.path) if storage.is_file(self.path) else []
+            lines = read_metrics_if_any(self.path)
             self._known = {str(line.get("utterance_id")) for line in lines if line.get("split") == SPLIT}
         for update, utterance_id, reason in found:
             if utterance_id not in self._known:

@@ -6,7 +6,7 @@ import copy
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -266,12 +266,16 @@ def _settle(directory: str) -> None:
     for path, damage in damaged:
         folder = manifest.set_aside(path)
         logging.error("%s is damaged: %s; moved to %s, continuing from %s", path, damage, folder, paths[-1])
-    state = storage.join(directory, layout.TENSORFLOW_LIST)
-    if paths:
-        names = [os.path.basename(path) for path in paths]
-        lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
-        # Without a timestamp the manager never deletes the checkpoint.
-        lines += [f"all_model_checkpoint_timestamps: {storage.state(path + '.index').mtime_ns / 1e9}" for path in paths]
-        files.write_text_atomic(state, "\n".join(lines) + "\n")
-    else:
-        storage.remove(state)
+    _write_list(storage.join(directory, layout.TENSORFLOW_LIST), paths)
+
+
+def _write_list(path: str, checkpoints: Sequence[str]) -> None:
+    """Writes TensorFlow's list of the checkpoints in a folder, or removes it if there are none."""
+    if not checkpoints:
+        storage.remove(path)
+        return
+    names = [os.path.basename(one) for one in checkpoints]
+    lines = [f'model_checkpoint_path: "{names[-1]}"', *(f'all_model_checkpoint_paths: "{name}"' for name in names)]
+    # Without a timestamp the manager never deletes the checkpoint.
+    lines += [f"all_model_checkpoint_timestamps: {storage.state(one + '.index').mtime_ns / 1e9}" for one in checkpoints]
+    files.write_text_atomic(path, "\n".join(lines) + "\n")

@@ -62,6 +62,10 @@ def check(checkpoint: str, manifest: Mapping[str, Any] | None, about: Mapping[st
             f"{checkpoint}: the training data{where} have changed since it was saved: {', '.join(changed)}; restore "
             "the corpus, or choose another workdir and start from these weights with --config.model.init"
         )
+    _warn_of_packages(manifest, about)
+
+
+def _warn_of_packages(manifest: Mapping[str, Any], about: Mapping[str, Any]) -> None:
     packages = [f"{name} {before} then, {now} now" for name, before, now in _changes(manifest, about, "packages")]
     if packages:
         logging.warning(

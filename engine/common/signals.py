@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
+from common.readable import describe_error
+
 # Grace period if nothing is to be saved: the main thread may be inside a long library call.
 _AT_ONCE_SECS = 3.0
 # Part of the grace period that is reserved for the exit of the process.
@@ -210,7 +212,7 @@ class StopOnSignal:
             if rescue is not None:
                 rescue()
         except Exception as error:
-            _say(f"saving during the running update failed: {' '.join(str(error).split())}")
+            _say(f"saving during the running update failed: {describe_error(error)}")
 
     def _write_note(self, what: str) -> None:
         if (note := self.note) is None:

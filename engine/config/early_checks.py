@@ -16,6 +16,7 @@ from common.nearest import name_nearest
 from common.split_paths import STDIN, join_split_paths
 from common.spread_paths import is_spread
 from common.weight_names import repository_hint
+from engine.common.journal import SUFFIX
 from engine.config.extras import EXTRAS, check_extra
 from engine.config.output_formats import EXPORT_FORMATS, choose_format
 from engine.config.recorded_run import run_folder
@@ -57,16 +58,22 @@ def check_run(
     if trains or mode == "doctor":  # the doctor reports a missing corpus among its findings
         _check_model(fields["model"], presets)
         _check_init(fields["model"]["init"], workdir)
-    if mode == "doctor" and checkpoint:
-        check_checkpoint(checkpoint)
-        _check_has_config(checkpoint)
-    elif mode == "doctor" and weights:
-        raise ValueError(f"--weights={weights}: chooses weights of --checkpoint, which is missing; give both or none")
+    if mode == "doctor":
+        _check_scoring(checkpoint, weights)
     for name in _evaluated_sets(fields, mode):
         _check_corpus(f"data.eval.{name}", data["eval"][name], data["prepare_command"])
     _check_vocab(data["vocab"], own="" if trains or mode == "doctor" else _find_own_vocab(workdir, checkpoint))
     if mode in ("eval", "tune_lm"):
         _check_weights(workdir, checkpoint)
+
+
+def _check_scoring(checkpoint: str, weights: str) -> None:
+    """Checks the recognizer with which the doctor scores transcripts."""
+    if checkpoint:
+        check_checkpoint(checkpoint)
+        _check_has_config(checkpoint)
+    elif weights:
+        raise ValueError(f"--weights={weights}: chooses weights of --checkpoint, which is missing; give both or none")
 
 
 def _check_weights(workdir: str, checkpoint: str) -> None:
@@ -261,7 +268,8 @@ def _check_output(mode: str, output: str, output_format: str) -> None:
         return
     if mode in _WRITES_FOLDER:
         check_folder("--output", output)
-        if mode != "align" and os.path.isdir(output) and os.listdir(output):
+        is_interrupted = mode == "segment" and os.path.exists(f"{output.rstrip('/')}{SUFFIX}")
+        if mode != "align" and not is_interrupted and os.path.isdir(output) and os.listdir(output):
             raise ValueError(f"--output={output}: is not empty; give --output a new folder")
         return
     if mode == "transcribe":

@@ -86,6 +86,14 @@ EPOCHS_OF = {
     "checkpoint.every_updates": "checkpoint.every_epochs",
 }
 
+_ADAPTING = ("model.lora_rank", "model.bottleneck_size")
+# Field that acts inside the network -> what a SavedModel lacks for it, and what to do.
+_NEED_OUR_NETWORK = {
+    "runtime.deterministic": "draws random numbers of its own; set False",
+    "model.train_adapters_only": "has no attention adapters; set False",
+    **dict.fromkeys(_ADAPTING, "has no layers to adapt; set 0, or model.source=native"),
+}
+
 # The fields of the training loop, which every run must have. `engine.config.validation` checks train.schedule, whose
 # choices only TensorFlow code knows.
 TRAINING_RULES: dict[str, Rule] = {
@@ -288,22 +296,16 @@ def _check_together(values: Mapping[str, Any]) -> None:
     for name, by_epochs in EPOCHS_OF.items():
         if (number := values.get(name)) and (epochs := values.get(by_epochs)):
             raise ValueError(f"{by_epochs}={epochs:g} and {name}={number} are both set; set one of them to 0")
-    if values.get("runtime.deterministic") and values.get("model.source") == "hub":
-        raise ValueError(
-            "runtime.deterministic=True: the SavedModel of model.source=hub draws random numbers of its own; set False"
-        )
-    if values.get("model.train_adapters_only") and values.get("model.source") == "hub":
-        raise ValueError(
-            "model.train_adapters_only=True: the SavedModel of model.source=hub has no attention adapters; set False"
-        )
-    adapted = [name for name in ("model.lora_rank", "model.bottleneck_size") if values.get(name)]
+    if values.get("model.source") == "hub":
+        _check_saved_model(values)
+    adapted = [name for name in _ADAPTING if values.get(name)]
     if len(adapted) > 1:
         raise ValueError(f"{' and '.join(f'{name}={values[name]}' for name in adapted)}: set one of them to 0")
-    if adapted and values.get("model.source") == "hub":
-        raise ValueError(
-            f"{adapted[0]}={values[adapted[0]]}: the SavedModel of model.source=hub has no layers to adapt; set 0, or "
-            "model.source=native"
-        )
+    _check_bounds(values)
+
+
+def _check_bounds(values: Mapping[str, Any]) -> None:
+    """Checks that no lower bound is above its upper one."""
     for name in ("data.*_duration_secs", "segment.*_secs", *(f"pseudo_label.*_{kind}" for kind in _BOUNDED)):
         low, high = (values.get(name.replace("*", end), 0) for end in ("min", "max"))
         if 0 < high < low:
@@ -311,6 +313,13 @@ def _check_together(values: Mapping[str, Any]) -> None:
                 f"{name.replace('*', 'max')}={high:g} is less than {name.replace('*', 'min')}={low:g}: no utterance is "
                 "between them"
             )
+
+
+def _check_saved_model(values: Mapping[str, Any]) -> None:
+    """Checks the fields that a SavedModel of model.source=hub cannot follow."""
+    for name, lack in _NEED_OUR_NETWORK.items():
+        if values.get(name):
+            raise ValueError(f"{name}={values[name]}: the SavedModel of model.source=hub {lack}")
 
 
 def _is_in_epochs(name: str, values: Mapping[str, Any]) -> bool:

@@ -66,6 +66,21 @@ def with_text_normalization(config: ConfigDict, *, run: str) -> ConfigDict:
     return found.lock()
 
 
+def with_recorded(config: ConfigDict, parts: Components, *, run: str) -> ConfigDict:
+    """Returns the config with all that a trained run has decided: text normalization, architecture and adaptation.
+
+    Args:
+        config: The config, see configs/base.py.
+        parts: Callables of data and models, of which `find_architecture` is called.
+        run: A workdir, or a checkpoint in one, to evaluate.
+
+    Raises:
+        ValueError: There is no such run, or its architecture and the config contradict each other.
+    """
+    config = with_text_normalization(config, run=run)
+    return with_adaptation(with_architecture(config, parts, run=run), run=run)
+
+
 def with_data(config: ConfigDict, data: TrainData, *, run: str = "") -> ConfigDict:
     """Returns the config with the fields that the training data decides: text normalization, and epochs in updates.
 

@@ -114,7 +114,7 @@ MODES = {
         reads="Audio (--inputs) with a text beside each recording (NAME.txt, .srt, .vtt, .TextGrid or .eaf), a "
         "recognizer (--checkpoint), and config.segment, if a config is given.",
         writes="A folder at --output: segments.jsonl, a manifest with offsets, left_out.jsonl with the reasons, and "
-        "segments.html with the worst to listen to.",
+        "segments.html with the worst to listen to; the same command continues an interrupted one.",
         flags=_USE | {"config", "window_secs"},
         example="python run.py --mode=segment --checkpoint=runs/base --inputs=lectures/ --output=datasets/lectures",
     ),

@@ -222,14 +222,20 @@ def _untrained_run(fields: dict[str, Any], path: str) -> dict[str, Any]:
     # The vocab.json beside it has its own size.
     recipe = {name: fields[name] for name in (*ARCHITECTURE_FIELDS, *ADAPTATION_FIELDS) if name in fields}
     architecture = {name: value for name, value in fields.items() if name not in (*recipe, "vocab_size")}
-    vocab = storage.join(storage.parent(path), layout.VOCAB_FILE)
-    tokens = layout.read_object(vocab) if storage.is_file(vocab) else {}
-    letters = "".join(token for token in tokens if len(token) == 1)
-    # Transcripts are compared and aligned in the case that the model writes.
-    text_normalization = "unicode" if letters.islower() else "librispeech"
     return {
         "seed": 0,
         "model": {"preset": "auto", "architecture": architecture, "freeze_feature_encoder": False, **recipe},
-        "data": {"on_rate_mismatch": "resample", "text_normalization": text_normalization, "eval": {}},
+        "data": {
+            "on_rate_mismatch": "resample",
+            "text_normalization": _guess_text_normalization(storage.parent(path)),
+            "eval": {},
+        },
         "train": {"precision": "float32"},
     }
+
+
+def _guess_text_normalization(folder: str) -> str:
+    """Returns the style of the case that a model writes, by its vocab.json; texts are compared and aligned in it."""
+    vocab = storage.join(folder, layout.VOCAB_FILE)
+    tokens = layout.read_object(vocab) if storage.is_file(vocab) else {}
+    return "unicode" if "".join(token for token in tokens if len(token) == 1).islower() else "librispeech"

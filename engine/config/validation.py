@@ -27,6 +27,10 @@ _RANDOM_FIELDS = (
     "mask_time_prob", "mask_feature_prob", "hidden_dropout", "attention_dropout", "activation_dropout",
     "feature_projection_dropout", "final_dropout",
 )  # fmt: skip
+_START_FROM_WEIGHTS = (
+    "set --config.model.init=WEIGHTS, which python -m models.convert --input=HF_FOLDER --output=WEIGHTS makes; or "
+    f"{TRAIN_FROM_RANDOM}"
+)
 
 
 def check_values(config: ConfigDict) -> None:
@@ -187,41 +191,39 @@ def find_frozen_random(config: ConfigDict) -> str:
     model = config.model
     if model.get("source", "native") != "native":
         return ""  # a SavedModel comes with its weights
-    remedy = (
-        "set --config.model.init=WEIGHTS, which python -m models.convert --input=HF_FOLDER --output=WEIGHTS makes; or "
-        f"{TRAIN_FROM_RANDOM}"
-    )
-    if not model.init and model.freeze_feature_encoder:
+    if not model.init:
+        return _find_frozen_without_init(model, num_updates=config.train.num_updates)
+    if model.freeze_feature_encoder and not is_weight_name(model.init) and (origin := _random_origin(model.init)):
+        return (
+            f"model.freeze_feature_encoder=True, but the feature encoder of {model.init} (model.init) is random: the "
+            f"run in {origin} began with random weights and had it frozen; {_START_FROM_WEIGHTS}"
+        )
+    return ""
+
+
+def _find_frozen_without_init(model: ConfigDict, *, num_updates: int) -> str:
+    """Returns `find_frozen_random` of a model that starts from random weights."""
+    if model.freeze_feature_encoder:
         return (
             "model.freeze_feature_encoder=True, but model.init is empty: the feature encoder would stay random for "
-            f"ever; {remedy}"
+            f"ever; {_START_FROM_WEIGHTS}"
         )
-    if not model.init and model.get("train_adapters_only", False):
+    if model.get("train_adapters_only", False):
         return (
             "model.train_adapters_only=True, but model.init is empty: all but adapters and head would stay random for "
             "ever; set --config.model.train_adapters_only=False, or --config.model.init=WEIGHTS of an MMS model"
         )
     adapted = next((name for name in ("lora_rank", "bottleneck_size") if model.get(name, 0)), "")
-    if not model.init and adapted:
+    if adapted:
         return (
             f"model.{adapted}={model[adapted]}, but model.init is empty: all weights but a few would stay random for "
             f"ever; set --config.model.{adapted}=0, or --config.model.init=WEIGHTS"
         )
-    if not model.init and 0 < config.train.num_updates <= model.freeze_encoder_updates:
+    if 0 < num_updates <= model.freeze_encoder_updates:
         return (
-            f"model.freeze_encoder_updates={model.freeze_encoder_updates} of train.num_updates="
-            f"{config.train.num_updates}, but model.init is empty: the encoder would stay random for ever; set "
+            f"model.freeze_encoder_updates={model.freeze_encoder_updates} of train.num_updates={num_updates}, but "
+            "model.init is empty: the encoder would stay random for ever; set "
             "--config.model.freeze_encoder_updates=0, or --config.model.init=WEIGHTS"
-        )
-    if (
-        model.init
-        and model.freeze_feature_encoder
-        and not is_weight_name(model.init)
-        and (origin := _random_origin(model.init))
-    ):
-        return (
-            f"model.freeze_feature_encoder=True, but the feature encoder of {model.init} (model.init) is random: the "
-            f"run in {origin} began with random weights and had it frozen; {remedy}"
         )
     return ""
 

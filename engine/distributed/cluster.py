@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -58,16 +59,19 @@ def read_task() -> Task:
         raise ValueError(f"{wanted}; it is {text[:_SHOWN_CHARACTERS]!r} ({error})") from error
     addresses = tuple(address for name in _JOBS for address in cluster.get(name, ()))
     if unknown := sorted(set(cluster) - set(_JOBS)):
-        reason = f"job {unknown[0]!r} is not one of {', '.join(_JOBS)}"
-    elif job not in cluster or not 0 <= index < len(cluster[job]):
-        reason = f"task {job} {index} is not in its cluster"
-    elif len(cluster.get("chief", ["one"])) != 1:
-        reason = "it must have exactly one chief"
-    elif len(set(addresses)) != len(addresses):
-        reason = "an address occurs twice"
-    else:
-        return Task(job, index, addresses, {name: len(cluster[name]) for name in _JOBS if name in cluster})
-    raise ValueError(f"{wanted}; {reason}")
+        raise ValueError(f"{wanted}; job {unknown[0]!r} is not one of {', '.join(_JOBS)}")
+    if fault := _find_fault(cluster, job, index, addresses):
+        raise ValueError(f"{wanted}; {fault}")
+    return Task(job, index, addresses, {name: len(cluster[name]) for name in _JOBS if name in cluster})
+
+
+def _find_fault(cluster: Mapping[str, Sequence[str]], job: str, index: int, addresses: Sequence[str]) -> str:
+    """Returns what is wrong with a cluster of known jobs, or with the place of a task in it; "" if nothing is."""
+    if job not in cluster or not 0 <= index < len(cluster[job]):
+        return f"task {job} {index} is not in its cluster"
+    if len(cluster.get("chief", ["one"])) != 1:
+        return "it must have exactly one chief"
+    return "an address occurs twice" if len(set(addresses)) != len(addresses) else ""
 
 
 def _parse_tf_config(text: str) -> tuple[dict[str, list[str]], str, int]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from common.readable import describe_error
+
 # TensorFlow raises one of these in a process whose peer is gone, depending on what it was doing.
 _LOSSES = (
     tf.errors.UnavailableError,
@@ -36,7 +38,7 @@ def explained_loss(strategy: tf.distribute.Strategy) -> Iterator[None]:
     except _LOSSES as error:
         if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = describe_error(error, 300)
         raise WorkerLostError(
             "another worker is gone, so this one stops; checkpoints are intact: start every worker again to continue "
             f"from the newest one ({type(error).__name__}: {reason})"

@@ -88,14 +88,12 @@ def build_strategy(
         raise ValueError(f"--tpu={tpu} needs --strategy=tpu, got {name}")
     if name == "multi_worker":
         return _multi_worker(read_task(), start_secs=start_secs, heartbeat_secs=heartbeat_secs)
-    if name in ("auto", "tpu"):
-        address = tpu or _find_tpu() or ("local" if name == "tpu" else "")
-        try:
-            if address:
-                return _tpu(address)
-        except ValueError:
-            if tpu or name == "tpu":
-                raise  # the user asked for a TPU and does not want to train on a CPU instead
+    if name == "tpu" or tpu:
+        return _tpu(tpu or _find_tpu() or "local")
+    # Whoever asks for a TPU does not want to train on a CPU instead; with "auto" an address is only tried.
+    if name == "auto" and (address := _find_tpu()):
+        with contextlib.suppress(ValueError):
+            return _tpu(address)
     return _local(name)
 
 

@@ -11,13 +11,20 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from common.audio_kinds import HEAD_BYTES, AudioKind, can_read, conversion_command, has_media_extra, identify
+from common.audio_kinds import (
+    AUDIO_SUFFIXES,
+    HEAD_BYTES,
+    AudioKind,
+    can_read,
+    conversion_command,
+    has_media_extra,
+    identify,
+)
 from common.split_paths import STDIN, join_split_paths
 
-AUDIO_EXTENSIONS = (".flac", ".wav", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".au", ".caf", ".w64", ".rf64")
-# Other extensions of readable recordings, and extensions of unreadable ones whose content is not recognized.
-_RARE_EXTENSIONS = (".oga", ".sph", ".snd", ".wave", ".bwf", ".aifc", ".voc", ".gsm")
-_FOREIGN_EXTENSIONS = (".raw", ".pcm", ".sln", ".vox", ".m4a", ".mp4", ".webm", ".aac", ".amr", ".wma", ".mkv", ".mov")
+# Other endings of readable recordings, and endings of unreadable ones whose content is not recognized.
+_RARE_SUFFIXES = (".snd", ".wave", ".bwf", ".aifc", ".voc", ".gsm")
+_FOREIGN_SUFFIXES = (".raw", ".pcm", ".sln", ".vox", ".m4a", ".mp4", ".webm", ".aac", ".amr", ".wma", ".mkv", ".mov")
 _NUM_NAMED = 5
 
 
@@ -25,7 +32,7 @@ def find_audio(inputs: Sequence[str]) -> list[str]:
     """Returns the audio files among `inputs`, in order and each once; reports on stderr what it ignores in a folder.
 
     Args:
-        inputs: Files of any name, folders (searched recursively, through links, for `AUDIO_EXTENSIONS` and other files
+        inputs: Files of any name, folders (searched recursively, through links, for `AUDIO_SUFFIXES` and other files
             with audio content; hidden files are ignored), patterns with * ? [ ] and **, or "-" for standard input. A
             name with commas may have been split at them.
 
@@ -72,7 +79,7 @@ def _search(root: str) -> list[str]:
     others.pop(".txt", None)  # transcripts beside the audio
     note = _describe_ignored(foreign, others)
     if not found:
-        raise ValueError(f"{root}: no {', '.join(AUDIO_EXTENSIONS)} file in this folder{note and f'; it holds {note}'}")
+        raise ValueError(f"{root}: no {', '.join(AUDIO_SUFFIXES)} file in this folder{note and f'; it holds {note}'}")
     if note:
         print(f"{root}: ignored {note}", file=sys.stderr)
     return sorted(found)
@@ -112,12 +119,12 @@ def _find_obstacle(path: str) -> str | None:
     """Returns why a recording cannot be read, "" if it can; None if the file is not a recording."""
     if os.path.exists(path) and not os.path.isfile(path):
         return "a pipe or a device"
-    if _suffix(path) in AUDIO_EXTENSIONS + _RARE_EXTENSIONS:
+    if _suffix(path) in AUDIO_SUFFIXES + _RARE_SUFFIXES:
         return ""
     kind = _kind(path)
     if can_read(kind):
         return ""
-    if (kind is not None and kind.is_audio) or _suffix(path) in _FOREIGN_EXTENSIONS:
+    if (kind is not None and kind.is_audio) or _suffix(path) in _FOREIGN_SUFFIXES:
         return kind.name if kind is not None else "not a format that can be read"
     return None
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from common import storage
 from common.json_files import field, optional_field
 from common.workdir_layout import VOCAB_FILE
-from engine.checkpointing.restore import restore_weights
+from engine.checkpointing.restore import find_weights, restore_weights
 from engine.config import builders, recorded_run
 from engine.config.decode import choose_decode
 from engine.inference.beam_search import BeamSearchDecoder
@@ -132,6 +132,15 @@ def read_text_rules(checkpoint: str) -> dict[str, str]:
         data = recorded_run.load_run(checkpoint)[0].data
         return {name: data[name] for name in names}
     return {name: field(exported, name, str, storage.join(checkpoint, EXPORT_FILE)) for name in names}
+
+
+def identify_weights(checkpoint: str, weights: str = "") -> str:
+    """Returns a name of a recognizer's weights that changes when a training replaces the best ones; "" for none."""
+    if not checkpoint:
+        return ""
+    if read_export_fields(checkpoint) is not None:
+        return storage.absolute(checkpoint)
+    return f"{storage.absolute(find_weights(checkpoint, weights=weights))} {weights}".strip()
 
 
 def find_decode(

@@ -30,7 +30,7 @@ from engine.training.ema import EmaWeights
 from engine.training.outer_loop import is_same_set
 from engine.workdir import identity
 from engine.workdir.folder import WorkdirError, WorkdirLock, storage_faults
-from engine.workdir.records import read_metrics
+from engine.workdir.records import read_metrics_if_any
 
 FOLDER = layout.CONTINUOUS_FOLDER
 _POLL_SECS = 2.0
@@ -195,12 +195,9 @@ class _Follower:
         self._metrics_path = storage.join(output, layout.METRICS_FILE)
         self._run_id = identity.find_run_id(training_workdir)
         identity.claim_output(output, self._run_id)
-        config = fields_of_run.with_text_normalization(config, run=training_workdir)
         tokenizer = components.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
         components = builders.with_blank(components, tokenizer)
-        config = fields_of_run.with_adaptation(
-            fields_of_run.with_architecture(config, components, run=training_workdir), run=training_workdir
-        )
+        config = fields_of_run.with_recorded(config, components, run=training_workdir)
         eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=strategy.num_replicas_in_sync)
         with strategy.scope():
             model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)
@@ -269,7 +266,7 @@ class _Follower:
     def steps_done(self) -> list[int]:
         """Returns the steps of which an earlier process has evaluated all sets."""
         sets_of: dict[int, set[str]] = {}
-        for line in read_metrics(self._metrics_path) if storage.is_file(self._metrics_path) else []:
+        for line in read_metrics_if_any(self._metrics_path):
             if is_same_set(line, self._digests.get(line["split"], "")):
                 sets_of.setdefault(line["step"], set()).add(line["split"])
         return [step for step, names in sets_of.items() if names >= set(self._evaluators.names)]

@@ -23,7 +23,7 @@ from engine.inference.loading import load_transcriber, read_text_rules
 from engine.inference.transcript_score import score_transcripts
 from engine.protocols import Components, Tokenizer, TrainData
 from engine.training import microbatches
-from engine.workdir.records import read_metrics
+from engine.workdir.records import read_metrics_if_any
 
 _FIRST = "train"  # the name of the corpus of data.train among those of data.more_train
 _PRODUCT_SIZE, _PRODUCT_SECS = 1024, 0.3
@@ -265,7 +265,7 @@ def _measured_speeds(workdir: str) -> list[float]:
     """Returns seconds of audio per second of each training loop in the workdir but the first; [] without two."""
     path = storage.join(workdir, layout.METRICS_FILE)
     try:
-        lines = read_metrics(path) if storage.is_file(path) else []
+        lines = read_metrics_if_any(path)
     except (ValueError, OSError) as error:
         logging.warning("the prediction of the training time does without the speed of this workdir: %s", error)
         return []

@@ -42,11 +42,8 @@ def run(
     """
     tokenizer = builders.build_tokenizer(config, components, workdir=workdir, checkpoint=checkpoint)
     components = builders.with_blank(components, tokenizer)
-    config = fields_of_run.with_text_normalization(config, run=checkpoint or workdir)
+    config = fields_of_run.with_recorded(config, components, run=checkpoint or workdir)
     search = builders.build_search(config, components, tokenizer)
-    config = fields_of_run.with_adaptation(
-        fields_of_run.with_architecture(config, components, run=checkpoint or workdir), run=checkpoint or workdir
-    )
     eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:
         raise ValueError("--mode=eval needs at least one evaluation set; add one under config.data.eval")

@@ -13,19 +13,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from common import storage
 from common.split_paths import join_split_paths
-from engine.checkpointing.restore import find_weights
 from engine.common import files
+from engine.common.journal import SUFFIX, Journal
 from engine.common.progress import progress_bar
 from engine.common.signals import StopOnSignal
 from engine.distributed import strategy as runtime
-from engine.inference.exported import read_export_fields
 from engine.inference.inputs import find_audio
-from engine.inference.loading import find_decode, load_transcriber, read_text_rules
+from engine.inference.loading import find_decode, identify_weights, load_transcriber, read_text_rules
 from engine.protocols import Components
 from engine.pseudo_labels import labeller as labellers
-from engine.pseudo_labels.journal import SUFFIX, Journal
 from engine.pseudo_labels.labeller import Labeller
 from engine.pseudo_labels.labels import UNREADABLE
 from engine.pseudo_labels.left_out import left_out_path
@@ -96,8 +93,8 @@ def run(
     settings = {
         **{name: value for name, value in options.items() if name != "batch_size"},
         "inputs": list(inputs),
-        "checkpoint": _identify(checkpoint, weights),
-        "second_checkpoint": _identify(second),
+        "checkpoint": identify_weights(checkpoint, weights),
+        "second_checkpoint": identify_weights(second),
         "window_secs": window_secs,
         "decode": decode,
     }
@@ -114,15 +111,6 @@ def _build_strategy(name: str) -> tf.distribute.Strategy:
         # On a TPU, which "auto" would take, rows of any length would be compiled one by one.
         name = "mirrored" if len(tf.config.list_logical_devices("GPU")) > 1 else "one_device"
     return runtime.build_strategy(name)
-
-
-def _identify(checkpoint: str, weights: str = "") -> str:
-    """Returns a name of weights that changes when a training replaces the best ones; "" for none."""
-    if not checkpoint:
-        return ""
-    if read_export_fields(checkpoint) is not None:
-        return storage.absolute(checkpoint)
-    return f"{storage.absolute(find_weights(checkpoint, weights=weights))} {weights}".strip()
 
 
 def _load(

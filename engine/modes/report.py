@@ -8,6 +8,7 @@ from typing import Any
 from absl import logging
 
 from common import json_files, storage
+from common.readable import describe_error
 from common.split_paths import join_split_paths
 from common.workdir_layout import COMPARISON_FILE, REPORT_FILE, VOCAB_FILE
 from engine.common import files
@@ -85,22 +86,18 @@ def _open_sets(config: Any, parts: Components, workdir: str, names: Sequence[str
         bases = sorted(config.data.eval, key=len)
     # Any error, here and below: a page without audio is better than none.
     except Exception as error:
-        logging.warning("no audio in the report: %s", _reason(error))
+        logging.warning("no audio in the report: %s", describe_error(error))
         return opened
     for base in bases:
         own = [name for name in names if name == base or name.startswith(f"{base}-")]
         try:
             data = builders.build_eval_set(config, parts, tokenizer, base) if own else None
         except Exception as error:
-            logging.warning("no audio of %s in the report: %s", base, _reason(error))
+            logging.warning("no audio of %s in the report: %s", base, describe_error(error))
             continue
         if data is not None:
             opened |= dict.fromkeys(own, data)
     return opened
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _last_evaluation(

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 
+from common import storage
 from engine.common import files
+from engine.common.journal import SUFFIX, Journal
 from engine.common.progress import progress_bar
+from engine.common.signals import StopOnSignal
 from engine.config import builders, field_rules
 from engine.inference.inputs import find_audio
-from engine.inference.loading import load_transcriber
+from engine.inference.loading import identify_weights, load_transcriber
 from engine.inference.textgrid import distinct_names
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.words import Timed
 from engine.protocols import Components
 from engine.segmentation import timed_text
-from engine.segmentation.cuts import Cut, CutOptions
+from engine.segmentation.cuts import CutOptions
 from engine.segmentation.page import count_reasons, render_page
-from engine.segmentation.segmenter import Segmented, segment_file
+from engine.segmentation.results import CutRecording, Stretch, version_of
+from engine.segmentation.segmenter import segment_file
 
 MANIFEST_FILE = "segments.jsonl"
 LEFT_OUT_FILE = "left_out.jsonl"
@@ -39,11 +45,13 @@ def run(
     options: Mapping[str, Any],
     window_secs: float = 30.0,
     weights: str = "",
+    stop: StopOnSignal | None = None,
 ) -> int:
     """Cuts recordings and returns the exit status: 2 if any could not be cut, or no utterance is kept.
 
     Writes OUTPUT/segments.jsonl, a manifest with offsets, OUTPUT/left_out.jsonl with the reasons, OUTPUT/segments.html,
-    and the files of config.segment.formats.
+    and the files of config.segment.formats, all at the end. Until then what is done is in the file of `journal_path`,
+    a row for each recording, from which the same command continues.
 
     Args:
         parts: Callables of data and models.
@@ -53,48 +61,107 @@ def run(
         options: The fields of config.segment.
         window_secs: Longest row in seconds; longer recordings are heard in overlapping windows.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
+        stop: Listens for signals, which end this mode at once; None = nothing does.
 
     Raises:
-        ValueError: An argument is wrong, or no recording has a transcript.
+        ValueError: An argument is wrong, no recording has a transcript, or the journal belongs to another command.
     """
     field_rules.check_values({"segment": dict(options)})
-    formats = options["formats"]
-    cutting = CutOptions(**{field.name: options[field.name] for field in dataclasses.fields(CutOptions)})
+    partial = journal_path(output)
+    if stop is not None:
+        stop.at_once = f"the recordings cut so far are in {partial}, and the same command continues there"
     paths = find_audio(inputs)
-    transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights, window_secs=window_secs)
+    settings = {
+        # The formats change none of what is kept.
+        **{name: value for name, value in options.items() if name != "formats"},
+        "checkpoint": identify_weights(checkpoint, weights),
+        "window_secs": window_secs,
+    }
+    with Journal(partial, files.to_json_value(settings)) as journal:
+        transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights, window_secs=window_secs)
+        failures = _cut_missing(parts, transcriber, paths, journal, options)
+        found = _read_finished(journal, [path for path in paths if path not in failures])
+        if not found:
+            os.unlink(partial)
+            first = next(iter(failures.items()))
+            raise ValueError(f"none of the {len(paths)} recordings could be cut; the first: {': '.join(first)}")
+        _write(found, output, formats=options["formats"])
+        page = render_page(
+            found, page_environment=parts.page_environment, stream_audio=transcriber.stream_audio,
+            encode_flac=parts.encode_flac,
+        )  # fmt: skip
+        files.write_text_atomic(os.path.join(output, PAGE_FILE), page)
+        os.unlink(partial)
+    for line in summary_lines(found, output):
+        print(line)
+    for path, reason in failures.items():
+        print(f"error: {path} was skipped: {reason}", file=sys.stderr)
+    return 2 if failures or not any(not cut.reason for one in found for cut in one.stretches) else 0
+
+
+def journal_path(output: str) -> str:
+    """Returns the file of what is done so far: OUTPUT.partial, or one in the temporary folder if OUTPUT is a URL."""
+    if storage.is_remote(output):  # where nothing can be appended
+        digest = hashlib.sha256(output.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return os.path.join(tempfile.gettempdir(), f"earshot-segment-{digest}{SUFFIX}")
+    return f"{output.rstrip('/')}{SUFFIX}"
+
+
+def _cut_missing(
+    parts: Components, transcriber: Transcriber, paths: Sequence[str], journal: Journal, options: Mapping[str, Any]
+) -> dict[str, str]:
+    """Cuts the recordings that the journal lacks or that have changed since, and returns {path: reason} of failures."""
     aligner = functools.partial(
         builders.with_blank(parts, transcriber.tokenizer).word_aligner,
         unknown_loss=options["unknown_loss"],
         skip_loss=options["skip_loss"],
     )
-    found: list[Segmented] = []
-    failures: list[tuple[str, str]] = []
-    total = round(sum(_seconds(transcriber, path) for path in paths))
+    cutting = CutOptions(**{field.name: options[field.name] for field in dataclasses.fields(CutOptions)})
+    # The last row of a recording counts: it was cut anew because it had changed.
+    versions = {row.get("name"): row.get("version") for row in journal.rows()}
+    failures: dict[str, str] = {}
+    todo: list[tuple[str, str, dict[str, Any]]] = []
+    for path in paths:
+        try:
+            text = transcriber.find_reference(path, with_times=True)
+            if not text:
+                raise ValueError("no transcript beside it: put its text into NAME.txt, .srt, .vtt, .TextGrid or .eaf")
+            version = version_of(path, text)
+            if versions.get(storage.absolute(path)) != version:
+                todo.append((path, text, version))
+        except (ValueError, OSError) as error:
+            failures[path] = _skip(path, error)
+    num_done = len(paths) - len(todo) - len(failures)
+    if num_done:
+        print(f"continues: {num_done} of {len(paths)} recordings are in {journal.path}")
+    total = round(sum(_seconds(transcriber, path) for path, _, _ in todo))
     with progress_bar(total=total, description="segment", unit="audio-s") as bar:
-        for path in paths:
+        for path, text, version in todo:
             try:
-                text = transcriber.find_reference(path, with_times=True)
-                if not text:
-                    raise ValueError(
-                        "no transcript beside it: put its text into NAME.txt, .srt, .vtt, .TextGrid or .eaf"
-                    )
-                found.append(segment_file(transcriber, aligner, path, text, options=cutting, watch=bar.update))
+                done = segment_file(transcriber, aligner, path, text, options=cutting, watch=bar.update)
             except (ValueError, OSError) as error:
-                logging.error("%s is skipped: %s", path, error)
-                failures.append((path, str(error)))
-    if not found:
-        raise ValueError(f"none of the {len(paths)} recordings could be cut; the first: {': '.join(failures[0])}")
-    _write(found, output, formats=formats)
-    page = render_page(
-        found, page_environment=parts.page_environment, stream_audio=transcriber.stream_audio,
-        encode_flac=parts.encode_flac,
-    )  # fmt: skip
-    files.write_text_atomic(os.path.join(output, PAGE_FILE), page)
-    for line in summary_lines(found, output):
-        print(line)
-    for path, reason in failures:
-        print(f"error: {path} was skipped: {reason}", file=sys.stderr)
-    return 2 if failures or not any(not cut.reason for one in found for cut in one.cuts) else 0
+                failures[path] = _skip(path, error)
+                continue
+            journal.append([CutRecording.of(done).to_row(version)])
+    return failures
+
+
+def _skip(path: str, error: Exception) -> str:
+    logging.error("%s is skipped: %s", path, error)
+    return str(error)
+
+
+def _read_finished(journal: Journal, paths: Sequence[str]) -> list[CutRecording]:
+    """Returns what the journal holds of some recordings, in their order.
+
+    Raises:
+        ValueError: A row is damaged.
+    """
+    rows = {row.get("name"): row for row in journal.rows()}
+    try:
+        return [CutRecording.from_row(rows[storage.absolute(path)], path) for path in paths]
+    except ValueError as error:
+        raise ValueError(f"{journal.path}: {error}; delete the file to begin anew") from error
 
 
 def _seconds(transcriber: Transcriber, path: str) -> float:
@@ -105,15 +172,15 @@ def _seconds(transcriber: Transcriber, path: str) -> float:
         return 0.0
 
 
-def _write(found: Sequence[Segmented], output: str, *, formats: Sequence[str]) -> None:
-    cuts = [(one, cut) for one in found for cut in one.cuts]
+def _write(found: Sequence[CutRecording], output: str, *, formats: Sequence[str]) -> None:
+    cuts = [(one, cut) for one in found for cut in one.stretches]
     kept = [_record(one, cut) for one, cut in cuts if not cut.reason]
     left_out = [{**_record(one, cut), "reason": cut.reason} for one, cut in cuts if cut.reason]
     files.write_jsonl_atomic(os.path.join(output, MANIFEST_FILE), kept)
     files.write_jsonl_atomic(os.path.join(output, LEFT_OUT_FILE), left_out)
     for one, name in zip(found, distinct_names([one.path for one in found]), strict=True):
         utterances = [
-            Timed(cut.text, cut.start_secs, cut.end_secs, cut.confidence) for cut in one.cuts if not cut.reason
+            Timed(cut.text, cut.start_secs, cut.end_secs, cut.confidence) for cut in one.stretches if not cut.reason
         ]
         for format in formats:
             text = timed_text.format_utterances(
@@ -122,22 +189,22 @@ def _write(found: Sequence[Segmented], output: str, *, formats: Sequence[str]) -
             files.write_text_atomic(os.path.join(output, format, f"{name}{timed_text.SUFFIXES[format]}"), text)
 
 
-def _record(one: Segmented, cut: Cut) -> dict[str, Any]:
+def _record(one: CutRecording, cut: Stretch) -> dict[str, Any]:
     return {
         "audio_filepath": os.path.abspath(one.path),
         "offset": round(cut.start_secs, 4),
-        "duration": round(cut.end_secs - cut.start_secs, 4),
+        "duration": round(cut.duration_secs, 4),
         "text": cut.text,
         "confidence": round(cut.confidence, 4),
-        "worst_word": round(min((word.confidence for word in cut.words), default=0.0), 4),
+        "worst_word": round(cut.worst_word, 4),
     }
 
 
-def summary_lines(found: Sequence[Segmented], output: str) -> Iterator[str]:
+def summary_lines(found: Sequence[CutRecording], output: str) -> Iterator[str]:
     """Yields what was cut and what was left out, in lines for the terminal."""
-    kept = [cut for one in found for cut in one.cuts if not cut.reason]
-    secs, total = sum(cut.end_secs - cut.start_secs for cut in kept), sum(one.duration_secs for one in found)
-    num_words = sum(len(cut.words) for cut in kept)
+    kept = [cut for one in found for cut in one.stretches if not cut.reason]
+    secs, total = sum(cut.duration_secs for cut in kept), sum(one.duration_secs for one in found)
+    num_words = sum(cut.num_words for cut in kept)
     yield (
         f"{len(kept):,} utterances, {secs / 3600:.2f} of {total / 3600:.2f} h, "
         f"{num_words:,} of {sum(one.num_words for one in found):,} words: {os.path.join(output, MANIFEST_FILE)}"

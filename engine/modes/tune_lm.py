@@ -106,11 +106,8 @@ def run(
     tune, name = config.tune_lm, config.eval.best_metric_set
     tokenizer = builders.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
     parts = builders.with_blank(parts, tokenizer)
-    config = fields_of_run.with_text_normalization(config, run=checkpoint or workdir)
+    config = fields_of_run.with_recorded(config, parts, run=checkpoint or workdir)
     search = _build_search(config, parts, tokenizer)
-    config = fields_of_run.with_adaptation(
-        fields_of_run.with_architecture(config, parts, run=checkpoint or workdir), run=checkpoint or workdir
-    )
     data = builders.build_eval_set(config, parts, tokenizer, name)
     metric = fields_of_run.choose_best_metric(config, {name: data})
     model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)

@@ -55,30 +55,30 @@ def count_confusions(texts: Iterable[tuple[str, str]]) -> Confusions:
     Args:
         texts: Reference and hypothesis of each utterance.
     """
-    pairs = list(texts)
+    both = list(texts)
     words: Counter[tuple[str, str]] = Counter()
     characters: Counter[tuple[str, str]] = Counter()
-    for first in range(0, len(pairs), _AT_A_TIME):
-        references, hypotheses = zip(*pairs[first : first + _AT_A_TIME], strict=True)
-        for places in _align(references, hypotheses, jiwer.process_words):
-            words.update((place.reference, place.hypothesis) for place in places if place.kind != "hit")
-        for places in _align(references, hypotheses, jiwer.process_characters):
+    for first in range(0, len(both), _AT_A_TIME):
+        references, hypotheses = zip(*both[first : first + _AT_A_TIME], strict=True)
+        for pairs in _align(references, hypotheses, jiwer.process_words):
+            words.update((pair.reference, pair.hypothesis) for pair in pairs if pair.kind != "hit")
+        for pairs in _align(references, hypotheses, jiwer.process_characters):
             characters.update(
-                (place.reference.replace(" ", SPACE), place.hypothesis.replace(" ", SPACE)) for place in places
+                (pair.reference.replace(" ", SPACE), pair.hypothesis.replace(" ", SPACE)) for pair in pairs
             )
-    return Confusions(words=words, characters=characters, num_utterances=len(pairs))
+    return Confusions(words=words, characters=characters, num_utterances=len(both))
 
 
 def _align(references: Sequence[str], hypotheses: Sequence[str], process: Any) -> Iterator[list[Pair]]:
     output = process([_one_spaced(text) for text in references], [_one_spaced(text) for text in hypotheses])
     for reference, hypothesis, chunks in zip(output.references, output.hypotheses, output.alignments, strict=True):
-        places = []
+        pairs = []
         for chunk in chunks:
             said = reference[chunk.ref_start_idx : chunk.ref_end_idx]
             heard = hypothesis[chunk.hyp_start_idx : chunk.hyp_end_idx]
             for i in range(max(len(said), len(heard))):
-                places.append(Pair(_KINDS[chunk.type], said[i] if said else "", heard[i] if heard else ""))
-        yield places
+                pairs.append(Pair(_KINDS[chunk.type], said[i] if said else "", heard[i] if heard else ""))
+        yield pairs
 
 
 def _one_spaced(text: str) -> str:

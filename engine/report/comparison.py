@@ -19,17 +19,14 @@ from engine.report.sets import (
     Change,
     Prediction,
     char_rate,
-    columns,
-    compare,
+    compare_predictions,
     count_words,
+    interval_of,
     slice_names,
     slice_of,
-    speaker_of,
 )
-from engine.report.statistics import Interval, holm, rate_interval
-from engine.workdir.records import read_metrics, read_predictions
-
-_TRAIN = "train"
+from engine.report.statistics import Interval, holm
+from engine.workdir.records import TRAIN_SPLIT, read_metrics_if_any, read_predictions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,11 +154,10 @@ def read_runs(workdirs: Sequence[str]) -> list[Run]:
                 f"{workdir}: no eval/SET/predictions.jsonl there; give the workdir of a run that was evaluated, "
                 "or evaluate it with --mode=eval"
             )
-        metrics = storage.join(workdir, layout.METRICS_FILE)
         runs.append(
             Run(
                 name=name,
-                lines=read_metrics(metrics) if storage.is_file(metrics) else [],
+                lines=read_metrics_if_any(storage.join(workdir, layout.METRICS_FILE)),
                 facts=RunFacts.read(workdir),
                 predictions={
                     path.split("/")[-2]: {record["utterance_id"]: record for record in read_predictions(path)}
@@ -201,7 +197,7 @@ def _compare_set(name: str, runs: Sequence[Run]) -> ComparedSet:
     kept = [[records[utterance_id] for utterance_id in common] for records in every]
     before = dict(zip(common, kept[0], strict=True))
     metric = choose_metric(runs[0].facts.field("eval.best_metric"), (record["reference"] for record in kept[0]))
-    changes = [compare(before, records, metric=metric) for records in kept[1:]]
+    changes = [compare_predictions(before, records, metric=metric) for records in kept[1:]]
     p_values = [None, *holm([change.test.p_value for change in changes])]
     rated = [
         _rate(run, name, records, change, p_value)
@@ -253,7 +249,7 @@ def _compare_slice(value: str, kept: Sequence[Sequence[Prediction]], metric: str
     return ComparedSlice(value, len(kept[0]), runs)
 
 
-def _rate_of(run: SlicedRun, metric: str) -> float:
+def _rate_of(run: Rated | SlicedRun, metric: str) -> float:
     return run.words.rate if metric == "wer" else run.char_rate
 
 
@@ -269,14 +265,13 @@ def _common_utterances(every: Sequence[dict[str, Prediction]]) -> list[str]:
 def _rate(
     run: Run, set_name: str, records: Sequence[Prediction], change: Change | None, p_value: float | None
 ) -> Rated:
-    speakers = [speaker_of(record) for record in records]
     return Rated(
         name=run.name,
         step=run.step_of(set_name),
         words=count_words(records),
-        interval=rate_interval(*columns(records, "wer"), speakers),
+        interval=interval_of(records, "wer"),
         char_rate=char_rate(records),
-        char_interval=rate_interval(*columns(records, "cer"), speakers),
+        char_interval=interval_of(records, "cer"),
         change=change,
         p_value=p_value,
     )
@@ -294,15 +289,15 @@ def draw_runs(runs: Sequence[Run], sets: Sequence[ComparedSet]) -> list[Figure]:
     def of(split: str, name: str, factor: float = 1.0) -> dict[str, Any]:
         return {run.name: series_of(run.lines, split, name, factor=factor) for run in runs}
 
-    found = [draw("Training loss per utterance", of(_TRAIN, "loss"), y_name="loss, nats", colours=names)]
+    found = [draw("Training loss per utterance", of(TRAIN_SPLIT, "loss"), y_name="loss, nats", colors=names)]
     for one in sets:
         title = f"{RATE_TITLES[one.metric].removesuffix(', %')} of {one.name}, %"
         y_name = f"{one.metric.upper()}, %"
-        found.append(draw(title, of(one.name, one.metric, 100.0), y_name=y_name, colours=names, may_be_log=False))
-    rates, speeds = of(_TRAIN, "learning_rate"), of(_TRAIN, "audio_secs_per_sec")
-    found.append(draw("Learning rate", rates, y_name="rate", colours=names, may_be_log=False))
+        found.append(draw(title, of(one.name, one.metric, 100.0), y_name=y_name, colors=names, may_be_log=False))
+    rates, speeds = of(TRAIN_SPLIT, "learning_rate"), of(TRAIN_SPLIT, "audio_secs_per_sec")
+    found.append(draw("Learning rate", rates, y_name="rate", colors=names, may_be_log=False))
     title = "Training throughput, seconds of audio a second"
-    found.append(draw(title, speeds, y_name="audio, s per s", colours=names))
+    found.append(draw(title, speeds, y_name="audio, s per s", colors=names))
     return [figure for figure in found if figure is not None]
 
 
@@ -333,8 +328,7 @@ def describe(sets: Sequence[ComparedSet]) -> str:
     lines = []
     for one in sets:
         for rated in one.runs:
-            rate = rated.words.rate if one.metric == "wer" else rated.char_rate
-            line = f"{one.name}  {rated.name}  {one.metric.upper()} {percent(rate)} %"
+            line = f"{one.name}  {rated.name}  {one.metric.upper()} {percent(_rate_of(rated, one.metric))} %"
             if rated.change is not None:
                 line += f"  {100 * rated.change.test.difference:+.2f} points against {one.runs[0].name}"
                 if rated.p_value is not None:

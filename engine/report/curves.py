@@ -11,7 +11,7 @@ from typing import Any
 WIDTH, HEIGHT = 420, 170
 _MAX_POINTS = 400  # of a line; more points would not be visible
 _LOG_FROM = 50.0  # the axis is logarithmic if the largest value is more than 50 times the smallest
-_NUM_COLOURS = 6
+_NUM_COLORS = 6
 _LARGEST = 1e30
 
 Points = Sequence[tuple[float, float | None]]
@@ -24,13 +24,13 @@ class Line:
 
     Attributes:
         name: Name in the legend.
-        colour: Index in the page's palette.
+        color: Index in the page's palette.
         segments: Points of each unbroken piece, in the form of SVG's polyline.
         marks: (x, y, tooltip) of single values; empty if there are too many.
     """
 
     name: str
-    colour: int
+    color: int
     segments: list[str]
     marks: list[tuple[float, float, str]]
 
@@ -61,7 +61,7 @@ def draw(
     series: Mapping[str, Points],
     *,
     y_name: str = "",
-    colours: Sequence[str] = (),
+    colors: Sequence[str] = (),
     may_be_log: bool = True,
 ) -> Figure | None:
     """Returns a figure of some series; None if no series has a value.
@@ -70,18 +70,18 @@ def draw(
         title: Title of the figure.
         series: Points by the name in the legend.
         y_name: Name of the value axis, with its unit; "" = the title.
-        colours: Names in the order of the palette, so that a name has the same color in every figure.
+        colors: Names in the order of the palette, so that a name has the same color in every figure.
         may_be_log: Allows a logarithmic axis for values that are far apart; a linear axis always contains 0.
     """
     kept = {name: _thin(points) for name, points in series.items() if _known(points)}
     if not kept:
         return None
     axes = _Axes.around(list(itertools.chain(*kept.values())), may_be_log=may_be_log)
-    order = [*colours, *(name for name in kept if name not in colours)]
+    order = [*colors, *(name for name in kept if name not in colors)]
     return Figure(
         title=title,
         y_name=y_name or title,
-        lines=[_line(name, points, axes, order.index(name) % _NUM_COLOURS) for name, points in kept.items()],
+        lines=[_line(name, points, axes, order.index(name) % _NUM_COLORS) for name, points in kept.items()],
         x_ticks=axes.x_ticks(),
         y_ticks=axes.y_ticks(),
         is_log=axes.is_log,
@@ -123,7 +123,7 @@ class _Axes:
         return [(self.y_of(mark), _number(mark)) for mark in self.y_marks]
 
 
-def _line(name: str, points: Points, axes: _Axes, colour: int) -> Line:
+def _line(name: str, points: Points, axes: _Axes, color: int) -> Line:
     segments: list[list[str]] = [[]]
     marks = []
     for update, value in points:
@@ -135,7 +135,7 @@ def _line(name: str, points: Points, axes: _Axes, colour: int) -> Line:
         marks.append((x, y, f"{name}, update {update:,.0f}: {_number(value)}"))
     return Line(
         name=name,
-        colour=colour,
+        color=color,
         segments=[" ".join(piece) for piece in segments if len(piece) > 1],
         marks=marks if len(marks) <= _MAX_POINTS // 10 else [],
     )

@@ -13,15 +13,15 @@ from absl import logging
 from common import storage
 from common import workdir_layout as layout
 from common.json_files import is_kind
-from common.readable import duration, rounded
+from common.readable import duration, rounded, shorten
 from engine.report.sets import SetReport
 from engine.report.statistics import Interval
 from engine.workdir.folder import flatten_config
+from engine.workdir.records import TRAIN_SPLIT
 
 UNKNOWN = "unknown"
 _LONGEST_VALUE = 300  # characters
 _MAX_FIELDS = 500
-_TRAIN = "train"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class RunFacts:
 
     def fields(self) -> dict[str, str]:
         """Returns every config field by its dotted name, as JSON text of bounded length."""
-        shown = {name: shorten(value) for name, value in flatten_config(self.config).items()}
+        shown = {name: _short(value) for name, value in flatten_config(self.config).items()}
         return dict(list(shown.items())[:_MAX_FIELDS])
 
     def summary(self) -> dict[str, str]:
@@ -93,7 +93,7 @@ class RunFacts:
         words = self.environment.get("command")
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
             return UNKNOWN
-        return shorten(shlex.join(["python", *words]))
+        return _short(shlex.join(["python", *words]))
 
     def _corpora(self) -> str:
         more = self.field("data.more_train")  # runs of older versions have one corpus
@@ -109,7 +109,7 @@ class RunFacts:
         warmup = self.field("train.warmup_updates")
         if is_kind(warmup, int) and warmup:
             parts.append(f"{warmup:,} warmup updates")
-        return shorten(", ".join(parts))
+        return _short(", ".join(parts))
 
     def _batch(self) -> str:
         rows, secs = self.field("train.global_batch_size"), self.field("data.max_batch_secs")
@@ -125,7 +125,7 @@ class RunFacts:
         kinds = [str(name).removeprefix("/physical_device:").partition(":")[0] for name in names]
         counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
         cores = self.environment.get("num_cpus")
-        return shorten(f"{counts} ({cores} cores)" if is_kind(cores, int) else counts)
+        return _short(f"{counts} ({cores} cores)" if is_kind(cores, int) else counts)
 
 
 def headline(
@@ -139,7 +139,7 @@ def headline(
         lines: Lines of metrics.jsonl.
         step: Update of the evaluated weights.
     """
-    loops = [line for line in lines if line.get("split") == _TRAIN and line["step"] <= step]
+    loops = [line for line in lines if line.get("split") == TRAIN_SPLIT and line["step"] <= step]
     audio, secs = _training_totals(loops)
     speed = f"{rounded(audio / secs)} s of audio per second" if secs else "no training in metrics.jsonl"
     return [
@@ -160,13 +160,12 @@ def differing_fields(runs: Mapping[str, RunFacts]) -> list[tuple[str, list[str]]
     flat = [flatten_config(facts.config) for facts in runs.values()]
     names = sorted(set().union(*flat))
     rows = [(name, [fields.get(name, "–") for fields in flat]) for name in names]
-    differing = [(name, [shorten(value) for value in values]) for name, values in rows if len(set(values)) > 1]
+    differing = [(name, [_short(value) for value in values]) for name, values in rows if len(set(values)) > 1]
     return differing[:_MAX_FIELDS]
 
 
-def shorten(text: str) -> str:
-    """Returns a text of at most 300 characters; a longer one ends with an ellipsis."""
-    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
+def _short(text: str) -> str:
+    return shorten(text, _LONGEST_VALUE)
 
 
 def _training_totals(loops: Iterable[Mapping[str, Any]]) -> tuple[float, float]:
@@ -219,7 +218,7 @@ def _count(value: Any) -> str:
 def _text(value: Any, *, empty: str = UNKNOWN) -> str:
     if not isinstance(value, str):
         return UNKNOWN
-    return shorten(value) if value else empty
+    return _short(value) if value else empty
 
 
 def _member(value: Any, name: str) -> Any:

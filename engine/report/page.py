@@ -14,10 +14,10 @@ from typing import Any
 import jinja2
 
 from engine.report.curves import HEIGHT, WIDTH, Figure, Points, draw, series_of
-from engine.report.facts import Tile
+from engine.report.facts import RunFacts, Tile
 from engine.report.sets import SetReport
+from engine.workdir.records import TRAIN_SPLIT
 
-_TRAIN = "train"
 RATE_TITLES = {"wer": "Word error rate, %", "cer": "Character error rate, %"}
 # Fixed scales, so that the same length or color means the same on every page.
 BAR_SCALES = (0.05, 0.1, 0.25, 0.5, 1.0)  # upper ends of the bars' axis; longer bars are cut off
@@ -101,25 +101,25 @@ def training_figures(
     def of(splits: Sequence[str], name: str, factor: float = 1.0) -> dict[str, Points]:
         return {split: series_of(lines, split, name, factor=factor) for split in splits}
 
-    names = [_TRAIN, *sets]
+    names = [TRAIN_SPLIT, *sets]
     auxiliary = {
-        "consistency": series_of(lines, _TRAIN, "consistency_loss"),
-        "intermediate CTC": series_of(lines, _TRAIN, "intermediate_ctc_loss"),
+        "consistency": series_of(lines, TRAIN_SPLIT, "consistency_loss"),
+        "intermediate CTC": series_of(lines, TRAIN_SPLIT, "intermediate_ctc_loss"),
     }
     found = [
-        draw("Loss per utterance", of(names, "loss"), y_name="loss, nats", colours=names),
+        draw("Loss per utterance", of(names, "loss"), y_name="loss, nats", colors=names),
         draw("Auxiliary losses per utterance", auxiliary, y_name="loss, nats"),
         *(
-            draw(title, of(sets, name, 100.0), y_name=f"{name.upper()}, %", colours=names, may_be_log=False)
+            draw(title, of(sets, name, 100.0), y_name=f"{name.upper()}, %", colors=names, may_be_log=False)
             for name, title in RATE_TITLES.items()
             if name in metrics
         ),
-        draw("Learning rate", of([_TRAIN], "learning_rate"), y_name="rate", colours=names, may_be_log=False),
+        draw("Learning rate", of([TRAIN_SPLIT], "learning_rate"), y_name="rate", colors=names, may_be_log=False),
         draw(
             "Throughput, seconds of audio a second",
             of(names, "audio_secs_per_sec"),
             y_name="audio, s per s",
-            colours=names,
+            colors=names,
         ),
     ]
     return [figure for figure in found if figure is not None]
@@ -130,12 +130,11 @@ def render_report(
     environment: jinja2.Environment,
     title: str,
     step: int,
-    facts: Mapping[str, str],
+    facts: RunFacts,
     figures: Sequence[Figure],
     sets: Sequence[SetReport],
     clips: Clips,
     tiles: Sequence[Tile] = (),
-    fields: Mapping[str, str] | None = None,
     texts: Mapping[tuple[str, str], str] | None = None,
     place: str = "",
 ) -> str:
@@ -145,12 +144,11 @@ def render_report(
         environment: Renders this folder's templates.
         title: Name of the run.
         step: Update of the evaluated weights.
-        facts: The most important facts about the run, by name.
+        facts: Config and environment of the run.
         figures: Curves.
         sets: Reports of the evaluated sets.
         clips: Audio of their utterances.
         tiles: Headline numbers.
-        fields: Every config field, by its dotted name.
         texts: (set, utterance id) -> transcript of an utterance that can be marked as wrong.
         place: Folder of the evaluation, by which a browser tells the marks of this page from those of others.
     """
@@ -159,12 +157,12 @@ def render_report(
         title=title,
         created=now(),
         step=step,
-        facts=facts,
+        facts=facts.summary(),
         figures=figures,
         sets=sets,
         clips=clips,
         tiles=tiles,
-        fields=fields or {},
+        fields=facts.fields(),
         texts=texts or {},
         place=place,
         bar_scale=bar_scale([group.words.rate for group in groups]),

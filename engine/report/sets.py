@@ -46,17 +46,17 @@ class Group:
 
 
 @dataclasses.dataclass(frozen=True)
-class Utterance:
+class WorstUtterance:
     """One of the worst utterances.
 
     Attributes:
         prediction: Line of predictions.jsonl.
-        places: Aligned words.
+        pairs: Aligned words.
         errors_before: Word errors at the previous evaluation; None if it did not have the utterance.
     """
 
     prediction: Prediction
-    places: list[Pair]
+    pairs: list[Pair]
     errors_before: int | None
 
     @property
@@ -74,8 +74,8 @@ class Changed:
     utterance_id: str
     errors_before: int
     errors_now: int
-    places_before: list[Pair]
-    places_now: list[Pair]
+    pairs_before: list[Pair]
+    pairs_now: list[Pair]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ class SetReport:
     confusions: list[WordConfusion]
     num_aligned: int
     num_with_errors: int
-    utterances: list[Utterance]
+    utterances: list[WorstUtterance]
     previous_step: int | None
     change: Change | None
     metric: str = "wer"
@@ -167,8 +167,7 @@ def build_set(
     """
     references = [record["reference"] for record in predictions]
     metric = choose_metric(metric, references)
-    speakers = [speaker_of(record) for record in predictions]
-    pieces, by_speaker = pieces_of(speakers)
+    pieces, by_speaker = pieces_of([speaker_of(record) for record in predictions])
     wrong = [record for record in predictions if record["errors"] or record["char_errors"]]
     found = count_confusions((record["reference"], record["hypothesis"]) for record in wrong[:_MAX_ALIGNED])
     previous_step, before = previous or (None, {})
@@ -179,9 +178,9 @@ def build_set(
         num_utterances=len(predictions),
         num_right=sum(not record["errors"] for record in predictions),
         words=count_words(predictions),
-        interval=rate_interval(*columns(predictions, "wer"), speakers),
+        interval=interval_of(predictions, "wer"),
         char_rate=char_rate(predictions),
-        char_interval=rate_interval(*columns(predictions, "cer"), speakers),
+        char_interval=interval_of(predictions, "cer"),
         num_pieces=len(set(pieces.tolist())),
         by_speaker=by_speaker,
         length_unit=length_unit,
@@ -194,7 +193,7 @@ def build_set(
         num_with_errors=len(wrong),
         utterances=[_describe_utterance(record, before) for record in wrong[:max_utterances]],
         previous_step=previous_step,
-        change=compare(before, predictions, metric=metric) if previous else None,
+        change=compare_predictions(before, predictions, metric=metric) if previous else None,
         metric=metric,
         slices={name: _worst_first(predictions, slice_of(name)) for name in slice_names(predictions)},
     )
@@ -223,11 +222,11 @@ def _by_speaker(predictions: Sequence[Prediction]) -> list[Group]:
     return _worst_first(predictions, speaker_of)
 
 
-def _describe_utterance(record: Prediction, before: Mapping[str, Prediction]) -> Utterance:
+def _describe_utterance(record: Prediction, before: Mapping[str, Prediction]) -> WorstUtterance:
     earlier = before.get(record["utterance_id"])
-    return Utterance(
+    return WorstUtterance(
         prediction=record,
-        places=align_words(record["reference"], record["hypothesis"]),
+        pairs=align_words(record["reference"], record["hypothesis"]),
         errors_before=None if earlier is None else earlier["errors"],
     )
 
@@ -239,17 +238,24 @@ def count_words(predictions: Iterable[Prediction]) -> ErrorCounts:
 
 def char_rate(predictions: Sequence[Prediction]) -> float:
     """Returns the character error rate of some lines; with no reference character, each error counts as one."""
-    errors, lengths = columns(predictions, "cer")
+    errors, lengths = _errors_and_totals(predictions, "cer")
     return sum(errors) / max(sum(lengths), 1)
 
 
-def columns(predictions: Sequence[Prediction], metric: str) -> tuple[list[int], list[int]]:
+def interval_of(predictions: Sequence[Prediction], metric: str) -> Interval | None:
+    """Returns the confidence interval of the error rate of some lines, "wer" or "cer"."""
+    return rate_interval(*_errors_and_totals(predictions, metric), [speaker_of(record) for record in predictions])
+
+
+def _errors_and_totals(predictions: Sequence[Prediction], metric: str) -> tuple[list[int], list[int]]:
     """Returns the errors of each line and its reference tokens: words for "wer", characters for "cer"."""
     count, total = ("errors", "num_words") if metric == "wer" else ("char_errors", "num_chars")
     return [record[count] for record in predictions], [record[total] for record in predictions]
 
 
-def compare(before: Mapping[str, Prediction], predictions: Iterable[Prediction], *, metric: str = "wer") -> Change:
+def compare_predictions(
+    before: Mapping[str, Prediction], predictions: Iterable[Prediction], *, metric: str = "wer"
+) -> Change:
     """Compares two transcriptions utterance by utterance.
 
     Args:
@@ -264,7 +270,7 @@ def compare(before: Mapping[str, Prediction], predictions: Iterable[Prediction],
         if before[name].get("reference", now[name]["reference"]) == now[name]["reference"]
     )
     errors = [_count_earlier(before[name], now[name]["reference"], metric) for name in common]
-    errors_now, totals = columns([now[name] for name in common], metric)
+    errors_now, totals = _errors_and_totals([now[name] for name in common], metric)
     test = compare_errors(errors, errors_now, totals, [speaker_of(now[name]) for name in common])
     changes = sorted(zip(common, errors, errors_now, strict=True), key=lambda one: (-abs(one[2] - one[1]), one[0]))
     directions = Counter(_direction(one[1], one[2]) for one in changes)
@@ -276,8 +282,8 @@ def compare(before: Mapping[str, Prediction], predictions: Iterable[Prediction],
                 utterance_id=utterance_id,
                 errors_before=old,
                 errors_now=new,
-                places_before=align_words(now[utterance_id]["reference"], before[utterance_id]["hypothesis"]),
-                places_now=align_words(now[utterance_id]["reference"], now[utterance_id]["hypothesis"]),
+                pairs_before=align_words(now[utterance_id]["reference"], before[utterance_id]["hypothesis"]),
+                pairs_now=align_words(now[utterance_id]["reference"], now[utterance_id]["hypothesis"]),
             )
             for utterance_id, old, new in chosen
         ]
@@ -328,7 +334,7 @@ def _group(predictions: Iterable[Prediction], key: Callable[[Prediction], str]) 
             name=name,
             num_utterances=len(records),
             words=count_words(records),
-            interval=rate_interval(*columns(records, "wer"), [speaker_of(record) for record in records]),
+            interval=interval_of(records, "wer"),
             char_rate=char_rate(records),
         )
         for name, records in members.items()

@@ -11,6 +11,7 @@ from absl import logging
 
 from common import storage
 from common import workdir_layout as layout
+from common.readable import describe_error
 from engine.common import files
 from engine.evaluation.best_metric import AUTO
 from engine.protocols import EvalData
@@ -72,7 +73,7 @@ class ReportWriter:
             )
         # Any exception: days of training are worth more than a page about them.
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = describe_error(error)
             path = storage.join(self._workdir, layout.REPORT_FILE)
             logging.warning("%s of update %d is not written: %s", path, step, reason)
 
@@ -105,14 +106,15 @@ def write_report(
     environment, facts = page_environment(TEMPLATES), RunFacts.read(training_workdir)
     metric = facts.field("eval.best_metric")
     reports = [load_set(workdir, name, step=step, max_utterances=max_utterances, metric=metric) for name in metrics]
-    lines = [*read_metrics(training_workdir), *(read_metrics(workdir) if workdir != training_workdir else [])]
+    folders = dict.fromkeys((os.fspath(training_workdir), os.fspath(workdir)))
+    paths = [storage.join(folder, layout.METRICS_FILE) for folder in folders]
+    lines = [line for one in paths for line in records.read_metrics_if_any(one)]
     lines += [{"step": step, "split": name, **values} for name, values in metrics.items()]
     page = render_report(
         environment=environment,
         title=storage.real(training_workdir).rpartition("/")[2],
         step=step,
-        facts=facts.summary(),
-        fields=facts.fields(),
+        facts=facts,
         tiles=headline(facts, reports, lines, step=step),
         figures=training_figures(lines, list(metrics), metrics={one.metric for one in reports}),
         sets=reports,
@@ -149,12 +151,6 @@ def load_set(
         max_utterances=max_utterances,
         metric=metric,
     )
-
-
-def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Returns the lines of a workdir's metrics.jsonl; [] if there is no such file."""
-    path = storage.join(workdir, layout.METRICS_FILE)
-    return records.read_metrics(path) if storage.is_file(path) else []
 
 
 def _find_texts(reports: Iterable[SetReport], data: Mapping[str, EvalData]) -> dict[tuple[str, str], str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from common.workdir_layout import CHECKPOINTS_FOLDER, METRICS_FILE, checkpoint_number, list_checkpoints
-from engine.workdir.records import read_metrics
+from engine.workdir.records import TRAIN_SPLIT, read_metrics_if_any
 
 PHASES = ("start-up", "update", "save", "evaluation")
 # Relative frequency of each phase; a save is so short that random moments would rarely hit one.
@@ -137,11 +137,11 @@ class Child:
     def lines(self) -> list[dict[str, Any]]:
         """Returns the lines of metrics.jsonl."""
         path = self._workdir / METRICS_FILE
-        return read_metrics(path) if path.exists() else []
+        return read_metrics_if_any(path)
 
     def trained(self) -> int:
         """Returns the last update with a line of training; 0 = none."""
-        return max((line["step"] for line in self.lines() if line["split"] == "train"), default=0)
+        return max((line["step"] for line in self.lines() if line["split"] == TRAIN_SPLIT), default=0)
 
     def has_trained_to(self, update: int) -> bool:
         """Returns whether this process itself has written a line of training for `update` or a later one."""
@@ -215,7 +215,7 @@ def run_straight(*, command: Sequence[str], workdir: Path, log: Path) -> Timelin
         child.wait_for(note_arrivals)
         note_arrivals()
         child.require(_FINISHED)
-    training = [(line["step"], secs) for line, secs in arrivals if line["split"] == "train"]
+    training = [(line["step"], secs) for line, secs in arrivals if line["split"] == TRAIN_SPLIT]
     if not training:
         raise ValueError(f"{workdir}: the run wrote no line of training to {METRICS_FILE}")
     at = dict(training)
@@ -223,7 +223,7 @@ def run_straight(*, command: Sequence[str], workdir: Path, log: Path) -> Timelin
     evaluations = {
         line["step"]: secs - at[line["step"]]
         for line, secs in arrivals
-        if line["split"] != "train" and line["step"] in at
+        if line["split"] != TRAIN_SPLIT and line["step"] in at
     }
     return Timeline(
         startup_secs=training[0][1],

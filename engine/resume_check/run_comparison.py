@@ -18,7 +18,7 @@ from common.workdir_layout import (
 )
 from engine.checkpointing.compatibility import BOOKKEEPING, open_checkpoint
 from engine.common import files
-from engine.workdir.records import read_metrics
+from engine.workdir.records import TRAIN_SPLIT, read_metrics
 
 # Metrics that depend on the clock; all others must be equal.
 _CLOCK_SUFFIXES = ("_per_sec", "_stall_ratio")
@@ -50,8 +50,8 @@ def compare_runs(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> 
         other: Workdir of the second run.
     """
     lines = [read_metrics(Path(workdir) / METRICS_FILE) for workdir in (one, other)]
-    training = [[line for line in side if line["split"] == "train"] for side in lines]
-    evaluations = [[line for line in side if line["split"] != "train"] for side in lines]
+    training = [[line for line in side if line["split"] == TRAIN_SPLIT] for side in lines]
+    evaluations = [[line for line in side if line["split"] != TRAIN_SPLIT] for side in lines]
     return [
         _compare("losses and other metrics of training", *map(_metrics, training)),
         _compare("order of the data", *map(_digests, training)),

@@ -18,7 +18,7 @@ _NUM_UNKNOWN_FRAMES = 3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CutOptions:
-    """How utterances are cut; the fields of config.segment.
+    """Options of cutting: the fields of config.segment.
 
     Attributes:
         min_secs: Shortest utterance, in seconds.

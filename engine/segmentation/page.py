@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 
 from engine.inference.transcriber import SAMPLE_RATE
-from engine.segmentation.segmenter import Segmented
+from engine.segmentation.results import CutRecording
 
 _TEMPLATES = Path(__file__).parent
 _NUM_SHOWN = 100
@@ -22,7 +22,7 @@ _MAX_CLIP_SECS = 20.0
 
 
 def render_page(
-    found: Sequence[Segmented],
+    found: Sequence[CutRecording],
     *,
     page_environment: Callable[[str | os.PathLike[str]], jinja2.Environment],
     stream_audio: Callable[[str], Iterator[np.ndarray]],
@@ -37,7 +37,7 @@ def render_page(
         encode_flac: float32 [N] -> a FLAC file.
     """
     environment = page_environment(_TEMPLATES)
-    kept = [(one, cut) for one in found for cut in one.cuts if not cut.reason]
+    kept = [(one, cut) for one in found for cut in one.stretches if not cut.reason]
     worst = sorted(kept, key=lambda pair: pair[1].confidence)[:_NUM_SHOWN]
     clips = _read_clips([(one.path, cut.start_secs, cut.end_secs) for one, cut in worst[:_NUM_CLIPS]], stream_audio)
     encoded = {place: encode_flac(waveform) for place, waveform in clips.items()}
@@ -52,7 +52,7 @@ def render_page(
                 "confidence": cut.confidence,
                 "name": os.path.basename(one.path),
                 "offset": cut.start_secs,
-                "duration": cut.end_secs - cut.start_secs,
+                "duration": cut.duration_secs,
                 "text": cut.text,
                 "clip": number,
                 "wave": wave_path(encoded[place]) if number is not None else "",
@@ -60,7 +60,7 @@ def render_page(
         )
     return environment.get_template("segments.html.jinja").render(
         num_cuts=len(kept),
-        kept_hours=sum(cut.end_secs - cut.start_secs for _, cut in kept) / 3600,
+        kept_hours=sum(cut.duration_secs for _, cut in kept) / 3600,
         hours=sum(one.duration_secs for one in found) / 3600,
         num_files=len(found),
         reasons=count_reasons(found),
@@ -69,15 +69,13 @@ def render_page(
     )
 
 
-def count_reasons(found: Sequence[Segmented]) -> list[dict[str, Any]]:
+def count_reasons(found: Sequence[CutRecording]) -> list[dict[str, Any]]:
     """Returns for each reason of what is left out its stretches, words and seconds, the most seconds first."""
     totals: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for one in found:
-        for cut in one.cuts:
+        for cut in one.stretches:
             if cut.reason:
-                totals[cut.reason].update(
-                    count=1, num_words=len(cut.words), millis=round(1000 * (cut.end_secs - cut.start_secs))
-                )
+                totals[cut.reason].update(count=1, num_words=cut.num_words, millis=round(1000 * cut.duration_secs))
     rows = [
         {"reason": reason, "count": one["count"], "num_words": one["num_words"], "secs": one["millis"] / 1000}
         for reason, one in totals.items()

@@ -7,9 +7,8 @@ from typing import Any
 
 import orbit
 
-from common import storage
 from engine.common import files
-from engine.workdir.records import read_metrics
+from engine.workdir.records import read_metrics, read_metrics_if_any
 
 
 def train_and_evaluate(
@@ -68,7 +67,7 @@ def evaluation_at(
     metrics_path: str, step: int, sets: Collection[str], set_digests: Mapping[str, str] | None = None
 ) -> dict[str, dict[str, Any]]:
     """Returns the evaluations of one update from metrics.jsonl, {set: metrics}, for the sets that have one."""
-    lines = read_metrics(metrics_path) if storage.is_file(metrics_path) else []
+    lines = read_metrics_if_any(metrics_path)
     digests = set_digests or {}
     return {
         line["split"]: line

@@ -149,13 +149,18 @@ def save_config(
     differences = compare_config(saved, config, allowed=allowed, later=later)
     if not differences:
         return
-    for group, _, field in (name.partition(".") for name in changed):
-        if field in config[group]:
-            saved[group][field] = config[group][field]
+    _take_values(saved, config, changed)
     files.write_json_atomic(path, saved)
     # An older version, which lacked a field, behaved as its default does.
     if told := [difference for difference in differences if " was absent, " not in difference]:
         logging.info("%s continues with other values: %s", workdir, "; ".join(told))
+
+
+def _take_values(saved: dict[str, Any], config: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Puts the values that a config has for some fields, group.field, into a saved one."""
+    for group, _, field in (name.partition(".") for name in names):
+        if field in config[group]:
+            saved[group][field] = config[group][field]
 
 
 def compare_config(
@@ -176,17 +181,22 @@ def compare_config(
     """
     before, after = flatten_config(files.to_json_value(saved)), flatten_config(files.to_json_value(current))
     for name, value in (later or {}).items():
-        if name in after and not any(known == name or known.startswith(f"{name}.") for known in before):
+        if name in after and not any(_is_within(known, name) for known in before):
             before[name] = json.dumps(files.to_json_value(value), ensure_ascii=False)
     ignored = tuple(allowed)
     differences = []
     for name in sorted(before.keys() | after.keys()):
-        if any(name == prefix or name.startswith(prefix + ".") for prefix in ignored):
+        if any(_is_within(name, field) for field in ignored):
             continue
         old, new = before.get(name, "absent"), after.get(name, "absent")
         if old != new:
             differences.append(f"{name} was {old}, is {new}")
     return differences
+
+
+def _is_within(name: str, field: str) -> bool:
+    """Returns whether a dotted name is that of a field, or of one in the group `field`."""
+    return name == field or name.startswith(f"{field}.")
 
 
 def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

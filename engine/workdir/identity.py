@@ -131,7 +131,10 @@ def find_run_id(workdir: str) -> str:
 
 
 def evaluation_folder(workdir: str, checkpoint: str) -> str:
-    """Returns the folder for the evaluation of a checkpoint: the workdir, or a folder in it for another run's.
+    """Returns the folder for the evaluation of a checkpoint.
+
+    It is the workdir for what stands for the run: its best and its newest checkpoint. Any other one, of this run or of
+    another, has a folder of its own in the workdir.
 
     Args:
         workdir: Value of --workdir.
@@ -143,12 +146,23 @@ def evaluation_folder(workdir: str, checkpoint: str) -> str:
     home = storage.parent(config) if config else storage.absolute(checkpoint)
     own_id, found = read_run_id(workdir), layout.find_checkpoint(checkpoint)
     if storage.real(home) == storage.real(workdir) and not (own_id and found and _is_foreign(found, own_id)):
-        return workdir
-    name = re.sub(r"[^\w.-]+", "_", home.rstrip("/").rpartition("/")[2]) or "checkpoint"
+        current = [layout.find_checkpoint(workdir, prefer_best=prefer_best) for prefer_best in (True, False)]
+        if not found or storage.real(found) in [storage.real(path) for path in current if path]:
+            return workdir
+        place = storage.real(found).removeprefix(storage.real(workdir) + "/")
+        place = place.removeprefix(f"{layout.CHECKPOINTS_FOLDER}/")
+        folder = storage.join(workdir, layout.OTHERS_FOLDER, _as_name(place))
+        logging.info("%s is neither the best nor the newest checkpoint: writing its evaluation to %s", found, folder)
+        return folder
+    name = _as_name(home.rstrip("/").rpartition("/")[2]) or "checkpoint"
     digest = hashlib.sha256(storage.real(home).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     folder = storage.join(workdir, layout.OTHERS_FOLDER, f"{name}-{digest}")
     logging.info("%s is from another run than %s: writing its evaluation to %s", checkpoint, workdir, folder)
     return folder
+
+
+def _as_name(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", text)
 
 
 def set_aside(workdir: str, names: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from common import storage
 from common.json_files import MalformedFileError, describe, field, is_kind
 from engine.common import files
 
@@ -13,6 +14,7 @@ from engine.common import files
 _METRICS = ("audio_secs_per_sec", "cer", "learning_rate", "loss", "num_utterances", "num_words", "wer")
 _COUNTS = ("substitutions", "deletions", "insertions", "errors", "num_words", "char_errors", "num_chars")
 _MAX_COUNT = 10**9  # of one utterance; sums of such counts fit into 64 bits
+TRAIN_SPLIT = "train"  # of the lines about training in metrics.jsonl
 _ADVICE = "repair or remove the line"
 
 
@@ -32,6 +34,11 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
                 _check(record, name, float, where)
         records.append(record)
     return records
+
+
+def read_metrics_if_any(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Returns what `read_metrics` does; [] if there is no such file."""
+    return read_metrics(path) if storage.is_file(path) else []
 
 
 def read_predictions(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -40,7 +40,8 @@ def find_checkpoint(path: Path) -> Path | None:
         return path
     if not path.is_dir() or (path / "config.json").exists():
         return None
-    found = sorted(file for file in path.iterdir() if file.suffix in _ENDINGS and file.is_file())
+    visible = (file for file in path.iterdir() if not file.name.startswith("."))  # ._NAME of macOS
+    found = sorted(file for file in visible if file.suffix in _ENDINGS and file.is_file())
     if len(found) > 1:
         raise ValueError(f"{path}: has {len(found)} checkpoints ({found[0].name}, {found[1].name} ...); name one")
     return found[0] if found else None

@@ -62,7 +62,8 @@ def _tokens_inside(state: Any) -> list[str] | None:
 
 
 def _file_beside(path: Path) -> Path | None:
-    found = sorted([*path.parent.glob("dict.*.txt"), *path.parent.glob("*.model")])
+    beside = sorted([*path.parent.glob("dict.*.txt"), *path.parent.glob("*.model")])
+    found = [file for file in beside if not file.name.startswith(".")]  # ._NAME of macOS
     if len(found) > 1:
         names = ", ".join(file.name for file in found[:5])
         raise ValueError(f"{path.parent}: has {names}; leave the dictionary of the head alone there")

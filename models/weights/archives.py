@@ -23,8 +23,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from common import json_files
+from common.readable import describe_error
 from common.weight_names import CHECKPOINT_SUFFIX, archive_suffix
-from models.weights.cache import cache_folder, inner_folder, keep, one_line, storage_error, temporary_folder
+from models.weights.cache import cache_folder, inner_folder, keep, storage_error, temporary_folder
 from models.weights.kaggle import kaggle_name
 
 _BLOCK_BYTES = 2**20
@@ -51,7 +52,7 @@ def fetch_archive(url: str) -> Path:
     except urllib.error.URLError as error:
         if known is not None:
             return known.folder
-        raise OSError(f"{url}: cannot be fetched ({one_line(error.reason)}); check the network") from error
+        raise OSError(f"{url}: cannot be fetched ({describe_error(error.reason, 200)}); check the network") from error
     except OSError as error:
         if str(error).startswith(url):
             raise
@@ -151,4 +152,4 @@ def _unpack(archive: Path, target: Path, url: str) -> None:
                 while file.fileobj is not None and file.fileobj.read(_BLOCK_BYTES):
                     pass
     except _DAMAGED as error:
-        raise ValueError(f"{url}: not an archive that can be unpacked ({one_line(error)})") from error
+        raise ValueError(f"{url}: not an archive that can be unpacked ({describe_error(error, 200)})") from error

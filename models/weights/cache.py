@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
 
+from common.readable import describe_error
+
 CACHE_VARIABLE = "EARSHOT_CACHE"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _CLOSED = (errno.EACCES, errno.EROFS, errno.EPERM)
@@ -83,15 +85,9 @@ def storage_error(name: str, error: OSError) -> OSError:
         return OSError(f"{name}: no room on the disk of {error.filename or cache_folder()}; free some, or {elsewhere}")
     if error.errno in _CLOSED:
         return OSError(f"{name}: cannot write to {error.filename}; {elsewhere}")
-    return OSError(f"{name}: {one_line(error)}")
+    return OSError(f"{name}: {describe_error(error, 200)}")
 
 
 def is_full_or_closed(error: Exception) -> TypeGuard[OSError]:
     """Returns whether an error means that the disk is full or cannot be written."""
     return isinstance(error, OSError) and error.errno in (*_FULL, *_CLOSED)
-
-
-def one_line(error: object) -> str:
-    """Returns the text of an error without line breaks, at most 200 characters."""
-    text = " ".join(str(error).split())
-    return text[:200] or type(error).__name__

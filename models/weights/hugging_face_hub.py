@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from common.readable import describe_error
 from common.weight_names import HUGGING_FACE, split_language
-from models.weights.cache import one_line, quiet, storage_error
+from models.weights.cache import quiet, storage_error
 
 # Files beside the weights that the converter reads.
 METADATA = (
@@ -104,7 +105,7 @@ def _explain(error: Exception, name: str, repository: str, revision: str) -> OSE
             return OSError(f"{name}: {reason}")
     if isinstance(error, OSError):
         return storage_error(name, error)
-    return OSError(f"{name}: the download broke off ({one_line(error)}); run the same command again")
+    return OSError(f"{name}: the download broke off ({describe_error(error, 200)}); run the same command again")
 
 
 def _cached_model(name: str, repository: str, revision: str, adapters: Sequence[str]) -> Path:

@@ -6,8 +6,9 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+from common.readable import describe_error
 from common.weight_names import KAGGLE
-from models.weights.cache import inner_folder, is_full_or_closed, one_line, quiet, storage_error
+from models.weights.cache import inner_folder, is_full_or_closed, quiet, storage_error
 
 
 def fetch_model(name: str) -> Path:
@@ -50,12 +51,12 @@ def _explain(error: Exception, name: str, handle: str) -> Exception:
         return OSError(f"{name}: the download broke off; run the same command again, and it goes on")
     if isinstance(error, OSError):  # requests' connection errors are among them
         return OSError(
-            f"{name}: cannot be fetched ({one_line(error)}); check the network; a name with its version, "
+            f"{name}: cannot be fetched ({describe_error(error, 200)}); check the network; a name with its version, "
             f"{KAGGLE}{'/'.join(handle.split('/')[:4])}/1, is taken from the cache without one"
         )
     if isinstance(error, ValueError):
-        return ValueError(f"{name}: {one_line(error)}")
-    return OSError(f"{name}: the download failed ({one_line(error)}); run the same command again")
+        return ValueError(f"{name}: {describe_error(error, 200)}")
+    return OSError(f"{name}: the download failed ({describe_error(error, 200)}); run the same command again")
 
 
 def _status_of(error: Any) -> str:

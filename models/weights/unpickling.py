@@ -186,17 +186,22 @@ def _plain(value: Any, depth: int, counter: Iterator[int]) -> Any:
         raise TorchFileError(f"its config has more than {_MAX_VALUES} values")
     depth += 1
     if isinstance(value, Inert):
-        state = value.state if isinstance(value.state, dict) else {}
-        if "_content" in state or "_val" in state:  # omegaconf
-            return _plain(state.get("_content", state.get("_val")), depth, counter)
-        if state or value.items:
-            return _plain(state or value.items, depth, counter)
-        return _plain(value.arguments[0], depth, counter) if len(value.arguments) == 1 else None
+        return _plain(_content_of(value), depth, counter)
     if isinstance(value, dict):
         return {str(key): _plain(item, depth, counter) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item, depth, counter) for item in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else None
+
+
+def _content_of(value: Inert) -> Any:
+    """Returns what a Namespace, a DictConfig or an enum holds; None if that is not known."""
+    state = value.state if isinstance(value.state, dict) else {}
+    if "_content" in state or "_val" in state:  # omegaconf
+        return state.get("_content", state.get("_val"))
+    if state or value.items:
+        return state or value.items
+    return value.arguments[0] if len(value.arguments) == 1 else None
 
 
 def _may_be_inert(module: str, name: str) -> bool:

@@ -26,6 +26,7 @@ from data.open_corpus import open_source
 from data.shards.preparation import write_tfrecords
 from data.text.tokenizer import load_tokenizer
 from data.unlabelled.listing import UnlabelledCorpus, Unusable
+from engine.common.journal import Journal
 from engine.config import recorded_run
 from engine.config.decode import read_decode_file
 from engine.inference.inputs import find_audio
@@ -33,7 +34,6 @@ from engine.inference.serving import openai_json, tf_serving_json, uploads
 from engine.inference.serving.answers import Answer, RefusedError, one_line
 from engine.inference.serving.http_server import Limits, Service
 from engine.modes import report as command
-from engine.pseudo_labels.journal import Journal
 from engine.report.history import write_history
 from models import convert
 from models.hugging_face import config as hf_config
@@ -355,7 +355,7 @@ def _read_openai_form(folder: Path) -> None:
 
 
 def _make_heads(folder: Path) -> None:
-    sound = b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\nContent-Length: 3\r\n"
+    sound = b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\nContent-Length: 3\r\n"
     (folder / "head").write_bytes(
         sound + b"Content-Disposition: attachment; filename=a.wav\r\nConnection: close\r\n\r\nabc"
     )

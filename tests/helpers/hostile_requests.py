@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-_POST = b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\n"
+_POST = b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\n"
+_CLOSE = b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 _END = b"Content-Length: 1\r\nConnection: close\r\n\r\na"
 
 
@@ -37,16 +38,15 @@ def hostile_heads() -> dict[str, bytes]:
         "header without colon": _POST + b"foo\r\n\r\n",
         "folded header": _POST + b"X: a\r\n b\r\n\r\n",
         "zero byte in a header": _POST + b"X: a\x00b\r\n\r\n",
-        "path that is no text": b"GET /v1/models/%ff%fe HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        "broken escape in the path": b"GET /v1/models/%zz%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        "line end in the path": b"GET /v1/models/a%0d%0aX:%20y HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        "long model": b"GET /v1/models/" + b"a" * 15_000 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        "long version": b"GET /v1/models/toy/versions/"
-        + b"9" * 6000
-        + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        "many queries": b"GET /healthz?" + b"a=b&" * 3000 + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        "unknown method": b"FOO /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        "endless body for nothing": b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999999\r\n\r\nabc",
+        "path that is no text": b"GET /v1/models/%ff%fe" + _CLOSE,
+        "broken escape in the path": b"GET /v1/models/%zz%00" + _CLOSE,
+        "line end in the path": b"GET /v1/models/a%0d%0aX:%20y" + _CLOSE,
+        "long model": b"GET /v1/models/" + b"a" * 15_000 + _CLOSE,
+        "long version": b"GET /v1/models/toy/versions/" + b"9" * 6000 + _CLOSE,
+        "many queries": b"GET /healthz?" + b"a=b&" * 3000 + _CLOSE,
+        "unknown method": b"FOO /healthz" + _CLOSE,
+        "endless body for nothing": _POST.replace(b"v1/transcribe", b"healthz")
+        + b"Content-Length: 999999999999\r\n\r\nabc",
         "long type": _POST + b"Content-Type: " + b"a" * 9000 + b"\r\n" + _END,
         "long encoding": _POST + b"Content-Encoding: " + b"a" * 9000 + b"\r\n" + _END,
         "form without boundary": _POST + b"Content-Encoding: br\r\nContent-Type: multipart/form-data\r\n" + _END,

@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import tornado.httpserver
+import tornado.httputil
 import tornado.iostream
 import tornado.netutil
+import tornado.routing
 import tornado.web
 from absl import logging
 from tornado.ioloop import IOLoop
@@ -24,6 +26,7 @@ from tornado.ioloop import IOLoop
 from engine.inference.serving import openai_api, tf_serving_api, transcribe_api
 from engine.inference.serving.answers import Answer, Request, refuse
 from engine.inference.serving.batch_queue import WorkQueue
+from engine.inference.serving.hosts import OwnHosts
 
 _DRAIN_STEP_SECS = 0.05
 
@@ -99,7 +102,7 @@ class Service:
         ]
         if page:
             routes.append(("/", transcribe_api.PageHandler))
-        application = tornado.web.Application(
+        self._application = application = tornado.web.Application(
             routes,
             default_handler_class=transcribe_api.UnknownHandler,
             log_function=_log_request,
@@ -125,6 +128,10 @@ class Service:
             sockets = tornado.netutil.bind_sockets(port, host, backlog=max(self.limits.max_connections, 128))
         except (OSError, OverflowError) as error:
             raise ValueError(f"cannot listen on {host}:{port} ({error}); see --serve.host and --serve.port") from error
+        addresses = [one.getsockname()[0] for one in sockets]
+        foreign = _ForeignHost(OwnHosts(addresses=addresses, host=host, origins=self.limits.cors_origins))
+        # Before every other route.
+        self._application.wildcard_router.rules.insert(0, tornado.routing.Rule(foreign, transcribe_api.ForeignHandler))
         self._server.add_sockets(sockets)
         return sockets[0].getsockname()[1]
 
@@ -141,6 +148,17 @@ class Service:
         is_done = self.queue.close(timeout_secs=max(deadline - loop.time(), 0.1))
         self._folder.cleanup()
         return is_done
+
+
+class _ForeignHost(tornado.routing.Matcher):
+    """Matches the requests whose Host header means another server."""
+
+    def __init__(self, own: OwnHosts) -> None:
+        self._own = own
+
+    def match(self, request: tornado.httputil.HTTPServerRequest) -> dict[str, Any] | None:
+        """Returns {} for a foreign request, else None."""
+        return None if request.host_name in self._own else {}
 
 
 class _Server(tornado.httpserver.HTTPServer):

@@ -96,6 +96,21 @@ class UnknownHandler(Handler):
     head = post = delete = patch = put = options = get
 
 
+class ForeignHandler(Handler):
+    """Refuses a request that means another host."""
+
+    def get(self) -> NoReturn:
+        """Says which hosts are answered."""
+        raise ClientError(
+            403,
+            f"the Host header {self.request.host[:100]!r} names another host, and this server answers those that mean "
+            "this machine, such as localhost; a proxy before it must send such a Host, or name its own origin in "
+            "--serve.cors_origins",
+        )
+
+    head = post = delete = patch = put = options = get
+
+
 def accepted_format(accept: str) -> str:
     """Returns the transcript format that an Accept header prefers; json where it names none."""
     best, best_weight = "json", 0.0

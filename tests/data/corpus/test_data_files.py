@@ -101,11 +101,15 @@ def test_of_a_saved_dataset_the_listed_files_are_read(tmp_path):
 def test_files_behind_a_url_are_found():
     import tensorflow as tf
 
-    for name in ("train-0000.parquet", "test-0000.parquet"):
+    for name in ("train-0000.parquet", "test-0000.parquet", "._train-0000.parquet", "._test-0000.parquet"):
         tf.io.gfile.makedirs("ram://data_files/x")
         with tf.io.gfile.GFile(f"ram://data_files/x/{name}", "w") as file:
             file.write("x")
     assert find_data_files("ram://data_files/x", "train", (".parquet",))[0] == ["ram://data_files/x/train-0000.parquet"]
     assert find_data_files("ram://data_files/x/te*.parquet", "", (".parquet",))[0] == [
+        "ram://data_files/x/test-0000.parquet"
+    ]
+    # What macOS adds is passed over, as it is in local folders.
+    assert find_data_files("ram://data_files/x/*test*", "", (".parquet",))[0] == [
         "ram://data_files/x/test-0000.parquet"
     ]

@@ -102,7 +102,7 @@ def test_every_planted_fault_is_named_and_nothing_else(planted, policy):
         "resampled", "sampled", "memory", "unrelated_transcripts", "labels_fit_slow_only", "bad_segment",
         "frozen_random", "unused_gpu", "overlapping_segments", "segment_leak", "slow_segments",
         "wrong_duration", "lost_symbols", "markup", "missing_cells", "line_breaks", "read_otherwise", "unspaced_text",
-        "rare_characters", "dropped_markup", "kept_digits", "suspect_transcript",
+        "rare_characters", "dropped_markup", "kept_digits", "suspect_transcript", "shared_utterances",
     }  # fmt: skip
 
 
@@ -325,3 +325,25 @@ def test_every_training_corpus_is_examined_by_itself_and_they_have_one_plan(clea
     assert planted["train calls", "markup"] == {item.utterance_id for item in items}
     assert planted["eval dev", "audio_leak"] == {twin.stem}
     assert ("train", "markup") not in planted
+
+
+def test_utterances_that_two_training_corpora_share_are_named_once(clean, tmp_path):
+    again, twin, *_ = sorted((clean / "train").glob("*.wav"))
+    (own,) = speak_tones(1, speakers=1, seed=6, first_speaker=600)
+    write_audio(tmp_path / "own.wav", own.waveform)
+    for path, name in ((again, again.name), (twin, "twin.wav")):
+        (tmp_path / name).write_bytes(path.read_bytes())
+    lines = [f'{{"audio_filepath": "{name}", "text": "A"}}\n' for name in (again.name, "twin.wav", "own.wav")]
+    (tmp_path / "m.jsonl").write_text("".join(lines))
+    first, _ = clean_sets(clean)
+    more = {"format": "jsonl", "input": str(tmp_path / "m.jsonl"), "weight": 1.0}
+    data = train_data(
+        tokenizer=TOKENIZER, text_normalization="librispeech", global_batch_size=4, seed=0, more={"calls": more},
+        **{**LIMITS, **first.fields},
+    )  # fmt: skip
+    calls = dataclasses.replace(first, corpus="calls", fields=more, build=lambda report: data)
+    found = run(sets=[dataclasses.replace(first, build=lambda report: data), calls])
+    (finding,) = [item for item in found.findings if item.code == "shared_utterances"]
+    assert finding.where == "train calls" and set(finding.details) == {again.stem, "twin"}
+    assert finding.details["twin"] == f"in train: the audio of {twin.stem}"
+    assert finding.severity == "warning" and "id_leak" not in {item.code for item in found.findings}

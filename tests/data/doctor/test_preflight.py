@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data.common.errors import InputError
+from data.corpus.sources import Span
 from data.doctor.preflight import check_before_training
 from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer
 
@@ -146,3 +147,23 @@ def test_an_evaluation_set_is_looked_for_in_every_corpus_by_its_own_ids(caplog):
     with caplog.at_level(logging.WARNING):
         check(several(train=good, calls=other), eval_data={"dev": make_data([SENTENCE], prefix="e", speakers=["ann"])})
     assert "ann (1 utterances)" in caplog.text
+
+
+def test_utterances_that_two_training_corpora_share_are_one_warning(caplog):
+    first, copy = make_data([SENTENCE] * 20), make_data([SENTENCE] * 3)
+    named_alike, other = make_data([SENTENCE] * 3, secs=2.5), make_data([SENTENCE] * 3, prefix="x")
+    with caplog.at_level(logging.WARNING):
+        found = check(several(train=first, copy=copy, alike=named_alike, other=other))
+    assert [(item.code, item.where, item.count) for item in found] == [("shared_utterances", "train copy", 3)]
+    (line,) = caplog.messages
+    assert line.startswith("train copy: 3: utterances that an earlier training corpus has, too: t0 (in train: 2.00 s)")
+
+
+def test_overlapping_segments_of_one_recording_in_two_training_corpora_are_named(caplog):
+    first, second = make_data([SENTENCE] * 2), make_data([SENTENCE] * 2, prefix="x", secs=3.0)
+    rate = 16_000
+    first.source.spans = [Span("/r.wav", None, start * rate, 2 * rate, rate) for start in (0, 10)]
+    second.source.spans = [Span("/r.wav", None, start * rate, 3 * rate, rate) for start in (5, 11)]
+    with caplog.at_level(logging.WARNING):
+        (finding,) = check(several(train=first, more=second))
+    assert finding.details == {"x1": "in train: 1.00 s of it are in t1"}

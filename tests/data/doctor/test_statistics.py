@@ -9,7 +9,7 @@ import pytest
 
 from data.batches.plan import BatchPlan
 from data.doctor.report import PlanStatistics, Shape, TrainingTime
-from data.doctor.statistics import axis_ends, plan_statistics, predict_memory, predict_time, set_words, vocabulary
+from data.doctor.statistics import axis_ends, plan_statistics, predict_memory, predict_time, set_words, vocabulary_use
 from data.doctor.text_checks import Corpus
 from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer
 
@@ -52,10 +52,10 @@ def test_the_vocabulary_tells_what_is_unused_unknown_and_new() -> None:
     def corpus(texts):
         return Corpus.measure("x", SimpleNamespace(texts=texts), tokenizer=tokenizer, text_normalization="librispeech")
 
-    found = vocabulary([corpus(["ABBA Ü", "AB"]), corpus(["A ZOO"])], tokenizer)
+    found = vocabulary_use([corpus(["ABBA Ü", "AB"]), corpus(["A ZOO"])], tokenizer)
     assert (found.counts["A"], found.counts["B"], found.counts["|"]) == (3, 3, 1)
     assert "Z" in found.unused and "A" not in found.unused
-    assert "|" not in vocabulary([corpus(["A"])], tokenizer).unused
+    assert "|" not in vocabulary_use([corpus(["A"])], tokenizer).unused
     assert (found.unknown, found.only_in_evaluation) == ("Ü", "OZ")
     assert found.unknown_ratio == pytest.approx(1 / 8)
 

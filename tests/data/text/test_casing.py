@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 
 from data.text.casing import lower, upper
-from data.text.tokenizer import normalize_transcript, read_character
+from data.text.normalization import normalize_transcript, read_character
 
 
 @pytest.mark.parametrize("language", ["tr", "az", "tr_TR", "tur", "aze"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from data.text.markup import drop_markup, dropped_markup, find_markup
-from data.text.tokenizer import normalize_transcript
+from data.text.normalization import normalize_transcript
 
 TEXT = "so <noise> he [laughter] said (um) {uh} it"
 

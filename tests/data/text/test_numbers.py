@@ -8,8 +8,8 @@ import pytest
 
 from common.text_style import parse_text_style
 from data.common.errors import InputError
+from data.text.normalization import normalize_transcript
 from data.text.numbers import check_numbers, check_text_style, spell_numbers
-from data.text.tokenizer import normalize_transcript
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from configs import base
 from data.common.page import page_environment
 from data.corpus.references import find_reference
 from data.shards.records import encode_flac
+from engine.config.early_checks import check_use
 from engine.inference.transcriber import Transcriber, TranscriberOptions
 from engine.modes import segment
 from engine.segmentation import segmenter
@@ -45,6 +49,7 @@ def run(monkeypatch, tmp_path):
         options=TranscriberOptions(window_secs=8, overlap_secs=4),
     )
     monkeypatch.setattr(segment, "load_transcriber", lambda **fields: transcriber)
+    monkeypatch.setattr(segment, "identify_weights", lambda checkpoint, weights: checkpoint)
     monkeypatch.setattr(segmenter, "_PART_SECS", 10.0)
 
     class Parts:
@@ -138,6 +143,137 @@ def test_a_recording_without_a_transcript_is_named_and_the_others_are_cut(run, t
     status, output = run()
     assert status == 2 and texts(read(output / "segments.jsonl")) == ["abc dea"]
     assert "bad.wav was skipped: no transcript beside it: put its text into NAME.txt" in capsys.readouterr().err
+
+
+@pytest.fixture
+def three(tmp_path):
+    """Three recordings with their texts."""
+    write(tmp_path / "in", one=SAID, three="_dea_ _fgh_ _bca_", two="_abc_ _dea_ _hgf_")
+    for name, text in {"one": "abc dea fgh bca iij ade gfh bac", "three": "dea fgh bca", "two": "abc dea hgf"}.items():
+        (tmp_path / "in" / f"{name}.txt").write_text(text)
+
+
+def content(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def kill(monkeypatch):
+    """Ends the mode when it begins to cut recording number `at`, as a signal does; returns the names that were cut."""
+    cut_file = segment.segment_file
+
+    def install(at=99):
+        names = []
+
+        def watched(transcriber, aligner, path, text, **options):
+            names.append(os.path.basename(path))
+            if len(names) > at:
+                raise SystemExit(143)
+            return cut_file(transcriber, aligner, path, text, **options)
+
+        monkeypatch.setattr(segment, "segment_file", watched)
+        return names
+
+    return install
+
+
+def test_the_same_command_goes_on_and_writes_what_an_uninterrupted_one_writes(run, three, kill, tmp_path, capsys):
+    kill()
+    status, output = run(formats=("srt", "eaf"))
+    straight = content(output)
+    assert status == 0 and set(straight) >= {"segments.jsonl", "left_out.jsonl", "segments.html", "srt/two.srt"}
+    shutil.rmtree(output)
+    kill(at=2)
+    with pytest.raises(SystemExit):
+        run(formats=("srt", "eaf"))
+    assert not output.exists() and (tmp_path / "out.partial").exists()
+    names = kill()
+    status, output = run(formats=("srt", "eaf"))
+    assert status == 0 and names == ["two.wav"]
+    assert content(output) == straight and not (tmp_path / "out.partial").exists()
+    assert "continues: 2 of 3 recordings are in" in capsys.readouterr().out
+
+
+def test_a_kill_while_the_results_are_written_does_no_recording_again(run, three, kill, monkeypatch):
+    kill()
+    status, output = run()
+    straight = content(output)
+    shutil.rmtree(output)
+    with monkeypatch.context() as patched:
+        patched.setattr(segment, "render_page", Mock(side_effect=SystemExit(143)))
+        with pytest.raises(SystemExit):
+            run()
+    assert output.exists()
+    # The folder is no longer empty, which is refused to every other command.
+    use = {"mode": "segment", "checkpoint": str(output), "inputs": [str(output)]}
+    (output / "config.json").write_text("{}")
+    check_use(**use, output=str(output))
+    with pytest.raises(ValueError, match="is not empty"):
+        check_use(**use, output=str(output.parent / "in"))
+    (output / "config.json").unlink()
+    names = kill()
+    assert run()[0] == 0 and names == [] and content(output) == straight
+
+
+def test_a_recording_or_a_transcript_that_has_changed_is_cut_anew(run, three, kill, tmp_path):
+    kill(at=2)
+    with pytest.raises(SystemExit):
+        run()
+    write(tmp_path / "in", one="_abc_ _dea_ _fgh_ _bca_")
+    (tmp_path / "in" / "three.txt").write_text("dea fgh")
+    names = kill(at=2)
+    with pytest.raises(SystemExit):
+        run()
+    assert names == ["one.wav", "three.wav", "two.wav"]
+    names = kill()
+    status, output = run()
+    assert status == 0 and names == ["two.wav"]
+    kept = read(output / "segments.jsonl")
+    assert " ".join(texts(kept)) == "abc dea fgh bca dea fgh abc dea hgf"
+
+
+def test_another_setting_is_refused_in_a_line_and_another_format_is_not(run, three, kill, tmp_path):
+    kill(at=1)
+    with pytest.raises(SystemExit):
+        run()
+    with pytest.raises(ValueError, match=r"out.partial .* other settings \(min_secs was 1.0, is 2.0\): give that comm"):
+        run(min_secs=2.0)
+    names = kill()
+    status, output = run(formats=("srt",))
+    assert status == 0 and names == ["three.wav", "two.wav"] and (output / "srt" / "one.srt").exists()
+
+
+def test_a_recording_that_failed_is_tried_again_and_the_others_are_not(run, three, kill, tmp_path, capsys):
+    (tmp_path / "in" / "one.txt").unlink()
+    kill(at=1)
+    with pytest.raises(SystemExit):
+        run()
+    names = kill()
+    (tmp_path / "in" / "one.txt").write_text("abc dea")
+    (tmp_path / "in" / "two.wav").write_bytes(b"no audio")
+    status, output = run()
+    assert status == 2 and names == ["one.wav", "two.wav"]
+    assert {record["audio_filepath"][-8:] for record in read(output / "segments.jsonl")} == {"/one.wav", "hree.wav"}
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "two.wav was skipped" in errors[0]
+
+
+def test_a_job_that_cuts_nothing_leaves_nothing(run, tmp_path):
+    write(tmp_path / "in", one="_abc_")
+    with pytest.raises(ValueError, match="none of the 1 recordings could be cut; the first: .*no transcript beside it"):
+        run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+
+
+def test_a_damaged_row_is_one_line(run, three, kill, tmp_path):
+    kill(at=1)
+    with pytest.raises(SystemExit):
+        run()
+    partial = tmp_path / "out.partial"
+    partial.write_text(partial.read_text().replace('"num_words": ', '"num_words": -0.'))
+    kill()
+    with pytest.raises(ValueError, match="out.partial: the row of .*one.wav.*; delete the file to begin anew"):
+        run()
 
 
 def test_a_part_that_is_too_large_is_left_out(run, tmp_path, monkeypatch):

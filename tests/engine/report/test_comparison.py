@@ -68,7 +68,7 @@ def test_the_page_is_whole_and_escaped(workdirs):
         "Training loss per utterance", "Word error rate of dev, %", "Learning rate",
         "Training throughput, seconds of audio a second",
     ]  # fmt: skip
-    assert [line.colour for line in draw_runs(runs, sets)[1].lines] == [0, 1, 2]
+    assert [line.color for line in draw_runs(runs, sets)[1].lines] == [0, 1, 2]
 
 
 def test_each_run_has_its_character_error_rate_with_an_interval(workdirs):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.common.page import page_environment
-from engine.report.facts import Tile
+from engine.report.facts import RunFacts, Tile
 from engine.report.page import (
     bar_scale,
     collect_clips,
@@ -24,12 +24,13 @@ from tests.engine.report.toys import build, make_predictions
 from tests.helpers.pages import check_page
 
 HOSTILE = '</script><b onclick="x">&'
+FACTS = RunFacts(config={"model": {"preset": "<tiny>"}, HOSTILE: HOSTILE}, environment={})
 FOLDER = Path(__file__).resolve().parents[3] / "engine/report"
 
 
 def render(sets, *, clips=None, figures=(), title="run", **more):
     return render_report(**more,
-        environment=page_environment(FOLDER), title=title, step=12_345, facts={"model": "<tiny>"}, figures=figures,
+        environment=page_environment(FOLDER), title=title, step=12_345, facts=FACTS, figures=figures,
         sets=sets, clips=clips or collect_clips(sets, lambda name, utterance_id: None, max_bytes=1),
     )  # fmt: skip
 
@@ -43,7 +44,7 @@ def test_the_page_is_whole_and_all_text_is_escaped():
     clips = collect_clips([one], lambda name, utterance_id: b"</script>", max_bytes=1_000)
     page = render(
         [one], clips=clips, figures=training_figures(lines, [HOSTILE]), title=HOSTILE,
-        tiles=[Tile(HOSTILE, HOSTILE, HOSTILE)], fields={HOSTILE: HOSTILE},
+        tiles=[Tile(HOSTILE, HOSTILE, HOSTILE)],
     )  # fmt: skip
     check_page(page)
     assert "<b onclick" not in page and "&lt;b onclick" in page and "&lt;tiny&gt;" in page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.report.sets import compare
+from engine.report.sets import compare_predictions
 from engine.report.statistics import MIN_SPEAKERS
 from tests.engine.report.toys import build, make_predictions
 
@@ -55,13 +55,13 @@ def test_the_matrix_has_shares_of_the_times_said_over_the_whole_set():
 def test_changes_are_counted_and_those_that_changed_most_are_shown():
     before = make_predictions([("a b c", "a"), ("a b", "a b"), ("a", "a"), ("d", "x")])
     now = make_predictions([("a b c", "a b c"), ("a b", "a"), ("a", "a"), ("e", "e"), ("new", "new")])
-    found = compare({record["utterance_id"]: record for record in before}, now)
+    found = compare_predictions({record["utterance_id"]: record for record in before}, now)
     # Utterance 3 has another reference, 4 is new: they do not count.
     assert (found.num_better, found.num_worse, found.num_same, found.num_apart) == (1, 1, 1, 2)
     assert found.test.difference == pytest.approx((1 - 2) / 6)
     (better,) = found.better
     assert (better.utterance_id, better.errors_before, better.errors_now) == ("u000", 2, 0)
-    assert [place.kind for place in better.places_before] == ["hit", "deleted", "deleted"]
+    assert [pair.kind for pair in better.pairs_before] == ["hit", "deleted", "deleted"]
     assert [one.utterance_id for one in found.worse] == ["u001"]
 
 

@@ -149,6 +149,26 @@ def test_an_evaluation_of_another_runs_weights_leaves_this_run_as_it_is(used, fi
     assert evaluation_folder(workdir, f"{workdir}/earlier_runs/1") != workdir
 
 
+def test_an_evaluation_of_an_older_checkpoint_does_not_stand_for_the_run(used, tmp_path):
+    run, _ = used
+    workdir = run["workdir"]
+    (older, newest) = layout.list_checkpoints(f"{workdir}/checkpoints")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    outcome = experiment.run(**run, mode="eval", checkpoint=older)
+    assert {path: path.read_bytes() for path in before} == before
+    output = tmp_path / "run/eval_of/ckpt-2"
+    assert outcome.folder == str(output)
+    (line,) = files.read_jsonl(output / "metrics.jsonl")
+    assert (line["step"], line["wer"]) == (2, outcome.metrics["dev"]["wer"])
+    assert (output / "eval/dev/predictions.jsonl").exists() and (output / "report.html").exists()
+    # Without best/ the newest is the run's own, and a checkpoint of that folder that another one has replaced is not.
+    shutil.copytree(f"{workdir}/best", f"{workdir}/damaged")
+    assert evaluation_folder(workdir, f"{workdir}/damaged/ckpt-4") == f"{workdir}/eval_of/damaged_ckpt-4"
+    shutil.rmtree(f"{workdir}/best")
+    assert evaluation_folder(workdir, newest) == evaluation_folder(workdir, workdir) == workdir
+    assert evaluation_folder(workdir, f"{older}.index") == str(output)
+
+
 def test_another_runs_weights_are_evaluated_with_its_own_vocabulary(used, finished):
     run, _ = used
     asked = []

@@ -155,6 +155,8 @@ def test_a_pretrained_model_of_fairseq_gets_a_fresh_head_and_drops_the_quantizer
     assert pretrained.read_config(tmp_path / "ours").normalize_waveform is True
     # With the letters beside it the head has their number.
     (tmp_path / "in" / "dict.ltr.txt").write_text("".join(f"{token} 10\n" for token in LETTERS))
+    for name in ("wav2vec_small.pt", "spm.model"):
+        (tmp_path / "in" / f"._{name}").write_bytes(b"\0\5\x16\7")  # what macOS adds is passed over
     report = convert.from_hf(input=tmp_path / "in", output=tmp_path / "ours")
     assert report.config.vocab_size == 8 and "the blank is '<s>' (id 0)" in report.understood[1]
 

@@ -19,6 +19,7 @@ import pytest
 
 from engine.common.out_of_memory import OutOfMemoryError
 from engine.inference.serving.answers import Answer
+from engine.inference.serving.hosts import OwnHosts
 from engine.inference.serving.http_server import Limits, Service
 from engine.inference.serving.recognizer import Recognizer
 from tests.engine.inference.serving.test_recognizer import count_samples, transcribe_files
@@ -171,15 +172,77 @@ def test_what_cannot_be_answered_is_told_in_one_line(server, request_fields, sta
     assert server.ask()[:2] == (200, 1)
 
 
+FOREIGN = (
+    "evil.example", "evil.example:{port}", "127.0.0.1.evil.example", "localhost.evil.example:{port}", "x", "10.0.0.1",
+    "[2001:db8::1]:{port}", "0x7f000001",
+)  # fmt: skip
+OWN = ("localhost", "LocalHost:9", "localhost.", "127.0.0.1", "127.9.9.9:{port}", "[::1]:{port}", "a.localhost")
+
+
+def with_host(server, host, method="GET", path="/healthz", body=b""):
+    host = host.format(port=server.port)
+    head = f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    answer = read_all(server.send(head.encode() + body))
+    return int(answer.split()[1]), answer
+
+
+@pytest.mark.parametrize("host", FOREIGN)
+def test_a_page_that_pointed_its_own_name_at_this_machine_is_refused_everywhere(server, host):
+    asked = len(server.asked)
+    for method, path in (("GET", "/healthz"), ("POST", "/v1/transcribe"), ("POST", "/v1/models/toy:predict"),
+                         ("GET", "/v1/models"), ("GET", "/nothing"), ("OPTIONS", "/v1/transcribe")):  # fmt: skip
+        status, answer = with_host(server, host, method, path, b"{}")
+        assert status == 403, (method, path)
+        assert b"names another host" in answer and len(json.loads(answer.partition(b"\r\n\r\n")[2])["error"]) < 400
+    assert len(server.asked) == asked
+
+
+@pytest.mark.parametrize("host", OWN)
+def test_every_name_of_this_machine_is_answered(server, host):
+    assert with_host(server, host)[0] == 200
+    assert with_host(server, host, "POST", "/v1/transcribe", b"xyz")[1].endswith(b"3")
+
+
+def test_a_request_of_an_old_client_without_a_host_is_answered(server):
+    assert read_all(server.send(b"GET /healthz HTTP/1.0\r\n\r\n")).split()[1] == b"200"
+
+
+def test_the_page_is_not_given_to_a_foreign_name(start):
+    server = start(page=b"<p>page</p>")
+    assert with_host(server, "evil.example", path="/")[0] == 403
+    assert b"<p>page</p>" in with_host(server, "localhost", path="/")[1]
+
+
+def test_the_host_of_an_origin_that_may_call_is_answered_and_with_a_star_every_one(start):
+    server = start(cors_origins=("https://app.example:8443", "http://localhost:3000"))
+    assert [with_host(server, host)[0] for host in ("app.example", "app.example:8443", "b.example")] == [200, 200, 403]
+    assert with_host(start(cors_origins=("*",)), "b.example")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("addresses", "host", "is_foreign"),
+    [
+        (["127.0.0.1"], "127.0.0.1", True),
+        (["127.0.0.1", "::1"], "localhost", True),
+        (["127.0.1.1"], "evil.example", False),  # what it was told to be
+        (["0.0.0.0", "::"], "", False),
+        (["192.168.1.2"], "192.168.1.2", False),
+        (["127.0.0.1", "192.168.1.2"], "mine", False),
+    ],
+)
+def test_only_a_server_that_others_cannot_reach_asks_for_its_name(addresses, host, is_foreign):
+    assert ("evil.example" not in OwnHosts(addresses=addresses, host=host, origins=())) == is_foreign
+
+
 def test_an_oversized_body_is_refused_before_it_is_sent(server):
-    head = b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 100001\r\nExpect: 100-continue\r\n\r\n"
+    head = b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100001\r\nExpect: 100-continue\r\n\r\n"
     assert read_all(server.send(head)).startswith(b"HTTP/1.1 413 ")
 
 
 def test_a_slow_body_is_told_and_slow_headers_are_hung_up_on(server):
     begin = time.monotonic()
-    body = server.send(b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nxx")
-    headers = server.send(b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-")
+    body = server.send(b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nxx")
+    headers = server.send(b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-")
     assert server.ask()[:2] == (200, 1)  # meanwhile
     answer = read_all(body)
     assert answer.startswith(b"HTTP/1.1 408 ") and b"did not arrive within 0.6 s" in answer
@@ -201,14 +264,16 @@ def test_a_full_queue_says_when_to_come_back_and_loses_nothing(server):
 
 def test_a_client_that_leaves_is_not_worked_for(server):
     server.gate.clear()
-    first = server.send(b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+    first = server.send(b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
     server.wait_until(lambda: server.service.queue.num_pending == 1)
     server.sizes.clear()
-    second = server.send(b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nxx")
+    second = server.send(b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nxx")
     server.wait_until(lambda: server.service.queue.num_pending == 2)
     second.close()
     server.wait_until(lambda: server.service.queue.num_pending == 1)
-    third = server.send(b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nConnection: close\r\n\r\nxxx")
+    third = server.send(
+        b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\nConnection: close\r\n\r\nxxx"
+    )
     server.wait_until(lambda: server.service.queue.num_pending == 2)
     server.gate.set()
     assert read_all(third).endswith(b"3")
@@ -219,11 +284,11 @@ def test_a_client_that_leaves_is_not_worked_for(server):
 def test_an_answer_that_takes_too_long_and_too_many_connections(start):
     running = start(answer_timeout_secs=0.2, max_connections=2, idle_timeout_secs=10)
     running.gate.clear()
-    with contextlib.closing(running.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")):
+    with contextlib.closing(running.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")):
         status, found, _ = running.ask()
         assert (status, found["error"]) == (503, "no answer within 0.2 s; try again later")
         running.wait_until(lambda: running.service.num_connections == 1)
-        with contextlib.closing(running.send(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")) as second:
+        with contextlib.closing(running.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")) as second:
             assert second.recv(99).startswith(b"HTTP/1.1 200 ")
             answer = read_all(running.send(b""))
             assert answer.startswith(b"HTTP/1.1 503 ") and b"too many connections" in answer
@@ -262,7 +327,7 @@ def test_nothing_is_left_of_good_bad_large_slow_and_vanished_clients(server):
             return server.ask(Content_Type="text/html")[0]
         if kind == 2:
             return server.ask(body=b"x" * 100_001)[0]
-        raw = b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nxx"
+        raw = b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nxx"
         if kind == 3:
             return int(read_all(server.send(raw)).split()[1])
         server.send(raw).close()
@@ -300,7 +365,7 @@ def test_what_nobody_asked_for_is_not_kept_in_memory(start):
     """Tornado gathers the body of a handler that does not stream it, up to the limit of the largest recording."""
     running = start(max_body_bytes=2**40, body_timeout_secs=20)
     process = psutil.Process()
-    head = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n"
+    head = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999\r\n\r\n"
     with contextlib.closing(running.send(head)) as one:
         chunk = bytes(2**20)
         for _ in range(8):

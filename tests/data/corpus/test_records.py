@@ -10,7 +10,7 @@ import pytest
 
 from data.common.errors import InputError
 from data.corpus.faults import Fault, refuse
-from data.corpus.rows import excerpt, read_json_records, read_table_records, read_text
+from data.corpus.records import excerpt, read_json_records, read_table_records, read_text
 
 OBJECT = '{"audio_filepath": "a.wav", "text": "A"}'
 

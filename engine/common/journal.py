@@ -1,4 +1,4 @@
-"""Keeps what a labelling has done so far in a file, so that the same command continues after an interruption."""
+"""Keeps what a long command has done so far in a file, so that the same command continues after an interruption."""
 
 from __future__ import annotations
 
@@ -75,20 +75,23 @@ class Journal:
             pass  # a file system without locks
 
     def _read(self, file: BinaryIO) -> int:
-        """Counts the rows and returns the number of bytes of whole lines."""
+        """Counts the rows and returns the number of bytes of whole lines; none if there are only other settings."""
         file.seek(0)
         end = 0
+        first = b""
         with open(self.path, "rb") as lines:
             for number, line in enumerate(lines):
                 if not line.endswith(b"\n"):
                     break
                 end += len(line)
                 if number == 0:
-                    self._check_settings(line)
+                    first = line
                     continue
+                if number == 1:
+                    self._check_settings(first)
                 self.num_rows += 1
                 self.last_name = str(self._parse(line, number).get("name", ""))
-        return end
+        return end if self.num_rows or first.decode("utf-8", "replace") == self._settings else 0
 
     def _check_settings(self, line: bytes) -> None:
         if line.decode("utf-8", "replace") == self._settings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.pseudo_labels.journal import Journal
+from engine.common.journal import Journal
 
 ROWS = [{"name": f"{number}.wav", "labels": []} for number in range(3)]
 
@@ -76,3 +76,12 @@ def test_a_damaged_line_is_named(path):
         file.truncate()
     with pytest.raises(ValueError, match=r"partial:3 .*; delete the file to begin anew"):
         Journal(path, {}).__enter__()
+
+
+def test_settings_alone_bind_nobody(path):
+    with Journal(path, {"speed": 1.0}):
+        pass  # ended before its first row
+    with Journal(path, {"speed": 2.0}) as journal:
+        journal.append(ROWS[:1])
+    with pytest.raises(ValueError, match="speed was 2.0, is 1.0"):
+        Journal(path, {"speed": 1.0}).__enter__()
