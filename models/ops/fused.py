@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from models.ops import position_bias
+from models.ops import position_bias as positional
 from models.ops.attention_logits import add_mask, folded_logits, folds_mask, masked_logits, softmax_dtype
 from models.ops.devices import on_cpu
 from models.ops.grouped_convolution import products_backward, products_forward
@@ -259,41 +259,38 @@ def _biased(logits: tf.Tensor, key_bias: tf.Tensor) -> tf.Tensor:
 
 @_compiled
 def _positioned(logits: tf.Tensor, key_bias: tf.Tensor | None, gate: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    wide = position_bias.add_positions(tf.cast(logits, tf.float32), key_bias, gate, tf.cast(matrix, tf.float32))
+    wide = positional.add_positions(tf.cast(logits, tf.float32), key_bias, gate, tf.cast(matrix, tf.float32))
     return tf.cast(wide, softmax_dtype(logits.dtype))
 
 
 @_compiled
 def _to_gate(to_logits: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    # A product with ones, because XLA's row sums take three times as long on CPUs.
-    return tf.linalg.matvec(
-        tf.cast(to_logits, tf.float32) * tf.cast(matrix, tf.float32), tf.ones([tf.shape(matrix)[-1]])
-    )
+    wide = tf.cast(to_logits, tf.float32) * tf.cast(matrix, tf.float32)
+    return tf.linalg.matvec(wide, tf.ones([tf.shape(matrix)[-1]]))  # XLA's row sums take three times as long on CPUs
 
 
 @_compiled
 def _to_distances(to_logits: tf.Tensor, gate: tf.Tensor) -> tf.Tensor:
-    return position_bias.collapse(tf.reduce_sum(tf.cast(to_logits, tf.float32) * tf.expand_dims(gate, -1), axis=0))
+    return positional.collapse(tf.reduce_sum(tf.cast(to_logits, tf.float32) * tf.expand_dims(gate, -1), axis=0))
 
 
 @_compiled
 def _gated_shifted_sum(to_logits: tf.Tensor, gate: tf.Tensor) -> tf.Tensor:
     rows = tf.cast(to_logits, tf.float32) * tf.expand_dims(gate, -1)
-    return tf.reduce_sum(position_bias.shifted_sum(rows, count=position_bias.BLOCK, step=1), axis=0)
+    return tf.reduce_sum(positional.shifted_sum(rows, count=positional.BLOCK, step=1), axis=0)
 
 
-_shifted_sum = _compiled(position_bias.shifted_sum)
+_shifted_sum = _compiled(positional.shifted_sum)
 
 
 def _positions_backward(to_logits: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the gradients of `add_positions` with respect to the gate and to the bias by distance."""
+    to_gate = _to_gate(to_logits, matrix)
     if not on_cpu():
-        return _to_gate(to_logits, matrix), _to_distances(to_logits, gate)
+        return to_gate, _to_distances(to_logits, gate)
     # On CPUs XLA's loop over diagonals computes an index for each number; rows moved by constants take half the time.
-    rows = _gated_shifted_sum(to_logits, gate)
-    return _to_gate(to_logits, matrix), position_bias.collapse_by_blocks(
-        rows, num_frames=tf.shape(matrix)[-1], step=position_bias.BLOCK, sum_shifted=_shifted_sum
-    )
+    more = {"num_frames": tf.shape(matrix)[-1], "step": positional.BLOCK, "sum_shifted": _shifted_sum}
+    return to_gate, positional.collapse_by_blocks(_gated_shifted_sum(to_logits, gate), **more)
 
 
 @_compiled
@@ -338,7 +335,7 @@ def attention(
     value: tf.Tensor,
     key_bias: tf.Tensor,
     gate: tf.Tensor | None = None,
-    positions: position_bias.Positions | None = None,
+    positions: positional.Positions | None = None,
     *,
     rate: float,
     keys: Keys,
@@ -371,9 +368,7 @@ def attention(
             product = tf.matmul(query, key, transpose_b=True)
             logits = tf.ensure_shape(_biased_twice(product, key_bias, position[0]), product.shape)
         elif positions is not None:
-            logits = position_bias.positioned_logits(
-                query, key, key_bias, position[0], positions.matrix, add=_positioned
-            )
+            logits = positional.positioned_logits(query, key, key_bias, position[0], positions.matrix, add=_positioned)
         else:
             logits = masked_logits(query, key, key_bias, add=_biased)
         # TensorFlow's softmax kernel, because XLA's row sums are several times slower on CPUs.
