@@ -68,7 +68,7 @@ def make_cases(arguments: argparse.Namespace, config: Wav2Vec2Config) -> list[me
             precision=measure.PRECISIONS[precision],
             ours=ours,
             theirs=theirs,
-            flops=sum(flops.inference_flops(config, int(n)) for batch in ours for n in batch.lengths),
+            flops=sum(flops.inference_flops(config, int(n), num_rows=len(b.lengths)) for b in ours for n in b.lengths),
         )
         for precision in arguments.precisions
         for name, ours, theirs in batches

@@ -22,7 +22,11 @@ except ImportError:
 
 
 class Side:
-    """A model with its batches: autocast in half precision, fused attention, TF32 for float32 on a GPU."""
+    """A model with its batches: autocast in half precision, fused attention, TF32 for float32 on a GPU.
+
+    A model that reads log-mel features gets them from its own extractor: once before training, as its published recipe
+    prepares a corpus, and within each pass of inference, which begins with waveforms.
+    """
 
     def __init__(
         self, *, task: str, precision: str, device: str, batches: str, model: dict[str, Any], compile: bool = False
@@ -46,17 +50,27 @@ class Side:
         self._model.to(self._device).train(self._is_training)
         self._optimizer = None
         if self._is_training:
-            self._model.freeze_feature_encoder()
+            if hasattr(self._model, "freeze_feature_encoder"):
+                self._model.freeze_feature_encoder()
             trained = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
             self._optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=self._device == "cuda" or None)
         self._call = torch.compile(self._model) if compile else self._model
-        self._batches = [self._to_torch(batch) for batch in cases.load(batches)]
+        self._extractor = None
+        if getattr(self._model, "main_input_name", "") == "input_features":
+            self._extractor = transformers.SeamlessM4TFeatureExtractor()
+        self._batches: list[Any] = cases.load(batches)
+        self._extracts_in_pass = self._extractor is not None and not self._is_training
+        if not self._extracts_in_pass:
+            self._batches = [self._to_torch(batch) for batch in self._batches]
 
     def _to_torch(self, batch: cases.Batch) -> dict[str, torch.Tensor]:
-        positions = torch.arange(batch.waveform.shape[1])[None]
-        made = {"input_values": torch.from_numpy(batch.waveform)}
-        if self._takes_mask:
-            made["attention_mask"] = (positions < torch.from_numpy(batch.lengths)[:, None]).long()
+        if self._extractor is not None:
+            made = dict(self._extractor(batch.rows, sampling_rate=cases.SAMPLE_RATE, return_tensors="pt"))
+        else:
+            made = {"input_values": torch.from_numpy(batch.waveform)}
+            if self._takes_mask:
+                positions = torch.arange(batch.waveform.shape[1])[None]
+                made["attention_mask"] = (positions < torch.from_numpy(batch.lengths)[:, None]).long()
         if self._is_training:
             labels = torch.from_numpy(batch.labels).long()
             is_label = torch.arange(labels.shape[1])[None] < torch.from_numpy(batch.label_lengths)[:, None]
@@ -70,7 +84,7 @@ class Side:
         """
         self._synchronize()
         start, cpu_start = time.perf_counter(), time.process_time()
-        results = [self._infer(batch) if self._optimizer is None else self._update(batch) for batch in self._batches]
+        results = [self._run(self._to_torch(batch) if self._extracts_in_pass else batch) for batch in self._batches]
         figure = float(results[-1])
         self._synchronize()
         secs, cpu_secs = time.perf_counter() - start, time.process_time() - cpu_start
@@ -78,6 +92,9 @@ class Side:
 
     def _autocast(self) -> contextlib.AbstractContextManager:
         return torch.autocast(self._device, dtype=torch.bfloat16) if self._is_half else contextlib.nullcontext()
+
+    def _run(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self._infer(batch) if self._optimizer is None else self._update(batch)
 
     def _infer(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         with torch.inference_mode(), self._autocast():
@@ -120,7 +137,13 @@ class Side:
 
 
 def _build(fields: dict[str, Any]) -> tuple[Any, bool]:
-    """Returns the model of the fields of a Hugging Face config, and whether it takes a mask of the padding."""
+    """Returns the model of the fields of a Hugging Face config, and whether it takes a mask of the padding.
+
+    Raises:
+        RuntimeError: Without transformers, if the network is not that of wav2vec 2.0.
+    """
+    if transformers is None and fields["model_type"] != "wav2vec2":
+        raise RuntimeError(f"a reference of type {fields['model_type']} needs transformers: --reference_python")
     if transformers is None:
         return plain_torch.Model(**fields), False
     # WavLM's attention has one implementation.

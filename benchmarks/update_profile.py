@@ -24,9 +24,10 @@ from benchmarks.measure import Case
 REGIONS = (
     ("feature encoder", r"feature_encoder/"),
     ("positional convolution", r"positional_convolution"),
-    ("attention: projections", r"_attention_(qkv|out)/"),
+    ("attention: projections", r"_attention_(qkv|qk|value|position|out)/"),
     ("attention: softmax, dropout, context", r"_attention/"),
-    ("feed-forward", r"_(intermediate|output)/"),
+    ("feed-forward", r"_(intermediate|output)/|encoder_layers_\d+_(first|second)/"),
+    ("convolution module", r"encoder_layers_\d+_convolution(_gated|_out)?/"),
     ("norms, residuals", r"_norm/|encoder/norm|encoder_layers_\d+/|^AddN"),
     # Before the loss, because the name of the model contains "ctc".
     ("projection, masks, head", r"feature_projection|wav2vec2_for_ctc|/head/"),
@@ -40,10 +41,11 @@ _OTHER = "other"
 _NAMELESS = re.compile(r"^(?:gradients/|cond/)*(?:Stateful)?PartitionedCall(?:_\d+)?(?=/|$)")
 _CONTENTS = (
     ("attention: softmax, dropout, context", r"BatchMatMul|logits_backward|probs_dropped"),
-    ("feed-forward", r"gelu_(forward|backward)"),
+    ("convolution module", r"Depthwise|glu_(forward|backward)"),
+    ("feed-forward", r"(gelu|swish)_(forward|backward)"),
     ("norms, residuals", r"norm_(forward|backward)|add_forward|_drop_"),
 )
-_PRODUCT = re.compile(r"MatMul|Conv2D|Einsum")
+_PRODUCT = re.compile(r"MatMul|Conv2[Dd]|Einsum|FFT")
 _OPERATION = re.compile(r"^([\w/\-.]+):([A-Za-z_]\w*)$")
 
 

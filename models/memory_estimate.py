@@ -247,27 +247,34 @@ def measure_model(
     return MemoryEstimate(config, model, precision, freeze_feature_encoder, keep_average, keep_copy, num_views)
 
 
-def layer_flops(config: Wav2Vec2Config, num_frames: int) -> float:
+def layer_flops(config: Wav2Vec2Config, num_frames: int, *, num_rows: int = 1) -> float:
     """Returns the operations of the forward pass of one layer over one row; two for each multiply-add.
 
-    The products of scores with distances that conformers add are counted, convolutions of single channels are not.
+    Args:
+        config: Architecture.
+        num_frames: Frames of the row.
+        num_rows: Rows of its batch, which share the keys of relative positions.
     """
     size = config.hidden_size
-    weights = _weights_of_layer(config) + 2 * size * config.attention_adapter_size
+    weights = _weights_of_layer(config, num_rows) + 2 * size * config.attention_adapter_size
     attention = 2 * num_frames * size  # of each frame: attention logits and context
+    if config.relative_position_buckets:
+        attention += 2 * size  # the two numbers of each head that make the gate
     if config.attention_positions == "relative":
-        attention += 2 * num_frames * size
+        attention += 2 * num_frames * size  # scores with 2 F distances
+    elif config.attention_positions == "relative_key":
+        attention += (config.relative_key_left + config.relative_key_right + 1) * size
     return 2.0 * num_frames * (weights + attention)
 
 
-def _weights_of_layer(config: Wav2Vec2Config) -> int:
-    """Returns the weights that each frame meets in a layer, without those of adapters and single channels."""
+def _weights_of_layer(config: Wav2Vec2Config, num_rows: int = 1) -> int:
+    """Returns the weights that each frame meets in a layer, without those of adapters."""
     size = config.hidden_size
     weights = 4 * size**2 + 2 * size * config.intermediate_size
     if config.layer_kind == "conformer":
-        weights += 2 * size * config.intermediate_size + 3 * size**2
+        weights += 2 * size * config.intermediate_size + 3 * size**2 + config.depthwise_kernel * size
         if config.attention_positions == "relative":
-            weights += 2 * size**2  # of 2 F distances
+            weights += 2 * size**2 // num_rows  # makes the keys of 2 F distances, once for all rows
     return weights
 
 

@@ -16,10 +16,11 @@ from typing import Any, TypeAlias
 
 import tensorflow as tf
 
-from models.ops.attention_logits import add_mask, masked_logits
+from models.ops import position_bias as positional
+from models.ops.attention_logits import add_mask, folded_logits, folds_mask, masked_logits, softmax_dtype
+from models.ops.devices import on_cpu
 from models.ops.grouped_convolution import products_backward, products_forward
 from models.ops.keyed_random import keep_of
-from models.ops.position_bias import Positions, add_positions, collapse, positioned_logits
 
 _SQRT_HALF = 0.7071067811865476
 _DENSITY_AT_0 = 0.3989422804014327  # of the normal distribution
@@ -257,17 +258,39 @@ def _biased(logits: tf.Tensor, key_bias: tf.Tensor) -> tf.Tensor:
 
 
 @_compiled
-def _positioned(logits: tf.Tensor, key_bias: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    return add_positions(logits, key_bias, gate, matrix)
+def _positioned(logits: tf.Tensor, key_bias: tf.Tensor | None, gate: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    wide = positional.add_positions(tf.cast(logits, tf.float32), key_bias, gate, tf.cast(matrix, tf.float32))
+    return tf.cast(wide, softmax_dtype(logits.dtype))
 
 
 @_compiled
+def _to_gate(to_logits: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    wide = tf.cast(to_logits, tf.float32) * tf.cast(matrix, tf.float32)
+    return tf.linalg.matvec(wide, tf.ones([tf.shape(matrix)[-1]]))  # XLA's row sums take three times as long on CPUs
+
+
+@_compiled
+def _to_distances(to_logits: tf.Tensor, gate: tf.Tensor) -> tf.Tensor:
+    return positional.collapse(tf.reduce_sum(tf.cast(to_logits, tf.float32) * tf.expand_dims(gate, -1), axis=0))
+
+
+@_compiled
+def _gated_shifted_sum(to_logits: tf.Tensor, gate: tf.Tensor) -> tf.Tensor:
+    rows = tf.cast(to_logits, tf.float32) * tf.expand_dims(gate, -1)
+    return tf.reduce_sum(positional.shifted_sum(rows, count=positional.BLOCK, step=1), axis=0)
+
+
+_shifted_sum = _compiled(positional.shifted_sum)
+
+
 def _positions_backward(to_logits: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the gradients of `add_positions` with respect to the gate and to the bias by distance."""
-    wide = tf.cast(to_logits, tf.float32)
-    # A product with ones, because XLA's row sums take three times as long on CPUs.
-    to_gate = tf.linalg.matvec(wide * matrix, tf.ones([tf.shape(matrix)[-1]]))
-    return to_gate, collapse(tf.reduce_sum(wide * tf.expand_dims(gate, -1), axis=0))
+    to_gate = _to_gate(to_logits, matrix)
+    if not on_cpu():
+        return to_gate, _to_distances(to_logits, gate)
+    # On CPUs XLA's loop over diagonals computes an index for each number; rows moved by constants take half the time.
+    more = {"num_frames": tf.shape(matrix)[-1], "step": positional.BLOCK, "sum_shifted": _shifted_sum}
+    return to_gate, positional.collapse_by_blocks(_gated_shifted_sum(to_logits, gate), **more)
 
 
 @_compiled
@@ -312,7 +335,7 @@ def attention(
     value: tf.Tensor,
     key_bias: tf.Tensor,
     gate: tf.Tensor | None = None,
-    positions: Positions | None = None,
+    positions: positional.Positions | None = None,
     *,
     rate: float,
     keys: Keys,
@@ -339,11 +362,13 @@ def attention(
     def compute(
         query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, *position: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[..., Any]]:
-        if pair_bias is not None:
+        if pair_bias is not None and folds_mask(query.dtype):
+            logits = folded_logits(query, key, key_bias) + position[0]
+        elif pair_bias is not None:
             product = tf.matmul(query, key, transpose_b=True)
             logits = tf.ensure_shape(_biased_twice(product, key_bias, position[0]), product.shape)
         elif positions is not None:
-            logits = positioned_logits(query, key, key_bias, position[0], positions.matrix, add=_positioned)
+            logits = positional.positioned_logits(query, key, key_bias, position[0], positions.matrix, add=_positioned)
         else:
             logits = masked_logits(query, key, key_bias, add=_biased)
         # TensorFlow's softmax kernel, because XLA's row sums are several times slower on CPUs.

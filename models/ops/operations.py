@@ -109,14 +109,16 @@ class Operations:
         else:
             logits = positioned_logits(query, key, key_bias, gate, positions.matrix)
         if pair_bias is not None:
-            logits += tf.cast(pair_bias, logits.dtype)
+            logits += tf.cast(pair_bias, logits.dtype)  # on a CPU oneDNN's product adds it
         probs = tf.nn.softmax(logits, axis=-1)  # [B, H, F, F]
         return tf.matmul(dropout(tf.cast(probs, value.dtype), rate, random, stream=stream), value)
 
-    def positions(self, by_distance: tf.Tensor, random: UpdateRandom | None) -> Positions:
-        """Returns the bias of each head and distance, float32 [H, 2 F - 1], as `attention` takes it."""
-        del random
-        return Positions(by_distance, expand(by_distance))
+    def positions(self, by_distance: tf.Tensor, random: UpdateRandom | None, *, dtype: tf.DType) -> Positions:
+        """Returns the bias of each head and distance, float32 [H, 2 F - 1], as `attention` takes it.
+
+        `dtype` is that of the network's products. In training the layers' gradients are summed in float32.
+        """
+        return Positions(by_distance, expand(tf.cast(by_distance, dtype) if random is None else by_distance))
 
     def grouped_convolution(
         self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None, *, num_groups: int
@@ -140,10 +142,26 @@ class Operations:
         """Returns `models.ops.relative_bias.skew`; in training its gradient is one that XLA compiles."""
         return relative_bias.skew(scores) if random is None else relative_bias.fast_skew(scores)
 
-    def spread(self, table: tf.Tensor, random: UpdateRandom | None, *, left: int) -> tf.Tensor:
-        """Returns `models.ops.relative_bias.spread`; in training its gradient is one that XLA compiles."""
+    def add_distances(
+        self, query: tf.Tensor, key: tf.Tensor, distances: tf.Tensor, random: UpdateRandom | None, *, left: int
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Returns query, key and pair bias, whose logits have a bias for each clipped distance.
+
+        In training the gradient is one that XLA compiles. On CPUs most of the bias is in further channels of query and
+        key (`models.ops.relative_bias.fold_far`).
+
+        Args:
+            query: [B, H, F, D / H], scaled.
+            key: [B, H, F, D / H], not scaled.
+            distances: [D / H, P], the vectors that queries meet for the distances -left to P - 1 - left.
+            random: Random numbers of the update.
+            left: Largest distance to the left that has a vector of its own.
+        """
+        table = tf.matmul(query, distances)
+        if on_cpu():
+            return relative_bias.fold_far(query, key, table, left=left, is_training=random is not None)
         function = relative_bias.spread if random is None else relative_bias.fast_spread
-        return function(table, left=left)
+        return query, key, function(table, left=left)
 
 
 class FusedOperations(Operations):
@@ -220,10 +238,11 @@ class FusedOperations(Operations):
         keys = random.vector_keys([shape[0], query.shape[1], shape[2], shape[2]], stream=stream) if rate else None
         return fused.attention(query, key, value, key_bias, gate, positions, rate=rate, keys=keys, pair_bias=pair_bias)
 
-    def positions(self, by_distance: tf.Tensor, random: UpdateRandom | None) -> Positions:
+    def positions(self, by_distance: tf.Tensor, random: UpdateRandom | None, *, dtype: tf.DType) -> Positions:
         """Returns the bias of each head and distance; in training its gradient goes to `by_distance` alone."""
-        plain = super().positions(by_distance, random)
-        return plain if random is None else Positions(by_distance, tf.stop_gradient(plain.matrix))
+        if random is None:
+            return super().positions(by_distance, random, dtype=dtype)
+        return Positions(by_distance, expand(tf.stop_gradient(tf.cast(by_distance, dtype))))
 
     def grouped_convolution(
         self, x: tf.Tensor, kernel: tf.Tensor, random: UpdateRandom | None, *, num_groups: int

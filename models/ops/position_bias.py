@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from models.ops.attention_logits import add_mask
+from models.ops.attention_logits import add_mask, folded_logits, folds_mask, softmax_dtype
+
+BLOCK = 16  # rows that a pass of `shifted_sum` adds up
 
 
 class Positions(NamedTuple):
@@ -15,8 +17,9 @@ class Positions(NamedTuple):
 
     Attributes:
         by_distance: float32 [H, 2 F - 1], from a key F - 1 frames before its query to one F - 1 frames after it.
-        matrix: The same as float32 [H, F, F], query by key. Fused operations give it no gradient: those of many layers
-            would be kept side by side until they are summed, and by distance they are far smaller.
+        matrix: The same as [H, F, F], query by key. Fused operations give it no gradient: those of many layers would be
+            kept side by side until they are summed, and by distance they are far smaller. Where it needs none it is in
+            the dtype of the network's products, which halves what each layer reads.
     """
 
     by_distance: tf.Tensor
@@ -48,17 +51,57 @@ def collapse(matrix: tf.Tensor) -> tf.Tensor:
     return tf.concat([early, middle, late[:, 1:]], axis=1)
 
 
-def add_positions(logits: tf.Tensor, key_bias: tf.Tensor, gate: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+def shifted_sum(rows: tf.Tensor, *, count: int, step: int) -> tf.Tensor:
+    """Sums each `count` rows of [..., R, N], the r-th of them moved to the right by step * (count - 1 - r).
+
+    Returns:
+        [..., R / count rounded up, N + step * (count - 1)], float32.
+    """
+    shape, most = tf.shape(rows), step * (count - 1)
+    missing = [[0, 0]] * (rows.shape.rank - 2) + [[0, -shape[-2] % count], [most, most]]
+    rows = tf.pad(rows, missing)
+    width = shape[-1] + most
+    blocks = tf.reshape(rows, tf.concat([shape[:-2], [tf.shape(rows)[-2] // count, count, width + most]], axis=0))
+    moved = [tf.cast(blocks[..., r, r * step : r * step + width], tf.float32) for r in range(count)]
+    return tf.add_n(moved)
+
+
+def collapse_by_blocks(
+    rows: tf.Tensor, *, num_frames: tf.Tensor, step: int, sum_shifted: Callable[..., tf.Tensor] = shifted_sum
+) -> tf.Tensor:
+    """Sums rows that lie further and further to the left: what is left of `collapse` after a first `shifted_sum`.
+
+    Args:
+        rows: float32 [H, R, N], sums of `step` rows each of matrices [H, F, F].
+        num_frames: Frames F.
+        step: Places from one row to the next.
+        sum_shifted: `shifted_sum` or a compiled version of it.
+
+    Returns:
+        float32 [H, 2 F - 1].
+    """
+    rows = sum_shifted(rows, count=BLOCK, step=step)
+    step *= BLOCK
+    num_heads, num_rows, width = tf.unstack(tf.shape(rows))
+    # The last row stays; as in `expand`, rows cut anew to another width move against each other.
+    rows = tf.pad(rows[:, ::-1], [[0, 0], [0, 0], [0, num_rows * step]])
+    width += (num_rows - 1) * step
+    flat = tf.reshape(rows, [num_heads, -1])[:, : num_rows * width]
+    return tf.reduce_sum(tf.reshape(flat, [num_heads, num_rows, width]), axis=1)[:, num_rows * step - num_frames :]
+
+
+def add_positions(logits: tf.Tensor, key_bias: tf.Tensor | None, gate: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
     """Returns logits + key_bias + gate * matrix in the dtype of the softmax.
 
     Args:
         logits: [B, H, F, F].
-        key_bias: float32 [B, 1, 1, F].
+        key_bias: float32 [B, 1, 1, F]; None where the logits have it already.
         gate: float32 [B, H, F].
-        matrix: float32 [H, F, F].
+        matrix: [H, F, F].
     """
-    masked = add_mask(logits, key_bias)
-    return masked + tf.cast(tf.expand_dims(gate, -1) * matrix, masked.dtype)
+    dtype = softmax_dtype(logits.dtype)
+    masked = tf.cast(logits, dtype) if key_bias is None else add_mask(logits, key_bias)
+    return masked + tf.cast(tf.expand_dims(tf.cast(gate, matrix.dtype), -1) * matrix, dtype)
 
 
 def positioned_logits(
@@ -77,11 +120,14 @@ def positioned_logits(
         key: [B, H, F, D / H], not scaled.
         key_bias: float32 [B, 1, 1, F].
         gate: float32 [B, H, F].
-        matrix: float32 [H, F, F].
+        matrix: [H, F, F].
         add: `add_positions` or a fused version of it.
     """
-    product = tf.matmul(query, key, transpose_b=True)
-    found = add(product, key_bias, gate, matrix)
+    if folds_mask(query.dtype):
+        product, more = folded_logits(query, key, key_bias), None
+    else:
+        product, more = tf.matmul(query, key, transpose_b=True), key_bias
+    found = add(product, more, gate, matrix)
     # TensorFlow's optimizer does not know the rank of a compiled function's output, even where Python does; see
     # `attention_logits.masked_logits`.
     return found if add is add_positions else tf.ensure_shape(found, product.shape)

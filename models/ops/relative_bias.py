@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from models.ops.fused import called
 
+_BLOCK = 64  # queries of a block of `fold_far`
+
 
 def skew(scores: tf.Tensor) -> tf.Tensor:
     """Returns [B, H, F, F] whose entry (l, r) is column r - l + F - 1 of row l of scores [B, H, F, 2 F].
@@ -62,6 +64,42 @@ def spread_gradient(upstream: tf.Tensor, *, left: int, size: int) -> tf.Tensor:
     return gradient - tf.pad(last, [[0, 0], [0, 0], [0, 0], [size - 1, 0]])
 
 
+def fold_far(
+    query: tf.Tensor, key: tf.Tensor, table: tf.Tensor, *, left: int, is_training: bool
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns query, key and [B, H, F, F] such that query key^T plus the latter is the logits with `spread(table)`.
+
+    All keys that are far to the left of every query of a block add the same number to a query. So each block is one
+    more channel, in which the queries of the block have that number and the keys far to its left a one. The rest is a
+    band of `left` + `_BLOCK` + P columns at most.
+
+    Args:
+        query: [B, H, F, D / H].
+        key: [B, H, F, D / H].
+        table: [B, H, F, P] as in `spread`.
+        left: As in `spread`.
+        is_training: Whether a gradient will be asked for; it is then made of copies.
+    """
+    table -= table[:, :, :, -1:]
+    dtype, frames = table.dtype, tf.shape(table)[2]
+    position = tf.range(frames)
+    blocks = tf.range((frames + _BLOCK - 1) // _BLOCK)
+    of_block = tf.cast(position[:, tf.newaxis] // _BLOCK == blocks, dtype)  # [F, N]
+    is_left = tf.cast(position[:, tf.newaxis] < blocks * _BLOCK - left, dtype)  # [F, N]
+    first = table[:, :, :, :1]
+    # What a channel leaves out: keys that are far to the left of a query and not of the first one in its block.
+    nearer = tf.range(_BLOCK)[tf.newaxis, :] + (position % _BLOCK)[:, tf.newaxis] >= _BLOCK
+    wide = tf.concat([first * tf.cast(nearer, dtype), table], axis=-1)
+    wide = tf.ensure_shape(wide, [None, None, None, _BLOCK + table.shape[3]])
+    wide *= _inside(frames, left=left + _BLOCK, size=wide.shape[3], dtype=dtype)
+    make = fast_band if is_training else band
+    return (
+        tf.concat([query, first * of_block], axis=-1),
+        tf.concat([key, tf.ones_like(key[:, :, :, :1]) * is_left], axis=-1),
+        make(wide, left=left + _BLOCK),
+    )
+
+
 def far_left(frames: tf.Tensor, left: int, dtype: tf.DType) -> tf.Tensor:
     """Returns [F, F]: 1 where the key is `left` frames or more before the query, else 0."""
     position = tf.range(frames)
@@ -98,6 +136,19 @@ def _inside(frames: tf.Tensor, *, left: int, size: int, dtype: tf.DType) -> tf.T
     """Returns [F, P]: 1 where a column of the table is a distance of its own to an existing key, else 0."""
     key = tf.range(frames)[:, tf.newaxis] + tf.range(size)[tf.newaxis, :] - left
     return tf.cast((key >= 0) & (key < frames) & (tf.range(size) > 0)[tf.newaxis, :], dtype)
+
+
+def fast_band(table: tf.Tensor, *, left: int) -> tf.Tensor:
+    """Computes `band` with a gradient of one copy."""
+    return _fast_band(table, left=left, size=table.shape[3])
+
+
+@called
+def _fast_band(table: tf.Tensor, *, left: int, size: int) -> tf.Tensor:
+    def compute(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return band(x, left=left), lambda upstream: band_gradient(upstream, left=left, size=size)
+
+    return tf.custom_gradient(compute)(tf.ensure_shape(table, [None, None, None, size]))
 
 
 @called

@@ -10,7 +10,7 @@ from models.wav2vec2.config import MEL_BINS, MEL_HOP, MEL_STRIDE, MEL_WINDOW, Wa
 from models.wav2vec2.feature_encoder import cut_windows, shortened_lengths
 from models.wav2vec2.layers import Dtype, sequence_mask
 
-_FFT_SIZE = 512
+FFT_SIZE = 512
 _SAMPLE_RATE = 16_000
 _LOWEST_HZ = 20.0
 _PREEMPHASIS = 0.97
@@ -26,7 +26,7 @@ def mel_filters(num_bins: int) -> np.ndarray:
         return 1127.0 * np.log(1.0 + np.asarray(frequency) / 700.0)
 
     edges = np.linspace(to_mel(_LOWEST_HZ), to_mel(_SAMPLE_RATE / 2), num_bins + 2)
-    position = to_mel(np.arange(_FFT_SIZE // 2 + 1) * (_SAMPLE_RATE / _FFT_SIZE))[:, np.newaxis]
+    position = to_mel(np.arange(FFT_SIZE // 2 + 1) * (_SAMPLE_RATE / FFT_SIZE))[:, np.newaxis]
     rising = (position - edges[:-2]) / np.diff(edges)[:-1]
     falling = (edges[2:] - position) / np.diff(edges)[1:]
     return np.maximum(0.0, np.minimum(rising, falling)).astype(np.float32)
@@ -70,7 +70,7 @@ class LogMelFeatures(tf_keras.layers.Layer):
         frames = (frames - _PREEMPHASIS * before) * self._window
         # A Fourier transform, not a product with its matrix: accelerators round the inputs of products, and the
         # quietest channels would be noise.
-        power = tf.square(tf.abs(tf.signal.rfft(frames, [_FFT_SIZE])))
+        power = tf.square(tf.abs(tf.signal.rfft(frames, [FFT_SIZE])))
         shape = tf.shape(power)
         energy = tf.matmul(tf.reshape(power, [-1, power.shape[-1]]), self._filters)
         energy = tf.reshape(energy, [shape[0], shape[1], self._filters.shape[1]])

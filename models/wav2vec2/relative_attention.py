@@ -144,7 +144,7 @@ class RelativeAttention(tf_keras.layers.Layer):
         """
         query, key, value = self._project(x, positions, random)
         query *= tf.cast(self._head_size**-0.5, query.dtype)
-        query, bias = self._bias(query, positions, random)
+        query, key, bias = self._bias(query, key, positions, random)
         context = self._operations.attention(
             query, key, value, key_bias, random, rate=self._dropout, stream=self._stream, pair_bias=bias
         )
@@ -171,15 +171,14 @@ class RelativeAttention(tf_keras.layers.Layer):
         return tf.unstack(tf.transpose(x, [2, 0, 3, 1, 4]), axis=0)
 
     def _bias(
-        self, query: tf.Tensor, positions: tf.Tensor | None, random: UpdateRandom | None
-    ) -> tuple[tf.Tensor, tf.Tensor | None]:
-        """Returns the query that meets the keys, and the bias of its logits [B, H, F, F] or None."""
+        self, query: tf.Tensor, key: tf.Tensor, positions: tf.Tensor | None, random: UpdateRandom | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """Returns the query and the key that meet, and the bias of their logits [B, H, F, F] or None."""
         if self._positions == "relative_key":
-            return query, self._operations.spread(
-                tf.matmul(query, tf.cast(self.distances, query.dtype)), random, left=self._left
-            )
+            distances = tf.cast(self.distances, query.dtype)
+            return self._operations.add_distances(query, key, distances, random, left=self._left)
         if self._positions != "relative":
-            return query, None
+            return query, key, None
         scale = tf.cast(self._head_size**-0.5, query.dtype)
 
         def as_query(bias: tf.Variable) -> tf.Tensor:
@@ -189,4 +188,4 @@ class RelativeAttention(tf_keras.layers.Layer):
         keys = self.position(tf.cast(positions, query.dtype))
         keys = tf.transpose(tf.reshape(keys, [-1, self._num_heads, self._head_size]), [1, 2, 0])  # [H, D / H, 2 F]
         scores = tf.matmul(query + as_query(self.position_bias), keys)
-        return query + as_query(self.content_bias), self._operations.skew(scores, random)
+        return query + as_query(self.content_bias), key, self._operations.skew(scores, random)

@@ -58,7 +58,8 @@ class RelativePositionBias(tf_keras.layers.Layer):
         known = tf.constant(distance_buckets(self._num_buckets, self._max_distance))
         buckets = tf.gather(known, tf.minimum(tf.abs(distances), self._max_distance))
         buckets += tf.where(distances > 0, self._num_buckets // 2, 0)
-        return self._operations.positions(tf.gather(self.table, buckets, axis=1), random)
+        by_distance = tf.gather(self.table, buckets, axis=1)
+        return self._operations.positions(by_distance, random, dtype=tf.as_dtype(self.compute_dtype))
 
 
 class PositionGate(tf_keras.layers.Layer):

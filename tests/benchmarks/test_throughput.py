@@ -13,9 +13,11 @@ import os
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 from benchmarks import cases, inference_throughput, measure, train_throughput
+from models.wav2vec2.config import preset
 
 TINY = ["--preset=tiny", "--precisions=float32", "--repeats=1", "--num_samples=8000", "--rows=1"]
 REFERENCE = os.environ.get("EARSHOT_REFERENCE_PYTHON") or (sys.executable if importlib.util.find_spec("torch") else "")
@@ -55,6 +57,20 @@ def test_inference_is_measured_beside_the_reference(tmp_path):
     assert ours["audio_secs"] == theirs["audio_secs"] == 0.5
     assert theirs["versions"]["torch"] and theirs["audio_secs_per_sec"] > 0
     assert ours["matrix_product_flops_per_sec"] == theirs["matrix_product_flops_per_sec"]
+
+
+@pytest.mark.skipif(not REFERENCE, reason="no interpreter with PyTorch: set EARSHOT_REFERENCE_PYTHON")
+@pytest.mark.parametrize("task", ["train", "infer"])
+@pytest.mark.parametrize("name", ["w2v_bert_base", "wavlm_base", "conformer_rel_pos"])
+def test_the_reference_of_each_kind_of_network_runs(tmp_path, task, name):
+    small = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "intermediate_size": 32, "layer_drop": 0.0}
+    batch = cases.make_batch([np.ones(9_000), np.ones(7_000)], [np.array([4, 5]), np.array([6])])
+    case = measure.Case(name=name, task=task, precision="float32", ours=[batch], theirs=[batch], flops=1.0)
+    setup = measure.Setup(
+        config=preset(name, **small), model={}, device="cpu", num_repeats=1, references=[], reference_python=REFERENCE
+    )
+    with setup.start(measure.THEIRS, case, str(tmp_path)) as worker:
+        assert np.isfinite(worker.ask("run_once")["figure"])
 
 
 @pytest.mark.skipif(not REFERENCE, reason="no interpreter with PyTorch: set EARSHOT_REFERENCE_PYTHON")

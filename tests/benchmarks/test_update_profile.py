@@ -58,6 +58,29 @@ def test_kernels_are_added_up_by_region():
     assert [one.region for one in times][:3] == [*found][:3]  # largest first
 
 
+def test_a_conformers_kernels_have_regions():
+    times = attribute(
+        [
+            kernel(0, 20, f"{LAYER}first/{LAYER[-17:]}first_intermediate/BiasAdd", "_MklNativeFusedMatMul"),
+            kernel(20, 24, f"{LAYER}second/PartitionedCall", "PartitionedCall"),
+            kernel(24, 30, f"{LAYER}convolution/{LAYER[-17:]}convolution_gated/MatMul", "_MklMatMul"),
+            kernel(30, 37, f"{LAYER}convolution/PartitionedCall/depthwise", "DepthwiseConv2dNative"),
+            kernel(37, 39, "", module="a_inference__glu_backward_9__.5"),
+            kernel(39, 42, "", module="a_inference__swish_backward_9__.5"),
+            kernel(42, 47, f"{LAYER}attention/MatMul", "_MklBatchMatMulV2"),
+            kernel(47, 48, f"{LAYER}first_norm/PartitionedCall", "PartitionedCall"),
+            kernel(48, 50, f"{MODEL}feature_encoder/rfft", "RFFT"),
+        ]
+    )
+    assert {one.region: (round(1e3 * one.secs), round(1e3 * one.product_secs)) for one in times} == {
+        "feed-forward": (20 + 4 + 3, 20),
+        "convolution module": (6 + 7 + 2, 6 + 7),
+        "attention: softmax, dropout, context": (5, 5),
+        "norms, residuals": (1, 0),
+        "feature encoder": (2, 2),
+    }
+
+
 def test_a_profile_is_a_table_and_a_picture(tmp_path):
     times = attribute([kernel(0, 75, f"{LAYER}output/BiasAdd", "_MklNativeFusedMatMul"), kernel(75, 80, "CTCLoss")])
     assert table(times, pass_secs=0.1).splitlines()[2:] == [

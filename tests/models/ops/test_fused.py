@@ -120,11 +120,27 @@ def test_attention_with_a_gated_position_bias(dtype, rate):
     bias[1, ..., 6:] = -1e9
 
     def run(chosen, query, key, value, gate, by_distance):
-        more = {"gate": gate, "positions": chosen.positions(by_distance, random)}
+        more = {"gate": gate, "positions": chosen.positions(by_distance, random, dtype=dtype)}
         return chosen.attention(query, key, value, tf.constant(bias), random, rate=rate, stream=5, **more)
 
     half = [noise(*shape, seed=seed, dtype=dtype) for seed in range(3)]
-    inputs = [*half, 1.0 + noise(2, 3, 9, seed=3), noise(3, 17, seed=4)]
+    # The fused bias is in the dtype of the products, the plain one in float32: of these numbers both are the same.
+    by_distance = tf.cast(noise(3, 17, seed=4, dtype=dtype), tf.float32)
+    inputs = [*half, 1.0 + noise(2, 3, 9, seed=3), by_distance]
+    compare(lambda *x: run(FusedOperations(), *x), lambda *x: run(PLAIN, *x), inputs, dtype)
+
+
+@DTYPES
+def test_attention_with_a_bias_of_its_own_for_each_pair_of_frames(dtype):
+    random, bias = make_random(), np.zeros((2, 1, 1, 9), np.float32)
+    bias[1, ..., 6:] = -1e9
+
+    def run(chosen, query, key, value, pair_bias):
+        return chosen.attention(
+            query, key, value, tf.constant(bias), random, rate=0.3, stream=5, pair_bias=pair_bias
+        )  # fmt: skip
+
+    inputs = [*(noise(2, 3, 9, 8, seed=seed, dtype=dtype) for seed in range(3)), noise(2, 3, 9, 9, seed=3, dtype=dtype)]
     compare(lambda *x: run(FusedOperations(), *x), lambda *x: run(PLAIN, *x), inputs, dtype)
 
 

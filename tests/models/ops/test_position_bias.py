@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.ops.operations import PLAIN
-from models.ops.position_bias import collapse, expand
+from models.ops import fused
+from models.ops.operations import PLAIN, FusedOperations
+from models.ops.position_bias import BLOCK, collapse, collapse_by_blocks, expand, shifted_sum
 from models.wav2vec2.config import preset
 from models.wav2vec2.relative_positions import PositionGate, RelativePositionBias, distance_buckets
 
@@ -28,6 +29,45 @@ def test_a_bias_by_distance_is_spread_over_diagonals_and_its_gradient_summed_ove
     np.testing.assert_array_equal(found, wanted)
     np.testing.assert_allclose(tape.gradient(found, variable, output_gradients=upstream), summed, atol=1e-5)
     np.testing.assert_allclose(collapse(tf.constant(upstream)), summed, atol=1e-5)
+
+
+# Fewer frames than a block, whole blocks and a rest, and more than one block of blocks.
+@pytest.mark.parametrize("num_frames", [1, 3, BLOCK, 2 * BLOCK + 1, BLOCK**2 + 3])
+def test_diagonals_summed_by_blocks_are_those_of_the_whole_matrix(num_frames):
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(2, num_frames, num_frames)).astype(np.float32)
+    wanted = np.zeros((2, 2 * num_frames - 1))
+    for query in range(num_frames):
+        wanted[:, num_frames - 1 - query : 2 * num_frames - 1 - query] += matrix[:, query]
+    rows = shifted_sum(tf.constant(matrix), count=BLOCK, step=1)
+    found = collapse_by_blocks(rows, num_frames=tf.constant(num_frames), step=BLOCK)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("is_cpu", [True, False])
+def test_gradients_of_gate_and_bias_are_those_of_their_product(monkeypatch, is_cpu):
+    monkeypatch.setattr(fused, "on_cpu", lambda: is_cpu)
+    rng = np.random.default_rng(0)
+    upstream, gate, by_distance = (
+        tf.constant(rng.normal(size=shape).astype(np.float32)) for shape in ((2, 3, 11, 11), (2, 3, 11), (3, 21))
+    )
+    with tf.GradientTape() as tape:
+        tape.watch([gate, by_distance])
+        product = gate[..., tf.newaxis] * expand(by_distance)
+    wanted = tape.gradient(product, [gate, by_distance], output_gradients=upstream)
+    for a, b in zip(fused._positions_backward(upstream, gate, expand(by_distance)), wanted, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_bias_that_needs_no_gradient_is_in_the_dtype_of_the_products():
+    by_distance = tf.constant([[0.1, 0.2, 0.3]])
+    assert PLAIN.positions(by_distance, None, dtype=tf.bfloat16).matrix.dtype == tf.bfloat16
+    # Layers that add up their gradients do so in float32.
+    assert PLAIN.positions(by_distance, object(), dtype=tf.bfloat16).matrix.dtype == tf.float32
+    with tf.GradientTape() as tape:
+        tape.watch(by_distance)
+        matrix = FusedOperations().positions(by_distance, object(), dtype=tf.bfloat16).matrix
+    assert matrix.dtype == tf.bfloat16 and tape.gradient(matrix, by_distance) is None
 
 
 def test_near_distances_have_a_bucket_each_and_far_ones_share_them():

@@ -58,3 +58,25 @@ def test_spread_is_the_clipped_distance_but_for_a_constant_of_each_row(frames, l
         np.testing.assert_allclose(found - wanted, np.repeat(-x.numpy()[..., -1:], frames, axis=3), atol=1e-6)
     upstream = scores(frames, frames)
     np.testing.assert_allclose(gradient_of(fast, x, upstream), gradient_of(shared, x, upstream), atol=1e-5)
+
+
+# Fewer queries than a block, a block and a rest, and rows that have distances far to the left.
+@pytest.mark.parametrize(("frames", "left", "right"), [(1, 4, 2), (7, 4, 2), (70, 4, 2), (130, 64, 8), (66, 0, 1)])
+@pytest.mark.parametrize("is_training", [False, True])
+def test_channels_for_what_is_far_to_the_left_make_the_same_logits(frames, left, right, is_training):
+    rng = np.random.default_rng(frames)
+    query, key, upstream = (
+        tf.constant(rng.normal(size=(2, 3, frames, size)).astype(np.float32)) for size in (4, 4, frames)
+    )
+    found = []
+    for is_folded in (False, True):
+        table = scores(frames, left + right + 1)
+        with tf.GradientTape() as tape:
+            tape.watch([query, key, table])
+            parts = query, key, relative_bias.spread(table, left=left)
+            if is_folded:
+                parts = relative_bias.fold_far(query, key, table, left=left, is_training=is_training)
+            logits = tf.matmul(parts[0], parts[1], transpose_b=True) + parts[2]
+        found.append([logits, *tape.gradient(logits, [query, key, table], output_gradients=upstream)])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
