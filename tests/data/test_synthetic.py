@@ -15,6 +15,7 @@ import soundfile
 
 from data import synthetic
 from data.common.errors import InputError
+from data.synthesis.phrases import DIGITS
 
 SMALL = {"num_train": 12, "num_eval": 4, "num_train_speakers": 4, "num_eval_speakers": 2}
 
@@ -130,6 +131,14 @@ def test_telephone_ratios_of_none_and_of_all(tmp_path, ratio, chapter):
     assert {path.name for path in (folder / "eval").glob("*/*")} == {"1"}
 
 
+@pytest.mark.parametrize(("ratio", "are_digits"), [(0.0, True), (1.0, False)])
+def test_sentence_ratios_of_none_and_of_all(tmp_path, ratio, are_digits):
+    folder = make(tmp_path / "a", sentence_ratio=ratio)
+    for split in ("train", "eval"):
+        texts = [text for text, _ in read_split(folder / split).values()]
+        assert texts and {text.split()[0] in DIGITS for text in texts} == {are_digits}
+
+
 def test_telephone_keeps_length_time_and_low_band():
     rng = np.random.default_rng(0)
     time_secs = np.arange(30001) / synthetic.SAMPLE_RATE
@@ -182,7 +191,9 @@ def test_a_finished_corpus_is_reused_and_one_with_other_parameters_refused(tmp_p
 
 def test_a_corpus_of_an_earlier_version_is_reused(tmp_path):
     path = make(tmp_path / "a") / "corpus.json"
-    path.write_text(path.read_text().replace("telephone_ratio", "telephone_share"))
+    described = json.loads(path.read_text().replace("telephone_ratio", "telephone_share"))
+    del described["sentence_ratio"]
+    path.write_text(json.dumps(described))
     made = path.stat().st_mtime_ns
     make(tmp_path / "a")
     assert path.stat().st_mtime_ns == made
@@ -244,7 +255,9 @@ def test_a_faster_process_wins_and_the_slower_one_uses_its_corpus(tmp_path, monk
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize("wrong", [{"num_train": 0}, {"num_eval": 0}, {"seed": -1}, {"telephone_ratio": 1.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"num_train": 0}, {"num_eval": 0}, {"seed": -1}, {"telephone_ratio": 1.5}, {"sentence_ratio": -0.1}]
+)
 def test_parameters_out_of_range_are_refused(tmp_path, wrong):
     with pytest.raises(InputError, match="wanted num_train"):
         make(tmp_path / "a", **wrong)
