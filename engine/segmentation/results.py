@@ -1,4 +1,4 @@
-"""What is kept of a recording that was cut, in memory and as a row of the journal from which a job continues."""
+"""Keeps the outcome of cutting a recording, in memory and as a row of the journal from which a job continues."""
 
 from __future__ import annotations
 
