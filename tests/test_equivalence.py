@@ -72,7 +72,7 @@ PARTS = [
 @pytest.mark.parametrize(
     ("parts", "num_weights"),
     [
-        pytest.param(PARTS[0], 68, id="wavlm"),
+        pytest.param(PARTS[0], 68, id="wavlm", marks=pytest.mark.slow),
         pytest.param(PARTS[1], 81, id="conformer", marks=pytest.mark.slow),
         pytest.param(PARTS[2], 83, id="bert", marks=pytest.mark.slow),
     ],

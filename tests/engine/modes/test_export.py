@@ -156,6 +156,7 @@ def test_output_must_be_named(trained, parts):  # noqa: F811
         export.run(parts=parts, checkpoint=trained[0], inputs=[], output="")
 
 
+@pytest.mark.slow
 def test_no_compiler_is_needed_where_the_export_runs(parts, tmp_path):
     """A wide model's regions and its norm in float64 stay behind: they neither convert nor run in every server."""
 

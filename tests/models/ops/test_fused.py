@@ -215,11 +215,11 @@ def twins(name, one, other, *, freeze=False, precision="float32"):
         ("base", True),
         ("large_lv60", False),
         ("wavlm_base", False),
-        ("data2vec_audio_base", False),
+        pytest.param(*("data2vec_audio_base", False), marks=pytest.mark.slow),
         ("conformer_rel_pos", False),
         pytest.param(*("conformer_adapter", True), marks=pytest.mark.slow),
         pytest.param(*("w2v_bert_base", False), marks=pytest.mark.slow),
-        ("w2v_bert_adapter", False),
+        pytest.param(*("w2v_bert_adapter", False), marks=pytest.mark.slow),
     ],
     ids=["base", "frozen", "large_lv60", "wavlm", "data2vec", "relative", "rotary", "bert", "bert_adapter"],
 )
@@ -244,7 +244,7 @@ def test_a_model_of_fused_operations_trains_like_a_plain_one(name, freeze):
         ("large_lv60", "float32", {"fused_ops": "on", "layer_drop": 0.0}, None),
         ("base", "float32", {"fused_ops": "off"}, True),  # as on a TPU
         pytest.param(*("wavlm_base", "float32", {"fused_ops": "off"}, None), marks=pytest.mark.slow),
-        ("wavlm_base", "float32", {"fused_ops": "on"}, None),
+        pytest.param(*("wavlm_base", "float32", {"fused_ops": "on"}, None), marks=pytest.mark.slow),
         pytest.param(*("wavlm_large", "mixed_bfloat16", {"fused_ops": "on"}, None), marks=pytest.mark.slow),
         pytest.param(*("conformer_rel_pos", "float32", {"fused_ops": "on"}, None), marks=pytest.mark.slow),
         pytest.param(*("conformer_adapter", "float32", {"fused_ops": "off"}, None), marks=pytest.mark.slow),
@@ -304,7 +304,7 @@ def test_fused_operations_run_in_wide_models_alone_unless_asked_for():
         preset("base", fused_ops="some")
 
 
-@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+@pytest.mark.parametrize("gradient_checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_replicas_run_fused_operations(two_replicas, gradient_checkpointing):
     config = small_preset("base", **RANDOM, fused_ops="on", gradient_checkpointing=gradient_checkpointing)
     with two_replicas.scope():
