@@ -151,8 +151,8 @@ def get_config() -> ConfigDict:
     model.lora_alpha = 16.0  # the updates count lora_alpha / lora_rank times
     model.lora_dropout = 0.0  # of what the updates read
     # Any of q_proj | k_proj | v_proj | out_proj | intermediate_dense | output_dense, of every layer. Conformers have
-    # linear_q | linear_k | linear_v | linear_pos | linear_out | ffn1.intermediate_dense | ffn1.output_dense | ffn2. and
-    # so on; there the default means linear_q and linear_v.
+    # linear_q | linear_k | linear_v | linear_pos | linear_out | ffn1.intermediate_dense | ffn1.output_dense, and the
+    # same of ffn2; there the default means linear_q and linear_v.
     model.lora_targets = ("q_proj", "v_proj")
     model.bottleneck_size = 0  # inner width of bottleneck adapters behind attention and feed-forward, as 64; 0 = none
     model.fused_ops = "auto"  # element-wise parts of training compiled by XLA: auto (wide models) | on | off

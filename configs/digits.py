@@ -3,9 +3,10 @@
     python -m data.synthetic --output=runs/digits-corpus --num_train=3600 --sentence_ratio=0
     python run.py --config=configs/digits.py:FOLDER --workdir=runs/digits --config.model.init=runs/quickstart
 
-FOLDER holds manifest.jsonl and its recordings. Where runs/digits-corpus exists, a third of each epoch is its synthetic
-voices. Without model.init the training starts from random weights. Digits of one speaker are joined into rows of up to
-three, and altered as other rooms, microphones and lines would, anew in each epoch (docs/results/0175).
+FOLDER holds manifest.jsonl and its recordings; FOLDER,SPEAKER holds out another speaker than yweweler. Where
+runs/digits-corpus exists, a third of the audio of each epoch is synthetic. Without model.init the training starts from
+random weights. Digits of one speaker are joined into rows of up to three, and altered as other rooms, microphones and
+lines would, anew in each epoch (docs/results/0175).
 """
 
 import os
@@ -19,7 +20,7 @@ SYNTHETIC = "runs/digits-corpus"
 
 
 def get_config(corpus: str = "datasets/fsdd") -> ConfigDict:
-    """Returns the config; `corpus` is the folder of the recordings, or FOLDER,SPEAKER with the speaker to hold out."""
+    """Returns the config; `corpus` is FOLDER, or FOLDER,SPEAKER with the speaker to hold out."""
     corpus, _, held_out = corpus.partition(",")
     manifest = f"{corpus}/manifest.jsonl"
     config = base.get_small_config()

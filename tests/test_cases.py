@@ -42,7 +42,7 @@ _MOVED = {
     "from data.audio import load_waveform, normalize_waveform": (
         "from data.audio.decoding import load_waveform, normalize_waveform"
     ),
-    "from data.text import normalize_transcript": "from data.text.tokenizer import normalize_transcript",
+    "from data.text import normalize_transcript": "from data.text.normalization import normalize_transcript",
     "from data.manifest import read_jsonl": (
         "from data.corpus.manifest import read_utterances; "
         "read_jsonl = lambda path: read_utterances(format='jsonl', input=path, report=lambda fault: None)"

@@ -9,47 +9,22 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from data.audio.decoding import normalize_waveform
-from data.audio.streaming import duration_samples, stream_audio
-from data.batches.datasets import build_eval_data, build_train_data
-from data.corpus.references import find_reference
-from data.text.tokenizer import load_tokenizer
+import run as program
 from engine import experiment
 from engine.config import fields_of_run, memory
 from engine.inference.loading import load_trained, load_transcriber
 from engine.modes import export, serve
 from models import convert, hub_export
-from models.architecture import find_architecture
-from models.build import build_model
-from models.ctc import alignment, greedy, loss
 from models.hugging_face.names import num_parameters
 from models.memory_estimate import measure_model
-from models.search.build import build_search
 from models.wav2vec2.model import Wav2Vec2ForCTC
 from tests.engine.test_experiment import StopAt, values_of
-from tests.helpers.experiment_toys import make_config, make_parts
+from tests.helpers.experiment_toys import make_config
 from tests.helpers.models_parity import load_golden, write_hf_folder
 
 NUM_UPDATES = 2
 LENGTHS = (4_000, 4_800, 6_400, 5_600)  # samples of the recordings
-PARTS = make_parts(
-    aligner=alignment.forced_align,
-    build_eval_data=build_eval_data,
-    build_model=build_model,
-    build_search=build_search,
-    build_tokenizer=load_tokenizer,
-    build_train_data=build_train_data,
-    count_samples=duration_samples,
-    decoder=greedy.greedy_decode,
-    feasible_fn=loss.feasible,
-    find_architecture=find_architecture,
-    find_reference=find_reference,
-    loss_fn=loss.ctc_loss,
-    normalize_waveform=normalize_waveform,
-    span_decoder=alignment.greedy_spans,
-    span_graph_decoder=greedy.greedy_decode_spans,
-    stream_audio=stream_audio,
-)
+PARTS = program._build_parts()
 ARCHITECTURES = (
     "wavlm_base_shaped", "data2vec_audio_shaped", "unispeech_sat_shaped", "mms_shaped", "conformer_relative_shaped",
     "conformer_rotary_shaped", "w2v_bert_shaped", "w2v_bert_adapter_shaped",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 from common import storage
 from common.json_files import MalformedFileError, field, is_kind
@@ -40,9 +40,7 @@ class Stretch:
         return self.end_secs - self.start_secs
 
 
-_KINDS: dict[str, type] = {
-    one.name: {"float": float, "int": int, "str": str}[str(one.type)] for one in dataclasses.fields(Stretch)
-}
+_KINDS = get_type_hints(Stretch)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 
 class OwnHosts:
-    """The names and addresses that a server answers to.
+    """Holds the names and addresses that a server answers to.
 
     A server that others can reach answers to every name, and so does one whose answers any page may read.
     """

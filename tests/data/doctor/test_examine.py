@@ -296,6 +296,17 @@ def test_rare_characters_of_a_vocabulary_made_of_the_texts_are_named(tmp_path):
     assert rare(CharTokenizer(tokens=(*SPECIAL_TOKENS, "|", *"alq"))) == []
 
 
+def with_more(first, manifest, *, weight):
+    """The first training corpus and another one, "calls", as the doctor gets them, and the data of both."""
+    more = {"format": "jsonl", "input": str(manifest), "weight": weight}
+    data = train_data(
+        tokenizer=TOKENIZER, text_normalization="librispeech", global_batch_size=4, seed=0, more={"calls": more},
+        **{**LIMITS, **first.fields},
+    )  # fmt: skip
+    both = dataclasses.replace(first, build=lambda report: data)
+    return both, dataclasses.replace(both, corpus="calls", fields=more), data
+
+
 def test_every_training_corpus_is_examined_by_itself_and_they_have_one_plan(clean, tmp_path):
     items = speak_tones(6, speakers=2, seed=5, first_speaker=500)
     lines = []
@@ -310,13 +321,8 @@ def test_every_training_corpus_is_examined_by_itself_and_they_have_one_plan(clea
     lines.append('{"audio_filepath": "twin.wav", "text": "A", "speaker": "9"}\n')
     (tmp_path / "m.jsonl").write_text("".join(lines))
     first, dev = clean_sets(clean)
-    more = {"format": "jsonl", "input": str(tmp_path / "m.jsonl"), "weight": 2.0}
-    data = train_data(
-        tokenizer=TOKENIZER, text_normalization="librispeech", global_batch_size=4, seed=0, more={"calls": more},
-        **{**LIMITS, **first.fields},
-    )  # fmt: skip
-    calls = dataclasses.replace(first, corpus="calls", fields=more, build=lambda report: data)
-    found = run(sets=[dataclasses.replace(first, build=lambda report: data), calls, dev])
+    first, calls, data = with_more(first, tmp_path / "m.jsonl", weight=2.0)
+    found = run(sets=[first, calls, dev])
     assert [one.name for one in found.sets] == ["train", "train calls", "eval dev"]
     assert [one.num_utterances for one in found.sets] == [30, 7, 10]
     assert found.plan.num_rows == data.rows_per_epoch
@@ -336,13 +342,8 @@ def test_utterances_that_two_training_corpora_share_are_named_once(clean, tmp_pa
     lines = [f'{{"audio_filepath": "{name}", "text": "A"}}\n' for name in (again.name, "twin.wav", "own.wav")]
     (tmp_path / "m.jsonl").write_text("".join(lines))
     first, _ = clean_sets(clean)
-    more = {"format": "jsonl", "input": str(tmp_path / "m.jsonl"), "weight": 1.0}
-    data = train_data(
-        tokenizer=TOKENIZER, text_normalization="librispeech", global_batch_size=4, seed=0, more={"calls": more},
-        **{**LIMITS, **first.fields},
-    )  # fmt: skip
-    calls = dataclasses.replace(first, corpus="calls", fields=more, build=lambda report: data)
-    found = run(sets=[dataclasses.replace(first, build=lambda report: data), calls])
+    first, calls, _ = with_more(first, tmp_path / "m.jsonl", weight=1.0)
+    found = run(sets=[first, calls])
     (finding,) = [item for item in found.findings if item.code == "shared_utterances"]
     assert finding.where == "train calls" and set(finding.details) == {again.stem, "twin"}
     assert finding.details["twin"] == f"in train: the audio of {twin.stem}"
