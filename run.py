@@ -220,11 +220,11 @@ def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int: 
         case "average":
             return average.run(**trained, **files)
         case "align":
-            return align.run(**trained, **files)
+            return align.run(**trained, **files, stop=stop)
         case "export":
             return export.run(**trained, **files, formats=_EXPORT_FORMATS.value)
         case "transcribe":
-            return transcribe.run(**trained, **files, **reading, output_format=_OUTPUT_FORMAT.value)
+            return transcribe.run(**trained, **files, **reading, output_format=_OUTPUT_FORMAT.value, stop=stop)
         case "segment":
             config = get_config() if command.config is None else command.config
             cutting = {"options": config.segment.to_dict(), "window_secs": _WINDOW_SECS.value}

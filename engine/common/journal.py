@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from common import storage
 from common.json_files import MalformedFileError, parse_object
 from common.storage import named_errors
 from engine.common.files import json_line
 
 SUFFIX = ".partial"
+
+
+def journal_path(output: str, *, mode: str) -> str:
+    """Returns the file of what a command has done so far: OUTPUT.partial.
+
+    Args:
+        output: The file or the folder that the command writes. Where it is a URL, to which nothing can be appended, the
+            journal lies in the temporary folder.
+        mode: The mode of the command, for a name there that says what it is.
+    """
+    if storage.is_remote(output):
+        digest = hashlib.sha256(output.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return os.path.join(tempfile.gettempdir(), f"earshot-{mode}-{digest}{SUFFIX}")
+    return f"{output.rstrip('/')}{SUFFIX}"
 
 
 class Journal:

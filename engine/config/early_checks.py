@@ -16,7 +16,7 @@ from common.nearest import name_nearest
 from common.split_paths import STDIN, join_split_paths
 from common.spread_paths import is_spread
 from common.weight_names import repository_hint
-from engine.common.journal import SUFFIX
+from engine.common.journal import journal_path
 from engine.config.extras import EXTRAS, check_extra
 from engine.config.output_formats import EXPORT_FORMATS, choose_format
 from engine.config.recorded_run import run_folder
@@ -268,7 +268,7 @@ def _check_output(mode: str, output: str, output_format: str) -> None:
         return
     if mode in _WRITES_FOLDER:
         check_folder("--output", output)
-        is_interrupted = mode == "segment" and os.path.exists(f"{output.rstrip('/')}{SUFFIX}")
+        is_interrupted = mode == "segment" and os.path.exists(journal_path(output, mode=mode))
         if mode != "align" and not is_interrupted and os.path.isdir(output) and os.listdir(output):
             raise ValueError(f"--output={output}: is not empty; give --output a new folder")
         return

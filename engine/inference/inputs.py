@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
 import shutil
 import sys
 import tempfile
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from common import storage
 from common.audio_kinds import (
     AUDIO_SUFFIXES,
     HEAD_BYTES,
@@ -150,6 +153,23 @@ def _describe_ignored(foreign: dict[str, str], others: Counter[str]) -> str:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(_NUM_NAMED))
         parts.append(f"{others.total()} other file(s) ({kinds})")
     return "; ".join(parts)
+
+
+def version_of(path: str, text: str = "") -> dict[str, Any]:
+    """Returns what differs if a recording or its transcript has changed.
+
+    Raises:
+        OSError: The recording is not there.
+    """
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return {"audio": list(storage.state(path)), "text": digest}
+
+
+def report_skipped(reasons: Mapping[str, str]) -> int:
+    """Prints the recordings that were skipped, {path: reason}, and returns the exit status: 2 if there are any."""
+    for path, reason in reasons.items():
+        print(f"error: {path} was skipped: {reason}", file=sys.stderr)
+    return 2 if reasons else 0
 
 
 @contextmanager

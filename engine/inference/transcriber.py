@@ -232,7 +232,13 @@ class Transcriber:
         """Longest row, in seconds; longer recordings are cut into windows."""
         return self._window_samples / SAMPLE_RATE
 
-    def transcribe_files(self, paths: Sequence[Any], *, quiet: bool = False) -> Summary:
+    def transcribe_files(
+        self,
+        paths: Sequence[Any],
+        *,
+        quiet: bool = False,
+        on_done: Callable[[Sequence[Transcript]], None] = lambda transcripts: None,
+    ) -> Summary:
         """Transcribes files, those of similar length together.
 
         A file that cannot be read is reported in the log and in the summary; the others are transcribed.
@@ -240,11 +246,11 @@ class Transcriber:
         Args:
             paths: Paths of audio files, or whatever `count_samples` and `stream_audio` take in their place.
             quiet: Whether to show neither progress nor errors.
+            on_done: Gets the transcripts as they are finished, those of a batch together; what it raises ends the work.
         """
         start_secs = time.monotonic()
         failures: dict[int, str] = {}
         found: dict[int, Transcript] = {}
-        num_samples: dict[int, int] = {}
 
         def fail(index: int, error: Exception) -> None:
             if not quiet:
@@ -255,11 +261,7 @@ class Transcriber:
             words, alternatives = self._decode(chunks)
             found[index] = Transcript(paths[index], words, num_samples[index] / SAMPLE_RATE, alternatives)
 
-        for index, path in enumerate(paths):
-            try:
-                num_samples[index] = self.count_samples(path)
-            except (ValueError, OSError) as error:
-                fail(index, error)
+        num_samples = self._count_all(paths, fail)
         # Longest first: a batch that does not fit into memory fails at once, and the speed only rises.
         order = sorted(num_samples, key=lambda index: -num_samples[index])
         num_long = sum(count > self._window_samples for count in num_samples.values())
@@ -271,6 +273,8 @@ class Transcriber:
                     finish(index, self.stream_log_probs(blocks))
                 except (ValueError, OSError) as error:
                     fail(index, error)
+                else:
+                    on_done([found[index]])
             batches = (
                 (batch, self._rows.submit([waveform for _, waveform in batch]))
                 for batch in self._load_batches(order[num_long:], paths, fail)
@@ -279,12 +283,23 @@ class Transcriber:
                 for (index, waveform), log_probs in zip(batch, collect(), strict=True):
                     finish(index, [LogitsChunk(log_probs, 0)])
                     bar.update(len(waveform) / SAMPLE_RATE)
+                on_done([found[index] for index, _ in batch])
         return Summary(
             transcripts=tuple(found[index] for index in sorted(found)),
             failures=tuple((paths[index], failures[index]) for index in sorted(failures)),
             audio_secs=sum(transcript.duration_secs for transcript in found.values()),
             elapsed_secs=time.monotonic() - start_secs,
         )
+
+    def _count_all(self, paths: Sequence[Any], fail: Callable[[int, Exception], None]) -> dict[int, int]:
+        """Returns the number of samples by the index of the path."""
+        found = {}
+        for index, path in enumerate(paths):
+            try:
+                found[index] = self.count_samples(path)
+            except (ValueError, OSError) as error:
+                fail(index, error)
+        return found
 
     def _load_batches(
         self, order: Sequence[int], paths: Sequence[str], fail: Callable[[int, Exception], None]

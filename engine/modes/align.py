@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from common import storage
+from common.json_files import field
 from engine.common import files
+from engine.common.journal import Journal, journal_path
 from engine.common.progress import progress_bar
+from engine.common.signals import StopOnSignal
 from engine.config import builders
-from engine.inference.inputs import find_audio
-from engine.inference.loading import load_transcriber
+from engine.inference.inputs import find_audio, report_skipped, version_of
+from engine.inference.loading import identify_weights, load_transcriber
 from engine.inference.textgrid import textgrid, textgrid_paths
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.transcript_score import match_score
@@ -23,12 +26,23 @@ from engine.protocols import Aligner, Components
 
 _NUM_SHOWN = 10  # mismatches printed; all recordings are in the output file
 ALIGNMENTS_FILE = "alignments.jsonl"
+# What is read of a row of the journal.
+_KINDS = {"audio_filepath": str, "text": str, "hypothesis": str, "score": float}
 
 
-def run(*, parts: Components, checkpoint: str, inputs: Sequence[str], output: str, weights: str = "") -> int:
+def run(
+    *,
+    parts: Components,
+    checkpoint: str,
+    inputs: Sequence[str],
+    output: str,
+    weights: str = "",
+    stop: StopOnSignal | None = None,
+) -> int:
     """Aligns recordings with the transcripts beside them and returns the exit status: 2 if any could not be aligned.
 
-    Writes OUTPUT/alignments.jsonl, worst match first, and a Praat TextGrid of each recording under OUTPUT/textgrid.
+    Writes OUTPUT/alignments.jsonl, worst match first, at the end, and a Praat TextGrid of each recording under
+    OUTPUT/textgrid as it goes. What is done is in the file of `journal_path`, from which the same command continues.
 
     Args:
         parts: Callables of data and models.
@@ -36,27 +50,34 @@ def run(*, parts: Components, checkpoint: str, inputs: Sequence[str], output: st
         inputs: Audio files, folders and patterns.
         output: Folder to write.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
+        stop: Listens for signals, which end this mode at once; None = nothing does.
 
     Raises:
-        ValueError: An argument is missing or names nothing, or no recording has a transcript.
+        ValueError: An argument is missing or names nothing, no recording has a transcript, or the journal belongs to
+            another command.
     """
     if not output:
         raise ValueError("--output is empty: name the folder to write")
     if os.path.isfile(output):
         raise ValueError(f"--output={output}: is a file; name the folder to write")
+    partial = journal_path(output, mode="align")
+    if stop is not None:
+        stop.at_once = f"the recordings aligned so far are in {partial}, and the same command continues there"
     paths = find_audio(inputs)
-    transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights)
-    text_of = _find_transcripts(transcriber, paths)
-    aligner = builders.with_blank(parts, transcriber.tokenizer).aligner
-    records, refused = _align_files(transcriber, aligner, list(text_of.items()), output)
-    failures = [(path, "no transcript beside it") for path in paths if path not in text_of] + refused
-    files.write_jsonl_atomic(os.path.join(output, ALIGNMENTS_FILE), records)
+    settings = {"checkpoint": identify_weights(checkpoint, weights)}
+    with Journal(partial, files.to_json_value(settings)) as journal:
+        transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights)
+        text_of = _find_transcripts(transcriber, paths)
+        aligner = builders.with_blank(parts, transcriber.tokenizer).aligner
+        failures = _align_missing(transcriber, aligner, text_of, output, journal)
+        records = _read_finished(journal, [path for path in text_of if path not in failures])
+        files.write_jsonl_atomic(os.path.join(output, ALIGNMENTS_FILE), records)
+        os.unlink(partial)
+    failures |= {path: "no transcript beside it" for path in paths if path not in text_of}
     print(f"{len(records)} of {len(paths)} recordings aligned, written to {output}")
     for line in mismatch_lines(records):
         print(line)
-    for path, reason in failures:
-        print(f"error: {path} was skipped: {reason}", file=sys.stderr)
-    return 2 if failures else 0
+    return report_skipped(failures)
 
 
 def _find_transcripts(transcriber: Transcriber, paths: Sequence[str]) -> dict[str, str]:
@@ -74,29 +95,64 @@ def _find_transcripts(transcriber: Transcriber, paths: Sequence[str]) -> dict[st
     return found
 
 
-def _align_files(
-    transcriber: Transcriber, aligner: Aligner, with_text: Sequence[tuple[str, str]], output: str
-) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
-    """Aligns recordings and writes the TextGrid of each.
+def _align_missing(
+    transcriber: Transcriber, aligner: Aligner, text_of: Mapping[str, str], output: str, journal: Journal
+) -> dict[str, str]:
+    """Aligns the recordings that the journal lacks or that have changed since, and writes the TextGrid of each.
 
     Returns:
-        The objects of `align_file` with their words, worst match first; and path and reason of each recording that
-        could not be aligned.
+        {path: reason} of the recordings that could not be aligned.
     """
-    records: list[dict[str, Any]] = []
-    failures = []
-    targets = textgrid_paths(output, [path for path, _ in with_text])
-    with progress_bar(total=len(with_text), description="align", unit="file") as bar:
-        for (path, text), target in zip(with_text, targets, strict=True):
+    versions = {row.get("name"): row.get("version") for row in journal.rows()}
+    failures: dict[str, str] = {}
+    todo: list[tuple[str, str, str, dict[str, Any]]] = []
+    for (path, text), target in zip(text_of.items(), textgrid_paths(output, list(text_of)), strict=True):
+        try:
+            version = version_of(path, text)
+        except OSError as error:
+            failures[path] = _skip(path, error)
+            continue
+        if versions.get(storage.absolute(path)) != version or not storage.exists(target):
+            todo.append((path, text, target, version))
+    if num_done := len(text_of) - len(todo) - len(failures):
+        print(f"continues: {num_done} of {len(text_of)} recordings are in {journal.path}")
+    with progress_bar(total=len(todo), description="align", unit="file") as bar:
+        for path, text, target, version in todo:
             try:
                 record, words = align_file(transcriber, aligner, path, text)
+            except (ValueError, OSError) as error:
+                failures[path] = _skip(path, error)
+            else:
                 files.write_text_atomic(target, textgrid(words, duration_secs=record["duration"]))
-                records.append({**record, "words": [word.to_dict() for word in words]})
-            except ValueError as error:
-                logging.error("%s is skipped: %s", path, error)
-                failures.append((path, str(error)))
+                record["words"] = [word.to_dict() for word in words]
+                journal.append([{"name": storage.absolute(path), "version": version, "record": record}])
             bar.update(1)
-    return sorted(records, key=lambda record: record["score"]), failures
+    return failures
+
+
+def _skip(path: str, error: Exception) -> str:
+    logging.error("%s is skipped: %s", path, error)
+    return str(error)
+
+
+def _read_finished(journal: Journal, paths: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the objects of `align_file` with their words, worst match first.
+
+    Raises:
+        ValueError: A row is damaged.
+    """
+    # The last row of a recording counts: it was aligned anew because it had changed.
+    rows = {row.get("name"): row for row in journal.rows()}
+    try:
+        records = []
+        for path in paths:
+            record = field(rows[storage.absolute(path)], "record", dict, f"the row of {path}")
+            for name, kind in _KINDS.items():
+                field(record, name, kind, f"the row of {path}")
+            records.append({**record, "audio_filepath": path})
+    except ValueError as error:
+        raise ValueError(f"{journal.path}: {error}; delete the file to begin anew") from error
+    return sorted(records, key=lambda record: record["score"])
 
 
 def mismatch_lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from common.split_paths import join_split_paths
 from engine.common import files
-from engine.common.journal import SUFFIX, Journal
+from engine.common.journal import Journal, journal_path
 from engine.common.progress import progress_bar
 from engine.common.signals import StopOnSignal
 from engine.distributed import strategy as runtime
@@ -71,8 +71,9 @@ def run(
     Raises:
         ValueError: An argument is missing or names nothing, or OUTPUT.partial belongs to another command.
     """
+    partial = journal_path(output, mode="pseudo_label")
     if stop is not None:
-        stop.at_once = f"the labels so far are in {output}{SUFFIX}, and the same command continues there"
+        stop.at_once = f"the labels so far are in {partial}, and the same command continues there"
     runtime.configure_devices(num_virtual_devices=num_virtual_devices)
     strategy = _build_strategy(strategy_name)
     second = parts.fetch_weights(options["second_checkpoint"]) if options["second_checkpoint"] else ""
@@ -98,7 +99,7 @@ def run(
         "window_secs": window_secs,
         "decode": decode,
     }
-    with Journal(f"{output}{SUFFIX}", files.to_json_value(settings)) as journal:
+    with Journal(partial, files.to_json_value(settings)) as journal:
         rows = _skip_done(iter(corpus), journal, num_rows)
         if journal.num_rows < num_rows:
             _label_all(load(), rows, journal, num_rows=num_rows)

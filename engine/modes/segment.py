@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import os
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +12,11 @@ from absl import logging
 
 from common import storage
 from engine.common import files
-from engine.common.journal import SUFFIX, Journal
+from engine.common.journal import Journal, journal_path
 from engine.common.progress import progress_bar
 from engine.common.signals import StopOnSignal
 from engine.config import builders, field_rules
-from engine.inference.inputs import find_audio
+from engine.inference.inputs import find_audio, report_skipped, version_of
 from engine.inference.loading import identify_weights, load_transcriber
 from engine.inference.textgrid import distinct_names
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
@@ -28,7 +25,7 @@ from engine.protocols import Components
 from engine.segmentation import timed_text
 from engine.segmentation.cuts import CutOptions
 from engine.segmentation.page import count_reasons, render_page
-from engine.segmentation.results import CutRecording, Stretch, version_of
+from engine.segmentation.results import CutRecording, Stretch
 from engine.segmentation.segmenter import segment_file
 
 MANIFEST_FILE = "segments.jsonl"
@@ -67,7 +64,7 @@ def run(
         ValueError: An argument is wrong, no recording has a transcript, or the journal belongs to another command.
     """
     field_rules.check_values({"segment": dict(options)})
-    partial = journal_path(output)
+    partial = journal_path(output, mode="segment")
     if stop is not None:
         stop.at_once = f"the recordings cut so far are in {partial}, and the same command continues there"
     paths = find_audio(inputs)
@@ -94,17 +91,8 @@ def run(
         os.unlink(partial)
     for line in summary_lines(found, output):
         print(line)
-    for path, reason in failures.items():
-        print(f"error: {path} was skipped: {reason}", file=sys.stderr)
-    return 2 if failures or not any(not cut.reason for one in found for cut in one.stretches) else 0
-
-
-def journal_path(output: str) -> str:
-    """Returns the file of what is done so far: OUTPUT.partial, or one in the temporary folder if OUTPUT is a URL."""
-    if storage.is_remote(output):  # where nothing can be appended
-        digest = hashlib.sha256(output.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-        return os.path.join(tempfile.gettempdir(), f"earshot-segment-{digest}{SUFFIX}")
-    return f"{output.rstrip('/')}{SUFFIX}"
+    is_any_kept = any(not cut.reason for one in found for cut in one.stretches)
+    return report_skipped(failures) or (0 if is_any_kept else 2)
 
 
 def _cut_missing(

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common import storage
+from engine.common import files
+from engine.common.journal import Journal, journal_path
+from engine.common.signals import StopOnSignal
 from engine.config.output_formats import SUBTITLES, choose_format
 from engine.inference.formats import subtitle_paths, transcript_record, write_transcripts
-from engine.inference.inputs import find_audio, readable_paths
-from engine.inference.loading import find_decode, load_transcriber
-from engine.inference.transcriber import Transcriber, Transcript
+from engine.inference.inputs import find_audio, readable_paths, report_skipped, version_of
+from engine.inference.kept_transcripts import from_row, to_row
+from engine.inference.loading import find_decode, identify_weights, load_transcriber
+from engine.inference.transcriber import Summary, Transcriber, Transcript
 from engine.protocols import Components
 
 _NUM_SHOWN = 10  # transcripts printed; all are in the output file
@@ -27,8 +32,12 @@ def run(
     weights: str = "",
     decode_defaults: Mapping[str, Any] | None = None,
     decode_given: Mapping[str, Any] | None = None,
+    stop: StopOnSignal | None = None,
 ) -> int:
     """Transcribes files, prints a summary and returns the exit status: 2 if any file could not be read.
+
+    The output is written at the end. Until then what is done is in the file of `journal_path`, from which the same
+    command continues.
 
     Args:
         parts: Callables of data and models.
@@ -41,9 +50,10 @@ def run(
         decode_defaults: Values of the fields of config.decode that neither the run nor `decode_given` has; None =
             greedy, whatever the run has.
         decode_given: Fields of config.decode that override those of the run.
+        stop: Listens for signals, which end this mode at once; None = nothing does.
 
     Raises:
-        ValueError: An argument is missing or names nothing.
+        ValueError: An argument is missing or names nothing, or the journal belongs to another command.
     """
     if not output:
         raise ValueError("--output is empty: name the file to write, such as out.jsonl")
@@ -51,30 +61,67 @@ def run(
     paths = find_audio(inputs)
     targets = subtitle_paths(output, paths, format=format) if format in SUBTITLES else []
     decode = find_decode(checkpoint, decode_defaults, decode_given)
-    transcriber = load_transcriber(
-        parts=parts, checkpoint=checkpoint, weights=weights, window_secs=window_secs, decode=decode
-    )
-    with readable_paths(paths) as readable:
-        summary = transcriber.transcribe_files(readable)
+    reading: dict[str, Any] = {"window_secs": window_secs, "decode": decode}
+    settings = {"checkpoint": identify_weights(checkpoint, weights), **reading}
+    partial = journal_path(output, mode="transcribe")
+    if stop is not None:
+        stop.at_once = f"the transcripts so far are in {partial}, and the same command continues there"
+    with readable_paths(paths) as readable, Journal(partial, files.to_json_value(settings)) as journal:
+        transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights, **reading)
+        summary = _transcribe_missing(transcriber, readable, journal)
+        transcripts = _read_finished(journal, readable, summary)
         name_of = dict(zip(readable, paths, strict=True))
-        records = [_make_record(transcriber, found, name_of[found.path]) for found in summary.transcripts]
-    target_of = dict(zip(paths, targets, strict=True)) if targets else {}
-    write_transcripts(
-        output,
-        format=format,
-        records=records,
-        words=[transcript.words for transcript in summary.transcripts],
-        targets=[target_of[record["audio_filepath"]] for record in records] if targets else [],
-    )
+        records = [_make_record(transcriber, found, name_of[found.path]) for found in transcripts]
+        target_of = dict(zip(readable, targets, strict=True)) if targets else {}
+        write_transcripts(
+            output,
+            format=format,
+            records=records,
+            words=[transcript.words for transcript in transcripts],
+            targets=[target_of[transcript.path] for transcript in transcripts] if targets else [],
+        )
+        os.unlink(partial)
     _print_first(records)
     speed = summary.audio_secs / max(summary.elapsed_secs, 1e-6)
     print(
         f"{len(records)} of {len(paths)} files, {summary.audio_secs:.1f} s of audio in "
         f"{summary.elapsed_secs:.1f} s (RTFx {speed:.1f}), written to {output}"
     )
-    for path, reason in summary.failures:
-        print(f"error: {name_of[path]} was skipped: {reason}", file=sys.stderr)
-    return 2 if summary.failures else 0
+    return report_skipped({name_of[path]: reason for path, reason in summary.failures})
+
+
+def _transcribe_missing(transcriber: Transcriber, paths: Sequence[str], journal: Journal) -> Summary:
+    """Transcribes the recordings that the journal lacks or that have changed since."""
+    done = {row.get("name"): row.get("version") for row in journal.rows()}
+    versions = {}
+    for path in paths:
+        try:
+            versions[path] = version_of(path)
+        except OSError:  # said when it is read
+            versions[path] = {}
+    todo = [path for path in paths if done.get(storage.absolute(path)) != versions[path]]
+    if len(todo) < len(paths):
+        print(f"continues: {len(paths) - len(todo)} of {len(paths)} recordings are in {journal.path}")
+
+    def keep(transcripts: Sequence[Transcript]) -> None:
+        journal.append([to_row(transcript, versions[transcript.path]) for transcript in transcripts])
+
+    return transcriber.transcribe_files(todo, on_done=keep)
+
+
+def _read_finished(journal: Journal, paths: Sequence[str], summary: Summary) -> list[Transcript]:
+    """Returns what the journal holds of the recordings that have not failed, in their order.
+
+    Raises:
+        ValueError: A row is damaged.
+    """
+    # The last row of a recording counts: it was transcribed anew because it had changed.
+    rows = {row.get("name"): row for row in journal.rows()}
+    failed = {path for path, _ in summary.failures}
+    try:
+        return [from_row(rows[storage.absolute(path)], path) for path in paths if path not in failed]
+    except ValueError as error:
+        raise ValueError(f"{journal.path}: {error}; delete the file to begin anew") from error
 
 
 def _make_record(transcriber: Transcriber, transcript: Transcript, name: str) -> dict[str, Any]:

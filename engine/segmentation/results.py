@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
@@ -110,13 +109,3 @@ class CutRecording:
         return cls(
             path, field(row, "duration_secs", float, where), field(row, "num_words", int, where), tuple(stretches)
         )
-
-
-def version_of(path: str, text: str) -> dict[str, Any]:
-    """Returns what differs if a recording or its transcript has changed.
-
-    Raises:
-        OSError: The recording is not there.
-    """
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return {"audio": list(storage.state(path)), "text": digest}

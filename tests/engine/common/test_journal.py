@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.common.journal import Journal
+from engine.common.journal import Journal, journal_path
 
 ROWS = [{"name": f"{number}.wav", "labels": []} for number in range(3)]
 
@@ -85,3 +85,11 @@ def test_settings_alone_bind_nobody(path):
         journal.append(ROWS[:1])
     with pytest.raises(ValueError, match="speed was 2.0, is 1.0"):
         Journal(path, {"speed": 1.0}).__enter__()
+
+
+def test_it_lies_beside_what_the_command_writes_or_on_this_machine(monkeypatch, tmp_path):
+    assert journal_path("out.jsonl", mode="align") == "out.jsonl.partial"
+    assert journal_path("/folder/", mode="align") == "/folder.partial"
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = {journal_path(f"gs://bucket/{name}", mode=mode) for name in "ab" for mode in ("align", "segment")}
+    assert len(found) == 4 and all(path.startswith(f"{tmp_path}/earshot-") for path in found)

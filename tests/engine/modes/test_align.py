@@ -58,6 +58,7 @@ def parts(monkeypatch):
         aligner = staticmethod(forced_align)
         weights = []
 
+    monkeypatch.setattr(align, "identify_weights", lambda checkpoint, weights: f"{checkpoint} {weights}")
     monkeypatch.setattr(
         align, "load_transcriber", lambda **fields: (Parts.weights.append(fields["weights"]), transcriber)[1]
     )
@@ -156,3 +157,43 @@ def test_recordings_of_one_name_stay_apart():
     assert textgrid_paths("out", ["a/x.wav", "b/x.wav"]) == ["out/textgrid/a/x.TextGrid", "out/textgrid/b/x.TextGrid"]
     same = ["out/textgrid/x.wav.TextGrid", "out/textgrid/x.flac.TextGrid"]
     assert textgrid_paths("out", ["a/x.wav", "a/x.flac"]) == same
+
+
+def test_the_same_command_goes_on_and_writes_what_an_uninterrupted_one_writes(parts, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in", a="_ab_", b="cc__d__", c="ab")
+    transcripts(tmp_path / "in", a="ab", b="cd", c="ad")
+    align_file, names = align.align_file, []
+
+    def run(output, kill_at=99):
+        def watched(transcriber, aligner, path, text):
+            if len(names) == kill_at:
+                raise SystemExit(143)
+            names.append(Path(path).stem)
+            return align_file(transcriber, aligner, path, text)
+
+        names.clear()
+        monkeypatch.setattr(align, "align_file", watched)
+        return align.run(parts=parts, checkpoint="x", inputs=[str(tmp_path / "in")], output=str(output))
+
+    def content(folder):
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert run(tmp_path / "straight") == 0
+    output, partial = tmp_path / "out", tmp_path / "out.partial"
+    with pytest.raises(SystemExit):
+        run(output, kill_at=2)
+    assert partial.exists() and not (output / "alignments.jsonl").exists()
+    transcripts(tmp_path / "in", a="ac")
+    with pytest.raises(SystemExit):
+        run(output, kill_at=1)
+    assert names == ["a"]
+    transcripts(tmp_path / "in", a="ab")
+    assert run(output) == 0 and names == ["a", "c"]
+    assert content(output) == content(tmp_path / "straight") and not partial.exists()
+    assert f"continues: 1 of 3 recordings are in {partial}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        run(output, kill_at=1)
+    partial.write_text(partial.read_text().replace('"score": ', '"score": "'))
+    with pytest.raises(ValueError, match="out.partial.*; delete the file to begin anew"):
+        run(output)

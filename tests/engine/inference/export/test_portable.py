@@ -56,6 +56,7 @@ def test_a_converted_model_says_what_the_live_one_says_of_any_length(model, name
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tflite_float32", "onnx"])
 def test_parts_that_some_models_have_convert_as_well(name, tmp_path):
     parts = {
