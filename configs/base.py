@@ -177,7 +177,9 @@ def get_config() -> ConfigDict:
         "--output=datasets/librispeech/train-clean-100; the same for dev-clean"
     )
     # auto: made of the training texts at the first start. The workdir keeps what came of it, for all that follows.
-    data.vocab = ""  # vocab.json | SentencePiece FILE.model | auto; empty = 32 tokens of the published English models
+    # vocab.json | SentencePiece FILE.model | auto (characters of the training texts) | words (their words, if few,
+    # such as digits or commands); empty = 32 tokens of the published English models
+    data.vocab = ""
     # librispeech (upper case A-Z') | unicode (NFKC lower case) | none | auto; with options behind it, such as
     # unicode+language=tr+numbers: language=CODE, numbers (as words), drop_markup, keep_case, keep_punctuation
     # (docs/guide/text.md).

@@ -5,8 +5,8 @@
 
 FOLDER holds manifest.jsonl and its recordings; FOLDER,SPEAKER holds out another speaker than yweweler. Where
 runs/digits-corpus exists, a third of the audio of each epoch is synthetic. Without model.init the training starts from
-random weights. Digits of one speaker are joined into rows of up to three, and altered as other rooms, microphones and
-lines would, anew in each epoch (docs/results/0175).
+random weights. Each of the ten words is one token. Digits of one speaker are joined into rows of up to three, and altered
+as other rooms, microphones and lines would, anew in each epoch (docs/results/0175).
 """
 
 import os
@@ -24,7 +24,6 @@ def get_config(corpus: str = "datasets/fsdd") -> ConfigDict:
     corpus, _, held_out = corpus.partition(",")
     manifest = f"{corpus}/manifest.jsonl"
     config = base.get_small_config()
-    config.model.init_head = True
     config.model.hidden_dropout = 0.1
     config.model.attention_dropout = 0.1
     config.model.activation_dropout = 0.1
@@ -33,6 +32,7 @@ def get_config(corpus: str = "datasets/fsdd") -> ConfigDict:
     config.data.train.format = "jsonl"
     config.data.train.input = manifest
     config.data.train.exclude_speakers = unseen["speakers"]
+    config.data.vocab = "words"
     if os.path.isdir(SYNTHETIC):
         config.data.more_train["synthetic"] = base.get_train_set(
             format="librispeech", input=SYNTHETIC, split="train", weight=0.5
@@ -63,6 +63,7 @@ def get_config(corpus: str = "datasets/fsdd") -> ConfigDict:
     config.train.learning_rate = 2e-3
     config.train.warmup_updates = 60
     config.train.hold_updates = 750
+    config.train.ema_decay = 0.998
     config.eval.every_updates = 500
     config.eval.best_metric_set = "single"
     return config

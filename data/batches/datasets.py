@@ -36,7 +36,7 @@ from data.corpus.slices import select_fields, shared_fields
 from data.corpus.sources import Source
 from data.shards.records import encode_flac
 from data.text.normalization import choose_text_normalization, normalize_transcript
-from data.text.tokenizer import CharTokenizer, build_vocab
+from data.text.tokenizer import SPECIAL_TOKENS, CharTokenizer, build_vocab, build_word_vocab
 
 _MOST_SHOWN = 120  # characters of a vocabulary to show in the log
 
@@ -64,7 +64,7 @@ class TrainData:
 
         Args:
             options: Corpora and batches.
-            tokenizer: Tokenizer of the transcripts; None makes one of all their characters.
+            tokenizer: Tokenizer of the transcripts; None makes one of all their characters, or words.
             report: Called with each fault of single utterances, which are left out when it returns.
 
         Raises:
@@ -76,7 +76,9 @@ class TrainData:
         if text_base(self.text_normalization) == AUTO:
             self.text_normalization = choose_text_normalization(texts, self.text_normalization)
         self.made_vocab = tokenizer is None
-        self.tokenizer = _make_tokenizer(texts, self.text_normalization) if tokenizer is None else tokenizer
+        if tokenizer is None:
+            tokenizer = _make_tokenizer(texts, self.text_normalization, options.vocab_units)
+        self.tokenizer = tokenizer
         limited = [limit_durations(corpus, options) for corpus in opened]
         self.corpora = {corpus.name: corpus for corpus in limited}
         self.source, mixture = self._join(limited, options)
@@ -334,14 +336,16 @@ def _build(
     )
 
 
-def _make_tokenizer(texts: Sequence[str], text_normalization: str) -> CharTokenizer:
-    tokens = build_vocab(normalize_transcript(text, text_normalization) for text in texts)
-    characters = "".join(sorted(token for token in tokens if len(token) == 1))
+def _make_tokenizer(texts: Sequence[str], text_normalization: str, units: str) -> CharTokenizer:
+    normalized = (normalize_transcript(text, text_normalization) for text in texts)
+    tokens = build_word_vocab(normalized) if units == "words" else build_vocab(normalized)
+    labels = sorted(token for token in tokens if token not in SPECIAL_TOKENS)
+    shown = (" " if units == "words" else "").join(labels)
     logging.info(
         "vocabulary of %d tokens from %d transcripts with data.text_normalization=%s: %s",
         len(tokens),
         len(texts),
         text_normalization,
-        characters if len(characters) <= _MOST_SHOWN else f"{characters[:_MOST_SHOWN]} ...",
+        shown if len(shown) <= _MOST_SHOWN else f"{shown[:_MOST_SHOWN]} ...",
     )
-    return CharTokenizer(tokens=tokens)
+    return CharTokenizer(tokens=tokens, separator=" " if units == "words" else "")

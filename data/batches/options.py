@@ -66,6 +66,7 @@ class TrainOptions(DataOptions):
         speed_factors: Playing speeds to draw from.
         max_batch_secs: Most audio of one update, padding included; 0 = `global_batch_size` rows.
         row_multiple: Divides the rows of an update with `max_batch_secs`.
+        vocab_units: What the tokens of a vocabulary made of the transcripts are: "characters" or "words".
         more: Further corpora by name: their fields format, input, split, text_column, speakers, exclude_speakers,
             held_out_ratio and weight.
         weight: Weight of the first corpus among several.
@@ -81,6 +82,7 @@ class TrainOptions(DataOptions):
     speed_factors: Sequence[float] = (1.0,)
     max_batch_secs: float = 0.0
     row_multiple: int = 1
+    vocab_units: str = "characters"
     more: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     weight: float = 1.0
     sampling_alpha: float = 1.0

@@ -197,6 +197,24 @@ def build_vocab(texts: Iterable[str]) -> tuple[str, ...]:
     return (*SPECIAL_TOKENS, WORD_DELIMITER, *characters)
 
 
+def build_word_vocab(texts: Iterable[str]) -> tuple[str, ...]:
+    """Makes the vocabulary of a corpus of few words, such as digits or commands, each of which is a token.
+
+    Args:
+        texts: Normalized transcripts.
+
+    Returns:
+        The special tokens, then all words by falling frequency, ties in the order of their characters.
+
+    Raises:
+        InputError: If the texts hold no words.
+    """
+    counts = Counter(word for text in texts for word in text.split() if word not in SPECIAL_TOKENS)
+    if not counts:
+        raise InputError("the transcripts hold no words: check the corpus")
+    return (*SPECIAL_TOKENS, *sorted(counts, key=lambda word: (-counts[word], word)))
+
+
 def load_tokenizer(vocab: str | os.PathLike[str] = "") -> CharTokenizer:
     """Returns the tokenizer of a vocab.json, or of the published English models if `vocab` is empty."""
     return CharTokenizer.from_file(vocab) if vocab else CharTokenizer(tokens=FACEBOOK_TOKENS)

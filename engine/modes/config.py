@@ -11,7 +11,7 @@ from common import workdir_layout as layout
 from common.text_style import text_base
 from engine.config.field_flags import SET_GROUPS
 from engine.config.field_rules import EPOCHS_OF, flatten
-from engine.config.fields_of_run import AUTO
+from engine.config.fields_of_run import AUTO, MADE_VOCABS, WORDS
 
 
 def run(
@@ -96,11 +96,11 @@ def _resolve(name: str, fields: Mapping[str, Any], recorded: Mapping[str, Any], 
         found = recorded.get(name, AUTO)
         is_open = text_base(found) == AUTO
         return "what the training texts suggest" if is_open else f"{found}, as the run in {workdir} has found"
+    if name == "data.vocab" and fields[name] in MADE_VOCABS:
+        units = "words" if fields[name] == WORDS else "characters"
+        return os.path.join(workdir, layout.VOCAB_FILE) if recorded else f"the {units} of the training texts"
     if fields[name] != AUTO:
         return ""
-    if name == "data.vocab":
-        vocab = os.path.join(workdir, layout.VOCAB_FILE)
-        return vocab if recorded else "the characters of the training texts"
     if name == "model.preset":
         return f"the architecture of {fields['model.init']}" if fields["model.init"] else "base"
     return ""  # depends on the device, such as model.fused_ops

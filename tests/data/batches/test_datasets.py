@@ -175,6 +175,8 @@ def test_training_makes_its_tokenizer_and_style_of_the_texts_it_is_given(manifes
     assert data.tokenizer.tokens[4:] == ("|", "t", "e", "x", "a", "b")
     batch = next(iter(data.dataset(CONTEXT, 0)))
     assert 3 not in batch["labels"].numpy()  # nothing is unknown
+    words = make_train(manifest, tokenizer=None, text_normalization="auto", vocab_units="words").tokenizer
+    assert words.tokens[4:] == ("text", "a", "b") and words.decode([4, 6]) == "text b"
     given = make_train(manifest)
     assert (given.text_normalization, given.made_vocab, given.tokenizer) == ("librispeech", False, TOKENIZER)
 

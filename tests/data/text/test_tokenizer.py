@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data.common.errors import InputError
 from data.text.normalization import normalize_transcript
-from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer, build_vocab, load_tokenizer
+from data.text.tokenizer import FACEBOOK_TOKENS, CharTokenizer, build_vocab, build_word_vocab, load_tokenizer
 
 LIBRISPEECH = Path(__file__).parents[4] / "shared" / "corpora" / "LibriSpeech"
 
@@ -199,6 +199,17 @@ def test_built_vocabulary_sorts_by_frequency_then_code_point() -> None:
     assert tokens == ("<pad>", "<s>", "</s>", "<unk>", "|", "B", "A", "C")
     with pytest.raises(InputError, match="no characters"):
         build_vocab(["", " "])
+
+
+def test_a_vocabulary_of_words_has_each_word_as_a_token(tmp_path: Path) -> None:
+    tokens = build_word_vocab(["TWO ONE", "ONE", " ", "TWO <s> ZERO"])
+    assert tokens == ("<pad>", "<s>", "</s>", "<unk>", "ONE", "TWO", "ZERO")
+    CharTokenizer(tokens=tokens, separator=" ").save(tmp_path / "vocab.json")
+    tokenizer = load_tokenizer(tmp_path / "vocab.json")
+    assert tokenizer.encode("ZERO ONE TEN ONE") == [6, 4, 3, 4]
+    assert tokenizer.decode([6, 0, 4, 3, 4]) == "ZERO ONE ONE"
+    with pytest.raises(InputError, match="no words"):
+        build_word_vocab(["", " "])
 
 
 @pytest.mark.skipif(not LIBRISPEECH.is_dir(), reason="../shared/corpora is absent")

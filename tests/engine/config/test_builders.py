@@ -65,9 +65,9 @@ def test_trained_weights_read_with_the_vocabulary_they_were_trained_with(tmp_pat
         (tmp_path / name).mkdir()
     find = {"workdir": str(tmp_path / "run"), "checkpoint": str(tmp_path / "other/best/ckpt-3")}
     assert builders.build_tokenizer(config, parts, **find) == ""
-    config.data.vocab = "auto"
-    with pytest.raises(ValueError, match=r"ckpt-3: no vocab.json \(data.vocab=auto\); train first"):
-        builders.build_tokenizer(config, parts, **find)
+    for config.data.vocab in ("auto", "words"):
+        with pytest.raises(ValueError, match=rf"ckpt-3: no vocab.json \(data.vocab={config.data.vocab}\); train first"):
+            builders.build_tokenizer(config, parts, **find)
     for name in ("run", "other"):
         (tmp_path / name / "vocab.json").write_text("{}")
         (tmp_path / name / "config.json").write_text("{}")

@@ -99,6 +99,11 @@ def test_a_run_that_goes_on_does_not_need_what_it_started_from(run_fields, tmp_p
     check_run(run_fields, tmp_path)
 
 
+def test_a_vocabulary_may_be_left_to_the_texts_or_be_the_published_one(run_fields, tmp_path):
+    for run_fields.data.vocab in ("auto", "words", ""):
+        check_run(run_fields, tmp_path)
+
+
 def test_each_mode_looks_at_the_paths_that_it_reads(run_fields, tmp_path):
     run_fields.data.train.input = run_fields.model.init = str(tmp_path / "gone")
     check_run(run_fields, tmp_path, mode="continuous_eval")

@@ -63,6 +63,10 @@ def test_what_the_data_decide_says_so_and_a_run_has_found_it(capsys, tmp_path):
     )
     assert above(lines, "--config.train.num_updates=0") == f"# resolves to 1234, as the run in {tmp_path} has counted"
     assert above(lines, "--config.data.vocab=auto") == f"# resolves to {tmp_path}/vocab.json"
+    config.data.vocab = "words"
+    assert (
+        above(printed(config, capsys), "--config.data.vocab=words") == "# resolves to the words of the training texts"
+    )
 
 
 def test_a_set_whose_name_is_no_identifier_is_written_as_the_parser_takes_it(capsys):
