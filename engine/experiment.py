@@ -93,7 +93,7 @@ def run(
     strategy = _build_strategy(config, mode, strategy_name, tpu)
     arguments = {"config": config, "workdir": workdir, "strategy": strategy}
     if mode == "continuous_eval":
-        metrics = continuous_eval.run(**arguments, components=parts, checkpoint=checkpoint)
+        metrics = continuous_eval.run(**arguments, parts=parts, checkpoint=checkpoint)
         return Outcome(0, metrics, storage.join(workdir, continuous_eval.FOLDER))
     with contextlib.ExitStack() as stack:
         stack.enter_context(explained_loss(strategy))
@@ -101,9 +101,9 @@ def run(
         if cluster.is_chief(strategy):  # the other workers only read the folder
             stack.enter_context(workdirs.WorkdirLock(workdir))
         if mode == "eval":
-            metrics, folder = eval.run(**arguments, components=parts, checkpoint=checkpoint, weights=weights)
+            metrics, folder = eval.run(**arguments, parts=parts, checkpoint=checkpoint, weights=weights)
             return Outcome(0, metrics, folder)
-        return train.run(_prepare(**arguments, components=parts, evaluate=mode == "train_and_eval", stop=stop))
+        return train.run(_prepare(**arguments, parts=parts, evaluate=mode == "train_and_eval", stop=stop))
 
 
 def _build_strategy(config: ConfigDict, mode: str, name: str, tpu: str) -> tf.distribute.Strategy:
@@ -130,7 +130,7 @@ def _build_strategy(config: ConfigDict, mode: str, name: str, tpu: str) -> tf.di
 def _prepare(
     *,
     config: ConfigDict,
-    components: Components,
+    parts: Components,
     workdir: str,
     strategy: tf.distribute.Strategy,
     evaluate: bool,
@@ -143,31 +143,31 @@ def _prepare(
     checkpoints = layout.list_checkpoints(storage.join(workdir, layout.CHECKPOINTS_FOLDER))
     run_before = workdir if checkpoints else ""
     # A continued run does not need its initial weights again, which may be gone.
-    init = "" if run_before else components.fetch_weights(config.model.init)
+    init = "" if run_before else parts.fetch_weights(config.model.init)
     validation.check_inputs(config, init, evaluate=evaluate)
-    config, train_data, tokenizer = _open_train_data(config, components, init=init, run_before=run_before)
-    components = builders.with_blank(components, tokenizer)
+    config, train_data, tokenizer = _open_train_data(config, parts, init=init, run_before=run_before)
+    parts = builders.with_blank(parts, tokenizer)
     validation.check_frozen(config, is_fresh=not run_before)
     if init:
         validation.check_adaptation(config, init)
     builders.build_learning_rate(config)
     num_replicas = strategy.num_replicas_in_sync
-    eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=num_replicas) if evaluate else {}
+    eval_data = builders.build_eval_data(config, parts, tokenizer, num_replicas=num_replicas) if evaluate else {}
     if init and config.model.init_head:
-        validation.check_head(init, tokenizer=tokenizer, build_tokenizer=components.build_tokenizer)
+        validation.check_head(init, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
     init = find_checkpoint(init) if init else ""
     with strategy.scope():
-        model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)
+        model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
     validation.check_losses(config, model)
     validation.check_row_lengths(config, model.max_training_samples)
     if not run_before:  # a continued run has passed this check
-        builders.run_preflight(config, components, tokenizer, model, train_data, eval_data)
+        builders.run_preflight(config, parts, tokenizer, model, train_data, eval_data)
     cluster.check_same(strategy, "the config", json.dumps(config.to_dict(), sort_keys=True))
     is_chief = cluster.is_chief(strategy)
     run_id = _claim_workdir(workdir, config, tokenizer, model, init=init, checkpoints=checkpoints) if is_chief else ""
     return PreparedRun(
         config=config,
-        components=components,
+        parts=parts,
         workdir=workdir,
         strategy=strategy,
         is_chief=is_chief,
@@ -182,24 +182,24 @@ def _prepare(
 
 
 def _open_train_data(
-    config: ConfigDict, components: Components, *, init: str, run_before: str
+    config: ConfigDict, parts: Components, *, init: str, run_before: str
 ) -> tuple[ConfigDict, TrainData, Tokenizer]:
     """Opens the training data; returns the config with what follows from it, and the tokenizer of the run."""
     tokenizer = None  # built from the training texts
     if config.data.vocab not in fields_of_run.MADE_VOCABS:
-        tokenizer = components.build_tokenizer(config.data.vocab)
+        tokenizer = parts.build_tokenizer(config.data.vocab)
     elif run_before:
-        tokenizer = components.build_tokenizer(storage.join(run_before, layout.VOCAB_FILE))
+        tokenizer = parts.build_tokenizer(storage.join(run_before, layout.VOCAB_FILE))
     if run_before:
         config = fields_of_run.with_text_normalization(
             recorded_run.with_recorded_masks(config, run=run_before), run=run_before
         )
     # Before the data: the architecture decides whether recordings are normalized.
-    config = fields_of_run.with_architecture(config, components, init=init, run=run_before)
-    train_data = builders.build_train_data(config, components, tokenizer)
+    config = fields_of_run.with_architecture(config, parts, init=init, run=run_before)
+    train_data = builders.build_train_data(config, parts, tokenizer)
     tokenizer = tokenizer or train_data.tokenizer
     if run_before:
-        validation.check_same_vocabulary(run_before, tokenizer=tokenizer, build_tokenizer=components.build_tokenizer)
+        validation.check_same_vocabulary(run_before, tokenizer=tokenizer, build_tokenizer=parts.build_tokenizer)
     return fields_of_run.with_data(config, train_data, run=run_before), train_data, tokenizer
 
 

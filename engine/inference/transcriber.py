@@ -90,7 +90,7 @@ class TranscriberOptions:
 class Transcriber:
     """Transcribes short recordings in batches and long ones window by window, in constant memory.
 
-        transcriber = load_transcriber(parts=components, checkpoint="runs/base")
+        transcriber = load_transcriber(parts=parts, checkpoint="runs/base")
         for transcript in transcriber.transcribe_files(["a.wav", "b.flac"]).transcripts:
             print(transcript.path, transcript.text)
 

@@ -138,13 +138,13 @@ def _first_fresh(paths: Sequence[str], seen: Collection[int]) -> tuple[int, str]
 
 
 def run(
-    *, config: ConfigDict, components: Components, workdir: str, strategy: tf.distribute.Strategy, checkpoint: str
+    *, config: ConfigDict, parts: Components, workdir: str, strategy: tf.distribute.Strategy, checkpoint: str
 ) -> dict[str, dict[str, float]]:
     """Evaluates the checkpoints of a training in another process, those that exist and those that appear.
 
     Args:
         config: Config of the run, see configs/base.py.
-        components: Callables of data and models.
+        parts: Callables of data and models.
         workdir: Folder of this process; the results are written to a folder in it.
         strategy: Strategy to evaluate under.
         checkpoint: Workdir of the training to follow; "" = `workdir`.
@@ -161,7 +161,7 @@ def run(
     timeout_secs = config.eval.idle_timeout_secs
     with storage_faults(output), WorkdirLock(output):
         wait_for_run(training_workdir, timeout_secs=timeout_secs)
-        follower = _Follower(config, components, strategy, training_workdir=training_workdir, output=output)
+        follower = _Follower(config, parts, strategy, training_workdir=training_workdir, output=output)
         reason = follow_checkpoints(
             storage.join(training_workdir, layout.CHECKPOINTS_FOLDER),
             follower.evaluate,
@@ -183,7 +183,7 @@ class _Follower:
     def __init__(
         self,
         config: ConfigDict,
-        components: Components,
+        parts: Components,
         strategy: tf.distribute.Strategy,
         *,
         training_workdir: str,
@@ -195,17 +195,17 @@ class _Follower:
         self._metrics_path = storage.join(output, layout.METRICS_FILE)
         self._run_id = identity.find_run_id(training_workdir)
         identity.claim_output(output, self._run_id)
-        tokenizer = components.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
-        components = builders.with_blank(components, tokenizer)
-        config = fields_of_run.with_recorded(config, components, run=training_workdir)
-        eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=strategy.num_replicas_in_sync)
+        tokenizer = parts.build_tokenizer(storage.join(training_workdir, layout.VOCAB_FILE))
+        parts = builders.with_blank(parts, tokenizer)
+        config = fields_of_run.with_recorded(config, parts, run=training_workdir)
+        eval_data = builders.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
         with strategy.scope():
-            model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)
+            model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
             decay = config.train.ema_decay
             ema = EmaWeights(model.trainable_variables, decay=decay) if decay else None
             step = orbit.utils.create_global_step()
             self._evaluators = evaluators = builders.build_evaluators(
-                config, components, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data, ema=ema
+                config, parts, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data, ema=ema
             )
         self._state = tf.train.Checkpoint(model=model, global_step=step)
         if ema is not None:
@@ -232,7 +232,7 @@ class _Follower:
                     ema=ema,
                     set_digest=self._digests.get(best_set, ""),
                 ),
-                builders.report_maker(config, components)(
+                builders.report_maker(config, parts)(
                     workdir=output, training_workdir=training_workdir, global_step=step, data=data
                 ),
                 # Last: its lines mark a checkpoint as done. If the process is killed before, the next one repeats it.

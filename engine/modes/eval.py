@@ -21,7 +21,7 @@ from engine.workdir import identity
 def run(
     *,
     config: ConfigDict,
-    components: Components,
+    parts: Components,
     workdir: str,
     strategy: tf.distribute.Strategy,
     checkpoint: str,
@@ -31,7 +31,7 @@ def run(
 
     Args:
         config: Config of the run, see configs/base.py.
-        components: Callables of data and models.
+        parts: Callables of data and models.
         workdir: Folder of the run.
         strategy: Strategy to evaluate under.
         checkpoint: Workdir or checkpoint to evaluate; "" = the workdir's own.
@@ -40,20 +40,20 @@ def run(
     Raises:
         ValueError: Config, data and checkpoint do not fit together.
     """
-    tokenizer = builders.build_tokenizer(config, components, workdir=workdir, checkpoint=checkpoint)
-    components = builders.with_blank(components, tokenizer)
-    config = fields_of_run.with_recorded(config, components, run=checkpoint or workdir)
-    search = builders.build_search(config, components, tokenizer)
-    eval_data = builders.build_eval_data(config, components, tokenizer, num_replicas=strategy.num_replicas_in_sync)
+    tokenizer = builders.build_tokenizer(config, parts, workdir=workdir, checkpoint=checkpoint)
+    parts = builders.with_blank(parts, tokenizer)
+    config = fields_of_run.with_recorded(config, parts, run=checkpoint or workdir)
+    search = builders.build_search(config, parts, tokenizer)
+    eval_data = builders.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:
         raise ValueError("--mode=eval needs at least one evaluation set; add one under config.data.eval")
     with strategy.scope():
-        model = builders.build_model(config, components, num_tokens=tokenizer.num_tokens)
+        model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
         path = restore_weights(model, checkpoint or workdir, weights=weights)
         global_step = orbit.utils.create_global_step()
         global_step.assign(step_of(path))
         evaluators = builders.build_evaluators(
-            config, components, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data, search=search
+            config, parts, strategy=strategy, model=model, tokenizer=tokenizer, eval_data=eval_data, search=search
         )
     logging.info("evaluating %s", path)
     is_chief = cluster.is_chief(strategy)
@@ -67,7 +67,7 @@ def run(
         writers.PredictionsWriter(
             workdir=output, scores=evaluators.scores, data=evaluators.data, global_step=global_step
         ),
-        builders.report_maker(config, components)(
+        builders.report_maker(config, parts)(
             workdir=output,
             training_workdir=recorded_run.run_folder(checkpoint) or output,
             global_step=global_step,

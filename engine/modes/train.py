@@ -55,7 +55,7 @@ class PreparedRun:
 
     Attributes:
         config: Config with the fields that data and weights decide filled in.
-        components: Callables of data and models.
+        parts: Callables of data and models.
         workdir: Folder of the run.
         strategy: Strategy to train under.
         is_chief: Whether this process writes the workdir.
@@ -69,7 +69,7 @@ class PreparedRun:
     """
 
     config: ConfigDict
-    components: Components
+    parts: Components
     workdir: str
     strategy: tf.distribute.Strategy
     is_chief: bool
@@ -111,7 +111,7 @@ class _Session:
             self._global_step = orbit.utils.create_global_step()
             self._trainer = builders.build_trainer(
                 config,
-                prepared.components,
+                prepared.parts,
                 strategy=strategy,
                 model=prepared.model,
                 train_data=prepared.train_data,
@@ -123,7 +123,7 @@ class _Session:
             if prepared.eval_data:
                 self._evaluators = builders.build_evaluators(
                     config,
-                    prepared.components,
+                    prepared.parts,
                     strategy=strategy,
                     model=prepared.model,
                     tokenizer=prepared.tokenizer,
@@ -153,7 +153,7 @@ class _Session:
             trainer=self._trainer,
             train_data=prepared.train_data,
             evaluators=self._evaluators,
-            make_report=builders.report_maker(config, prepared.components),
+            make_report=builders.report_maker(config, prepared.parts),
             guard=guard,
             is_chief=prepared.is_chief,
             check_signal=self._check_signal,

@@ -19,11 +19,11 @@ class Spelling:
             token_strings: Text of each token; a space for the word delimiter, "" for special tokens.
 
         Raises:
-            ValueError: If no token is a word delimiter, or tokens are pieces or phones.
+            ValueError: If no token is a word delimiter, or tokens are words, pieces or phones.
         """
         if any(text[:1].isspace() and text.strip() for text in token_strings):
             raise ValueError(
-                "the vocabulary is made of pieces or phones, in which words and hot words are not spelled: set "
+                "the vocabulary is made of words, pieces or phones, in which words and hot words are not spelled: set "
                 "decode.method=greedy or beam, without hot words"
             )
         self._ids = {text: index for index, text in enumerate(token_strings) if text and not text.isspace()}

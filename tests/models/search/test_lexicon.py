@@ -49,5 +49,5 @@ def test_spelling():
             spelling.spell_hot_words([word])
     with pytest.raises(ValueError, match="no space between words"):
         Spelling(["", "A", "B"])
-    with pytest.raises(ValueError, match="made of pieces or phones, .* set decode.method=greedy or beam"):
+    with pytest.raises(ValueError, match="made of words, pieces or phones, .* set decode.method=greedy or beam"):
         Spelling(["", " ", " THE", "S"])
