@@ -11,7 +11,9 @@ from common import workdir_layout as layout
 from common.text_style import text_base
 from engine.config.field_flags import SET_GROUPS
 from engine.config.field_rules import EPOCHS_OF, flatten
-from engine.config.fields_of_run import AUTO, MADE_VOCABS, WORDS
+from engine.config.fields_of_run import AUTO, WORDS
+
+_VOCAB_UNITS = {AUTO: "characters", WORDS: "words"}
 
 
 def run(
@@ -93,17 +95,20 @@ def _resolve(name: str, fields: Mapping[str, Any], recorded: Mapping[str, Any], 
     if epochs := fields.get(EPOCHS_OF.get(name, ""), 0.0):
         return _resolve_epochs(name, epochs, recorded, workdir)
     if name == "data.text_normalization" and text_base(fields[name]) == AUTO:
-        found = recorded.get(name, AUTO)
-        is_open = text_base(found) == AUTO
-        return "what the training texts suggest" if is_open else f"{found}, as the run in {workdir} has found"
-    if name == "data.vocab" and fields[name] in MADE_VOCABS:
-        units = "words" if fields[name] == WORDS else "characters"
+        return _resolve_text_normalization(recorded.get(name, AUTO), workdir)
+    if name == "data.vocab" and (units := _VOCAB_UNITS.get(fields[name])):
         return os.path.join(workdir, layout.VOCAB_FILE) if recorded else f"the {units} of the training texts"
     if fields[name] != AUTO:
         return ""
     if name == "model.preset":
         return f"the architecture of {fields['model.init']}" if fields["model.init"] else "base"
     return ""  # depends on the device, such as model.fused_ops
+
+
+def _resolve_text_normalization(recorded: str, workdir: str) -> str:
+    if text_base(recorded) == AUTO:
+        return "what the training texts suggest"
+    return f"{recorded}, as the run in {workdir} has found"
 
 
 def _resolve_epochs(name: str, epochs: float, recorded: Mapping[str, Any], workdir: str) -> str:
