@@ -91,6 +91,8 @@ def test_it_is_evaluated_also_from_beside_and_reported(url, tmp_path, capsys):
         len(files.read_jsonl(storage.join(url, "metrics.jsonl"))) == before
     )  # an older one does not stand for the run
     assert len(files.read_jsonl(storage.join(url, "eval_of/ckpt-4/metrics.jsonl"))) == 1
+    # As training names them: the raw weights have the plain names.
+    assert storage.list_names(storage.join(url, "eval_of/ckpt-4/eval")) == ["dev-ema"]
     assert experiment.run(**run, mode="continuous_eval").exit_status == 0
     assert storage.is_file(storage.join(url, "continuous_eval/best/best.json"))
     elsewhere = {**run, "workdir": f"{url}-elsewhere"}

@@ -15,6 +15,7 @@ from engine.config import builders, fields_of_run, recorded_run
 from engine.console.training_log import without_orbit_prints
 from engine.distributed import cluster
 from engine.protocols import Components
+from engine.training.ema import ema_name
 from engine.workdir import identity
 
 
@@ -28,6 +29,8 @@ def run(
     weights: str,
 ) -> tuple[dict[str, dict[str, float]], str]:
     """Evaluates a checkpoint; returns {set: {metric: value}} and the folder with metrics, predictions and report.
+
+    With `weights` "ema" the sets are called `ema_name(set)`.
 
     Args:
         config: Config of the run, see configs/base.py.
@@ -47,6 +50,8 @@ def run(
     eval_data = builders.build_eval_data(config, parts, tokenizer, num_replicas=strategy.num_replicas_in_sync)
     if not eval_data:
         raise ValueError("--mode=eval needs at least one evaluation set; add one under config.data.eval")
+    if weights == "ema":  # the names that training gives them; the others are those of the raw weights
+        eval_data = {ema_name(name): data for name, data in eval_data.items()}
     with strategy.scope():
         model = builders.build_model(config, parts, num_tokens=tokenizer.num_tokens)
         path = restore_weights(model, checkpoint or workdir, weights=weights)
