@@ -59,10 +59,10 @@ def get_config(corpus: str = "datasets/fsdd") -> ConfigDict:
 
     config.train.global_batch_size = 24
     config.train.microbatch_rows = 24
-    config.train.num_updates = 2_500
+    config.train.num_updates = 4_000
     config.train.learning_rate = 2e-3
     config.train.warmup_updates = 60
-    config.train.hold_updates = 750
+    config.train.hold_updates = 1_200
     config.train.ema_decay = 0.998
     config.eval.every_updates = 500
     config.eval.best_metric_set = "single"
