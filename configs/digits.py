@@ -5,8 +5,8 @@
 
 FOLDER holds manifest.jsonl and its recordings; FOLDER,SPEAKER holds out another speaker than yweweler. Where
 runs/digits-corpus exists, a third of the audio of each epoch is synthetic. Without model.init the training starts from
-random weights. Each of the ten words is one token. Digits of one speaker are joined into rows of up to three, and altered
-as other rooms, microphones and lines would, anew in each epoch (docs/results/0175).
+random weights. Each of the ten words is one token. Digits of one speaker are joined into rows of up to three and
+altered anew in each epoch, as other rooms, microphones and lines would (docs/results/0175).
 """
 
 import os
