@@ -295,8 +295,9 @@ def test_eval_mode_repeats_the_figures_of_the_weights_it_is_told(averaged_run, t
         weights=weights,
     )
     for name in ("dev", "other"):
-        source = wanted[name if weights == "raw" else f"{name}-ema"]
-        assert {key: outcome.metrics[name][key] for key in FIGURES} == {key: source[key] for key in FIGURES}
+        split = name if weights == "raw" else f"{name}-ema"
+        found, source = outcome.metrics[split], wanted[split]
+        assert {key: found[key] for key in FIGURES} == {key: source[key] for key in FIGURES}
     assert outcome.folder.startswith(str(tmp_path / "elsewhere/eval_of"))
     assert (Path(outcome.folder) / "report.html").is_file()
 
