@@ -176,10 +176,8 @@ def get_config() -> ConfigDict:
         "--format=librispeech --input=datasets/LibriSpeech --split=train-clean-100 --num_shards=64 "
         "--output=datasets/librispeech/train-clean-100; the same for dev-clean"
     )
-    # auto: made of the training texts at the first start. The workdir keeps what came of it, for all that follows.
-    # vocab.json | SentencePiece FILE.model | auto (characters of the training texts) | words (their words, if few,
-    # such as digits or commands); empty = 32 tokens of the published English models
-    data.vocab = ""
+    # auto: made of the training texts at the first start, and kept in the workdir. words: the same, each word a token.
+    data.vocab = ""  # vocab.json | SentencePiece FILE.model | auto | words; empty = that of published English models
     # librispeech (upper case A-Z') | unicode (NFKC lower case) | none | auto; with options behind it, such as
     # unicode+language=tr+numbers: language=CODE, numbers (as words), drop_markup, keep_case, keep_punctuation
     # (docs/guide/text.md).

@@ -186,7 +186,7 @@ def _open_train_data(
 ) -> tuple[ConfigDict, TrainData, Tokenizer]:
     """Opens the training data; returns the config with what follows from it, and the tokenizer of the run."""
     tokenizer = None  # built from the training texts
-    if config.data.vocab not in fields_of_run.MADE_VOCABS:
+    if config.data.vocab not in fields_of_run.VOCAB_UNITS:
         tokenizer = parts.build_tokenizer(config.data.vocab)
     elif run_before:
         tokenizer = parts.build_tokenizer(storage.join(run_before, layout.VOCAB_FILE))

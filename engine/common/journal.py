@@ -80,7 +80,10 @@ class Journal:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        """Gives up the lock; a journal without rows is removed."""
         assert self._file is not None
+        if not self.num_rows:
+            Path(self.path).unlink(missing_ok=True)
         self._file.close()
 
     def _lock(self, file: BinaryIO) -> None:

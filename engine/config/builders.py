@@ -16,7 +16,7 @@ from common import storage
 from common import workdir_layout as layout
 from common.hub_input import hub_normalizes
 from engine.config.compilation import choose_loss, compiles_steps
-from engine.config.fields_of_run import MADE_VOCABS, WORDS
+from engine.config.fields_of_run import VOCAB_UNITS
 from engine.config.recorded_run import ADAPTATION_FIELDS, ARCHITECTURE_FIELDS, run_folder
 from engine.distributed import strategy as runtime
 from engine.evaluation.evaluator import Evaluator, EvaluatorGroup, RowFunctions
@@ -54,7 +54,7 @@ def build_tokenizer(config: ConfigDict, parts: Components, *, workdir: str, chec
     path = storage.join(run_folder(checkpoint) or workdir, layout.VOCAB_FILE)
     if storage.is_file(path):
         return parts.build_tokenizer(path)
-    if config.data.vocab in MADE_VOCABS:
+    if config.data.vocab in VOCAB_UNITS:
         place = checkpoint or workdir
         raise ValueError(
             f"{place}: no vocab.json (data.vocab={config.data.vocab}); train first, or name the vocabulary"
@@ -145,7 +145,7 @@ def build_train_data(config: ConfigDict, parts: Components, tokenizer: Tokenizer
         speed_factors=data.speed_factors,
         max_batch_secs=data.max_batch_secs,
         row_multiple=data.row_multiple,
-        vocab_units="words" if data.vocab == WORDS else "characters",
+        vocab_units=VOCAB_UNITS.get(data.vocab, "characters"),
         num_parallel_calls=data.num_parallel_calls,
         prefetch_batches=data.prefetch_batches,
         normalize=normalizes(config),

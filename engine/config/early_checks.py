@@ -18,7 +18,7 @@ from common.spread_paths import is_spread
 from common.weight_names import repository_hint
 from engine.common.journal import journal_path
 from engine.config.extras import EXTRAS, check_extra
-from engine.config.fields_of_run import MADE_VOCABS
+from engine.config.fields_of_run import VOCAB_UNITS
 from engine.config.output_formats import EXPORT_FORMATS, choose_format
 from engine.config.recorded_run import run_folder
 
@@ -126,7 +126,7 @@ def _check_vocab(vocab: str, *, own: str) -> None:
         vocab: The value of data.vocab.
         own: The vocabulary of the run, which wins over data.vocab where it exists; "" = a new run has none.
     """
-    if vocab in ("", *MADE_VOCABS) or (own and is_there(own)) or is_there(vocab):
+    if vocab in ("", *VOCAB_UNITS) or (own and is_there(own)) or is_there(vocab):
         return
     raise ValueError(f"data.vocab={vocab}: no such file{describe_near(vocab)}; make one with python -m data.vocab")
 

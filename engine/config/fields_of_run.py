@@ -12,12 +12,11 @@ from common.text_style import AUTO, text_base
 from engine.config.recorded_run import read_adaptation, read_run_field
 from engine.evaluation.best_metric import choose_metric
 
-WORDS = "words"
-# Values of data.vocab that leave the vocabulary to the training texts: all their characters, or all their words.
-MADE_VOCABS = (AUTO, WORDS)
-
 if TYPE_CHECKING:  # its module imports TensorFlow, and --mode=config does without
     from engine.protocols import Components, EvalData, TrainData
+
+# Values of data.vocab that leave the vocabulary to the training texts, and what its tokens are.
+VOCAB_UNITS = {AUTO: "characters", "words": "words"}
 
 
 def with_architecture(config: ConfigDict, parts: Components, *, init: str = "", run: str = "") -> ConfigDict:

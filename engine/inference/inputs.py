@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import os
 import shutil
 import sys
@@ -11,9 +10,9 @@ import tempfile
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from common import storage
+from absl import logging
+
 from common.audio_kinds import (
     AUDIO_SUFFIXES,
     HEAD_BYTES,
@@ -155,14 +154,10 @@ def _describe_ignored(foreign: dict[str, str], others: Counter[str]) -> str:
     return "; ".join(parts)
 
 
-def version_of(path: str, text: str = "") -> dict[str, Any]:
-    """Returns what differs if a recording or its transcript has changed.
-
-    Raises:
-        OSError: The recording is not there.
-    """
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return {"audio": list(storage.state(path)), "text": digest}
+def log_skipped(path: str, error: Exception) -> str:
+    """Logs that a recording is skipped and returns the reason."""
+    logging.error("%s is skipped: %s", path, error)
+    return str(error)
 
 
 def report_skipped(reasons: Mapping[str, str]) -> int:

@@ -5,23 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from common import storage
 from common.json_files import MalformedFileError, field, is_kind
 from engine.inference.beam_search import Alternative
 from engine.inference.transcriber import Transcript
 from engine.inference.words import Timed
 
 
-def to_row(transcript: Transcript, version: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the row of a transcript.
-
-    Args:
-        transcript: The transcript.
-        version: `version_of` its recording.
-    """
+def to_content(transcript: Transcript) -> dict[str, Any]:
+    """Returns the content of a transcript's row."""
     return {
-        "name": storage.absolute(transcript.path),
-        "version": dict(version),
         "duration_secs": float(transcript.duration_secs),
         "words": [_untimed(word) for word in transcript.words],
         "alternatives": [[one.text, float(one.score)] for one in transcript.alternatives],
@@ -32,7 +24,7 @@ def from_row(row: Mapping[str, Any], path: str) -> Transcript:
     """Returns the transcript of a row.
 
     Args:
-        row: What `to_row` made.
+        row: A row with what `to_content` returned.
         path: The recording as it is called now.
 
     Raises:

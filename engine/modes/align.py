@@ -7,17 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from common import storage
 from common.json_files import field
 from engine.common import files
-from engine.common.journal import Journal, journal_path
 from engine.common.progress import progress_bar
 from engine.common.signals import StopOnSignal
 from engine.config import builders
-from engine.inference.inputs import find_audio, report_skipped, version_of
+from engine.inference.inputs import find_audio, log_skipped, report_skipped
 from engine.inference.loading import identify_weights, load_transcriber
+from engine.inference.recording_journal import RecordingJournal, make_row, version_of
 from engine.inference.textgrid import textgrid, textgrid_paths
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.transcript_score import match_score
@@ -42,7 +41,7 @@ def run(
     """Aligns recordings with the transcripts beside them and returns the exit status: 2 if any could not be aligned.
 
     Writes OUTPUT/alignments.jsonl, worst match first, at the end, and a Praat TextGrid of each recording under
-    OUTPUT/textgrid as it goes. What is done is in the file of `journal_path`, from which the same command continues.
+    OUTPUT/textgrid as it goes. What is done is in a `RecordingJournal`, from which the same command continues.
 
     Args:
         parts: Callables of data and models.
@@ -60,19 +59,20 @@ def run(
         raise ValueError("--output is empty: name the folder to write")
     if os.path.isfile(output):
         raise ValueError(f"--output={output}: is a file; name the folder to write")
-    partial = journal_path(output, mode="align")
-    if stop is not None:
-        stop.at_once = f"the recordings aligned so far are in {partial}, and the same command continues there"
-    paths = find_audio(inputs)
     settings = {"checkpoint": identify_weights(checkpoint, weights)}
-    with Journal(partial, files.to_json_value(settings)) as journal:
+    journal = RecordingJournal(output, mode="align", settings=settings)
+    if stop is not None:
+        stop.at_once = f"the recordings aligned so far are in {journal.path}, and the same command continues there"
+    paths = find_audio(inputs)
+    with journal:
         transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights)
         text_of = _find_transcripts(transcriber, paths)
         aligner = builders.with_blank(parts, transcriber.tokenizer).aligner
         failures = _align_missing(transcriber, aligner, text_of, output, journal)
-        records = _read_finished(journal, [path for path in text_of if path not in failures])
+        records = journal.read_results([path for path in text_of if path not in failures], _from_row)
+        records.sort(key=lambda record: record["score"])
         files.write_jsonl_atomic(os.path.join(output, ALIGNMENTS_FILE), records)
-        os.unlink(partial)
+        os.unlink(journal.path)
     failures |= {path: "no transcript beside it" for path in paths if path not in text_of}
     print(f"{len(records)} of {len(paths)} recordings aligned, written to {output}")
     for line in mismatch_lines(records):
@@ -96,63 +96,43 @@ def _find_transcripts(transcriber: Transcriber, paths: Sequence[str]) -> dict[st
 
 
 def _align_missing(
-    transcriber: Transcriber, aligner: Aligner, text_of: Mapping[str, str], output: str, journal: Journal
+    transcriber: Transcriber, aligner: Aligner, text_of: Mapping[str, str], output: str, journal: RecordingJournal
 ) -> dict[str, str]:
     """Aligns the recordings that the journal lacks or that have changed since, and writes the TextGrid of each.
 
     Returns:
         {path: reason} of the recordings that could not be aligned.
     """
-    versions = {row.get("name"): row.get("version") for row in journal.rows()}
     failures: dict[str, str] = {}
-    todo: list[tuple[str, str, str, dict[str, Any]]] = []
-    for (path, text), target in zip(text_of.items(), textgrid_paths(output, list(text_of)), strict=True):
+    versions: dict[str, dict[str, Any]] = {}
+    for path, text in text_of.items():
         try:
-            version = version_of(path, text)
+            versions[path] = version_of(path, text)
         except OSError as error:
-            failures[path] = _skip(path, error)
-            continue
-        if versions.get(storage.absolute(path)) != version or not storage.exists(target):
-            todo.append((path, text, target, version))
-    if num_done := len(text_of) - len(todo) - len(failures):
-        print(f"continues: {num_done} of {len(text_of)} recordings are in {journal.path}")
+            failures[path] = log_skipped(path, error)
+    target_of = dict(zip(text_of, textgrid_paths(output, list(text_of)), strict=True))
+    missing = set(journal.find_missing(versions))
+    todo = [path for path in versions if path in missing or not storage.exists(target_of[path])]
     with progress_bar(total=len(todo), description="align", unit="file") as bar:
-        for path, text, target, version in todo:
+        for path in todo:
             try:
-                record, words = align_file(transcriber, aligner, path, text)
+                record, words = align_file(transcriber, aligner, path, text_of[path])
             except (ValueError, OSError) as error:
-                failures[path] = _skip(path, error)
+                failures[path] = log_skipped(path, error)
             else:
-                files.write_text_atomic(target, textgrid(words, duration_secs=record["duration"]))
+                files.write_text_atomic(target_of[path], textgrid(words, duration_secs=record["duration"]))
                 record["words"] = [word.to_dict() for word in words]
-                journal.append([{"name": storage.absolute(path), "version": version, "record": record}])
+                journal.append([make_row(path, versions[path], {"record": record})])
             bar.update(1)
     return failures
 
 
-def _skip(path: str, error: Exception) -> str:
-    logging.error("%s is skipped: %s", path, error)
-    return str(error)
-
-
-def _read_finished(journal: Journal, paths: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the objects of `align_file` with their words, worst match first.
-
-    Raises:
-        ValueError: A row is damaged.
-    """
-    # The last row of a recording counts: it was aligned anew because it had changed.
-    rows = {row.get("name"): row for row in journal.rows()}
-    try:
-        records = []
-        for path in paths:
-            record = field(rows[storage.absolute(path)], "record", dict, f"the row of {path}")
-            for name, kind in _KINDS.items():
-                field(record, name, kind, f"the row of {path}")
-            records.append({**record, "audio_filepath": path})
-    except ValueError as error:
-        raise ValueError(f"{journal.path}: {error}; delete the file to begin anew") from error
-    return sorted(records, key=lambda record: record["score"])
+def _from_row(row: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Returns the object of `align_file` with its words, from a row of the journal."""
+    record = field(row, "record", dict, f"the row of {path}")
+    for name, kind in _KINDS.items():
+        field(record, name, kind, f"the row of {path}")
+    return {**record, "audio_filepath": path}
 
 
 def mismatch_lines(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -11,9 +11,7 @@ from common import workdir_layout as layout
 from common.text_style import text_base
 from engine.config.field_flags import SET_GROUPS
 from engine.config.field_rules import EPOCHS_OF, flatten
-from engine.config.fields_of_run import AUTO, WORDS
-
-_VOCAB_UNITS = {AUTO: "characters", WORDS: "words"}
+from engine.config.fields_of_run import AUTO, VOCAB_UNITS
 
 
 def run(
@@ -96,7 +94,7 @@ def _resolve(name: str, fields: Mapping[str, Any], recorded: Mapping[str, Any], 
         return _resolve_epochs(name, epochs, recorded, workdir)
     if name == "data.text_normalization" and text_base(fields[name]) == AUTO:
         return _resolve_text_normalization(recorded.get(name, AUTO), workdir)
-    if name == "data.vocab" and (units := _VOCAB_UNITS.get(fields[name])):
+    if name == "data.vocab" and (units := VOCAB_UNITS.get(fields[name])):
         return os.path.join(workdir, layout.VOCAB_FILE) if recorded else f"the {units} of the training texts"
     if fields[name] != AUTO:
         return ""

@@ -74,7 +74,7 @@ def run(
     validation.check_fields(config)
     config = fields_of_run.with_architecture(config, parts, init=parts.fetch_weights(config.model.init))
     data = config.data
-    given = None if data.vocab in fields_of_run.MADE_VOCABS else parts.build_tokenizer(data.vocab)
+    given = None if data.vocab in fields_of_run.VOCAB_UNITS else parts.build_tokenizer(data.vocab)
     trained = {_FIRST: data.train, **data.get("more_train", {})}
     build_train, config, tokenizer = _open_train(config, parts, given)
     data = config.data

@@ -8,16 +8,13 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from absl import logging
-
-from common import storage
 from engine.common import files
-from engine.common.journal import Journal, journal_path
 from engine.common.progress import progress_bar
 from engine.common.signals import StopOnSignal
 from engine.config import builders, field_rules
-from engine.inference.inputs import find_audio, report_skipped, version_of
+from engine.inference.inputs import find_audio, log_skipped, report_skipped
 from engine.inference.loading import identify_weights, load_transcriber
+from engine.inference.recording_journal import RecordingJournal, make_row, version_of
 from engine.inference.textgrid import distinct_names
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.words import Timed
@@ -47,7 +44,7 @@ def run(
     """Cuts recordings and returns the exit status: 2 if any could not be cut, or no utterance is kept.
 
     Writes OUTPUT/segments.jsonl, a manifest with offsets, OUTPUT/left_out.jsonl with the reasons, OUTPUT/segments.html,
-    and the files of config.segment.formats, all at the end. Until then what is done is in the file of `journal_path`,
+    and the files of config.segment.formats, all at the end. Until then what is done is in a `RecordingJournal`,
     a row for each recording, from which the same command continues.
 
     Args:
@@ -64,22 +61,22 @@ def run(
         ValueError: An argument is wrong, no recording has a transcript, or the journal belongs to another command.
     """
     field_rules.check_values({"segment": dict(options)})
-    partial = journal_path(output, mode="segment")
-    if stop is not None:
-        stop.at_once = f"the recordings cut so far are in {partial}, and the same command continues there"
-    paths = find_audio(inputs)
     settings = {
         # The formats change none of what is kept.
         **{name: value for name, value in options.items() if name != "formats"},
         "checkpoint": identify_weights(checkpoint, weights),
         "window_secs": window_secs,
     }
-    with Journal(partial, files.to_json_value(settings)) as journal:
+    journal = RecordingJournal(output, mode="segment", settings=settings)
+    if stop is not None:
+        stop.at_once = f"the recordings cut so far are in {journal.path}, and the same command continues there"
+    paths = find_audio(inputs)
+    with journal:
         transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights, window_secs=window_secs)
         failures = _cut_missing(parts, transcriber, paths, journal, options)
-        found = _read_finished(journal, [path for path in paths if path not in failures])
+        found = journal.read_results([path for path in paths if path not in failures], CutRecording.from_row)
         if not found:
-            os.unlink(partial)
+            os.unlink(journal.path)
             first = next(iter(failures.items()))
             raise ValueError(f"none of the {len(paths)} recordings could be cut; the first: {': '.join(first)}")
         _write(found, output, formats=options["formats"])
@@ -88,7 +85,7 @@ def run(
             encode_flac=parts.encode_flac,
         )  # fmt: skip
         files.write_text_atomic(os.path.join(output, PAGE_FILE), page)
-        os.unlink(partial)
+        os.unlink(journal.path)
     for line in summary_lines(found, output):
         print(line)
     is_any_kept = any(not cut.reason for one in found for cut in one.stretches)
@@ -96,7 +93,11 @@ def run(
 
 
 def _cut_missing(
-    parts: Components, transcriber: Transcriber, paths: Sequence[str], journal: Journal, options: Mapping[str, Any]
+    parts: Components,
+    transcriber: Transcriber,
+    paths: Sequence[str],
+    journal: RecordingJournal,
+    options: Mapping[str, Any],
 ) -> dict[str, str]:
     """Cuts the recordings that the journal lacks or that have changed since, and returns {path: reason} of failures."""
     aligner = functools.partial(
@@ -105,51 +106,28 @@ def _cut_missing(
         skip_loss=options["skip_loss"],
     )
     cutting = CutOptions(**{field.name: options[field.name] for field in dataclasses.fields(CutOptions)})
-    # The last row of a recording counts: it was cut anew because it had changed.
-    versions = {row.get("name"): row.get("version") for row in journal.rows()}
     failures: dict[str, str] = {}
-    todo: list[tuple[str, str, dict[str, Any]]] = []
+    text_of: dict[str, str] = {}
+    versions: dict[str, dict[str, Any]] = {}
     for path in paths:
         try:
             text = transcriber.find_reference(path, with_times=True)
             if not text:
                 raise ValueError("no transcript beside it: put its text into NAME.txt, .srt, .vtt, .TextGrid or .eaf")
-            version = version_of(path, text)
-            if versions.get(storage.absolute(path)) != version:
-                todo.append((path, text, version))
+            text_of[path], versions[path] = text, version_of(path, text)
         except (ValueError, OSError) as error:
-            failures[path] = _skip(path, error)
-    num_done = len(paths) - len(todo) - len(failures)
-    if num_done:
-        print(f"continues: {num_done} of {len(paths)} recordings are in {journal.path}")
-    total = round(sum(_seconds(transcriber, path) for path, _, _ in todo))
+            failures[path] = log_skipped(path, error)
+    todo = journal.find_missing(versions)
+    total = round(sum(_seconds(transcriber, path) for path in todo))
     with progress_bar(total=total, description="segment", unit="audio-s") as bar:
-        for path, text, version in todo:
+        for path in todo:
             try:
-                done = segment_file(transcriber, aligner, path, text, options=cutting, watch=bar.update)
+                done = segment_file(transcriber, aligner, path, text_of[path], options=cutting, watch=bar.update)
             except (ValueError, OSError) as error:
-                failures[path] = _skip(path, error)
+                failures[path] = log_skipped(path, error)
                 continue
-            journal.append([CutRecording.of(done).to_row(version)])
+            journal.append([make_row(path, versions[path], CutRecording.of(done).to_content())])
     return failures
-
-
-def _skip(path: str, error: Exception) -> str:
-    logging.error("%s is skipped: %s", path, error)
-    return str(error)
-
-
-def _read_finished(journal: Journal, paths: Sequence[str]) -> list[CutRecording]:
-    """Returns what the journal holds of some recordings, in their order.
-
-    Raises:
-        ValueError: A row is damaged.
-    """
-    rows = {row.get("name"): row for row in journal.rows()}
-    try:
-        return [CutRecording.from_row(rows[storage.absolute(path)], path) for path in paths]
-    except ValueError as error:
-        raise ValueError(f"{journal.path}: {error}; delete the file to begin anew") from error
 
 
 def _seconds(transcriber: Transcriber, path: str) -> float:

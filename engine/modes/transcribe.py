@@ -6,15 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from common import storage
-from engine.common import files
-from engine.common.journal import Journal, journal_path
 from engine.common.signals import StopOnSignal
 from engine.config.output_formats import SUBTITLES, choose_format
 from engine.inference.formats import subtitle_paths, transcript_record, write_transcripts
-from engine.inference.inputs import find_audio, readable_paths, report_skipped, version_of
-from engine.inference.kept_transcripts import from_row, to_row
+from engine.inference.inputs import find_audio, readable_paths, report_skipped
+from engine.inference.kept_transcripts import from_row, to_content
 from engine.inference.loading import find_decode, identify_weights, load_transcriber
+from engine.inference.recording_journal import RecordingJournal, make_row, version_of
 from engine.inference.transcriber import Summary, Transcriber, Transcript
 from engine.protocols import Components
 
@@ -36,7 +34,7 @@ def run(
 ) -> int:
     """Transcribes files, prints a summary and returns the exit status: 2 if any file could not be read.
 
-    The output is written at the end. Until then what is done is in the file of `journal_path`, from which the same
+    The output is written at the end. Until then what is done is in a `RecordingJournal`, from which the same
     command continues.
 
     Args:
@@ -63,10 +61,10 @@ def run(
     decode = find_decode(checkpoint, decode_defaults, decode_given)
     reading: dict[str, Any] = {"window_secs": window_secs, "decode": decode}
     settings = {"checkpoint": identify_weights(checkpoint, weights), **reading}
-    partial = journal_path(output, mode="transcribe")
+    journal = RecordingJournal(output, mode="transcribe", settings=settings)
     if stop is not None:
-        stop.at_once = f"the transcripts so far are in {partial}, and the same command continues there"
-    with readable_paths(paths) as readable, Journal(partial, files.to_json_value(settings)) as journal:
+        stop.at_once = f"the transcripts so far are in {journal.path}, and the same command continues there"
+    with readable_paths(paths) as readable, journal:
         transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights, **reading)
         summary = _transcribe_missing(transcriber, readable, journal)
         transcripts = _read_finished(journal, readable, summary)
@@ -80,7 +78,7 @@ def run(
             words=[transcript.words for transcript in transcripts],
             targets=[target_of[transcript.path] for transcript in transcripts] if targets else [],
         )
-        os.unlink(partial)
+        os.unlink(journal.path)
     _print_first(records)
     speed = summary.audio_secs / max(summary.elapsed_secs, 1e-6)
     print(
@@ -90,38 +88,25 @@ def run(
     return report_skipped({name_of[path]: reason for path, reason in summary.failures})
 
 
-def _transcribe_missing(transcriber: Transcriber, paths: Sequence[str], journal: Journal) -> Summary:
+def _transcribe_missing(transcriber: Transcriber, paths: Sequence[str], journal: RecordingJournal) -> Summary:
     """Transcribes the recordings that the journal lacks or that have changed since."""
-    done = {row.get("name"): row.get("version") for row in journal.rows()}
-    versions = {}
+    versions: dict[str, dict[str, Any]] = {}
     for path in paths:
         try:
             versions[path] = version_of(path)
         except OSError:  # said when it is read
             versions[path] = {}
-    todo = [path for path in paths if done.get(storage.absolute(path)) != versions[path]]
-    if len(todo) < len(paths):
-        print(f"continues: {len(paths) - len(todo)} of {len(paths)} recordings are in {journal.path}")
 
     def keep(transcripts: Sequence[Transcript]) -> None:
-        journal.append([to_row(transcript, versions[transcript.path]) for transcript in transcripts])
+        journal.append([make_row(found.path, versions[found.path], to_content(found)) for found in transcripts])
 
-    return transcriber.transcribe_files(todo, on_done=keep)
+    return transcriber.transcribe_files(journal.find_missing(versions), on_done=keep)
 
 
-def _read_finished(journal: Journal, paths: Sequence[str], summary: Summary) -> list[Transcript]:
-    """Returns what the journal holds of the recordings that have not failed, in their order.
-
-    Raises:
-        ValueError: A row is damaged.
-    """
-    # The last row of a recording counts: it was transcribed anew because it had changed.
-    rows = {row.get("name"): row for row in journal.rows()}
+def _read_finished(journal: RecordingJournal, paths: Sequence[str], summary: Summary) -> list[Transcript]:
+    """Returns the transcripts of the recordings that have not failed, in their order."""
     failed = {path for path, _ in summary.failures}
-    try:
-        return [from_row(rows[storage.absolute(path)], path) for path in paths if path not in failed]
-    except ValueError as error:
-        raise ValueError(f"{journal.path}: {error}; delete the file to begin anew") from error
+    return journal.read_results([path for path in paths if path not in failed], from_row)
 
 
 def _make_record(transcriber: Transcriber, transcript: Transcript, name: str) -> dict[str, Any]:

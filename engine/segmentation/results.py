@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
-from common import storage
 from common.json_files import MalformedFileError, field, is_kind
 from engine.segmentation.segmenter import Segmented
 
@@ -75,15 +74,9 @@ class CutRecording:
         )
         return cls(found.path, float(found.duration_secs), found.num_words, tuple(stretches))
 
-    def to_row(self, version: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the row of a journal.
-
-        Args:
-            version: `version_of` the recording and its transcript.
-        """
+    def to_content(self) -> dict[str, Any]:
+        """Returns the content of its row in a journal."""
         return {
-            "name": storage.absolute(self.path),
-            "version": dict(version),
             "duration_secs": self.duration_secs,
             "num_words": self.num_words,
             "stretches": [dataclasses.asdict(one) for one in self.stretches],
@@ -94,7 +87,7 @@ class CutRecording:
         """Returns the recording of a row.
 
         Args:
-            row: What `to_row` made.
+            row: A row with what `to_content` returned.
             path: The recording as it is called now.
 
         Raises:

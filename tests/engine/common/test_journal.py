@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from engine.common.journal import Journal, journal_path
@@ -37,10 +39,8 @@ def test_a_line_that_was_cut_off_counts_as_not_done(path, num_bytes):
 
 
 def test_a_first_line_that_was_cut_off_is_a_new_beginning(path):
-    with Journal(path, {"speed": 1.0}):
-        pass
-    with open(path, "rb+") as file:
-        file.truncate(5)
+    Path(path).parent.mkdir()
+    Path(path).write_bytes(b'{"set')
     with Journal(path, {"speed": 2.0}) as journal:
         journal.append(ROWS)
     with Journal(path, {"speed": 2.0}) as journal:
@@ -80,7 +80,8 @@ def test_a_damaged_line_is_named(path):
 
 def test_settings_alone_bind_nobody(path):
     with Journal(path, {"speed": 1.0}):
-        pass  # ended before its first row
+        assert Path(path).exists()  # and ends before its first row
+    assert not Path(path).exists()
     with Journal(path, {"speed": 2.0}) as journal:
         journal.append(ROWS[:1])
     with pytest.raises(ValueError, match="speed was 2.0, is 1.0"):

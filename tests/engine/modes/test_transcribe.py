@@ -155,7 +155,7 @@ def test_a_row_holds_a_transcript_to_the_last_bit():
     letter = Timed("A", np.float32(0.1), 0.2, np.float64(1 / 3))
     word = Timed("A", 0.1, 0.2, 1 / 3, (letter,))
     transcript = Transcript("/a.wav", (word,), 1.7, (Alternative("A", -0.1), Alternative("B", -2.0)))
-    row = json.loads(json.dumps(kept_transcripts.to_row(transcript, {})))
+    row = json.loads(json.dumps(kept_transcripts.to_content(transcript)))
     assert kept_transcripts.from_row(row, "/a.wav") == transcript
     for field, value in (("alternatives", [["A"]]), ("alternatives", [3]), ("words", [None]), ("duration_secs", "1")):
         with pytest.raises(ValueError, match="the row of /a.wav"):

@@ -133,7 +133,7 @@ def test_every_model_type_is_tried():
     assert GOLDEN.keys() == MODEL_TYPES.keys()
 
 
-def some_in_the_default_tests():
+def versions_and_classes():
     """(version, architecture): every class of the newest version, and CTC of each; the slow tests try the others."""
     newest = list(CONFIGS)[-1]
     for version in CONFIGS:
@@ -142,7 +142,7 @@ def some_in_the_default_tests():
             yield pytest.param(version, architecture, marks=[] if is_default else pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("version", "architecture"), list(some_in_the_default_tests()))
+@pytest.mark.parametrize(("version", "architecture"), list(versions_and_classes()))
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 def test_each_class_of_each_version_gives_the_same_network(tmp_path, written, model_type, version, architecture):
     tensors, dropped = tensors_in(model_type, version, architecture)
