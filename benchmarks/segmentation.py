@@ -5,7 +5,8 @@
 joins utterances of a corpus in LibriSpeech's layout, with pauses of 0.1 to 0.9 s between them, changes 5 % of the words
 of their text and leaves two passages out of it. Then it prints how much of the speech with a right text is kept, how
 much of what was dropped had a fault, and how far the starts of words are from those that the same model finds in each
-utterance alone.
+utterance alone. With --keep=FOLDER the recording and its text stay in FOLDER/long, for --mode=segment, and
+FOLDER/true.jsonl is a manifest of the utterances as they were joined, to train on beside it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import soundfile
 from benchmarks.long_recording import recognizing_parts
 from configs import base
 from data.corpus.librispeech import list_librispeech
+from engine.common import files
 from engine.config import builders
 from engine.inference.loading import load_transcriber
 from engine.modes.align import align_file
@@ -89,6 +91,28 @@ def join(paths: Sequence[Path], target: Path, *, seed: int) -> list[float]:
     return starts
 
 
+def write_recording(
+    folder: Path, paths: Sequence[Path], texts: Sequence[str], words: Sequence[Word], *, seed: int
+) -> list[float]:
+    """Writes the joined recording, its faulty text and the manifest of its true cuts; returns the starts in seconds."""
+    (folder / "long").mkdir(parents=True, exist_ok=True)
+    starts = join(paths, folder / "long" / "long.flac", seed=seed)
+    files.write_text_atomic(folder / "long" / "long.txt", _faulty_text(words) + "\n")
+    rows = (
+        {
+            "utterance_id": path.stem, "audio_filepath": "long/long.flac", "offset": start,
+            "duration": soundfile.info(path).duration, "text": text,
+        }
+        for path, start, text in zip(paths, starts, texts, strict=True)
+    )  # fmt: skip
+    files.write_jsonl_atomic(folder / "true.jsonl", rows)
+    return starts
+
+
+def _faulty_text(words: Sequence[Word]) -> str:
+    return " ".join(word.written for word in words if word.written)
+
+
 def _choose(corpus: str, split: str, hours: float) -> tuple[list[Path], list[str]]:
     """Returns recordings of about so many hours and their texts."""
     paths: list[Path] = []
@@ -112,12 +136,12 @@ def measure(flags: argparse.Namespace) -> Iterator[str]:
     words = make_words(texts, changed_ratio=flags.changed_ratio, passage=max(1, len(texts) // 50), seed=flags.seed)
     options = base.get_config().segment
     cutting = CutOptions(**{field.name: options[field.name] for field in dataclasses.fields(CutOptions)})
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "long.flac"
-        starts = join(paths, path, seed=flags.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(flags.keep or temporary)
+        starts = write_recording(folder, paths, texts, words, seed=flags.seed)
         begin, cpu = time.monotonic(), time.process_time()
-        text = " ".join(word.written for word in words if word.written)
-        found = segment_file(transcriber, bound.word_aligner, str(path), text, options=cutting)
+        path, text = str(folder / "long" / "long.flac"), _faulty_text(words)
+        found = segment_file(transcriber, bound.word_aligner, path, text, options=cutting)
         secs, cpu = time.monotonic() - begin, time.process_time() - cpu
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     yield (
@@ -178,6 +202,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--hours", type=float, default=1.0, help="length of the recording")
     parser.add_argument("--changed_ratio", type=float, default=0.05, help="share of the words that are changed")
     parser.add_argument("--compared", type=int, default=100, help="utterances that are aligned alone, to compare")
+    parser.add_argument("--keep", default="", help="folder for the recording, its text and its true cuts")
     parser.add_argument("--seed", type=int, default=0, help="seed of faults and pauses")
     for line in measure(parser.parse_args(argv)):
         print(line, flush=True)

@@ -194,7 +194,7 @@ def gradients_of(model, *, seed=3, jit_compile=None):
 
 RANDOM = {
     "hidden_dropout": 0.1, "attention_dropout": 0.2, "activation_dropout": 0.1, "feature_projection_dropout": 0.1,
-    "final_dropout": 0.1, "layer_drop": 0.3, "mask_time_prob": 0.3, "num_layers": 3,
+    "final_dropout": 0.1, "layer_drop": 0.3, "mask_time_prob": 0.3, "num_layers": 2,
 }  # fmt: skip
 
 
@@ -242,7 +242,7 @@ def test_a_model_of_fused_operations_trains_like_a_plain_one(name, freeze):
         ("base", "float32", {"fused_ops": "off"}, None),
         ("base", "mixed_bfloat16", {"fused_ops": "on"}, None),
         ("large_lv60", "float32", {"fused_ops": "on", "layer_drop": 0.0}, None),
-        ("base", "float32", {"fused_ops": "off"}, True),  # as on a TPU
+        pytest.param(*("base", "float32", {"fused_ops": "off"}, True), marks=pytest.mark.slow),  # as on a TPU
         pytest.param(*("wavlm_base", "float32", {"fused_ops": "off"}, None), marks=pytest.mark.slow),
         pytest.param(*("wavlm_base", "float32", {"fused_ops": "on"}, None), marks=pytest.mark.slow),
         pytest.param(*("wavlm_large", "mixed_bfloat16", {"fused_ops": "on"}, None), marks=pytest.mark.slow),

@@ -178,7 +178,7 @@ def test_dropout_of_an_update_is_keyed_by_row_and_update(name):
     [
         ("base", {"fused_ops": "on"}),
         ("base", {"gradient_checkpointing": True}),
-        ("conformer_rel_pos", {"gradient_checkpointing": True}),
+        pytest.param(*("conformer_rel_pos", {"gradient_checkpointing": True}), marks=pytest.mark.slow),
     ],
 )
 def test_gradients_are_the_same_fused_and_recomputed(name, fields, options):
