@@ -184,8 +184,9 @@ def test_no_compiler_is_needed_where_the_export_runs(parts, tmp_path):
         stream_audio=lambda path, on_rate_mismatch: iter([speech]),
     )
     (tmp_path / "a.wav").touch()
+    formats = ["tflite_float32", "onnx"]
     arguments = {"checkpoint": str(run), "inputs": [str(tmp_path / "a.wav")], "output": str(tmp_path / "exported")}
-    assert export.run(parts=parts, formats=["onnx"], **arguments) == 0
+    assert export.run(parts=parts, formats=formats, **arguments) == 0
     graph = read_graph(tmp_path / "exported")
     assert len(graph.library.function) > 3
     assert functions_to_compile(graph) == []
@@ -193,8 +194,9 @@ def test_no_compiler_is_needed_where_the_export_runs(parts, tmp_path):
     live = tf.function(lambda waveform: model(waveform, tf.constant([4_000]), training=False))
     assert functions_to_compile(live.get_concrete_function(tf.constant(speech[np.newaxis])).graph.as_graph_def())
     wanted = model(tf.constant(parts.normalize_waveform(speech)[np.newaxis]), tf.constant([4_000]))[0].numpy()
-    found = load_portable(tmp_path / "exported" / portable.FILES["onnx"], "onnx")(speech)
-    assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
+    for name in formats:
+        found = load_portable(tmp_path / "exported" / portable.FILES[name], name)(speech)
+        assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 
 def test_half_precision_may_change_a_few_words_and_says_so(trained, parts, tmp_path, monkeypatch, capsys):  # noqa: F811
