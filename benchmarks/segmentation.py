@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import jiwer
 import numpy as np
 import soundfile
 
@@ -30,8 +31,8 @@ from data.corpus.librispeech import list_librispeech
 from engine.common import files
 from engine.config import builders
 from engine.inference.loading import load_transcriber
+from engine.modes import segment
 from engine.modes.align import align_file
-from engine.segmentation.cuts import CutOptions
 from engine.segmentation.page import count_reasons
 from engine.segmentation.results import CutRecording
 from engine.segmentation.segmenter import segment_file
@@ -135,19 +136,25 @@ def measure(flags: argparse.Namespace) -> Iterator[str]:
     paths, texts = _choose(flags.corpus, flags.split, flags.hours)
     words = make_words(texts, changed_ratio=flags.changed_ratio, passage=max(1, len(texts) // 50), seed=flags.seed)
     options = base.get_config().segment
-    cutting = CutOptions(**{field.name: options[field.name] for field in dataclasses.fields(CutOptions)})
+    for name, _, value in (field.partition("=") for field in flags.segment):
+        options[name] = type(options[name])(value)
+    aligner, cutting = segment.bind_options(parts, transcriber.tokenizer, options)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(flags.keep or temporary)
         starts = write_recording(folder, paths, texts, words, seed=flags.seed)
         begin, cpu = time.monotonic(), time.process_time()
         path, text = str(folder / "long" / "long.flac"), _faulty_text(words)
-        found = segment_file(transcriber, bound.word_aligner, path, text, options=cutting)
+        found = segment_file(transcriber, aligner, path, text, options=cutting)
         secs, cpu = time.monotonic() - begin, time.process_time() - cpu
+        heard = transcriber.text_of(transcriber.stream_log_probs(transcriber.stream_audio(path)))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     yield (
         f"{found.duration_secs / 3600:.2f} h, {len(paths):,} utterances, {len(words):,} words: {secs:.0f} s, "
         f"{cpu:.0f} processor-s, peak memory of the process {memory:.2f} GiB"
     )
+    said = " ".join(word.text for word in words)
+    wer, cer = jiwer.wer(said, heard), jiwer.cer(said, heard)
+    yield f"the recognizer, in windows of it: {100 * wer:.1f} % WER, {100 * cer:.1f} % CER"
     kept = [(word.text, word.start_secs) for cut in found.cuts if not cut.reason for word in cut.words]
     places = _places(words, starts, kept, [soundfile.info(path).duration for path in paths])
     right = sum(word.written == word.text for word in words)
@@ -202,6 +209,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--hours", type=float, default=1.0, help="length of the recording")
     parser.add_argument("--changed_ratio", type=float, default=0.05, help="share of the words that are changed")
     parser.add_argument("--compared", type=int, default=100, help="utterances that are aligned alone, to compare")
+    parser.add_argument(
+        "--segment", nargs="*", default=(), metavar="FIELD=VALUE", help="other values for fields of config.segment"
+    )
     parser.add_argument("--keep", default="", help="folder for the recording, its text and its true cuts")
     parser.add_argument("--seed", type=int, default=0, help="seed of faults and pauses")
     for line in measure(parser.parse_args(argv)):

@@ -284,7 +284,7 @@ def get_config() -> ConfigDict:
     segment.max_secs = 15.0  # longest utterance; longer ones are cut at their longest pauses
     segment.pause_secs = 1.0  # a pause that always ends an utterance
     segment.margin_secs = 0.2  # most of a pause that an utterance keeps at each end
-    segment.min_confidence = 0.5  # geometric mean of the characters' probabilities
+    segment.min_confidence = 0.2  # geometric mean of the characters' probabilities
     segment.min_word_confidence = 0.05  # a word below it counts as not said
     segment.unknown_loss = 2.0  # nats that a frame of speech costs that is not in the transcript
     segment.skip_loss = 3.0  # nats that a word of the transcript costs that was not said

@@ -39,7 +39,6 @@ HOMES = {
     "huggingface_hub": ("data/corpus/hub_datasets.py", "models/weights/hugging_face_hub.py"),
     "jinja2": ("data", "engine"),
     "jiwer": ("benchmarks", "engine"),
-    "rapidfuzz": ("benchmarks", "engine"),
     "kagglehub": ("models/weights/kaggle.py",),
     "matplotlib": ("benchmarks",),
     # In engine: the files between a config and the explicit arguments of everything below (docs/decisions/0034).

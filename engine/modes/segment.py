@@ -18,12 +18,12 @@ from engine.inference.recording_journal import RecordingJournal, make_row, versi
 from engine.inference.textgrid import distinct_names
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.words import Timed
-from engine.protocols import Components
+from engine.protocols import Components, Tokenizer
 from engine.segmentation import timed_text
 from engine.segmentation.cuts import CutOptions
 from engine.segmentation.page import count_reasons, render_page
 from engine.segmentation.results import CutRecording, Stretch
-from engine.segmentation.segmenter import segment_file
+from engine.segmentation.segmenter import WordAligner, segment_file
 
 MANIFEST_FILE = "segments.jsonl"
 LEFT_OUT_FILE = "left_out.jsonl"
@@ -92,6 +92,16 @@ def run(
     return report_skipped(failures) or (0 if is_any_kept else 2)
 
 
+def bind_options(parts: Components, tokenizer: Tokenizer, options: Mapping[str, Any]) -> tuple[WordAligner, CutOptions]:
+    """Returns the aligner and the way to cut that the fields of config.segment ask for."""
+    aligner = functools.partial(
+        builders.with_blank(parts, tokenizer).word_aligner,
+        unknown_loss=options["unknown_loss"],
+        skip_loss=options["skip_loss"],
+    )
+    return aligner, CutOptions(**{field.name: options[field.name] for field in dataclasses.fields(CutOptions)})
+
+
 def _cut_missing(
     parts: Components,
     transcriber: Transcriber,
@@ -100,12 +110,7 @@ def _cut_missing(
     options: Mapping[str, Any],
 ) -> dict[str, str]:
     """Cuts the recordings that the journal lacks or that have changed since, and returns {path: reason} of failures."""
-    aligner = functools.partial(
-        builders.with_blank(parts, transcriber.tokenizer).word_aligner,
-        unknown_loss=options["unknown_loss"],
-        skip_loss=options["skip_loss"],
-    )
-    cutting = CutOptions(**{field.name: options[field.name] for field in dataclasses.fields(CutOptions)})
+    aligner, cutting = bind_options(parts, transcriber.tokenizer, options)
     failures: dict[str, str] = {}
     text_of: dict[str, str] = {}
     versions: dict[str, dict[str, Any]] = {}

@@ -1,30 +1,28 @@
-"""Finds words of a transcript among those that a model hears, and so where a long recording can be divided."""
+"""Finds letters of a transcript among those that a model hears, and so where a long recording can be divided."""
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from rapidfuzz.distance import Levenshtein
+from engine.inference.words import Timed
 
-# Heard words that are compared at once, and how many times as many words of the transcript, the next where little fits.
-# The comparison's memory is their product. Of the end of a piece nothing is sure: it fits whatever comes later, too.
-_HEARD_AT_ONCE = 2_000
-_TEXT_RATIOS = (1.25, 3.0, 8.0)
-_SURE_RATIO = 0.6
-_LITTLE_RATIO = 0.1
-# A run of equal words that is no coincidence.
-_MIN_WORDS = 3
-_MIN_LETTERS = 9
+# Equal letters that are no coincidence, and those of them between a joint and either end of a run.
+_MIN_LETTERS = 12
+_EDGE_LETTERS = 4
+# Letters that occur more often together in the transcript say little about where they belong.
+_MAX_OCCURRENCES = 20
 
 
 class Run(NamedTuple):
-    """Consecutive words that were heard as they are written.
+    """Consecutive letters that were heard as they are written.
 
     Attributes:
-        heard: Position of the first among the heard words.
-        text: Position of the first among the words of the transcript.
-        length: Number of words.
+        heard: Position of the first among the heard letters.
+        text: Position of the first among the letters of the transcript.
+        length: Number of letters.
     """
 
     heard: int
@@ -48,71 +46,90 @@ class Part(NamedTuple):
     last_word: int
 
 
-def find_runs(heard: Sequence[str], text: Sequence[str]) -> list[Run]:
-    """Returns the runs of equal words of the cheapest edit from `heard` to `text`, in order.
+def split_letters(words: Sequence[Timed]) -> list[Timed]:
+    """Returns the letters of words with their times; those of a token share its time evenly."""
+    letters = []
+    for token in itertools.chain.from_iterable(word.characters for word in words):
+        step = (token.end_secs - token.start_secs) / len(token.text)
+        for position, letter in enumerate(token.text):
+            start_secs = token.start_secs + position * step
+            letters.append(Timed(letter, start_secs, start_secs + step, token.confidence))
+    return letters
 
-    Long texts are compared piece by piece, each from where the last run of the piece before it ends.
+
+def find_runs(heard: str, text: str) -> list[Run]:
+    """Returns the runs of equal letters that are no coincidence, in the order of both.
+
+    Letters, not words, so that a model serves too that gets a letter of most words wrong. Of all places where so many
+    letters are equal, the longest chain counts that goes forward in both: Hunt and Szymanski 1977
+    (https://doi.org/10.1145/359581.359603), of strings of letters in place of single ones.
+
+    Args:
+        heard: Letters that were heard, without spaces.
+        text: Letters of the transcript, without spaces.
     """
+    places: dict[str, list[int]] = {}
+    for place in range(len(text) - _MIN_LETTERS + 1):
+        places.setdefault(text[place : place + _MIN_LETTERS], []).append(place)
+    pairs: list[tuple[int, int]] = []
+    for position in range(len(heard) - _MIN_LETTERS + 1):
+        found = places.get(heard[position : position + _MIN_LETTERS], ())
+        if len(found) <= _MAX_OCCURRENCES:
+            # Of the places of one position a chain has one: in falling order no two of them follow each other.
+            pairs += [(position, place) for place in reversed(found)]
     runs: list[Run] = []
-    first_heard = first_text = 0
-    while first_heard < len(heard) and first_text < len(text):
-        is_rest = first_heard + _HEARD_AT_ONCE >= len(heard)
-        end = len(heard) if is_rest else first_heard + round(_SURE_RATIO * _HEARD_AT_ONCE)
-        found: list[Run] = []
-        for ratio in _TEXT_RATIOS:
-            some_text = text[first_text : first_text + round(ratio * _HEARD_AT_ONCE)]
-            found = _compare(heard[first_heard : first_heard + _HEARD_AT_ONCE], some_text, first_heard, first_text)
-            found = [run for run in found if run.heard + run.length <= end]
-            if sum(run.length for run in found) >= _LITTLE_RATIO * (end - first_heard):
-                break
-        runs += found
-        # Without a run, what was heard here is not in the transcript.
-        first_heard = end if is_rest or not found else found[-1].heard + found[-1].length
-        first_text = found[-1].text + found[-1].length if found else first_text
+    for position, place in _longest_chain(pairs):
+        if runs and (position - runs[-1].heard == place - runs[-1].text < runs[-1].length):
+            runs[-1] = runs[-1]._replace(length=position - runs[-1].heard + _MIN_LETTERS)
+        elif not runs or (position >= runs[-1].heard + runs[-1].length and place >= runs[-1].text + runs[-1].length):
+            runs.append(Run(position, place, _MIN_LETTERS))
     return runs
 
 
-def _compare(heard: Sequence[str], text: Sequence[str], first_heard: int, first_text: int) -> list[Run]:
-    """Returns the runs of a piece, with their positions in the whole."""
-    return [
-        Run(first_heard + edit.src_start, first_text + edit.dest_start, edit.src_end - edit.src_start)
-        for edit in Levenshtein.opcodes(heard, text)
-        if edit.tag == "equal" and _is_sure(heard[edit.src_start : edit.src_end])
-    ]
-
-
-def _is_sure(words: Sequence[str]) -> bool:
-    return len(words) >= _MIN_WORDS and sum(map(len, words)) >= _MIN_LETTERS
+def _longest_chain(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Returns the longest chain of pairs whose second numbers rise, by patience sorting."""
+    last_places: list[int] = []  # of the chain of each length, the lowest last number
+    last_pairs: list[int] = []  # and the index of its pair
+    before: list[int] = []  # for each pair, the index of the one before it in its chain
+    for index, (_, place) in enumerate(pairs):
+        length = bisect.bisect_left(last_places, place)
+        before.append(last_pairs[length - 1] if length else -1)
+        last_places[length : length + 1] = [place]
+        last_pairs[length : length + 1] = [index]
+    chain = []
+    index = last_pairs[-1] if last_pairs else -1
+    while index >= 0:
+        chain.append(pairs[index])
+        index = before[index]
+    return chain[::-1]
 
 
 def divide(
-    runs: Sequence[Run],
-    *,
-    pauses: Sequence[tuple[int, int]],
-    num_frames: int,
-    num_words: int,
-    part_frames: int,
+    heard: Sequence[Timed], words: Sequence[str], *, num_frames: int, part_frames: int, secs_per_frame: float
 ) -> Iterator[Part]:
-    """Divides a recording within runs, so that both neighbours of a joint are known words.
+    """Divides a recording between two words that are known, so that both neighbours of a joint belong there.
 
     Args:
-        runs: Runs of `find_runs`.
-        pauses: For each heard word, its last frame and the first frame of the word after it.
+        heard: Letters that were heard, with their times.
+        words: Words of the transcript.
         num_frames: Frames of the recording.
-        num_words: Words of the transcript.
         part_frames: Frames after which a part ends at the next joint.
+        secs_per_frame: Hop between frames, in seconds.
 
     Yields:
         The parts, without gaps.
     """
+    spelled = [word.strip() for word in words]
+    starts = list(itertools.accumulate(map(len, spelled), initial=0))
     start_frame = first_word = 0
-    for run in runs:
-        # Not the outermost words of a run, which may be equal by chance.
-        for position in range(1, run.length - 2):
-            before, after = pauses[run.heard + position]
-            joint = (before + after) // 2
+    for run in find_runs("".join(letter.text for letter in heard), "".join(spelled)):
+        # The outermost letters of a run may be equal by chance.
+        first = bisect.bisect_left(starts, run.text + _EDGE_LETTERS)
+        last = bisect.bisect_right(starts, run.text + run.length - _EDGE_LETTERS)
+        for word in range(first, last):
+            position = run.heard + starts[word] - run.text
+            joint = round((heard[position - 1].end_secs + heard[position].start_secs) / (2 * secs_per_frame))
             if joint - start_frame >= part_frames:
-                last_word = run.text + position + 1
-                yield Part(start_frame, joint, first_word, last_word)
-                start_frame, first_word = joint, last_word
-    yield Part(start_frame, num_frames, first_word, num_words)
+                yield Part(start_frame, joint, first_word, word)
+                start_frame, first_word = joint, word
+    yield Part(start_frame, num_frames, first_word, len(words))

@@ -54,11 +54,6 @@ class Cut:
     reason: str = ""
 
     @property
-    def text(self) -> str:
-        """The words, joined by spaces."""
-        return " ".join(word.text for word in self.words)
-
-    @property
     def confidence(self) -> float:
         """Geometric mean of the confidences of all characters."""
         return text_confidence(self.words)

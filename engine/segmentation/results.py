@@ -17,8 +17,8 @@ class Stretch:
     Attributes:
         start_secs: Start in the recording, in seconds.
         end_secs: End in the recording, in seconds.
-        text: Its words, joined by spaces.
-        num_words: Number of its words.
+        text: Its words as a text.
+        num_words: Number of its words; of its letters, if the language is written without spaces.
         confidence: Geometric mean of the confidences of all characters.
         worst_word: Least confidence of a word; 0 without words.
         reason: Why it is left out; "" for an utterance.
@@ -64,7 +64,7 @@ class CutRecording:
             Stretch(
                 start_secs=float(cut.start_secs),  # a NumPy scalar would round otherwise than what a journal holds
                 end_secs=float(cut.end_secs),
-                text=cut.text,
+                text=found.separator.join(word.text for word in cut.words).strip(),
                 num_words=len(cut.words),
                 confidence=float(cut.confidence),
                 worst_word=float(min((word.confidence for word in cut.words), default=0.0)),

@@ -9,11 +9,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from common.spacing import split_unspaced, unspaced_length
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
 from engine.inference.windows import LogitsChunk
 from engine.inference.words import Timed, find_words, mean_confidence
 from engine.protocols import TokenSpan
-from engine.segmentation.anchors import Part, divide, find_runs
+from engine.segmentation.anchors import Part, divide, split_letters
 from engine.segmentation.cuts import Cut, CutOptions, cut
 
 # (log-probabilities [F, V], token ids of each word, separators=...) -> an object with `words` and `unknown_frames`.
@@ -32,12 +33,15 @@ class Segmented:
         duration_secs: Its duration, in seconds.
         cuts: Utterances and what is left out, in order of time.
         num_words: Words of its transcript.
+        separator: What stands between two words; "" if the language is written without spaces: then each letter counts
+            as a word, and one with a space before it begins with the space.
     """
 
     path: str
     duration_secs: float
     cuts: list[Cut]
     num_words: int
+    separator: str
 
 
 def segment_file(
@@ -51,8 +55,8 @@ def segment_file(
 ) -> Segmented:
     """Cuts a recording into utterances.
 
-    The model hears the recording window by window, and what it hears is compared with the transcript word by word.
-    Within runs of equal words the recording is divided into parts of some twenty seconds, each of which is aligned.
+    The model hears the recording window by window, and what it hears is compared with the transcript letter by letter.
+    Within runs of equal letters the recording is divided into parts of some twenty seconds, each of which is aligned.
     The log-probabilities wait for that in a temporary file.
 
     Args:
@@ -66,7 +70,8 @@ def segment_file(
     Raises:
         ValueError: The recording cannot be read.
     """
-    words = text.split()
+    separator = "" if unspaced_length([text]) else " "
+    words = text.split() if separator else split_unspaced(text)
     num_samples = 0
 
     def count(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -79,12 +84,14 @@ def segment_file(
     with tempfile.TemporaryFile() as file:
         chunks = transcriber.stream_log_probs(count(transcriber.stream_audio(path)))
         kept = _Kept(file)
-        heard = transcriber.find_words(kept.keep(chunks))
+        heard = split_letters(transcriber.find_words(kept.keep(chunks)))
         if not kept.num_frames:
             raise ValueError(f"{path} is too short for one frame")
         times: list[Timed | None] = []
         unknown: list[int] = []
-        for part in _divide(transcriber, heard, words, kept.num_frames):
+        frame = transcriber.secs_per_frame
+        part_frames = round(_PART_SECS / frame)
+        for part in divide(heard, words, num_frames=kept.num_frames, part_frames=part_frames, secs_per_frame=frame):
             of_words, before = _align_part(transcriber, aligner, kept, part, words[part.first_word : part.last_word])
             times += of_words
             # What is unknown at a joint lies before the next word.
@@ -92,20 +99,7 @@ def segment_file(
             unknown += [before[0] + carried, *before[1:]]
     duration_secs = num_samples / SAMPLE_RATE
     cuts = cut(list(zip(words, times, strict=True)), unknown, duration_secs=duration_secs, options=options)
-    return Segmented(path, duration_secs, cuts, len(words))
-
-
-def _divide(transcriber: Transcriber, heard: Sequence[Timed], words: Sequence[str], num_frames: int) -> Iterator[Part]:
-    frame = transcriber.secs_per_frame
-    ends = [word.end_secs for word in heard]
-    starts = [*(word.start_secs for word in heard[1:]), num_frames * frame]
-    return divide(
-        find_runs([word.text for word in heard], words),
-        pauses=[(round(end / frame), round(start / frame)) for end, start in zip(ends, starts, strict=False)],
-        num_frames=num_frames,
-        num_words=len(words),
-        part_frames=round(_PART_SECS / frame),
-    )
+    return Segmented(path, duration_secs, cuts, len(words), separator)
 
 
 def _align_part(
@@ -113,7 +107,7 @@ def _align_part(
 ) -> tuple[list[Timed | None], list[int]]:
     """Returns the time of each word of a part, and the frames of unknown speech before each and after the last."""
     tokenizer = transcriber.tokenizer
-    encoded = [list(tokenizer.encode(word)) for word in words]
+    encoded = [list(tokenizer.encode(word.strip())) for word in words]
     num_frames = part.end_frame - part.start_frame
     # A word without a token, such as one of letters that the model does not know, cannot be found.
     known = [position for position, tokens in enumerate(encoded) if tokens]

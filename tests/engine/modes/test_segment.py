@@ -106,6 +106,19 @@ def test_parts_change_nothing(run, tmp_path, monkeypatch):
     assert (output / "segments.jsonl").read_text() == divided
 
 
+def test_a_language_without_spaces_is_cut_between_its_letters(run, tmp_path, monkeypatch, capsys):
+    letters = dict(zip("abcdefghij", "今天气很好明日雨风云", strict=True))
+    monkeypatch.setattr(Letters, "token_strings", ["", *letters.values(), " "])
+    monkeypatch.setattr(Letters, "encode", lambda self, text: [self.token_strings.index(letter) for letter in text])
+    write(tmp_path / "in", long="_a_b_c_d_e__a_f_g_h_b_c_a_")
+    text = "abcde\nijijafg hbca"
+    (tmp_path / "in" / "long.txt").write_text("".join(letters.get(letter, letter) for letter in text))
+    status, output = run()
+    assert status == 0 and texts(read(output / "segments.jsonl")) == ["今天气很好", "今明日 雨天气今"]
+    assert "".join(texts(read(output / "left_out.jsonl"))) == "风云风云"
+    assert "12 of 16 words" in capsys.readouterr().out
+
+
 def test_subtitles_serve_as_transcript_and_are_written(run, tmp_path):
     write(tmp_path / "in", long="_abc_ _dea_")
     (tmp_path / "in" / "long.srt").write_text(

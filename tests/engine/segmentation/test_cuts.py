@@ -24,7 +24,7 @@ def word(text, start, end, confidence=1.0):
 def cuts(words, unknown=None, *, duration_secs=20.0, **options):
     unknown = unknown or [0] * (len(words) + 1)
     return [
-        (round(one.start_secs, 3), round(one.end_secs, 3), one.text, one.reason)
+        (round(one.start_secs, 3), round(one.end_secs, 3), " ".join(word.text for word in one.words), one.reason)
         for one in cut(words, unknown, duration_secs=duration_secs, options=CutOptions(**{**OPTIONS, **options}))
     ]
 
