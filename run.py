@@ -205,17 +205,18 @@ def _build_parts() -> Components:
 
 def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:  # noqa: C901, one branch a mode
     """Calls the mode that is asked for: engine/modes/NAME.py, or for training and evaluation engine/experiment.py."""
+    from engine.inference.loading import Reading
     from engine.modes import align, average, export, pseudo_label, report, segment, transcribe, tune_lm, verify_resume
 
     checkpoint = parts.fetch_weights(_CHECKPOINT.value)
     files: dict[str, Any] = {"inputs": _INPUTS.value, "output": _OUTPUT.value}
     trained: dict[str, Any] = {"parts": parts, "checkpoint": checkpoint, "weights": _WEIGHTS.value}
     run: dict[str, Any] = {"config": command.config, "workdir": command.workdir}
-    reading: dict[str, Any] = {
-        "window_secs": _WINDOW_SECS.value,
-        "decode_defaults": command.decode_defaults,
-        "decode_given": command.decode_given,
-    }
+    reading = Reading(
+        window_secs=_WINDOW_SECS.value,
+        decode_defaults=command.decode_defaults,
+        decode_given=command.decode_given,
+    )
     match command.mode:
         case "average":
             return average.run(**trained, **files)
@@ -224,7 +225,7 @@ def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int: 
         case "export":
             return export.run(**trained, **files, formats=_EXPORT_FORMATS.value)
         case "transcribe":
-            return transcribe.run(**trained, **files, **reading, output_format=_OUTPUT_FORMAT.value, stop=stop)
+            return transcribe.run(**trained, **files, reading=reading, output_format=_OUTPUT_FORMAT.value, stop=stop)
         case "segment":
             config = get_config() if command.config is None else command.config
             cutting = {"options": config.segment.to_dict(), "window_secs": _WINDOW_SECS.value}
@@ -233,11 +234,11 @@ def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int: 
             config = get_config() if command.config is None else command.config
             options, devices = config.pseudo_label.to_dict(), config.runtime.num_virtual_devices
             more: dict[str, Any] = {"strategy_name": _STRATEGY.value, "num_virtual_devices": devices, "stop": stop}
-            return pseudo_label.run(**trained, **files, **reading, options=options, **more)
+            return pseudo_label.run(**trained, **files, reading=reading, options=options, **more)
         case "serve":
             from engine.modes import serve  # its web server is an extra
 
-            return serve.run(**trained, **reading, options=flags.FLAGS.serve.to_dict(), stop=stop)
+            return serve.run(**trained, reading=reading, options=flags.FLAGS.serve.to_dict(), stop=stop)
         case "report":
             return report.run(**files, parts=parts)
         case "tune_lm":

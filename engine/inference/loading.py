@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -20,6 +21,38 @@ from engine.inference.beam_search import BeamSearchDecoder
 from engine.inference.exported import EXPORT_FILE, ExportedModel, read_export_fields
 from engine.inference.transcriber import Transcriber, TranscriberOptions
 from engine.protocols import AcousticModel, Components, InferenceModel, Tokenizer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a mode reads recordings with a recognizer.
+
+    Attributes:
+        window_secs: Longest row in seconds; longer recordings are cut into overlapping windows.
+        decode_defaults: Values of the fields of config.decode that neither the run nor `decode_given` has; None =
+            greedy, whatever the run has.
+        decode_given: Fields of config.decode that override those of the run.
+    """
+
+    window_secs: float = 30.0
+    decode_defaults: Mapping[str, Any] | None = None
+    decode_given: Mapping[str, Any] | None = None
+
+    def of_checkpoint(self, checkpoint: str) -> dict[str, Any]:
+        """Returns the arguments window_secs and decode of `load_transcriber`.
+
+        Args:
+            checkpoint: A workdir, a checkpoint inside one, or an export, which has no fields of config.decode.
+        """
+        decode = None
+        if self.decode_defaults is not None:
+            is_export = bool(read_export_fields(checkpoint))
+            recorded = {} if is_export else recorded_run.load_run(checkpoint)[0].get("decode", {})
+            decode = choose_decode(self.decode_defaults, recorded, self.decode_given or {})
+        return {"window_secs": self.window_secs, "decode": decode}
+
+
+GREEDY = Reading()
 
 
 def load_trained(
@@ -141,22 +174,6 @@ def identify_weights(checkpoint: str, weights: str = "") -> str:
     if read_export_fields(checkpoint) is not None:
         return storage.absolute(checkpoint)
     return f"{storage.absolute(find_weights(checkpoint, weights=weights))} {weights}".strip()
-
-
-def find_decode(
-    checkpoint: str, defaults: Mapping[str, Any] | None, given: Mapping[str, Any] | None
-) -> dict[str, Any] | None:
-    """Returns the fields of config.decode to read with; None = greedy.
-
-    Args:
-        checkpoint: A workdir, a checkpoint inside one, or an export, which has no fields of its own.
-        defaults: Values of fields that neither the run nor `given` has; None = greedy, whatever the run has.
-        given: Fields that override those of the run.
-    """
-    if defaults is None:
-        return None
-    recorded = {} if read_export_fields(checkpoint) else recorded_run.load_run(checkpoint)[0].get("decode", {})
-    return choose_decode(defaults, recorded, given or {})
 
 
 def _build_beam_search(

@@ -20,7 +20,7 @@ from engine.common.progress import progress_bar
 from engine.common.signals import StopOnSignal
 from engine.distributed import strategy as runtime
 from engine.inference.inputs import find_audio
-from engine.inference.loading import find_decode, identify_weights, load_transcriber, read_text_rules
+from engine.inference.loading import GREEDY, Reading, identify_weights, load_transcriber, read_text_rules
 from engine.protocols import Components
 from engine.pseudo_labels import labeller as labellers
 from engine.pseudo_labels.labeller import Labeller
@@ -38,12 +38,10 @@ def run(
     inputs: Sequence[str],
     output: str,
     options: Mapping[str, Any],
-    window_secs: float = 30.0,
     weights: str = "",
+    reading: Reading = GREEDY,
     strategy_name: str = "auto",
     num_virtual_devices: int = 0,
-    decode_defaults: Mapping[str, Any] | None = None,
-    decode_given: Mapping[str, Any] | None = None,
     stop: StopOnSignal | None = None,
 ) -> int:
     """Labels recordings, prints what was kept, and returns the exit status: 2 if any could not be read or none is kept.
@@ -58,14 +56,11 @@ def run(
         inputs: Manifests, folders of prepared shards, audio files, folders and patterns.
         output: The manifest to write, with the suffix .jsonl.
         options: The fields of config.pseudo_label.
-        window_secs: The longest row in seconds; longer recordings are cut into overlapping windows.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
+        reading: Windows and decoding.
         strategy_name: "auto", "one_device" or "mirrored".
         num_virtual_devices: Number of logical devices that the first GPU becomes, or the CPU without one; 0 leaves it
             whole.
-        decode_defaults: Values of the fields of config.decode that neither the run nor `decode_given` has; None =
-            greedy, whatever the run has.
-        decode_given: Fields of config.decode that override those of the run.
         stop: Listens for signals, which end this mode at once; None = nothing does.
 
     Raises:
@@ -77,7 +72,7 @@ def run(
     runtime.configure_devices(num_virtual_devices=num_virtual_devices)
     strategy = _build_strategy(strategy_name)
     second = parts.fetch_weights(options["second_checkpoint"]) if options["second_checkpoint"] else ""
-    decode = find_decode(checkpoint, decode_defaults, decode_given)
+    how = reading.of_checkpoint(checkpoint)
     corpus = parts.open_unlabelled(join_split_paths(inputs), find_audio=find_audio, **read_text_rules(checkpoint))
     num_rows = corpus.count()
     load = functools.partial(
@@ -89,15 +84,14 @@ def run(
         options=options,
         output=output,
         strategy=strategy,
-        reading={"window_secs": window_secs, "decode": decode},
+        reading=how,
     )
     settings = {
         **{name: value for name, value in options.items() if name != "batch_size"},
         "inputs": list(inputs),
         "checkpoint": identify_weights(checkpoint, weights),
         "second_checkpoint": identify_weights(second),
-        "window_secs": window_secs,
-        "decode": decode,
+        **how,
     }
     with Journal(partial, files.to_json_value(settings)) as journal:
         rows = _skip_done(iter(corpus), journal, num_rows)

@@ -16,7 +16,7 @@ from engine.common.signals import StopOnSignal
 from engine.config import builders, field_rules, memory
 from engine.inference.export.saved_model import build_export
 from engine.inference.exported import ExportedModel, read_export_fields
-from engine.inference.loading import find_decode, load_transcriber
+from engine.inference.loading import GREEDY, Reading, load_transcriber
 from engine.inference.serving.answers import Answer, Request
 from engine.inference.serving.http_server import Limits, Service
 from engine.inference.serving.page import render_page
@@ -39,9 +39,7 @@ def run(
     options: Mapping[str, Any],
     stop: StopOnSignal,
     weights: str = "",
-    window_secs: float = 30.0,
-    decode_defaults: Mapping[str, Any] | None = None,
-    decode_given: Mapping[str, Any] | None = None,
+    reading: Reading = GREEDY,
 ) -> int:
     """Serves until a signal arrives, answers the accepted requests, and returns the exit status: 143 after SIGTERM.
 
@@ -51,9 +49,7 @@ def run(
         options: The fields of configs.base.get_serve.
         stop: Handler of the signals that end the server.
         weights: "raw", "ema", or "" for what the checkpoint holds as the model's weights.
-        window_secs: Longest row in seconds; longer recordings are cut into windows.
-        decode_defaults: Values of config.decode fields that neither the run nor `decode_given` has; None = greedy.
-        decode_given: Fields of config.decode that override those of the run.
+        reading: Windows and decoding.
 
     Raises:
         ValueError: An option or the checkpoint cannot be used, or the port is taken.
@@ -63,9 +59,8 @@ def run(
         parts=parts,
         checkpoint=checkpoint,
         weights=weights,
-        window_secs=window_secs,
         batch_size=limits.batch_size,
-        decode=find_decode(checkpoint, decode_defaults, decode_given),
+        **reading.of_checkpoint(checkpoint),
     )
     signature = find_signature(transcriber, parts)
     predict = _predictor(signature)

@@ -11,7 +11,7 @@ from engine.config.output_formats import SUBTITLES, choose_format
 from engine.inference.formats import subtitle_paths, transcript_record, write_transcripts
 from engine.inference.inputs import find_audio, readable_paths, report_skipped
 from engine.inference.kept_transcripts import from_row, to_content
-from engine.inference.loading import find_decode, identify_weights, load_transcriber
+from engine.inference.loading import GREEDY, Reading, identify_weights, load_transcriber
 from engine.inference.recording_journal import RecordingJournal, make_row, version_of
 from engine.inference.transcriber import Summary, Transcriber, Transcript
 from engine.protocols import Components
@@ -26,10 +26,8 @@ def run(
     inputs: Sequence[str],
     output: str,
     output_format: str = "",
-    window_secs: float = 30.0,
     weights: str = "",
-    decode_defaults: Mapping[str, Any] | None = None,
-    decode_given: Mapping[str, Any] | None = None,
+    reading: Reading = GREEDY,
     stop: StopOnSignal | None = None,
 ) -> int:
     """Transcribes files, prints a summary and returns the exit status: 2 if any file could not be read.
@@ -43,11 +41,8 @@ def run(
         inputs: Audio files, folders and patterns, or "-" for standard input.
         output: The file of transcripts to write; a folder for the subtitles of several recordings.
         output_format: A name among `TRANSCRIPT_FORMATS`; "" = the suffix of the output.
-        window_secs: The longest row in seconds; longer recordings are cut into overlapping windows.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
-        decode_defaults: Values of the fields of config.decode that neither the run nor `decode_given` has; None =
-            greedy, whatever the run has.
-        decode_given: Fields of config.decode that override those of the run.
+        reading: Windows and decoding.
         stop: Listens for signals, which end this mode at once; None = nothing does.
 
     Raises:
@@ -58,14 +53,13 @@ def run(
     format = choose_format(output, output_format)
     paths = find_audio(inputs)
     targets = subtitle_paths(output, paths, format=format) if format in SUBTITLES else []
-    decode = find_decode(checkpoint, decode_defaults, decode_given)
-    reading: dict[str, Any] = {"window_secs": window_secs, "decode": decode}
-    settings = {"checkpoint": identify_weights(checkpoint, weights), **reading}
+    how = reading.of_checkpoint(checkpoint)
+    settings = {"checkpoint": identify_weights(checkpoint, weights), **how}
     journal = RecordingJournal(output, mode="transcribe", settings=settings)
     if stop is not None:
         stop.at_once = f"the transcripts so far are in {journal.path}, and the same command continues there"
     with readable_paths(paths) as readable, journal:
-        transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights, **reading)
+        transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights, **how)
         summary = _transcribe_missing(transcriber, readable, journal)
         transcripts = _read_finished(journal, readable, summary)
         name_of = dict(zip(readable, paths, strict=True))
