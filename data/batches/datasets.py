@@ -28,7 +28,7 @@ from data.batches.options import DataOptions, EvalOptions, TrainOptions
 from data.batches.pipeline import BatchMaker, build_dataset
 from data.batches.plan import BatchPlan
 from data.batches.row_padding import RowPadding
-from data.batches.rows import Concatenation, Mixture
+from data.batches.rows import Concatenation, Mixture, RowOptions
 from data.batches.unreadable import UnreadableUtterance, UnreadableUtterances
 from data.corpus.faults import Report, refuse
 from data.corpus.fingerprint import describe_lengths, digest_rows, fingerprint
@@ -90,17 +90,19 @@ class TrainData:
             global_batch_size=options.global_batch_size,
             seed=options.seed,
             bucket_boundaries=tuple(options.bucket_boundaries_samples) or options.num_buckets,
-            concatenation=Concatenation(
-                max_utterances=options.concat_max_utterances,
-                max_samples=round(options.concat_max_secs * SAMPLE_RATE),
-                gap_samples=round(options.concat_gap_secs * SAMPLE_RATE),
+            rows=RowOptions(
+                concatenation=Concatenation(
+                    max_utterances=options.concat_max_utterances,
+                    max_samples=round(options.concat_max_secs * SAMPLE_RATE),
+                    gap_samples=round(options.concat_gap_secs * SAMPLE_RATE),
+                ),
+                speaker_ids=source.speaker_ids,
+                speed_factors=tuple(options.speed_factors),
+                mixture=mixture,
+                padding=_padding_of(self.augmenter),
             ),
-            speaker_ids=source.speaker_ids,
-            speed_factors=tuple(options.speed_factors),
             max_batch_samples=round(options.max_batch_secs * SAMPLE_RATE),
             row_multiple=options.row_multiple,
-            mixture=mixture,
-            padding=_padding_of(self.augmenter),
         )
         self.updates_per_epoch = self.plan.updates_per_epoch
         self.rows_per_epoch = self.plan.num_rows
@@ -217,11 +219,14 @@ class EvalData:
             seed=0,
             bucket_boundaries=options.num_buckets,
             shuffle=False,
-            concatenation=Concatenation(
-                max_utterances=options.concat_max_utterances, gap_samples=round(options.concat_gap_secs * SAMPLE_RATE)
+            rows=RowOptions(
+                concatenation=Concatenation(
+                    max_utterances=options.concat_max_utterances,
+                    gap_samples=round(options.concat_gap_secs * SAMPLE_RATE),
+                ),
+                speaker_ids=source.speaker_ids,
+                padding=self._padding,
             ),
-            speaker_ids=source.speaker_ids,
-            padding=self._padding,
         )
         self.num_batches = self.plan.updates_per_epoch
         self.utterance_ids: dict[int, str] = {}

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.batches.buckets import checked_lengths, checked_speeds, choose_bucket_boundaries, cut_batches, rows_within
-from data.batches.row_padding import RowPadding
-from data.batches.rows import Concatenation, Mixture, RowMaker, Rows, random_bits
+from data.batches.buckets import checked_lengths, choose_bucket_boundaries, cut_batches, rows_within
+from data.batches.rows import RowMaker, RowOptions, Rows, random_bits
 from data.common.errors import InputError
 
 # Ids of the random streams, one for each choice so that choices are independent. `data.batches.rows` has the others.
 _ROWS, _BATCHES = 2, 3
-_NO_CONCATENATION = Concatenation()
+_AS_THEY_ARE = RowOptions()
 
 
 @dataclass(frozen=True)
@@ -95,14 +94,10 @@ class BatchPlan:
             possible row; or the number of lengths to choose for the concatenated and sped-up rows.
         shuffle: False sorts by falling length, the same in every epoch, so that a batch that does not fit the memory
             comes first.
-        concatenation: Utterance concatenation.
-        speaker_ids: [N] speakers for concatenation; None = all utterances are of one speaker.
-        speed_factors: Playing speeds; each row of each epoch draws one.
+        rows: How utterances become rows: concatenation, speeds, corpora and their passes.
         max_batch_samples: Most samples of one update over all replicas, padding included; 0 = `global_batch_size` rows.
         row_multiple: Divides the rows of an update with `max_batch_samples`. It is fixed instead of the number of
             replicas, so that the plan does not depend on the devices.
-        mixture: Corpora that the utterances belong to, and how often an epoch goes through each; None = one corpus.
-        padding: Samples that augmentation adds to rows; None = none.
 
     Attributes:
         utterance_samples: int64 [N], the given `num_samples`.
@@ -130,34 +125,21 @@ class BatchPlan:
         seed: int,
         bucket_boundaries: Sequence[int] | int,
         shuffle: bool = True,
-        concatenation: Concatenation = _NO_CONCATENATION,
-        speaker_ids: Sequence[str] | None = None,
-        speed_factors: Sequence[float] = (1.0,),
+        rows: RowOptions = _AS_THEY_ARE,
         max_batch_samples: int = 0,
         row_multiple: int = 1,
-        mixture: Mixture | None = None,
-        padding: RowPadding | None = None,
     ):
         if seed < 0 or global_batch_size < 1:
             raise ValueError(f"{seed=} must be >= 0 and {global_batch_size=} >= 1")
         if max_batch_samples < 0 or row_multiple < 1:
             raise ValueError(f"{max_batch_samples=} must be >= 0 and {row_multiple=} >= 1")
-        speeds = checked_speeds(speed_factors)
         self.utterance_samples = checked_lengths(num_samples)
-        self.concatenation = concatenation
-        self.speed_factors = tuple(speeds.tolist())
+        self.concatenation = rows.concatenation
         self._seed = seed
         self._shuffle = shuffle
 
-        self._rows = RowMaker(
-            self.utterance_samples,
-            seed=seed,
-            speeds=speeds,
-            concatenation=concatenation,
-            speaker_ids=speaker_ids,
-            mixture=mixture,
-            padding=padding,
-        )
+        self._rows = RowMaker(self.utterance_samples, seed=seed, options=rows)
+        self.speed_factors = tuple(self._rows.speeds.tolist())
         self.max_row_samples = self._rows.max_row_samples
         self.num_rows, self.corpus_rows = self._rows.num_rows, self._rows.corpus_rows
         self._boundaries = self._choose_boundaries(bucket_boundaries)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data.batches.buckets import checked_speeds
 from data.batches.row_padding import RowPadding
 
 # Ids of the random streams of rows, one for each choice so that choices are independent. `data.batches.plan` has 2, 3.
@@ -67,6 +68,25 @@ class Mixture:
             raise ValueError(f"sizes={self.sizes} and passes={self.passes} must be positive, one of each per corpus")
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowOptions:
+    """How utterances become rows.
+
+    Attributes:
+        concatenation: Utterance concatenation, which never crosses corpora.
+        speaker_ids: Speakers for concatenation, [N]; None = all utterances are of one speaker.
+        speed_factors: Playing speeds; each row of each pass over its corpus draws one.
+        mixture: Corpora that the utterances belong to, and their passes; None = one corpus, once an epoch.
+        padding: Samples that augmentation adds to rows, by the pass over their corpus; None = none.
+    """
+
+    concatenation: Concatenation = Concatenation()
+    speaker_ids: Sequence[str] | None = None
+    speed_factors: Sequence[float] = (1.0,)
+    mixture: Mixture | None = None
+    padding: RowPadding | None = None
+
+
 @dataclass(frozen=True)
 class Rows:
     """The rows of one epoch as flat arrays; row i holds members[offsets[i]:offsets[i + 1]].
@@ -89,7 +109,7 @@ class Rows:
 class RowMaker:
     """Makes the rows of any epoch.
 
-        maker = RowMaker(num_samples, seed=0, speeds=np.ones(1), concatenation=Concatenation(), speaker_ids=None)
+        maker = RowMaker(num_samples, seed=0, options=RowOptions(concatenation=Concatenation(max_utterances=3)))
         rows = maker.make(epoch=3)
         rows.members[rows.offsets[0] : rows.offsets[1]]  # utterances of the first row
 
@@ -98,33 +118,22 @@ class RowMaker:
         corpus_rows: Rows of each corpus in an epoch, the same in every epoch.
         num_rows: Rows of an epoch.
         varies: Whether the lengths of the rows differ between epochs.
+        speeds: Playing speeds, float64 [S]; `Rows.speed_ids` are indices into them.
     """
 
-    def __init__(
-        self,
-        num_samples: np.ndarray,
-        *,
-        seed: int,
-        speeds: np.ndarray,
-        concatenation: Concatenation,
-        speaker_ids: Sequence[str] | None,
-        mixture: Mixture | None = None,
-        padding: RowPadding | None = None,
-    ):
+    def __init__(self, num_samples: np.ndarray, *, seed: int, options: RowOptions):
         """Groups the utterances of each corpus into rows.
 
         Args:
             num_samples: Samples of the utterances, int64 [N].
             seed: Seed of every choice.
-            speeds: Playing speeds; each row of each pass draws one.
-            concatenation: Utterance concatenation, which never crosses corpora.
-            speaker_ids: Speakers for concatenation, [N]; None = all utterances are of one speaker.
-            mixture: Corpora and their passes; None = one corpus, once an epoch.
-            padding: Samples that augmentation adds to rows, by the pass over their corpus; None = none.
+            options: How utterances become rows.
 
         Raises:
-            ValueError: If the arguments differ in length.
+            ValueError: If the arguments differ in length, or a speed is not a positive number.
         """
+        self.speeds = checked_speeds(options.speed_factors)
+        concatenation, speaker_ids, mixture = options.concatenation, options.speaker_ids, options.mixture
         if speaker_ids is not None and len(speaker_ids) != len(num_samples):
             raise ValueError(f"{len(speaker_ids)} speaker_ids for {len(num_samples)} utterances")
         sizes, passes = ((len(num_samples),), (1.0,)) if mixture is None else (mixture.sizes, mixture.passes)
@@ -138,10 +147,10 @@ class RowMaker:
                 seed=seed,
                 # One corpus has the keys of versions that knew no others: its plan is the same, bit for bit.
                 key=() if mixture is None else (number,),
-                speeds=speeds,
+                speeds=self.speeds,
                 concatenation=concatenation,
                 speaker_ids=None if speaker_ids is None else speaker_ids[end - size : end],
-                padding=padding,
+                padding=options.padding,
             )
             for number, (size, end) in enumerate(zip(sizes, ends, strict=True))
         ]
@@ -151,7 +160,8 @@ class RowMaker:
         )
         self.num_rows = sum(self.corpus_rows)
         in_part = any(rows % corpus.num_rows for rows, corpus in zip(self.corpus_rows, self._corpora, strict=True))
-        self.varies = concatenation.max_utterances > 1 or len(np.unique(speeds)) > 1 or in_part or padding is not None
+        is_joined, is_sped = concatenation.max_utterances > 1, len(np.unique(self.speeds)) > 1
+        self.varies = is_joined or is_sped or in_part or options.padding is not None
 
     def make(self, epoch: int) -> Rows:
         """Returns the rows of an epoch, in no particular order."""

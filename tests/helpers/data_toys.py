@@ -10,7 +10,7 @@ import soundfile
 
 from data.batches.datasets import EvalData, TrainData, build_eval_data, build_train_data
 from data.batches.plan import BatchPlan
-from data.batches.rows import Concatenation
+from data.batches.rows import Concatenation, RowOptions
 from data.corpus.utterance import Utterance
 from data.shards.writer import ShardTask
 
@@ -28,10 +28,12 @@ def eval_data(**fields: Any) -> EvalData:
 
 
 def batch_plan(**fields: Any) -> BatchPlan:
-    """A plan whose concatenation is given as concat_max_utterances, concat_max_samples and concat_gap_samples."""
-    names = ("max_utterances", "max_samples", "gap_samples")
-    given = {name: fields.pop(f"concat_{name}") for name in names if f"concat_{name}" in fields}
-    return BatchPlan(**fields, concatenation=Concatenation(**given))
+    """A plan whose `rows` are given as their fields, and those of concatenation as concat_NAME."""
+    joining, rows = (
+        {name: fields.pop(prefix + name) for name in type.__dataclass_fields__ if prefix + name in fields}
+        for type, prefix in ((Concatenation, "concat_"), (RowOptions, ""))
+    )
+    return BatchPlan(**fields, rows=RowOptions(concatenation=Concatenation(**joining), **rows))
 
 
 def make_utterances(folder: Path, count: int = 7) -> list[Utterance]:
