@@ -124,7 +124,10 @@ class UpdateGradients:
         def body(i: tf.Tensor, total: list[tf.Tensor], sums: tf.Tensor) -> tuple:
             micro = {key: x[i] for key, x in parts.items()}
             gradients, micro_sums = self._microbatch_gradients(micro, micro.pop("valid"), micro.pop("row_scale"))
-            return i + 1, [a + b for a, b in zip(total, gradients, strict=True)], sums + micro_sums
+            total = [a + b for a, b in zip(total, gradients, strict=True)]
+            for each, v in zip(total, self.variables, strict=True):
+                each.set_shape(v.shape)  # the gradients of a SavedModel have unknown shapes
+            return i + 1, total, sums + micro_sums
 
         zeros = [tf.zeros(v.shape, tf.float32) for v in self.variables]
         # Parallel iterations would need the memory that microbatches are there to save.
