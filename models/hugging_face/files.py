@@ -347,6 +347,7 @@ def preprocessor_fields(config: Wav2Vec2Config) -> dict[str, Any]:
         }
     return {
         "feature_extractor_type": _EXTRACTOR,
+        "processor_class": "Wav2Vec2Processor",  # AutoProcessor does not find it by every model_type
         "do_normalize": config.normalize_waveform,
         "feature_size": 1,
         "padding_side": "right",

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +154,7 @@ class _Malicious:
 def test_a_pickle_of_tensors_is_read_and_any_other_never_runs(reference, audio, tmp_path):
     made = run(reference, RECIPE, "--model=base", f"--audio={audio}", f"--output={tmp_path}")
     assert made.returncode == 0, made.stderr[-2000:]
-    read = run(reference, "-c", READ_PICKLE, tmp_path)
+    read = run(sys.executable, "-c", READ_PICKLE, tmp_path)
     assert read.returncode == 0, read.stderr[-2000:]
 
     path = tmp_path / "bin" / "pytorch_model.bin"
@@ -165,7 +166,8 @@ def test_a_pickle_of_tensors_is_read_and_any_other_never_runs(reference, audio, 
         (b"", "damaged"),
     ):
         path.write_bytes(content)
-        refused = run(reference, "-m", "models.convert", f"--input={tmp_path / 'bin'}", f"--output={tmp_path / 'ours'}")
+        command = ("-m", "models.convert", f"--input={tmp_path / 'bin'}", f"--output={tmp_path / 'ours'}")
+        refused = run(sys.executable, *command)
         assert refused.returncode == 2, refused.stderr[-2000:]
         assert message in refused.stderr and refused.stderr.count("\n") == 1
         assert not trap.exists() and not (tmp_path / "ours").exists()
