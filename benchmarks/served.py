@@ -51,7 +51,7 @@ class Served:
     def stop_sending(self, *, answer: bool) -> int:
         """Stops in the middle of a body and returns the status that it gets, or 0 if it disconnects itself."""
         with socket.create_connection(self.address, timeout=_TIMEOUT_SECS) as connection:
-            connection.sendall(b"POST /v1/transcribe HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nRIFF")
+            connection.sendall(b"POST /v1/transcribe HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\nRIFF")
             return int(connection.recv(1000).split()[1]) if answer else 0
 
 
