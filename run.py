@@ -205,14 +205,14 @@ def _build_parts() -> Components:
 
 def _run_mode(command: _Command, parts: Components, stop: StopOnSignal) -> int:  # noqa: C901, one branch a mode
     """Calls the mode that is asked for: engine/modes/NAME.py, or for training and evaluation engine/experiment.py."""
-    from engine.inference.loading import Reading
+    from engine.inference.loading import ReadingOptions
     from engine.modes import align, average, export, pseudo_label, report, segment, transcribe, tune_lm, verify_resume
 
     checkpoint = parts.fetch_weights(_CHECKPOINT.value)
     files: dict[str, Any] = {"inputs": _INPUTS.value, "output": _OUTPUT.value}
     trained: dict[str, Any] = {"parts": parts, "checkpoint": checkpoint, "weights": _WEIGHTS.value}
     run: dict[str, Any] = {"config": command.config, "workdir": command.workdir}
-    reading = Reading(
+    reading = ReadingOptions(
         window_secs=_WINDOW_SECS.value,
         decode_defaults=command.decode_defaults,
         decode_given=command.decode_given,

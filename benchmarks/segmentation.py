@@ -136,8 +136,7 @@ def measure(flags: argparse.Namespace) -> Iterator[str]:
     paths, texts = _choose(flags.corpus, flags.split, flags.hours)
     words = make_words(texts, changed_ratio=flags.changed_ratio, passage=max(1, len(texts) // 50), seed=flags.seed)
     options = base.get_config().segment
-    for name, _, value in (field.partition("=") for field in flags.segment):
-        options[name] = type(options[name])(value)
+    options.update(flags.segment)
     aligner, cutting = segment.bind_options(parts, transcriber.tokenizer, options)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(flags.keep or temporary)
@@ -146,8 +145,8 @@ def measure(flags: argparse.Namespace) -> Iterator[str]:
         path, text = str(folder / "long" / "long.flac"), _faulty_text(words)
         found = segment_file(transcriber, aligner, path, text, options=cutting)
         secs, cpu = time.monotonic() - begin, time.process_time() - cpu
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         heard = transcriber.text_of(transcriber.stream_log_probs(transcriber.stream_audio(path)))
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     yield (
         f"{found.duration_secs / 3600:.2f} h, {len(paths):,} utterances, {len(words):,} words: {secs:.0f} s, "
         f"{cpu:.0f} processor-s, peak memory of the process {memory:.2f} GiB"
@@ -200,6 +199,22 @@ def _places(
     return found
 
 
+def parse_field(given: str) -> tuple[str, float]:
+    """Returns the name and the value of FIELD=VALUE, a number of config.segment.
+
+    Raises:
+        argparse.ArgumentTypeError: There is no such number, or the value is none.
+    """
+    name, _, value = given.partition("=")
+    numbers = [name for name, default in base.get_config().segment.items() if isinstance(default, float)]
+    try:
+        if name in numbers:
+            return name, float(value)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"{given}: wanted NAME=NUMBER, of {', '.join(numbers)}")
+
+
 def main(argv: Sequence[str]) -> int:
     """Prints the result and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -210,7 +225,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--changed_ratio", type=float, default=0.05, help="share of the words that are changed")
     parser.add_argument("--compared", type=int, default=100, help="utterances that are aligned alone, to compare")
     parser.add_argument(
-        "--segment", nargs="*", default=(), metavar="FIELD=VALUE", help="other values for fields of config.segment"
+        "--segment", nargs="*", type=parse_field, default=(), metavar="FIELD=VALUE", help="numbers of config.segment"
     )
     parser.add_argument("--keep", default="", help="folder for the recording, its text and its true cuts")
     parser.add_argument("--seed", type=int, default=0, help="seed of faults and pauses")

@@ -94,7 +94,7 @@ class BatchPlan:
             possible row; or the number of lengths to choose for the concatenated and sped-up rows.
         shuffle: False sorts by falling length, the same in every epoch, so that a batch that does not fit the memory
             comes first.
-        rows: How utterances become rows: concatenation, speeds, corpora and their passes.
+        rows: Concatenation, speeds, corpora and padding of the rows.
         max_batch_samples: Most samples of one update over all replicas, padding included; 0 = `global_batch_size` rows.
         row_multiple: Divides the rows of an update with `max_batch_samples`. It is fixed instead of the number of
             replicas, so that the plan does not depend on the devices.

@@ -70,7 +70,7 @@ class Mixture:
 
 @dataclass(frozen=True, kw_only=True)
 class RowOptions:
-    """How utterances become rows.
+    """Options of the rows that utterances are made into.
 
     Attributes:
         concatenation: Utterance concatenation, which never crosses corpora.
@@ -127,7 +127,7 @@ class RowMaker:
         Args:
             num_samples: Samples of the utterances, int64 [N].
             seed: Seed of every choice.
-            options: How utterances become rows.
+            options: Concatenation, speeds, corpora and padding.
 
         Raises:
             ValueError: If the arguments differ in length, or a speed is not a positive number.

@@ -24,8 +24,8 @@ from engine.protocols import AcousticModel, Components, InferenceModel, Tokenize
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How a mode reads recordings with a recognizer.
+class ReadingOptions:
+    """Options of reading recordings with a recognizer.
 
     Attributes:
         window_secs: Longest row in seconds; longer recordings are cut into overlapping windows.
@@ -38,7 +38,7 @@ class Reading:
     decode_defaults: Mapping[str, Any] | None = None
     decode_given: Mapping[str, Any] | None = None
 
-    def of_checkpoint(self, checkpoint: str) -> dict[str, Any]:
+    def arguments_for(self, checkpoint: str) -> dict[str, Any]:
         """Returns the arguments window_secs and decode of `load_transcriber`.
 
         Args:
@@ -52,7 +52,7 @@ class Reading:
         return {"window_secs": self.window_secs, "decode": decode}
 
 
-GREEDY = Reading()
+GREEDY = ReadingOptions()
 
 
 def load_trained(

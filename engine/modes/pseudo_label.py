@@ -20,7 +20,7 @@ from engine.common.progress import progress_bar
 from engine.common.signals import StopOnSignal
 from engine.distributed import strategy as runtime
 from engine.inference.inputs import find_audio
-from engine.inference.loading import GREEDY, Reading, identify_weights, load_transcriber, read_text_rules
+from engine.inference.loading import GREEDY, ReadingOptions, identify_weights, load_transcriber, read_text_rules
 from engine.protocols import Components
 from engine.pseudo_labels import labeller as labellers
 from engine.pseudo_labels.labeller import Labeller
@@ -39,7 +39,7 @@ def run(
     output: str,
     options: Mapping[str, Any],
     weights: str = "",
-    reading: Reading = GREEDY,
+    reading: ReadingOptions = GREEDY,
     strategy_name: str = "auto",
     num_virtual_devices: int = 0,
     stop: StopOnSignal | None = None,
@@ -57,7 +57,7 @@ def run(
         output: The manifest to write, with the suffix .jsonl.
         options: The fields of config.pseudo_label.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
-        reading: Windows and decoding.
+        reading: Length of the windows, and how to decode.
         strategy_name: "auto", "one_device" or "mirrored".
         num_virtual_devices: Number of logical devices that the first GPU becomes, or the CPU without one; 0 leaves it
             whole.
@@ -72,7 +72,7 @@ def run(
     runtime.configure_devices(num_virtual_devices=num_virtual_devices)
     strategy = _build_strategy(strategy_name)
     second = parts.fetch_weights(options["second_checkpoint"]) if options["second_checkpoint"] else ""
-    how = reading.of_checkpoint(checkpoint)
+    how = reading.arguments_for(checkpoint)
     corpus = parts.open_unlabelled(join_split_paths(inputs), find_audio=find_audio, **read_text_rules(checkpoint))
     num_rows = corpus.count()
     load = functools.partial(

@@ -16,7 +16,7 @@ from engine.common.signals import StopOnSignal
 from engine.config import builders, field_rules, memory
 from engine.inference.export.saved_model import build_export
 from engine.inference.exported import ExportedModel, read_export_fields
-from engine.inference.loading import GREEDY, Reading, load_transcriber
+from engine.inference.loading import GREEDY, ReadingOptions, load_transcriber
 from engine.inference.serving.answers import Answer, Request
 from engine.inference.serving.http_server import Limits, Service
 from engine.inference.serving.page import render_page
@@ -39,7 +39,7 @@ def run(
     options: Mapping[str, Any],
     stop: StopOnSignal,
     weights: str = "",
-    reading: Reading = GREEDY,
+    reading: ReadingOptions = GREEDY,
 ) -> int:
     """Serves until a signal arrives, answers the accepted requests, and returns the exit status: 143 after SIGTERM.
 
@@ -49,7 +49,7 @@ def run(
         options: The fields of configs.base.get_serve.
         stop: Handler of the signals that end the server.
         weights: "raw", "ema", or "" for what the checkpoint holds as the model's weights.
-        reading: Windows and decoding.
+        reading: Length of the windows, and how to decode.
 
     Raises:
         ValueError: An option or the checkpoint cannot be used, or the port is taken.
@@ -60,7 +60,7 @@ def run(
         checkpoint=checkpoint,
         weights=weights,
         batch_size=limits.batch_size,
-        **reading.of_checkpoint(checkpoint),
+        **reading.arguments_for(checkpoint),
     )
     signature = find_signature(transcriber, parts)
     predict = _predictor(signature)

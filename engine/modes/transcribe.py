@@ -11,7 +11,7 @@ from engine.config.output_formats import SUBTITLES, choose_format
 from engine.inference.formats import subtitle_paths, transcript_record, write_transcripts
 from engine.inference.inputs import find_audio, readable_paths, report_skipped
 from engine.inference.kept_transcripts import from_row, to_content
-from engine.inference.loading import GREEDY, Reading, identify_weights, load_transcriber
+from engine.inference.loading import GREEDY, ReadingOptions, identify_weights, load_transcriber
 from engine.inference.recording_journal import RecordingJournal, make_row, version_of
 from engine.inference.transcriber import Summary, Transcriber, Transcript
 from engine.protocols import Components
@@ -27,7 +27,7 @@ def run(
     output: str,
     output_format: str = "",
     weights: str = "",
-    reading: Reading = GREEDY,
+    reading: ReadingOptions = GREEDY,
     stop: StopOnSignal | None = None,
 ) -> int:
     """Transcribes files, prints a summary and returns the exit status: 2 if any file could not be read.
@@ -42,7 +42,7 @@ def run(
         output: The file of transcripts to write; a folder for the subtitles of several recordings.
         output_format: A name among `TRANSCRIPT_FORMATS`; "" = the suffix of the output.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
-        reading: Windows and decoding.
+        reading: Length of the windows, and how to decode.
         stop: Listens for signals, which end this mode at once; None = nothing does.
 
     Raises:
@@ -53,7 +53,7 @@ def run(
     format = choose_format(output, output_format)
     paths = find_audio(inputs)
     targets = subtitle_paths(output, paths, format=format) if format in SUBTITLES else []
-    how = reading.of_checkpoint(checkpoint)
+    how = reading.arguments_for(checkpoint)
     settings = {"checkpoint": identify_weights(checkpoint, weights), **how}
     journal = RecordingJournal(output, mode="transcribe", settings=settings)
     if stop is not None:

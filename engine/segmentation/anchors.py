@@ -79,9 +79,11 @@ def find_runs(heard: str, text: str) -> list[Run]:
             pairs += [(position, place) for place in reversed(found)]
     runs: list[Run] = []
     for position, place in _longest_chain(pairs):
-        if runs and (position - runs[-1].heard == place - runs[-1].text < runs[-1].length):
-            runs[-1] = runs[-1]._replace(length=position - runs[-1].heard + _MIN_LETTERS)
-        elif not runs or (position >= runs[-1].heard + runs[-1].length and place >= runs[-1].text + runs[-1].length):
+        last = runs[-1] if runs else Run(0, 0, 0)
+        ahead_heard, ahead_text = position - last.heard, place - last.text
+        if ahead_heard == ahead_text < last.length:  # the pair overlaps the last run, and lengthens it
+            runs[-1] = last._replace(length=ahead_heard + _MIN_LETTERS)
+        elif min(ahead_heard, ahead_text) >= last.length:
             runs.append(Run(position, place, _MIN_LETTERS))
     return runs
 

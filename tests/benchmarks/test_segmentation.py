@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import soundfile
 
 from benchmarks import segmentation
@@ -21,6 +22,14 @@ def test_words_are_changed_and_passages_are_missing():
     assert make_words(texts, changed_ratio=0.0, passage=1, seed=0) == make_words(
         texts, changed_ratio=0.0, passage=1, seed=5
     )
+
+
+def test_numbers_of_the_config_are_given_by_name(capsys):
+    assert segmentation.parse_field("unknown_loss=4") == ("unknown_loss", 4.0)
+    for wrong in ("unknown_los=4", "formats=srt", "unknown_loss=x", "unknown_loss"):
+        with pytest.raises(SystemExit):
+            segmentation.main(["--checkpoint=x", "--corpus=y", "--segment", wrong])
+        assert f"{wrong}: wanted NAME=NUMBER, of margin_secs" in capsys.readouterr().err
 
 
 def test_kept_words_are_found_where_they_were_said():

@@ -18,7 +18,7 @@ from data.batches.datasets import build_train_data
 from engine import experiment
 from engine.checkpointing.best import BestCheckpoint
 from engine.config import builders
-from engine.inference.loading import Reading
+from engine.inference.loading import ReadingOptions
 from engine.modes import pseudo_label
 from engine.pseudo_labels.labeller import Labeller
 from engine.workdir.folder import compare_config
@@ -71,7 +71,7 @@ def label(parts, workdir, manifest, output, **changes):
         inputs=[manifest],
         output=str(output),
         options=options,
-        reading=Reading(decode_defaults=base.get_decode().to_dict()),
+        reading=ReadingOptions(decode_defaults=base.get_decode().to_dict()),
         strategy_name=changes.pop("strategy_name", "one_device"),
         **changes,
     )

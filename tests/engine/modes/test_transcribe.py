@@ -15,7 +15,7 @@ import pytest
 from configs import base
 from engine.inference import kept_transcripts
 from engine.inference.beam_search import Alternative
-from engine.inference.loading import Reading
+from engine.inference.loading import ReadingOptions
 from engine.inference.transcriber import Transcript
 from engine.inference.words import Timed
 from engine.modes import transcribe
@@ -76,7 +76,7 @@ def test_the_search_comes_from_the_run_and_from_what_is_given_and_its_best_texts
         checkpoint=trained[0],
         inputs=[str(tmp_path / "a.wav")],
         output=str(tmp_path / "out.jsonl"),
-        reading=Reading(decode_defaults=base.get_decode().to_dict(), decode_given={"num_hypotheses": 2}),
+        reading=ReadingOptions(decode_defaults=base.get_decode().to_dict(), decode_given={"num_hypotheses": 2}),
     )
     (fields,) = asked
     assert (fields["method"], fields["beam_size"], fields["num_hypotheses"]) == ("beam", 7, 2)
@@ -144,7 +144,7 @@ def test_a_recording_that_has_changed_is_transcribed_anew(many, tmp_path):
 def test_other_settings_and_a_damaged_row_are_one_line(many, tmp_path):
     many(until=20)
     with pytest.raises(ValueError, match=r"other settings \(window_secs was 30.0, is 5.0\): give that command again"):
-        many(reading=Reading(window_secs=5.0))
+        many(reading=ReadingOptions(window_secs=5.0))
     partial = tmp_path / "out.jsonl.partial"
     partial.write_text(partial.read_text().replace('"start_secs": ', '"start": '))
     with pytest.raises(ValueError, match=r"out.jsonl.partial: the row of .*'start_secs'.*; delete the file to begin"):

@@ -12,13 +12,13 @@ from engine.inference.words import Timed
 from engine.segmentation.anchors import Part, Run, divide, find_runs, split_letters
 
 
-def make_words(rng: random.Random, count: int, *, letters: str = string.ascii_lowercase) -> list[str]:
-    return ["".join(rng.choices(letters, k=rng.randint(2, 8))) for _ in range(count)]
+def make_words(rng: random.Random, count: int) -> list[str]:
+    return ["".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 8))) for _ in range(count)]
 
 
-def make_timed(text: str, *, letter_frames: float = 2.0) -> list[Timed]:
-    """Letters of a frame, each after as long a silence as fills `letter_frames`."""
-    return [Timed(letter, letter_frames * i, letter_frames * i + 1, 1.0) for i, letter in enumerate(text)]
+def make_timed(text: str) -> list[Timed]:
+    """Letters of a second with a second of silence after each."""
+    return [Timed(letter, 2.0 * i, 2.0 * i + 1, 1.0) for i, letter in enumerate(text)]
 
 
 def garble(rng: random.Random, text: str, ratio: float) -> str:
@@ -83,8 +83,8 @@ def test_a_recording_is_divided_between_known_words_alone():
     words = ["ab", "cd", "efgh", "ij", "klmn", "opqrst"]
     heard = make_timed("xxxx" + "fghijklmnopq" + "xxxx")
     parts = list(divide(heard, words, num_frames=40, part_frames=1, secs_per_frame=1.0))
-    # Not after three known letters, before "ij"; before "klmn", the letter in position 9, from frame 18 on; not before
-    # "opqrst", of which three letters are known.
+    # Not before "ij", after three known letters, nor before "opqrst", of which three are known; before "klmn", whose
+    # first letter is heard in second 18.
     assert parts == [Part(0, 18, 0, 4), Part(18, 40, 4, 6)]
     assert list(divide(heard, words, num_frames=40, part_frames=19, secs_per_frame=1.0)) == [Part(0, 40, 0, 6)]
     assert list(divide([], words, num_frames=100, part_frames=30, secs_per_frame=1.0)) == [Part(0, 100, 0, 6)]
