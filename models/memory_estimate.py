@@ -52,6 +52,11 @@ _FUSED = {
         ("mixed_float16", 3.5, 2),
     )
 }
+# Where XLA compiles a step as a whole. From XLA's own assignment of buffers, float32 on a CPU (docs/results/0179).
+_COMPILED = {
+    precision: _Kept(1350 * 2**20, wide=7, inner=2, scores=0, scores_at_work=at_work, num_bytes=num_bytes)
+    for precision, at_work, num_bytes in (("float32", 4, 4), ("mixed_bfloat16", 5, 2), ("mixed_float16", 5, 2))
+}
 
 # The same for conformer layers (docs/decisions/0022): two feed-forward blocks and a convolution beside attention, and
 # score matrices of distances that are as large as those of frames, or twice as large.
@@ -75,6 +80,7 @@ class MemoryEstimate:
         keep_average: Whether training keeps averaged weights beside the raw ones.
         keep_copy: Whether training continues while a checkpoint is written from a copy.
         num_views: Number of views of each row in training, which share the convolutions.
+        is_compiled_whole: Whether XLA compiles training steps as a whole.
     """
 
     config: Wav2Vec2Config | None
@@ -84,6 +90,7 @@ class MemoryEstimate:
     keep_average: bool = False
     keep_copy: bool = False
     num_views: int = 1
+    is_compiled_whole: bool = False
 
     @property
     def _has_frozen_convolutions(self) -> bool:
@@ -106,7 +113,9 @@ class MemoryEstimate:
         config = self.config
         if config is None:
             return None
-        kept = _kept(config, self.precision, is_fused=training and config.uses_fused_ops)
+        is_compiled, is_fused = training and self.is_compiled_whole, training and config.uses_fused_ops
+        by_precision = _COMPILED if is_compiled else _FUSED if is_fused else _PLAIN
+        kept = _of_layer_kind(by_precision[self.precision], config, keeps_distances=not (is_compiled or is_fused))
         maps = _feature_maps(config, num_rows, num_samples)
         map_bytes = _MAPS_PER_CONVOLUTION * _PLAIN_BYTES[self.precision]
         fixed = kept.program + self._weight_bytes(config, training)
@@ -117,7 +126,7 @@ class MemoryEstimate:
         layer = kept.num_bytes * frames * (kept.wide * config.hidden_size + kept.inner * config.intermediate_size)
         layer += kept.scores * scores
         if config.relative_position_buckets:
-            matrices = _POSITION_MATRICES + config.num_layers * (training and not config.uses_fused_ops)
+            matrices = _POSITION_MATRICES + config.num_layers * (training and not is_fused)
             fixed += 4 * matrices * config.num_heads * frames_of_row**2
         if not training:
             return int(fixed + map_bytes * max(maps) + layer)
@@ -129,7 +138,7 @@ class MemoryEstimate:
         layers += kept.scores_at_work * scores
         if not self._has_frozen_convolutions:
             return int(fixed + map_bytes * sum(maps) + layers)
-        if config.uses_fused_ops:  # the tensors of frozen convolutions are freed before the layers start
+        if is_compiled or is_fused:  # the tensors of frozen convolutions are freed before the layers start
             return int(fixed + max(map_bytes * max(maps), layers))
         return int(fixed + map_bytes * max(maps) + layers)
 
@@ -217,6 +226,7 @@ def measure_model(
     keep_average: bool = False,
     keep_copy: bool = False,
     num_views: int = 1,
+    is_compiled_whole: bool = False,
     **overrides: Any,
 ) -> MemoryEstimate:
     """Estimates the model that `models.build.build_model` would build; only a SavedModel is loaded for it.
@@ -232,6 +242,7 @@ def measure_model(
         keep_average: Whether training keeps averaged weights beside the raw ones.
         keep_copy: Whether training continues while a checkpoint is written from a copy.
         num_views: Number of views of each row in training.
+        is_compiled_whole: Whether XLA compiles training steps as a whole.
         **overrides: Fields of `Wav2Vec2Config` of a native model.
 
     Raises:
@@ -244,7 +255,9 @@ def measure_model(
         model = build_model(
             source=source, preset=preset, hub_handle=hub_handle, vocab_size=vocab_size, precision=precision
         )
-    return MemoryEstimate(config, model, precision, freeze_feature_encoder, keep_average, keep_copy, num_views)
+    return MemoryEstimate(
+        config, model, precision, freeze_feature_encoder, keep_average, keep_copy, num_views, is_compiled_whole
+    )
 
 
 def layer_flops(config: Wav2Vec2Config, num_frames: int, *, num_rows: int = 1) -> float:
@@ -282,9 +295,14 @@ def _encoder_frames(config: Wav2Vec2Config, num_samples: int) -> int:
     return int(count_frames(config.encoder_steps, np.asarray(num_samples, np.int64)))
 
 
-def _kept(config: Wav2Vec2Config, precision: str, *, is_fused: bool) -> _Kept:
-    """Returns what a layer of this architecture keeps."""
-    kept = (_FUSED if is_fused else _PLAIN)[precision]
+def _of_layer_kind(kept: _Kept, config: Wav2Vec2Config, *, keeps_distances: bool) -> _Kept:
+    """Returns what a layer of this architecture keeps, given what one of a transformer keeps.
+
+    Args:
+        kept: What a layer of a transformer keeps.
+        config: Architecture.
+        keeps_distances: Whether the matrices of distances of each layer are kept as well, as by plain operations.
+    """
     if config.layer_kind == "transformer":
         return kept
     of_distances = _SCORES_OF_DISTANCES[config.attention_positions]
@@ -292,8 +310,7 @@ def _kept(config: Wav2Vec2Config, precision: str, *, is_fused: bool) -> _Kept:
         kept,
         wide=_CONFORMER_WIDE,
         inner=_CONFORMER_INNER,
-        # Plain operations keep the matrices of distances of each layer.
-        scores=kept.scores + (0 if is_fused else of_distances),
+        scores=kept.scores + keeps_distances * of_distances,
         scores_at_work=kept.scores_at_work + of_distances,
     )
 

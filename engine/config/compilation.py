@@ -22,13 +22,17 @@ NOT_COMPILED = ("host", "cudnn")
 
 def compiles_steps(config: ConfigDict, strategy: tf.distribute.Strategy) -> bool:
     """Returns whether steps are compiled as a whole on our account; a TPU does so whatever the config says."""
+    return not runtime.is_tpu(strategy) and compiles_on(config, "GPU" if runtime.is_gpu(strategy) else "CPU")
+
+
+def compiles_on(config: ConfigDict, device_type: str) -> bool:
+    """Returns whether steps are compiled as a whole on devices of a type, "CPU", "GPU" or "TPU"."""
     choice = _read(config, "jit_compile")
-    if runtime.is_tpu(strategy) or choice == "off":
-        return False
-    if choice == "on":
+    if device_type == "TPU" or choice == "on":
         return True
     return (
-        runtime.is_gpu(strategy)
+        choice == "auto"
+        and device_type == "GPU"
         and config.model.get("source", "native") == "native"
         and config.model.get("fused_ops", "auto") != "on"
         and _read(config, "ctc_backend") not in NOT_COMPILED

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from engine.config.compilation import compiles_on
 from engine.config.recorded_run import ADAPTATION_FIELDS, read_run_field
 from engine.config.validation import added_silence_secs
 from engine.distributed import gpus
@@ -53,11 +54,17 @@ def measure(config: Any, *, num_tokens: int, measure_model: MeasureFn) -> Any:
         keep_average=train.get("ema_decay", 0.0) > 0,
         num_views=2 if train.get("cr_ctc_scale", 0.0) else 1,
         keep_copy=config.checkpoint.get("background", False),
+        is_compiled_whole=compiles_on(config, _device_type()),
         fused_ops=model.get("fused_ops", "off"),
         gradient_checkpointing=model.get("gradient_checkpointing", False),
         train_adapters_only=model.get("train_adapters_only", False),
         **{name: model[name] for name in ADAPTATION_FIELDS if name in model},
     )
+
+
+def _device_type() -> str:
+    """Returns the kind of device that training will use."""
+    return next((kind for kind in ("TPU", "GPU") if tf.config.list_physical_devices(kind)), "CPU")
 
 
 def available_memory() -> int | None:

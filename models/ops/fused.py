@@ -40,68 +40,80 @@ def called(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.function(function, autograph=False, reduce_retracing=True)
 
 
-def _dropped(x: tf.Tensor, rate: float, keys: Keys) -> tf.Tensor:
-    """Applies the dropout of `models.ops.keyed_random.dropout`, given its keys."""
+def dropped(x: tf.Tensor, rate: float, keys: Keys) -> tf.Tensor:
+    """Applies the dropout of `models.ops.keyed_random.dropout` to x [..., N], given its keys uint32 [...]."""
     if keys is None or rate == 0.0:
         return x
     scaled = tf.cast(tf.cast(x, tf.float32) * (1.0 / (1.0 - rate)), x.dtype)
     return tf.where(keep_of(keys, tf.shape(x)[-1], rate), scaled, tf.zeros([], x.dtype))
 
 
-@_compiled
-def _gelu_forward(x: tf.Tensor, keys: Keys, rate: float) -> tf.Tensor:
-    wide = tf.cast(x, tf.float32)
-    result = 0.5 * wide * (1.0 + tf.math.erf(wide * _SQRT_HALF))
-    return _dropped(tf.cast(result, x.dtype), rate, keys)
+def _as_it_is(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+    del upstream
+    return x
 
 
-@_compiled
-def _gelu_backward(x: tf.Tensor, upstream: tf.Tensor, keys: Keys, rate: float) -> tf.Tensor:
-    wide = tf.cast(x, tf.float32)
-    slope = 0.5 * (1.0 + tf.math.erf(wide * _SQRT_HALF)) + wide * tf.exp(-0.5 * wide * wide) * _DENSITY_AT_0
-    return tf.cast(slope * tf.cast(_dropped(upstream, rate, keys), tf.float32), x.dtype)
-
-
-@called
-def gelu(x: tf.Tensor, *, rate: float = 0.0, keys: Keys = None) -> tf.Tensor:
-    """Applies the exact GELU, then dropout; keeps only x for the backward pass.
+def keeping_input(
+    forward: Callable[..., tf.Tensor],
+    backward: Callable[..., tf.Tensor],
+    *,
+    again: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = _as_it_is,
+) -> Callable[..., tf.Tensor]:
+    """Makes an operation of x [..., N] with dropout that keeps only x for the backward pass.
 
     Args:
-        x: [..., N].
-        rate: Dropout rate.
-        keys: uint32 [...] of `UpdateRandom.vector_keys`; None drops nothing.
+        forward: (x, keys, rate) -> result of x's shape.
+        backward: (x, upstream gradient, keys, rate) -> gradient of x.
+        again: (x, upstream gradient) -> the x that `backward` gets.
+
+    Returns:
+        The operation. Its keywords are the dropout rate, and uint32 [...] of `UpdateRandom.vector_keys` as keys; None
+        drops nothing.
     """
 
-    @tf.custom_gradient
-    def compute(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        return _gelu_forward(x, keys, rate), lambda upstream: _gelu_backward(x, upstream, keys, rate)
+    @called
+    def run(x: tf.Tensor, *, rate: float = 0.0, keys: Keys = None) -> tf.Tensor:
+        @tf.custom_gradient
+        def compute(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+            return forward(x, keys, rate), lambda upstream: backward(again(x, upstream), upstream, keys, rate)
 
-    return compute(x)
+        return compute(x)
+
+    return run
 
 
-@_compiled
-def _swish_forward(x: tf.Tensor, keys: Keys, rate: float) -> tf.Tensor:
+def gelu_forward(x: tf.Tensor, keys: Keys, rate: float) -> tf.Tensor:
+    """Returns the exact GELU of x under dropout."""
     wide = tf.cast(x, tf.float32)
-    return _dropped(tf.cast(wide * tf.sigmoid(wide), x.dtype), rate, keys)
+    result = 0.5 * wide * (1.0 + tf.math.erf(wide * _SQRT_HALF))
+    return dropped(tf.cast(result, x.dtype), rate, keys)
 
 
-@_compiled
-def _swish_backward(x: tf.Tensor, upstream: tf.Tensor, keys: Keys, rate: float) -> tf.Tensor:
+def gelu_backward(x: tf.Tensor, upstream: tf.Tensor, keys: Keys, rate: float) -> tf.Tensor:
+    """Returns the gradient of `gelu_forward`."""
+    wide = tf.cast(x, tf.float32)
+    slope = 0.5 * (1.0 + tf.math.erf(wide * _SQRT_HALF)) + wide * tf.exp(-0.5 * wide * wide) * _DENSITY_AT_0
+    return tf.cast(slope * tf.cast(dropped(upstream, rate, keys), tf.float32), x.dtype)
+
+
+gelu = keeping_input(_compiled(gelu_forward), _compiled(gelu_backward))
+
+
+def swish_forward(x: tf.Tensor, keys: Keys, rate: float) -> tf.Tensor:
+    """Returns x times its sigmoid under dropout."""
+    wide = tf.cast(x, tf.float32)
+    return dropped(tf.cast(wide * tf.sigmoid(wide), x.dtype), rate, keys)
+
+
+def swish_backward(x: tf.Tensor, upstream: tf.Tensor, keys: Keys, rate: float) -> tf.Tensor:
+    """Returns the gradient of `swish_forward`."""
     wide = tf.cast(x, tf.float32)
     gate = tf.sigmoid(wide)
     slope = gate * (1.0 + wide * (1.0 - gate))
-    return tf.cast(slope * tf.cast(_dropped(upstream, rate, keys), tf.float32), x.dtype)
+    return tf.cast(slope * tf.cast(dropped(upstream, rate, keys), tf.float32), x.dtype)
 
 
-@called
-def swish(x: tf.Tensor, *, rate: float = 0.0, keys: Keys = None) -> tf.Tensor:
-    """Applies x times its sigmoid, then dropout; keeps only x for the backward pass. Arguments as for `gelu`."""
-
-    @tf.custom_gradient
-    def compute(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        return _swish_forward(x, keys, rate), lambda upstream: _swish_backward(x, upstream, keys, rate)
-
-    return compute(x)
+swish = keeping_input(_compiled(swish_forward), _compiled(swish_backward))
 
 
 @_compiled
@@ -176,12 +188,12 @@ def layer_norm(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, *, epsilon: fl
 
 @_compiled
 def _add_forward(x: tf.Tensor, residual: tf.Tensor, keys: Keys, rate: float, factor: float) -> tf.Tensor:
-    return residual + _scaled(_dropped(x, rate, keys), factor)
+    return residual + _scaled(dropped(x, rate, keys), factor)
 
 
 @_compiled
 def _drop(x: tf.Tensor, keys: Keys, rate: float, factor: float) -> tf.Tensor:
-    return _scaled(_dropped(x, rate, keys), factor)
+    return _scaled(dropped(x, rate, keys), factor)
 
 
 def _scaled(x: tf.Tensor, factor: float) -> tf.Tensor:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeGuard
+
 import tensorflow as tf
 
-from models.ops import fused, relative_bias
+from common.whole_compilation import is_compiled_whole
+from models.ops import fused, recomputed, relative_bias
 from models.ops.attention_logits import masked_logits
 from models.ops.depthwise import depthwise_convolution, fast_depthwise_convolution
 from models.ops.devices import device_type, on_cpu
@@ -23,6 +27,23 @@ def swish(x: tf.Tensor) -> tf.Tensor:
     return x * tf.sigmoid(x)  # tf.nn.silu has a custom gradient, which layer drop cannot differentiate
 
 
+def _computes_again(random: UpdateRandom | None) -> TypeGuard[UpdateRandom]:
+    """Returns whether XLA compiles what is traced now as a part of a whole training step."""
+    return random is not None and (is_compiled_whole() or device_type() == "TPU")
+
+
+def _attention_keys(query: tf.Tensor, random: UpdateRandom, *, stream: int) -> tf.Tensor:
+    """Returns the keys of the random numbers of attention, uint32 [B, H, F], for queries [B, H, F, D / H]."""
+    shape = tf.shape(query)
+    return random.vector_keys([shape[0], query.shape[1], shape[2], shape[2]], stream=stream)
+
+
+def _paired_logits(query: tf.Tensor, key: tf.Tensor, key_bias: tf.Tensor, pair_bias: tf.Tensor) -> tf.Tensor:
+    """Returns query key^T + key_bias + pair_bias, ready for the softmax; see `Operations.attention`."""
+    logits = masked_logits(query, key, key_bias)
+    return logits + tf.cast(pair_bias, logits.dtype)  # on a CPU oneDNN's product adds it
+
+
 ACTIVATIONS = {"gelu": gelu, "swish": swish, "relu": tf.nn.relu}
 
 
@@ -35,6 +56,8 @@ class Operations:
 
     def gelu(self, x: tf.Tensor, random: UpdateRandom | None, *, rate: float = 0.0, stream: int = 0) -> tf.Tensor:
         """Returns the GELU of x [B, ...] under dropout."""
+        if _computes_again(random):
+            return recomputed.gelu(x, rate=rate, keys=random.vector_keys(tf.shape(x), stream=stream) if rate else None)
         return dropout(gelu(x), rate, random, stream=stream)
 
     def activation(
@@ -43,6 +66,8 @@ class Operations:
         """Returns an activation of `ACTIVATIONS` of x [B, ...] under dropout."""
         if kind == "gelu":
             return self.gelu(x, random, rate=rate, stream=stream)
+        if kind == "swish" and _computes_again(random):
+            return recomputed.swish(x, rate=rate, keys=random.vector_keys(tf.shape(x), stream=stream) if rate else None)
         return dropout(ACTIVATIONS[kind](x), rate, random, stream=stream)
 
     def gated_linear_unit(self, x: tf.Tensor, random: UpdateRandom | None) -> tf.Tensor:
@@ -104,12 +129,18 @@ class Operations:
             positions: Added to the logits; None adds nothing.
             pair_bias: [B, H, F, F], added to the logits instead; None adds nothing.
         """
-        if positions is None:
-            logits = masked_logits(query, key, key_bias)
-        else:
-            logits = positioned_logits(query, key, key_bias, gate, positions.matrix)
-        if pair_bias is not None:
-            logits += tf.cast(pair_bias, logits.dtype)  # on a CPU oneDNN's product adds it
+        more: tuple[tf.Tensor, ...] = ()
+        make_logits: Callable[..., tf.Tensor] = masked_logits
+        if positions is not None:
+            make_logits, more = positioned_logits, (gate, positions.matrix)
+        elif pair_bias is not None:
+            make_logits, more = _paired_logits, (pair_bias,)
+        if _computes_again(random):
+            keys = _attention_keys(query, random, stream=stream) if rate else None
+            return recomputed.attention(
+                query, key, value, key_bias, *more, make_logits=make_logits, rate=rate, keys=keys
+            )
+        logits = make_logits(query, key, key_bias, *more)
         probs = tf.nn.softmax(logits, axis=-1)  # [B, H, F, F]
         return tf.matmul(dropout(tf.cast(probs, value.dtype), rate, random, stream=stream), value)
 
@@ -234,8 +265,7 @@ class FusedOperations(Operations):
                 query, key, value, key_bias, random,
                 rate=rate, stream=stream, gate=gate, positions=positions, pair_bias=pair_bias,
             )  # fmt: skip
-        shape = tf.shape(query)
-        keys = random.vector_keys([shape[0], query.shape[1], shape[2], shape[2]], stream=stream) if rate else None
+        keys = _attention_keys(query, random, stream=stream) if rate else None
         return fused.attention(query, key, value, key_bias, gate, positions, rate=rate, keys=keys, pair_bias=pair_bias)
 
     def positions(self, by_distance: tf.Tensor, random: UpdateRandom | None, *, dtype: tf.DType) -> Positions:

@@ -150,6 +150,17 @@ def test_without_fused_operations_more_is_kept():
     assert without > 1.5 * fused
 
 
+def test_a_step_compiled_whole_keeps_what_xla_was_seen_to_keep():
+    """XLA's temporary buffers of two updates (docs/results/0179), whose difference is free of all that is fixed."""
+    two, four = (
+        measure(num_layers=6, is_compiled_whole=True).memory_bytes(num_rows, 246_000, True) for num_rows in (2, 4)
+    )
+    assert (four - two) / 2**30 == pytest.approx(1.509 - 0.903, rel=0.05)
+    # A step that evaluates keeps nothing for a backward pass either way.
+    sizes = [measure(is_compiled_whole=whole).memory_bytes(4, 246_000, False) for whole in (False, True)]
+    assert sizes[0] == sizes[1]
+
+
 def test_operations_of_training_are_those_that_tensorflow_counts_in_the_forward_pass_times_three():
     num_samples = 16_000
     model = build_model(source="native", preset="tiny", hub_handle="", vocab_size=32, fused_ops="off")

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from configs import base, debug
 from engine.config import builders, recorded_run, validation
-from engine.config.compilation import check_compilation, choose_loss, compiles_steps, describe_compilation
+from engine.config.compilation import check_compilation, choose_loss, compiles_on, compiles_steps, describe_compilation
 from engine.distributed import strategy as runtime
 from engine.experiment import RESUMABLE_FIELDS
 from engine.workdir import folder as workdirs
@@ -58,6 +58,11 @@ def test_auto_compiles_nothing_on_a_cpu_and_on_and_off_are_obeyed(strategy):
 )
 def test_auto_compiles_on_a_gpu_where_shapes_are_few_and_all_can_be_compiled(fields, wanted, strategy, on_gpu):
     assert compiles_steps(with_fields(**fields), strategy) == wanted
+
+
+def test_what_a_device_compiles_is_known_without_a_strategy():
+    config = with_fields(data__num_buckets=8)
+    assert [compiles_on(config, kind) for kind in ("CPU", "GPU", "TPU")] == [False, True, True]
 
 
 def test_a_run_of_an_older_version_has_neither_field(strategy):

@@ -43,6 +43,18 @@ def test_the_largest_batch_of_base_fits_and_one_row_more_does_not(run, monkeypat
     assert int(more.removeprefix("the doctor foresees at most ").split()[0]) > 2 * rows
 
 
+def test_a_gpu_that_compiles_whole_steps_is_foreseen_to_hold_more_rows(run, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 80 * GB)
+    monkeypatch.setattr(memory, "_device_type", lambda: "GPU")
+    rows = []
+    for choice in ("auto", "off"):
+        config = config_of_base()
+        config.runtime.jit_compile = choice
+        found = memory.foresee(config, run=run, training=True, measure_model=measure_model)
+        rows.append(int(found.removeprefix("the doctor foresees at most ").split()[0]))
+    assert rows[0] > 1.5 * rows[1]
+
+
 def test_a_device_too_small_for_a_single_row_is_said_to_be(run, monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: GB)
     found = memory.foresee(config_of_base(), run=run, training=True, measure_model=measure_model)
