@@ -99,6 +99,21 @@ def states(paths: Sequence[PathLike]) -> list[FileState]:
         return list(pool.map(state, paths))
 
 
+def states_or_none(paths: Sequence[PathLike]) -> list[FileState | None]:
+    """Returns the `state` of many files, None for one that is absent or cannot be asked for."""
+
+    def find(path: PathLike) -> FileState | None:
+        try:
+            return state(path)
+        except (OSError, ValueError):  # ValueError: no file can have this name
+            return None
+
+    if not any(map(is_remote, paths)):
+        return list(map(find, paths))
+    with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
+        return list(pool.map(find, paths))
+
+
 def glob(folder: PathLike, pattern: str) -> list[str]:
     """Returns the paths under a folder that match a pattern, sorted; `*` matches within one level."""
     if not is_remote(folder):

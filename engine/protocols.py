@@ -265,6 +265,9 @@ class UnlabelledCorpus(Protocol):
     def __iter__(self) -> Iterator[Any]:
         """Yields an `UnlabelledRecording` of each row; of a row without one its `name` and `reason`."""
 
+    def with_versions(self) -> Iterator[tuple[Any, dict[str, Any]]]:
+        """Yields each row with JSON values that differ if its recording, or its line in a list, has changed."""
+
 
 class EvalData(Protocol):
     """A named evaluation set."""

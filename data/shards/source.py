@@ -93,6 +93,14 @@ class TFRecordSource:
         """Utterance id -> further fields of the manifest that the shards were made of."""
         return {name: fields for name, fields in zip(self.utterance_ids, self._fields, strict=True) if fields}
 
+    def shard_path(self, index: int) -> str:
+        """Returns the path of the shard that holds an utterance."""
+        return self._shard_paths[int(self._shard[index])]
+
+    def crc32(self, index: int) -> int:
+        """Returns the checksum of an utterance's record."""
+        return int(self._crc32[index])
+
     def read_waveform(self, index: int) -> np.ndarray:
         """Returns the samples of an utterance; raises InputError if its record is damaged."""
         length, offset = int(self._length[index]), int(self._offset[index])

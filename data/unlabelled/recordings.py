@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import soxr
 
+from data.archives.address import archive_of
 from data.audio.decoding import SAMPLE_RATE, load_audio, read_header, resampled_length
 from data.audio.streaming import stream_audio
 from data.common.errors import InputError
@@ -39,6 +41,15 @@ class FileRecording:
         self.reference = reference
         self._row = row
         self._on_rate_mismatch = on_rate_mismatch
+
+    @property
+    def file(self) -> str:
+        """The file that holds the audio: an archive, if the recording lies in one."""
+        return archive_of(self._row.path)
+
+    def digest(self) -> str:
+        """Returns a digest of what decides about the labels beside the audio: the segment, the channel, the texts."""
+        return _digest(*self._row.time, self._row.channel, self.utterance_id, self.speaker_id, self.reference)
 
     @functools.cached_property
     def _place(self) -> tuple[Segment, int]:
@@ -123,6 +134,16 @@ class ShardRecording:
         self._index = index
         self._written = ""
 
+    @property
+    def file(self) -> str:
+        """The shard that holds the record."""
+        return self._source.shard_path(self._index)
+
+    def digest(self) -> str:
+        """Returns a digest of what the index says of the record."""
+        crc32 = self._source.crc32(self._index)
+        return _digest(crc32, self.utterance_id, self.speaker_id, self.reference)
+
     def count_samples(self, speed: float = 1.0) -> int:
         """Returns the number of samples at 16 kHz when played at a speed."""
         return samples_at(int(self._source.num_samples[self._index]), speed)
@@ -177,6 +198,10 @@ def at_speed(blocks: Iterable[np.ndarray], speed: float, num_samples: int) -> It
     # soxr returns up to two samples fewer or more than the length says.
     last = resampler.resample_chunk(np.zeros(0, np.float32), last=True)[:left]
     yield np.pad(last, (0, left - len(last)))
+
+
+def _digest(*values: object) -> str:
+    return hashlib.blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def _folder(output: str) -> str:

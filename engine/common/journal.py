@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 from common import storage
 from common.json_files import MalformedFileError, parse_object
@@ -44,7 +44,6 @@ class Journal:
     Attributes:
         path: The file.
         num_rows: Number of rows done.
-        last_name: Field "name" of the last row; "" without rows.
     """
 
     def __init__(self, path: str, settings: Mapping[str, Any]) -> None:
@@ -56,11 +55,10 @@ class Journal:
         """
         self.path = path
         self.num_rows = 0
-        self.last_name = ""
         self._settings = json_line({"settings": settings})
         self._file: BinaryIO | None = None
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         """Takes the lock, drops a line that was cut off while written, and counts the rows.
 
         Raises:
@@ -73,7 +71,7 @@ class Journal:
             end = self._read(file)
             file.truncate(end)
             if not end:
-                self._write(self._settings)
+                self._write(self._settings.encode("utf-8"))
         except BaseException:
             file.close()
             raise
@@ -109,8 +107,7 @@ class Journal:
                     continue
                 if number == 1:
                     self._check_settings(first)
-                self.num_rows += 1
-                self.last_name = str(self._parse(line, number).get("name", ""))
+                self._note(self._parse(line, number), end - len(line))
         return end if self.num_rows or first.decode("utf-8", "replace") == self._settings else 0
 
     def _check_settings(self, line: bytes) -> None:
@@ -138,12 +135,20 @@ class Journal:
         Raises:
             OSError: The file cannot be written; the rows written before stay.
         """
-        self._write("".join(map(json_line, rows)))
-        self.num_rows += len(rows)
-
-    def _write(self, text: str) -> None:
         assert self._file is not None
-        content = text.encode("utf-8")
+        start = os.fstat(self._file.fileno()).st_size
+        lines = [json_line(row).encode("utf-8") for row in rows]
+        self._write(b"".join(lines))
+        for row, line in zip(rows, lines, strict=True):
+            self._note(row, start)
+            start += len(line)
+
+    def _note(self, row: Mapping[str, Any], start: int) -> None:
+        """Counts a row that begins at byte `start` of the file."""
+        self.num_rows += 1
+
+    def _write(self, content: bytes) -> None:
+        assert self._file is not None
         size = os.fstat(self._file.fileno()).st_size
         with named_errors(self.path):
             try:

@@ -8,6 +8,7 @@ import itertools
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,20 +16,30 @@ import tensorflow as tf
 
 from common.split_paths import join_split_paths
 from engine.common import files
-from engine.common.journal import Journal, journal_path
+from engine.common.journal import journal_path
 from engine.common.progress import progress_bar
 from engine.common.signals import StopOnSignal
 from engine.distributed import strategy as runtime
 from engine.inference.inputs import find_audio
 from engine.inference.loading import GREEDY, ReadingOptions, identify_weights, load_transcriber, read_text_rules
-from engine.protocols import Components
+from engine.protocols import Components, UnlabelledCorpus
 from engine.pseudo_labels import labeller as labellers
+from engine.pseudo_labels.label_journal import LabelJournal
 from engine.pseudo_labels.labeller import Labeller
 from engine.pseudo_labels.labels import UNREADABLE
 from engine.pseudo_labels.left_out import left_out_path
 from engine.pseudo_labels.summary import Summary
 
 _NUM_SHOWN = 10  # unreadable recordings printed; all are in the file of what was left out
+
+
+@dataclasses.dataclass(frozen=True)
+class _Todo:
+    """A row that has no labels, or those of another version of its recording."""
+
+    row: Any
+    index: int
+    version: dict[str, Any]
 
 
 def run(
@@ -48,7 +59,7 @@ def run(
 
     The labels that are kept go to `output`, a manifest of format jsonl, and the others with the reason to the file of
     `left_out_path`, both at the end. Until then what is done is in OUTPUT.partial, from which the same command
-    continues.
+    continues; it labels a row anew if the recording or its line in a manifest has changed since.
 
     Args:
         parts: Callables of data and models.
@@ -93,10 +104,11 @@ def run(
         "second_checkpoint": identify_weights(second),
         **how,
     }
-    with Journal(partial, files.to_json_value(settings)) as journal:
-        rows = _skip_done(iter(corpus), journal, num_rows)
-        if journal.num_rows < num_rows:
-            _label_all(load(), rows, journal, num_rows=num_rows)
+    with LabelJournal(partial, files.to_json_value(settings)) as journal:
+        _check_inputs(corpus, journal, num_rows)
+        todo = _find_todo(corpus, journal)
+        if first := next(todo, None):
+            _label_all(load(), itertools.chain([first], todo), journal, num_rows=num_rows)
         return _finish(journal, output)
 
 
@@ -139,45 +151,71 @@ def _load(
     )
 
 
-def _skip_done(rows: Iterator[Any], journal: Journal, num_rows: int) -> Iterator[Any]:
-    """Returns the rows that the journal does not hold yet.
+def _check_inputs(corpus: UnlabelledCorpus, journal: LabelJournal, num_rows: int) -> None:
+    """Prints from which row on the command continues.
 
     Raises:
         ValueError: The inputs are not those of the journal's rows.
     """
-    done = journal.num_rows
-    name = ""
-    for row in itertools.islice(rows, done):
-        name = row.name
-    if done > num_rows or name != journal.last_name:
+    done = journal.num_done
+    if not done:
+        return
+    last = next(itertools.islice(corpus, done - 1, None), None)
+    if done > num_rows or last is None or last.name != journal.last_name:
         raise ValueError(
             f"{journal.path} holds {done} rows up to {journal.last_name}, and --inputs has other rows now: give the "
             "same inputs again, or delete the file to begin anew"
         )
-    if done:
-        print(f"continues behind row {done} of {num_rows}, {journal.last_name}")
-    return rows
+    print(f"continues behind row {done} of {num_rows}, {journal.last_name}")
+    if journal.num_unversioned:
+        print(
+            f"{journal.num_unversioned} rows of {journal.path} are from a version of this program that did not note "
+            "the state of recordings: if some have changed, delete the file to begin anew"
+        )
 
 
-def _label_all(labeller: Labeller, rows: Iterator[Any], journal: Journal, *, num_rows: int) -> None:
-    """Labels the rows that are left and keeps them in the journal; a signal may end this at any time."""
+def _find_todo(corpus: UnlabelledCorpus, journal: LabelJournal) -> Iterator[_Todo]:
+    """Yields the rows that the journal lacks, and those that have changed since."""
+    done = journal.latest()
+    for index, (row, version) in enumerate(corpus.with_versions()):
+        before = next(done, None)
+        if before is None or before.get("name") != row.name or before.get("version", version) != version:
+            yield _Todo(row, index, version)
+
+
+def _label_all(labeller: Labeller, todo: Iterator[_Todo], journal: LabelJournal, *, num_rows: int) -> None:
+    """Labels rows and keeps them in the journal; a signal may end this at any time."""
     start_secs, audio_secs = time.monotonic(), 0.0
-    with progress_bar(total=num_rows, description="pseudo_label", unit="utt", initial=journal.num_rows) as bar:
-        for some in labeller.split(rows):
-            done = labeller.label(some)
+    num_before, num_changed = journal.num_done, 0
+    taken: deque[_Todo] = deque()
+
+    def take() -> Iterator[Any]:
+        for one in todo:
+            taken.append(one)
+            yield one.row
+
+    with progress_bar(total=num_rows, description="pseudo_label", unit="utt", initial=num_before) as bar:
+        for some in labeller.split(take()):
+            done = []
+            for row in labeller.label(some):
+                one = taken.popleft()
+                done.append({**row, "index": one.index, "version": one.version})
             journal.append(done)
+            num_changed += sum(row["index"] < num_before for row in done)
             audio_secs += sum(row["audio_secs"] for row in done)
             bar.set_postfix_str(f"RTFx {audio_secs / (time.monotonic() - start_secs):.1f}", refresh=False)
-            bar.update(len(done))
+            bar.update(journal.num_done - bar.n)
     elapsed_secs = time.monotonic() - start_secs
+    if num_changed:
+        print(f"{num_changed} of the earlier rows had changed and were labelled anew")
     print(f"{audio_secs / 3600:.2f} h of audio in {elapsed_secs:.0f} s (RTFx {audio_secs / elapsed_secs:.1f})")
 
 
-def _finish(journal: Journal, output: str) -> int:
+def _finish(journal: LabelJournal, output: str) -> int:
     """Writes both files from the journal, prints the summary, and returns the exit status."""
     summary = Summary()
     unreadable: list[str] = []
-    for row in journal.rows():
+    for row in journal.latest():
         for label in row["labels"]:
             summary.add(label)
             if label["reason"] == UNREADABLE and len(unreadable) < _NUM_SHOWN:
@@ -197,10 +235,10 @@ def _finish(journal: Journal, output: str) -> int:
     return 2 if unreadable else 0
 
 
-def _labels(journal: Journal, *, kept: bool) -> Iterator[dict[str, Any]]:
+def _labels(journal: LabelJournal, *, kept: bool) -> Iterator[dict[str, Any]]:
     """Yields the lines of the manifest, or those of the file of what was left out."""
     hidden = {"reference_errors", "reference_chars"} | ({"reason"} if kept else set())
-    for row in journal.rows():
+    for row in journal.latest():
         for label in row["labels"]:
             if kept == (not label["reason"]):
                 yield {name: value for name, value in label.items() if name not in hidden}

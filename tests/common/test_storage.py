@@ -35,6 +35,7 @@ def test_every_kind_of_place_behaves_the_same(root: str) -> None:
     assert not storage.is_file(folder)
     assert storage.state(path).num_bytes == 11
     assert [state.num_bytes for state in storage.states([path, path])] == [11, 11]
+    assert storage.states_or_none([path, f"{path}.none", path]) == [storage.state(path), None, storage.state(path)]
     assert storage.read_bytes(path) == b"hello world"
     assert storage.read_range(path, 6, 3) == b"wor"
     assert storage.read_range(path, 9, 99) == b"ld"
@@ -51,6 +52,10 @@ def test_every_kind_of_place_behaves_the_same(root: str) -> None:
     storage.remove(storage.join(folder, "y.txt"))
     assert storage.list_names(folder) == storage.list_names(storage.join(root, "none")) == []
     assert storage.list_names(root) == ["a"]
+
+
+def test_a_name_that_no_file_can_have_has_no_state() -> None:
+    assert storage.states_or_none(["a\0.wav", "x" * 5_000, "odd://a.wav"]) == [None, None, None]
 
 
 @pytest.mark.parametrize("read", [storage.state, storage.read_bytes, storage.open_binary])

@@ -26,7 +26,6 @@ from data.open_corpus import open_source
 from data.shards.preparation import write_tfrecords
 from data.text.tokenizer import load_tokenizer
 from data.unlabelled.listing import UnlabelledCorpus, Unusable
-from engine.common.journal import Journal
 from engine.config import recorded_run
 from engine.config.decode import read_decode_file
 from engine.inference.inputs import find_audio
@@ -34,6 +33,7 @@ from engine.inference.serving import openai_json, tf_serving_json, uploads
 from engine.inference.serving.answers import Answer, RefusedError, one_line
 from engine.inference.serving.http_server import Limits, Service
 from engine.modes import report as command
+from engine.pseudo_labels.label_journal import LabelJournal
 from engine.report.history import write_history
 from models import convert
 from models.hugging_face import config as hf_config
@@ -209,13 +209,15 @@ def _read_unlabelled(folder: Path) -> None:
 
 
 def _make_journal(folder: Path) -> None:
-    with Journal(str(folder / "o.partial"), {"inputs": ["a"]}) as journal:
-        journal.append([{"name": f"{number}.wav", "labels": []} for number in range(4)])
+    with LabelJournal(str(folder / "o.partial"), {"inputs": ["a"]}) as journal:
+        for numbers in ((0, 1, 2, 3), (1, 3, 4)):
+            journal.append([{"name": f"{n}.wav", "labels": [], "index": n, "version": {}} for n in numbers])
 
 
 def _read_journal(folder: Path) -> None:
-    with Journal(str(folder / "o.partial"), {"inputs": ["a"]}) as journal:
+    with LabelJournal(str(folder / "o.partial"), {"inputs": ["a"]}) as journal:
         assert len(list(journal.rows())) == journal.num_rows
+        assert [row["index"] for row in journal.latest()] == list(range(journal.num_done))
 
 
 def _make_shards(folder: Path) -> None:

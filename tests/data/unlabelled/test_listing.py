@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -96,3 +97,71 @@ def test_a_folder_of_audio_and_one_of_shards_are_told_apart(tmp_path):
     assert corpus.count() == len(rows) == 4
     assert [row.reference for row in rows] == ["", "", "A", "B"]
     assert [row.utterance_id for row in rows] == ["a", "b", "a-2", "b-2"]
+
+
+def versions(*inputs):
+    return {row.name: version for row, version in open_corpus(*inputs).with_versions()}
+
+
+def test_a_version_changes_with_the_file_and_with_the_line(tmp_path):
+    for name in ("a", "b", "c"):
+        write_audio(tmp_path / f"{name}.wav", seed=ord(name))
+    fields = [{"audio_filepath": f"{name}.wav", "offset": 0.1, "duration": 0.2} for name in ("a", "b", "c", "none")]
+    manifest = write_lines(tmp_path / "m.jsonl", *fields, "not json\n")
+    before = versions(manifest)
+    assert versions(manifest) == before and len(before) == 5
+    assert json.loads(json.dumps(before)) == before, "it is kept as JSON"
+
+    def changed():
+        now = versions(manifest)
+        return [name.rpartition("/")[2] for name in before if now.get(name) != before[name]]
+
+    write_audio(tmp_path / "b.wav", seed=1)
+    assert changed() == ["b.wav"]
+    for changes in ({"offset": 0.2}, {"duration": 0.3}, {"audio_channel": 0}, {"speaker": "ann"}, {"text": "hello"}):
+        write_lines(manifest, fields[0], fields[1], {**fields[2], **changes}, fields[3], "not json\n")
+        assert changed() == ["b.wav", "c.wav"], changes
+    write_audio(tmp_path / "none.wav")
+    write_lines(manifest, *fields, "{}\n")
+    assert changed() == ["b.wav", "none.wav", "m.jsonl:5"]
+
+
+def test_the_version_of_a_record_is_that_of_its_shard_and_of_the_record(tmp_path):
+    for name in ("a", "b"):
+        write_audio(tmp_path / f"{name}.wav", seed=ord(name))
+    rows = [{"audio_filepath": f"{name}.wav", "text": name} for name in ("a", "b")]
+    shards = write_shards(write_lines(tmp_path / "m.jsonl", *rows), tmp_path / "shards")
+    before = versions(shards)
+    assert versions(shards) == before
+    assert len({json.dumps(version["audio"]) for version in before.values()}) == 1
+    assert len({version["row"] for version in before.values()}) == 2
+    (path,) = shards.glob("*.tfrecord")
+    status = path.stat()
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    now = versions(shards)
+    assert all(now[name]["audio"] != before[name]["audio"] for name in before)
+    assert all(now[name]["row"] == before[name]["row"] for name in before)
+
+
+def test_the_version_of_a_recording_in_an_archive_is_that_of_the_archive(tmp_path):
+    write_audio(tmp_path / "a.wav")
+    content = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "x.tar").write_bytes(content)
+    manifest = write_lines(tmp_path / "m.jsonl", {"audio_filepath": f"x.tar#bytes=0+{len(content)}"})
+    (before,) = versions(manifest).values()
+    assert before["audio"][0] == len(content)
+    (tmp_path / "x.tar").write_bytes(content + b" ")
+    (now,) = versions(manifest).values()
+    assert now["audio"][0] == len(content) + 1
+
+
+def test_files_are_asked_for_their_states_before_more_rows_are_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.unlabelled.listing._ROWS_AT_ONCE", 2)
+    asked = []
+    monkeypatch.setattr("common.storage.states_or_none", lambda files: asked.append(len(files)) or [None] * len(files))
+    manifest = write_lines(tmp_path / "m.jsonl", *({"audio_filepath": f"{number}.wav"} for number in range(5)))
+    corpus = open_corpus(manifest).with_versions()
+    for _ in range(3):
+        next(corpus)
+    assert asked == [2, 2]
+    assert len(list(corpus)) == 2 and asked == [2, 2, 1]

@@ -6,6 +6,8 @@ The data and the tiny model are the real ones; the model is random, so every bou
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ import tensorflow as tf
 import run as program
 from configs import base
 from data.batches.datasets import build_train_data
+from data.corpus.manifest import read_jsonl
+from data.shards.preparation import write_tfrecords
 from engine import experiment
 from engine.checkpointing.best import BestCheckpoint
 from engine.config import builders
@@ -163,6 +167,151 @@ def test_other_inputs_do_not_continue_what_was_begun(parts, workdir, manifest, t
     copy.write_text("".join(reversed(lines)), encoding="utf-8")
     with pytest.raises(ValueError, match="and --inputs has other rows now: give the same inputs again"):
         label(parts, workdir, str(copy), output)
+
+
+@pytest.fixture
+def own(manifest, tmp_path):
+    """A copy of the manifest and its recordings that a test may change."""
+    shutil.copytree(Path(manifest).parent, tmp_path / "own")
+    return tmp_path / "own/m.jsonl"
+
+
+@pytest.fixture
+def interrupted(parts, workdir, monkeypatch):
+    """Starts a labelling, two rows at a time, that a signal ends before its group `num_groups`."""
+    label_rows = Labeller.label
+
+    def start(manifest, output, *, num_groups):
+        names = []
+
+        def until_the_signal(self, rows):
+            if len(names) == num_groups:
+                raise SystemExit(143)
+            names.append([row.name.rpartition("/")[2] for row in rows])
+            return label_rows(self, rows)
+
+        with monkeypatch.context() as patched:
+            patched.setattr("engine.pseudo_labels.labeller._BATCHES_AT_ONCE", 1)
+            patched.setattr(Labeller, "label", until_the_signal)
+            with pytest.raises(SystemExit):
+                label(parts, workdir, manifest, output)
+        assert not output.exists()
+        return names
+
+    return start
+
+
+@pytest.fixture
+def labelled(monkeypatch):
+    """The names of the rows that are labelled from now on."""
+    names, label_rows = [], Labeller.label
+    monkeypatch.setattr(
+        Labeller,
+        "label",
+        lambda self, rows: names.extend(row.name.rpartition("/")[2] for row in rows) or label_rows(self, rows),
+    )
+    return names
+
+
+def say(path, seed, num_samples=11_000):
+    soundfile.write(path, np.random.default_rng(seed).uniform(-0.5, 0.5, num_samples), 16_000)
+
+
+def both(output):
+    """The lines of both files of a labelling."""
+    return read(output), read(output.with_name(f"{output.stem}.left_out.jsonl"))
+
+
+def test_recordings_that_changed_after_an_interruption_are_labelled_anew(
+    parts, workdir, own, tmp_path, interrupted, labelled, capsys
+):
+    output = tmp_path / "pseudo.jsonl"
+    # Of the file: 0, 1, 2, none, a line that is no row, 3, 4, 5, 6.
+    assert len(interrupted(str(own), output, num_groups=3)) == 3
+    for number in (0, 2, 3):
+        say(own.with_name(f"{number}.wav"), 100 + number)
+    own.with_name("1.wav").unlink()
+    say(own.with_name("none.wav"), 100)
+    # The next process is ended too, before it has come to the rows that nobody has labelled.
+    assert interrupted(str(own), output, num_groups=1) == [["0.wav", "1.wav"]]
+    say(own.with_name("0.wav"), 200)
+    labelled.clear()
+    capsys.readouterr()
+    assert label(parts, workdir, str(own), output) == 2
+    assert labelled == ["0.wav", "2.wav", "none.wav", "3.wav", "4.wav", "5.wav", "6.wav"]
+    printed = capsys.readouterr().out
+    assert "continues behind row 6 of 9" in printed
+    assert "4 of the earlier rows had changed and were labelled anew\n" in printed
+    label(parts, workdir, str(own), tmp_path / "straight.jsonl")
+    assert [line["utterance_id"] for line in read(output)] == ["0", "2", "none", "3", "4", "5", "6"]
+    # Batches of other rows round differently.
+    for found, expected in zip(both(output), both(tmp_path / "straight.jsonl"), strict=True):
+        for one, other in zip(found, expected, strict=True):
+            assert one.pop("confidence", 0) == pytest.approx(other.pop("confidence", 0), abs=1e-3)
+            assert one == other
+
+
+def test_a_line_whose_segment_changed_is_labelled_anew(parts, workdir, own, tmp_path, interrupted, labelled):
+    output = tmp_path / "pseudo.jsonl"
+    lines = [{"audio_filepath": "6.wav", "offset": 0.1 * number, "duration": 0.2} for number in range(5)]
+    own.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    interrupted(str(own), output, num_groups=2)
+    lines[1]["duration"] = 0.3
+    own.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    labelled.clear()
+    assert label(parts, workdir, str(own), output) == 0
+    assert labelled == ["6.wav", "6.wav"]
+    assert [line["duration"] for line in read(output)] == pytest.approx([0.2, 0.3, 0.2, 0.2, 0.2])
+
+
+def test_shards_that_were_made_again_are_labelled_anew(parts, workdir, own, tmp_path, interrupted, labelled):
+    lines = [{"audio_filepath": f"{number}.wav", "text": "a"} for number in range(5)]
+    own.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    output, shards = tmp_path / "pseudo.jsonl", tmp_path / "shards"
+
+    def prepare():
+        write_tfrecords(utterances=read_jsonl(own), output=shards, num_shards=5, num_workers=1, split="dev")
+
+    prepare()
+    interrupted(str(shards), output, num_groups=2)
+    say(own.with_name("2.wav"), 102, soundfile.info(own.with_name("2.wav")).frames)
+    prepare()  # the shard whose recording is newer, beside the others
+    labelled.clear()
+    assert label(parts, workdir, str(shards), output) == 0
+    assert [name.rpartition(":")[2] for name in labelled] == ["2", "4"]
+    assert [line["utterance_id"] for line in read(output)] == list("01234")
+    written, _ = soundfile.read(tmp_path / read(output)[2]["audio_filepath"])
+    np.testing.assert_allclose(written, soundfile.read(own.with_name("2.wav"))[0], atol=1e-4)
+
+
+def test_a_recording_that_changed_before_the_files_were_written_is_labelled_anew(
+    parts, workdir, own, tmp_path, labelled, monkeypatch
+):
+    output = tmp_path / "pseudo.jsonl"
+    with monkeypatch.context() as patched:
+        patched.setattr(pseudo_label, "_finish", lambda journal, output: 143)
+        label(parts, workdir, str(own), output)
+    say(own.with_name("4.wav"), 104)
+    labelled.clear()
+    label(parts, workdir, str(own), output)
+    assert labelled == ["4.wav"]
+    assert [line["utterance_id"] for line in read(output)] == list("0123456")
+    assert read(output)[4]["duration"] == pytest.approx(11_000 / 16_000, abs=1e-4)
+
+
+def test_the_journal_of_an_older_version_continues_and_says_what_it_cannot_see(
+    parts, workdir, own, tmp_path, interrupted, labelled, capsys
+):
+    output, journal = tmp_path / "pseudo.jsonl", tmp_path / "pseudo.jsonl.partial"
+    interrupted(str(own), output, num_groups=2)
+    settings, *rows = read(journal)
+    rows = [{name: row[name] for name in ("name", "audio_secs", "labels")} for row in rows]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in (settings, *rows)), encoding="utf-8")
+    labelled.clear()
+    label(parts, workdir, str(own), output)
+    assert labelled == ["m.jsonl:5", "3.wav", "4.wav", "5.wav", "6.wav"]
+    assert "4 rows of" in (printed := capsys.readouterr().out) and "did not note the state of recordings" in printed
+    assert [line["utterance_id"] for line in read(output)] == list("0123456")
 
 
 def test_two_replicas_make_the_labels_of_one(parts, workdir, manifest, straight, tmp_path):
