@@ -1,28 +1,32 @@
 """Real spoken digits (the free-spoken-digit-dataset recordings, 8 kHz): four speakers train, a fifth is never heard.
 
-    python -m data.synthetic --output=runs/digits-corpus --num_train=3600 --sentence_ratio=0
-    python run.py --config=configs/digits.py:FOLDER --workdir=runs/digits --config.model.init=runs/quickstart
+    python run.py --config=configs/digits.py:FOLDER
+    python run.py --config=configs/digits.py:FOLDER,SPEAKER
+    python run.py --config=configs/digits.py:FOLDER,SPEAKER,SYNTHETIC
 
-FOLDER holds manifest.jsonl and its recordings; FOLDER,SPEAKER holds out another speaker than yweweler. Where
-runs/digits-corpus exists, a third of the audio of each epoch is synthetic. Without model.init the training starts from
-random weights. Each of the ten words is one token. Digits of one speaker are joined into rows of up to three and
-altered anew in each epoch, as other rooms, microphones and lines would (docs/results/0175).
+FOLDER holds manifest.jsonl and its recordings. SPEAKER is the one to hold out; without a name it is yweweler. With
+SYNTHETIC a third of the audio of each epoch is synthetic; it is a folder made by
+
+    python -m data.synthetic --output=SYNTHETIC --num_train=3600 --sentence_ratio=0
+
+The training starts from random weights; --config.model.init=runs/quickstart takes those of the quickstart, as
+docs/results/0175 did, with SYNTHETIC. Each of the ten words is one token. Digits of one speaker are joined into rows of
+up to three and altered anew in each epoch, as other rooms, microphones and lines would.
 """
-
-import os
 
 from ml_collections import ConfigDict
 
 from configs import base
 
 HELD_OUT_SPEAKER = "yweweler"
-SYNTHETIC = "runs/digits-corpus"
 
 
-def get_config(corpus: str = "datasets/fsdd") -> ConfigDict:
-    """Returns the config; `corpus` is FOLDER, or FOLDER,SPEAKER with the speaker to hold out."""
-    corpus, _, held_out = corpus.partition(",")
-    manifest = f"{corpus}/manifest.jsonl"
+def get_config(arguments: str = "datasets/fsdd") -> ConfigDict:
+    """Returns the config; `arguments` is FOLDER, FOLDER,SPEAKER or FOLDER,SPEAKER,SYNTHETIC."""
+    folder, held_out, synthetic, *more = (part.strip() for part in f"{arguments},,".split(","))
+    if any(more):
+        raise ValueError(f"{arguments!r} has more than three parts: give FOLDER,SPEAKER,SYNTHETIC")
+    manifest = f"{folder}/manifest.jsonl"
     config = base.get_small_config()
     config.model.hidden_dropout = 0.1
     config.model.attention_dropout = 0.1
@@ -33,9 +37,12 @@ def get_config(corpus: str = "datasets/fsdd") -> ConfigDict:
     config.data.train.input = manifest
     config.data.train.exclude_speakers = unseen["speakers"]
     config.data.vocab = "words"
-    if os.path.isdir(SYNTHETIC):
+    if synthetic:
+        config.data.prepare_command = (
+            f"python -m data.synthetic --output={synthetic} --num_train=3600 --sentence_ratio=0"
+        )
         config.data.more_train["synthetic"] = base.get_train_set(
-            format="librispeech", input=SYNTHETIC, split="train", weight=0.5
+            format="librispeech", input=synthetic, split="train", weight=0.5
         )
         config.data.sampling_alpha = 0.0
     config.data.concat_max_utterances = 3
