@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import math
 import re
+import socket
 from typing import TYPE_CHECKING, Any
 
 import tornado.iostream
@@ -24,22 +25,16 @@ from engine.inference.serving.batch_queue import QueueFullError
 if TYPE_CHECKING:
     from engine.inference.serving.http_server import Service
 
-# Time that a refused client may go on sending before it is hung up on: it reads no answer while it sends.
+# Time that a client may go on sending a body that has grown too large: it reads no answer while it sends.
 _LINGER_SECS = 5.0
+# Most bytes that a client may go on sending after it is refused, and how many of them are read at once.
+_MAX_DROPPED_BYTES = 10**9
+_CHUNK_BYTES = 64 * 1024
 _MAX_RETRY_AFTER_SECS = 60
 # Most digits of a Content-Length. Tornado reads no body of a longer one, and Python converts no number of thousands.
 _MAX_LENGTH_DIGITS = 18
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9-]+(\s*,\s*[A-Za-z0-9-]+)*")
 _PREFLIGHT_SECS = 600
-
-
-class ClientError(tornado.web.HTTPError):
-    """An HTTP status with a one-line message for the client."""
-
-    def __init__(self, status: int, message: str) -> None:
-        """Builds the error from its HTTP status code and its message."""
-        super().__init__(status)
-        self.message = message
 
 
 @tornado.web.stream_request_body
@@ -54,14 +49,33 @@ class Handler(tornado.web.RequestHandler):
         """The server that this request came to."""
         return self.settings["service"]
 
-    def prepare(self) -> None:
-        """Answers a preflight, and limits the size and the time of any other request's body."""
+    async def prepare(self) -> None:
+        """Answers a preflight, refuses what the headers alone show to be wrong, or makes ready for the body."""
         if self.answer_preflight():
             return
+        refusal = self.find_refusal() or self.accept_body()
+        if refusal is None:
+            return
+        headers = self.request.headers
+        if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
+            await self._hang_up(refusal)
+        else:
+            # In place of the route's method: Tornado would close the connection after an answer from here.
+            setattr(self, str(self.request.method).lower(), lambda *_: self.send_slowly(refusal))
+
+    def find_refusal(self) -> Answer | None:
+        """Returns the refusal of a request whose headers show that it cannot be answered, else None."""
+        if self.request.method in self._allowed_methods():
+            return None
+        return self.refuse(405, "Method Not Allowed")
+
+    def accept_body(self) -> Answer | None:
+        """Limits the size and the time of the body; returns the refusal of a body that cannot be taken, else None."""
         # Tornado would keep the body in memory, as long as the client likes to send it.
         limits = self.service.limits
         self.request.connection.set_max_body_size(limits.max_body_bytes)  # type: ignore[union-attr]
         self.request.connection.set_body_timeout(limits.body_timeout_secs)  # type: ignore[union-attr]
+        return None
 
     def data_received(self, chunk: bytes) -> None:
         """Drops a piece of the body."""
@@ -97,12 +111,59 @@ class Handler(tornado.web.RequestHandler):
         return answers.refuse(status, message)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Answers with the message of a `ClientError`, or else with the standard reason of the status."""
-        error = kwargs.get("exc_info", (None, None, None))[1]
-        message = error.message if isinstance(error, ClientError) else self._reason
-        if status_code == 405:  # not where it is raised: Tornado drops the headers that were set before an error
+        """Answers an error that Tornado raised, with the standard reason of its status."""
+        self.send(self.refuse(status_code, self._reason))
+
+    def send(self, answer: Answer) -> Any:
+        """Sends an answer; returns the future that ends with it."""
+        self._set_head(answer)
+        return self.finish(answer.body)
+
+    async def send_slowly(self, answer: Answer) -> None:
+        """Sends an answer; hangs up on a client that does not take it."""
+        with contextlib.suppress(tornado.iostream.StreamClosedError):
+            try:
+                await asyncio.wait_for(self.send(answer), self.service.limits.body_timeout_secs)
+            except TimeoutError:
+                self.request.connection.stream.close()  # type: ignore[union-attr]
+
+    async def _hang_up(self, answer: Answer) -> None:
+        """Sends an answer before the body has come, and ends the connection.
+
+        A socket that is closed with unread bytes resets its connection, and a client that sends everything before it
+        reads would lose the answer. So only the server's half is closed at once. What still comes is dropped, until the
+        client closes its half, or has used up the time of a body or `_MAX_DROPPED_BYTES`.
+        """
+        self._set_head(answer)
+        self.set_header("Connection", "close")
+        self.set_header("Content-Length", len(answer.body))
+        self.write(answer.body)
+        self.flush()
+        # Tornado reads no further request from a stream that is detached, and counts the connection until this returns.
+        stream = self.detach()
+        client = stream.socket
+        self.service.num_answering += 1
+        num_bytes = 0
+        with contextlib.closing(stream), contextlib.suppress(OSError):  # the client has gone, or its time is over
+            async with asyncio.timeout(self.service.limits.body_timeout_secs):
+                await stream.write(b"")  # until the answer is written
+                client.shutdown(socket.SHUT_WR)
+                while num_bytes < _MAX_DROPPED_BYTES:
+                    num_bytes += len(await stream.read_bytes(_CHUNK_BYTES, partial=True))
+                    await asyncio.sleep(0)  # a fast client would keep the server from the others
+        self.service.num_answering -= 1
+
+    def _set_head(self, answer: Answer) -> None:
+        """Sets the status and the headers of an answer."""
+        self.set_status(answer.status)
+        self.set_header("Content-Type", answer.content_type)
+        if answer.status == 405:
             self.set_header("Allow", ", ".join(self._allowed_methods()))
-        self.finish(self.refuse(status_code, message).body)
+        if answer.status == 503:
+            wait_secs = min(max(1, math.ceil(self.service.queue.secs_until_free)), _MAX_RETRY_AFTER_SECS)
+            self.set_header("Retry-After", str(wait_secs))
+        if self.service.is_draining or answer.status == 408:
+            self.set_header("Connection", "close")
 
     def _allowed_methods(self) -> list[str]:
         """Returns the methods that the route has."""
@@ -139,8 +200,14 @@ class BodyHandler(Handler):
         self._is_counted = False
         self._timer: object = None
 
+    def find_refusal(self) -> Answer | None:
+        """Returns the refusal of a request that is no POST, or whose headers the route refuses, else None."""
+        if self.request.method != "POST":
+            return self.refuse(405, f"{self.request.method} is not possible here; POST the body")
+        return self.check_headers()
+
     def check_headers(self) -> Answer | None:
-        """Returns the refusal of a request whose headers show that it cannot be answered, else None."""
+        """Returns the refusal of a POST whose headers show that it cannot be answered, else None."""
         if self.service.is_draining:
             return self.refuse(503, "the server is going away; try again later")
         length = self.request.headers.get("Content-Length", "0")
@@ -163,29 +230,15 @@ class BodyHandler(Handler):
         logging.error("a body cannot be kept: %s", error)
         return self.refuse(503, "there is no space for the body; try again later")
 
-    def prepare(self) -> None:
-        """Checks the headers, and opens a file for the body or prepares the refusal."""
-        if self.answer_preflight():
-            return
-        if self.request.method != "POST":
-            raise ClientError(405, f"{self.request.method} is not possible here; POST the body")
+    def accept_body(self) -> Answer | None:
+        """Opens a file for the body; returns the refusal where that cannot be, else None."""
+        try:
+            self._body = uploads.Body(self.service.folder)
+        except OSError as error:
+            return self._no_space(error)
         self._count(1)
-        self._refusal = self.check_headers()
         self._timer = IOLoop.current().call_later(self.service.limits.body_timeout_secs, self._end_slow_body)
-        if self._refusal is None:
-            try:
-                self._body = uploads.Body(self.service.folder)
-                return
-            except OSError as error:
-                self._refusal = self._no_space(error)
-        headers = self.request.headers
-        if (
-            headers.get("Expect", "").lower() == "100-continue"  # it has not begun to send, and now it does not
-            or len(headers.get("Content-Length", "")) > _MAX_LENGTH_DIGITS
-        ):
-            self._send(self._refusal)
-        else:
-            self._linger()
+        return None
 
     def data_received(self, chunk: bytes) -> None:
         """Writes a piece of the body into its file, or drops it once the request is refused."""
@@ -210,7 +263,7 @@ class BodyHandler(Handler):
         self._stop_timer()
         if self._refusal is None:
             self._refusal = await self._answer()
-        await self._send_slowly(self._refusal)
+        await self.send_slowly(self._refusal)
 
     async def _answer(self) -> Answer:
         """Waits for a place in the queue and then for what comes out of it."""
@@ -242,29 +295,10 @@ class BodyHandler(Handler):
         except Exception:  # logged by the queue
             return self.refuse(500, "the request failed here; the server's log says why")
 
-    def _send(self, answer: Answer) -> Any:
-        self._stop_timer()
-        self.set_status(answer.status)
-        self.set_header("Content-Type", answer.content_type)
-        if answer.status == 503:
-            wait_secs = min(max(1, math.ceil(self.service.queue.secs_until_free)), _MAX_RETRY_AFTER_SECS)
-            self.set_header("Retry-After", str(wait_secs))
-        if self.service.is_draining or answer.status == 408:
-            self.set_header("Connection", "close")
-        return self.finish(answer.body)
-
-    async def _send_slowly(self, answer: Answer) -> None:
-        """Sends an answer; hangs up on a client that does not take it."""
-        with contextlib.suppress(tornado.iostream.StreamClosedError):
-            try:
-                await asyncio.wait_for(self._send(answer), self.service.limits.body_timeout_secs)
-            except TimeoutError:
-                self.request.connection.stream.close()  # type: ignore[union-attr]
-
     def _end_slow_body(self) -> None:
         if not self._finished:
             secs = self.service.limits.body_timeout_secs
-            self._send(self.refuse(408, f"the body did not arrive within {secs:g} s"))
+            self.send(self.refuse(408, f"the body did not arrive within {secs:g} s"))
 
     def _linger(self) -> None:
         """Answers when the body has come, or soon."""
@@ -274,7 +308,7 @@ class BodyHandler(Handler):
     def _end_lingering(self) -> None:
         if not self._finished:
             assert self._refusal is not None
-            self._send(self._refusal)
+            self.send(self._refusal)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

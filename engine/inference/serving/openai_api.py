@@ -7,11 +7,10 @@ GET  /v1/models                        the list of the one model (`tf_serving_ap
 from __future__ import annotations
 
 import json
-from typing import NoReturn
 
 from engine.inference.serving import openai_json, uploads
 from engine.inference.serving.answers import OPENAI, Answer
-from engine.inference.serving.handlers import BodyHandler, ClientError, Handler
+from engine.inference.serving.handlers import BodyHandler, Handler
 
 
 class TranscriptionsHandler(BodyHandler):
@@ -38,11 +37,9 @@ class TranscriptionsHandler(BodyHandler):
 class UnknownHandler(Handler):
     """Refuses OpenAI's other routes for audio, so that its clients see the reason."""
 
-    def get(self) -> NoReturn:
+    def find_refusal(self) -> Answer:
         """Names the routes that exist."""
-        raise ClientError(404, "nothing is served here; there are POST /v1/audio/transcriptions and GET /v1/models")
-
-    head = post = delete = patch = put = options = get
+        return self.refuse(404, "nothing is served here; there are POST /v1/audio/transcriptions and GET /v1/models")
 
     def refuse(self, status: int, message: str) -> Answer:
         """Returns an error answer in OpenAI's form."""

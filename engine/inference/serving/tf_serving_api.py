@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 
 from engine.inference.serving import openai_json
-from engine.inference.serving.answers import PREDICT
-from engine.inference.serving.handlers import BodyHandler, ClientError, Handler
+from engine.inference.serving.answers import PREDICT, Answer
+from engine.inference.serving.handlers import BodyHandler, Handler
 
 _STATE = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
 
@@ -19,9 +19,12 @@ _STATE = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "
 class StatusHandler(Handler):
     """Says that the model is served."""
 
+    def find_refusal(self) -> Answer | None:
+        """Returns the refusal of a wrong method or another model, else None."""
+        return super().find_refusal() or _refuse_other_model(self)
+
     def get(self, name: str, version: str | None) -> None:
         """Answers with the state of the model's one version."""
-        _check_model(self, name, version)
         # OpenAI's clients ask for a model at the same path.
         described = openai_json.describe_model(name, created=self.service.started_secs)
         self.finish(json.dumps({"model_version_status": [_STATE], **described}))
@@ -30,9 +33,12 @@ class StatusHandler(Handler):
 class MetadataHandler(Handler):
     """Answers with the signature of the model."""
 
+    def find_refusal(self) -> Answer | None:
+        """Returns the refusal of a wrong method or another model, else None."""
+        return super().find_refusal() or _refuse_other_model(self)
+
     def get(self, name: str, version: str | None) -> None:
-        """Answers with the signature if the model has this name and version."""
-        _check_model(self, name, version)
+        """Answers with the signature of the model's one version."""
         self.finish(json.dumps(self.service.metadata))
 
 
@@ -46,15 +52,15 @@ class PredictHandler(BodyHandler):
         """Largest JSON body."""
         return self.service.limits.max_json_bytes
 
-    def prepare(self) -> None:
-        """Refuses a request for another model before its body is read."""
-        if self.request.method == "POST":
-            _check_model(self, *self.path_args)
-        super().prepare()
+    def check_headers(self) -> Answer | None:
+        """Returns the refusal of another model or of a body that the route does not take, else None."""
+        return _refuse_other_model(self) or super().check_headers()
 
 
-def _check_model(handler: Handler, name: str, version: str | None) -> None:
+def _refuse_other_model(handler: Handler) -> Answer | None:
+    name, version = handler.path_args
     wanted = handler.service.limits.name
-    if name != wanted or version not in (None, "1"):
-        version = f" version {version}" if version else ""
-        raise ClientError(404, f"no model {name}{version} is served here, only {wanted} version 1")
+    if name == wanted and version in (None, "1"):
+        return None
+    version = f" version {version}" if version else ""
+    return handler.refuse(404, f"no model {name}{version} is served here, only {wanted} version 1")

@@ -9,11 +9,10 @@ GET  /healthz                          200, or 503 once the server is going away
 from __future__ import annotations
 
 import json
-from typing import NoReturn
 
 from engine.inference.serving import uploads
 from engine.inference.serving.answers import CONTENT_TYPES, TRANSCRIBE, Answer, Request
-from engine.inference.serving.handlers import BodyHandler, ClientError, Handler
+from engine.inference.serving.handlers import BodyHandler, Handler
 
 _FORMAT_OF_TYPE = {content_type.partition(";")[0]: format for format, content_type in CONTENT_TYPES.items()}
 
@@ -85,30 +84,26 @@ class HealthHandler(Handler):
 class UnknownHandler(Handler):
     """Names the routes to a client that asks for another."""
 
-    def get(self) -> NoReturn:
+    def find_refusal(self) -> Answer:
         """Names the routes that exist."""
-        raise ClientError(
+        return self.refuse(
             404,
             "nothing is served here; there are POST /v1/transcribe, POST /v1/audio/transcriptions, "
             "POST /v1/models/NAME:predict, GET /v1/models, GET /healthz",
         )
 
-    head = post = delete = patch = put = options = get
-
 
 class ForeignHandler(Handler):
     """Refuses a request that means another host."""
 
-    def get(self) -> NoReturn:
+    def find_refusal(self) -> Answer:
         """Says which hosts are answered."""
-        raise ClientError(
+        return self.refuse(
             403,
             f"the Host header {self.request.host[:100]!r} names another host, and this server answers those that mean "
             "this machine, such as localhost; a proxy before it must send such a Host, or name its own origin in "
             "--serve.cors_origins",
         )
-
-    head = post = delete = patch = put = options = get
 
 
 def accepted_format(accept: str) -> str:

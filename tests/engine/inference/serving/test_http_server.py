@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from engine.common.out_of_memory import OutOfMemoryError
+from engine.inference.serving import handlers
 from engine.inference.serving.answers import Answer
 from engine.inference.serving.hosts import OwnHosts
 from engine.inference.serving.http_server import Limits, Service
@@ -237,6 +238,130 @@ def test_only_a_server_that_others_cannot_reach_asks_for_its_name(addresses, hos
 def test_an_oversized_body_is_refused_before_it_is_sent(server):
     head = b"POST /v1/transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100001\r\nExpect: 100-continue\r\n\r\n"
     assert read_all(server.send(head)).startswith(b"HTTP/1.1 413 ")
+
+
+TYPE, LENGTH = "Content-Type: %s\r\n", "Content-Length: %s\r\n"
+CHUNKED = "Transfer-Encoding: chunked\r\n"
+
+
+def head_of(request, fields=LENGTH % 100, host="localhost"):
+    return f"{request} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n".encode()
+
+
+def read_to_end(connection):
+    """As `read_all`, and leaves the client's half open."""
+    return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "message"),
+    [
+        (head_of("POST /v1/transcribe", host="evil.example"), 403, "names another host"),
+        (head_of("GET /healthz", host="evil.example"), 403, "names another host"),
+        (head_of("POST /nothing", host="evil.example"), 403, "names another host"),
+        (head_of("POST /v1/transcribe", CHUNKED, host="evil.example"), 403, "names another host"),
+        (head_of("POST /v1/transcribe", LENGTH % 9 + "Expect: 100-continue\r\n", host="x"), 403, "names another host"),
+        (head_of("POST /nothing"), 404, "nothing is served here"),
+        (head_of("POST /v1/audio/translations"), 404, "nothing is served here"),
+        (head_of("POST /v1/models/other:predict"), 404, "no model other"),
+        (head_of("GET /v1/models/other"), 404, "no model other"),
+        (head_of("GET /v1/models/toy/versions/2/metadata"), 404, "no model toy version 2"),
+        (head_of("POST /healthz"), 405, "Method Not Allowed"),
+        (head_of("PUT /v1/transcribe"), 405, "POST the body"),
+        (head_of("POST /v1/transcribe", LENGTH % 100_001), 413, "larger than the 0.1 MB"),
+        (head_of("POST /v1/models/toy:predict", LENGTH % 1001), 413, "larger than the 0.001 MB"),
+        (head_of("POST /v1/transcribe", LENGTH % 9 + TYPE % "text/html"), 415, "is no audio"),
+        (head_of("POST /v1/transcribe", CHUNKED + TYPE % "text/html"), 415, "is no audio"),
+        (head_of("POST /v1/audio/transcriptions", LENGTH % 9 + TYPE % "audio/wav"), 415, "multipart/form-data"),
+        (head_of("POST /v1/transcribe", LENGTH % 9 + "Content-Encoding: gzip\r\n"), 415, "Content-Encoding gzip"),
+        (head_of("POST /v1/transcribe?format=x"), 400, "unknown format"),
+    ],
+)
+def test_what_the_headers_alone_decide_does_not_wait_for_the_body(start, head, status, message):
+    running = start(body_timeout_secs=20)
+    for beginning in (b"", b"1\r\n"):  # of a body that never ends
+        begin = time.monotonic()
+        with contextlib.closing(running.send(head + beginning)) as connection:
+            answer = read_to_end(connection)
+            assert time.monotonic() - begin < 3
+            assert int(answer.split()[1]) == status and message.encode() in answer
+            assert b"\r\nConnection: close\r\n" in answer and answer.count(b"HTTP/1.1 ") == 1
+            assert (status == 405) == (b"\r\nAllow: " in answer)
+            assert running.service.num_connections == 1
+            assert os.listdir(running.service.folder) == []
+        running.wait_until(lambda: running.service.num_connections == running.service.num_answering == 0)
+    assert running.asked == []
+
+
+def test_a_server_that_goes_away_says_so_before_the_body(start):
+    running = start(body_timeout_secs=20, idle_timeout_secs=20)
+    running.gate.clear()
+    with contextlib.closing(running.send(head_of("GET /healthz", ""))) as connection:
+        assert connection.recv(999).startswith(b"HTTP/1.1 200 ")
+        taken = running.send(head_of("POST /v1/transcribe", LENGTH % 1) + b"x")
+        running.wait_until(lambda: running.service.queue.num_pending == 1)
+        running.begin_to_stop()
+        running.wait_until(lambda: running.service.is_draining)
+        begin = time.monotonic()
+        connection.sendall(head_of("POST /v1/transcribe") + b"x")
+        answer = read_to_end(connection)
+        assert answer.startswith(b"HTTP/1.1 503 ") and b"\r\nRetry-After: " in answer
+        assert time.monotonic() - begin < 3
+    assert running.stop()
+    taken.close()
+
+
+@pytest.mark.parametrize("host", ["localhost", "evil.example"])
+def test_a_refused_client_that_sends_everything_before_it_reads_gets_its_answer(start, host):
+    running = start(body_timeout_secs=20)
+    for request in ("POST /v1/transcribe", "POST /nothing", "POST /v1/models/other:predict"):
+        connection = running.send(head_of(request, LENGTH % 20_000_000, host) + bytes(20_000_000))
+        time.sleep(0.1)
+        answer = read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 403 " if host == "evil.example" else b"HTTP/1.1 4")
+        assert b"\r\n\r\n{" in answer
+
+
+@pytest.mark.parametrize("limits", [{"body_timeout_secs": 0.6}, {"body_timeout_secs": 20}])
+def test_a_refused_client_sends_on_within_bounds_of_time_and_bytes(start, monkeypatch, limits):
+    is_slow = limits["body_timeout_secs"] < 1
+    monkeypatch.setattr(handlers, "_MAX_DROPPED_BYTES", 10**9 if is_slow else 10**6)
+    running = start(**limits)
+    with contextlib.closing(running.send(head_of("POST /v1/transcribe", LENGTH % 10**12, "evil.example"))) as one:
+        assert read_to_end(one).startswith(b"HTTP/1.1 403 ")
+        assert running.service.num_connections == 1
+        begin = time.monotonic()
+        with pytest.raises(ConnectionError):
+            while time.monotonic() - begin < 10:
+                one.sendall(bytes(1000 if is_slow else 100_000))
+                time.sleep(0.01)
+        running.wait_until(lambda: running.service.num_connections == 0)
+    assert running.ask()[:2] == (200, 1)
+
+
+def test_nothing_of_a_refused_body_is_taken_for_a_request(server):
+    asked = len(server.asked)
+    hidden = head_of("POST /v1/transcribe", LENGTH % 1) + b"x"
+    for fields in (LENGTH % 1, LENGTH % len(hidden), LENGTH % 10**12, CHUNKED):
+        for head in (head_of("POST /v1/transcribe", fields, "evil.example"), head_of("POST /healthz", fields)):
+            answer = read_all(server.send(head + hidden * 3))
+            assert answer.count(b"HTTP/1.1 ") == 1 and answer.split()[1] in (b"403", b"405")
+    assert len(server.asked) == asked
+
+
+def test_a_refusal_of_a_request_without_a_body_leaves_the_connection_open(server):
+    requests = [
+        head_of("GET /nothing", ""),
+        head_of("GET /healthz", "", "evil.example"),
+        head_of("POST /healthz", LENGTH % 0),
+        head_of("GET /v1/transcribe", ""),
+        head_of("POST /v1/models/other:predict", LENGTH % 0),
+        head_of("POST /v1/transcribe", LENGTH % 0 + TYPE % "text/html"),
+        head_of("GET /healthz", "Connection: close\r\n"),
+    ]
+    answer = read_all(server.send(b"".join(requests)))
+    statuses = [int(part.split()[0]) for part in answer.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [404, 403, 405, 405, 404, 415, 200]
 
 
 def test_a_slow_body_is_told_and_slow_headers_are_hung_up_on(server):
