@@ -57,7 +57,11 @@ _EXPORT_FORMATS = flags.DEFINE_list(
     "export_formats", [], "Formats beside the SavedModel: tflite_float32, tflite_float16, tflite_dynamic, onnx."
 )
 _WINDOW_SECS = flags.DEFINE_float(
-    "window_secs", 30.0, "Longest stretch of audio at once; longer recordings are cut.", lower_bound=1.0
+    "window_secs",
+    None,
+    "Seconds of audio to read at once; longer recordings are cut. By default 30, or the length of the training rows if "
+    "that is shorter and the training began from random weights.",
+    lower_bound=1.0,
 )
 _DECODE = flags.DEFINE_string(
     "decode", "", "JSON file of config.decode's fields, as --mode=tune_lm writes it; its fields win."

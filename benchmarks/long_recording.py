@@ -1,7 +1,7 @@
 """Compares the transcript of an hour in one file with those of its utterances, and measures the memory.
 
     python -m benchmarks.long_recording --checkpoint=WORKDIR [--corpus=../shared/corpora/LibriSpeech]
-        [--split=train-clean-5] [--minutes=60] [--window_secs=30]
+        [--split=train-clean-5] [--minutes=60] [--window_secs=SECS]
 
 Utterances of a LibriSpeech tree or a JSON-lines manifest are joined to one recording with 0.3 s of silence between
 them; if they are too few, they are repeated in another order. Its words, found in overlapping windows, are aligned by
@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--corpus", default="../shared/corpora/LibriSpeech", help="tree as LibriSpeech's, or a .jsonl")
     parser.add_argument("--split", default="train-clean-5", help="folder of a tree")
     parser.add_argument("--minutes", type=float, default=60.0, help="of the recording")
-    parser.add_argument("--window_secs", type=float, default=30.0, help="as run.py's")
+    parser.add_argument("--window_secs", type=float, help="as run.py's")
     flags = parser.parse_args(argv)
     transcriber = load_transcriber(
         parts=recognizing_parts(), checkpoint=flags.checkpoint, window_secs=flags.window_secs

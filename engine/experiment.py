@@ -13,7 +13,7 @@ from common import storage
 from common import workdir_layout as layout
 from engine.checkpointing.restore import find_checkpoint
 from engine.common import signals
-from engine.config import builders, fields_of_run, recorded_run, validation
+from engine.config import builders, fields_of_run, recorded_run, row_length, validation
 from engine.console.model_summary import count_parameters
 from engine.distributed import cluster
 from engine.distributed import strategy as runtime
@@ -164,7 +164,12 @@ def _prepare(
         builders.run_preflight(config, parts, tokenizer, model, train_data, eval_data)
     cluster.check_same(strategy, "the config", json.dumps(config.to_dict(), sort_keys=True))
     is_chief = cluster.is_chief(strategy)
-    run_id = _claim_workdir(workdir, config, tokenizer, model, init=init, checkpoints=checkpoints) if is_chief else ""
+    run_id = ""
+    if is_chief:
+        row_secs = row_length.row_secs_to_record(config, row_secs=train_data.row_secs, init=init, run=run_before)
+        run_id = _claim_workdir(
+            workdir, config, tokenizer, model, init=init, checkpoints=checkpoints, row_secs=row_secs
+        )
     return PreparedRun(
         config=config,
         parts=parts,
@@ -211,6 +216,7 @@ def _claim_workdir(
     *,
     init: str,
     checkpoints: Sequence[str],
+    row_secs: float | None,
 ) -> str:
     """Checks the config of a continued run, then writes the first files of the run; returns its id."""
     is_fresh = not checkpoints
@@ -234,6 +240,7 @@ def _claim_workdir(
         workdir,
         num_parameters=count_parameters(model.variables),
         num_trained=count_parameters(model.trainable_variables),
+        trained_row_secs=row_secs,
     )
     continuous_eval.mark_running(workdir)
     tokenizer.save(storage.join(workdir, layout.VOCAB_FILE))

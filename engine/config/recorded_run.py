@@ -83,11 +83,16 @@ _TYPES = {
 # The group, name and type of each field of a run's config that inference reads, and whether every version wrote it.
 _READ_FIELDS: tuple[tuple[str, str, type, bool], ...] = (
     ("model", "preset", str, True),
+    ("model", "init", str, False),
     ("model", "source", str, False),
     ("model", "hub_handle", str, False),
     ("model", "architecture", dict, False),
     ("model", "freeze_feature_encoder", bool, True),
     *(("model", name, _TYPES.get(name, float), False) for name in (*ARCHITECTURE_FIELDS, *ADAPTATION_FIELDS)),
+    ("data", "bucket_boundaries_samples", list, False),
+    ("data", "concat_max_secs", float, False),
+    ("data", "concat_max_utterances", int, False),
+    ("data", "max_duration_secs", float, False),
     ("data", "on_rate_mismatch", str, True),
     ("data", "text_normalization", str, True),
     ("data", "eval", dict, True),

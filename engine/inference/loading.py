@@ -20,6 +20,7 @@ from engine.config.decode import choose_decode
 from engine.inference.beam_search import BeamSearchDecoder
 from engine.inference.exported import EXPORT_FILE, ExportedModel, read_export_fields
 from engine.inference.transcriber import Transcriber, TranscriberOptions
+from engine.inference.window_length import choose_window, default_window_secs
 from engine.protocols import AcousticModel, Components, InferenceModel, Tokenizer
 
 
@@ -28,13 +29,14 @@ class ReadingOptions:
     """Options of reading recordings with a recognizer.
 
     Attributes:
-        window_secs: Longest row in seconds; longer recordings are cut into overlapping windows.
+        window_secs: Longest row in seconds; longer recordings are cut into overlapping windows. None = what suits the
+            recognizer, see `default_window_secs`.
         decode_defaults: Values of the fields of config.decode that neither the run nor `decode_given` has; None =
             greedy, whatever the run has.
         decode_given: Fields of config.decode that override those of the run.
     """
 
-    window_secs: float = 30.0
+    window_secs: float | None = None
     decode_defaults: Mapping[str, Any] | None = None
     decode_given: Mapping[str, Any] | None = None
 
@@ -44,12 +46,13 @@ class ReadingOptions:
         Args:
             checkpoint: A workdir, a checkpoint inside one, or an export, which has no fields of config.decode.
         """
+        window_secs = default_window_secs(checkpoint) if self.window_secs is None else self.window_secs
         decode = None
         if self.decode_defaults is not None:
             is_export = bool(read_export_fields(checkpoint))
             recorded = {} if is_export else recorded_run.load_run(checkpoint)[0].get("decode", {})
             decode = choose_decode(self.decode_defaults, recorded, self.decode_given or {})
-        return {"window_secs": self.window_secs, "decode": decode}
+        return {"window_secs": window_secs, "decode": decode}
 
 
 GREEDY = ReadingOptions()
@@ -88,7 +91,7 @@ def load_transcriber(
     checkpoint: str,
     weights: str = "",
     batch_size: int = 8,
-    window_secs: float = 30.0,
+    window_secs: float | None = None,
     decode: Mapping[str, Any] | None = None,
     strategy: tf.distribute.Strategy | None = None,
 ) -> Transcriber:
@@ -99,7 +102,8 @@ def load_transcriber(
         checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
         weights: "raw", "ema", or "" for what the checkpoint holds as the model's weights; "" for an export.
         batch_size: Number of rows in a batch.
-        window_secs: Longest row in seconds; a longer recording is cut into windows that overlap by a sixth.
+        window_secs: Longest row in seconds; a longer recording is cut into windows that overlap by a sixth. None = what
+            suits the recognizer, see `default_window_secs`.
         decode: The fields of config.decode; None = greedy.
         strategy: Strategy whose replicas share each batch; None = one device.
 
@@ -109,6 +113,7 @@ def load_transcriber(
     scope: AbstractContextManager[Any] = contextlib.nullcontext() if strategy is None else strategy.scope()
     is_shared = strategy is not None and strategy.num_replicas_in_sync > 1
     model: InferenceModel
+    window = choose_window(checkpoint, window_secs)
     exported = read_export_fields(checkpoint) if checkpoint else None
     if exported is not None:
         if weights:
@@ -145,7 +150,11 @@ def load_transcriber(
         find_reference=functools.partial(parts.find_reference, text_normalization=text_rules["text_normalization"]),
         beam_search=beam_search,
         options=TranscriberOptions(
-            batch_size=batch_size, window_secs=window_secs, overlap_secs=window_secs / 6, strategy=strategy
+            batch_size=batch_size,
+            window_secs=window.secs,
+            overlap_secs=window.secs / 6,
+            cut_note=window.note,
+            strategy=strategy,
         ),
     )
 

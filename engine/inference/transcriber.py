@@ -76,6 +76,7 @@ class TranscriberOptions:
         batch_size: Number of rows that run together.
         window_secs: Longest row, in seconds; longer recordings are cut into windows of this length.
         overlap_secs: Overlap of consecutive windows, in seconds.
+        cut_note: Line for the log when the first recording is cut into windows; "" = none.
         grouping: Groups of a batch that are padded together; None = suitable for the device.
         strategy: The strategy in whose scope the model was built, if several replicas share a batch.
     """
@@ -83,6 +84,7 @@ class TranscriberOptions:
     batch_size: int = 8
     window_secs: float = 30.0
     overlap_secs: float = 5.0
+    cut_note: str = ""
     grouping: Grouping | None = None
     strategy: tf.distribute.Strategy | None = None
 
@@ -142,6 +144,7 @@ class Transcriber:
         self.normalizes = normalize_waveform is not None
         self.normalize = normalize_waveform or np.asarray
         self._batch_size = options.batch_size
+        self._cut_note = options.cut_note
         self.geometry = measure_hop(lambda lengths: model.output_lengths(tf.constant(lengths)).numpy())
         receptive_field, self._hop = self.geometry
         self._window_samples = round(options.window_secs * SAMPLE_RATE)
@@ -190,7 +193,15 @@ class Transcriber:
             step_samples=self._step_samples,
             hop_samples=self._hop,
         )
-        return join_windows(self._run_windows(windows), blank_id=self.tokenizer.blank_id)
+        return join_windows(self._run_windows(self._log_cut(windows)), blank_id=self.tokenizer.blank_id)
+
+    def _log_cut(self, windows: Iterator[Window]) -> Iterator[Window]:
+        """Yields windows; logs the note once, at the first recording that has a second one."""
+        for window in windows:
+            if self._cut_note and window.start_frame:
+                logging.info("%s", self._cut_note)
+                self._cut_note = ""
+            yield window
 
     def _run_windows(self, windows: Iterator[Window]) -> Iterator[LogitsChunk]:
         batches = (

@@ -31,7 +31,8 @@ from engine.workdir.records import read_metrics
 def run(*, parts: Components, checkpoint: str, inputs: Sequence[str], output: str, weights: str = "") -> int:
     """Averages checkpoints, writes a folder that every mode takes as --checkpoint, and returns the exit status.
 
-    The folder has the config and the vocabulary of the run, and the averaged checkpoint as its best one.
+    The folder has the config, the vocabulary and the environment of the run, and the averaged checkpoint as its best
+    one.
 
     Args:
         parts: Callables of data and models.
@@ -61,6 +62,9 @@ def run(*, parts: Components, checkpoint: str, inputs: Sequence[str], output: st
         _write(folder, model, step=max(steps), about=about)
         files.write_json_atomic(folder / layout.CONFIG_FILE, fields)
         tokenizer.save(os.fspath(folder / layout.VOCAB_FILE))
+        with contextlib.suppress(FileNotFoundError):
+            environment = storage.read_bytes(storage.join(workdir, layout.ENVIRONMENT_FILE))
+            storage.write_bytes(folder / layout.ENVIRONMENT_FILE, environment)
         with contextlib.suppress(FileNotFoundError):
             Path(output).rmdir()  # it is empty
         os.replace(folder, output)

@@ -25,6 +25,7 @@ from engine.inference.exported import read_export_fields
 from engine.inference.inputs import find_audio
 from engine.inference.loading import load_trained
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
+from engine.inference.window_length import WINDOW_FIELD, default_window_secs
 from engine.protocols import AcousticModel, Components, EvalData, Tokenizer
 from engine.workdir.folder import storage_faults
 
@@ -100,6 +101,7 @@ class _Run:
             "normalize_waveform": self.normalizes,
             "sample_rate": SAMPLE_RATE,
             "samples_per_frame": transcriber.geometry[1],
+            WINDOW_FIELD: default_window_secs(self.checkpoint),
             "text_normalization": self.config.data.text_normalization,
             "on_rate_mismatch": self.config.data.on_rate_mismatch,
             "precision": self.config.train.precision,

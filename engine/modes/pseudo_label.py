@@ -96,6 +96,7 @@ def run(
         output=output,
         strategy=strategy,
         reading=how,
+        second_window_secs=reading.window_secs,
     )
     settings = {
         **{name: value for name, value in options.items() if name != "batch_size"},
@@ -130,8 +131,9 @@ def _load(
     output: str,
     strategy: tf.distribute.Strategy,
     reading: Mapping[str, Any],
+    second_window_secs: float | None,
 ) -> Labeller:
-    """Loads the recognizers of one view or two."""
+    """Loads the recognizers of one view or two; each has windows that suit it, unless their length is given."""
     views: dict[str, Any] = {"count_samples": labellers.count_samples, "stream_audio": labellers.stream_audio}
     load = functools.partial(
         load_transcriber,
@@ -144,7 +146,7 @@ def _load(
     second = first if options["second_speed"] != 1.0 else None
     return Labeller(
         transcriber=first,
-        second=load(checkpoint=second_checkpoint) if second_checkpoint else second,
+        second=load(checkpoint=second_checkpoint, window_secs=second_window_secs) if second_checkpoint else second,
         options=options,
         output=output,
         num_replicas=strategy.num_replicas_in_sync,

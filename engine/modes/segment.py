@@ -17,6 +17,7 @@ from engine.inference.loading import identify_weights, load_transcriber
 from engine.inference.recording_journal import RecordingJournal, make_row, version_of
 from engine.inference.textgrid import distinct_names
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
+from engine.inference.window_length import default_window_secs
 from engine.inference.words import Timed
 from engine.protocols import Components, Tokenizer
 from engine.segmentation import timed_text
@@ -37,7 +38,7 @@ def run(
     inputs: Sequence[str],
     output: str,
     options: Mapping[str, Any],
-    window_secs: float = 30.0,
+    window_secs: float | None = None,
     weights: str = "",
     stop: StopOnSignal | None = None,
 ) -> int:
@@ -53,7 +54,8 @@ def run(
         inputs: Audio files, folders and patterns; a recording's transcript lies beside it.
         output: Folder to write.
         options: The fields of config.segment.
-        window_secs: Longest row in seconds; longer recordings are heard in overlapping windows.
+        window_secs: Longest row in seconds; longer recordings are heard in overlapping windows. None = what suits the
+            recognizer.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
         stop: Listens for signals, which end this mode at once; None = nothing does.
 
@@ -61,6 +63,8 @@ def run(
         ValueError: An argument is wrong, no recording has a transcript, or the journal belongs to another command.
     """
     field_rules.check_values({"segment": dict(options)})
+    if window_secs is None:
+        window_secs = default_window_secs(checkpoint)
     settings = {
         # The formats change none of what is kept.
         **{name: value for name, value in options.items() if name != "formats"},

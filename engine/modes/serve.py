@@ -23,6 +23,7 @@ from engine.inference.serving.page import render_page
 from engine.inference.serving.recognizer import Recognizer
 from engine.inference.serving.tf_serving_json import SIGNATURE
 from engine.inference.transcriber import SAMPLE_RATE, Transcriber
+from engine.inference.window_length import LONGEST_SECS
 from engine.protocols import AcousticModel, Components
 
 _POLL_SECS = 0.1
@@ -69,7 +70,7 @@ def run(
         predict=predict,
         count_samples=parts.count_samples,
         max_audio_secs=options["max_audio_secs"],
-        max_row_secs=transcriber.window_secs,
+        max_row_secs=_longest_row_secs(transcriber, reading),
         max_rows=limits.batch_size,
         served_model=limits.name,
     )
@@ -89,6 +90,16 @@ def run(
     if not is_done:
         logging.error("some requests were not answered within %.0f s", timeout_secs)
     return stop.exit_status
+
+
+def _longest_row_secs(transcriber: Transcriber, reading: ReadingOptions) -> float:
+    """Returns the longest row of a prediction, in seconds: clients cut their recordings themselves.
+
+    Windows that are short because of the rows of the training do not limit it, only --window_secs and the model do.
+    """
+    secs = LONGEST_SECS if reading.window_secs is None else reading.window_secs
+    limit = transcriber.model.max_training_samples / SAMPLE_RATE
+    return min(secs, limit) if limit else secs
 
 
 async def _serve(

@@ -211,7 +211,11 @@ def flatten_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, str
 
 
 def write_environment(
-    workdir: str | os.PathLike[str], *, num_parameters: int | None = None, num_trained: int | None = None
+    workdir: str | os.PathLike[str],
+    *,
+    num_parameters: int | None = None,
+    num_trained: int | None = None,
+    trained_row_secs: float | None = None,
 ) -> dict[str, Any]:
     """Writes environment.json (versions, devices, command, commit, size of the model) and returns its content.
 
@@ -219,6 +223,7 @@ def write_environment(
         workdir: Folder of the run.
         num_parameters: Parameters of the model; None = unknown.
         num_trained: Those of them that are trained.
+        trained_row_secs: Length of the training rows, see `engine.config.row_length`; None = it does not matter.
     """
     environment = {
         "command": sys.argv,
@@ -230,6 +235,7 @@ def write_environment(
         "packages": package_versions(),
         "num_parameters": num_parameters,
         "num_trained": num_trained,
+        "trained_row_secs": trained_row_secs,
     }
     files.write_json_atomic(storage.join(workdir, ENVIRONMENT_FILE), environment)
     return environment

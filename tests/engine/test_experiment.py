@@ -123,6 +123,36 @@ def test_weights_of_another_run_are_the_start_with_or_without_its_head(tmp_path)
         assert (model.head.kernel.numpy() == wanted.head.kernel.numpy()).all()
 
 
+def test_a_run_records_the_length_of_its_rows_if_its_weights_go_back_to_random_ones(tmp_path):
+    class Rows(ToyTrainData):
+        row_secs = 2.5
+
+    def train(name, row_secs, *, init="", **fields):
+        config = make_config(tmp_path, **fields)
+        config.model.init = init
+        Rows.row_secs = row_secs
+        parts = make_parts(build_train_data=Rows)
+        arguments = {"config": config, "parts": parts, "strategy_name": "one_device", "mode": "train"}
+        experiment.run(**arguments, workdir=str(tmp_path / name))
+        return json.loads((tmp_path / name / "environment.json").read_text())["trained_row_secs"]
+
+    assert train("random", 2.5) == 2.5
+    assert train("random", 2.5) == 2.5  # given again
+    assert train("shorter", 1.5, init=str(tmp_path / "random")) == 2.5
+    assert train("longer", 4.0, init=str(tmp_path / "random/checkpoints/ckpt-6")) == 4.0
+    assert train("longer again", 3.0, init=str(tmp_path / "longer")) == 4.0
+    shutil.rmtree(tmp_path / "random")
+    assert train("longer", 4.0, init=str(tmp_path / "random/checkpoints/ckpt-6")) == 4.0  # the start is gone
+    shutil.copytree(tmp_path / "longer", tmp_path / "published")
+    (tmp_path / "published/environment.json").unlink()
+    assert train("tuned", 1.5, init=str(tmp_path / "published")) is None
+    shutil.copytree(tmp_path / "published", tmp_path / "unlimited")
+    fields = json.loads((tmp_path / "unlimited/config.json").read_text())
+    fields["model"]["init"], fields["data"]["max_duration_secs"] = "", 0.0
+    (tmp_path / "unlimited/config.json").write_text(json.dumps(fields))
+    assert train("of unlimited", 1.5, init=str(tmp_path / "unlimited")) is None
+
+
 def test_a_started_run_continues_where_the_weights_it_started_from_are_gone(tmp_path):
     donor = tmp_path / "donor"
     make_donor = make_config(tmp_path)

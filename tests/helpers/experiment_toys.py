@@ -38,6 +38,7 @@ class Letters:
 class ToyTrainData:
     fingerprint = {"num_utterances": 8, "ids": "a", "texts": "b"}
     num_utterances, duration_secs, updates_per_epoch, num_left_out, rows_per_epoch = 8, 20.0, 1, 0, 8
+    row_secs = 2.5
 
     def __init__(self, **fields):
         self.dataset = toy_dataset_fn(fields["global_batch_size"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,6 +56,19 @@ def test_training_leaves_out_what_is_too_short_or_too_long_and_counts_it(manifes
     assert data.left_out_secs == {"b1": 0.05, "a3": 2.0}
     channels, rate = data.source.read_recording(2)
     assert (channels.shape, rate) == ((24_000, 1), 16_000)
+
+
+def test_a_rare_long_row_does_not_count_as_the_length_of_the_rows(manifest):
+    assert make_train(manifest).row_secs == 2.0  # of few rows the longest
+    assert make_train(manifest, concat_max_utterances=3, concat_gap_secs=2.0).row_secs == 3.5  # a1, 2 s, a2
+    lines = []
+    for number in range(200):
+        secs = 2.0 if number == 7 else 0.2 + number / 10_000
+        segment = {"audio_filepath": "a3.wav", "offset": 0.0, "duration": secs}
+        lines.append({**segment, "text": "A", "utterance_id": f"u{number}"})
+    path = Path(manifest).with_name("rare.jsonl")
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert make_train(str(path)).row_secs == pytest.approx(0.22, abs=0.001)
 
 
 def test_limits_that_leave_nothing_are_refused(manifest):

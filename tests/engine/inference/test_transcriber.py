@@ -120,6 +120,15 @@ def test_a_model_of_short_rows_gets_short_windows(tmp_path):
     assert found.text == "abba dcde fg hij ja"
 
 
+def test_the_note_about_windows_comes_once_and_only_where_a_recording_is_cut(tmp_path, caplog):
+    caplog.set_level("INFO", logger="absl")
+    transcriber = make_transcriber(cut_note="cut into windows of 12 s")
+    transcriber.transcribe_files(write(tmp_path, whole="abcdefghij_b"))
+    assert "cut into windows" not in caplog.text
+    transcriber.transcribe_files(write(tmp_path, long="ab_" * 20, longer="ab_" * 30))
+    assert caplog.text.count("cut into windows of 12 s") == 1
+
+
 @pytest.mark.parametrize("long", [False, True])
 def test_a_bad_file_is_named_and_the_others_are_done(tmp_path, long):
     damaged = "ab" * 20 + "!" if long else "ab!"

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from engine.checkpointing import manifest
 from engine.checkpointing.best import BestCheckpoint
 from engine.checkpointing.restore import find_checkpoint, restore_model, step_of
 from engine.common import files
+from engine.inference.window_length import default_window_secs
 from engine.modes import average, transcribe
 from engine.training.ema import EmaWeights
 from engine.workdir.folder import WorkdirError
@@ -124,6 +126,12 @@ def test_the_folder_is_a_recognizer_that_writes_what_the_averaged_model_does(wor
         assert transcribe.run(parts=make_parts(), checkpoint=str(checkpoint), **arguments) == 0
         texts.append(target.read_text())
     assert texts[0] == texts[1] != "" and texts[0] != texts[2]
+
+
+def test_the_average_of_a_run_from_random_weights_is_read_in_windows_of_the_run(workdir, tmp_path):
+    Path(workdir, "environment.json").write_text('{"trained_row_secs": 2.5}')
+    run(workdir, tmp_path / "average", "last:2")
+    assert default_window_secs(str(tmp_path / "average")) == 2.5 == default_window_secs(workdir)
 
 
 def test_the_best_may_be_older_than_the_newest_and_is_ranked_as_best_is(workdir, tmp_path):

@@ -18,6 +18,7 @@ from engine.config import builders
 from engine.inference.export import portable
 from engine.inference.export.portable import load_portable
 from engine.inference.export.portable_check import count_changed_words
+from engine.inference.window_length import default_window_secs
 from engine.modes import export, transcribe
 from models.ctc.alignment import greedy_spans
 from models.ctc.greedy import greedy_decode_spans
@@ -71,6 +72,8 @@ def test_a_run_becomes_a_folder_that_transcribes_alike(trained, parts, tmp_path,
     assert (fields["step"], fields["samples_per_frame"], fields["on_rate_mismatch"]) == (1, 4, "refuse")
     assert fields["changed"] == {"num_words": 1, "num_different_words": 0}
     assert fields["checked"]["num_recordings"] == 1
+    # The config allows rows of 20 s from random weights; nothing else is recorded.
+    assert fields["window_secs"] == 20.0 == default_window_secs(str(output)) == default_window_secs(workdir)
     (tmp_path / "a.wav").touch()
     texts = []
     for checkpoint in (workdir, str(output)):

@@ -329,6 +329,15 @@ def test_a_second_checkpoint_must_agree(parts, workdir, manifest, tmp_path):
     assert "views_disagree" in {line["reason"] for line in read(tmp_path / "fast.left_out.jsonl")}
 
 
+def test_each_recognizer_has_the_windows_that_suit_it(parts, workdir, manifest, tmp_path, monkeypatch):
+    other = shutil.copytree(workdir, tmp_path / "other")
+    (other / "environment.json").write_text('{"trained_row_secs": 2.5}')
+    found, load = [], pseudo_label.load_transcriber
+    monkeypatch.setattr(pseudo_label, "load_transcriber", lambda **fields: found.append(made := load(**fields)) or made)
+    label(parts, workdir, manifest, tmp_path / "out.jsonl", options={"second_checkpoint": str(other)})
+    assert [transcriber.window_secs for transcriber in found] == [20.0, 2.5]
+
+
 def test_a_run_of_an_older_version_has_no_such_fields_and_resumes():
     now = base.get_small_config().to_dict()
     before = {name: value for name, value in now.items() if name != "pseudo_label"}

@@ -50,6 +50,7 @@ def run(monkeypatch, tmp_path):
     )
     monkeypatch.setattr(segment, "load_transcriber", lambda **fields: transcriber)
     monkeypatch.setattr(segment, "identify_weights", lambda checkpoint, weights: checkpoint)
+    monkeypatch.setattr(segment, "default_window_secs", lambda checkpoint: 8.0)
     monkeypatch.setattr(segmenter, "_PART_SECS", 10.0)
 
     class Parts:
@@ -67,6 +68,21 @@ def run(monkeypatch, tmp_path):
 
     (tmp_path / "in").mkdir()
     return call
+
+
+def test_windows_suit_the_recognizer_unless_their_length_is_given(monkeypatch, tmp_path):
+    def load(**fields):
+        raise ValueError(f"windows of {fields['window_secs']} s")
+
+    monkeypatch.setattr(segment, "load_transcriber", load)
+    monkeypatch.setattr(segment, "identify_weights", lambda checkpoint, weights: checkpoint)
+    monkeypatch.setattr(segment, "default_window_secs", lambda checkpoint: 2.5)
+    (tmp_path / "a.wav").touch()
+    arguments = {"parts": None, "checkpoint": "x", "inputs": [str(tmp_path / "a.wav")]}
+    arguments |= {"options": base.get_config().segment.to_dict(), "output": str(tmp_path / "out")}
+    for given, used in ((None, 2.5), (9.0, 9.0)):
+        with pytest.raises(ValueError, match=f"windows of {used} s"):
+            segment.run(**arguments, window_secs=given)
 
 
 def read(path):

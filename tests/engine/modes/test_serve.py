@@ -6,6 +6,7 @@ import dataclasses
 import http.client
 import json
 import threading
+from types import SimpleNamespace
 
 import pytest
 import tensorflow as tf
@@ -13,6 +14,7 @@ import tensorflow as tf
 from configs.base import get_serve
 from data.common.page import page_environment
 from engine.inference.exported import ExportedModel
+from engine.inference.loading import ReadingOptions
 from engine.modes import serve, transcribe
 from models.ctc.alignment import greedy_spans
 from models.ctc.greedy import greedy_decode_spans
@@ -95,6 +97,16 @@ def test_serves_the_text_of_transcribe_until_it_is_stopped(trained, parts, tmp_p
         stop.requested = True
         thread.join(30)
     assert statuses == [143]
+
+
+def test_windows_shorter_than_30_s_do_not_limit_the_rows_of_predictions():
+    def longest(max_training_samples=0, **reading):
+        model = SimpleNamespace(max_training_samples=max_training_samples)
+        transcriber = SimpleNamespace(model=model, window_secs=2.5)
+        return serve._longest_row_secs(transcriber, ReadingOptions(**reading))
+
+    assert (longest(), longest(window_secs=8.0)) == (30.0, 8.0)
+    assert longest(max_training_samples=246_000) == 15.375
 
 
 def test_metadata_of_an_export_names_the_same_inputs():

@@ -143,7 +143,7 @@ def test_a_recording_that_has_changed_is_transcribed_anew(many, tmp_path):
 
 def test_other_settings_and_a_damaged_row_are_one_line(many, tmp_path):
     many(until=20)
-    with pytest.raises(ValueError, match=r"other settings \(window_secs was 30.0, is 5.0\): give that command again"):
+    with pytest.raises(ValueError, match=r"other settings \(window_secs was 20.0, is 5.0\): give that command again"):
         many(reading=ReadingOptions(window_secs=5.0))
     partial = tmp_path / "out.jsonl.partial"
     partial.write_text(partial.read_text().replace('"start_secs": ', '"start": '))
