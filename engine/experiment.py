@@ -33,6 +33,7 @@ RESUMABLE_FIELDS = (
     "decode",
     "tune_lm",
     "pseudo_label",
+    "segment",
     "checkpoint",
     "data.eval",
     "data.train.input",  # the corpus may have moved; its fingerprint is compared

@@ -215,7 +215,7 @@ class TrainData(Protocol):
     fingerprint: dict[str, Any]  # identifies the corpora independently of their place
     text_normalization: str  # as given, or chosen for the transcripts
     rows_per_epoch: int  # fewer than utterances with utterance concatenation
-    row_secs: float  # length that 99 of 100 rows do not exceed
+    row_secs: float  # length that 95 of 100 rows do not exceed
 
     @property
     def tokenizer(self) -> Tokenizer:

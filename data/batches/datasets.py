@@ -39,7 +39,7 @@ from data.text.normalization import choose_text_normalization, normalize_transcr
 from data.text.tokenizer import SPECIAL_TOKENS, CharTokenizer, build_vocab, build_word_vocab
 
 _MOST_SHOWN = 120  # characters of a vocabulary to show in the log
-_ROWS_WITHIN = 0.99  # of the rows; the longest one may be an outlier that taught the model nothing
+_ROWS_WITHIN = 0.95  # of the rows; the longest ones may be outliers that taught the model nothing
 
 
 class TrainData:
@@ -57,7 +57,7 @@ class TrainData:
         source: Utterances of all corpora; of several, ids and speakers are "NAME:ID".
         passes: How often an epoch goes through each corpus.
         left_out_secs: Utterance id -> duration of each utterance that is too short or too long.
-        row_secs: Length in seconds that 99 of 100 rows of the first epoch do not exceed.
+        row_secs: Length in seconds that 95 of 100 rows of the first epoch do not exceed.
         augmenter: Alters the rows; None = nothing does.
     """
 

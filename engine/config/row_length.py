@@ -23,7 +23,7 @@ def row_secs_to_record(config: Mapping[str, Any], *, row_secs: float, init: str,
 
     Args:
         config: The config of the run.
-        row_secs: Length in seconds that 99 of 100 rows of the run do not exceed.
+        row_secs: Length in seconds that 95 of 100 rows of the run do not exceed.
         init: Weights to start from; "" = random ones, or a run that continues.
         run: Workdir of a run that continues, whose record stays; "" = a new run.
     """

@@ -102,8 +102,8 @@ def load_transcriber(
         checkpoint: A workdir, a checkpoint inside one, or a folder that --mode=export wrote.
         weights: "raw", "ema", or "" for what the checkpoint holds as the model's weights; "" for an export.
         batch_size: Number of rows in a batch.
-        window_secs: Longest row in seconds; a longer recording is cut into windows that overlap by a sixth. None = what
-            suits the recognizer, see `default_window_secs`.
+        window_secs: Longest row in seconds; a longer recording is cut into windows that overlap. None = what suits the
+            recognizer, see `default_window_secs`.
         decode: The fields of config.decode; None = greedy.
         strategy: Strategy whose replicas share each batch; None = one device.
 
@@ -152,7 +152,7 @@ def load_transcriber(
         options=TranscriberOptions(
             batch_size=batch_size,
             window_secs=window.secs,
-            overlap_secs=window.secs / 6,
+            overlap_secs=window.overlap_secs,
             cut_note=window.note,
             strategy=strategy,
         ),

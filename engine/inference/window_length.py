@@ -15,18 +15,23 @@ from engine.inference.exported import EXPORT_FILE, read_export_fields
 LONGEST_SECS = 30.0
 SHORTEST_SECS = 1.0  # as --window_secs
 WINDOW_FIELD = "window_secs"  # of export.json
+# Parts of a window that it shares with the next one. At the edges of windows of a few seconds much is misheard.
+_OVERLAP_RATIO = 1 / 6
+_SHORT_OVERLAP_RATIO = 1 / 2
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowLength:
-    """The length of the windows of a recognizer.
+    """The windows of a recognizer.
 
     Attributes:
         secs: Length in seconds.
+        overlap_secs: How far each window reaches into the next, in seconds.
         note: What to log when the first recording is cut; "" = nothing.
     """
 
     secs: float
+    overlap_secs: float
     note: str = ""
 
 
@@ -54,7 +59,7 @@ def default_window_secs(checkpoint: str) -> float:
 
 
 def choose_window(checkpoint: str, window_secs: float | None) -> WindowLength:
-    """Returns the window length to use, and logs a warning if the one asked for is too long for the recognizer.
+    """Returns the windows to use, and logs a warning if the one asked for is too long for the recognizer.
 
     Args:
         checkpoint: A workdir, a checkpoint inside one, or an export.
@@ -66,7 +71,7 @@ def choose_window(checkpoint: str, window_secs: float | None) -> WindowLength:
     default = default_window_secs(checkpoint)
     secs = default if window_secs is None else window_secs
     if default == LONGEST_SECS:
-        return WindowLength(secs)
+        return WindowLength(secs, secs * _OVERLAP_RATIO)
     if secs > default:
         logging.warning(
             "--window_secs=%g: %s was trained from random weights on rows of up to %g s, and reads longer ones badly; "
@@ -75,8 +80,9 @@ def choose_window(checkpoint: str, window_secs: float | None) -> WindowLength:
             checkpoint,
             default,
         )
+        return WindowLength(secs, secs * _OVERLAP_RATIO)
     note = (
         f"recordings are cut into windows of {secs:g} s: {checkpoint} was trained from random weights on rows of up to "
         "that length (--window_secs sets another)"
     )
-    return WindowLength(secs, note if secs == default else "")
+    return WindowLength(secs, secs * _SHORT_OVERLAP_RATIO, note if secs == default else "")

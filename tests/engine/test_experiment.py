@@ -38,6 +38,12 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+def test_what_only_other_modes_read_may_change_when_a_run_resumes():
+    """A new group of fields must be listed, or a changed default of one mode would refuse every older run."""
+    read_by_training = {"seed", "model", "data", "train"}
+    assert set(base.get_config()) - set(experiment.RESUMABLE_FIELDS) == read_by_training
+
+
 def test_train_mode_needs_no_evaluation_set(tmp_path):
     workdir = tmp_path / "run"
     outcome = experiment.run(

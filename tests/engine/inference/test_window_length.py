@@ -42,10 +42,10 @@ def test_a_window_of_an_export_that_is_no_number_is_named(tmp_path, value):
 def test_one_is_warned_of_a_window_that_is_longer_than_the_rows(tmp_path, caplog):
     caplog.set_level("WARNING", logger="absl")
     export = write_export(tmp_path, window_secs=2.5)
-    assert choose_window(export, 2.0) == WindowLength(2.0)
+    assert choose_window(export, 2.0) == WindowLength(2.0, 1.0)
     assert "windows of 2.5 s" in choose_window(export, None).note
     assert caplog.text == ""
-    assert choose_window(export, 8.0) == WindowLength(8.0)
+    assert choose_window(export, 8.0) == WindowLength(8.0, 8.0 / 6)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert f"--window_secs=8: {tmp_path} was trained from random weights on rows of up to 2.5 s" in record.getMessage()
@@ -55,6 +55,6 @@ def test_one_is_warned_of_a_window_that_is_longer_than_the_rows(tmp_path, caplog
 def test_nobody_is_warned_of_fine_tuned_weights(tmp_path, caplog):
     caplog.set_level("WARNING", logger="absl")
     run = write_run(tmp_path, model={"init": "hf://some/model"})
-    assert choose_window(run, 60.0) == WindowLength(60.0)
-    assert choose_window(run, None) == WindowLength(30.0)
+    assert choose_window(run, 60.0) == WindowLength(60.0, 10.0)
+    assert choose_window(run, None) == WindowLength(30.0, 5.0)
     assert caplog.text == ""
