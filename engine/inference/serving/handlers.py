@@ -144,14 +144,16 @@ class Handler(tornado.web.RequestHandler):
         client = stream.socket
         self.service.num_answering += 1
         num_bytes = 0
-        with contextlib.closing(stream), contextlib.suppress(OSError):  # the client has gone, or its time is over
-            async with asyncio.timeout(self.service.limits.body_timeout_secs):
-                await stream.write(b"")  # until the answer is written
-                client.shutdown(socket.SHUT_WR)
-                while num_bytes < _MAX_DROPPED_BYTES:
-                    num_bytes += len(await stream.read_bytes(_CHUNK_BYTES, partial=True))
-                    await asyncio.sleep(0)  # a fast client would keep the server from the others
-        self.service.num_answering -= 1
+        try:
+            with contextlib.closing(stream), contextlib.suppress(OSError):  # the client has gone, or its time is over
+                async with asyncio.timeout(self.service.limits.body_timeout_secs):
+                    await stream.write(b"")  # until the answer is written
+                    client.shutdown(socket.SHUT_WR)
+                    while num_bytes < _MAX_DROPPED_BYTES:
+                        num_bytes += len(await stream.read_bytes(_CHUNK_BYTES, partial=True))
+                        await asyncio.sleep(0)  # a fast client would keep the server from the others
+        finally:
+            self.service.num_answering -= 1
 
     def _set_head(self, answer: Answer) -> None:
         """Sets the status and the headers of an answer."""
