@@ -25,10 +25,15 @@ from models.ops.fused import (
 
 
 def _tied(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
-    """Returns x for a computation that must not begin before the upstream gradient, of the same shape, is known."""
+    """Returns x for a computation that must not begin before the upstream gradient is known.
+
+    Args:
+        x: [..., M].
+        upstream: [..., N].
+    """
     # XLA computes equal terms once, and would keep them from the forward pass on; adding zero makes them others. It
     # leaves a product with zero, which may be no number, as it is; then the update has no finite gradient anyway.
-    return x + 0.0 * upstream
+    return x + 0.0 * upstream[..., :1]
 
 
 gelu = keeping_input(gelu_forward, gelu_backward, again=_tied)

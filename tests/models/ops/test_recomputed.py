@@ -55,7 +55,7 @@ def test_activations(kind, rate, dtype):
 
 @DTYPES
 @RATES
-@pytest.mark.parametrize("kind", ["plain", "positions", "pairs"])
+@pytest.mark.parametrize("kind", ["plain", "positions", "pairs", "distances"])
 def test_attention(kind, rate, dtype):
     def run(query, key, value, *more):
         random, options = make_random(), {}
@@ -63,6 +63,9 @@ def test_attention(kind, rate, dtype):
             options = {"gate": more[0], "positions": PLAIN.positions(more[1], random, dtype=dtype)}
         elif kind == "pairs":
             options = {"pair_bias": more[0]}
+        elif kind == "distances":  # on a CPU they make queries and keys wider than values
+            query, key, pair_bias = PLAIN.add_distances(query, key, more[0], random, left=3)
+            options = {"pair_bias": pair_bias}
         return PLAIN.attention(query, key, value, masked_bias(), random, rate=rate, stream=5, **options)
 
     inputs = [noise(*SHAPE, seed=seed, dtype=dtype) for seed in range(3)]
@@ -70,7 +73,20 @@ def test_attention(kind, rate, dtype):
         inputs += [1.0 + noise(2, 3, 9, seed=3), noise(3, 17, seed=4)]
     elif kind == "pairs":
         inputs += [noise(2, 3, 9, 9, seed=3, dtype=dtype)]
+    elif kind == "distances":
+        inputs += [noise(8, 6, seed=3, dtype=dtype)]
     compare(run, inputs, dtype)
+
+
+def test_batches_of_several_widths_share_one_trace():
+    def run(query, key, value):
+        bias = tf.zeros([2, 1, 1, tf.shape(query)[2]])
+        return PLAIN.attention(PLAIN.gelu(query, make_random()), key, value, bias, make_random(), rate=0.3, stream=5)
+
+    before = recomputed.attention.experimental_get_tracing_count()
+    for width in (31, 37, 41, 43):
+        compare(run, [noise(2, 5, width, 8, seed=seed) for seed in range(3)], tf.float32)
+    assert recomputed.attention.experimental_get_tracing_count() <= before + 2
 
 
 def count(function, inputs, pattern):
