@@ -26,7 +26,9 @@ class Grouping:
 # A CPU is hardly faster per second of audio with eight rows of one length than with one, and needs eight times the
 # memory (docs/results/0147). Two groups at once fill the gaps in which one keeps a single core busy (0049).
 ON_CPU = Grouping(max_padding_ratio=0.1, max_samples=480_000, num_at_once=2)
-ON_ACCELERATOR = Grouping(max_padding_ratio=1.0)
+# A batch is one group; while an accelerator computes it, the next one is padded and copied there.
+ON_ACCELERATOR = Grouping(max_padding_ratio=1.0, num_at_once=2)
+ON_REPLICAS = Grouping(max_padding_ratio=1.0)
 
 
 def suitable_grouping() -> Grouping:

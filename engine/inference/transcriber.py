@@ -14,7 +14,7 @@ from absl import logging
 
 from engine.common.progress import progress_bar
 from engine.inference.beam_search import Alternative, BeamSearchDecoder
-from engine.inference.grouping import ON_ACCELERATOR, Grouping, suitable_grouping
+from engine.inference.grouping import ON_REPLICAS, Grouping, suitable_grouping
 from engine.inference.replicas import ReplicaStep
 from engine.inference.row_runner import RowRunner, Step
 from engine.inference.windows import LogitsChunk, Window, cut_windows, join_windows, measure_hop
@@ -162,7 +162,7 @@ class Transcriber:
         grouping = options.grouping or suitable_grouping()
         if options.strategy is not None and options.strategy.num_replicas_in_sync > 1:
             # Each batch goes to all replicas, of which groups of a few rows would leave some idle.
-            step, grouping = ReplicaStep(self._log_probs, options.strategy), options.grouping or ON_ACCELERATOR
+            step, grouping = ReplicaStep(self._log_probs, options.strategy), options.grouping or ON_REPLICAS
         self._rows = RowRunner(step, grouping)
 
     @property
