@@ -58,14 +58,17 @@ class EmaWeights(tf.Module):
         for shadow, variable in self._pairs():
             shadow.assign(variable.read_value())
 
-    def update(self, num_applied: tf.Tensor) -> None:
+    def update(self, num_applied: tf.Tensor, *, is_applied: tf.Tensor | None = None) -> None:
         """Moves the averages after an applied update; graph, replica context.
 
         Args:
             num_applied: Integer scalar, number of updates applied so far, including this one.
+            is_applied: Bool scalar; where it is false, no average changes. None = the update was applied.
         """
         n = tf.cast(num_applied, tf.float32)
         rate = 1.0 - tf.minimum(self._decay, (1.0 + n) / (10.0 + n))
+        if is_applied is not None:
+            rate = tf.where(is_applied, rate, 0.0)
 
         def apply(strategy: tf.distribute.Strategy, rate: tf.Tensor) -> None:
             for shadow, variable in self._pairs():

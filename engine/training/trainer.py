@@ -11,7 +11,7 @@ import orbit
 import tensorflow as tf
 import tf_keras
 
-from common.whole_compilation import compile_whole
+from common.whole_compilation import compile_whole, is_compiled_whole
 from engine.checkpointing.background_save import Changes
 from engine.distributed import strategy as runtime
 from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
@@ -229,11 +229,16 @@ class Trainer(orbit.StandardTrainer):
         # A loss or gradient that is not finite must not reach the weights: the update is skipped and counted. So is an
         # update without a row that has a loss: weight decay and Adam's moments would move the weights.
         is_empty = statistics[STATISTICS.index("num_valid")] == 0.0
-        num_skipped = tf.cond(is_finite & ~is_empty, lambda: self._apply(gradients), lambda: tf.constant(1.0))
+        is_applied = is_finite & ~is_empty
+        if is_compiled_whole():
+            self._apply(gradients, is_applied)
+            num_skipped = tf.cast(~is_applied, tf.float32)
+        else:
+            num_skipped = tf.cond(is_applied, lambda: self._apply(gradients), lambda: tf.constant(1.0))
         is_no_fault = is_empty
         if self.loss_scale is not None:
             is_no_fault |= self.loss_scale.can_shrink()
-        self.skip_counter.update(is_applied=is_finite & ~is_empty, is_no_fault=is_no_fault, update=self.global_step)
+        self.skip_counter.update(is_applied=is_applied, is_no_fault=is_no_fault, update=self.global_step)
         if self.loss_scale is not None:
             self.loss_scale.update(is_finite)
         clip_norm = self._options.clip_norm
@@ -263,11 +268,16 @@ class Trainer(orbit.StandardTrainer):
                 flag.assign(value)
         return [flag.read_value() for flag in self._is_applying]
 
-    def _apply(self, gradients: list[tf.Tensor]) -> tf.Tensor:
-        """Applies the reduced gradients on every replica; graph, cross-replica context."""
+    def _apply(self, gradients: list[tf.Tensor], is_applied: tf.Tensor | None = None) -> tf.Tensor:
+        """Applies the reduced gradients on every replica; graph, cross-replica context.
+
+        Args:
+            gradients: Gradients of the trained variables.
+            is_applied: Bool scalar; where it is false, nothing changes. None = they are applied.
+        """
 
         def apply(head_only: bool) -> tf.Tensor:
-            self.strategy.run(self._apply_on_replica, args=(gradients, head_only))
+            self.strategy.run(self._apply_on_replica, args=(gradients, head_only, is_applied))
             return tf.constant(0.0)  # a branch of tf.cond must return a tensor
 
         if self._options.freeze_encoder_updates:
@@ -276,16 +286,21 @@ class Trainer(orbit.StandardTrainer):
             return tf.cond(is_frozen, lambda: apply(True), lambda: apply(False))
         return apply(False)
 
-    def _apply_on_replica(self, gradients: list[tf.Tensor], head_only: bool) -> None:
+    def _apply_on_replica(
+        self, gradients: list[tf.Tensor], head_only: bool, is_applied: tf.Tensor | None = None
+    ) -> None:
         variables, is_head_variable = self._gradients.variables, self._gradients.is_head
         pairs = [
             (gradient, variable)
             for gradient, variable, is_head in zip(gradients, variables, is_head_variable, strict=True)
             if is_head or not head_only
         ]
-        self.optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
+        if is_applied is None:
+            self.optimizer.apply_gradients(pairs, skip_gradients_aggregation=True)
+        else:
+            self.optimizer.apply_gradients_if(is_applied, pairs)
         if self.ema is not None:
-            self.ema.update(self.optimizer.iterations)
+            self.ema.update(self.optimizer.iterations, is_applied=is_applied)
 
     def settled_version(self) -> tuple[int, int, int] | None:
         """Returns an identifier of the state between two updates, None while the state changes; eager, any thread.

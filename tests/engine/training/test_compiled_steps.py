@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
+import tf_keras
 
-from engine.training.optimizer import DynamicLossScale
+from engine.training.optimizer import DynamicLossScale, build_optimizer
 from tests.engine.training.test_trainer import NUM_ROWS, assert_same, make_trainer, plain, train  # noqa: F401
 from tests.helpers import equivalence
 from tests.helpers.device_graph import operations
@@ -87,15 +88,64 @@ def test_all_that_a_step_can_do_is_the_same_compiled(options, one_device, two_re
         assert int(trainer.global_step.numpy()) == 5 and trainer.settled_version() is not None
 
 
-def test_a_compiled_update_without_a_finite_loss_is_skipped_and_counted():
-    def poisoned(update, num_rows):
-        batch = toy_batch(update, num_rows)
-        return {**batch, "waveform": batch["waveform"] * np.float32(np.nan)} if update == 1 else batch
+@pytest.mark.parametrize("poisoned", [0, 1, 4])
+@pytest.mark.parametrize("frozen_updates", [0, 3])
+def test_a_compiled_update_without_a_finite_loss_changes_nothing_and_is_counted(poisoned, frozen_updates):
+    """The first update too, in which no moment exists yet, and the last, whose rate is the one that is reported."""
 
-    found = [train(make_trainer(dataset_fn=toy_dataset_fn(NUM_ROWS, make=poisoned), jit_compile=jit)) for jit in (0, 1)]
-    assert found[1][1]["num_skipped_updates"] == found[0][1]["num_skipped_updates"] == 1
-    assert_same(found[1][0], found[0][0])
-    assert np.isfinite(found[1][0][0]).all()
+    def poison(update, num_rows):
+        batch = toy_batch(update, num_rows)
+        return {**batch, "waveform": batch["waveform"] * np.float32(np.nan)} if update == poisoned else batch
+
+    def run(jit_compile):
+        schedule = tf_keras.optimizers.schedules.PolynomialDecay(0.1, 10, 0.01)
+        trainer = make_trainer(
+            dataset_fn=toy_dataset_fn(NUM_ROWS, make=poison),
+            optimizer=lambda: build_optimizer(name="adamw", learning_rate=schedule, weight_decay=0.1),
+            freeze_encoder_updates=frozen_updates,
+            ema_decay=0.9,
+            jit_compile=jit_compile,
+        )
+        weights, metrics = train(trainer)
+        optimizer = trainer.optimizer
+        assert optimizer.iterations.numpy() == 4
+        state = [*weights, *optimizer.variables, optimizer.steps, *trainer.ema.shadows, optimizer.learning_rate]
+        return [np.asarray(value) for value in state], metrics
+
+    found, wanted = run(True), run(False)
+    assert found[1]["num_skipped_updates"] == wanted[1]["num_skipped_updates"] == 1
+    assert_same(found[0], wanted[0])
+    assert all(np.isfinite(value).all() for value in found[0])
+
+
+def test_a_skipped_update_keeps_every_bit():
+    """Zero times a moment, or a sum with a negative zero, would do for `assert_same`."""
+    trainer = make_trainer(dataset_fn=toy_dataset_fn(NUM_ROWS), ema_decay=0.9, jit_compile=True)
+    train(trainer, 2)
+    pairs = [(tf.fill(v.shape, np.nan), v) for v in trainer.model.trainable_variables]
+    state = [*trainer.model.trainable_variables, *trainer.optimizer.variables, trainer.optimizer.steps]
+    before = [variable.numpy().tobytes() for variable in state]
+
+    @tf.function(jit_compile=True)
+    def skip(is_applied):
+        trainer.optimizer.apply_gradients_if(is_applied, pairs)
+        trainer.ema.update(trainer.optimizer.iterations, is_applied=is_applied)
+
+    shadows = [shadow.numpy().tobytes() for shadow in trainer.ema.shadows]
+    skip(tf.constant(False))
+    assert [variable.numpy().tobytes() for variable in state] == before
+    assert [shadow.numpy().tobytes() for shadow in trainer.ema.shadows] == shadows
+
+
+def test_a_compiled_update_has_no_branch_for_whose_sake_xla_would_copy_every_variable():
+    specs = {key: tf.TensorSpec(x.shape, x.dtype) for key, x in toy_batch(0, NUM_ROWS).items()}
+
+    def branches(jit_compile):
+        update = make_trainer(jit_compile=jit_compile).update
+        ops = operations(tf.function(update, autograph=False).get_concrete_function(specs))
+        return {op.type for _, op in ops} & {"If", "StatelessIf"}
+
+    assert branches(False) and not branches(True)
 
 
 def test_what_is_compiled_is_one_program(one_device, two_replicas):
