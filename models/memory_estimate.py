@@ -52,10 +52,15 @@ _FUSED = {
         ("mixed_float16", 3.5, 2),
     )
 }
-# Where XLA compiles a step as a whole. From XLA's own assignment of buffers, float32 on a CPU (docs/results/0179).
+# Where XLA compiles a step as a whole: float32 from its assignment of buffers on a CPU, half precision fitted to an
+# H200, where more is kept (docs/results/0179).
 _COMPILED = {
-    precision: _Kept(1350 * 2**20, wide=7, inner=2, scores=0, scores_at_work=at_work, num_bytes=num_bytes)
-    for precision, at_work, num_bytes in (("float32", 4, 4), ("mixed_bfloat16", 5, 2), ("mixed_float16", 5, 2))
+    precision: _Kept(1350 * 2**20, wide=wide, inner=inner, scores=0, scores_at_work=at_work, num_bytes=num_bytes)
+    for precision, wide, inner, at_work, num_bytes in (
+        ("float32", 7, 2, 4, 4),
+        ("mixed_bfloat16", 14, 3, 5, 2),
+        ("mixed_float16", 14, 3, 5, 2),
+    )
 }
 
 # The same for conformer layers (docs/decisions/0022): two feed-forward blocks and a convolution beside attention, and

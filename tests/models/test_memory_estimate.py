@@ -161,6 +161,14 @@ def test_a_step_compiled_whole_keeps_what_xla_was_seen_to_keep():
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "rows", "measured"), [("base", 8, 4.83), ("base", 32, 15.43), ("large_lv60", 8, 12.88)]
+)
+def test_a_gpu_is_foreseen_to_need_rather_too_much_than_too_little(name, rows, measured):
+    estimate = measure(name, precision="mixed_bfloat16", is_compiled_whole=True)
+    assert measured < estimate.memory_bytes(rows, 246_000, True) / 2**30 < 1.4 * measured
+
+
 def test_operations_of_training_are_those_that_tensorflow_counts_in_the_forward_pass_times_three():
     num_samples = 16_000
     model = build_model(source="native", preset="tiny", hub_handle="", vocab_size=32, fused_ops="off")
