@@ -109,7 +109,7 @@ def run(arguments: argparse.Namespace, made: Sequence[measure.Case], argv: Seque
         variants = ["eager", "compiled"] if arguments.device == "gpu" else ["eager"]
     ours = getattr(arguments, "ours", None)
     if ours is None:
-        ours = ["default", "compiled"] if arguments.device == "gpu" and name == "train_throughput" else ["default"]
+        ours = ["default", "compiled"] if arguments.device == "gpu" else ["default"]
     setup = measure.Setup(
         config=config,
         model=model,

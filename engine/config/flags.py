@@ -29,8 +29,8 @@ def check_flags(mode: str, given: Iterable[str]) -> None:
         reasons = []
         for name in unread:
             readers = [other for other, known in FLAGS_OF_MODE.items() if name in known]
-            reasons.append(f"--{name} is for {' | '.join(readers)}")
-        raise ValueError(f"--mode={mode} does not read {'; '.join(reasons)}: leave it out, or set another --mode")
+            reasons.append(f"--{name} (for {' | '.join(readers)})")
+        raise ValueError(f"--mode={mode} does not read {', '.join(reasons)}: leave it out, or set another --mode")
     if "config" not in given and mode in RUN_MODES:
         raise ValueError("--config is missing: for example --config=configs/base.py")
 

@@ -89,7 +89,7 @@ MODES = {
         reads="Audio (--inputs) and a recognizer (--checkpoint): a workdir, a checkpoint, an export, or "
         "the name of published weights. Of a config it reads how to decode, if one is given.",
         writes="One file of transcripts at --output (.jsonl, .tsv, .txt), or subtitles (.srt, .vtt).",
-        flags=_USE | _DECODE | {"config", "window_secs", "output_format"},
+        flags=_USE | _DECODE | {"config", "window_secs", "jit_compile", "output_format"},
         example="python run.py --mode=transcribe --checkpoint=runs/base --inputs=a.wav,folder/ --output=out.jsonl",
     ),
     "pseudo_label": Mode(
@@ -98,7 +98,7 @@ MODES = {
         "config.pseudo_label, if a config is given.",
         writes="A manifest of format jsonl at --output, and OUTPUT.left_out.jsonl with the reasons; the same command "
         "continues an interrupted one.",
-        flags=_USE | _DECODE | {"config", "window_secs", "strategy"},
+        flags=_USE | _DECODE | {"config", "window_secs", "jit_compile", "strategy"},
         example="python run.py --mode=pseudo_label --checkpoint=runs/base --inputs=unlabelled.jsonl "
         "--output=datasets/pseudo.jsonl",
     ),

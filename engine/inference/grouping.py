@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -16,11 +17,15 @@ class Grouping:
         max_padding_ratio: Largest share of padding in a group; 0 groups only rows of the same length, 1 all rows.
         max_samples: Largest number of samples in a group of several rows, including padding; 0 = no limit.
         num_at_once: Number of groups that run at the same time.
+        widths: Lengths in samples, rising, to the next of which a group is padded; empty = any.
+        num_rows: A group is filled up to a multiple of so many rows; 0 = not at all.
     """
 
     max_padding_ratio: float
     max_samples: int = 0
     num_at_once: int = 1
+    widths: tuple[int, ...] = ()
+    num_rows: int = 0
 
 
 # A CPU is hardly faster per second of audio with eight rows of one length than with one, and needs eight times the
@@ -35,6 +40,18 @@ def suitable_grouping() -> Grouping:
     """Returns the options for the visible devices."""
     has_accelerator = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("TPU")
     return ON_ACCELERATOR if has_accelerator else ON_CPU
+
+
+def in_few_shapes(grouping: Grouping, *, longest: int, num_rows: int) -> Grouping:
+    """Returns a grouping in which every batch has one of four shapes, for a step that is compiled for each.
+
+    Args:
+        grouping: Says how many groups run at a time.
+        longest: Samples of the longest row; batches are this long, or a half, a quarter or an eighth of it.
+        num_rows: Rows of a batch.
+    """
+    widths = tuple(math.ceil(longest / parts) for parts in (8, 4, 2, 1))
+    return Grouping(max_padding_ratio=1.0, num_at_once=grouping.num_at_once, widths=widths, num_rows=num_rows)
 
 
 def group_by_length(lengths: Sequence[int], grouping: Grouping) -> list[list[int]]:

@@ -31,12 +31,14 @@ class ReadingOptions:
     Attributes:
         window_secs: Longest row in seconds; longer recordings are cut into overlapping windows. None = what suits the
             recognizer, see `default_window_secs`.
+        jit_compile: Whether XLA compiles the recognizer's step as a whole.
         decode_defaults: Values of the fields of config.decode that neither the run nor `decode_given` has; None =
             greedy, whatever the run has.
         decode_given: Fields of config.decode that override those of the run.
     """
 
     window_secs: float | None = None
+    jit_compile: bool = False
     decode_defaults: Mapping[str, Any] | None = None
     decode_given: Mapping[str, Any] | None = None
 
@@ -94,6 +96,7 @@ def load_transcriber(
     window_secs: float | None = None,
     decode: Mapping[str, Any] | None = None,
     strategy: tf.distribute.Strategy | None = None,
+    jit_compile: bool = False,
 ) -> Transcriber:
     """Builds a transcriber from a run's config, vocabulary and best weights, or from an exported recognizer.
 
@@ -106,6 +109,7 @@ def load_transcriber(
             recognizer, see `default_window_secs`.
         decode: The fields of config.decode; None = greedy.
         strategy: Strategy whose replicas share each batch; None = one device.
+        jit_compile: Whether XLA compiles the step as a whole, for each of four lengths of rows.
 
     Raises:
         ValueError: The run, its weights or the search cannot be used.
@@ -120,6 +124,11 @@ def load_transcriber(
             raise ValueError(
                 f"--weights={weights}: {checkpoint} is an export, which has only one kind of weights; leave it out"
             )
+        if jit_compile:
+            raise ValueError(
+                f"--jit_compile: {checkpoint} is an export, which runs as it was exported; give the run that it was "
+                "made of, or leave the flag out"
+            )
         text_rules = read_text_rules(checkpoint)
         # Exports of older versions have no such field: they normalize.
         normalize = optional_field(exported, "normalize_waveform", bool, storage.join(checkpoint, EXPORT_FILE), True)
@@ -130,13 +139,20 @@ def load_transcriber(
             model = ExportedModel(checkpoint)
     else:
         config, workdir = recorded_run.load_run(checkpoint)
+        if jit_compile and config.model.get("source", "native") != "native":
+            raise ValueError(
+                f"--jit_compile: the model of {checkpoint} is a SavedModel (model.source=hub), which runs as it was "
+                "saved; leave the flag out"
+            )
         text_rules, normalize = config.data, builders.normalizes(config)
         tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
         parts = builders.with_blank(parts, tokenizer)
         # Before the model, which takes seconds to load: a wrong search is refused at once.
         beam_search = _build_beam_search(parts, tokenizer, decode)
         with scope:
-            trained, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights)
+            # As in training, a step that is compiled as a whole has no compiled parts.
+            fused_ops = "off" if jit_compile else ""
+            trained, _ = load_trained(parts=parts, checkpoint=checkpoint, weights=weights, fused_ops=fused_ops)
         if not is_shared:  # the copies would lie on the first device alone
             trained.fix_weights()
         model = trained
@@ -155,6 +171,7 @@ def load_transcriber(
             overlap_secs=window.overlap_secs,
             cut_note=window.note,
             strategy=strategy,
+            jit_compile=jit_compile,
         ),
     )
 

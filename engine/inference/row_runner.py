@@ -52,10 +52,19 @@ class RowRunner:
         return collect
 
     def _run(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        lengths = np.array([len(waveform) for waveform in waveforms], np.int32)
-        width = -(-int(lengths.max()) // PADDING_SAMPLES) * PADDING_SAMPLES
-        padded = np.zeros([len(waveforms), width], np.float32)
-        for row, waveform in enumerate(waveforms):
-            padded[row, : len(waveform)] = waveform
+        # Rows do not influence each other: some are run again to fill up the batch.
+        num_rows = _next_multiple(len(waveforms), self._grouping.num_rows or 1)
+        lengths = np.array([len(waveforms[row % len(waveforms)]) for row in range(num_rows)], np.int32)
+        longest = int(lengths.max())
+        wide_enough = (width for width in self._grouping.widths if width >= longest)
+        padded = np.zeros([num_rows, next(wide_enough, _next_multiple(longest, PADDING_SAMPLES))], np.float32)
+        for row, length in enumerate(lengths):
+            padded[row, :length] = waveforms[row % len(waveforms)]
         found, num_frames = self._step(padded, lengths)
-        return [row[:count] for row, count in zip(np.asarray(found), np.asarray(num_frames), strict=True)]
+        return [row[:count] for row, count in zip(np.asarray(found), np.asarray(num_frames), strict=True)][
+            : len(waveforms)
+        ]
+
+
+def _next_multiple(number: int, of: int) -> int:
+    return -(-number // of) * of

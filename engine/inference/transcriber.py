@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from common.whole_compilation import compile_whole
 from engine.common.progress import progress_bar
 from engine.inference.beam_search import Alternative, BeamSearchDecoder
-from engine.inference.grouping import ON_REPLICAS, Grouping, suitable_grouping
+from engine.inference.grouping import ON_REPLICAS, Grouping, in_few_shapes, suitable_grouping
 from engine.inference.replicas import ReplicaStep
 from engine.inference.row_runner import RowRunner, Step
 from engine.inference.windows import LogitsChunk, Window, cut_windows, join_windows, measure_hop
@@ -79,6 +81,7 @@ class TranscriberOptions:
         cut_note: Line for the log when the first recording is cut into windows; "" = none.
         grouping: Groups of a batch that are padded together; None = suitable for the device.
         strategy: The strategy in whose scope the model was built, if several replicas share a batch.
+        jit_compile: Whether XLA compiles the step as a whole; batches then have one of four shapes.
     """
 
     batch_size: int = 8
@@ -87,6 +90,7 @@ class TranscriberOptions:
     cut_note: str = ""
     grouping: Grouping | None = None
     strategy: tf.distribute.Strategy | None = None
+    jit_compile: bool = False
 
 
 class Transcriber:
@@ -153,16 +157,20 @@ class Transcriber:
         self._window_samples = max(self._window_samples, receptive_field + 3 * self._hop)
         overlap_samples = min(round(options.overlap_secs * SAMPLE_RATE), self._window_samples // 2)
         self._step_samples = (self._window_samples - overlap_samples) // self._hop * self._hop
-        self._step = tf.function(
+        make_function = compile_whole if options.jit_compile else functools.partial(tf.function, autograph=False)
+        grouping = options.grouping or suitable_grouping()
+        step: Step = make_function(
             self._log_probs,
             input_signature=[tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)],
-            autograph=False,
         )
-        step: Step = self._step
-        grouping = options.grouping or suitable_grouping()
         if options.strategy is not None and options.strategy.num_replicas_in_sync > 1:
             # Each batch goes to all replicas, of which groups of a few rows would leave some idle.
-            step, grouping = ReplicaStep(self._log_probs, options.strategy), options.grouping or ON_REPLICAS
+            grouping = options.grouping or ON_REPLICAS
+            compute = compile_whole(self._log_probs) if options.jit_compile else self._log_probs
+            # Called by an ordinary function: a strategy would compile all replicas together.
+            step = ReplicaStep(lambda waveforms, lengths: compute(waveforms, lengths), options.strategy)
+        if options.jit_compile:
+            grouping = in_few_shapes(grouping, longest=self._window_samples, num_rows=options.batch_size)
         self._rows = RowRunner(step, grouping)
 
     @property

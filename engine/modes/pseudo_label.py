@@ -68,7 +68,7 @@ def run(
         output: The manifest to write, with the suffix .jsonl.
         options: The fields of config.pseudo_label.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
-        reading: Length of the windows, and how to decode.
+        reading: Length of the windows, what is compiled, and how to decode.
         strategy_name: "auto", "one_device" or "mirrored".
         num_virtual_devices: Number of logical devices that the first GPU becomes, or the CPU without one; 0 leaves it
             whole.
@@ -97,6 +97,7 @@ def run(
         strategy=strategy,
         reading=how,
         second_window_secs=reading.window_secs,
+        jit_compile=reading.jit_compile,
     )
     settings = {
         **{name: value for name, value in options.items() if name != "batch_size"},
@@ -132,6 +133,7 @@ def _load(
     strategy: tf.distribute.Strategy,
     reading: Mapping[str, Any],
     second_window_secs: float | None,
+    jit_compile: bool,
 ) -> Labeller:
     """Loads the recognizers of one view or two; each has windows that suit it, unless their length is given."""
     views: dict[str, Any] = {"count_samples": labellers.count_samples, "stream_audio": labellers.stream_audio}
@@ -140,6 +142,7 @@ def _load(
         parts=dataclasses.replace(parts, **views),
         batch_size=options["batch_size"] * strategy.num_replicas_in_sync,
         strategy=strategy,
+        jit_compile=jit_compile,
         **reading,
     )
     first = load(checkpoint=checkpoint, weights=weights)

@@ -42,7 +42,7 @@ def run(
         output: The file of transcripts to write; a folder for the subtitles of several recordings.
         output_format: A name among `TRANSCRIPT_FORMATS`; "" = the suffix of the output.
         weights: "raw", "ema" or "" for the checkpoint's own choice.
-        reading: Length of the windows, and how to decode.
+        reading: Length of the windows, what is compiled, and how to decode.
         stop: Listens for signals, which end this mode at once; None = nothing does.
 
     Raises:
@@ -59,7 +59,9 @@ def run(
     if stop is not None:
         stop.at_once = f"the transcripts so far are in {journal.path}, and the same command continues there"
     with readable_paths(paths) as readable, journal:
-        transcriber = load_transcriber(parts=parts, checkpoint=checkpoint, weights=weights, **how)
+        transcriber = load_transcriber(
+            parts=parts, checkpoint=checkpoint, weights=weights, jit_compile=reading.jit_compile, **how
+        )
         summary = _transcribe_missing(transcriber, readable, journal)
         transcripts = _read_finished(journal, readable, summary)
         name_of = dict(zip(readable, paths, strict=True))

@@ -18,10 +18,10 @@ def test_what_a_mode_reads_is_taken_and_what_it_does_not_is_named_with_who_does(
     check_flags("export", ["checkpoint"])
     with pytest.raises(ValueError, match="--config is missing: for example"):
         check_flags("tune_lm", ["workdir"])
-    with pytest.raises(ValueError, match=r"=train does not read --hot_words is for eval \| tune_lm \| transcribe \|"):
+    with pytest.raises(ValueError, match=r"=train does not read --hot_words \(for eval \| tune_lm \| transcribe \|"):
         check_flags("train", ["config", "hot_words"])
     with pytest.raises(
-        ValueError, match=r"export does not read --workdir is for train_and_eval .*; --decode is for eval "
+        ValueError, match=r"export does not read --workdir \(for train_and_eval .*\), --decode \(for eval "
     ):
         check_flags("export", ["workdir", "checkpoint", "decode"])
 

@@ -123,3 +123,15 @@ def test_an_export_that_does_not_say_how_to_read_is_named(tmp_path, fields, mess
         loading.load_transcriber(parts=make_parts(), checkpoint=str(tmp_path))
     with pytest.raises(ValueError, match=line):
         loading.read_text_rules(str(tmp_path))  # before the recognizer is loaded
+
+
+def test_what_runs_as_it_was_saved_is_not_compiled(tmp_path, trained):
+    (tmp_path / "saved_model.pb").touch()
+    (tmp_path / "export.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"--jit_compile: .* is an export, which runs as it was exported"):
+        loading.load_transcriber(parts=make_parts(), checkpoint=str(tmp_path), jit_compile=True)
+    config = json.loads(Path(trained[0], "config.json").read_text())
+    config["model"]["source"] = "hub"
+    Path(trained[0], "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"--jit_compile: the model of .* is a SavedModel \(model.source=hub\)"):
+        loading.load_transcriber(parts=make_parts(), checkpoint=trained[0], jit_compile=True)

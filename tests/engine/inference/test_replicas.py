@@ -32,9 +32,12 @@ def test_rows_come_back_in_their_order(strategy, num_rows):
     assert len(seen) >= 2  # each replica traces its own share
 
 
-def test_a_transcriber_on_two_replicas_computes_what_one_computes(trained, strategy):  # noqa: F811
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_transcriber_on_two_replicas_computes_what_one_computes(trained, strategy, jit_compile):  # noqa: F811
     one = loading.load_transcriber(parts=make_parts(), checkpoint=trained[0])
-    two = loading.load_transcriber(parts=make_parts(), checkpoint=trained[0], strategy=strategy)
+    two = loading.load_transcriber(
+        parts=make_parts(), checkpoint=trained[0], strategy=strategy, jit_compile=jit_compile
+    )
     rows = [WAVEFORM[:length] for length in (40, 12, 36, 24, 8)]
     for expected, found in zip(one.log_probs(rows), two.log_probs(rows), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.inference.grouping import Grouping
+from engine.inference.grouping import ON_CPU, Grouping, in_few_shapes
 from engine.inference.row_runner import PADDING_SAMPLES, RowRunner
 
 
@@ -39,6 +39,24 @@ def test_each_row_gets_what_it_gets_alone_in_the_order_given(num_at_once):
               ((1, PADDING_SAMPLES), [2_000])]  # fmt: skip
     assert sorted(seen, reverse=True) == wanted
     assert runner.submit([])() == []
+
+
+def test_batches_of_a_compiled_step_have_few_shapes_and_the_same_results():
+    seen = set()
+
+    def step(padded, lengths):
+        seen.add(padded.shape)
+        return sums(padded, lengths)
+
+    grouping = in_few_shapes(ON_CPU, longest=160_000, num_rows=3)
+    runner = RowRunner(step, grouping)
+    for lengths in ((160_000, 2_000), (80_001,), (80_000, 3_000, 4_000), (39_000, 5_000, 6_000, 7_000), (20_000,)):
+        found = runner.submit(rows(*lengths))()
+        assert [len(row) for row in found] == [length // 1000 for length in lengths]
+        assert [row[0] for row in found] == [length * (number + 1) for number, length in enumerate(lengths)]
+    assert seen == {(3, 160_000), (3, 80_000), (6, 40_000), (3, 20_000)}
+    runner.submit(rows(160_001))()  # a row that is longer than all has a shape of its own
+    assert (3, 176_000) in seen
 
 
 def test_two_groups_really_run_at_once():

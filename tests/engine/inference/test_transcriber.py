@@ -147,3 +147,11 @@ def test_rows_of_like_length_run_together_and_come_back_in_order(num_at_once):
     assert [len(one) for one in together] == [len(one) for one in alone] and len(together[1]) > len(together[0])
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_compiled_transcriber_hears_the_same_in_short_and_long_recordings(tmp_path):
+    paths = write(tmp_path, a="abc", b="cdefgh", c="abcdefghij" * 3, d="j")
+    plain, compiled = (make_transcriber(jit_compile=jit_compile) for jit_compile in (False, True))
+    found, wanted = compiled.transcribe_files(paths).transcripts, plain.transcribe_files(paths).transcripts
+    assert [one.text for one in found] == [one.text for one in wanted] and found[2].text == "abcdefghij" * 3
+    assert [word.start_secs for one in found for word in one.words] == [w.start_secs for o in wanted for w in o.words]
