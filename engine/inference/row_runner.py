@@ -60,10 +60,8 @@ class RowRunner:
         padded = np.zeros([num_rows, next(wide_enough, _next_multiple(longest, PADDING_SAMPLES))], np.float32)
         for row, length in enumerate(lengths):
             padded[row, :length] = waveforms[row % len(waveforms)]
-        found, num_frames = self._step(padded, lengths)
-        return [row[:count] for row, count in zip(np.asarray(found), np.asarray(num_frames), strict=True)][
-            : len(waveforms)
-        ]
+        results = [np.asarray(result)[: len(waveforms)] for result in self._step(padded, lengths)]
+        return [row[:count] for row, count in zip(*results, strict=True)]
 
 
 def _next_multiple(number: int, of: int) -> int:

@@ -36,6 +36,7 @@ def _tied(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
     return x + 0.0 * upstream[..., :1]
 
 
+# The arguments are those of `models.ops.fused.keeping_input`.
 gelu = keeping_input(gelu_forward, gelu_backward, again=_tied)
 swish = keeping_input(swish_forward, swish_backward, again=_tied)
 
