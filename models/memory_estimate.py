@@ -219,6 +219,9 @@ class MemoryEstimate:
         return num_bytes
 
 
+_OF_ESTIMATE = [field.name for field in dataclasses.fields(MemoryEstimate) if field.default is not dataclasses.MISSING]
+
+
 def measure_model(
     *,
     source: str,
@@ -228,11 +231,7 @@ def measure_model(
     precision: str,
     freeze_feature_encoder: bool,
     architecture: Mapping[str, Any] | None = None,
-    keep_average: bool = False,
-    keep_copy: bool = False,
-    num_views: int = 1,
-    is_compiled_whole: bool = False,
-    **overrides: Any,
+    **more: Any,
 ) -> MemoryEstimate:
     """Estimates the model that `models.build.build_model` would build; only a SavedModel is loaded for it.
 
@@ -244,25 +243,20 @@ def measure_model(
         precision: Keras policy, one of `PRECISIONS`.
         freeze_feature_encoder: Whether the convolutions stay untrained.
         architecture: Fields of `Wav2Vec2Config` that replace `preset` where it is not a name.
-        keep_average: Whether training keeps averaged weights beside the raw ones.
-        keep_copy: Whether training continues while a checkpoint is written from a copy.
-        num_views: Number of views of each row in training.
-        is_compiled_whole: Whether XLA compiles training steps as a whole.
-        **overrides: Fields of `Wav2Vec2Config` of a native model.
+        **more: Attributes of `MemoryEstimate` that have a default, and fields of `Wav2Vec2Config` of a native model.
 
     Raises:
         ValueError: If a name is unknown, or there is no such SavedModel.
     """
     config, model = None, None
+    of_estimate = {name: more.pop(name) for name in _OF_ESTIMATE if name in more}
     if source == "native":
-        config = resolve(preset, architecture or {}, vocab_size=vocab_size, **overrides)
+        config = resolve(preset, architecture or {}, vocab_size=vocab_size, **more)
     else:
         model = build_model(
             source=source, preset=preset, hub_handle=hub_handle, vocab_size=vocab_size, precision=precision
         )
-    return MemoryEstimate(
-        config, model, precision, freeze_feature_encoder, keep_average, keep_copy, num_views, is_compiled_whole
-    )
+    return MemoryEstimate(config, model, precision, freeze_feature_encoder, **of_estimate)
 
 
 def layer_flops(config: Wav2Vec2Config, num_frames: int, *, num_rows: int = 1) -> float:
