@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.served import ROOT, Served, serving
+from benchmarks.served import ROOT, WHOLE, Served, serving
 from data.audio.decoding import load_audio
 from data.text.tokenizer import load_tokenizer
 from engine.inference.export.portable import FILES, load_portable
@@ -44,8 +44,10 @@ def _run(*arguments: str) -> None:
 
 
 def _transcribe(checkpoint: str, paths: Sequence[str], output: Path) -> list[str]:
-    inputs = ",".join(paths)
-    _run("run.py", "--mode=transcribe", f"--checkpoint={checkpoint}", f"--inputs={inputs}", f"--output={output}")
+    _run(
+        "run.py", "--mode=transcribe", f"--checkpoint={checkpoint}", f"--inputs={','.join(paths)}",
+        f"--output={output}", WHOLE,
+    )  # fmt: skip
     found = {record["audio_filepath"]: record["text"] for record in map(json.loads, output.open(encoding="utf-8"))}
     return [found[path] for path in paths]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 _START_SECS = 300.0
 _TIMEOUT_SECS = 120.0
+WHOLE = "--window_secs=30"  # reads short recordings whole, however short the rows of the training were
 
 
 class Served:
@@ -67,7 +68,7 @@ def serving(checkpoint: str, **options: object) -> Iterator[Served]:
         RuntimeError: If the server does not start.
     """
     flags = [f"--serve.{name}={value}" for name, value in {"port": 0, **options}.items()]
-    command = [sys.executable, str(ROOT / "run.py"), "--mode=serve", f"--checkpoint={checkpoint}", *flags]
+    command = [sys.executable, str(ROOT / "run.py"), "--mode=serve", f"--checkpoint={checkpoint}", WHOLE, *flags]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
 
