@@ -8,7 +8,7 @@ from typing import TypeGuard
 import tensorflow as tf
 
 from common.whole_compilation import is_compiled_whole
-from models.ops import fused, recomputed, relative_bias
+from models.ops import fused, fused_attention, recomputed, relative_bias
 from models.ops.attention_logits import masked_logits
 from models.ops.depthwise import depthwise_convolution, fast_depthwise_convolution
 from models.ops.devices import device_type, on_cpu
@@ -266,7 +266,9 @@ class FusedOperations(Operations):
                 rate=rate, stream=stream, gate=gate, positions=positions, pair_bias=pair_bias,
             )  # fmt: skip
         keys = _attention_keys(query, random, stream=stream) if rate else None
-        return fused.attention(query, key, value, key_bias, gate, positions, rate=rate, keys=keys, pair_bias=pair_bias)
+        return fused_attention.attention(
+            query, key, value, key_bias, gate, positions, rate=rate, keys=keys, pair_bias=pair_bias
+        )
 
     def positions(self, by_distance: tf.Tensor, random: UpdateRandom | None, *, dtype: tf.DType) -> Positions:
         """Returns the bias of each head and distance; in training its gradient goes to `by_distance` alone."""

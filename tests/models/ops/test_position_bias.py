@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models.ops import fused
+from models.ops import fused_attention
 from models.ops.operations import PLAIN, FusedOperations
 from models.ops.position_bias import BLOCK, collapse, collapse_by_blocks, expand, shifted_sum
 from models.wav2vec2.config import preset
@@ -46,7 +46,7 @@ def test_diagonals_summed_by_blocks_are_those_of_the_whole_matrix(num_frames):
 
 @pytest.mark.parametrize("is_cpu", [True, False])
 def test_gradients_of_gate_and_bias_are_those_of_their_product(monkeypatch, is_cpu):
-    monkeypatch.setattr(fused, "on_cpu", lambda: is_cpu)
+    monkeypatch.setattr(fused_attention, "on_cpu", lambda: is_cpu)
     rng = np.random.default_rng(0)
     upstream, gate, by_distance = (
         tf.constant(rng.normal(size=shape).astype(np.float32)) for shape in ((2, 3, 11, 11), (2, 3, 11), (3, 21))
@@ -55,7 +55,7 @@ def test_gradients_of_gate_and_bias_are_those_of_their_product(monkeypatch, is_c
         tape.watch([gate, by_distance])
         product = gate[..., tf.newaxis] * expand(by_distance)
     wanted = tape.gradient(product, [gate, by_distance], output_gradients=upstream)
-    for a, b in zip(fused._positions_backward(upstream, gate, expand(by_distance)), wanted, strict=True):
+    for a, b in zip(fused_attention._positions_backward(upstream, gate, expand(by_distance)), wanted, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
