@@ -66,8 +66,8 @@ _WINDOW_SECS = flags.DEFINE_float(
 _JIT_COMPILE = flags.DEFINE_bool(
     "jit_compile",
     False,
-    "Whether XLA compiles recognition as a whole: on a GPU a batch takes less than half the time, and each of four "
-    "lengths of rows half a minute to compile.",
+    "Whether XLA compiles recognition as a whole, for many hours of audio on a GPU: each of four lengths of rows takes "
+    "half a minute or more to compile.",
 )
 _DECODE = flags.DEFINE_string(
     "decode", "", "JSON file of config.decode's fields, as --mode=tune_lm writes it; its fields win."

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from models.memory_estimate import measure_model
 from models.wav2vec2.config import Wav2Vec2Config, preset
 
 SAMPLE_RATE = 16_000
@@ -86,13 +87,14 @@ def flops_per_row(config: Wav2Vec2Config, secs: float) -> float:
     return convolutions + 3.0 * frames * (config.num_layers * (per_frame + attention) + positions)
 
 
-def activation_bytes_per_row(config: Wav2Vec2Config, secs: float) -> float:
-    """Returns the bytes that a row keeps for the backward pass in bfloat16, 14 D + 4 I per frame and layer.
-
-    These are seven hidden vectors and two of the feed-forward block: attention and GELU are computed again
-    (docs/decisions/0012). The frozen feature encoder keeps nothing.
-    """
-    return num_frames(config, secs) * config.num_layers * (14.0 * config.hidden_size + 4.0 * config.intermediate_size)
+def activation_bytes_per_row(name: str, secs: float) -> int:
+    """Returns the bytes that a row of a preset adds in bfloat16, by the doctor's estimate of compiled steps."""
+    estimate = measure_model(
+        source="native", preset=name, hub_handle="", vocab_size=32, precision="mixed_bfloat16",
+        freeze_feature_encoder=True, is_compiled_whole=True,
+    )  # fmt: skip
+    one, two = (estimate.memory_bytes(num_rows, int(secs * SAMPLE_RATE), True) or 0 for num_rows in (1, 2))
+    return two - one
 
 
 def rows() -> list[tuple[str, ...]]:
@@ -110,7 +112,7 @@ def rows() -> list[tuple[str, ...]]:
             audio_rate = machine.replicas * ROWS_PER_REPLICA * ROW_SECS / (step_secs + reduce_secs)
             # Weights, gradient, sum over microbatches and two moments in float32; the frozen part has only weights.
             state = 4.0 * total + 16.0 * trained
-            row = activation_bytes_per_row(config, ROW_SECS)
+            row = activation_bytes_per_row(name, ROW_SECS)
             fitting = int((machine.memory_gib * 2**30 * 0.9 - state) // row)
             table.append(
                 (

@@ -12,13 +12,14 @@ import os
 import posixpath
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, TypeVar, cast
 
 PathLike = str | os.PathLike[str]
+Found = TypeVar("Found")
 _REMOTE_THREADS = 32  # a request takes tens of milliseconds, most of it waiting
 
 
@@ -93,14 +94,11 @@ def state(path: PathLike) -> FileState:
 
 def states(paths: Sequence[PathLike]) -> list[FileState]:
     """Returns the `state` of many files, asking for remote ones in parallel."""
-    if not any(map(is_remote, paths)):
-        return [state(path) for path in paths]
-    with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
-        return list(pool.map(state, paths))
+    return _map_paths(state, paths)
 
 
 def states_or_none(paths: Sequence[PathLike]) -> list[FileState | None]:
-    """Returns the `state` of many files, None for one that is absent or cannot be asked for."""
+    """Returns the `state` of many files as `states` does, None for one that is absent or cannot be asked for."""
 
     def find(path: PathLike) -> FileState | None:
         try:
@@ -108,10 +106,15 @@ def states_or_none(paths: Sequence[PathLike]) -> list[FileState | None]:
         except (OSError, ValueError):  # ValueError: no file can have this name
             return None
 
+    return _map_paths(find, paths)
+
+
+def _map_paths(function: Callable[[PathLike], Found], paths: Sequence[PathLike]) -> list[Found]:
+    """Returns the results of a function of each path, which are asked for in parallel where some are remote."""
     if not any(map(is_remote, paths)):
-        return list(map(find, paths))
+        return list(map(function, paths))
     with ThreadPoolExecutor(_REMOTE_THREADS) as pool:
-        return list(pool.map(find, paths))
+        return list(pool.map(function, paths))
 
 
 def glob(folder: PathLike, pattern: str) -> list[str]:

@@ -120,15 +120,7 @@ def load_transcriber(
     window = choose_window(checkpoint, window_secs)
     exported = read_export_fields(checkpoint) if checkpoint else None
     if exported is not None:
-        if weights:
-            raise ValueError(
-                f"--weights={weights}: {checkpoint} is an export, which has only one kind of weights; leave it out"
-            )
-        if jit_compile:
-            raise ValueError(
-                f"--jit_compile: {checkpoint} is an export, which runs as it was exported; give the run that it was "
-                "made of, or leave the flag out"
-            )
+        _check_export(checkpoint, weights=weights, jit_compile=jit_compile)
         text_rules = read_text_rules(checkpoint)
         # Exports of older versions have no such field: they normalize.
         normalize = optional_field(exported, "normalize_waveform", bool, storage.join(checkpoint, EXPORT_FILE), True)
@@ -139,11 +131,8 @@ def load_transcriber(
             model = ExportedModel(checkpoint)
     else:
         config, workdir = recorded_run.load_run(checkpoint)
-        if jit_compile and config.model.get("source", "native") != "native":
-            raise ValueError(
-                f"--jit_compile: the model of {checkpoint} is a SavedModel (model.source=hub), which runs as it was "
-                "saved; leave the flag out"
-            )
+        if jit_compile:
+            _check_compilable(checkpoint, source=config.model.get("source", "native"))
         text_rules, normalize = config.data, builders.normalizes(config)
         tokenizer = parts.build_tokenizer(storage.join(workdir, VOCAB_FILE))
         parts = builders.with_blank(parts, tokenizer)
@@ -174,6 +163,28 @@ def load_transcriber(
             jit_compile=jit_compile,
         ),
     )
+
+
+def _check_export(checkpoint: str, *, weights: str, jit_compile: bool) -> None:
+    """Refuses what an export cannot do."""
+    if weights:
+        raise ValueError(
+            f"--weights={weights}: {checkpoint} is an export, which has only one kind of weights; leave it out"
+        )
+    if jit_compile:
+        raise ValueError(
+            f"--jit_compile: {checkpoint} is an export, which runs as it was exported; give the run that it was made "
+            "of, or leave the flag out"
+        )
+
+
+def _check_compilable(checkpoint: str, *, source: str) -> None:
+    """Refuses to compile a model whose graph is not ours."""
+    if source != "native":
+        raise ValueError(
+            f"--jit_compile: the model of {checkpoint} is a SavedModel (model.source=hub), which runs as it was saved; "
+            "leave the flag out"
+        )
 
 
 def read_text_rules(checkpoint: str) -> dict[str, str]:

@@ -18,13 +18,11 @@ from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
 from engine.training import data_digest, loop_statistics
 from engine.training.ema import EmaWeights
 from engine.training.gradients import UpdateGradients
+from engine.training.interruptible_loop import call_between_updates, split_into_parts
 from engine.training.loop_statistics import STATISTICS
 from engine.training.optimizer import DynamicLossScale
 from engine.training.options import TrainerOptions
 from engine.training.skipped_updates import SkipCounter
-
-# Target duration of the parts of a loop in the graph, between which the host notices signals.
-_PART_SECS = 2.0
 
 
 class Trainer(orbit.StandardTrainer):
@@ -59,7 +57,7 @@ class Trainer(orbit.StandardTrainer):
         Args:
             strategy: Strategy to train under.
             model: The model; its variables exist.
-            optimizer: Applies gradients that are already reduced.
+            optimizer: Applies gradients that are already reduced; of `build_optimizer`, if steps are compiled.
             global_step: Number of updates done, including skipped ones.
             dataset_fn: (input_context, start_update) -> dataset of replica batches.
             loss_fn: Loss of each row.
@@ -126,56 +124,10 @@ class Trainer(orbit.StandardTrainer):
 
     def create_train_loop_fn(self) -> Callable[..., None]:
         """Returns orbit's loop with calls of `between_updates`."""
-        loop = super().create_train_loop_fn()
-        between_updates = self._between_updates
-        if self._options.loop_in_graph:
-            return loop if between_updates is None else self._interruptible_in_graph(loop, between_updates)
-
-        def interruptible(iterator: tf.data.Iterator, num_steps: tf.Tensor) -> None:
-            # Orbit compares the number after each update. With a tensor, that waits for the GPU.
-            last = int(num_steps)
-            if between_updates is None:
-                loop(iterator, last)
-                return
-
-            def count(num_done: int, output: None) -> int:
-                # Not after the last update: what is due at the end of a loop must not be left out.
-                if num_done + 1 < last:
-                    between_updates()
-                return num_done + 1
-
-            loop(iterator, last, state=0, reduce_fn=count)
-
-        return interruptible
-
-    def _interruptible_in_graph(
-        self, loop: Callable[..., None], between_updates: Callable[[], None]
-    ) -> Callable[..., None]:
-        """Splits a loop in the graph into short parts of the same updates."""
-        # Of one update; None before one was timed without compilation.
-        slowest_secs: float | None = None
-        is_compiled = False
-
-        def interruptible(iterator: tf.data.Iterator, num_steps: tf.Tensor) -> None:
-            nonlocal slowest_secs, is_compiled
-            left = int(num_steps)
-            while left:
-                part = 1 if slowest_secs is None else int(max(_PART_SECS / slowest_secs, 1))
-                part = min(part, left)
-                start = time.monotonic()
-                loop(iterator, tf.constant(part, num_steps.dtype))
-                # Waits for the accelerator, which may only have queued its work.
-                self.global_step.numpy()
-                secs = (time.monotonic() - start) / part
-                if is_compiled:
-                    # The decay forgets an update that was slow once, perhaps for a long row.
-                    slowest_secs = max(secs, 1e-6, 0.8 * (slowest_secs or 0.0))
-                is_compiled = True
-                left -= part
-                if left:
-                    between_updates()
-
-        return interruptible
+        loop, between_updates = super().create_train_loop_fn(), self._between_updates
+        if not self._options.loop_in_graph:
+            return call_between_updates(loop, between_updates)
+        return loop if between_updates is None else split_into_parts(loop, between_updates, wait=self.global_step.numpy)
 
     def train_loop_begin(self) -> None:
         """Opens the data at the current update if this process has not done so yet; eager."""

@@ -22,7 +22,7 @@ from engine.common.signals import StopTraining
 from engine.config.recorded_run import LATER_FIELDS
 from engine.distributed import strategy as runtime
 from engine.modes import train as train_mode
-from engine.training import trainer
+from engine.training import interruptible_loop, trainer
 from engine.workdir.folder import WorkdirError
 from tests.helpers.engine_toys import ToyModel, toy_batch, toy_dataset_fn
 from tests.helpers.experiment_toys import (
@@ -554,7 +554,7 @@ def test_a_contradiction_in_the_schedule_is_named_before_anything_is_read(tmp_pa
 
 def test_a_signal_is_heard_in_a_loop_in_the_graph_and_leaves_no_trace(tmp_path, monkeypatch):
     """Five updates are one loop; each part of it has one update here, as where an update takes two seconds."""
-    monkeypatch.setattr(trainer, "_PART_SECS", 0.0)
+    monkeypatch.setattr(interruptible_loop, "_PART_SECS", 0.0)
 
     def run(name, *, in_graph=True, stop=None):
         config = make_config(tmp_path, log_every_updates=5, num_updates=5)

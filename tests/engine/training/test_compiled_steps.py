@@ -119,7 +119,7 @@ def test_a_compiled_update_without_a_finite_loss_changes_nothing_and_is_counted(
 
 
 def test_a_skipped_update_keeps_every_bit():
-    """Zero times a moment, or a sum with a negative zero, would do for `assert_same`."""
+    """`assert_same` allows for rounding; a skipped update must not even round."""
     trainer = make_trainer(dataset_fn=toy_dataset_fn(NUM_ROWS), ema_decay=0.9, jit_compile=True)
     train(trainer, 2)
     pairs = [(tf.fill(v.shape, np.nan), v) for v in trainer.model.trainable_variables]
