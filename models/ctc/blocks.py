@@ -4,7 +4,8 @@
 size. Here all blocks of a row are computed at the same time, so that only the steps from block to block remain:
 
 1. For each block, the scores of all paths through it, from each state before it to each state after it. A path moves on
-   by at most two states a frame, so these are 2 * `BLOCK_FRAMES` + 1 scores for each state.
+   by at most two states a frame, so these are 3 scores for each state after the first frame of a block, 5 after the
+   second, and in the end 2 * `BLOCK_FRAMES` + 1.
 2. From block to block, the scores of all paths up to the end of each block.
 3. Within each block, the scores after each of its frames.
 
@@ -18,11 +19,12 @@ import functools
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla  # private; docs/decisions/0011 says why
 
 from models.ctc.paths import IMPOSSIBLE, log_sum_exp, narrow_exp, ways, wide
 
 # More frames make fewer kernels, but the first step does work in proportion.
-BLOCK_FRAMES = 16
+BLOCK_FRAMES = 8
 
 
 @tf.custom_gradient
@@ -73,53 +75,56 @@ def sum_paths_in_blocks(
 def _states_after_frames(scores: tf.Tensor, skip_score: tf.Tensor, is_frame: tf.Tensor) -> tf.Tensor:
     """Returns the score of all paths to each state after each frame, float64 [F, B, S]; see `sum_paths_in_blocks`."""
     num_frames, num_rows, num_states = tf.unstack(tf.shape(scores))
-    num_blocks = (num_frames + BLOCK_FRAMES - 1) // BLOCK_FRAMES
-    missing = num_blocks * BLOCK_FRAMES - num_frames
+    missing = -num_frames % BLOCK_FRAMES
     scores = tf.pad(scores, [[0, missing], [0, 0], [0, 0]])
     is_frame = tf.pad(is_frame, [[0, missing], [0, 0]])
-    scores = tf.reshape(scores, [num_blocks, BLOCK_FRAMES, num_rows, num_states])
-    is_frame = tf.reshape(is_frame, [num_blocks, BLOCK_FRAMES, num_rows, 1])
+    scores = tf.reshape(scores, [-1, BLOCK_FRAMES, num_rows, num_states])
+    is_frame = tf.reshape(is_frame, [-1, BLOCK_FRAMES, num_rows, 1])
 
-    scores = tf.transpose(scores, [1, 0, 2, 3])
-    is_frame = tf.transpose(is_frame, [1, 0, 2, 3])
     through = _scores_through_blocks(scores, skip_score, is_frame)
     before_first = tf.broadcast_to(tf.where(tf.range(num_states) == 0, wide(0.0), IMPOSSIBLE), [num_rows, num_states])
-    ends = _scan(_cross, before_first, through)
+    before_blocks = _scan(
+        lambda before, block: _cross(before, tf.gather(through, block)), before_first, tf.shape(through)[0]
+    )[:-1]
 
-    def enter(before: tf.Tensor, frame_scores: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-        return tf.where(counts, frame_scores + log_sum_exp(*ways(before, skip_score)), before)
+    def enter(before: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        entered = tf.gather(scores, place, axis=1) + log_sum_exp(*ways(before, skip_score))
+        return tf.where(tf.gather(is_frame, place, axis=1), entered, before)
 
-    states = _scan(enter, tf.concat([before_first[tf.newaxis], ends[:-1]], axis=0), scores, is_frame)
+    states = _scan(enter, before_blocks, BLOCK_FRAMES)[1:]
     return tf.reshape(tf.transpose(states, [1, 0, 2, 3]), [-1, num_rows, num_states])[:num_frames]
 
 
 def _scores_through_blocks(scores: tf.Tensor, skip_score: tf.Tensor, is_frame: tf.Tensor) -> tf.Tensor:
     """Returns the score of all paths through each block.
 
+    Not a loop: XLA would copy all scores in each turn, and every frame would have as many as the last.
+
     Args:
-        scores: float64 [K, N, B, S], of N blocks of K frames.
+        scores: float64 [N, K, B, S], of N blocks of K frames.
         skip_score: float64 [B, S].
-        is_frame: bool [K, N, B, 1].
+        is_frame: bool [N, K, B, 1].
 
     Returns:
-        float64 [N, B, 2 * K + 1, S]: the paths that reach state s after the block and were in state s - d before it.
+        float64 [N, 2 * K + 1, B, S]: the paths that reach state s after the block and were in state s - d before it, at
+        [:, d, :, s]. In this order a GPU need not copy them for `_cross`.
     """
-    _, num_blocks, num_rows, num_states = tf.unstack(tf.shape(scores))
-    width = 2 * BLOCK_FRAMES + 1
+    num_blocks, _, num_rows, num_states = tf.unstack(tf.shape(scores))
+    # Before the first frame a path is where it was.
+    found = tf.zeros([num_blocks, 1, num_rows, num_states], tf.float64)
 
     def moved(found: tf.Tensor, by: int) -> tf.Tensor:
-        padded = tf.pad(found, [[0, 0], [0, 0], [by, 0], [by, 0]], constant_values=wide(IMPOSSIBLE))
-        return padded[:, :, :width, :num_states]
+        padding = [[0, 0], [by, 2 - by], [0, 0], [by, 0]]
+        return tf.pad(found, padding, constant_values=wide(IMPOSSIBLE))[..., :num_states]
 
-    def enter(frame: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        entered = log_sum_exp(found, moved(found, 1), moved(found, 2) + skip_score[:, tf.newaxis])
-        entered += tf.gather(scores, frame)[:, :, tf.newaxis]
-        return frame + 1, tf.where(tf.gather(is_frame, frame)[:, :, tf.newaxis], entered, found)
-
-    # Before the first frame a path is where it was.
-    start = tf.where(tf.range(width)[:, tf.newaxis] == 0, wide(0.0), IMPOSSIBLE)
-    start = tf.broadcast_to(start, [num_blocks, num_rows, width, num_states])
-    return tf.while_loop(lambda frame, found: frame < BLOCK_FRAMES, enter, (0, start))[1]
+    for frame in range(BLOCK_FRAMES):
+        entered = log_sum_exp(moved(found, 0), moved(found, 1), moved(found, 2) + skip_score)
+        entered += scores[:, frame, tf.newaxis]
+        found = tf.where(is_frame[:, frame, tf.newaxis], entered, moved(found, 0))
+        # Each score is read three times. XLA could merge frames into one kernel, which would compute it as often, and
+        # those of the frame before nine times.
+        (found,) = xla.optimization_barrier(found)
+    return found
 
 
 def _cross(before: tf.Tensor, through: tf.Tensor) -> tf.Tensor:
@@ -127,16 +132,18 @@ def _cross(before: tf.Tensor, through: tf.Tensor) -> tf.Tensor:
 
     Args:
         before: float64 [B, S], scores before it.
-        through: float64 [B, 2 * K + 1, S], of `_scores_through_blocks`.
+        through: float64 [2 * K + 1, B, S], the scores of the paths through it, of `_scores_through_blocks`.
     """
     most, num_states = 2 * BLOCK_FRAMES, tf.shape(before)[1]
     padded = tf.pad(before, [[0, 0], [most, 0]], constant_values=wide(IMPOSSIBLE))
-    # Not a reduction over an axis: XLA fuses these terms into one kernel.
-    return _log_sum_exp([padded[:, most - d : most - d + num_states] + through[:, d] for d in range(most + 1)])
+    return _log_sum_exp([padded[:, most - d : most - d + num_states] + through[d] for d in range(most + 1)])
 
 
 def _log_sum_exp(terms: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns the log of the sum of many exponentials, without rounding the greatest one."""
+    """Returns the log of the sum of many exponentials, without rounding the greatest one.
+
+    The terms are not an axis to reduce: XLA fuses them, and what makes them, into one kernel.
+    """
     greatest = functools.reduce(tf.maximum, terms)
     is_greatest = [term == greatest for term in terms]
     others = [tf.where(equal, 0.0, narrow_exp(term - greatest)) for term, equal in zip(terms, is_greatest, strict=True)]
@@ -144,17 +151,16 @@ def _log_sum_exp(terms: Sequence[tf.Tensor]) -> tf.Tensor:
     return greatest + tf.cast(tf.math.log1p(sum(others) + ties), tf.float64)
 
 
-def _scan(step: Callable[..., tf.Tensor], start: tf.Tensor, *elements: tf.Tensor) -> tf.Tensor:
-    """Returns all states of `state = step(state, *(x[i] for x in elements))`, the first axis i; `start` is not one.
+def _scan(step: Callable[[tf.Tensor, tf.Tensor], tf.Tensor], start: tf.Tensor, num_steps: int | tf.Tensor) -> tf.Tensor:
+    """Returns `start` and the states of `state = step(state, i)` after each step i.
 
     tf.scan ends its loop by two conditions. XLA knows the number of steps only if there is one, and otherwise a GPU
-    asks the host in every step whether to go on.
+    asks the host in every step whether to go on. A step reads the state from among those found: XLA would copy a
+    variable of the loop in each step.
     """
-    count = tf.shape(elements[0])[0]
 
-    def body(i: tf.Tensor, state: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray]:
-        state = step(state, *(tf.gather(x, i) for x in elements))
-        return i + 1, state, found.write(i, state)
+    def body(i: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
+        return i + 1, found.write(i + 1, step(found.read(i), i))
 
-    found = tf.TensorArray(start.dtype, size=count, element_shape=start.shape)
-    return tf.while_loop(lambda i, *_: i < count, body, (0, start, found))[2].stack()
+    found = tf.TensorArray(start.dtype, size=num_steps + 1, element_shape=start.shape, clear_after_read=False)
+    return tf.while_loop(lambda i, _: i < num_steps, body, (0, found.write(0, start)))[1].stack()
