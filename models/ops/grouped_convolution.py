@@ -164,6 +164,9 @@ def _windows(x: tf.Tensor, width: int, num_groups: int) -> tf.Tensor:
     needed = (num_blocks + hops - 1) * _BLOCK_ON_GPU
     steps = _blocks(tf.pad(x, [[0, 0], [0, needed - tf.shape(x)[1]], [0, 0]]), num_groups)
     size = steps.shape[-1]
-    steps = tf.reshape(steps, [num_groups, num_rows, num_blocks + hops - 1, size])
-    joined = tf.concat([steps[:, :, hop : hop + num_blocks] for hop in range(hops)], axis=-1)
+    # One gather, not a concatenation of slices: on a GPU XLA emits one of 17 operands without vectors, and asks for
+    # each number from which of them it comes. That took 3.3 ms an update on an H200, ten times what the bytes take.
+    first = tf.range(num_groups * num_rows)[:, tf.newaxis, tf.newaxis] * (num_blocks + hops - 1)
+    covered = first + tf.range(num_blocks)[:, tf.newaxis] + tf.range(hops)
+    joined = tf.gather(tf.reshape(steps, [-1, size]), covered)
     return tf.reshape(joined, [num_groups, num_rows * num_blocks, hops * size])

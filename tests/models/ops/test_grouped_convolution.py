@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from models.ops import fused
+from models.ops import grouped_convolution as module
 from models.ops.grouped_convolution import grouped_convolution, grouped_convolution_by_products
 
 # Frames below, at and past a multiple of the block; kernels even, odd and longer than the row.
@@ -49,3 +52,19 @@ def test_values_and_gradients_are_those_of_the_plain_convolution(
     for ours, theirs in zip(found, wanted, strict=True):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, atol=tolerance * np.abs(theirs).max())
+
+
+def test_windows_are_the_frames_under_each_block_and_one_gather():
+    """XLA emits a concatenation of more than ten operands without vectors on a GPU."""
+    num_groups, channels, width, num_frames, block = 2, 3, 20, 13, module._BLOCK_ON_GPU
+    x = noise(2, num_frames + width - 1, num_groups * channels, seed=0)
+    compiled = tf.function(lambda x: module._windows(x, width, num_groups), jit_compile=True)
+    found = compiled(x).numpy()
+    covered = -(-(width + block - 1) // block) * block
+    assert found.shape == (num_groups, 2 * 2, covered * channels)
+    padded = np.pad(x.numpy(), [(0, 0), (0, 2 * block), (0, 0)])
+    for group, row, start in np.ndindex(num_groups, 2, 2):
+        wanted = padded[row, start * block :][:covered, group * channels : (group + 1) * channels]
+        np.testing.assert_array_equal(found[group, 2 * row + start], wanted.ravel())
+    program = compiled.experimental_get_compiler_ir(x)(stage="hlo")
+    assert len(re.findall(r" gather\(", program)) == 1 and " concatenate(" not in program
