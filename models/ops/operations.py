@@ -58,6 +58,10 @@ class Operations:
         """Returns the GELU of x [B, ...] under dropout."""
         if _computes_again(random):
             return recomputed.gelu(x, rate=rate, keys=random.vector_keys(tf.shape(x), stream=stream) if rate else None)
+        if random is None and is_compiled_whole():
+            # tf.nn.gelu asks for erfc, which XLA writes out as 80 operations and puts into another kernel than its
+            # argument, so that the whole tensor goes through memory twice. erf stays one operation.
+            return recomputed.gelu(x)
         return dropout(gelu(x), rate, random, stream=stream)
 
     def activation(
