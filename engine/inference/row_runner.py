@@ -52,12 +52,12 @@ class RowRunner:
         return collect
 
     def _run(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
+        longest = max(len(waveform) for waveform in waveforms)
+        any_shape = len(waveforms), _next_multiple(longest, PADDING_SAMPLES)
+        num_rows, num_samples = self._grouping.shape_for(longest) or any_shape
         # Rows do not influence each other: some are run again to fill up the batch.
-        num_rows = _next_multiple(len(waveforms), self._grouping.num_rows or 1)
         lengths = np.array([len(waveforms[row % len(waveforms)]) for row in range(num_rows)], np.int32)
-        longest = int(lengths.max())
-        wide_enough = (width for width in self._grouping.widths if width >= longest)
-        padded = np.zeros([num_rows, next(wide_enough, _next_multiple(longest, PADDING_SAMPLES))], np.float32)
+        padded = np.zeros([num_rows, num_samples], np.float32)
         for row, length in enumerate(lengths):
             padded[row, :length] = waveforms[row % len(waveforms)]
         results = [np.asarray(result)[: len(waveforms)] for result in self._step(padded, lengths)]

@@ -42,10 +42,11 @@ def test_groups_of_several_rows_stay_below_the_limit(max_samples, expected):
     assert group_by_length([100] * 4, Grouping(max_padding_ratio=0.1, max_samples=max_samples)) == expected
 
 
-def test_accelerators_take_a_batch_whole(monkeypatch):
+def test_accelerators_take_two_minutes_at_a_time(monkeypatch):
     assert suitable_grouping() == ON_CPU
     lengths = [480_000, 16_000, 320_000]
     assert group_by_length(lengths, ON_CPU) == [[0], [2], [1]]
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["one"] if kind == "GPU" else [])
     assert suitable_grouping() == ON_ACCELERATOR
     assert group_by_length(lengths, ON_ACCELERATOR) == [[0, 2, 1]]
+    assert [len(group) for group in group_by_length([246_000] * 20, ON_ACCELERATOR)] == [8, 8, 4]
