@@ -16,6 +16,7 @@ from engine.checkpointing.background_save import Changes
 from engine.distributed import strategy as runtime
 from engine.protocols import AcousticModel, Batch, FeasibleFn, LossFn
 from engine.training import data_digest, loop_statistics
+from engine.training.device_feed import DeviceFeed
 from engine.training.ema import EmaWeights
 from engine.training.gradients import UpdateGradients
 from engine.training.interruptible_loop import call_between_updates, split_into_parts
@@ -68,9 +69,13 @@ class Trainer(orbit.StandardTrainer):
                 then the loop returns no metrics, and its statistics continue in the next loop.
         """
         # `train_loop_begin` creates the dataset: only then has the controller restored the update to start from.
-        super().__init__(
-            train_dataset=None, options=orbit.StandardTrainerOptions(use_tf_while_loop=options.loop_in_graph)
+        # Called one by one, compiled updates see the sizes of each batch, which attention's GPU kernels need. In a
+        # graph, sizes are unknown.
+        self._calls_updates = options.jit_compile and runtime.is_one_device(strategy) and not options.loop_in_graph
+        loop = orbit.StandardTrainerOptions(
+            use_tf_function=not self._calls_updates, use_tf_while_loop=options.loop_in_graph
         )
+        super().__init__(train_dataset=None, options=loop)
         self.strategy = strategy
         self.model = model
         self.optimizer = optimizer
@@ -79,6 +84,9 @@ class Trainer(orbit.StandardTrainer):
         self.skip_counter = SkipCounter(limit=options.max_consecutive_skips)
         self._options = options
         self._dataset_fn = dataset_fn
+        self._feed: DeviceFeed | None = None
+        if self._calls_updates and runtime.is_gpu(strategy):
+            self._feed = DeviceFeed(strategy.extended.worker_devices[0])
         self._gradients = UpdateGradients(
             model=model,
             loss_fn=loss_fn,
@@ -104,7 +112,7 @@ class Trainer(orbit.StandardTrainer):
             self._is_applying = tuple(strategy.experimental_local_results(_counter("is_applying")))
         # Not part of the checkpoint: the clock of an interrupted loop is lost.
         self._input_wait_secs = tf.Variable(0.0, trainable=False, name="input_wait_secs")
-        self._loop_start_secs = self._samples_before = 0.0
+        self._loop_start_secs = self._samples_before = self._host_wait_secs = 0.0
         if options.jit_compile:
             self._compile()
 
@@ -113,7 +121,9 @@ class Trainer(orbit.StandardTrainer):
         if not runtime.is_one_device(self.strategy):
             self._gradients.compile_passes()
             return
-        compiled = compile_whole(self.update)
+        update_unpacked, feed = self.update, self._feed
+        # int32 on a GPU would go to the host and back between two functions, so it is unpacked inside.
+        compiled = compile_whole(update_unpacked if feed is None else lambda x: update_unpacked(feed.unpack(x)))
         device = self.strategy.extended.worker_devices[0]
 
         def update(batch: Batch) -> None:
@@ -132,11 +142,15 @@ class Trainer(orbit.StandardTrainer):
     def train_loop_begin(self) -> None:
         """Opens the data at the current update if this process has not done so yet; eager."""
         self._input_wait_secs.assign(0.0)
+        self._host_wait_secs = 0.0
         self._loop_start_secs = time.monotonic()
         # If another process began the loop, its samples are in the statistics but its time is unknown.
         self._samples_before = float(self.statistics.numpy()[STATISTICS.index("valid_samples")])
         if self._train_iter is None:
             start_update = int(self.global_step.numpy())
+            if self._feed is not None:
+                self.train_dataset = self._feed.open(self._dataset_fn(tf.distribute.InputContext(), start_update))
+                return
             self.train_dataset = self.strategy.distribute_datasets_from_function(
                 lambda context: self._dataset_fn(context, start_update)
             )
@@ -145,7 +159,13 @@ class Trainer(orbit.StandardTrainer):
     # which takes more than half of the time of tracing.
     @tf.autograph.experimental.do_not_convert
     def train_step(self, iterator: tf.data.Iterator) -> None:
-        """Runs one update; graph, cross-replica context."""
+        """Runs one update; in a graph, cross-replica context, unless updates are called one by one."""
+        if self._calls_updates:
+            start_secs = time.monotonic()
+            batch = next(iterator)
+            self._host_wait_secs += time.monotonic() - start_secs
+            self.update(batch)
+            return
         is_on_cpu = not (runtime.is_gpu(self.strategy) or runtime.is_tpu(self.strategy))
         batch, waited_secs = _timed_next(iterator, is_clock_first=is_on_cpu)
         self._input_wait_secs.assign_add(waited_secs)
@@ -310,7 +330,7 @@ class Trainer(orbit.StandardTrainer):
             "learning_rate": float(self.optimizer.learning_rate.numpy()),
             "audio_secs_per_sec": self._loop_speed(sums),
             # An upper bound on an accelerator, which computes while the host waits.
-            "input_stall_ratio": min(float(self._input_wait_secs.numpy()) / loop_secs, 1.0),
+            "input_stall_ratio": min((float(self._input_wait_secs.numpy()) + self._host_wait_secs) / loop_secs, 1.0),
         }
         if self.loss_scale is not None:
             metrics["loss_scale"] = float(self.loss_scale.scale.numpy())
