@@ -1,4 +1,4 @@
-"""Makes the environment of the reference, Hugging Face transformers on PyTorch, once in the temporary folder."""
+"""Makes environments of their own, such as that of the reference, transformers on PyTorch, in the temporary folder."""
 
 from __future__ import annotations
 
@@ -13,14 +13,24 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def reference_python() -> Path:
-    """Returns the interpreter of the environment, installing it (2 to 5 GB) if it is absent.
+    """Returns the interpreter of the reference's environment, see `environment_python`."""
+    return environment_python("reference", "safetensors", "numpy")
+
+
+def environment_python(extra: str, *more: str) -> Path:
+    """Returns the interpreter of an environment, installing it (2 to 5 GB) if it is absent.
+
+    Args:
+        extra: Name in setup.cfg of the packages that it has.
+        *more: Further packages.
 
     Raises:
         OSError: If it cannot be installed; names the step that failed.
     """
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    packages = [*setup["options.extras_require"]["reference"].split(), "safetensors", "numpy"]
+    lines = setup["options.extras_require"][extra].split("\n")
+    packages = [*(line.strip() for line in lines if line.strip() and not line.startswith("#")), *more]
     key = hashlib.sha256(repr((packages, sys.version_info)).encode()).hexdigest()[:12]
     environment = Path(tempfile.gettempdir()) / f"earshot-reference-{key}"
     python, done = environment / "bin" / "python", environment / ".installed"
@@ -30,7 +40,7 @@ def reference_python() -> Path:
             subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-compile", *packages], check=True)
         except subprocess.CalledProcessError as error:
             raise OSError(
-                f"the reference's environment {environment} cannot be made: {error}; look at the message above, "
+                f"the environment {environment} of {extra} cannot be made: {error}; look at the message above, "
                 "check the network and the free disk space (5 GB)"
             ) from error
         done.touch()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -157,12 +156,13 @@ class Transcriber:
         self._window_samples = max(self._window_samples, receptive_field + 3 * self._hop)
         overlap_samples = min(round(options.overlap_secs * SAMPLE_RATE), self._window_samples // 2)
         self._step_samples = (self._window_samples - overlap_samples) // self._hop * self._hop
-        make_function = compile_whole if options.jit_compile else functools.partial(tf.function, autograph=False)
         grouping = options.grouping or suitable_grouping()
-        step: Step = make_function(
-            self._log_probs,
-            input_signature=[tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)],
-        )
+        signature = [tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)]
+        step: Step = tf.function(self._log_probs, input_signature=signature, autograph=False)
+        if options.jit_compile:
+            step = compile_whole(
+                self._log_probs
+            )  # traced for each of a few shapes, which attention's kernels must know
         if options.strategy is not None and options.strategy.num_replicas_in_sync > 1:
             # Each batch goes to all replicas, of which groups of a few rows would leave some idle.
             grouping = options.grouping or ON_REPLICAS

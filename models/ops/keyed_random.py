@@ -114,10 +114,14 @@ def keep_of(keys: tf.Tensor, width: int | tf.Tensor, rate: float) -> tf.Tensor:
     Raises:
         ValueError: If rate is not in [0, 1).
     """
+    return _bits_of(keys, width) >= tf.constant(keep_limit(rate), tf.uint32)
+
+
+def keep_limit(rate: float) -> int:
+    """Returns the 32 random bits from which on an element is kept; for `rate` in [0, 1), else raises ValueError."""
     if not 0.0 <= np.float32(rate) < 1.0:
         raise ValueError(f"dropout rate must be in [0, 1), got {rate}")
-    limit = math.ceil(float(np.float32(rate)) * 2**24) << 8
-    return _bits_of(keys, width) >= tf.constant(limit, tf.uint32)
+    return math.ceil(float(np.float32(rate)) * 2**24) << 8
 
 
 def dropout(x: tf.Tensor, rate: float, random: UpdateRandom | None, *, stream: int) -> tf.Tensor:

@@ -12,6 +12,7 @@ from models.ops import fused, fused_attention, recomputed, relative_bias
 from models.ops.attention_logits import masked_logits
 from models.ops.depthwise import depthwise_convolution, fast_depthwise_convolution
 from models.ops.devices import device_type, on_cpu
+from models.ops.gpu_attention import attention as gpu_attention
 from models.ops.grouped_convolution import grouped_convolution, grouped_convolution_by_products
 from models.ops.keyed_random import UpdateRandom, dropout
 from models.ops.position_bias import Positions, expand, positioned_logits
@@ -104,6 +105,43 @@ class Operations:
         """Returns residual + factor * dropout(x), both [B, ...]."""
         x = dropout(x, rate, random, stream=stream)
         return residual + (x if factor == 1.0 else x * tf.cast(factor, x.dtype))
+
+    def packed_attention(
+        self,
+        qkv: tf.Tensor,
+        key_bias: tf.Tensor,
+        random: UpdateRandom | None,
+        *,
+        rate: float,
+        stream: int,
+        gate: tf.Tensor | None = None,
+        positions: Positions | None = None,
+    ) -> tf.Tensor:
+        """Returns dropout(softmax(query key^T / sqrt(D / H) + key_bias)) value, [B, F, H, D / H].
+
+        On GPUs a step that is compiled as a whole has a kernel for it where sizes allow (`models.ops.gpu_attention`).
+
+        Args:
+            qkv: [B, F, 3, H, D / H].
+            key_bias: float32 [B, 1, 1, F].
+            random: Random numbers of the update.
+            rate: Dropout rate of the probabilities.
+            stream: Id of their random numbers.
+            gate: float32 [B, H, F]; scales `positions`.
+            positions: Added to the logits; None adds nothing.
+        """
+        if positions is None and gpu_attention.can_run(qkv):
+            keys = None
+            if random is not None and rate:
+                num_rows, num_frames, _, num_heads, _ = qkv.shape
+                keys = random.vector_keys([num_rows, num_heads, num_frames, num_frames], stream=stream)
+            return gpu_attention.attention(qkv, key_bias, rate=rate, keys=keys)
+        query, key, value = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]), axis=0)
+        query *= tf.cast(qkv.shape[-1] ** -0.5, query.dtype)
+        context = self.attention(
+            query, key, value, key_bias, random, rate=rate, stream=stream, gate=gate, positions=positions
+        )
+        return tf.transpose(context, [0, 2, 1, 3])
 
     def attention(
         self,

@@ -59,12 +59,8 @@ class SelfAttention(tf_keras.layers.Layer):
         shape = tf.shape(x)
         num_rows, num_frames = shape[0], shape[1]
         qkv = tf.reshape(self.qkv(x, random), [num_rows, num_frames, 3, self._num_heads, self._head_size])
-        query, key, value = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]), axis=0)
-        query *= tf.cast(self._head_size**-0.5, query.dtype)
-        context = self._operations.attention(
-            query,
-            key,
-            value,
+        context = self._operations.packed_attention(
+            qkv,
             key_bias,
             random,
             rate=self._dropout,
@@ -72,7 +68,6 @@ class SelfAttention(tf_keras.layers.Layer):
             gate=None if self.position_gate is None else self.position_gate(x),
             positions=positions,
         )
-        context = tf.transpose(context, [0, 2, 1, 3])  # [B, F, H, D / H]
         context = tf.reshape(context, [num_rows, num_frames, self._num_heads * self._head_size])
         return self.out(context, random)
 

@@ -1,0 +1,1 @@
+"""Attention for NVIDIA GPUs that never writes a tensor of all pairs of frames."""
