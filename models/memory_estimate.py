@@ -10,6 +10,7 @@ import numpy as np
 
 from models.build import build_model
 from models.hugging_face.names import is_of_language, name_table, num_parameters, trained_table
+from models.ops.gpu_attention.programs import HEAD_SIZE
 from models.wav2vec2.config import MEL_HOP, MEL_WINDOW, Wav2Vec2Config, count_frames, resolve
 
 _MOST_ROWS_POWER = 12  # of `largest_batch`, as a power of two
@@ -63,6 +64,10 @@ _COMPILED = {
     )
 }
 
+# The same where attention runs in the kernels of `models.ops.gpu_attention`, which keep no matrix; fitted to an H200
+# (docs/results/0180). Beside the tensors there are CUDA's context and libraries.
+_WITH_KERNELS = _Kept(640 * 2**20, wide=9.5, inner=2.5, scores=0, scores_at_work=0, num_bytes=2)
+
 # The same for conformer layers (docs/decisions/0022): two feed-forward blocks and a convolution beside attention, and
 # score matrices of distances that are as large as those of frames, or twice as large.
 _CONFORMER_WIDE, _CONFORMER_INNER = 32, 6
@@ -86,6 +91,7 @@ class MemoryEstimate:
         keep_copy: Whether training continues while a checkpoint is written from a copy.
         num_views: Number of views of each row in training, which share the convolutions.
         is_compiled_whole: Whether XLA compiles training steps as a whole.
+        has_attention_kernels: Whether it does so on a single recent GPU, in updates that are called one by one.
     """
 
     config: Wav2Vec2Config | None
@@ -96,6 +102,20 @@ class MemoryEstimate:
     keep_copy: bool = False
     num_views: int = 1
     is_compiled_whole: bool = False
+    has_attention_kernels: bool = False
+
+    @property
+    def _runs_attention_kernels(self) -> bool:
+        config = self.config
+        return (
+            self.is_compiled_whole
+            and self.has_attention_kernels
+            and self.precision != "float32"
+            and config is not None
+            and config.layer_kind == "transformer"
+            and not config.relative_position_buckets
+            and config.hidden_size == config.num_heads * HEAD_SIZE
+        )
 
     @property
     def _has_frozen_convolutions(self) -> bool:
@@ -121,6 +141,8 @@ class MemoryEstimate:
         is_compiled, is_fused = training and self.is_compiled_whole, training and config.uses_fused_ops
         by_precision = _COMPILED if is_compiled else _FUSED if is_fused else _PLAIN
         kept = _of_layer_kind(by_precision[self.precision], config, keeps_distances=not (is_compiled or is_fused))
+        if training and self._runs_attention_kernels:
+            kept = _WITH_KERNELS
         maps = _feature_maps(config, num_rows, num_samples)
         map_bytes = _MAPS_PER_CONVOLUTION * _PLAIN_BYTES[self.precision]
         fixed = kept.program + self._weight_bytes(config, training)

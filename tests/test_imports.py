@@ -88,6 +88,8 @@ HOMES = {
     "torch": ("benchmarks/plain_torch.py", "benchmarks/reference_worker.py"),
     "transformers": ("benchmarks/reference_worker.py",),
     "tqdm": ("benchmarks", "data", "engine", "models"),
+    # Only to write the kernels out (docs/decisions/0099).
+    "triton": ("models/ops/gpu_attention/generate.py", "models/ops/gpu_attention/kernels.py"),
 }
 # Names on PyPI where they differ from the import.
 REQUIREMENTS = {

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
+from common.gpu_attention import gpus_are_recent
 from engine.config.compilation import compiles_on
 from engine.config.recorded_run import ADAPTATION_FIELDS, read_run_field
 from engine.config.validation import added_silence_secs
@@ -55,6 +56,7 @@ def measure(config: Any, *, num_tokens: int, measure_model: MeasureFn) -> Any:
         num_views=2 if train.get("cr_ctc_scale", 0.0) else 1,
         keep_copy=config.checkpoint.get("background", False),
         is_compiled_whole=compiles_on(config, _device_type()),
+        has_attention_kernels=_has_attention_kernels(config),
         fused_ops=model.get("fused_ops", "off"),
         gradient_checkpointing=model.get("gradient_checkpointing", False),
         train_adapters_only=model.get("train_adapters_only", False),
@@ -65,6 +67,12 @@ def measure(config: Any, *, num_tokens: int, measure_model: MeasureFn) -> Any:
 def _device_type() -> str:
     """Returns the kind of device that training will use."""
     return next((kind for kind in ("TPU", "GPU") if tf.config.list_physical_devices(kind)), "CPU")
+
+
+def _has_attention_kernels(config: Any) -> bool:
+    """Returns whether compiled updates see the sizes of their batches on a GPU that has the kernels."""
+    is_alone = len(tf.config.list_physical_devices("GPU")) == 1
+    return is_alone and not config.get("runtime", {}).get("loop_in_graph", False) and gpus_are_recent()
 
 
 def available_memory() -> int | None:

@@ -162,11 +162,27 @@ def test_a_step_compiled_whole_keeps_what_xla_was_seen_to_keep():
 
 
 @pytest.mark.parametrize(
-    ("name", "rows", "measured"), [("base", 8, 4.83), ("base", 32, 15.43), ("large_lv60", 8, 12.88)]
+    ("name", "rows", "has_kernels", "measured"),
+    [
+        ("base", 8, False, 4.83),
+        ("base", 32, False, 15.43),
+        ("large_lv60", 8, False, 12.88),
+        ("base", 8, True, 3.61),
+        ("base", 32, True, 10.40),
+    ],
 )
-def test_a_gpu_is_foreseen_to_need_rather_too_much_than_too_little(name, rows, measured):
-    estimate = measure(name, precision="mixed_bfloat16", is_compiled_whole=True)
+def test_a_gpu_is_foreseen_to_need_rather_too_much_than_too_little(name, rows, has_kernels, measured):
+    estimate = measure(name, precision="mixed_bfloat16", is_compiled_whole=True, has_attention_kernels=has_kernels)
     assert measured < estimate.memory_bytes(rows, 246_000, True) / 2**30 < 1.4 * measured
+
+
+def test_attention_kernels_are_foreseen_only_where_they_can_run():
+    def size(name="base", precision="mixed_bfloat16", **more):
+        return measure(name, precision=precision, is_compiled_whole=True, **more).memory_bytes(8, 246_000, True)
+
+    assert size(has_attention_kernels=True) < 0.9 * size()
+    for other in ({"precision": "float32"}, {"name": "wavlm_base"}, {"num_heads": 6}):
+        assert size(has_attention_kernels=True, **other) == size(**other)
 
 
 def test_operations_of_training_are_those_that_tensorflow_counts_in_the_forward_pass_times_three():

@@ -11,14 +11,14 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
+from common.gpu_attention import gpus_are_recent
 from common.whole_compilation import is_compiled_whole
-from models.ops.devices import device_type
 from models.ops.fused import dropped
 from models.ops.gpu_attention.programs import BACKWARD, FORWARD, HEAD_SIZE, Program
 from models.ops.keyed_random import keep_limit
 
 _DTYPES = {tf.bfloat16: "bf16", tf.float16: "f16"}
-_LEAST_CAPABILITY = (8, 0)  # of GPUs that have bfloat16, the oldest that Triton's products are for
+_MOST_PAIRS = 65_535  # of a row and a head: CUDA's limit of the second axis of a grid
 _MOST_ERROR = 0.05  # of bfloat16's; a wrong mask or random number makes one of about 1
 
 
@@ -28,23 +28,16 @@ def can_run(qkv: tf.Tensor) -> bool:
     XLA must compile it as a whole for an NVIDIA GPU of compute capability 8.0 or above, in half precision, with heads
     of 64 channels. All sizes must be known, because the number of a kernel's programs is written into XLA's program.
     """
-    return (
-        is_compiled_whole()
-        and qkv.dtype in _DTYPES
-        and qkv.shape.is_fully_defined()
-        and qkv.shape[-1] == HEAD_SIZE
-        and _has_kernels()
-    )
+    if not (is_compiled_whole() and qkv.dtype in _DTYPES and qkv.shape.is_fully_defined()):
+        return False
+    num_rows, _, _, num_heads, size = qkv.shape
+    return size == HEAD_SIZE and num_rows * num_heads <= _MOST_PAIRS and _has_kernels()
 
 
 @functools.cache
 def _has_kernels() -> bool:
     """Returns whether all GPUs are recent enough and the first one computes a small problem right."""
-    if device_type() != "GPU":
-        return False
-    details = (tf.config.experimental.get_device_details(gpu) for gpu in tf.config.list_physical_devices("GPU"))
-    # GPUs of other makers have no compute capability.
-    if any(each.get("compute_capability", (0, 0)) < _LEAST_CAPABILITY for each in details):
+    if not gpus_are_recent():
         return False
     try:
         with tf.init_scope(), tf.device("GPU:0"):

@@ -10,7 +10,7 @@ Arguments of both kernels; each is a pointer to a tensor in row-major order:
     qkv: [B, F, 3, H, D], queries, keys and values.
     key_bias: float32 [B, F], added to the logits of each key.
     keys: uint32 [B, H, F] of `UpdateRandom.vector_keys`; not read without DROPS.
-    sizes: int32 [3], F, H and the limit of `keep_of` as int32.
+    sizes: int32 [3], F, H and the bits of `keep_limit`.
     factors: float32 [3], log2(e) / sqrt(D), 1 / sqrt(D), and 1 / (1 - rate).
 
 A program handles a block of frames of one head. Logits are in units of log(2), because a GPU computes powers of two.

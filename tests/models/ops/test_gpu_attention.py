@@ -12,6 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from benchmarks.reference import ROOT, environment_python
+from common import gpu_attention
 from common.whole_compilation import compile_whole
 from models.ops.gpu_attention import attention as kernels
 from models.ops.gpu_attention.programs import BACKWARD, FORWARD
@@ -21,6 +22,7 @@ from models.wav2vec2.model import build_model
 from tests.helpers.device_graph import operations
 
 CUSTOM_CALL = "XlaCustomCallV2"
+GPUS = ("one", "another")
 
 
 @pytest.fixture
@@ -120,7 +122,7 @@ def test_a_trial_tells_right_from_wrong(monkeypatch):
         "no number": lambda qkv, key_bias, rate, keys: written_out(qkv, np.nan, rate=rate, keys=keys),
     }
     found = {}
-    monkeypatch.setattr(kernels, "device_type", lambda: "GPU")
+    monkeypatch.setattr(kernels, "gpus_are_recent", lambda: True)
     for name, function in wrong.items():
         monkeypatch.setattr(kernels, "attention", tf.function(function, autograph=False))
         found[name] = kernels._has_kernels.__wrapped__()
@@ -181,19 +183,20 @@ def test_a_model_trains_as_without_them(monkeypatch, request, layer_drop):
 
 
 def test_a_compiler_without_them_costs_one_line(monkeypatch, caplog):
-    monkeypatch.setattr(kernels, "device_type", lambda: "GPU")
+    monkeypatch.setattr(kernels, "gpus_are_recent", lambda: True)
     assert not kernels._has_kernels.__wrapped__()  # a CPU's compiler knows no such call
     assert "attention's GPU kernels fail a trial, so that compiled steps go without them" in caplog.text
 
 
 def test_old_gpus_are_not_asked(monkeypatch):
-    monkeypatch.setattr(kernels, "device_type", lambda: "GPU")
-    monkeypatch.setattr(kernels, "_error_of_trial", lambda: 0.0)
-    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"])
-    for capability, expected in (((8, 0), True), ((9, 0), True), ((7, 5), False)):
-        details = {"compute_capability": capability}
-        monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu, found=details: found)
-        assert kernels._has_kernels.__wrapped__() == expected
+    assert not gpu_attention.gpus_are_recent()  # there is none
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(GPUS))
+    for capabilities, expected in ((((8, 0), (9, 0)), True), (((9, 0), (7, 5)), False), (((9, 0), None), False)):
+        found = {
+            gpu: {"compute_capability": each} if each else {} for gpu, each in zip(GPUS, capabilities, strict=True)
+        }
+        monkeypatch.setattr(tf.config.experimental, "get_device_details", found.get)
+        assert gpu_attention.gpus_are_recent() == expected
 
 
 @pytest.mark.skipif(not tf.config.list_physical_devices("GPU"), reason="runs on a GPU alone")
