@@ -38,4 +38,7 @@ def compile_whole(function: Callable[..., Any], **options: Any) -> Callable[...,
         finally:
             _tracing.is_whole = before
 
-    return tf.function(traced, jit_compile=True, autograph=False, **options)
+    compiled = tf.function(traced, jit_compile=True, autograph=False, **options)
+    # Each shape of batches is traced on purpose; TensorFlow would warn of the fifth.
+    compiled._omit_frequent_tracing_warning = True
+    return compiled

@@ -153,16 +153,20 @@ def kernels_bits(keys, sizes):
     return _bits_of(keys, keys.shape[-1]) >= tf.bitcast(sizes[2], tf.uint32)
 
 
-@pytest.mark.parametrize("layer_drop", [0.0, 0.5])
-def test_a_model_trains_as_without_them(monkeypatch, request, layer_drop):
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"layer_drop": 0.5}, {"gradient_checkpointing": True}, {"lora_rank": 2}, {"stable_layer_norm": True}],
+    ids=lambda fields: next(iter(fields), "base"),
+)
+def test_a_model_trains_as_without_them(monkeypatch, request, fields):
     waveform = tf.constant(np.random.default_rng(0).normal(size=[2, 6000]), tf.float32)
     calls = []
 
     def gradients():
         tf_keras.utils.set_random_seed(0)
         small = {"num_layers": 3, "hidden_size": 128, "num_heads": 2, "intermediate_size": 64, "fused_ops": "off"}
-        rates = {"attention_dropout": 0.2, "layer_drop": layer_drop}
-        model = build_model(preset="base", vocab_size=8, precision="mixed_bfloat16", **small, **rates)
+        more = {"attention_dropout": 0.2, "layer_drop": 0.0, **fields}
+        model = build_model(preset="base", vocab_size=8, precision="mixed_bfloat16", **small, **more)
 
         def compute():
             random = UpdateRandom(seed=0, update=tf.constant(0), row_ids=tf.constant([3, 5]))
