@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from common.whole_compilation import compile_whole
 from models.wav2vec2.config import preset
 from models.wav2vec2.feature_encoder import ConvolutionLayer, FeatureEncoder, output_lengths
 
@@ -46,3 +49,14 @@ def test_padding_does_not_change_features(norm):
     together, lengths = encoder(tf.constant(batch), tf.constant([3000, 9000]))
     assert alone.shape[1] == alone_lengths[0] == lengths[0] == config.num_frames(3000)
     np.testing.assert_allclose(together.numpy()[0, : alone.shape[1]], alone.numpy()[0], atol=1e-5)
+
+
+def test_a_compiled_encoder_has_one_erf_for_each_convolution_and_the_same_features():
+    """TensorFlow's GELU is two kernels on a GPU, see `models.ops.operations.Operations.gelu`."""
+    encoder = FeatureEncoder(config=preset("tiny"), dtype="float32")
+    inputs = tf.constant(np.random.default_rng(0).normal(size=(2, 3000)).astype(np.float32)), tf.constant([3000, 2000])
+    compiled = compile_whole(encoder)
+    program = compiled.experimental_get_compiler_ir(*inputs)(stage="hlo")
+    assert len(re.findall(r" erf\(", program)) == len(encoder.convolutions)
+    assert " exponential(" not in program
+    np.testing.assert_allclose(compiled(*inputs)[0].numpy(), encoder(*inputs)[0].numpy(), atol=1e-5)
