@@ -69,9 +69,7 @@ class Trainer(orbit.StandardTrainer):
                 then the loop returns no metrics, and its statistics continue in the next loop.
         """
         # `train_loop_begin` creates the dataset: only then has the controller restored the update to start from.
-        # Called one by one, compiled updates see the sizes of each batch, which attention's GPU kernels need. In a
-        # graph, sizes are unknown.
-        self._calls_updates = options.jit_compile and runtime.is_one_device(strategy) and not options.loop_in_graph
+        self._calls_updates = _calls_updates(strategy, options)
         loop = orbit.StandardTrainerOptions(
             use_tf_function=not self._calls_updates, use_tf_while_loop=options.loop_in_graph
         )
@@ -84,9 +82,8 @@ class Trainer(orbit.StandardTrainer):
         self.skip_counter = SkipCounter(limit=options.max_consecutive_skips)
         self._options = options
         self._dataset_fn = dataset_fn
-        self._feed: DeviceFeed | None = None
-        if self._calls_updates and runtime.is_gpu(strategy):
-            self._feed = DeviceFeed(strategy.extended.worker_devices[0])
+        has_feed = self._calls_updates and runtime.is_gpu(strategy)
+        self._feed = DeviceFeed(strategy.extended.worker_devices[0]) if has_feed else None
         self._gradients = UpdateGradients(
             model=model,
             loss_fn=loss_fn,
@@ -335,6 +332,14 @@ class Trainer(orbit.StandardTrainer):
         if self.loss_scale is not None:
             metrics["loss_scale"] = float(self.loss_scale.scale.numpy())
         return metrics
+
+
+def _calls_updates(strategy: tf.distribute.Strategy, options: TrainerOptions) -> bool:
+    """Returns whether Python calls each update, as a function of its batch, and not a graph around it.
+
+    Then compiled updates are traced for the sizes of their batches, which attention's GPU kernels need.
+    """
+    return options.jit_compile and runtime.is_one_device(strategy) and not options.loop_in_graph
 
 
 def _counter(name: str) -> tf.Variable:

@@ -33,18 +33,9 @@ def _is_kept(row_keys, columns, limit):
 
 @triton.jit
 def attention_forward(
-    qkv,
-    key_bias,
-    keys,
-    sizes,
-    factors,
-    context,
-    lse,
-    DROPS: tl.constexpr,
-    D: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
+    qkv, key_bias, keys, sizes, factors, context, lse,
+    DROPS: tl.constexpr, D: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
     """Writes context, [B, F, H, D], and the log2 of each softmax's divisor, float32 [B, H, F]."""
     num_frames, num_heads = tl.load(sizes), tl.load(sizes + 1)
     limit = tl.load(sizes + 2).to(tl.uint32, bitcast=True)
@@ -92,25 +83,14 @@ def attention_forward(
 
 @triton.jit
 def attention_backward(
-    qkv,
-    key_bias,
-    keys,
-    sizes,
-    factors,
-    lse,
-    along,
-    upstream,
-    to_qkv,
-    DROPS: tl.constexpr,
-    D: tl.constexpr,
-    BLOCK: tl.constexpr,
-    STEP_Q: tl.constexpr,
-    STEP_K: tl.constexpr,
-):
+    qkv, key_bias, keys, sizes, factors, lse, along, upstream, to_qkv,
+    DROPS: tl.constexpr, D: tl.constexpr, BLOCK: tl.constexpr, STEP_Q: tl.constexpr, STEP_K: tl.constexpr,
+):  # fmt: skip
     """Writes the gradient of qkv, [B, F, 3, H, D].
 
     `lse` is that of `attention_forward`; `upstream`, [B, F, H, D], is the gradient of its context; `along`, float32
-    [B, H, F], the sum of upstream * context over the channels, times 1 - rate.
+    [B, H, F], the sum of upstream * context over the channels, times 1 - rate. Where all keys of a row are masked,
+    float32 loses its probabilities; its gradient is right only because such a row has no loss and upstream is zero.
     """
     num_frames, num_heads = tl.load(sizes), tl.load(sizes + 1)
     limit = tl.load(sizes + 2).to(tl.uint32, bitcast=True)

@@ -93,12 +93,12 @@ def test_the_next_batches_are_on_the_device_before_anybody_asks_for_them(as_gpu)
 
     trainer = as_gpu(dataset_fn=dataset_fn)
     train(trainer, 2)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(made) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert made[:5] == [0, 0, 1, 2, 3]  # the first for the signature
     time.sleep(0.2)
-    assert len(made) <= 8  # a few, not all
+    assert len(made) <= 15  # a few of 50
     trainer.release_data()
 
 
