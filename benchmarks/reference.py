@@ -29,8 +29,7 @@ def environment_python(extra: str, *more: str) -> Path:
     """
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    lines = setup["options.extras_require"][extra].split("\n")
-    packages = [*(line.strip() for line in lines if line.strip() and not line.startswith("#")), *more]
+    packages = [*setup["options.extras_require"][extra].split(), *more]
     key = hashlib.sha256(repr((packages, sys.version_info)).encode()).hexdigest()[:12]
     environment = Path(tempfile.gettempdir()) / f"earshot-reference-{key}"
     python, done = environment / "bin" / "python", environment / ".installed"

@@ -70,9 +70,11 @@ def _device_type() -> str:
 
 
 def _has_attention_kernels(config: Any) -> bool:
-    """Returns whether compiled updates see the sizes of their batches on a GPU that has the kernels."""
-    is_alone = len(tf.config.list_physical_devices("GPU")) == 1
-    return is_alone and not config.get("runtime", {}).get("loop_in_graph", False) and gpus_are_recent()
+    """Returns whether one device will train, a recent GPU, whose updates are called one by one."""
+    runtime = config.get("runtime", {})
+    is_one_device = len(tf.config.list_physical_devices("GPU")) == 1 and runtime.get("num_virtual_devices", 0) <= 1
+    is_one_host = "TF_CONFIG" not in os.environ
+    return is_one_device and is_one_host and not runtime.get("loop_in_graph", False) and gpus_are_recent()
 
 
 def available_memory() -> int | None:

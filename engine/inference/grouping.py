@@ -76,7 +76,7 @@ def group_by_length(lengths: Sequence[int], grouping: Grouping) -> list[list[int
             groups.append([])
             longest, total = lengths[row], 0
             shape = grouping.shape_for(longest)
-            most_rows = shape[0] if shape else 0
+            most_rows = shape[0] if shape else bool(grouping.shapes)  # a row longer than all is alone
         groups[-1].append(row)
         total += lengths[row]
     return groups

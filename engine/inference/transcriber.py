@@ -157,18 +157,19 @@ class Transcriber:
         overlap_samples = min(round(options.overlap_secs * SAMPLE_RATE), self._window_samples // 2)
         self._step_samples = (self._window_samples - overlap_samples) // self._hop * self._hop
         grouping = options.grouping or suitable_grouping()
-        signature = [tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)]
-        step: Step = tf.function(self._log_probs, input_signature=signature, autograph=False)
-        if options.jit_compile:
-            step = compile_whole(
-                self._log_probs
-            )  # traced for each of a few shapes, which attention's kernels must know
+        any_shape = {"input_signature": [tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)]}
+        step: Step
         if options.strategy is not None and options.strategy.num_replicas_in_sync > 1:
             # Each batch goes to all replicas, of which groups of a few rows would leave some idle.
             grouping = options.grouping or ON_REPLICAS
-            compute = compile_whole(self._log_probs) if options.jit_compile else self._log_probs
+            compute = compile_whole(self._log_probs, **any_shape) if options.jit_compile else self._log_probs
             # Called by an ordinary function: a strategy would compile all replicas together.
             step = ReplicaStep(lambda waveforms, lengths: compute(waveforms, lengths), options.strategy)
+        elif options.jit_compile:
+            # Traced for each of its few shapes, which attention's GPU kernels must know.
+            step = compile_whole(self._log_probs)
+        else:
+            step = tf.function(self._log_probs, autograph=False, **any_shape)
         if options.jit_compile:
             grouping = in_few_shapes(grouping, longest=self._window_samples, num_rows=options.batch_size)
         self._rows = RowRunner(step, grouping)

@@ -10,11 +10,16 @@ the GPU ends up waiting for them. Here neither happens.
 
 from __future__ import annotations
 
+import collections
+import functools
+import time
+
+import numpy as np
 import tensorflow as tf
 
 from engine.protocols import Batch
 
-# Batches on the device beside the one in use: the next one is there, that after it is asked for before the update is.
+# Batches on the device beside the one in use: one is ready, and the copy of one is asked for before the update starts.
 _NUM_AHEAD = 2
 
 
@@ -29,6 +34,7 @@ class DeviceFeed:
         """Creates the feed of a device."""
         self._device = device
         self._dtypes: dict[str, tf.DType] = {}
+        self._made_secs: collections.deque[float] = collections.deque()
 
     def open(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Returns a dataset of the batches on the device, packed; `unpack` undoes this.
@@ -37,19 +43,41 @@ class DeviceFeed:
             dataset: Batches in the memory of the host; batch -> tensor.
         """
         self._dtypes = {key: spec.dtype for key, spec in dataset.element_spec.items()}
+        self._made_secs = collections.deque()
+        note_time = functools.partial(_note_time, self._made_secs)
+
+        def pack(batch: Batch) -> Batch:
+            packed = {key: tf.cast(x, tf.int64) if x.dtype == tf.int32 else x for key, x in batch.items()}
+            smallest = min(packed, key=lambda key: packed[key].shape.rank)
+            x = packed[smallest]
+            packed[smallest] = tf.ensure_shape(tf.numpy_function(note_time, [x], x.dtype, stateful=False), x.shape)
+            return packed
+
         # `map` and `batch` as one operation copy into memory that the GPU reads by itself (pinned). NumPy's lie in
         # memory that the driver has to copy from piece by piece, which is slow and holds a thread all the while.
         options = tf.data.Options()
         options.experimental_optimization.map_and_batch_fusion = True
-        packed = dataset.map(_widen).batch(1, drop_remainder=True).with_options(options)
+        packed = dataset.map(pack).batch(1, drop_remainder=True).with_options(options)
         with tf.device(self._device):
             return packed.apply(tf.data.experimental.prefetch_to_device(self._device, _NUM_AHEAD))
+
+    def waited_secs(self, asked_secs: float) -> float:
+        """Returns how long the next batch was not made yet, once it has come; called once for each batch.
+
+        The rest of the wait is not for data: a copy to the GPU waits for its work, which holds back a host that is
+        ahead of it.
+
+        Args:
+            asked_secs: `time.monotonic()` when the batch was asked for.
+        """
+        return max(self._made_secs.popleft() - asked_secs, 0.0)
 
     def unpack(self, batch: Batch) -> Batch:
         """Returns a batch as it was before `open`; graph, on the device."""
         return {key: tf.cast(tf.squeeze(x, 0), self._dtypes[key]) for key, x in batch.items()}
 
 
-def _widen(batch: Batch) -> Batch:
-    """Returns the batch with integers of 64 bits, which stay on a GPU."""
-    return {key: tf.cast(x, tf.int64) if x.dtype == tf.int32 else x for key, x in batch.items()}
+def _note_time(made_secs: collections.deque[float], x: np.ndarray) -> np.ndarray:
+    """Notes that a batch is made, and returns a part of it as it is: what nothing used would be left out."""
+    made_secs.append(time.monotonic())
+    return x

@@ -158,9 +158,10 @@ class Trainer(orbit.StandardTrainer):
     def train_step(self, iterator: tf.data.Iterator) -> None:
         """Runs one update; in a graph, cross-replica context, unless updates are called one by one."""
         if self._calls_updates:
-            start_secs = time.monotonic()
+            asked_secs = time.monotonic()
             batch = next(iterator)
-            self._host_wait_secs += time.monotonic() - start_secs
+            waited_secs = time.monotonic() - asked_secs
+            self._host_wait_secs += waited_secs if self._feed is None else self._feed.waited_secs(asked_secs)
             self.update(batch)
             return
         is_on_cpu = not (runtime.is_gpu(self.strategy) or runtime.is_tpu(self.strategy))
