@@ -34,11 +34,10 @@ def state(trainer):
     return [variable.numpy().tobytes() for variable in tensors]
 
 
-@pytest.mark.parametrize("data", [toy_dataset_fn(NUM_ROWS), varying()], ids=["fixed", "varying"])
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"microbatch_rows": 3}],
-    ids=["whole", "microbatches"],
+    ("data", "options"),
+    [(toy_dataset_fn(NUM_ROWS), {}), (varying(), {"microbatch_rows": 3})],
+    ids=["whole", "varying microbatches"],
 )
 def test_an_update_is_the_same_whichever_way_its_batch_came(as_gpu, data, options):
     fed = as_gpu(dataset_fn=data, **options)

@@ -36,7 +36,7 @@ def gpu(monkeypatch):
 def trace_model(*, num_samples, precision="mixed_bfloat16", wrap=compile_whole, **fields):
     """Returns the operations of a training pass of two small layers with heads of 64 channels."""
     small = {"num_layers": 2, "hidden_size": 128, "num_heads": 2, "intermediate_size": 64, "fused_ops": "off", **fields}
-    model = build_model(preset="base", vocab_size=8, precision=precision, **small)
+    model = build_model(preset="tiny", vocab_size=8, precision=precision, **small)
 
     def compute(waveform, lengths):
         random = UpdateRandom(seed=0, update=tf.constant(0), row_ids=tf.range(2))
@@ -161,15 +161,20 @@ def kernels_bits(keys, sizes):
     return _bits_of(keys, keys.shape[-1]) >= tf.bitcast(sizes[2], tf.uint32)
 
 
+OTHER_MODELS = (
+    {"attention_dropout": 0.7},
+    {"gradient_checkpointing": True},
+    {"lora_rank": 2},
+    {"stable_layer_norm": True},
+)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         {},
-        {"attention_dropout": 0.7},
         {"layer_drop": 0.5},
-        {"gradient_checkpointing": True},
-        {"lora_rank": 2},
-        {"stable_layer_norm": True},
+        *(pytest.param(fields, marks=pytest.mark.slow) for fields in OTHER_MODELS),
     ],
     ids=lambda fields: next(iter(fields), "base"),
 )
@@ -179,9 +184,9 @@ def test_a_model_trains_as_without_them(monkeypatch, request, fields):
 
     def gradients():
         tf_keras.utils.set_random_seed(0)
-        small = {"num_layers": 3, "hidden_size": 128, "num_heads": 2, "intermediate_size": 64, "fused_ops": "off"}
+        small = {"num_layers": 2, "hidden_size": 128, "num_heads": 2, "intermediate_size": 64, "fused_ops": "off"}
         more = {"attention_dropout": 0.2, "layer_drop": 0.0, **fields}
-        model = build_model(preset="base", vocab_size=8, precision="mixed_bfloat16", **small, **more)
+        model = build_model(preset="tiny", vocab_size=8, precision="mixed_bfloat16", **small, **more)
 
         def compute():
             random = UpdateRandom(seed=0, update=tf.constant(0), row_ids=tf.constant([3, 5]))
@@ -230,7 +235,7 @@ def test_interpreted_they_equal_attention_in_float64():
     cases = json.loads(done.stdout)
     assert len(cases) == 12
     for case in cases:
-        assert max(case["errors"]) < 1e-3, case  # float16 rounds by 5e-4
+        assert max(case["errors"]) < 2e-3, case  # float16 rounds by 5e-4; gradients over three frames nearly cancel
 
 
 @pytest.mark.slow
