@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from typing import Any
@@ -68,9 +69,8 @@ class Side:
         else:
             self._model.fix_weights()
             signature = [tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None], tf.int32)]
-            infer = tf.function(self._decode, input_signature=signature, autograph=False)
-            if compile:
-                infer = compile_whole(self._decode)
+            plain = functools.partial(tf.function, input_signature=signature, autograph=False)
+            infer = (compile_whole if compile else plain)(self._decode)
             # As in the transcriber: groups of rows, as many at once as suits the device.
             self._rows = RowRunner(infer, suitable_grouping())
 

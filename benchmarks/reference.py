@@ -1,4 +1,4 @@
-"""Makes environments of their own, such as that of the reference, transformers on PyTorch, in the temporary folder."""
+"""Makes environments for other packages, such as PyTorch and transformers, once in the temporary folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def environment_python(extra: str, *more: str) -> Path:
     """Returns the interpreter of an environment, installing it (2 to 5 GB) if it is absent.
 
     Args:
-        extra: Name in setup.cfg of the packages that it has.
+        extra: Name of the extra in setup.cfg whose packages it has.
         *more: Further packages.
 
     Raises:

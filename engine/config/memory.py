@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 from absl import logging
 
-from common.gpu_attention import gpus_are_recent
+from common.gpu_capability import gpus_run_triton
 from engine.config.compilation import compiles_on
 from engine.config.recorded_run import ADAPTATION_FIELDS, read_run_field
 from engine.config.validation import added_silence_secs
@@ -74,7 +74,7 @@ def _has_attention_kernels(config: Any) -> bool:
     runtime = config.get("runtime", {})
     is_one_device = len(tf.config.list_physical_devices("GPU")) == 1 and runtime.get("num_virtual_devices", 0) <= 1
     is_one_host = "TF_CONFIG" not in os.environ
-    return is_one_device and is_one_host and not runtime.get("loop_in_graph", False) and gpus_are_recent()
+    return is_one_device and is_one_host and not runtime.get("loop_in_graph", False) and gpus_run_triton()
 
 
 def available_memory() -> int | None:

@@ -76,7 +76,9 @@ def group_by_length(lengths: Sequence[int], grouping: Grouping) -> list[list[int
             groups.append([])
             longest, total = lengths[row], 0
             shape = grouping.shape_for(longest)
-            most_rows = shape[0] if shape else bool(grouping.shapes)  # a row longer than all is alone
+            most_rows = shape[0] if shape else 0
+            if grouping.shapes and not shape:
+                most_rows = 1  # a row that is longer than every shape is alone
         groups[-1].append(row)
         total += lengths[row]
     return groups

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeGuard
 
 import tensorflow as tf
@@ -33,10 +33,15 @@ def _computes_again(random: UpdateRandom | None) -> TypeGuard[UpdateRandom]:
     return random is not None and (is_compiled_whole() or device_type() == "TPU")
 
 
-def _attention_keys(query: tf.Tensor, random: UpdateRandom, *, stream: int) -> tf.Tensor:
-    """Returns the keys of the random numbers of attention, uint32 [B, H, F], for queries [B, H, F, D / H]."""
+def _attention_keys(sizes: Sequence[int | tf.Tensor], random: UpdateRandom, *, stream: int) -> tf.Tensor:
+    """Returns the keys of the random numbers of attention, uint32 [B, H, F]; `sizes` are B, H and F."""
+    return random.vector_keys([*sizes, sizes[-1]], stream=stream)
+
+
+def _query_sizes(query: tf.Tensor) -> list[int | tf.Tensor]:
+    """Returns B, H and F of queries [B, H, F, D / H]."""
     shape = tf.shape(query)
-    return random.vector_keys([shape[0], query.shape[1], shape[2], shape[2]], stream=stream)
+    return [shape[0], query.shape[1], shape[2]]
 
 
 def _paired_logits(query: tf.Tensor, key: tf.Tensor, key_bias: tf.Tensor, pair_bias: tf.Tensor) -> tf.Tensor:
@@ -114,32 +119,32 @@ class Operations:
         *,
         rate: float,
         stream: int,
-        gate: tf.Tensor | None = None,
         positions: Positions | None = None,
+        **more: tf.Tensor | None,
     ) -> tf.Tensor:
-        """Returns dropout(softmax(query key^T / sqrt(D / H) + key_bias)) value, [B, F, H, D / H].
+        """Returns `attention`, [B, F, H, D / H], of queries, which it scales, keys and values side by side.
 
-        On GPUs a step that is compiled as a whole has a kernel for it where sizes allow (`models.ops.gpu_attention`).
+        Steps that are compiled as a whole for a GPU run it as a kernel where they can (`models.ops.gpu_attention`).
 
         Args:
             qkv: [B, F, 3, H, D / H].
-            key_bias: float32 [B, 1, 1, F].
-            random: Random numbers of the update.
-            rate: Dropout rate of the probabilities.
-            stream: Id of their random numbers.
-            gate: float32 [B, H, F]; scales `positions`.
-            positions: Added to the logits; None adds nothing.
+            key_bias: As in `attention`.
+            random: As in `attention`.
+            rate: As in `attention`.
+            stream: As in `attention`.
+            positions: As in `attention`.
+            **more: Other arguments of `attention`.
         """
         if positions is None and gpu_attention.can_run(qkv):
             keys = None
             if random is not None and rate:
                 num_rows, num_frames, _, num_heads, _ = qkv.shape
-                keys = random.vector_keys([num_rows, num_heads, num_frames, num_frames], stream=stream)
+                keys = _attention_keys([num_rows, num_heads, num_frames], random, stream=stream)
             return gpu_attention.attention(qkv, key_bias, rate=rate, keys=keys)
         query, key, value = tf.unstack(tf.transpose(qkv, [2, 0, 3, 1, 4]), axis=0)
         query *= tf.cast(qkv.shape[-1] ** -0.5, query.dtype)
         context = self.attention(
-            query, key, value, key_bias, random, rate=rate, stream=stream, gate=gate, positions=positions
+            query, key, value, key_bias, random, rate=rate, stream=stream, positions=positions, **more
         )
         return tf.transpose(context, [0, 2, 1, 3])
 
@@ -178,7 +183,7 @@ class Operations:
         elif pair_bias is not None:
             make_logits, more = _paired_logits, (pair_bias,)
         if _computes_again(random):
-            keys = _attention_keys(query, random, stream=stream) if rate else None
+            keys = _attention_keys(_query_sizes(query), random, stream=stream) if rate else None
             return recomputed.attention(
                 query, key, value, key_bias, *more, make_logits=make_logits, rate=rate, keys=keys
             )
@@ -307,7 +312,7 @@ class FusedOperations(Operations):
                 query, key, value, key_bias, random,
                 rate=rate, stream=stream, gate=gate, positions=positions, pair_bias=pair_bias,
             )  # fmt: skip
-        keys = _attention_keys(query, random, stream=stream) if rate else None
+        keys = _attention_keys(_query_sizes(query), random, stream=stream) if rate else None
         return fused_attention.attention(
             query, key, value, key_bias, gate, positions, rate=rate, keys=keys, pair_bias=pair_bias
         )

@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 
-from common.gpu_attention import gpus_are_recent
+from common.gpu_capability import gpus_run_triton
 from common.whole_compilation import is_compiled_whole
 from models.ops.fused import dropped
 from models.ops.gpu_attention.programs import BACKWARD, FORWARD, HEAD_SIZE, Program
@@ -37,16 +37,16 @@ def can_run(qkv: tf.Tensor) -> bool:
 @functools.cache
 def _has_kernels() -> bool:
     """Returns whether all GPUs are recent enough and the first one computes a small problem right."""
-    if not gpus_are_recent():
+    if not gpus_run_triton():
         return False
     try:
         with tf.init_scope(), tf.device("GPU:0"):
-            error = _error_of_trial()
-        reason = "" if error < _MOST_ERROR else f"an error of {error:.2g} of the largest value"
-    except (tf.errors.OpError, NotImplementedError) as fault:  # XLA is built without Triton, or does not know its terms
-        reason = str(fault).splitlines()[0]
+            largest = _error_of_trial()
+        reason = "" if largest < _MOST_ERROR else f"an error of {largest:.2g} of the largest value"
+    except (tf.errors.OpError, NotImplementedError) as error:  # from XLA: it has no Triton, or rejects the text
+        reason = str(error).splitlines()[0]
     if reason:
-        logging.warning("attention's GPU kernels fail a trial, so that compiled steps go without them: %s", reason)
+        logging.warning("attention's GPU kernels fail a trial, so compiled steps do without them: %s", reason)
     return not reason
 
 

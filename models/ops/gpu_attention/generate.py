@@ -1,6 +1,6 @@
-"""Writes the kernels' texts next to their source. Needs the package triton, of this version, and no GPU.
+"""Writes the kernels' texts next to their source. Needs the packages `kernels` of setup.cfg, and no GPU.
 
-pip install triton==3.3.1; python -m models.ops.gpu_attention.generate
+python -m models.ops.gpu_attention.generate
 """
 
 from __future__ import annotations

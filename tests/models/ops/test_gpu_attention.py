@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf_keras
 
 from benchmarks.reference import ROOT, environment_python
-from common import gpu_attention
+from common import gpu_capability
 from common.whole_compilation import compile_whole
 from models.ops.gpu_attention import attention as kernels
 from models.ops.gpu_attention.programs import BACKWARD, FORWARD
@@ -130,7 +130,7 @@ def test_a_trial_tells_right_from_wrong(monkeypatch):
         ),
     }
     found = {}
-    monkeypatch.setattr(kernels, "gpus_are_recent", lambda: True)
+    monkeypatch.setattr(kernels, "gpus_run_triton", lambda: True)
     for name, function in wrong.items():
         monkeypatch.setattr(kernels, "attention", tf.function(function, autograph=False))
         found[name] = kernels._has_kernels.__wrapped__()
@@ -207,20 +207,20 @@ def test_a_model_trains_as_without_them(monkeypatch, request, fields):
 
 
 def test_a_compiler_without_them_costs_one_line(monkeypatch, caplog):
-    monkeypatch.setattr(kernels, "gpus_are_recent", lambda: True)
+    monkeypatch.setattr(kernels, "gpus_run_triton", lambda: True)
     assert not kernels._has_kernels.__wrapped__()  # a CPU's compiler knows no such call
-    assert "attention's GPU kernels fail a trial, so that compiled steps go without them" in caplog.text
+    assert "attention's GPU kernels fail a trial, so compiled steps do without them" in caplog.text
 
 
 def test_old_gpus_are_not_asked(monkeypatch):
-    assert not gpu_attention.gpus_are_recent()  # there is none
+    assert not gpu_capability.gpus_run_triton()  # there is none
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(GPUS))
     for capabilities, expected in ((((8, 0), (9, 0)), True), (((9, 0), (7, 5)), False), (((9, 0), None), False)):
         found = {
             gpu: {"compute_capability": each} if each else {} for gpu, each in zip(GPUS, capabilities, strict=True)
         }
         monkeypatch.setattr(tf.config.experimental, "get_device_details", found.get)
-        assert gpu_attention.gpus_are_recent() == expected
+        assert gpu_capability.gpus_run_triton() == expected
 
 
 @pytest.mark.skipif(not tf.config.list_physical_devices("GPU"), reason="runs on a GPU alone")
